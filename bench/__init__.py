@@ -1,0 +1,1 @@
+"""The harness: clocks, records and tables around the `mnist_cnn` workload."""

@@ -1,0 +1,38 @@
+"""The commands. The one place where the layers are put together.
+
+Each command's file imports what it needs when it is called: `mnist-bench report` must not wait
+for torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from bench.cli.data import data
+from bench.cli.env import env
+from bench.cli.report import report
+from bench.cli.run import run
+from mnist_cnn import console
+
+app = typer.Typer(
+    name="mnist-bench",
+    help="How long does this machine take to train MNIST to 99.4 % with under 20,000 parameters?",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for command in (run, report, env, data):
+    app.command()(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; without one, this process's.
+
+    Returns:
+        The exit status: 0 done, 1 a run or a save failed, 2 bad input, 130 interrupted.
+    """
+    return console.run(app, "mnist-bench", sys.argv[1:] if arguments is None else arguments)

@@ -1,0 +1,34 @@
+"""`mnist-bench data`: get and verify MNIST."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def data(
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="Copy the files from this folder instead of the network."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where MNIST is kept (default: the user's cache folder).",
+            envvar="MNIST_DATA_DIR",
+        ),
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no network.")] = False,
+) -> None:
+    """Get MNIST if it is not here yet, and check every byte of it."""
+    from bench.terminal import transfer_progress
+    from mnist_cnn.download import fetch
+
+    with transfer_progress() as progress:
+        report = fetch(data_dir, source_dir=source, offline=offline, progress=progress)
+    for file in report.files:
+        if file.quarantined:
+            print(f"{file.name}: what was here was not MNIST; kept as {file.quarantined}")
+        print(f"{file.name}: verified, from {file.source}")

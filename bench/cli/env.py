@@ -1,0 +1,69 @@
+"""`mnist-bench env`: what this machine is."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench import notation
+from mnist_cnn.recipe import RECIPES
+
+if TYPE_CHECKING:
+    from bench.records import Environment
+
+_MEMORY_SUFFIX = "_bytes"
+
+
+def env(
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Print what this machine is, and what a run would choose here."""
+    # torch is needed from here on.
+    from bench import launch
+    from bench.environment import describe, device_name
+
+    device = launch.choose_device("auto")
+    choices = {
+        "device": device,
+        "threads": launch.choose_threads(None),
+        "precision": {
+            name: launch.choose_precision("auto", recipe, device)
+            for name, recipe in RECIPES.items()
+        },
+    }
+    environment = describe(device, device_name(device))
+    if as_json:
+        print(json.dumps({**choices, "environment": environment.model_dump()}, indent=2))
+        return
+    for title, text in described({**choices, **_named(environment)}):
+        print(f"{title:<18} {text}")
+
+
+def described(values: dict[str, object]) -> list[tuple[str, str]]:
+    """Each value with its name, as people read them."""
+    return [
+        (name.removesuffix(_MEMORY_SUFFIX).replace("_", " "), _text(name, value))
+        for name, value in values.items()
+    ]
+
+
+def _named(environment: Environment) -> dict[str, object]:
+    return {name: getattr(environment, name) for name in type(environment).model_fields}
+
+
+def _text(name: str, value: object) -> str:
+    match value:
+        case None:
+            return notation.ABSENT
+        case bool():
+            return "yes" if value else "no"
+        case int() if name.endswith(_MEMORY_SUFFIX):
+            return notation.memory(value)
+        case dict():
+            return ", ".join(f"{key} {item}" for key, item in value.items()) or notation.ABSENT
+        case list():
+            return ", ".join(map(str, value)) or notation.ABSENT
+        case _:
+            return notation.inert(str(value))

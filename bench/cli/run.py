@@ -1,0 +1,235 @@
+"""`mnist-bench run`: one benchmark here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from bench.protocol import DEFAULT_RUNS, Protocol, parse_accuracy
+from mnist_cnn.console import EXIT_INTERRUPTED, is_main_process
+from mnist_cnn.errors import UsageError, near_match
+from mnist_cnn.recipe import DEFAULT_RECIPE, Pipeline, Recipe, named
+
+if TYPE_CHECKING:
+    from bench.progress import RunProgress
+    from bench.records import RunRecord
+
+EXIT_FAILED = 1
+RESULTS_DIR = Path("results")
+
+
+def run(
+    recipe: Annotated[str, typer.Option(help="What to train: fast or reference.")] = DEFAULT_RECIPE,
+    runs: Annotated[int, typer.Option(help="Measured runs, each from a new seed.")] = DEFAULT_RUNS,
+    seed: Annotated[int, typer.Option(help="Seed of the first run; the next ones follow.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps or xpu.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of each process (default: its share of the cores).")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    pipeline: Annotated[
+        str | None,
+        typer.Option(help="loader (torchvision in a DataLoader) or resident (on the device)."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Stretch the recipe's schedule over so many epochs.")
+    ] = None,
+    target_accuracy: Annotated[
+        str, typer.Option(help="Accuracy to reach: 99.4 or 0.994.")
+    ] = "99.4",
+    stop_at_target: Annotated[
+        bool, typer.Option("--stop-at-target", help="End a run where it reaches the target.")
+    ] = False,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where MNIST is kept (default: the user's cache folder)."),
+    ] = None,
+    results_dir: Annotated[Path, typer.Option(help="Where records go.")] = RESULTS_DIR,
+    label: Annotated[str | None, typer.Option(help="A word to find these runs by.")] = None,
+    save: Annotated[bool, typer.Option("--save/--no-save", help="Keep a record a run.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the table.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the runs as JSON instead of the table.")
+    ] = False,
+) -> int:
+    """Train N times from random weights and say how long 99.4 % took."""
+    chosen = _chosen(recipe, epochs, pipeline)
+    protocol = Protocol(
+        runs=runs,
+        first_seed=seed,
+        target_accuracy=parse_accuracy(target_accuracy),
+        stop_at_target=stop_at_target,
+    )
+    speaks = is_main_process()
+    if save and speaks:
+        from bench.store import check_writable
+
+        check_writable(results_dir)
+    done: list[tuple[Path | None, RunRecord]] = []
+    status = 0
+    with _terminated_like_interrupted():
+        for record, error in _measure(
+            chosen,
+            protocol,
+            device=device,
+            precision=precision,
+            threads=threads,
+            data_dir=data_dir,
+            label=label,
+            silent=quiet or as_json or not speaks,
+        ):
+            path = _save(record, results_dir) if save and speaks else None
+            if error is not None and not isinstance(error, KeyboardInterrupt):
+                traceback.print_exception(error)
+            done.append((path, record))
+            status = max(status, _exit_status(record, unsaved=save and speaks and path is None))
+    if speaks:
+        _print(done, as_json)
+    return status
+
+
+def _measure(
+    recipe: Recipe,
+    protocol: Protocol,
+    *,
+    device: str,
+    precision: str,
+    threads: int | None,
+    data_dir: Path | None,
+    label: str | None,
+    silent: bool,
+) -> Iterator[tuple[RunRecord, BaseException | None]]:
+    """Put workload, clock and display together and yield each run's record as it ends."""
+    # Read by torch as it is imported. A CPU fallback inside an MPS run would be timed as the GPU.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "0")
+    # From here on torch is needed, and takes its seconds.
+    from bench import launch
+    from bench.clock import DeviceClock, seconds_since_process_start
+    from bench.environment import Meter, describe
+    from bench.runner import Benchmark, run_benchmark
+    from bench.workload import MnistTraining
+
+    accelerator, fitted, setup = launch.launch(
+        recipe, device=device, precision=precision, threads=threads
+    )
+    try:
+        _get_data(data_dir, silent)
+        workload = MnistTraining(fitted, accelerator, data_dir, protocol.warmup_images)
+        benchmark = Benchmark(
+            recipe=fitted,
+            protocol=protocol,
+            setup=setup,
+            environment=describe(setup.device, setup.device_name),
+            dataset=lambda: workload.checksums,
+            command=[launch.shortened(word) for word in sys.argv],
+            label=label,
+            startup_seconds=seconds_since_process_start(),
+        )
+        with closing(_progress(silent)) as progress:
+            clock = DeviceClock(accelerator)
+            yield from run_benchmark(
+                benchmark, workload, clock, Meter(setup.device), progress
+            )
+    finally:
+        accelerator.end_training()
+
+
+def _chosen(name: str, epochs: int | None, pipeline: str | None) -> Recipe:
+    chosen = named(name)
+    if epochs is not None:
+        chosen = chosen.with_epochs(epochs)
+    if pipeline is not None:
+        known = ("loader", "resident")
+        if pipeline not in known:
+            raise UsageError(
+                f"unknown pipeline {pipeline!r}{near_match(pipeline, known)}; "
+                f"there are: {', '.join(known)}"
+            )
+        chosen = replace(chosen, pipeline=cast(Pipeline, pipeline))
+    return chosen
+
+
+def _get_data(data_dir: Path | None, silent: bool) -> None:
+    """Fetch what is missing before any clock runs."""
+    from mnist_cnn.download import fetch
+
+    if silent:
+        fetch(data_dir)
+        return
+    from bench.terminal import transfer_progress
+
+    with transfer_progress() as progress:
+        fetch(data_dir, progress=progress)
+
+
+def _progress(silent: bool) -> RunProgress:
+    """The display that fits where stderr goes."""
+    from bench.progress import PlainProgress, SilentProgress, wants_live
+
+    if silent:
+        return SilentProgress()
+    if not wants_live(sys.stderr, os.environ):
+        return PlainProgress()
+    from bench.terminal import LiveProgress
+
+    return LiveProgress()
+
+
+def _save(record: RunRecord, results_dir: Path) -> Path | None:
+    """Where the record went; None, said on stderr, where it could not be written."""
+    from bench.store import save
+
+    try:
+        return save(record, results_dir)
+    except OSError as error:
+        print(
+            f"mnist-bench: error: the record could not be saved in {results_dir}: "
+            f"{error.strerror}; free some space there, or name another folder with --results-dir",
+            file=sys.stderr,
+        )
+        return None
+
+
+def _print(done: list[tuple[Path | None, RunRecord]], as_json: bool) -> None:
+    from bench import comparison
+
+    benchmarks = comparison.benchmarks(done)
+    if as_json:
+        from bench.export.as_json import to_json
+
+        rows, columns = comparison.run_rows(benchmarks), comparison.run_column_names()
+        sys.stdout.write(to_json(rows, columns))
+        return
+    from bench import terminal
+
+    terminal.show(terminal.summary(benchmarks))
+
+
+def _exit_status(record: RunRecord, unsaved: bool) -> int:
+    if record.status == "interrupted":
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if unsaved or record.status != "completed" else 0
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: with a record that says so."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(f"ended by {signal.Signals(number).name}")
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,248 @@
+"""From what the user asked for to an `Accelerator` that truly is that, or one clear line.
+
+The one place that decides device, precision, threads and ranks; the training loop takes them as
+they come. Source of the traps refused here: shared facts on Accelerate 1.15, each measured.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+
+from bench.environment import cpu_name, usable_cores
+from bench.records import Setup
+from mnist_cnn.errors import UsageError, near_match
+from mnist_cnn.recipe import Precision, Recipe
+from mnist_cnn.train import check_batch
+
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
+
+PROCESS_GROUP_TIMEOUT = timedelta(seconds=120)
+"""How long a rank waits for the others before it gives up (Accelerate's default: 30 minutes)."""
+
+RECORDED_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "KMP_AFFINITY",
+    "KMP_BLOCKTIME",
+    "OMP_PROC_BIND",
+    "OMP_PLACES",
+    "GOMP_CPU_AFFINITY",
+    "LD_PRELOAD",
+    "MALLOC_ARENA_MAX",
+    "GLIBC_TUNABLES",
+    "ONEDNN_MAX_CPU_ISA",
+    "ATEN_CPU_CAPABILITY",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_LAUNCH_BLOCKING",
+    "NVIDIA_TF32_OVERRIDE",
+    "PYTORCH_ENABLE_MPS_FALLBACK",
+    "TORCHINDUCTOR_LAYOUT_OPTIMIZATION",
+)
+
+
+def launch(
+    recipe: Recipe, *, device: str = "auto", precision: str = "auto", threads: int | None = None
+) -> tuple[Accelerator, Recipe, Setup]:
+    """The accelerator asked for, the recipe as it will run there, and what that set-up is.
+
+    Args:
+        recipe: what will be trained.
+        device: a device type, or "auto" for the fastest present.
+        precision: fp32, bf16, fp16, or "auto" for the recipe's wish.
+        threads: of each process's operators; None for its share of the cores.
+
+    Raises:
+        UsageError: unknown or absent device, impossible precision, thread or rank counts, or a
+            launch that started other ranks than it was told to.
+    """
+    refuse_silent_single_process()
+    processes = int(os.environ.get("WORLD_SIZE") or 1)
+    device = choose_device(device)
+    effective = choose_precision(precision, recipe, device)
+    threads = choose_threads(threads)
+    recipe = fitted(recipe, device)
+    check_batch(recipe.batch_size, recipe.train_images, processes)
+    torch.set_num_threads(threads)
+    # Explicit: with a dynamo backend Accelerate would turn TF32 on behind our back.
+    torch.set_float32_matmul_precision("highest")
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        mixed_precision="no" if effective == "fp32" else effective,
+        dynamo_backend="no",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT)],
+    )
+    if accelerator.num_processes != processes or accelerator.device.type != device:
+        raise UsageError(
+            f"asked for {processes} processes on {device}, got {accelerator.num_processes} on "
+            f"{accelerator.device.type}; start them with: {several_processes_command(processes)}"
+        )
+    return accelerator, recipe, _describe(accelerator, recipe, effective, threads)
+
+
+def refuse_silent_single_process() -> None:
+    """Refuse `accelerate launch --cpu --num_processes N`, which starts one process, silently.
+
+    Raises:
+        UsageError: with the command that does start N.
+    """
+    environment = os.environ
+    cpu = environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    if cpu and "MASTER_PORT" in environment and "WORLD_SIZE" not in environment:
+        raise UsageError(
+            "accelerate launch --cpu started one process although several were asked for; "
+            f"for two use: {several_processes_command(2)}"
+        )
+
+
+def several_processes_command(processes: int) -> str:
+    """The launch that truly starts several processes on a CPU."""
+    return (
+        f"ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node {processes} bench/run.py"
+    )
+
+
+def choose_device(asked: str) -> str:
+    """A device type that is present here; "auto" is the fastest of those.
+
+    Raises:
+        UsageError: the name is unknown or the device is not there.
+    """
+    if asked not in ("auto", *DEVICES):
+        raise UsageError(
+            f"unknown device {asked!r}{near_match(asked, ('auto', *DEVICES))}; "
+            f"there are: auto, {', '.join(DEVICES)}"
+        )
+    if asked == "auto":
+        if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+            return "cpu"
+        return next(device for device in ("cuda", "mps", "xpu", "cpu") if is_present(device))
+    if not is_present(asked):
+        present = [device for device in DEVICES if is_present(device)]
+        raise UsageError(
+            f"no {asked} device found by torch {torch.__version__}; present: {', '.join(present)}"
+        )
+    return asked
+
+
+def is_present(device: str) -> bool:
+    """Whether torch finds a device of this type."""
+    if device == "cpu":
+        return True
+    module = torch.get_device_module(device)
+    return bool(module.is_available())
+
+
+def choose_precision(asked: str, recipe: Recipe, device: str) -> Precision:
+    """The precision to multiply in; "auto" is the recipe's wish.
+
+    Raises:
+        UsageError: unknown, or not to be had on this device.
+    """
+    if asked == "auto":
+        return "bf16" if recipe.precision == "auto" and multiplies_bf16_fast(device) else "fp32"
+    known = next((precision for precision in PRECISIONS if precision == asked), None)
+    if known is None:
+        raise UsageError(
+            f"unknown precision {asked!r}{near_match(asked, ('auto', *PRECISIONS))}; "
+            f"there are: auto, {', '.join(PRECISIONS)}"
+        )
+    if known == "fp16" and device == "cpu":
+        # torch reports fp16 there and computes in fp32.
+        raise UsageError("fp16 is not computed on a CPU; use --precision bf16 or fp32")
+    if known == "bf16" and not has_bf16(device):
+        raise UsageError(f"this {device} device has no bf16; use --precision fp32")
+    return known
+
+
+def has_bf16(device: str) -> bool:
+    """Whether bf16 runs at all."""
+    match device:
+        case "cuda":
+            return torch.cuda.is_bf16_supported()
+        case "mps":
+            return _macos_major() >= 14
+        case _:
+            return True
+
+
+def multiplies_bf16_fast(device: str) -> bool:
+    """Whether bf16 matrix products are faster than fp32 ones: the hardware has instructions."""
+    if device != "cpu":
+        return has_bf16(device)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def choose_threads(asked: int | None) -> int:
+    """Threads of each process's operators: those asked for, or its share of the usable cores.
+
+    Raises:
+        UsageError: fewer than one, or more than the machine has cores.
+    """
+    cores = usable_cores()
+    if asked is None:
+        return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+    if not 1 <= asked <= cores:
+        raise UsageError(f"--threads must be 1 to {cores} on this machine, not {asked}")
+    return asked
+
+
+def fitted(recipe: Recipe, device: str) -> Recipe:
+    """The recipe with the one choice a device may overrule: how activations lie in memory."""
+    # Wrong batch-norm gradients and convolutions 30x slower: pytorch issues 175189 and 193349.
+    return replace(recipe, memory_format="contiguous") if device == "mps" else recipe
+
+
+def _describe(
+    accelerator: Accelerator, recipe: Recipe, precision: Precision, threads: int
+) -> Setup:
+    config = Path(
+        os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")
+    ) / "accelerate" / "default_config.yaml"
+    return Setup(
+        device=accelerator.device.type,
+        device_name=device_name(accelerator.device),
+        processes=accelerator.num_processes,
+        threads=threads,
+        precision=precision,
+        matmul_precision=torch.get_float32_matmul_precision(),
+        memory_format=recipe.memory_format,
+        dynamo_backend=accelerator.state.dynamo_plugin.backend.value.lower(),
+        accelerate_config=shortened(config) if config.exists() else None,
+        launcher=launcher(),
+        environment={
+            name: shortened(os.environ[name]) for name in RECORDED_VARIABLES if name in os.environ
+        },
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """What the device calls itself."""
+    if device.type in ("cuda", "xpu"):
+        return str(torch.get_device_module(device).get_device_name(device))
+    return f"{cpu_name()} GPU" if device.type == "mps" else cpu_name()
+
+
+def launcher() -> str:
+    """What started this process: "accelerate", "torchrun" or "python"."""
+    if "ACCELERATE_MIXED_PRECISION" in os.environ:
+        return "accelerate"
+    return "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "python"
+
+
+def shortened(path: Path | str) -> str:
+    """With the home folder, and so the user's name, as ~."""
+    home = str(Path.home())
+    return str(path).replace(home, "~") if len(home) > 1 else str(path)
+
+
+def _macos_major() -> int:
+    return int((platform.mac_ver()[0] or "0").split(".")[0])

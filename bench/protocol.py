@@ -1,0 +1,56 @@
+"""The rules a run is measured by: target, repeats, warm-up, and their version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mnist_cnn.accuracy import parse_accuracy as parse_accuracy
+from mnist_cnn.errors import UsageError
+
+PROTOCOL_VERSION = 1
+"""Raised whenever a change makes times or accuracies of old and new records incomparable."""
+
+QUALITY_TARGET = 0.994
+"""Share of the 10,000 test images to be classified rightly."""
+
+DEFAULT_RUNS = 3
+WARMUP_IMAGES = 2_560
+"""Training images of the discarded warm-up run: enough batches for caches, allocators and
+kernel choices to settle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How a benchmark is run, whatever the recipe.
+
+    Raises:
+        UsageError: from the constructor, when the values make no benchmark.
+    """
+
+    runs: int = DEFAULT_RUNS
+    """Measured runs, each from new random weights with a seed of its own."""
+    first_seed: int = 0
+    """Seed of the first run; the others follow it one by one."""
+    target_accuracy: float = QUALITY_TARGET
+    """The accuracy to be reached, as a fraction."""
+    stop_at_target: bool = False
+    """Whether a run ends at the first evaluation that reaches the target."""
+    warmup_images: int = WARMUP_IMAGES
+    """Training images of the warm-up run, which is timed and discarded."""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no benchmark, in one line."""
+        if self.runs < 1:
+            raise UsageError(f"--runs must be at least 1, not {self.runs}")
+        if self.first_seed < 0:
+            raise UsageError(f"--seed must be 0 or more, not {self.first_seed}")
+        if not 0 < self.target_accuracy < 1:
+            raise UsageError(
+                f"--target-accuracy must lie between 0 and 1 (or 0 % and 100 %), "
+                f"not {self.target_accuracy}"
+            )
+
+    @property
+    def seeds(self) -> range:
+        """One seed a run, in order."""
+        return range(self.first_seed, self.first_seed + self.runs)

@@ -1,0 +1,232 @@
+"""What is stored of a run: raw measurements, one JSON document a run, never edited.
+
+Times to target, throughput and everything else that can be computed is derived on reading
+(`bench.stats`). Records know nothing of printing, and reading them needs no torch.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+SCHEMA_VERSION = 1
+
+
+class Model(BaseModel):
+    """Frozen, strict about unknown fields, and without NaN: every record is valid JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Status(StrEnum):
+    """How a run ended."""
+
+    COMPLETED = "completed"
+    """Every epoch was trained, or the target was reached with --stop-at-target."""
+    INTERRUPTED = "interrupted"
+    """Somebody stopped it."""
+    DIVERGED = "diverged"
+    """The training loss was no longer a finite number."""
+    FAILED = "failed"
+    """An error ended it."""
+
+
+class LapKind(StrEnum):
+    """What a timed span was spent on."""
+
+    STARTUP = "startup"
+    """From the start of the process to the start of its first measurement: imports, ranks."""
+    WARMUP = "warmup"
+    """The discarded warm-up run, compilation included."""
+    INIT = "init"
+    """From the first touch of the data to the first step: read, verify, move, build."""
+    TRAIN = "train"
+    EVAL = "eval"
+
+
+Seconds = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Lap(Model):
+    """A timed span; both ends with the device's queue empty. The slowest rank's, of several."""
+
+    kind: LapKind
+    epoch: int | None = None
+    """Of train and eval laps, from 1."""
+    start_seconds: float
+    """Since the run's clock started; negative for what went before (startup, warm-up)."""
+    seconds: Seconds
+
+
+class TrainedEpoch(Model):
+    """What an epoch of training reported."""
+
+    epoch: int
+    steps: Count
+    samples: Count
+    """Images, over all ranks."""
+    loss: float | None
+    """Mean training loss; null where it was not finite."""
+
+
+class Evaluation(Model):
+    """What an evaluation counted."""
+
+    epoch: int
+    samples: Annotated[int, Field(gt=0)]
+    correct: Count
+    loss: float | None
+    samples_seen: Count
+    """Training images up to here, over all ranks."""
+
+    @property
+    def accuracy(self) -> float:
+        """Share classified rightly, 0 to 1."""
+        return self.correct / self.samples
+
+
+class ProtocolValues(Model):
+    """The protocol a run was measured by."""
+
+    version: int
+    target_accuracy: Annotated[float, Field(gt=0, lt=1)]
+    runs: Annotated[int, Field(ge=1)]
+    """Runs the benchmark was to have."""
+    warmup_images: Count
+    stop_at_target: bool
+
+
+class Setup(Model):
+    """What the run ran on and by, as it turned out to be, not as it was asked for."""
+
+    device: str
+    """torch's device type: cpu, cuda, mps, xpu."""
+    device_name: str
+    processes: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1)]
+    """Of torch's operators, each process."""
+    precision: Literal["fp32", "bf16", "fp16"]
+    matmul_precision: str
+    """torch.get_float32_matmul_precision(): whether fp32 products may be rounded."""
+    memory_format: str
+    dynamo_backend: str
+    """torch.compile's backend, "no" where nothing is compiled."""
+    accelerate_config: str | None
+    """Accelerate's default config file if there is one, the home folder as ~."""
+    launcher: str
+    """What started the ranks: "python", "accelerate" or "torchrun"."""
+    environment: dict[str, str]
+    """Environment variables that change speed or results, those that were set."""
+
+
+class PeakMemory(Model):
+    """The most memory the run held."""
+
+    bytes: Annotated[int, Field(gt=0)] | None
+    source: str
+    """What counted it, or why it is not known."""
+
+
+class Load(Model):
+    """How much the machine did besides this run."""
+
+    load_average_before: float | None
+    """Over one minute, when the run started."""
+    load_average_after: float | None
+    busy_seconds: Seconds | None
+    """Core-seconds in which any core was busy (or taken away by the hypervisor) in the run."""
+    own_seconds: Seconds | None
+    """Of these, this run's own processes'."""
+    elapsed_seconds: Seconds
+
+
+class Environment(Model):
+    """What machine and software this is. Holds no host name, user name or serial number."""
+
+    device_name: str
+    device_memory_bytes: int | None
+    cpu: str
+    cpu_features: list[str]
+    """Instruction sets that decide the speed of matrix products, of those known."""
+    physical_cores: int | None
+    logical_cores: int
+    usable_cores: int
+    """Cores this process may run on."""
+    memory_bytes: int
+    os: str
+    virtual_machine: bool | None
+    python: str
+    driver: str | None
+    """Of the accelerator."""
+    torch: str
+    torch_build: str | None
+    """The CUDA or ROCm version torch was built for."""
+    accelerate: str
+    packages: dict[str, str]
+    """Versions of everything else installed that a run uses."""
+    commit: str | None
+    """Of this repository; null where it is not a git checkout."""
+    dirty: bool | None
+    """Whether tracked files differed from that commit."""
+
+
+class RunRecord(Model):
+    """One training from random weights, measured."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run_id: str
+    benchmark_id: str
+    """Shared by the runs of one benchmark."""
+    run_index: Annotated[int, Field(ge=1)]
+    """Which run of the benchmark, from 1."""
+    started_at: datetime
+    """UTC."""
+    status: Status
+    reason: str | None
+    """One line that says why the run is not completed; null when it is."""
+    label: str | None
+    command: list[str]
+    """The command line, paths shortened."""
+    division: Literal["closed", "open"]
+    seed: Count
+    protocol: ProtocolValues
+    recipe: dict[str, JsonValue]
+    """Every field of the recipe."""
+    setup: Setup
+    laps: list[Lap]
+    epochs: list[TrainedEpoch]
+    evaluations: list[Evaluation]
+    samples_seen: Count
+    """Training images, over all ranks."""
+    target_reached_epoch: int | None
+    """Epoch of the first evaluation at or above the target."""
+    final_accuracy: float | None
+    """The last evaluation's."""
+    peak_memory: PeakMemory
+    load: Load
+    dataset: dict[str, str]
+    """SHA-256 of each uncompressed IDX file."""
+    environment: Environment
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        """The two summaries must be what the raw evaluations say."""
+        if self.target_reached_epoch != first_reached(
+            self.evaluations, self.protocol.target_accuracy
+        ):
+            raise ValueError("target_reached_epoch is not what the evaluations say")
+        final = self.evaluations[-1].accuracy if self.evaluations else None
+        if self.final_accuracy != final:
+            raise ValueError("final_accuracy is not what the last evaluation says")
+        if self.samples_seen != sum(epoch.samples for epoch in self.epochs):
+            raise ValueError("samples_seen is not the sum of the epochs'")
+        return self
+
+
+def first_reached(evaluations: list[Evaluation], target_accuracy: float) -> int | None:
+    """Epoch of the first evaluation at or above the target, or None."""
+    return next((e.epoch for e in evaluations if e.accuracy >= target_accuracy), None)

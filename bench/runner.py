@@ -1,0 +1,296 @@
+"""Turn a workload's events into measured runs. Owns no tensor, no device and no printing.
+
+The clock, the meter of load and memory, and the progress display are handed in, so that all of
+this is tested with a clock that tells the time it is told to.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+from bench.progress import RunProgress
+from bench.protocol import PROTOCOL_VERSION, Protocol as Rules
+from bench.records import (
+    Environment,
+    Evaluation,
+    Lap,
+    LapKind,
+    Load,
+    PeakMemory,
+    ProtocolValues,
+    RunRecord,
+    Setup,
+    Status,
+    TrainedEpoch,
+    first_reached,
+)
+from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Started
+from mnist_cnn.recipe import Recipe, division
+
+
+class Clock(Protocol):
+    """What the runner needs of a clock; `bench.clock.DeviceClock` is the real one."""
+
+    def now(self) -> float:
+        """Seconds since an arbitrary start, once the device's queue is empty."""
+
+    def together(self) -> float:
+        """`now` at a moment when every rank is here."""
+
+    def across_ranks(self, values: Sequence[float], how: Literal["max", "sum"]) -> list[float]:
+        """Each value's maximum or sum over the ranks."""
+
+
+class Meter(Protocol):
+    """What the runner needs to know of the machine around a run."""
+
+    def start(self) -> None:
+        """The run begins."""
+
+    def own_cpu_seconds(self) -> float:
+        """Core-seconds that this rank and its children have used since `start`."""
+
+    def stop(self, own_seconds: float) -> tuple[Load, PeakMemory]:
+        """The run is over; `own_seconds` is what all ranks together used."""
+
+
+class Workload(Protocol):
+    """What is measured."""
+
+    def warm_up(self) -> Generator[Event, None, None]:
+        """A short run, to be discarded, that touches everything the real one does."""
+
+    def run(self, seed: int) -> Generator[Event, None, None]:
+        """One training from random weights, from the first touch of the data on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """What the runs of a benchmark have in common."""
+
+    recipe: Recipe
+    protocol: Rules
+    setup: Setup
+    environment: Environment
+    dataset: Callable[[], dict[str, str]]
+    """Checksums of the data as last read."""
+    command: list[str]
+    label: str | None
+    startup_seconds: float
+    """From the start of the process to here."""
+    benchmark_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+@dataclass(slots=True)
+class Observation:
+    """What was seen of one run: raw, in order."""
+
+    status: Status = Status.FAILED
+    reason: str | None = None
+    error: BaseException | None = None
+    laps: list[Lap] = field(default_factory=list)
+    epochs: list[TrainedEpoch] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+
+    @property
+    def samples_seen(self) -> int:
+        """Training images, over all ranks."""
+        return sum(epoch.samples for epoch in self.epochs)
+
+
+def run_benchmark(
+    benchmark: Benchmark, workload: Workload, clock: Clock, meter: Meter, progress: RunProgress
+) -> Iterator[tuple[RunRecord, BaseException | None]]:
+    """Warm up, then measure every run of the protocol.
+
+    Yields:
+        Each run's record as soon as the run is over, with the exception that ended it, if one
+        did. A run that was interrupted or failed is the last.
+
+    Raises:
+        Exception: the warm-up failed: nothing has been measured, and nothing can be.
+    """
+    rules = benchmark.protocol
+    progress.benchmark_started(benchmark.recipe.name, rules.runs, benchmark.recipe.epochs)
+    progress.warmup_started()
+    begin = clock.together()
+    for _ in workload.warm_up():
+        pass
+    warmup_seconds = clock.now() - begin
+    progress.warmup_finished(warmup_seconds)
+    for index, seed in enumerate(rules.seeds, start=1):
+        progress.run_started(index, seed)
+        started_at = datetime.now(UTC)
+        meter.start()
+        origin = clock.together()
+        seen = observe(workload.run(seed), clock, rules, progress, benchmark.recipe.epochs, origin)
+        healthy = seen.error is None
+        load, memory = meter.stop(_over_ranks(clock, [meter.own_cpu_seconds()], "sum", healthy)[0])
+        before = _laps_before([benchmark.startup_seconds, warmup_seconds])
+        record = RunRecord(
+            run_id=uuid.uuid4().hex,
+            benchmark_id=benchmark.benchmark_id,
+            run_index=index,
+            started_at=started_at,
+            status=seen.status,
+            reason=seen.reason,
+            label=benchmark.label,
+            command=benchmark.command,
+            division=division(benchmark.recipe),
+            seed=seed,
+            protocol=_protocol_values(rules),
+            recipe=benchmark.recipe.values(),
+            setup=benchmark.setup,
+            laps=_slowest(clock, before + seen.laps, healthy),
+            epochs=seen.epochs,
+            evaluations=seen.evaluations,
+            samples_seen=seen.samples_seen,
+            target_reached_epoch=first_reached(seen.evaluations, rules.target_accuracy),
+            final_accuracy=seen.evaluations[-1].accuracy if seen.evaluations else None,
+            peak_memory=memory,
+            load=load,
+            dataset=benchmark.dataset(),
+            environment=benchmark.environment,
+        )
+        progress.run_finished(record)
+        yield record, seen.error
+        if not healthy:
+            return
+
+
+def observe(
+    events: Generator[Event, None, None],
+    clock: Clock,
+    rules: Rules,
+    progress: RunProgress,
+    epochs: int,
+    origin: float,
+) -> Observation:
+    """Stamp events as they come; never raises, for how a run failed is a result too.
+
+    Args:
+        events: the run's; nothing has been taken from it yet.
+        clock: waits for the device at every stamp.
+        rules: say when the target is reached and whether that ends the run.
+        progress: told between laps, never within one.
+        epochs: how many the run is to have, for the display.
+        origin: the clock's reading at which the run began; laps count from it.
+    """
+    seen = Observation()
+    begin = origin
+
+    def lap(kind: LapKind, epoch: int | None = None) -> float:
+        seconds = clock.now() - begin
+        seen.laps.append(
+            Lap(kind=kind, epoch=epoch, start_seconds=begin - origin, seconds=seconds)
+        )
+        return seconds
+
+    try:
+        # Closed here, not when the garbage collector comes by: a stopped run must let go of its
+        # memory before the next is timed.
+        with closing(events):
+            for event in events:
+                match event:
+                    case Started():
+                        lap(LapKind.INIT)
+                    case EpochTrained():
+                        _trained(seen, event, lap(LapKind.TRAIN, event.epoch), progress, epochs)
+                        if not math.isfinite(event.loss):
+                            seen.status = Status.DIVERGED
+                            seen.reason = f"the training loss of epoch {event.epoch} is not finite"
+                            return seen
+                    case Evaluated():
+                        lap(LapKind.EVAL, event.epoch)
+                        reached = _evaluated(seen, event, rules, progress)
+                        if reached and rules.stop_at_target:
+                            seen.status = Status.COMPLETED
+                            return seen
+                    case Finished():
+                        seen.status = Status.COMPLETED
+                        return seen
+                begin = clock.now()
+        seen.reason = "the run ended without saying that it had finished"
+    except KeyboardInterrupt as error:
+        seen.status, seen.error = Status.INTERRUPTED, error
+        seen.reason = str(error) or "interrupted from the keyboard"
+    except Exception as error:
+        first_line = (str(error).splitlines() or [""])[0]
+        seen.status, seen.error = Status.FAILED, error
+        seen.reason = f"{type(error).__name__}: {first_line}"
+    return seen
+
+
+def _trained(
+    seen: Observation, event: EpochTrained, seconds: float, progress: RunProgress, epochs: int
+) -> None:
+    seen.epochs.append(
+        TrainedEpoch(
+            epoch=event.epoch,
+            steps=event.steps,
+            samples=event.samples,
+            loss=event.loss if math.isfinite(event.loss) else None,
+        )
+    )
+    progress.epoch_trained(event.epoch, epochs, event.loss, event.samples / seconds)
+
+
+def _evaluated(
+    seen: Observation, event: Evaluated, rules: Rules, progress: RunProgress
+) -> bool:
+    """Keep what was counted; whether the target has been reached by now."""
+    seen.evaluations.append(
+        Evaluation(
+            epoch=event.epoch,
+            samples=event.samples,
+            correct=event.correct,
+            loss=event.loss if math.isfinite(event.loss) else None,
+            samples_seen=seen.samples_seen,
+        )
+    )
+    best = max(evaluation.accuracy for evaluation in seen.evaluations)
+    reached = best >= rules.target_accuracy
+    progress.evaluated(event.epoch, event.accuracy, best, reached)
+    return reached
+
+
+def _laps_before(seconds: Sequence[float]) -> list[Lap]:
+    """Start-up and warm-up, laid before the run's clock, the last ending where it starts."""
+    startup, warmup = seconds
+    return [
+        Lap(kind=LapKind.STARTUP, start_seconds=-startup - warmup, seconds=startup),
+        Lap(kind=LapKind.WARMUP, start_seconds=-warmup, seconds=warmup),
+    ]
+
+
+def _slowest(clock: Clock, laps: list[Lap], healthy: bool) -> list[Lap]:
+    """Each lap as the slowest rank saw it."""
+    seconds = _over_ranks(clock, [lap.seconds for lap in laps], "max", healthy)
+    starts = _over_ranks(clock, [lap.start_seconds for lap in laps], "max", healthy)
+    return [
+        lap.model_copy(update={"start_seconds": start, "seconds": length})
+        for lap, start, length in zip(laps, starts, seconds, strict=True)
+    ]
+
+
+def _over_ranks(
+    clock: Clock, values: Sequence[float], how: Literal["max", "sum"], healthy: bool
+) -> list[float]:
+    """Over all ranks, or this rank's own where the others may be gone and would be waited for."""
+    return clock.across_ranks(values, how) if healthy else list(values)
+
+
+def _protocol_values(rules: Rules) -> ProtocolValues:
+    return ProtocolValues(
+        version=PROTOCOL_VERSION,
+        target_accuracy=rules.target_accuracy,
+        runs=rules.runs,
+        warmup_images=rules.warmup_images,
+        stop_at_target=rules.stop_at_target,
+    )

@@ -1,0 +1,250 @@
+"""The results folder: one file a run, written whole or not at all, read whatever lies there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bench.notation import inert
+from bench.records import SCHEMA_VERSION, Environment, RunRecord
+from mnist_cnn.errors import UsageError
+
+_PROBE_BYTES = 256 * 1024
+"""Room for the records of a benchmark, several times over."""
+_LONGEST_NAME = 60
+"""Characters of a device's or recipe's name that go into a folder's or file's."""
+_NOT_A_NAME = re.compile(
+    r"\((?:r|tm|c)\)|@.*|\b\d+-core\b|\b(?:cpu|gpu|processor|corporation)\b", re.IGNORECASE
+)
+"""What makers write into a device's name that nobody would guess."""
+_NO_VERSION = "not a run record: it has no schema_version"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that was to be read and is not among the records."""
+
+    path: Path
+    reason: str
+    """One line."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult:
+    """What was found: every file read is in exactly one of the two lists."""
+
+    records: list[tuple[Path, RunRecord]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def save(record: RunRecord, results_dir: Path) -> Path:
+    """Write a run's record; when this returns it is on disk, whole.
+
+    Returns:
+        ``<results_dir>/<machine>/<started_at>-<recipe>-<run_id>.json``
+
+    Raises:
+        OSError: it could not be written, or a record of that name is there already. Nothing
+            of it is left behind, and what was there before is untouched.
+    """
+    final = results_dir / machine_name(record.environment) / _file_name(record)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # Not named *.json: a reader of the folder must not meet half a record.
+    temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        _write(temporary, to_json(record).encode())
+        _rename_to_new(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(final.parent)
+    return final
+
+
+def to_json(record: RunRecord) -> str:
+    """A record as its file holds it: every field, in the order they are declared, indented."""
+    values = record.model_dump(mode="json")
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def machine_name(environment: Environment) -> str:
+    """The folder of a machine's records, guessable from what it is: ``amd-epyc-2-cores``."""
+    device = _slug(_NOT_A_NAME.sub(" ", environment.device_name))[:_LONGEST_NAME].strip("-")
+    cores = environment.logical_cores
+    return f"{device or 'unknown'}-{cores}-core{'' if cores == 1 else 's'}"
+
+
+def check_writable(results_dir: Path) -> None:
+    """Find out before training whether records can be saved, by saving something.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    probe = results_dir / f".probe-{secrets.token_hex(4)}.tmp"
+    try:
+        results_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            _write(probe, bytes(_PROBE_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to the results folder {inert(str(results_dir))} "
+            f"({_why(error)}): choose another with --results-dir, or use --no-save"
+        ) from error
+
+
+def read(paths: Iterable[Path]) -> ReadResult:
+    """Read every record in these files and folders.
+
+    Folders are searched to the bottom for ``*.json``; hidden files and folders, and folders that
+    are links, are not looked into. Whatever is not a record is listed with the reason, and so is
+    a second copy of a run.
+
+    Raises:
+        UsageError: one of the paths does not exist.
+    """
+    result = ReadResult()
+    known: dict[str, tuple[Path, RunRecord]] = {}
+    seen: set[Path] = set()
+    for path in (file for named in paths for file in _files(named, result.problems)):
+        identity = Path(os.path.realpath(path))
+        if identity in seen:  # the very same file, named twice
+            continue
+        seen.add(identity)
+        record = _read_file(path)
+        if isinstance(record, Problem):
+            result.problems.append(record)
+        elif record.run_id in known:
+            result.problems.append(_copy(path, record, *known[record.run_id]))
+        else:
+            known[record.run_id] = (path, record)
+            result.records.append((path, record))
+    return result
+
+
+def _file_name(record: RunRecord) -> str:
+    started = record.started_at
+    started = started.astimezone(UTC) if started.tzinfo else started  # without a zone: UTC
+    recipe = _slug(str(record.recipe.get("name") or ""))[:_LONGEST_NAME] or "unnamed"
+    return f"{started:%Y%m%dT%H%M%SZ}-{recipe}-{_slug(record.run_id)[:8]}.json"
+
+
+def _slug(text: str) -> str:
+    """Lower-case ASCII letters and digits, joined by single hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a new file and wait until the disk has it."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _rename_to_new(source: Path, destination: Path) -> None:
+    """Rename, but never over an existing file: `os.rename` would replace it on POSIX."""
+    try:
+        os.link(source, destination)
+    except FileExistsError:
+        raise
+    except OSError:
+        # No hard links here (FAT, some network folders): take the name first, then fill it.
+        destination.open("xb").close()
+        try:
+            source.replace(destination)
+        except OSError:
+            destination.unlink(missing_ok=True)
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name outlive a power cut, where folders can be synced at all."""
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _files(path: Path, problems: list[Problem]) -> Iterator[Path]:
+    """The files a path names, in an order that does not depend on the disk."""
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        why = _why(error) if isinstance(error, OSError) else str(error)
+        raise UsageError(f"cannot read {inert(str(path))}: {why}") from error
+    if not is_folder:
+        yield path
+        return
+
+    def unreadable(error: OSError) -> None:
+        problems.append(Problem(Path(error.filename or path), _why(error)))
+
+    for folder, folders, names in os.walk(path, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.endswith(".json") and not name.startswith("."):
+                yield Path(folder, name)
+
+
+def _read_file(path: Path) -> RunRecord | Problem:
+    try:
+        if not path.is_file():  # a pipe would be waited for; a dangling link has nothing in it
+            return Problem(path, "not a regular file")
+        content = path.read_bytes()
+    except OSError as error:
+        return Problem(path, _why(error))
+    try:
+        record = RunRecord.model_validate_json(content)
+    except ValidationError as error:
+        return Problem(path, _why_invalid(content, error))
+    except ArithmeticError:  # numbers no float can hold
+        return Problem(path, "not a run record: a number in it is out of any range")
+    if "schema_version" not in record.model_fields_set:
+        return Problem(path, _NO_VERSION)
+    return record
+
+
+def _why_invalid(content: bytes, error: ValidationError) -> str:
+    """What is wrong with a file that is not a record, in one line."""
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return f"not JSON: {inert(error.errors()[0]['msg'])}"
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if version is None:
+        return _NO_VERSION
+    if version != SCHEMA_VERSION:
+        return (
+            f"its schema_version is {inert(str(version))[:20]}; this mnist-bench reads "
+            f"{SCHEMA_VERSION}: use the version that wrote it, or a newer one"
+        )
+    first, *others = error.errors(include_url=False, include_input=False)
+    where = ".".join(str(part) for part in first["loc"])
+    more = f" (and {len(others)} more)" if others else ""
+    return f"not a run record: {inert(f'{where}: ' if where else '')}{inert(first['msg'])}{more}"
+
+
+def _copy(path: Path, record: RunRecord, first_path: Path, first: RunRecord) -> Problem:
+    where = inert(str(first_path))
+    if record == first:
+        return Problem(path, f"the same run as {where}: counted once")
+    return Problem(path, f"claims to be the run of {where} but differs from it: not counted")
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or type(error).__name__

@@ -1,0 +1,55 @@
+"""The workload as the runner sees it: `mnist_cnn`'s training, from reading the data on."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from mnist_cnn.data import load
+from mnist_cnn.events import Event
+from mnist_cnn.recipe import Recipe
+from mnist_cnn.train import seeded_model, train
+
+
+class MnistTraining:
+    """Runs of one recipe on one accelerator.
+
+    Args:
+        recipe: what is trained.
+        accelerator: what on.
+        data_dir: where MNIST lies, read anew by every run; None for the default folder.
+        warmup_images: training images of the warm-up run.
+    """
+
+    def __init__(
+        self, recipe: Recipe, accelerator: Accelerator, data_dir: Path | None, warmup_images: int
+    ) -> None:
+        self._recipe = recipe
+        self._accelerator = accelerator
+        self._data_dir = data_dir
+        self._warmup_images = warmup_images
+        self.checksums: dict[str, str] = {}
+        """SHA-256 of each data file, as last read."""
+
+    def warm_up(self) -> Generator[Event, None, None]:
+        """A run of one short epoch, with one whole evaluation."""
+        short = replace(self._recipe, epochs=1, evaluate_from_epoch=1)
+        return self._train(short, seed=0, images=self._warmup_images)
+
+    def run(self, seed: int) -> Generator[Event, None, None]:
+        """One training from random weights; the data is first touched within it."""
+        return self._train(self._recipe, seed, self._recipe.train_images)
+
+    def _train(self, recipe: Recipe, seed: int, images: int) -> Generator[Event, None, None]:
+        data = load(self._data_dir, offline=True)
+        self.checksums = dict(data.checksums)
+        split = data.split(recipe.evaluation_split)
+        split = replace(
+            split,
+            train_images=split.train_images[:images],
+            train_labels=split.train_labels[:images],
+        )
+        yield from train(seeded_model(recipe, seed), recipe, self._accelerator, split, seed)

@@ -1,0 +1,54 @@
+"""How this project's commands end: bad input is one line on stderr and exit status 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from mnist_cnn.errors import UsageError
+
+# Typer carries a click of its own since 0.26 and exports only the leaves of its exceptions.
+_ClickException: type[Exception] = typer.BadParameter.mro()[2]
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as a shell reports it."""
+
+
+def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
+    """Run a command line.
+
+    Args:
+        app: the commands.
+        name: what the program is called in its messages.
+        arguments: without the program's name.
+
+    Returns:
+        The exit status: 2 for bad input, 130 when interrupted, else what the command returned.
+    """
+    command = typer.main.get_command(app)
+    try:
+        status = command.main(list(arguments), prog_name=name, standalone_mode=False)
+    except UsageError as error:
+        return _refuse(name, str(error))
+    except _ClickException as error:
+        return _refuse(name, error.format_message())  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        print(f"{name}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return status if isinstance(status, int) else 0
+
+
+def is_main_process() -> bool:
+    """Whether this is the rank that speaks; known before torch is."""
+    return int(os.environ.get("RANK") or 0) == 0
+
+
+def _refuse(name: str, message: str) -> int:
+    # Every rank is given the same input: one complaint is enough.
+    if is_main_process():
+        print(f"{name}: error: {' '.join(message.split())}", file=sys.stderr)
+    return EXIT_USAGE

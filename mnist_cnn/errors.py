@@ -1,0 +1,16 @@
+"""The one exception that means "the user can put this right"."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(Exception):
+    """Bad input. The message is one line that says what is wrong and what to do; commands exit 2."""
+
+
+def near_match(given: str, known: Iterable[str]) -> str:
+    """``" (did you mean 'fast'?)"`` when a known name is close to the one given, else ``""``."""
+    matches = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -1,0 +1,175 @@
+"""The four files of MNIST: what they are called, which bytes they hold, where they may lie.
+
+Nothing here trusts a name or a length: a file is MNIST when its SHA-256 says so. Torchvision's
+own loader accepts truncated and mixed-up files, so every read is verified.
+
+Source of the format: LeCun, Cortes, Burges, "The MNIST database of handwritten digits" (1998).
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+
+TORCHVISION_FOLDER = Path("MNIST", "raw")
+"""Where torchvision.datasets.MNIST keeps the same files under its root."""
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class IdxFile:
+    """One file of the data set, in the IDX format: a header, then bytes in row-major order."""
+
+    name: str
+    sha256: str
+    """Of the whole uncompressed file, in hexadecimal."""
+    shape: tuple[int, ...]
+    """(N, 28, 28) for images, (N,) for labels."""
+
+    @property
+    def header(self) -> bytes:
+        """Two zero bytes, the element type (8: unsigned byte), the rank, big-endian lengths."""
+        lengths = b"".join(length.to_bytes(4, "big") for length in self.shape)
+        return bytes([0, 0, 8, len(self.shape)]) + lengths
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the uncompressed file."""
+        return len(self.header) + math.prod(self.shape)
+
+
+TRAIN_IMAGES = IdxFile(
+    "train-images-idx3-ubyte",
+    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    (60_000, 28, 28),
+)
+TRAIN_LABELS = IdxFile(
+    "train-labels-idx1-ubyte",
+    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    (60_000,),
+)
+TEST_IMAGES = IdxFile(
+    "t10k-images-idx3-ubyte",
+    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    (10_000, 28, 28),
+)
+TEST_LABELS = IdxFile(
+    "t10k-labels-idx1-ubyte",
+    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    (10_000,),
+)
+FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A whole IDX file whose sum is right."""
+
+    file: IdxFile
+    content: bytearray
+    """The header, then the elements."""
+
+
+class NotMnist(Exception):
+    """These bytes are not the file they should be; the message says how, with both sums."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a folder holds of one file."""
+
+    verified: Verified | None
+    path: Path | None
+    """Where the verified copy lies."""
+    problems: dict[Path, str]
+    """Copies looked at before it that are not the file, each with what is wrong with it."""
+
+
+def search(folder: Path, file: IdxFile) -> Search:
+    """Look for `file` in `folder`: there, in torchvision's layout, or gzipped in either place."""
+    problems: dict[Path, str] = {}
+    for path in _places(folder, file):
+        try:
+            return Search(read(path, file), path, problems)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except NotMnist as error:
+            problems[path] = str(error)
+        except OSError as error:
+            problems[path] = f"{path} cannot be read ({error.strerror or error})"
+    return Search(None, None, problems)
+
+
+def _places(folder: Path, file: IdxFile) -> Iterator[Path]:
+    for name in (file.name, f"{file.name}.gz"):
+        yield folder / name
+        yield folder / TORCHVISION_FOLDER / name
+
+
+def read(path: Path, file: IdxFile) -> Verified:
+    """Read and verify one copy of `file`, gzipped when `path` ends so.
+
+    Raises:
+        NotMnist: it is something else.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as stream:
+        if path.suffix != ".gz":
+            return _read_stream(stream, file, str(path))
+        with gzip.GzipFile(fileobj=stream) as unpacked:
+            return _read_stream(unpacked, file, str(path))
+
+
+def verify(content: bytes, file: IdxFile, where: str) -> Verified:
+    """`content` as `file`; `where` it comes from is named in the error.
+
+    Raises:
+        NotMnist: its sum is not the file's.
+    """
+    found = hashlib.sha256(content).hexdigest()
+    if found != file.sha256:
+        raise NotMnist(_difference(found, len(content), file, where))
+    return Verified(file, bytearray(content))
+
+
+def _read_stream(stream: BufferedReader | gzip.GzipFile, file: IdxFile, where: str) -> Verified:
+    # Writable, so that tensors may be made of it without a copy.
+    content = bytearray(file.size_bytes)
+    digest = hashlib.sha256()
+    length = 0
+    try:
+        while length < len(content) and (count := stream.readinto(memoryview(content)[length:])):
+            digest.update(memoryview(content)[length : length + count])
+            length += count
+        while surplus := stream.read(_CHUNK_BYTES):
+            digest.update(surplus)
+            length += len(surplus)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise NotMnist(
+            f"{where} is not a whole gzip file ({error}); expected inside it "
+            f"{file.name} with sha256 {file.sha256}"
+        ) from None
+    if digest.hexdigest() != file.sha256:
+        raise NotMnist(_difference(digest.hexdigest(), length, file, where))
+    return Verified(file, content)
+
+
+def _difference(found: str, length: int, file: IdxFile, where: str) -> str:
+    """What is wrong with a file, in the words of someone who must find out why."""
+    other = next((known.name for known in FILES if known.sha256 == found), None)
+    if other:
+        kind = f"is {other} under another name"
+    elif length < file.size_bytes:
+        kind = f"is truncated or not MNIST ({length} of {file.size_bytes} bytes)"
+    elif length > file.size_bytes:
+        kind = f"is not MNIST ({length} bytes instead of {file.size_bytes})"
+    else:
+        kind = "is corrupt or not MNIST"
+    return f"{where} {kind}: sha256 {found}, expected {file.sha256}"

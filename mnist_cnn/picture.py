@@ -1,0 +1,200 @@
+"""From a scan or a photo of a digit to an image such as MNIST's own.
+
+MNIST's digits were "size normalized to fit in a 20x20 pixel box while preserving their aspect
+ratio", grey from the resampling, and "centered in a 28x28 image by computing the center of mass
+of the pixels, and translating the image so as to position this point at the center".
+Source: LeCun, Cortes & Burges, "The MNIST database of handwritten digits".
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from mnist_cnn.augment import SIDE
+from mnist_cnn.errors import UsageError
+
+Grey = npt.NDArray[np.float32]
+"""Brightness or ink of each pixel, (height, width)."""
+
+BOX = 20
+"""The longer side of its digit, pixels."""
+CENTRE = 14
+"""Where the digit's centre of mass lies, to the nearest whole pixel (measured: on all of MNIST)."""
+
+LARGEST_SIDE = 512
+"""Pictures are first shrunk to this: it evens out noise, and no digit needs more."""
+FAINTEST_INK = 0.08
+"""What differs less than this from its background, of black against white, is no digit."""
+INK_SHARE = 0.1
+"""Pixels with this share of the darkest ink belong to the digit."""
+SPECK_SHARE = 0.05
+"""Connected parts with less than this share of the heaviest part's ink are dirt."""
+
+
+def read_digit(path: Path) -> Tensor:
+    """The digit in a PNG or JPEG file, as MNIST would show it.
+
+    Any size, grey or colour, with or without transparency, turned as its EXIF data say, light on
+    dark or dark on light.
+
+    Returns:
+        (28, 28), uint8: 0 is background, 255 ink.
+
+    Raises:
+        UsageError: the file cannot be read, is not such a picture, or shows nothing.
+    """
+    picture = _open(path)
+    for backdrop in ("white", "black"):
+        ink = _ink(_grey(picture, backdrop))
+        if ink.max() >= FAINTEST_INK:
+            return torch.from_numpy(_centred(_boxed(_digit(ink))))
+    raise UsageError(f"{path} shows no digit: the picture is blank")
+
+
+def _open(path: Path) -> Image.Image:
+    """The picture, upright and decoded."""
+    if not path.is_file():
+        raise UsageError(
+            f"cannot read {path}: {'it is a folder' if path.is_dir() else 'no such file'}"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF data: the pixels may be whole
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=("PNG", "JPEG")) as picture:
+                return ImageOps.exif_transpose(picture)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise UsageError(f"{path} has more than {limit} million pixels; make it smaller") from None
+    except UnidentifiedImageError:
+        raise UsageError(f"{path} is not a PNG or JPEG picture") from None
+    except PermissionError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    # What Pillow's decoders raise on damaged files.
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        raise UsageError(f"{path} is a damaged picture: {error}") from error
+
+
+def _grey(picture: Image.Image, backdrop: str) -> Grey:
+    """Brightness, 0 to 1, transparent parts laid over the backdrop; at most `LARGEST_SIDE` wide."""
+    if picture.mode.startswith("I"):  # 16 bits a pixel; `convert` would clip them to 8
+        grey = Image.fromarray(np.asarray(picture, dtype=np.float32) / 257)
+    elif picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        ground = Image.new("RGBA", picture.size, backdrop)
+        grey = Image.alpha_composite(ground, picture).convert("F")
+    else:
+        grey = picture.convert("RGB").convert("F")
+    shrink = min(1.0, LARGEST_SIDE / max(grey.size))
+    size = (max(1, round(grey.width * shrink)), max(1, round(grey.height * shrink)))
+    return _array(grey.resize(size, Image.Resampling.BOX)) / np.float32(255)
+
+
+def _ink(grey: Grey) -> Grey:
+    """How much each pixel differs from the background, in the direction in which the digit does.
+
+    The background is what the border shows, continued inwards as a plane, so that light falling
+    from one side leaves no trace. Whether ink is dark or light follows from it.
+    """
+    background, noise = _background(grey)
+    difference = grey - background
+    dark = np.maximum(-difference - 3 * noise, 0)
+    light = np.maximum(difference - 3 * noise, 0)
+    # Squares, because a stroke outweighs a broad faint shadow.
+    ink: Grey = dark if np.square(dark).sum() >= np.square(light).sum() else light
+    return ink
+
+
+def _background(grey: Grey) -> tuple[Grey, float]:
+    """The background's brightness everywhere, and its noise's standard deviation."""
+    height, width = grey.shape
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    rim = max(1, min(height, width) // 25)
+    border = np.ones(grey.shape, dtype=bool)
+    border[rim:-rim, rim:-rim] = False
+    terms = np.stack([np.ones_like(x), x, y], axis=-1)
+    values, at = grey[border], terms[border]
+    # Least squares, three times over what fits: a stroke or a shadow at the border must not tilt
+    # the plane.
+    plane = np.array([np.median(values), 0, 0], dtype=np.float32)
+    tolerance, noise = 0.2, 0.0
+    for _ in range(3):
+        fits = np.abs(values - at @ plane) <= tolerance
+        plane = np.linalg.lstsq(at[fits], values[fits], rcond=None)[0]
+        noise = float(1.4826 * np.median(np.abs(values[fits] - at[fits] @ plane)))
+        tolerance = max(3 * noise, 0.02)
+    background: Grey = terms @ plane
+    return background, noise
+
+
+def _digit(ink: Grey) -> Grey:
+    """The ink of the digit alone, 0 to 1, cropped to it: specks of dirt are left out."""
+    height, width = ink.shape
+    inked = ink > INK_SHARE * ink.max()
+    # Parts are told apart on a coarse grid, where strokes broken by noise hang together.
+    cell = math.ceil(max(height, width) / 128)
+    parts = _parts(F.max_pool2d(torch.from_numpy(inked)[None].float(), cell, ceil_mode=True))
+    # One cell around each part is its own too: the strokes' soft edges.
+    parts = F.max_pool2d(parts, 3, stride=1, padding=1)
+    part = parts.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[0, :height, :width]
+    number = part.long().numpy()
+    weights = np.bincount(number.ravel(), np.where(inked, ink, 0).ravel())
+    kept = (weights >= SPECK_SHARE * weights.max())[number]
+    rows, columns = np.nonzero(kept & inked)
+    box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    digit = np.where(kept, ink, np.float32(0))[box]
+    return _to_one(digit)
+
+
+def _parts(cells: Tensor) -> Tensor:
+    """Number the connected parts of (1, H, W) cells that are 0 or 1; background is 0."""
+    parts = torch.arange(1.0, cells.numel() + 1).view_as(cells) * cells
+    while True:  # the highest number spreads through each part, one cell a turn
+        spread = F.max_pool2d(parts, 3, stride=1, padding=1) * cells
+        if torch.equal(spread, parts):
+            return parts
+        parts = spread
+
+
+def _boxed(digit: Grey) -> Grey:
+    """The digit with its longer side 20 pixels and its darkest pixel 1."""
+    height, width = digit.shape
+    scale = BOX / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return _to_one(_array(Image.fromarray(digit).resize(size, Image.Resampling.BILINEAR)))
+
+
+def _to_one(ink: Grey) -> Grey:
+    """The same with its darkest pixel 1: a thin pen's strokes are faint once they are shrunk."""
+    scaled: Grey = ink / ink.max()
+    return scaled
+
+
+def _array(picture: Image.Image) -> Grey:
+    return np.asarray(picture, dtype=np.float32)
+
+
+def _centred(digit: Grey) -> npt.NDArray[np.uint8]:
+    """The digit in its 28x28 image, moved by whole pixels."""
+    image = np.zeros((SIDE, SIDE), dtype=np.uint8)
+    corner = []
+    for axis, length in enumerate(digit.shape):
+        mass = digit.sum(axis=1 - axis)
+        centre = float(mass @ np.arange(length) / mass.sum())
+        first = math.ceil(CENTRE - 0.5 - centre)
+        corner.append(min(max(first, 0), SIDE - length))
+    top, left = corner
+    pixels = np.rint(digit * 255).astype(np.uint8)
+    image[top : top + digit.shape[0], left : left + digit.shape[1]] = pixels
+    return image

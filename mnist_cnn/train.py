@@ -1,0 +1,201 @@
+"""The training loop: one, on Accelerate, for every device and any number of processes.
+
+It yields events and knows no clock; whoever consumes them decides when to stop. An epoch never
+waits for the device: its loss is read once, at its end.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from mnist_cnn.augment import normalise
+from mnist_cnn.batches import Batches
+from mnist_cnn.data import Split
+from mnist_cnn.errors import UsageError
+from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Started
+from mnist_cnn.model import MnistCnn, build_model, parameter_count
+from mnist_cnn.optim import build_optimizer, build_schedule
+from mnist_cnn.recipe import Recipe
+from mnist_cnn.seeds import derived_seed
+
+EVALUATION_BATCH = 500
+"""Images a forward pass of an evaluation; the activations of more leave a CPU's cache."""
+
+
+def seeded_model(recipe: Recipe, seed: int) -> MnistCnn:
+    """A network whose initial weights follow from `seed` alone, on the CPU."""
+    torch.manual_seed(derived_seed(seed, "weights"))
+    return build_model(recipe.dropout)
+
+
+def train(
+    model: MnistCnn, recipe: Recipe, accelerator: Accelerator, data: Split, seed: int
+) -> Generator[Event, None, None]:
+    """Train `model` in place by `recipe`, yielding an event after each thing worth timing.
+
+    Every rank runs this with the same arguments and sees the same events. After `Finished`,
+    `model` holds the weights that the last evaluation measured.
+
+    Args:
+        model: the network, freshly initialised.
+        recipe: what to do.
+        accelerator: device, precision and ranks.
+        data: the training and the evaluation images, uint8, on the CPU.
+        seed: decides data order, distortions and dropout.
+
+    Raises:
+        UsageError: the batch cannot be shared among the ranks.
+    """
+    check_batch(recipe.batch_size, len(data.train_images), accelerator.num_processes)
+    # Dropout's masks differ between the ranks; all else is drawn by generators of its own.
+    # The loader's transforms draw from the global generators too.
+    random.seed(derived_seed(seed, "rank", accelerator.process_index))
+    torch.manual_seed(derived_seed(seed, "rank", accelerator.process_index))
+
+    device = accelerator.device
+    batches = Batches(data, recipe, accelerator, seed)
+    images, labels = data.evaluation_images.to(device), data.evaluation_labels.to(device)
+    layout = (
+        torch.channels_last if recipe.memory_format == "channels_last" else torch.contiguous_format
+    )
+    model.to(device=device, memory_format=layout)
+    average = _Average(model, recipe) if recipe.average_decay > 0 else None
+    optimizer = build_optimizer(model, recipe)
+    # Made before `prepare` and not prepared: Accelerate's wrapper would step it once a process.
+    schedule = build_schedule(optimizer, recipe, batches.per_epoch)
+    accelerator.free_memory()  # what an earlier run in this process had prepared
+    prepared, optimizer = accelerator.prepare(model, optimizer)
+    evaluated: nn.Module = average.module if average else model
+
+    yield Started(
+        parameters=parameter_count(model),
+        processes=accelerator.num_processes,
+        train_samples=len(data.train_images),
+        evaluation_samples=len(data.evaluation_images),
+        steps_per_epoch=batches.per_epoch,
+    )
+    samples = 0
+    for epoch in range(1, recipe.epochs + 1):
+        prepared.train()
+        losses = torch.zeros((), device=device)
+        for batch in batches.epoch(epoch):
+            logits = prepared(batch.images.contiguous(memory_format=layout))
+            loss = F.cross_entropy(logits, batch.labels, label_smoothing=recipe.label_smoothing)
+            # The ranks' gradients are averaged: weighted so, they are the global batch's mean
+            # even where its last part is not the same for all.
+            accelerator.backward(loss * batch.weight)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            if average:
+                average.after_step()
+            losses += loss.detach() * len(batch.labels)
+        total = accelerator.reduce(losses, "sum").item()
+        count = len(data.train_images)
+        samples += count
+        yield EpochTrained(epoch, batches.per_epoch, count, total / count)
+        if recipe.evaluates_after(epoch):
+            _share_statistics(model, accelerator)
+            if average:
+                _share_statistics(average.module, accelerator)
+            yield evaluate(evaluated, images, labels, recipe, accelerator, epoch)
+    if average:
+        model.load_state_dict(average.module.state_dict())
+    yield Finished(recipe.epochs, samples)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    epoch: int,
+) -> Evaluated:
+    """Count what `model` classifies rightly among all images, each exactly once over all ranks.
+
+    Args:
+        model: the network itself, not Accelerate's wrapper, on the accelerator's device.
+        images: all of them on every rank, (N, 28, 28), uint8, on that device.
+        labels: (N,), int64, on that device.
+        recipe: says how to normalise.
+        accelerator: the ranks and the precision.
+        epoch: the last epoch trained, for the event.
+
+    Raises:
+        AssertionError: the ranks together did not count every image.
+    """
+    model.eval()
+    mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    totals = torch.zeros(3, device=images.device)  # correct, sum of losses, count
+    for pixels, truth in zip(
+        images[mine].split(EVALUATION_BATCH), labels[mine].split(EVALUATION_BATCH), strict=True
+    ):
+        with accelerator.autocast():
+            logits = model(normalise(pixels, recipe).unsqueeze(1))
+        logits = logits.float()
+        totals[0] += (logits.argmax(1) == truth).sum()
+        totals[1] += F.cross_entropy(logits, truth, reduction="sum")
+        totals[2] += len(truth)
+    correct, loss, count = accelerator.reduce(totals, "sum").tolist()
+    assert count == len(images), f"evaluated {count} images"
+    return Evaluated(epoch, samples=int(count), correct=int(correct), loss=loss / count)
+
+
+def check_batch(batch_size: int, images: int, processes: int) -> None:
+    """Refuse a global batch that cannot be shared evenly.
+
+    Raises:
+        UsageError: with the nearest number of processes that would do.
+    """
+    if batch_size % processes:
+        below = next(n for n in range(processes, 0, -1) if batch_size % n == 0)
+        raise UsageError(
+            f"a batch of {batch_size} images does not divide among {processes} processes; "
+            f"use {below} processes"
+        )
+    if images % batch_size and images % batch_size < processes:
+        raise UsageError(
+            f"the last batch of {images % batch_size} images leaves some of {processes} processes "
+            "without one; use fewer processes"
+        )
+
+
+class _Average:
+    """The exponential moving average of weights and batch-norm statistics a recipe asks for."""
+
+    def __init__(self, model: MnistCnn, recipe: Recipe) -> None:
+        self._model = model
+        self._interval = recipe.average_interval
+        self._steps = 0
+        self._average = AveragedModel(
+            model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True
+        )
+
+    @property
+    def module(self) -> nn.Module:
+        """The averaged network."""
+        return self._average.module
+
+    def after_step(self) -> None:
+        """To be called after every optimizer step."""
+        self._steps += 1
+        if self._steps % self._interval == 0:
+            self._average.update_parameters(self._model)
+
+
+def _share_statistics(model: nn.Module, accelerator: Accelerator) -> None:
+    """Average batch norm's running statistics over the ranks, so that all evaluate one network."""
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(accelerator.reduce(buffer, "mean"))
+

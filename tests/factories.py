@@ -1,0 +1,206 @@
+"""Records to test the reading code with: plausible numbers, no run behind them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+
+from bench.records import Evaluation, LapKind, RunRecord, Status, first_reached
+from mnist_cnn.recipe import FAST
+
+_EVALUATED = 10_000
+_STARTED = datetime(2025, 11, 3, 9, 30, tzinfo=UTC)
+
+
+def make_record(
+    *,
+    accuracies: Sequence[float] = (0.9712, 0.9871, 0.9899, 0.9921, 0.9941, 0.9946),
+    init_seconds: float = 0.4,
+    train_seconds: float = 6.5,
+    eval_seconds: float = 0.6,
+    samples: int = 60_000,
+    **overrides: Any,
+) -> RunRecord:
+    """A valid record of a run of `fast`.
+
+    Args:
+        accuracies: one an epoch, as evaluated on 10,000 images.
+        init_seconds: of the one init lap, which starts the run's clock.
+        train_seconds: of each train lap.
+        eval_seconds: of each eval lap.
+        samples: training images an epoch.
+        overrides: fields of the record; a dict changes only what it names of a field that is one.
+    """
+    evaluations = [
+        {
+            "epoch": epoch,
+            "samples": _EVALUATED,
+            "correct": round(accuracy * _EVALUATED),
+            "loss": 0.02,
+            "samples_seen": epoch * samples,
+        }
+        for epoch, accuracy in enumerate(accuracies, start=1)
+    ]
+    values: dict[str, Any] = {
+        "run_id": uuid.uuid4().hex,
+        "benchmark_id": "b" * 32,
+        "run_index": 1,
+        "started_at": _STARTED,
+        "status": Status.COMPLETED,
+        "reason": None,
+        "label": None,
+        "command": ["mnist-bench", "run"],
+        "division": "open",
+        "seed": 0,
+        "protocol": _PROTOCOL,
+        "recipe": FAST.with_epochs(max(1, len(accuracies))).values(),
+        "setup": _SETUP,
+        "laps": _laps(len(accuracies), init_seconds, train_seconds, eval_seconds),
+        "epochs": [
+            {"epoch": epoch, "steps": -(-samples // 128), "samples": samples, "loss": 0.5 / epoch}
+            for epoch in range(1, len(accuracies) + 1)
+        ],
+        "evaluations": evaluations,
+        "peak_memory": {"bytes": 812 * 1024**2, "source": "the largest resident set"},
+        "load": _LOAD,
+        "dataset": {"train-images-idx3-ubyte": "ba89" * 16},
+        "environment": _ENVIRONMENT,
+    }
+    for field, value in overrides.items():
+        partial = isinstance(value, dict) and isinstance(values.get(field), dict)
+        values[field] = {**values[field], **value} if partial else value
+    for field, value in _derived(values).items():
+        values.setdefault(field, value)
+    return RunRecord.model_validate(values)
+
+
+def make_benchmark(
+    seconds: Sequence[float] = (6.4, 6.5, 6.7),
+    **overrides: Any,
+) -> list[RunRecord]:
+    """The runs of one benchmark, one for each number of seconds an epoch trains."""
+    benchmark_id = uuid.uuid4().hex
+    protocol = {"runs": len(seconds), **overrides.pop("protocol", {})}
+    return [
+        make_record(
+            benchmark_id=benchmark_id,
+            run_index=index,
+            seed=index - 1,
+            started_at=_STARTED + timedelta(minutes=index),
+            train_seconds=train_seconds,
+            protocol=protocol,
+            **overrides,
+        )
+        for index, train_seconds in enumerate(seconds, start=1)
+    ]
+
+
+def records() -> st.SearchStrategy[RunRecord]:
+    """Records of any content that the schema admits, the text as hostile as it comes."""
+    spans = st.floats(0, 1e6)
+    return st.builds(
+        make_record,
+        accuracies=st.lists(st.integers(0, 10_000).map(lambda right: right / 10_000), max_size=4),
+        init_seconds=spans,
+        train_seconds=spans,
+        eval_seconds=spans,
+        run_id=st.uuids().map(lambda run_id: run_id.hex),
+        started_at=st.datetimes(timezones=st.just(UTC)),
+        status=st.sampled_from(Status),
+        reason=st.none() | st.text(),
+        label=st.none() | st.text(),
+        command=st.lists(st.text(), max_size=3),
+        seed=st.integers(0, 2**64),
+        recipe=st.dictionaries(st.text(max_size=5), _JSON_VALUES, max_size=3),
+        setup=st.fixed_dictionaries({"device_name": st.text()}),
+        peak_memory=st.fixed_dictionaries({"bytes": st.none() | st.integers(1, 2**50)}),
+    )
+
+
+_JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+
+
+def _derived(values: dict[str, Any]) -> dict[str, Any]:
+    evaluations = [Evaluation.model_validate(value) for value in values["evaluations"]]
+    target = values["protocol"]["target_accuracy"]
+    return {
+        "samples_seen": sum(epoch["samples"] for epoch in values["epochs"]),
+        "target_reached_epoch": first_reached(evaluations, target),
+        "final_accuracy": evaluations[-1].accuracy if evaluations else None,
+    }
+
+
+def _laps(
+    epochs: int, init_seconds: float, train_seconds: float, eval_seconds: float
+) -> list[dict[str, Any]]:
+    """Start-up and warm-up before the clock starts, then init, and each epoch's two."""
+    laps: list[dict[str, Any]] = [
+        {"kind": LapKind.STARTUP, "start_seconds": -7.5, "seconds": 4.5},
+        {"kind": LapKind.WARMUP, "start_seconds": -3.0, "seconds": 3.0},
+    ]
+    now = 0.0
+    spans: list[tuple[LapKind, int | None, float]] = [(LapKind.INIT, None, init_seconds)]
+    for epoch in range(1, epochs + 1):
+        spans += [(LapKind.TRAIN, epoch, train_seconds), (LapKind.EVAL, epoch, eval_seconds)]
+    for kind, epoch_of_lap, seconds in spans:
+        laps.append({"kind": kind, "epoch": epoch_of_lap, "start_seconds": now, "seconds": seconds})
+        now += seconds
+    return laps
+
+
+_PROTOCOL: dict[str, Any] = {
+    "version": 1,
+    "target_accuracy": 0.994,
+    "runs": 1,
+    "warmup_images": 2_560,
+    "stop_at_target": False,
+}
+_SETUP: dict[str, Any] = {
+    "device": "cpu",
+    "device_name": "AMD EPYC",
+    "processes": 1,
+    "threads": 2,
+    "precision": "bf16",
+    "matmul_precision": "highest",
+    "memory_format": "channels_last",
+    "dynamo_backend": "no",
+    "accelerate_config": None,
+    "launcher": "python",
+    "environment": {"OMP_NUM_THREADS": "2"},
+}
+_LOAD: dict[str, Any] = {
+    "load_average_before": 0.1,
+    "load_average_after": 1.9,
+    "busy_seconds": 81.0,
+    "own_seconds": 80.0,
+    "elapsed_seconds": 43.2,
+}
+_ENVIRONMENT: dict[str, Any] = {
+    "device_name": "AMD EPYC",
+    "device_memory_bytes": None,
+    "cpu": "AMD EPYC",
+    "cpu_features": ["avx2", "avx512_bf16"],
+    "physical_cores": 2,
+    "logical_cores": 2,
+    "usable_cores": 2,
+    "memory_bytes": 8 * 1024**3,
+    "os": "Linux 6.1",
+    "virtual_machine": True,
+    "python": "3.12.4",
+    "driver": None,
+    "torch": "2.15.0",
+    "torch_build": None,
+    "accelerate": "1.15.0",
+    "packages": {"numpy": "2.4.6"},
+    "commit": "0123456789abcdef0123456789abcdef01234567",
+    "dirty": False,
+}

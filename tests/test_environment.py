@@ -1,0 +1,400 @@
+"""What is said of a machine, and what is not."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from bench import environment
+from bench.cli import main
+from bench.cli.env import described
+from bench.records import Environment
+
+GIT = shutil.which("git")
+
+
+@pytest.fixture(scope="module")
+def here() -> Environment:
+    return environment.describe("cpu", environment.device_name("cpu"))
+
+
+# describe
+
+
+def test_this_machine_is_described_and_survives_its_record(here: Environment) -> None:
+    assert Environment.model_validate_json(here.model_dump_json()) == here
+    assert here.device_name == here.cpu != ""
+    assert 1 <= here.usable_cores <= here.logical_cores
+    assert here.memory_bytes > 2**28
+    assert here.python.endswith(platform.python_version())
+    assert here.driver is None
+    assert here.device_memory_bytes is None
+    assert {"numpy", "torchvision", "pydantic", "safetensors"} <= here.packages.keys()
+
+
+def test_nothing_says_whose_machine_it_is(here: Environment) -> None:
+    text = here.model_dump_json()
+    assert str(Path.home()) + os.sep not in text
+    for secret in (platform.node(), getpass.getuser()):
+        # Short names ("vm", "ci") may be part of honest words.
+        assert len(secret) < 5 or secret not in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's files")
+def test_features_are_those_of_the_kernels_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = "processor\t: 0\nmodel name\t: A CPU\nflags\t\t: fpu avx2 amx_bf16 hypervisor\n"
+    monkeypatch.setattr(environment, "_text", lambda path: cpuinfo)
+    assert environment.cpu_name() == "A CPU"
+    assert environment.cpu_features() == ["avx2", "amx_bf16"]
+    assert environment.is_virtual_machine() is True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's files")
+def test_an_arm_system_does_not_say_whether_it_is_virtual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_text", lambda path: "Features\t: fp asimd bf16\n")
+    monkeypatch.setattr(environment, "_output", lambda *command: "Model name:   Neoverse-V1\n")
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    assert environment.cpu_name() == "Neoverse-V1"
+    assert environment.cpu_features() == ["neon", "bf16"]
+    assert environment.is_virtual_machine() is None
+
+
+@pytest.mark.parametrize(
+    "kernel_module",
+    [
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\n",
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.15  Release Build  (d)\n",
+    ],
+)
+def test_the_driver_is_read_from_its_kernel_module(kernel_module: str) -> None:
+    assert environment.nvidia_driver(kernel_module) == "550.54.15"
+
+
+def test_no_kernel_module_no_driver() -> None:
+    assert environment.nvidia_driver("") is None
+
+
+# Cores
+
+
+def cgroup(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_the_least_quota_on_the_way_up_counts(tmp_path: Path) -> None:
+    mount = cgroup(
+        tmp_path,
+        {
+            "own": "0::/a/b\n",
+            "cpu.max": "max 100000\n",
+            "a/cpu.max": "150000 100000\n",
+            "a/b/cpu.max": "400000 100000\n",
+        },
+    )
+    assert environment.cgroup_quota_cores(mount / "own", mount) == 1.5
+
+
+def test_version_1_quotas_count_too_even_under_the_hosts_path(tmp_path: Path) -> None:
+    mount = cgroup(
+        tmp_path,
+        {
+            "own": "4:memory:/x\n3:cpu,cpuacct:/docker/0123\n",
+            "cpu/cpu.cfs_quota_us": "300000\n",
+            "cpu/cpu.cfs_period_us": "100000\n",
+        },
+    )
+    assert environment.cgroup_quota_cores(mount / "own", mount) == 3
+
+
+@pytest.mark.parametrize("files", [{}, {"own": "0::/\n", "cpu.max": "max 100000\n"}])
+def test_no_quota_is_none(tmp_path: Path, files: dict[str, str]) -> None:
+    mount = cgroup(tmp_path, files)
+    assert environment.cgroup_quota_cores(mount / "own", mount) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
+@pytest.mark.parametrize(("quota", "cores"), [(0.2, 1), (1.0, 1), (None, 4), (64.0, 4)])
+def test_usable_cores_are_at_least_one(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, cores: int
+) -> None:
+    monkeypatch.setattr(environment, "cgroup_quota_cores", lambda: quota)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    assert environment.usable_cores() == cores
+
+
+# The commit
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    if GIT is None:
+        pytest.skip("no git")
+    (tmp_path / "results").mkdir()
+    for name in ("code.py", "results/run.json"):
+        (tmp_path / name).write_text("1\n")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--no-verify", "--message", "first")
+    return tmp_path
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.invalid"]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return subprocess.run(
+        ["git", "-C", folder, *identity, *arguments],
+        env=inherited,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+
+
+def test_a_clean_checkout_is_its_commit(repository: Path) -> None:
+    assert environment.git_state(repository) == (git(repository, "rev-parse", "HEAD"), False)
+
+
+def test_records_and_untracked_files_are_no_dirt(repository: Path) -> None:
+    (repository / "results" / "run.json").write_text("2\n")
+    (repository / "results" / "new.json").write_text("2\n")
+    (repository / "notes.txt").write_text("2\n")
+    assert environment.git_state(repository)[1] is False
+
+
+@pytest.mark.parametrize("stage", [False, True])
+def test_changed_code_is_dirt(repository: Path, stage: bool) -> None:
+    (repository / "code.py").write_text("2\n")
+    if stage:
+        git(repository, "add", "code.py")
+    assert environment.git_state(repository)[1] is True
+
+
+def test_a_hooks_variables_do_not_mislead(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", str(tmp_path_factory.mktemp("elsewhere")))
+    assert environment.git_state(repository)[1] is False
+
+
+def test_a_copy_inside_another_repository_is_none_of_its_commits(repository: Path) -> None:
+    (repository / "site-packages").mkdir()
+    assert environment.git_state(repository / "site-packages") == (None, None)
+
+
+def test_no_commit_yet(tmp_path: Path) -> None:
+    if GIT is None:
+        pytest.skip("no git")
+    git(tmp_path, "init", "--quiet")
+    assert environment.git_state(tmp_path) == (None, None)
+
+
+def test_no_git(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(repository))
+    assert environment.git_state(repository) == (None, None)
+
+
+def test_a_command_that_hangs_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_COMMAND_SECONDS", 0.05)
+    assert environment._output(sys.executable, "-c", "import time; time.sleep(60)") == ""
+
+
+# The load
+
+
+def burn(seconds: float) -> None:
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
+BURN_IN_CHILD = "import time\nwhile time.process_time() < 0.3: pass\n"
+
+
+def test_own_seconds_are_this_process_and_its_children() -> None:
+    meter = environment.LoadMeter()
+    burn(0.1)
+    meter.start()
+    burn(0.2)
+    subprocess.run([sys.executable, "-c", BURN_IN_CHILD], check=True)
+    load = meter.stop()
+    assert load.own_seconds is not None
+    assert 0.48 < load.own_seconds < 3
+    assert load.elapsed_seconds > 0.2
+    # The kernel's counters tick every hundredth of a second on each core.
+    assert load.busy_seconds is not None
+    assert load.busy_seconds > load.own_seconds - 0.3
+
+
+def test_children_that_still_live_count() -> None:
+    meter = environment.LoadMeter()
+    meter.start()
+    code = f"{BURN_IN_CHILD}print(flush=True)\ninput()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert meter.own_cpu_seconds() > 0.25
+        child.communicate("\n")
+    assert meter.own_cpu_seconds() > 0.25
+
+
+def test_several_ranks_seconds_are_handed_in() -> None:
+    meter = environment.LoadMeter()
+    meter.start()
+    assert meter.stop(own_seconds=123.0).own_seconds == 123.0
+
+
+def counters(**seconds: float) -> SimpleNamespace:
+    return SimpleNamespace(_asdict=lambda: seconds)
+
+
+def test_stolen_time_is_busy_and_waiting_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = counters(user=10, system=5, idle=100, iowait=7, steal=1, guest=4, guest_nice=0)
+    after = counters(user=14, system=6, idle=150, iowait=9, steal=3, guest=6, guest_nice=0)
+    readings = iter([before, after])
+    monkeypatch.setattr(psutil, "cpu_times", lambda: next(readings))
+    meter = environment.LoadMeter()
+    meter.start()
+    # 4 user (2 of them a guest's, which are not counted again), 1 system, 2 stolen.
+    assert meter.stop().busy_seconds == 4 + 1 + 2
+
+
+def test_counters_that_stand_still_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "cpu_times", lambda: counters(user=0, system=0, idle=0))
+    meter = environment.LoadMeter()
+    meter.start()
+    assert meter.stop().busy_seconds is None
+
+
+def test_no_load_average_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unobtainable() -> tuple[float, float, float]:
+        raise OSError
+
+    monkeypatch.setattr(os, "getloadavg", unobtainable)
+    meter = environment.LoadMeter()
+    meter.start()
+    assert meter.stop().load_average_before is None
+
+
+# Memory
+
+
+def test_a_peak_is_kept_after_its_memory_is_gone() -> None:
+    since_reset = environment.reset_peak_memory("cpu")
+    before = environment.peak_memory("cpu", since_reset=since_reset)
+    # Large enough that malloc gives it back when it is freed.
+    hold = bytearray(os.urandom(1024) * 96 * 1024)
+    del hold
+    peak = environment.peak_memory("cpu", since_reset=since_reset)
+    assert before.bytes is not None
+    assert peak.bytes is not None
+    assert "this process" in peak.source
+    if since_reset:
+        assert "since the run began" in peak.source
+        assert peak.bytes - before.bytes > 64 * 2**20
+        environment.reset_peak_memory("cpu")
+        again = environment.peak_memory("cpu", since_reset=True).bytes
+        assert again is not None
+        assert again < peak.bytes
+
+
+@pytest.mark.parametrize(("system", "unit"), [("darwin", 1), ("linux", 1024)])
+def test_without_proc_the_units_are_the_platforms(
+    monkeypatch: pytest.MonkeyPatch, system: str, unit: int
+) -> None:
+    monkeypatch.setattr(environment, "_text", lambda path: "")
+    monkeypatch.setattr(sys, "platform", system)
+    usage = SimpleNamespace(ru_maxrss=7)
+    monkeypatch.setattr(resource, "getrusage", lambda who: usage)
+    peak = environment.peak_memory("cpu")
+    assert peak.bytes == 7 * unit
+    assert peak.source.startswith("ru_maxrss since the process began")
+
+
+def test_where_nothing_counts_it_is_null_and_says_why() -> None:
+    assert environment.reset_peak_memory("mps") is False
+    peak = environment.peak_memory("mps")
+    assert peak.bytes is None
+    assert "mps" in peak.source
+
+
+def test_a_peak_of_nothing_is_null() -> None:
+    assert environment._known_peak(0, "a counter").bytes is None
+
+
+def test_the_meter_gives_both() -> None:
+    meter = environment.Meter("cpu")
+    meter.start()
+    load, memory = meter.stop(meter.own_cpu_seconds())
+    assert load.own_seconds is not None
+    assert memory.bytes is not None
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_described_and_its_peak_counted() -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    gpu = environment.describe("cuda", environment.device_name("cuda"))
+    assert gpu.device_name == torch.cuda.get_device_name()
+    assert gpu.driver is not None
+    assert gpu.device_memory_bytes is not None
+    assert environment.reset_peak_memory("cuda")
+    tensor = torch.zeros(2**24, dtype=torch.uint8, device="cuda")
+    peak = environment.peak_memory("cuda", since_reset=True)
+    assert peak.bytes is not None
+    assert peak.bytes >= tensor.numel()
+
+
+# mnist-bench env
+
+
+def test_env_prints_what_a_run_would_choose(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["env"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line[:18].strip() for line in lines]
+    assert names[:3] == ["device", "threads", "precision"]
+    assert "cpu features" in names
+    assert "reference fp32" in lines[2]
+
+
+def test_env_as_json_is_a_records_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["env", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["device"] in ("cpu", "cuda", "mps", "xpu")
+    assert printed["precision"]["reference"] == "fp32"
+    Environment.model_validate(printed["environment"])
+
+
+def test_values_read_as_people_write_them() -> None:
+    values: dict[str, object] = {
+        "memory_bytes": 24 * 2**30,
+        "virtual_machine": None,
+        "dirty": True,
+        "packages": {"numpy": "2.4"},
+        "cpu_features": [],
+    }
+    assert described(values) == [
+        ("memory", "24.0 GiB"),
+        ("virtual machine", "–"),
+        ("dirty", "yes"),
+        ("packages", "numpy 2.4"),
+        ("cpu features", "–"),
+    ]

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+from pydantic import ValidationError
+
+from bench.records import Evaluation, RunRecord, first_reached
+from tests.factories import make_record, records
+
+
+@given(records())
+def test_a_record_survives_json(record: RunRecord) -> None:
+    assert RunRecord.model_validate_json(record.model_dump_json()) == record
+
+
+@given(records())
+def test_a_record_is_json_that_any_reader_takes(record: RunRecord) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    json.loads(record.model_dump_json(), parse_constant=refuse)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        ({"target_reached_epoch": 2}, "target_reached_epoch"),
+        ({"target_reached_epoch": None}, "target_reached_epoch"),
+        ({"final_accuracy": 0.999}, "final_accuracy"),
+        ({"final_accuracy": None}, "final_accuracy"),
+        ({"samples_seen": 1}, "samples_seen"),
+        ({"unheard_of": 1}, "unheard_of"),
+        ({"schema_version": 2}, "schema_version"),
+        ({"status": "fine"}, "status"),
+        ({"run_index": 0}, "run_index"),
+        ({"final_accuracy": float("nan")}, "final_accuracy"),
+        ({"protocol": {"target_accuracy": 99.4}}, "target_accuracy"),
+        ({"laps": [{"kind": "train", "start_seconds": 0.0, "seconds": -1.0}]}, "seconds"),
+        ({"laps": [{"kind": "nap", "start_seconds": 0.0, "seconds": 1.0}]}, "kind"),
+    ],
+)
+def test_a_record_that_contradicts_itself_or_the_schema_is_refused(
+    overrides: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        make_record(**overrides)
+
+
+def test_a_record_is_never_edited() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        make_record().final_accuracy = 1.0
+
+
+@given(st.lists(st.integers(9_900, 9_960)), st.integers(9_900, 9_960))
+def test_the_target_is_reached_at_the_first_evaluation_that_has_it(
+    correct: list[int], wanted: int
+) -> None:
+    evaluations = [
+        Evaluation(epoch=epoch, samples=10_000, correct=right, loss=None, samples_seen=epoch)
+        for epoch, right in enumerate(correct, start=1)
+    ]
+    reached = first_reached(evaluations, wanted / 10_000)
+    before = correct if reached is None else correct[: reached - 1]
+    assert all(right < wanted for right in before)
+    assert reached is None or correct[reached - 1] >= wanted

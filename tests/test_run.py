@@ -1,0 +1,267 @@
+"""`mnist-bench run` through its command line: bad input first, real runs where marked slow."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from bench.cli import main
+from bench.store import read
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = sys.executable
+BIN = Path(PYTHON).parent
+ONE_EPOCH = ("--runs", "1", "--epochs", "1")
+
+
+def launch(
+    command: Sequence[str | Path], cwd: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=clean_environment() | environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+
+def clean_environment() -> dict[str, str]:
+    """Without what a launcher around pytest would have left."""
+    left_by_launchers = ("ACCELERATE_", "MASTER_", "WORLD_SIZE", "RANK", "LOCAL_RANK", "OMP_")
+    return {k: v for k, v in os.environ.items() if not k.startswith(left_by_launchers)} | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--recipe", "fats"], "unknown recipe 'fats' (did you mean 'fast'?); there are: fast, "),
+        (["--device", "cdua"], "unknown device 'cdua' (did you mean 'cuda'?); there are: auto, "),
+        (["--precision", "bf61"], "unknown precision 'bf61' (did you mean 'bf16'?)"),
+        (["--precision", "fp16", "--device", "cpu"], "fp16 is not computed on a CPU"),
+        (["--pipeline", "lodaer"], "unknown pipeline 'lodaer' (did you mean 'loader'?)"),
+        (["--runs", "0"], "--runs must be at least 1, not 0"),
+        (["--runs", "three"], "three"),
+        (["--epochs", "0"], "--epochs must be at least 1, not 0"),
+        (["--seed", "-1"], "--seed must be 0 or more, not -1"),
+        (["--threads", "0"], "--threads must be 1 to "),
+        (["--threads", "100000"], "--threads must be 1 to "),
+        (["--target-accuracy", "0"], "such as 99.4 or a fraction such as 0.994, not '0'"),
+        (["--target-accuracy", "101"], "such as 99.4 or a fraction such as 0.994, not '101'"),
+        (["--target-accuracy", "abc"], "such as 99.4 or a fraction such as 0.994, not 'abc'"),
+        (["--no-such-option"], "--no-such-option"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["run", "--results-dir", str(tmp_path / "results"), *options]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("mnist-bench: error: ")
+    assert message in output.err
+    assert output.err.count("\n") == 1
+
+
+def test_an_absent_device_is_refused_and_the_present_ones_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import torch
+
+    absent = next(
+        d for d in ("cuda", "xpu", "mps") if not torch.get_device_module(d).is_available()
+    )
+    assert main(["run", "--no-save", "--device", absent]) == 2
+    error = capsys.readouterr().err
+    assert re.search(rf"error: no {absent} device found by torch \S+; present: cpu", error)
+
+
+def test_an_unwritable_results_folder_is_found_out_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main(["run", "--results-dir", str(tmp_path / "file" / "results")]) == 2
+    error = capsys.readouterr().err
+    assert "cannot write to the results folder" in error
+    assert error.count("\n") == 1
+
+
+def test_no_data_and_no_network_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "--offline", "--data-dir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--from" in error
+
+
+def test_an_accelerate_launch_that_started_one_of_two_processes_is_refused() -> None:
+    """Accelerate 1.15 starts one process here, and says nothing."""
+    asked = ["accelerate", "launch", "--cpu", "--num_processes", "2", "bench/run.py", "--no-save"]
+    done = launch(asked)
+    assert done.returncode != 0
+    assert "started one process although several were asked for" in done.stderr
+    assert "torchrun --standalone --nproc_per_node 2 bench/run.py" in done.stderr
+
+
+def test_a_batch_that_does_not_divide_among_the_processes_is_refused() -> None:
+    done = launch([BIN / "torchrun", "--standalone", "--nproc_per_node", "3", "bench/run.py"])
+    assert done.returncode != 0
+    refusals = re.findall(r"mnist-bench: error: .*128 images does not divide among 3", done.stderr)
+    assert len(refusals) == 1
+    assert 'Traceback (most recent call last):\n  File "' + str(ROOT) not in done.stderr
+
+
+# Real runs of one epoch. Each is a process of its own: Accelerate's state is one a process.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        [BIN / "accelerate", "launch", "bench/run.py"],
+        [BIN / "accelerate", "launch", "-m", "bench.run"],
+        [PYTHON, "-m", "bench.run"],
+        [PYTHON, "bench/run.py"],
+        [BIN / "mnist-bench", "run"],
+    ],
+    ids=lambda command: "-".join(Path(word).name for word in command),
+)
+def test_every_way_to_start_it_runs(command: list[str | Path]) -> None:
+    done = launch([*command, *ONE_EPOCH, "--no-save", "--json"])
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)
+    assert (run["status"], run["processes"], run["epochs"]) == ("completed", 1, 1)
+    assert run["final_accuracy"] > 0.97
+    assert run["time_to_target_seconds"] is None
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records of a run of the fast recipe, one epoch, in one and in two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    options = [*ONE_EPOCH, "--seed", "3", "--precision", "fp32", "--threads", "1", "--quiet"]
+    for count in (1, 2):
+        done = launch(
+            [
+                *(BIN / "torchrun", "--standalone", "--nproc_per_node", str(count)),
+                *("bench/run.py", *options, "--results-dir", folder, "--label", str(count)),
+            ]
+        )
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_do_the_work_of_one(two_processes: Path) -> None:
+    result = read([two_processes])
+    assert result.problems == []
+    one, two = sorted((r for _, r in result.records), key=lambda record: record.setup.processes)
+    assert (one.setup.processes, two.setup.processes) == (1, 2)
+    for count in ("steps", "samples"):
+        assert [getattr(e, count) for e in one.epochs] == [getattr(e, count) for e in two.epochs]
+    assert [(e.epoch, e.samples) for e in one.evaluations] == [(1, 10_000)]
+    assert [(e.epoch, e.samples) for e in two.evaluations] == [(1, 10_000)]
+    assert one.recipe == two.recipe
+    # The same images, distorted alike, in the same batches; only batch norm sees half of each.
+    assert one.epochs[0].loss == pytest.approx(two.epochs[0].loss, rel=0.1)
+    assert abs(one.evaluations[0].accuracy - two.evaluations[0].accuracy) < 0.01
+
+
+@pytest.mark.slow
+def test_two_processes_without_being_told_of_the_cpu_still_find_each_other() -> None:
+    """torchrun alone leaves each process believing that it is the only one."""
+    command = [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", "bench/run.py"]
+    done = launch([*command, *ONE_EPOCH, "--no-save", "--json", "--device", "cpu"])
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)
+    assert run["processes"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_a_record_of_what_it_did(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    command = [BIN / "mnist-bench", "run", "--runs", "2", "--epochs", "50"]
+    process = subprocess.Popen(
+        [*command, "--results-dir", tmp_path],
+        cwd=ROOT,
+        env=clean_environment() | {"CI": "true"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if re.search(r"epoch +1/50|epoch +1 of 50", line):
+            break
+    time.sleep(3)
+    process.send_signal(number)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
+    ((_, record),) = read([tmp_path]).records
+    assert record.status == "interrupted"
+    assert record.reason is not None
+    assert "SIGTERM" in record.reason or number == signal.SIGINT
+    assert [e.epoch for e in record.epochs][:1] == [1]
+    assert "interrupted" in output
+
+
+@pytest.mark.slow
+def test_a_diverged_run_has_a_record_and_exit_1(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from dataclasses import replace\n"
+        "from mnist_cnn import recipe\n"
+        "wild = replace(recipe.FAST, peak_learning_rate=1e30, average_decay=0.0)\n"
+        "recipe.RECIPES['wild'] = replace(wild, name='wild')\n"
+        "from bench.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    options = ["run", "--recipe", "wild", *ONE_EPOCH, "--results-dir", tmp_path]
+    done = launch([PYTHON, "-c", program, *options])
+    assert done.returncode == 1, done.stderr
+    ((_, record),) = read([tmp_path]).records
+    assert record.status == "diverged"
+    assert record.epochs[-1].loss is None
+    assert "diverged" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_loses_the_record_but_not_the_table(tmp_path: Path) -> None:
+    if not shutil.which("unshare") or launch(["unshare", "-Urm", "true"]).returncode:
+        pytest.skip("needs user and mount namespaces to make a small disk")
+    results = tmp_path / "results"
+    results.mkdir()
+    script = (
+        f"mount -t tmpfs -o size=400k tmpfs {results} || exit 77\n"
+        f"(sleep 4; dd if=/dev/zero of={results}/fill bs=1k) 2>/dev/null &\n"
+        f"{BIN}/mnist-bench run --runs 1 --epochs 1 --results-dir {results}\n"
+        "status=$?\n"
+        f"find {results} -name '*.json' -o -name '*.tmp'\n"
+        "exit $status\n"
+    )
+    done = launch(["unshare", "-Urm", "sh", "-c", script])
+    if done.returncode == 77:
+        pytest.skip("mounting a small disk is not allowed here")
+    assert done.returncode == 1, done.stderr
+    assert "could not be saved" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "fast" in done.stdout  # the table
+    assert ".json" not in done.stdout.split("fast")[-1]
