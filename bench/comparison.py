@@ -131,7 +131,7 @@ COLUMNS: tuple[Column, ...] = (
     _column("torch_version", "torch", SHARED, lambda r: r.environment.torch),
     _column("accelerate_version", "accelerate", SHARED, lambda r: r.environment.accelerate),
     _column("commit", "commit", SHARED, lambda r: r.environment.commit),
-    Column("record_path", "record", OWN, Unit.TEXT, lambda path, _: _shown(path)),
+    Column("record_path", "record", OWN, Unit.TEXT, lambda path, _: shown_path(path)),
 )  # fmt: skip
 """Every column of a row that stands for a run, in order."""
 _BY_NAME = {column.name: column for column in COLUMNS}
@@ -268,7 +268,7 @@ def _cell(value: Cell) -> Cell:
     return value
 
 
-def _shown(path: Path | None) -> str | None:
+def shown_path(path: Path | None) -> str | None:
     """Relative to the working folder where the file is in it; slashes, also on Windows."""
     if path is None:
         return None

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
-from bench.environment import cpu_name, usable_cores
+from bench.environment import device_name, usable_cores
 from bench.records import Setup
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.recipe import Precision, Recipe
@@ -204,12 +204,14 @@ def fitted(recipe: Recipe, device: str) -> Recipe:
 def _describe(
     accelerator: Accelerator, recipe: Recipe, precision: Precision, threads: int
 ) -> Setup:
-    config = Path(
-        os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")
-    ) / "accelerate" / "default_config.yaml"
+    config = (
+        Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+        / "accelerate"
+        / "default_config.yaml"
+    )
     return Setup(
         device=accelerator.device.type,
-        device_name=device_name(accelerator.device),
+        device_name=device_name(accelerator.device.type),
         processes=accelerator.num_processes,
         threads=threads,
         precision=precision,
@@ -222,13 +224,6 @@ def _describe(
             name: shortened(os.environ[name]) for name in RECORDED_VARIABLES if name in os.environ
         },
     )
-
-
-def device_name(device: torch.device) -> str:
-    """What the device calls itself."""
-    if device.type in ("cuda", "xpu"):
-        return str(torch.get_device_module(device).get_device_name(device))
-    return f"{cpu_name()} GPU" if device.type == "mps" else cpu_name()
 
 
 def launcher() -> str:

@@ -40,6 +40,8 @@ def plural(number: int, noun: str) -> str:
 
 def quantity(value: float) -> str:
     """Three significant digits or all whole ones, never an exponent: ``"3,312"``, ``"41.2"``."""
+    if not math.isfinite(value):
+        return str(value)
     digits = 2 - math.floor(math.log10(abs(value))) if value else 0
     return f"{value:,.{max(0, min(digits, 6))}f}"
 

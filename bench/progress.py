@@ -6,6 +6,7 @@ call: no thread of theirs may take time from a lap.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from typing import Protocol, TextIO
@@ -132,8 +133,9 @@ class PlainProgress:
             self._epoch = ""
 
     def _line(self, text: str) -> None:
-        # Flushed, so that a log that is being followed is up to date.
-        print(notation.inert(text), file=self._stream or sys.stderr, flush=True)
+        # A run must not end because nobody reads about it any more (`2>&1 | head`, a full disk).
+        with contextlib.suppress(OSError):
+            print(notation.inert(text), file=self._stream or sys.stderr, flush=True)
 
 
 def wants_live(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 
 class Model(BaseModel):
@@ -82,6 +82,12 @@ class Evaluation(Model):
     loss: float | None
     samples_seen: Count
     """Training images up to here, over all ranks."""
+
+    @model_validator(mode="after")
+    def _counts_no_more_than_there_are(self) -> Self:
+        if self.correct > self.samples:
+            raise ValueError("correct is more than samples")
+        return self
 
     @property
     def accuracy(self) -> float:

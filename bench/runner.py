@@ -187,9 +187,7 @@ def observe(
 
     def lap(kind: LapKind, epoch: int | None = None) -> float:
         seconds = clock.now() - begin
-        seen.laps.append(
-            Lap(kind=kind, epoch=epoch, start_seconds=begin - origin, seconds=seconds)
-        )
+        seen.laps.append(Lap(kind=kind, epoch=epoch, start_seconds=begin - origin, seconds=seconds))
         return seconds
 
     try:
@@ -238,12 +236,11 @@ def _trained(
             loss=event.loss if math.isfinite(event.loss) else None,
         )
     )
-    progress.epoch_trained(event.epoch, epochs, event.loss, event.samples / seconds)
+    images_per_second = event.samples / seconds if seconds > 0 else math.inf
+    progress.epoch_trained(event.epoch, epochs, event.loss, images_per_second)
 
 
-def _evaluated(
-    seen: Observation, event: Evaluated, rules: Rules, progress: RunProgress
-) -> bool:
+def _evaluated(seen: Observation, event: Evaluated, rules: Rules, progress: RunProgress) -> bool:
     """Keep what was counted; whether the target has been reached by now."""
     seen.evaluations.append(
         Evaluation(

@@ -51,7 +51,7 @@ def time_to_target_seconds(record: RunRecord) -> float | None:
         for lap in record.laps
         if lap.kind is LapKind.EVAL and lap.epoch == reached
     ]
-    return max(ends, default=None)
+    return _finite(max(ends)) if ends else None
 
 
 def train_time_to_target_seconds(record: RunRecord) -> float | None:
@@ -70,7 +70,7 @@ def cold_time_to_target_seconds(record: RunRecord) -> float | None:
     """The time to target of somebody who starts from nothing: start-up and warm-up before it."""
     warm = time_to_target_seconds(record)
     before = seconds_of(record, LapKind.STARTUP, LapKind.WARMUP)
-    return None if warm is None or before is None else before + warm
+    return None if warm is None or before is None else _finite(before + warm)
 
 
 def seconds_of(record: RunRecord, *kinds: LapKind) -> float | None:
@@ -85,7 +85,7 @@ def images_per_second(record: RunRecord) -> float | None:
     if not spent:
         return None
     try:
-        return sum(epoch.samples for epoch in record.epochs) / spent
+        return _finite(sum(epoch.samples for epoch in record.epochs) / spent)
     except OverflowError:
         return None
 
@@ -223,8 +223,9 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
 
 def _total(laps: Iterable[Lap]) -> float | None:
     seconds = [lap.seconds for lap in laps]
-    return sum(seconds) if seconds else None
+    return _finite(sum(seconds)) if seconds else None
 
 
 def _finite(value: float) -> float | None:
+    """None for what is beyond all range: a record may hold any numbers."""
     return value if math.isfinite(value) else None

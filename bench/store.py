@@ -224,7 +224,7 @@ def _why_invalid(content: bytes, error: ValidationError) -> str:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError):
-        return f"not JSON: {inert(error.errors()[0]['msg'])}"
+        return inert(error.errors()[0]["msg"])
     version = value.get("schema_version") if isinstance(value, dict) else None
     if version is None:
         return _NO_VERSION
@@ -234,9 +234,9 @@ def _why_invalid(content: bytes, error: ValidationError) -> str:
             f"{SCHEMA_VERSION}: use the version that wrote it, or a newer one"
         )
     first, *others = error.errors(include_url=False, include_input=False)
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(str(part) for part in first["loc"]) or "as a whole"
     more = f" (and {len(others)} more)" if others else ""
-    return f"not a run record: {inert(f'{where}: ' if where else '')}{inert(first['msg'])}{more}"
+    return inert(f"not a run record: {where}: {first['msg']}{more}")
 
 
 def _copy(path: Path, record: RunRecord, first_path: Path, first: RunRecord) -> Problem:

@@ -6,6 +6,7 @@ markup, and only after `notation.inert`.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import sys
@@ -19,6 +20,7 @@ from typing import Literal, TextIO
 
 import rich.box
 import rich.progress
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -26,7 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import notation
-from bench.comparison import Benchmark, Cell, Row, Unit, benchmark_row, column
+from bench.comparison import Benchmark, Cell, Row, Unit, benchmark_row, column, run_row, shown_path
 from bench.notation import ABSENT, inert
 from bench.progress import outcome
 from bench.records import RunRecord, Status
@@ -38,6 +40,8 @@ _PIPE_WIDTH = 140
 _GAP = 2
 """Blanks between two columns of a table."""
 _ASCII = str.maketrans({ABSENT: "-"})
+_RULE = rich.box.SIMPLE_HEAD
+_ASCII_RULE = rich.box.Box(str(_RULE).replace("─", "-"), ascii=True)
 _REFRESH_SECONDS = 0.25
 """Shortest time between two redraws within a run. A redraw takes about a millisecond, which is in
 no lap but on the clock of the time to target: where epochs are short, it must not add up."""
@@ -64,9 +68,8 @@ def show(renderable: RenderableType) -> None:
 
 def console_for(stream: TextIO) -> Console:
     """A console that takes text as it is and stumbles over no letter the stream can't encode."""
-    reconfigure = getattr(stream, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors="replace")
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
     if not console.is_terminal and not os.environ.get("COLUMNS"):
         console.width = _PIPE_WIDTH
@@ -106,8 +109,8 @@ class _Field:
     @property
     def natural(self) -> int:
         """Blanks it takes unwrapped."""
-        lines = [line for cell in self.cells for line in cell.split(allow_blank=True)]
-        return max([len(self.heading), *(line.cell_len for line in lines)])
+        lines = (line for cell in self.cells for line in cell.plain.split("\n"))
+        return max(len(self.heading), *map(cell_len, lines), 0)
 
     @property
     def least(self) -> int:
@@ -151,8 +154,7 @@ class _FittedTable:
             yield Text(self.caption, style="dim")
         left_out = ", ".join(field.heading for field in self.fields if field not in fields)
         if left_out:
-            note = f"Left out at {options.max_width} columns: {left_out} (all: report --to csv)."
-            yield Text(note, style="dim")
+            yield Text(f"Left out: {left_out}; see report --to csv.", style="dim")
 
 
 def _fitting(fields: Sequence[_Field], page: int) -> list[_Field]:
@@ -183,7 +185,7 @@ def _table(
     fields: Sequence[_Field], widths: list[int] | None, section: _Section, ascii_only: bool
 ) -> Table:
     table = Table(
-        box=rich.box.SIMPLE_HEAD,
+        box=_ASCII_RULE if ascii_only else _RULE,
         show_edge=False,
         pad_edge=False,
         padding=(0, _GAP - 1, 0, 0),
@@ -257,7 +259,7 @@ def _benchmark_table(benchmarks: Sequence[Benchmark]) -> RenderableType:
         _Field("label", _texts("label", rows), priority=2, justify="left", narrowest=12),
         _Field("reached", [_reached(row) for row in rows], justify="center"),
         _Field(_to_target(benchmarks), _summaries("time_to_target_seconds", rows)),
-        _Field("training", _summaries("train_time_to_target_seconds", rows), priority=3),
+        _Field("train only", _summaries("train_time_to_target_seconds", rows), priority=3),
         _Field("cold", _summaries("cold_time_to_target_seconds", rows), priority=4),
         _Field(_heading("images_per_second"), _summaries("images_per_second", rows)),
         _Field(_heading("final_accuracy"), _summaries("final_accuracy", rows)),
@@ -272,7 +274,7 @@ def _benchmark_table(benchmarks: Sequence[Benchmark]) -> RenderableType:
     return _FittedTable(
         known,
         [_Section(0, len(rows))],
-        "Medians of completed runs; below, the 95 % interval of the mean (3 runs or more).",
+        "Medians of completed runs; below, the 95 % interval of the mean (from 3 runs).",
     )
 
 
@@ -287,7 +289,7 @@ def _to_target(benchmarks: Sequence[Benchmark]) -> str:
 
 
 def _title(benchmark: Benchmark) -> Text:
-    row = benchmark.rows[0]
+    row = run_row(benchmark.runs[0])
     return Text(f"{_name(row)}, {_setup(row)}", style="bold")
 
 
@@ -297,12 +299,9 @@ def _name(row: Row) -> str:
 
 def _setup(row: Row) -> str:
     """``"2 processes, 1 thread, bf16"``."""
-    processes, threads = (
-        notation.plural(number, noun)
-        for number, noun in ((row["processes"], "process"), (row["threads"], "thread"))
-        if isinstance(number, int)
-    )
-    return inert(f"{processes}, {threads}, {row['precision']}")
+    counts = ((row["processes"], "process"), (row["threads"], "thread"))
+    parts = [notation.plural(n, noun) for n, noun in counts if isinstance(n, int)]
+    return inert(", ".join([*parts, str(row["precision"])]))
 
 
 def _recipe(row: Row) -> Text:
@@ -374,14 +373,15 @@ def _summary(name: str, row: Row) -> Text:
 def _notes(benchmarks: Sequence[Benchmark]) -> RenderableType:
     """What is doubtful, each warning once with all it concerns, and where the records are."""
     notes = Table.grid(padding=(0, 1, 0, 0))
+    found = [(benchmark, benchmark.warnings) for benchmark in benchmarks]
     for warning in ResultWarning:
-        concerned = [benchmark for benchmark in benchmarks if warning in benchmark.warnings]
+        concerned = [(one, warnings[warning]) for one, warnings in found if warning in warnings]
         if concerned:
-            whose = "; ".join(_concern(one, warning, len(benchmarks) > 1) for one in concerned)
+            whose = "; ".join(_concern(*one, named=len(benchmarks) > 1) for one in concerned)
             text = Text(f"{whose}: " if whose else "").append(warning.value)
             notes.add_row(Text("!", style="bold yellow"), text)
-    paths = [_path(row) for benchmark in benchmarks for row in benchmark.rows]
-    folders = Counter(path.parent.as_posix() for path in paths if path is not None)
+    paths = [shown_path(path) for benchmark in benchmarks for path, _ in benchmark.runs]
+    folders = Counter(str(PurePosixPath(path).parent) for path in paths if path is not None)
     places = [f"{notation.plural(n, 'record')} in {inert(at)}" for at, n in folders.items()]
     if None in paths:
         places.append(f"no record of {notation.plural(paths.count(None), 'run')}")
@@ -390,12 +390,11 @@ def _notes(benchmarks: Sequence[Benchmark]) -> RenderableType:
     return notes
 
 
-def _concern(benchmark: Benchmark, warning: ResultWarning, named: bool) -> str:
+def _concern(benchmark: Benchmark, number: int | None, named: bool) -> str:
     """Which benchmark a warning is about, and how many of its runs."""
-    number, of = benchmark.warnings[warning], len(benchmark.runs)
-    parts = [_name(benchmark.rows[0])] if named else []
+    parts = [_name(run_row(benchmark.runs[0]))] if named else []
     if number is not None:
-        parts.append(f"{number} of {notation.plural(of, 'run')}")
+        parts.append(f"{number} of {notation.plural(len(benchmark.runs), 'run')}")
     return ", ".join(parts)
 
 

@@ -161,8 +161,9 @@ def _train(
 
 
 def _accelerator() -> Accelerator:
-    """The device and the ranks this process was started for, in fp32, whatever the user's
-    Accelerate configuration says.
+    """The device and the ranks this process was started for.
+
+    Always in fp32 and uncompiled, whatever the user's Accelerate configuration says.
 
     Raises:
         UsageError: several processes were started that do not know of each other.

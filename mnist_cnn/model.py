@@ -21,9 +21,7 @@ class ConvBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, dropout: float, dilation: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            inputs, outputs, 3, padding=dilation, dilation=dilation, bias=False
-        )
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
         # A Dropout of probability 0 still draws its mask, a quarter of a CPU step.
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
@@ -83,7 +81,7 @@ class MnistCnn(nn.Module):
         x = self.transition2(self.block2(x))
         x = self.block3(x)
         x = torch.relu_(self.classifier_norm(self.classifier(x)))
-        return cast(Tensor, x.mean(dim=(2, 3)))
+        return x.mean(dim=(2, 3))
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -187,14 +187,13 @@ def _array(picture: Image.Image) -> Grey:
 
 def _centred(digit: Grey) -> npt.NDArray[np.uint8]:
     """The digit in its 28x28 image, moved by whole pixels."""
-    image = np.zeros((SIDE, SIDE), dtype=np.uint8)
+    pixels = np.rint(digit * 255).astype(np.uint8)
     corner = []
     for axis, length in enumerate(digit.shape):
-        mass = digit.sum(axis=1 - axis)
-        centre = float(mass @ np.arange(length) / mass.sum())
-        first = math.ceil(CENTRE - 0.5 - centre)
-        corner.append(min(max(first, 0), SIDE - length))
+        mass = pixels.sum(axis=1 - axis, dtype=np.int64)
+        centre = (mass @ np.arange(length)) / mass.sum()
+        corner.append(min(max(math.ceil(CENTRE - 0.5 - centre), 0), SIDE - length))
     top, left = corner
-    pixels = np.rint(digit * 255).astype(np.uint8)
+    image = np.zeros((SIDE, SIDE), dtype=np.uint8)
     image[top : top + digit.shape[0], left : left + digit.shape[1]] = pixels
     return image

@@ -8,7 +8,7 @@ Standard library only: reading or listing recipes must not import torch.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from mnist_cnn.errors import UsageError, near_match
 
@@ -126,7 +126,7 @@ class Recipe:
             self, epochs=epochs, evaluate_from_epoch=max(1, min(self.evaluate_from_epoch, epochs))
         )
 
-    def values(self) -> dict[str, object]:
+    def values(self) -> dict[str, Any]:
         """Every field and its value, as a record keeps them."""
         return asdict(self)
 

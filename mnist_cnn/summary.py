@@ -167,8 +167,8 @@ def _count(number: int) -> str:
     return f"{number:,}" if number else "-"
 
 
-FOOTNOTE = (
-    "output: channels x height x width, for one image. multiply-adds: of the convolutions.\n"
-    "sees: side, in pixels, of the square that one output depends on, which may\n"
-    "reach past the image's edges."
-)
+FOOTNOTE = """\
+output: channels x height x width, for one image
+multiply-adds: of the convolutions, for one image
+sees: side, in pixels, of the square of the image that one output depends on; it
+may reach past the image's edges"""

@@ -65,7 +65,7 @@ def train(
     layout = (
         torch.channels_last if recipe.memory_format == "channels_last" else torch.contiguous_format
     )
-    model.to(device=device, memory_format=layout)
+    model.to(device).to(memory_format=layout)
     average = _Average(model, recipe) if recipe.average_decay > 0 else None
     optimizer = build_optimizer(model, recipe)
     # Made before `prepare` and not prepared: Accelerate's wrapper would step it once a process.
@@ -198,4 +198,3 @@ def _share_statistics(model: nn.Module, accelerator: Accelerator) -> None:
         for buffer in model.buffers():
             if buffer.is_floating_point():
                 buffer.copy_(accelerator.reduce(buffer, "mean"))
-

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 
 from bench.records import Evaluation, LapKind, RunRecord, Status, first_reached
 from mnist_cnn.recipe import FAST
+
+# No test may fail because the machine is busy.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 _EVALUATED = 10_000
 _STARTED = datetime(2025, 11, 3, 9, 30, tzinfo=UTC)

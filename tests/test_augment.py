@@ -36,9 +36,13 @@ def by_torchvision(image: Tensor, row: dict[str, float], interpolation: Interpol
         mode,
     )
     if row["contrast_first"]:
-        picture = F.adjust_brightness(F.adjust_contrast(picture, row["contrast"]), row["brightness"])
+        picture = F.adjust_brightness(
+            F.adjust_contrast(picture, row["contrast"]), row["brightness"]
+        )
     else:
-        picture = F.adjust_contrast(F.adjust_brightness(picture, row["brightness"]), row["contrast"])
+        picture = F.adjust_contrast(
+            F.adjust_brightness(picture, row["brightness"]), row["contrast"]
+        )
     return F.pil_to_tensor(picture)[0].float()
 
 

@@ -51,7 +51,7 @@ def test_a_record_that_contradicts_itself_or_the_schema_is_refused(
 
 def test_a_record_is_never_edited() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        make_record().final_accuracy = 1.0
+        make_record().final_accuracy = 1.0  # type: ignore[misc]
 
 
 @given(st.lists(st.integers(9_900, 9_960)), st.integers(9_900, 9_960))

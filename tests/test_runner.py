@@ -192,7 +192,12 @@ def test_a_missed_target_is_a_completed_run_without_a_time() -> None:
 
 
 def test_stop_at_target_ends_the_run_there() -> None:
-    script = [*TWO_EPOCHS[:-1], (5.0, trained(3)), (5.0, evaluated(3, 999)), (0.0, Finished(3, 300))]
+    script = [
+        *TWO_EPOCHS[:-1],
+        (5.0, trained(3)),
+        (5.0, evaluated(3, 999)),
+        (0.0, Finished(3, 300)),
+    ]
     (record,), _, workload = measured(script, stop_at_target=True)
     assert record.status == Status.COMPLETED
     assert [e.epoch for e in record.evaluations] == [1, 2]
@@ -248,9 +253,7 @@ def test_a_run_that_ends_early_without_an_error_failed() -> None:
 def test_laps_are_the_slowest_ranks() -> None:
     clock = HandClock(slower_rank_by=0.125)
     (record,), _, _ = measured(TWO_EPOCHS, clock)
-    assert record.laps[3] == Lap(
-        kind=LapKind.TRAIN, epoch=1, start_seconds=2.125, seconds=10.125
-    )
+    assert record.laps[3] == Lap(kind=LapKind.TRAIN, epoch=1, start_seconds=2.125, seconds=10.125)
     assert record.load.own_seconds == 6.0  # both ranks'
 
 
@@ -275,4 +278,3 @@ def test_interrupting_the_warm_up_leaves_no_record() -> None:
     )
     with pytest.raises(KeyboardInterrupt):
         list(run_benchmark(benchmark, Interrupted(clock, []), clock, HandMeter(), SilentProgress()))
-

@@ -220,7 +220,7 @@ def _t_below(t: float, degrees: int) -> float:
     width = t / steps
 
     def density(x: float) -> float:
-        return peak * (1 + x * x / degrees) ** (-(degrees + 1) / 2)
+        return peak * math.pow(1 + x * x / degrees, -(degrees + 1) / 2)
 
     inner = sum((4 if step % 2 else 2) * density(step * width) for step in range(1, steps))
     return 0.5 + (density(0) + inner + density(t)) * width / 3

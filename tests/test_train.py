@@ -70,7 +70,9 @@ def test_the_events_of_a_run(mnist: MnistData, accelerator: Accelerator) -> None
     assert finished == Finished(epochs=2, samples=320)
 
 
-@pytest.mark.parametrize("recipe", [REFERENCE, RESIDENT, FAST], ids=lambda r: f"{r.name}-{r.pipeline}")
+@pytest.mark.parametrize(
+    "recipe", [REFERENCE, RESIDENT, FAST], ids=lambda r: f"{r.name}-{r.pipeline}"
+)
 def test_reruns_on_one_thread_are_bit_identical(
     recipe: Recipe, mnist: MnistData, accelerator: Accelerator
 ) -> None:

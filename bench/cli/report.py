@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -54,6 +55,8 @@ def report(
         rows, columns = comparison.run_rows(benchmarks), comparison.run_column_names()
     else:
         rows, columns = comparison.benchmark_rows(benchmarks), comparison.benchmark_column_names()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # for programs, whatever the screen can show
     sys.stdout.write(to_json(rows, columns) if to is Format.JSON else to_csv(rows, columns))
 
 

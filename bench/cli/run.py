@@ -137,9 +137,7 @@ def _measure(
         )
         with closing(_progress(silent)) as progress:
             clock = DeviceClock(accelerator)
-            yield from run_benchmark(
-                benchmark, workload, clock, Meter(setup.device), progress
-            )
+            yield from run_benchmark(benchmark, workload, clock, Meter(setup.device), progress)
     finally:
         accelerator.end_training()
 

@@ -13,11 +13,15 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 def to_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
     """One line a row, in the columns' order, numbers in full precision."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([[_harmless(row[name]) for name in columns] for row in rows])
-    return text.getvalue()
+    table = [columns, *([_harmless(row[name]) for name in columns] for row in rows)]
+    return "".join(f"{_line(cells)}\n" for cells in table)
+
+
+def _line(cells: Sequence[Cell]) -> str:
+    text = io.StringIO(newline="")
+    # Only a writer whose own lines end in both quotes a cell that holds either, before Python 3.13.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n")
 
 
 def _harmless(cell: Cell) -> Cell:
