@@ -167,7 +167,7 @@ def has_bf16(device: str) -> bool:
     """Whether bf16 runs at all."""
     match device:
         case "cuda":
-            return torch.cuda.is_bf16_supported()
+            return bool(torch.cuda.is_bf16_supported())
         case "mps":
             return _macos_major() >= 14
         case _:

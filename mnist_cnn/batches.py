@@ -122,7 +122,7 @@ def seed_transform(recipe: Recipe) -> Callable[[Image.Image], Tensor]:
     interpolation = transforms.InterpolationMode(recipe.interpolation)
     deviation = recipe.scale_deviation
     reach = recipe.translate_fraction
-    return transforms.Compose(
+    composed: Callable[[Image.Image], Tensor] = transforms.Compose(
         [
             transforms.RandomRotation(recipe.rotation_degrees, interpolation),
             transforms.RandomAffine(
@@ -137,3 +137,4 @@ def seed_transform(recipe: Recipe) -> Callable[[Image.Image], Tensor]:
             transforms.Normalize((recipe.pixel_mean,), (recipe.pixel_deviation,)),
         ]
     )
+    return composed

@@ -118,7 +118,7 @@ def fetch(
 
 
 def _from_folder(
-    folder: Path, wanted: Sequence[IdxFile], progress: Progress, problems: list[str]
+    folder: Path, wanted: Sequence[IdxFile], _: Progress, problems: list[str]
 ) -> Iterator[tuple[Verified, str]]:
     absent: list[IdxFile] = []
     for file in wanted:

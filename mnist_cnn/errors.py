@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UsageError(Exception):
-    """Bad input. The message is one line that says what is wrong and what to do; commands exit 2."""
+    """Bad input. One line that says what is wrong and what to do; commands exit 2."""
 
 
 def near_match(given: str, known: Iterable[str]) -> str:

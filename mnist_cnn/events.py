@@ -36,7 +36,7 @@ class EpochTrained:
     samples: int
     """Training images this epoch, over all ranks."""
     loss: float
-    """Mean training loss over this epoch's images and all ranks; not finite when training diverged."""
+    """Mean training loss over the epoch's images, all ranks'; not finite when training diverged."""
 
 
 @dataclass(frozen=True, slots=True)

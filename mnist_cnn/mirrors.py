@@ -110,4 +110,4 @@ def _unpack(packed: bytes, file: IdxFile) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "reason", "") or error or type(error).__name__)
+    return str(getattr(error, "reason", "")) or str(error) or type(error).__name__

@@ -163,7 +163,7 @@ REFERENCE = Recipe(
     evaluate_from_epoch=1,
     evaluation_split="test",
 )
-"""The closed division's recipe: the seed text's, its schedule stepped per batch as written there."""
+"""The closed division's recipe: the seed text's, its schedule stepped per batch as there."""
 
 FAST = replace(
     REFERENCE,
@@ -217,6 +217,6 @@ def named(name: str) -> Recipe:
 
 
 def division(recipe: Recipe) -> Literal["closed", "open"]:
-    """ "closed" for the reference recipe in every field that decides the outcome, else "open"."""
+    """Whether a recipe is the reference ("closed") in every field that decides the outcome."""
     free = {field: getattr(REFERENCE, field) for field in _FREE_IN_CLOSED}
     return "closed" if replace(recipe, **free) == REFERENCE else "open"

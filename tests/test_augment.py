@@ -1,4 +1,4 @@
-"""The batched distortions are torchvision's: same pixels for same parameters, same distribution."""
+"""The batched distortions are torchvision's: same pixels given the same parameters."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import ColorJitter, InterpolationMode, RandomAffine
-from torchvision.transforms import functional as F
+from torchvision.transforms import ColorJitter, InterpolationMode, RandomAffine, functional as F
 
 from mnist_cnn.augment import augment, distortions, draw, normalise
 from mnist_cnn.batches import seed_transform
@@ -43,7 +41,8 @@ def by_torchvision(image: Tensor, row: dict[str, float], interpolation: Interpol
         picture = F.adjust_contrast(
             F.adjust_brightness(picture, row["brightness"]), row["contrast"]
         )
-    return F.pil_to_tensor(picture)[0].float()
+    pixels: Tensor = F.pil_to_tensor(picture)[0].float()
+    return pixels
 
 
 def random_parameters(count: int, seed: int) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ ONE_EPOCH = ("--runs", "1", "--epochs", "1")
 
 
 def launch(
-    command: Sequence[str | Path], cwd: Path = ROOT, **environment: str
+    command: Sequence[object], cwd: Path = ROOT, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(word) for word in command],
@@ -55,7 +55,7 @@ def clean_environment() -> dict[str, str]:
         (["--precision", "fp16", "--device", "cpu"], "fp16 is not computed on a CPU"),
         (["--pipeline", "lodaer"], "unknown pipeline 'lodaer' (did you mean 'loader'?)"),
         (["--runs", "0"], "--runs must be at least 1, not 0"),
-        (["--runs", "three"], "three"),
+        (["--runs", "three"], "--runs"),
         (["--epochs", "0"], "--epochs must be at least 1, not 0"),
         (["--seed", "-1"], "--seed must be 0 or more, not -1"),
         (["--threads", "0"], "--threads must be 1 to "),
@@ -123,7 +123,7 @@ def test_a_batch_that_does_not_divide_among_the_processes_is_refused() -> None:
     assert done.returncode != 0
     refusals = re.findall(r"mnist-bench: error: .*128 images does not divide among 3", done.stderr)
     assert len(refusals) == 1
-    assert 'Traceback (most recent call last):\n  File "' + str(ROOT) not in done.stderr
+    assert "bench/cli" not in done.stderr  # the only traceback is torchrun's own
 
 
 # Real runs of one epoch. Each is a process of its own: Accelerate's state is one a process.
@@ -141,7 +141,7 @@ def test_a_batch_that_does_not_divide_among_the_processes_is_refused() -> None:
     ],
     ids=lambda command: "-".join(Path(word).name for word in command),
 )
-def test_every_way_to_start_it_runs(command: list[str | Path]) -> None:
+def test_every_way_to_start_it_runs(command: list[object]) -> None:
     done = launch([*command, *ONE_EPOCH, "--no-save", "--json"])
     assert done.returncode == 0, done.stderr
     (run,) = json.loads(done.stdout)
@@ -199,7 +199,7 @@ def test_an_interrupted_run_leaves_a_record_of_what_it_did(
 ) -> None:
     command = [BIN / "mnist-bench", "run", "--runs", "2", "--epochs", "50"]
     process = subprocess.Popen(
-        [*command, "--results-dir", tmp_path],
+        [str(word) for word in (*command, "--results-dir", tmp_path)],
         cwd=ROOT,
         env=clean_environment() | {"CI": "true"},
         stdout=subprocess.PIPE,

@@ -15,7 +15,7 @@ from mnist_cnn.data import MnistData, Split
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Started
 from mnist_cnn.model import MnistCnn
-from mnist_cnn.recipe import FAST, REFERENCE, Recipe
+from mnist_cnn.recipe import FAST, REFERENCE, Pipeline, Recipe
 from mnist_cnn.train import check_batch, evaluate, seeded_model, train
 
 RESIDENT = replace(REFERENCE, pipeline="resident")
@@ -134,7 +134,7 @@ def test_a_diverging_run_says_so(mnist: MnistData, accelerator: Accelerator) -> 
 
 
 @pytest.mark.parametrize("pipeline", ["resident", "loader"])
-def test_the_ranks_share_each_batch(mnist: MnistData, pipeline: str) -> None:
+def test_the_ranks_share_each_batch(mnist: MnistData, pipeline: Pipeline) -> None:
     """What several ranks see together is what one sees, whatever their number."""
     recipe = replace(RESIDENT, pipeline=pipeline, batch_size=24)
     data = part(mnist, 100)
@@ -160,10 +160,7 @@ def _seen(recipe: Recipe, data: Split, ranks: int) -> list[tuple[list[int], list
         def __init__(self, index: int) -> None:
             self.process_index = index
 
-    per_rank = [
-        list(Batches(data, recipe, Rank(i), seed=3).epoch(1))  # type: ignore[arg-type]
-        for i in range(ranks)
-    ]
+    per_rank = [list(Batches(data, recipe, Rank(i), seed=3).epoch(1)) for i in range(ranks)]
     return [
         ([int(x) for batch in batches for x in batch.labels], [b.weight for b in batches])
         for batches in zip(*per_rank, strict=True)

@@ -20,7 +20,6 @@ from mnist_cnn import console
 app = typer.Typer(
     name="mnist-bench",
     help="How long does this machine take to train MNIST to 99.4 % with under 20,000 parameters?",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -35,4 +34,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 done, 1 a run or a save failed, 2 bad input, 130 interrupted.
     """
-    return console.run(app, "mnist-bench", sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return console.run(app, "mnist-bench", words or ["--help"])

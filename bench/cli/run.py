@@ -223,7 +223,7 @@ def _exit_status(record: RunRecord, unsaved: bool) -> int:
 def _terminated_like_interrupted() -> Iterator[None]:
     """SIGTERM ends a run as Ctrl-C does: with a record that says so."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, _: FrameType | None) -> None:
         raise KeyboardInterrupt(f"ended by {signal.Signals(number).name}")
 
     before = signal.signal(signal.SIGTERM, interrupt)
