@@ -46,16 +46,23 @@ def environment(**added: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT)} | added
 
 
-def launch(*words: str | Path, cwd: Path = ROOT, **added: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def launch(*words: str | Path, cwd: Path, **added: str) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of `python -m` and these words."""
+    with subprocess.Popen(
         [sys.executable, "-m", *map(str, words)],
         cwd=cwd,
         env=environment(**added),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=280,
-        check=False,
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            said, complained = process.communicate(timeout=500)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # a launcher would leave its ranks behind
+            raise
+    return process.returncode, said, complained
 
 
 def refused(output: Output) -> str:
@@ -339,40 +346,35 @@ def test_ranks_that_do_not_know_of_each_other_are_refused(
 
 
 @pytest.mark.slow
-def test_one_real_epoch_then_predict(
+@pytest.mark.timeout(600)
+def test_one_real_epoch_under_accelerate_launch_then_predict(
     mnist: MnistData, mnist_data_dir: Path, digit: Path, tmp_path: Path
 ) -> None:
+    launcher = ["accelerate.commands.launch", "--cpu", "--num_processes", "1", "-m"]
     words = ["--recipe", "fast", "--epochs", "1", "--target-accuracy", "97"]
     where = ["--data-dir", str(mnist_data_dir), "--save", "model.safetensors"]
-    done = launch("mnist_cnn", *words, *where, cwd=tmp_path, **CPU)
-    assert done.returncode == 0, done.stderr
-    assert "97 % reached at epoch 1" in done.stdout
-    done = launch("mnist_cnn", "predict", "model.safetensors", digit.name, cwd=tmp_path)
-    assert done.stdout.startswith(f"digit.png: {mnist.test_labels[0]} (")
+    status, said, complained = launch(*launcher, "mnist_cnn", *words, *where, cwd=tmp_path, **CPU)
+    assert status == 0, complained
+    assert "97 % reached at epoch 1" in said
+    _, said, _ = launch("mnist_cnn", "predict", "model.safetensors", digit.name, cwd=tmp_path)
+    assert said.startswith(f"digit.png: {mnist.test_labels[0]} (")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_two_ranks_speak_and_save_once(mnist_data_dir: Path, tmp_path: Path) -> None:
     ranks = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     words = ["--recipe", "fast", "--epochs", "1", "--data-dir", str(mnist_data_dir), "--save", "m"]
-    done = launch(*ranks, "-m", "mnist_cnn", "train", *words, cwd=tmp_path, **CPU)
-    assert done.returncode == 0, done.stderr
-    head, epoch, outcome, saved = done.stdout.splitlines()
+    status, said, complained = launch(
+        *ranks, "-m", "mnist_cnn", "train", *words, cwd=tmp_path, **CPU
+    )
+    assert status == 0, complained
+    head, epoch, outcome, saved = said.splitlines()
     assert head.endswith("on cpu x 2")
     assert float(epoch.split("accuracy ")[1].split()[0]) > 95
     assert "final accuracy" in outcome
     assert saved == "saved m"
     assert [entry.name for entry in tmp_path.iterdir()] == ["m"]
-
-
-@pytest.mark.slow
-def test_under_accelerate_launch(mnist_data_dir: Path, tmp_path: Path) -> None:
-    launcher = ["accelerate.commands.launch", "--cpu", "--num_processes", "1"]
-    words = ["--recipe", "fast", "--epochs", "1", "--data-dir", str(mnist_data_dir)]
-    done = launch(*launcher, "-m", "mnist_cnn", "train", *words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "on cpu x 1" in done.stdout
-    assert "final accuracy" in done.stdout
 
 
 @pytest.mark.slow

@@ -181,7 +181,10 @@ def _json(**changes: Any) -> str:
         (_json(samples_seen=1).encode(), "samples_seen is not the sum of the epochs'"),
         (_json(**{"\x1b[2J": 1}).encode(), "not a run record: : Extra inputs"),
         (_json(final_accuracy=float("nan")).encode(), "final_accuracy: Input should be a finite"),
-        (_json(evaluations=[HUGE]).encode(), "a number in it is out of any range"),
+        (
+            _json(evaluations=[HUGE]).encode(),
+            "evaluations.0: Value error, correct is more than samples",
+        ),
     ],
 )
 def test_what_is_no_record_is_listed_with_the_reason(

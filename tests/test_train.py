@@ -29,7 +29,7 @@ def accelerator() -> Iterator[Accelerator]:
     torch.set_num_threads(before)
 
 
-def part(mnist: MnistData, train_images: int, evaluation_images: int = 600) -> Split:
+def part(mnist: MnistData, train_images: int, evaluation_images: int = 250) -> Split:
     return Split(
         mnist.train_images[:train_images],
         mnist.train_labels[:train_images],
@@ -60,13 +60,13 @@ def test_the_events_of_a_run(mnist: MnistData, accelerator: Accelerator) -> None
         parameters=17_506,
         processes=1,
         train_samples=160,
-        evaluation_samples=600,
+        evaluation_samples=250,
         steps_per_epoch=3,
     )
     assert isinstance(trained, EpochTrained)
     assert (trained.epoch, trained.steps, trained.samples) == (1, 3, 160)
     assert isinstance(evaluated, Evaluated)
-    assert evaluated.samples == 600
+    assert evaluated.samples == 250
     assert finished == Finished(epochs=2, samples=320)
 
 
@@ -77,7 +77,7 @@ def test_reruns_on_one_thread_are_bit_identical(
     recipe: Recipe, mnist: MnistData, accelerator: Accelerator
 ) -> None:
     recipe = recipe.with_epochs(2)
-    data = part(mnist, 300)
+    data = part(mnist, 130, evaluation_images=50)
     first_events, first = run(recipe, accelerator, data, seed=5)
     torch.rand(7)  # whatever happened to the global generator in between must not matter
     second_events, second = run(recipe, accelerator, data, seed=5)
@@ -90,9 +90,9 @@ def test_reruns_on_one_thread_are_bit_identical(
 
 def test_a_few_hundred_steps_learn(mnist: MnistData, accelerator: Accelerator) -> None:
     recipe = replace(FAST.with_epochs(2), batch_size=64, average_decay=0.9, average_interval=1)
-    events, model = run(recipe, accelerator, part(mnist, 3000))
+    events, model = run(recipe, accelerator, part(mnist, 2500))
     evaluations = [event for event in events if isinstance(event, Evaluated)]
-    assert evaluations[-1].accuracy > 0.85
+    assert evaluations[-1].accuracy > 0.8
     # What the caller holds afterwards is the network that was evaluated: the averaged one.
     data = part(mnist, 1)
     again = evaluate(
@@ -106,15 +106,15 @@ def test_evaluation_counts_every_image_once_and_counts_right(
 ) -> None:
     model = seeded_model(REFERENCE, 0)
     event = evaluate(
-        model, mnist.test_images[:1234], mnist.test_labels[:1234], REFERENCE, accelerator, 1
+        model, mnist.test_images[:617], mnist.test_labels[:617], REFERENCE, accelerator, 1
     )
     model.eval()
     with torch.no_grad():
-        pixels = (mnist.test_images[:1234].float() / 255 - 0.1307) / 0.3081
+        pixels = (mnist.test_images[:617].float() / 255 - 0.1307) / 0.3081
         logits = model(pixels.unsqueeze(1))
-    assert event.samples == 1234
-    assert event.correct == int((logits.argmax(1) == mnist.test_labels[:1234]).sum())
-    loss = torch.nn.functional.cross_entropy(logits, mnist.test_labels[:1234]).item()
+    assert event.samples == 617
+    assert event.correct == int((logits.argmax(1) == mnist.test_labels[:617]).sum())
+    loss = torch.nn.functional.cross_entropy(logits, mnist.test_labels[:617]).item()
     assert event.loss == pytest.approx(loss, rel=1e-4)
 
 

@@ -1,0 +1,94 @@
+"""What the documents say is so: their commands exist and the results table is the records'."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/protocol.md"]
+BIN = Path(sys.executable).parent
+RESULTS = re.compile(
+    r"<!-- results: COLUMNS=(\d+) mnist-bench (.+?) -->\n```\n(.*?)```\n", re.DOTALL
+)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def commands(name: str) -> list[str]:
+    """Every line of a document's shell blocks, without its comment."""
+    blocks = re.findall(r"```sh\n(.*?)```", read(name), re.DOTALL)
+    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+
+
+def help_of(command: list[str]) -> str:
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"}
+    done = subprocess.run(
+        [*command, "--help"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("line", [line for name in DOCUMENTS for line in commands(name)])
+def test_every_command_shown_exists_with_its_options(line: str) -> None:
+    """The runs behind them are made by tests/test_run.py, test_report.py and their like."""
+    words = [word for word in shlex.split(line) if "=" not in word.split("/")[0]]
+    match words:
+        case ["mnist-bench", command, *options]:
+            text = help_of([str(BIN / "mnist-bench"), command])
+        case ["python", "-m", "mnist_cnn", command, *options]:
+            text = help_of([sys.executable, "-m", "mnist_cnn", command])
+        case ["torchrun", "--standalone", "--nproc_per_node", "2", "bench/run.py"]:
+            return  # tests/test_run.py starts it
+        case [script] if script.startswith("./scripts/"):
+            assert os.access(ROOT / script, os.X_OK)
+            return
+        case _:
+            pytest.fail(f"no test knows this command: {line}")
+    for option in options:
+        if option.startswith("--"):
+            assert re.search(rf"{option}\b", text), f"{option} is not an option of {command}"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_leads_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", read(name)):
+        if not target.startswith("https://"):
+            assert ((ROOT / name).parent / target).exists(), target
+
+
+def test_the_results_table_is_what_the_records_say() -> None:
+    found = RESULTS.search(read("README.md"))
+    assert found, "README.md has no results block"
+    columns, arguments, shown = found.groups()
+    done = subprocess.run(
+        [BIN / "mnist-bench", *shlex.split(arguments)],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": columns, "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+    assert shown == expected, f"replace the block in README.md by:\n{expected}"
+
+
+def test_nothing_names_a_package_registry_or_this_machine() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    if not listed:
+        pytest.skip("not a git checkout")
+    hosts = ["py" + "pi.org", "python" + "hosted", "registry.npm" + "js"]
+    for name in listed:
+        text = (ROOT / name).read_text(encoding="utf-8", errors="replace")
+        for forbidden in (*hosts, f"{ROOT}/"):
+            assert forbidden not in text, f"{name} names {forbidden}"
