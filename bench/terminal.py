@@ -290,7 +290,8 @@ def _to_target(benchmarks: Sequence[Benchmark]) -> str:
 
 def _title(benchmark: Benchmark) -> Text:
     row = run_row(benchmark.runs[0])
-    return Text(f"{_name(row)}, {_setup(row)}", style="bold")
+    title = Text(f"{_name(row)}, {_setup(row)}", style="bold")
+    return title.append(f"  {_label(row)}", style="dim") if row["label"] else title
 
 
 def _name(row: Row) -> str:
@@ -304,12 +305,18 @@ def _setup(row: Row) -> str:
     return inert(", ".join([*parts, str(row["precision"])]))
 
 
+def _label(row: Row) -> str:
+    """What the user called these runs, in quotes."""
+    return f"\u201c{inert(str(row['label']))}\u201d"
+
+
 def _recipe(row: Row) -> Text:
     return _text(row["recipe"], Unit.TEXT).append(f"\n{row['division']}", style="dim")
 
 
 def _device(row: Row) -> Text:
-    return _text(row["device_name"], Unit.TEXT).append(f"\n{_setup(row)}", style="dim")
+    cell = _text(row["device_name"], Unit.TEXT).append(f"\n{_setup(row)}", style="dim")
+    return cell.append(f"\n{_label(row)}", style="dim") if row["label"] else cell
 
 
 def _reached(row: Row) -> Text:
@@ -392,7 +399,8 @@ def _notes(benchmarks: Sequence[Benchmark]) -> RenderableType:
 
 def _concern(benchmark: Benchmark, number: int | None, named: bool) -> str:
     """Which benchmark a warning is about, and how many of its runs."""
-    parts = [_name(run_row(benchmark.runs[0]))] if named else []
+    row = run_row(benchmark.runs[0])
+    parts = [f"{_name(row)} ({_setup(row)})"] if named else []
     if number is not None:
         parts.append(f"{number} of {notation.plural(len(benchmark.runs), 'run')}")
     return ", ".join(parts)

