@@ -390,11 +390,18 @@ def own_cpu_seconds() -> float:
 
 
 def _busy_and_all_seconds() -> tuple[float, float]:
-    """Core-seconds since boot in which cores were busy (or stolen), and all that have passed."""
-    times = psutil.cpu_times()._asdict()
-    # Linux counts a guest's time into user and nice as well.
-    total = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
-    return total - times["idle"] - times.get("iowait", 0.0), total
+    """Seconds since boot in which the usable cores were busy (or stolen), and all that passed."""
+    cores = psutil.cpu_times(percpu=True)
+    if sys.platform == "linux":
+        usable = os.sched_getaffinity(0)
+        cores = [times for index, times in enumerate(cores) if index in usable]
+    busy = total = 0.0
+    for times in (core._asdict() for core in cores):
+        # Linux counts a guest's time into user and nice as well.
+        passed = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
+        busy += passed - times["idle"] - times.get("iowait", 0.0)
+        total += passed
+    return busy, total
 
 
 def _load_average() -> float | None:

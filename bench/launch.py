@@ -9,24 +9,30 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.commands.config.config_args import default_config_file
+from accelerate.utils import DistributedType
 
 from bench.environment import device_name, usable_cores
 from bench.records import Setup
 from mnist_cnn.errors import UsageError, near_match
+from mnist_cnn.ranks import process_group
 from mnist_cnn.recipe import Precision, Recipe
 from mnist_cnn.train import check_batch
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 
-PROCESS_GROUP_TIMEOUT = timedelta(seconds=120)
-"""How long a rank waits for the others before it gives up (Accelerate's default: 30 minutes)."""
+PLAIN_DISTRIBUTION = (
+    DistributedType.NO,
+    DistributedType.MULTI_CPU,
+    DistributedType.MULTI_GPU,
+    DistributedType.MULTI_XPU,
+)
+"""Ways of joining ranks that leave the recipe as it is: no FSDP, no DeepSpeed, no Megatron."""
 
 RECORDED_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -71,21 +77,35 @@ def launch(
     threads = choose_threads(threads)
     recipe = fitted(recipe, device)
     check_batch(recipe.batch_size, recipe.train_images, processes)
-    torch.set_num_threads(threads)
-    # Explicit: with a dynamo backend Accelerate would turn TF32 on behind our back.
+    # Explicit: with a dynamo backend Accelerate would turn TF32 on, and cuDNN's is on by default.
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    # Accelerate writes to the environment too: what it writes was not the user's.
+    variables = _variables()
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision="no" if effective == "fp32" else effective,
         dynamo_backend="no",
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT)],
+        kwargs_handlers=[process_group()],
     )
+    # Last: where OMP_NUM_THREADS is not set, Accelerate has chosen a number of its own.
+    torch.set_num_threads(threads)
     if accelerator.num_processes != processes or accelerator.device.type != device:
         raise UsageError(
             f"asked for {processes} processes on {device}, got {accelerator.num_processes} on "
-            f"{accelerator.device.type}; start them with: {several_processes_command(processes)}"
+            f"{accelerator.device.type}; for several processes on a CPU use: "
+            f"{several_processes_command(processes)}"
         )
-    return accelerator, recipe, _describe(accelerator, recipe, effective, threads)
+    if (
+        accelerator.distributed_type not in PLAIN_DISTRIBUTION
+        or accelerator.gradient_accumulation_steps != 1
+    ):
+        raise UsageError(
+            f"the Accelerate configuration asks for {accelerator.distributed_type.value} and "
+            f"{accelerator.gradient_accumulation_steps} steps of gradient accumulation, which "
+            "would change the recipe; start without it: python -m bench.run"
+        )
+    return accelerator, recipe, _describe(accelerator, recipe, effective, variables)
 
 
 def refuse_silent_single_process() -> None:
@@ -176,6 +196,8 @@ def has_bf16(device: str) -> bool:
 
 def multiplies_bf16_fast(device: str) -> bool:
     """Whether bf16 matrix products are faster than fp32 ones: the hardware has instructions."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device != "cpu":
         return has_bf16(device)
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -202,28 +224,26 @@ def fitted(recipe: Recipe, device: str) -> Recipe:
 
 
 def _describe(
-    accelerator: Accelerator, recipe: Recipe, precision: Precision, threads: int
+    accelerator: Accelerator, recipe: Recipe, precision: Precision, variables: dict[str, str]
 ) -> Setup:
-    config = (
-        Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-        / "accelerate"
-        / "default_config.yaml"
-    )
+    config = Path(default_config_file)
     return Setup(
         device=accelerator.device.type,
         device_name=device_name(accelerator.device.type),
         processes=accelerator.num_processes,
-        threads=threads,
+        threads=torch.get_num_threads(),
         precision=precision,
         matmul_precision=torch.get_float32_matmul_precision(),
         memory_format=recipe.memory_format,
         dynamo_backend=accelerator.state.dynamo_plugin.backend.value.lower(),
         accelerate_config=shortened(config) if config.exists() else None,
         launcher=launcher(),
-        environment={
-            name: shortened(os.environ[name]) for name in RECORDED_VARIABLES if name in os.environ
-        },
+        environment=variables,
     )
+
+
+def _variables() -> dict[str, str]:
+    return {name: shortened(os.environ[name]) for name in RECORDED_VARIABLES if name in os.environ}
 
 
 def launcher() -> str:

@@ -60,6 +60,16 @@ class Meter(Protocol):
         """The run is over; `own_seconds` is what all ranks together used."""
 
 
+class Gate(Protocol):
+    """Says when a signal may end what is going on; `bench.interruption` is the real one."""
+
+    def allow(self) -> None:
+        """From now on it may."""
+
+    def hold(self) -> None:
+        """From now on it waits."""
+
+
 class Workload(Protocol):
     """What is measured."""
 
@@ -105,9 +115,16 @@ class Observation:
 
 
 def run_benchmark(
-    benchmark: Benchmark, workload: Workload, clock: Clock, meter: Meter, progress: RunProgress
+    benchmark: Benchmark,
+    workload: Workload,
+    clock: Clock,
+    meter: Meter,
+    progress: RunProgress,
+    gate: Gate,
 ) -> Iterator[tuple[RunRecord, BaseException | None]]:
     """Warm up, then measure every run of the protocol.
+
+    A signal ends the warm-up or a run, never the making and keeping of a record.
 
     Yields:
         Each run's record as soon as the run is over, with the exception that ended it, if one
@@ -129,7 +146,9 @@ def run_benchmark(
         started_at = datetime.now(UTC)
         meter.start()
         origin = clock.together()
+        gate.allow()
         seen = observe(workload.run(seed), clock, rules, progress, benchmark.recipe.epochs, origin)
+        gate.hold()
         healthy = seen.error is None
         load, memory = meter.stop(_over_ranks(clock, [meter.own_cpu_seconds()], "sum", healthy)[0])
         before = _laps_before([benchmark.startup_seconds, warmup_seconds])
@@ -158,8 +177,8 @@ def run_benchmark(
             dataset=benchmark.dataset(),
             environment=benchmark.environment,
         )
-        progress.run_finished(record)
         yield record, seen.error
+        progress.run_finished(record)
         if not healthy:
             return
 

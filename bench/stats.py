@@ -173,6 +173,10 @@ class ResultWarning(StrEnum):
     DIRTY_COMMIT = (
         "files differed from the commit, so nobody can repeat this. Commit, then run again."
     )
+    STOPPED_AT_TARGET = (
+        "stopped where they reached the target, so their last accuracy says nothing about the "
+        "recipe: run without --stop-at-target for that"
+    )
     NOT_THE_TEST_SET = (
         "accuracies are of held-out training images, so this is no result. Use a recipe that "
         "evaluates on the test set."
@@ -198,6 +202,8 @@ def run_warnings(record: RunRecord) -> list[ResultWarning]:
         ResultWarning.MISSED_TARGET: done and record.target_reached_epoch is None,
         ResultWarning.BUSY_MACHINE: share is not None and share > BUSY_SHARE,
         ResultWarning.DIRTY_COMMIT: record.environment.dirty is True,
+        ResultWarning.STOPPED_AT_TARGET: record.protocol.stop_at_target
+        and record.target_reached_epoch is not None,
         ResultWarning.NOT_THE_TEST_SET: record.recipe.get("evaluation_split", "test") != "test",
     }
     return [warning for warning, applies in found.items() if applies]
@@ -216,7 +222,9 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
     }
     if len(completed(runs)) < FEWEST_RUNS:
         found[ResultWarning.FEW_RUNS] = None
-    if len(runs) < max((run.protocol.runs for run in runs), default=0):
+    # A run that was interrupted or failed is its benchmark's last, and is named already.
+    ended = any(run.status in (Status.INTERRUPTED, Status.FAILED) for run in runs)
+    if not ended and len(runs) < max((run.protocol.runs for run in runs), default=0):
         found[ResultWarning.RUNS_MISSING] = None
     return found
 

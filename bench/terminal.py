@@ -315,8 +315,7 @@ def _recipe(row: Row) -> Text:
 
 
 def _device(row: Row) -> Text:
-    cell = _text(row["device_name"], Unit.TEXT).append(f"\n{_setup(row)}", style="dim")
-    return cell.append(f"\n{_label(row)}", style="dim") if row["label"] else cell
+    return _text(row["device_name"], Unit.TEXT).append(f"\n{_setup(row)}", style="dim")
 
 
 def _reached(row: Row) -> Text:

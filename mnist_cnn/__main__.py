@@ -12,17 +12,16 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mnist_cnn import console
 from mnist_cnn.accuracy import parse_accuracy
-from mnist_cnn.errors import UsageError, near_match
+from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated, Event
-from mnist_cnn.recipe import REFERENCE, Pipeline, Recipe, named
+from mnist_cnn.recipe import REFERENCE, Recipe, changed, named
 
 # torch takes seconds to import: each command imports what it needs, `--help` needs none of it.
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
 NAME = "mnist_cnn"
 EXIT_FAILED = 1
-PROCESS_GROUP_TIMEOUT = timedelta(seconds=120)
-"""How long a rank waits for the others before it gives up (Accelerate's default: 30 minutes)."""
 
 app = typer.Typer(
     help="Train the 17,506-parameter network and use it. Options without a command mean train.",
@@ -111,21 +108,8 @@ def summary() -> None:
 
 
 def _chosen(name: str, epochs: int | None, pipeline: str | None) -> Recipe:
-    chosen = named(name)
-    if epochs is not None:
-        chosen = chosen.with_epochs(epochs)
-    known = ("loader", "resident")
-    if pipeline is not None and pipeline not in known:
-        raise UsageError(
-            f"unknown pipeline {pipeline!r}{near_match(pipeline, known)}; "
-            f"there are: {', '.join(known)}"
-        )
     # Contiguous is right on every device, which no other layout is; this command is not timed.
-    return replace(
-        chosen,
-        memory_format="contiguous",
-        pipeline=cast(Pipeline, pipeline) if pipeline else chosen.pipeline,
-    )
+    return replace(changed(named(name), epochs, pipeline), memory_format="contiguous")
 
 
 def _train(
@@ -169,12 +153,13 @@ def _accelerator() -> Accelerator:
         UsageError: several processes were started that do not know of each other.
     """
     from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs
+
+    from mnist_cnn.ranks import process_group
 
     accelerator = Accelerator(
         mixed_precision="no",
         dynamo_backend="no",
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT)],
+        kwargs_handlers=[process_group()],
     )
     started = int(os.environ.get("WORLD_SIZE") or 1)
     if accelerator.num_processes != started:

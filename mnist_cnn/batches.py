@@ -1,7 +1,8 @@
 """An epoch's batches, by either input pipeline, and each rank's share of them.
 
-Order and distortions are drawn for the *global* batch by generators that depend on seed and
-epoch alone, and every rank takes its share: two processes see, together, what one would.
+The order is drawn for the *global* batch by a generator that depends on seed and epoch alone, and
+every rank takes its share: two processes see, together, the batches that one would. The resident
+pipeline draws the distortions so too; the loader's transforms draw theirs as they go.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 import typer
@@ -14,6 +15,7 @@ from mnist_cnn.errors import UsageError
 _ClickException: type[Exception] = typer.BadParameter.mro()[2]
 
 EXIT_USAGE = 2
+_REFUSAL_SECONDS = 5.0
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as a shell reports it."""
 
@@ -49,6 +51,9 @@ def is_main_process() -> bool:
 
 def _refuse(name: str, message: str) -> int:
     # Every rank is given the same input: one complaint is enough.
-    if is_main_process():
-        print(f"{name}: error: {' '.join(message.split())}", file=sys.stderr)
+    if not is_main_process():
+        # The launcher ends all ranks when the first one ends: that must be the one that speaks.
+        time.sleep(_REFUSAL_SECONDS)
+        return EXIT_USAGE
+    print(f"{name}: error: {' '.join(message.split())}", file=sys.stderr)
     return EXIT_USAGE

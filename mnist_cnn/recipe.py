@@ -8,7 +8,7 @@ Standard library only: reading or listing recipes must not import torch.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mnist_cnn.errors import UsageError, near_match
 
@@ -214,6 +214,25 @@ def named(name: str) -> Recipe:
             f"unknown recipe {name!r}{near_match(name, RECIPES)}; "
             f"there are: {', '.join(sorted(RECIPES))}"
         ) from None
+
+
+def changed(recipe: Recipe, epochs: int | None, pipeline: str | None) -> Recipe:
+    """The recipe with what a command line asked to have otherwise; None leaves it as it is.
+
+    Raises:
+        UsageError: the pipeline is unknown, or the epochs cannot be trained.
+    """
+    if epochs is not None:
+        recipe = recipe.with_epochs(epochs)
+    match pipeline:
+        case None:
+            return recipe
+        case "loader" | "resident":
+            return replace(recipe, pipeline=pipeline)
+    known = get_args(Pipeline)
+    raise UsageError(
+        f"unknown pipeline {pipeline!r}{near_match(pipeline, known)}; there are: {', '.join(known)}"
+    )
 
 
 def division(recipe: Recipe) -> Literal["closed", "open"]:

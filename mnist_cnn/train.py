@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Generator
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.nn.parallel import DistributedDataParallel
 
 from mnist_cnn.augment import normalise
 from mnist_cnn.batches import Batches
@@ -54,8 +55,8 @@ def train(
         UsageError: the batch cannot be shared among the ranks.
     """
     check_batch(recipe.batch_size, len(data.train_images), accelerator.num_processes)
-    # Dropout's masks differ between the ranks; all else is drawn by generators of its own.
-    # The loader's transforms draw from the global generators too.
+    # Of the global generators, which dropout and the loader's transforms draw from: each rank's
+    # are its own. Order and the resident pipeline's distortions have generators of their own.
     random.seed(derived_seed(seed, "rank", accelerator.process_index))
     torch.manual_seed(derived_seed(seed, "rank", accelerator.process_index))
 
@@ -72,6 +73,10 @@ def train(
     schedule = build_schedule(optimizer, recipe, batches.per_epoch)
     accelerator.free_memory()  # what an earlier run in this process had prepared
     prepared, optimizer = accelerator.prepare(model, optimizer)
+    if isinstance(prepared, DistributedDataParallel):
+        # Each rank keeps statistics of its own share (`_share_statistics` joins them); by default
+        # rank 0's would replace the others' at every step, at the price of a collective.
+        prepared.broadcast_buffers = False
     evaluated: nn.Module = average.module if average else model
 
     yield Started(
@@ -170,26 +175,32 @@ def check_batch(batch_size: int, images: int, processes: int) -> None:
 
 
 class _Average:
-    """The exponential moving average of weights and batch-norm statistics a recipe asks for."""
+    """The exponential moving average of weights and batch-norm statistics a recipe asks for.
+
+    torch's AveragedModel counts its updates on the CPU, and so makes a GPU wait at every one.
+    """
 
     def __init__(self, model: MnistCnn, recipe: Recipe) -> None:
-        self._model = model
-        self._interval = recipe.average_interval
-        self._steps = 0
-        self._average = AveragedModel(
-            model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True
-        )
-
-    @property
-    def module(self) -> nn.Module:
+        self.module = deepcopy(model).requires_grad_(requires_grad=False)
         """The averaged network."""
-        return self._average.module
+        self._recipe = recipe
+        self._steps = 0
+        self._mine = _floats(self.module)
+        self._models = _floats(model)
 
+    @torch.no_grad()
     def after_step(self) -> None:
         """To be called after every optimizer step."""
         self._steps += 1
-        if self._steps % self._interval == 0:
-            self._average.update_parameters(self._model)
+        if self._steps == self._recipe.average_interval:
+            torch._foreach_copy_(self._mine, self._models)  # random weights are not averaged in
+        elif self._steps % self._recipe.average_interval == 0:
+            torch._foreach_lerp_(self._mine, self._models, 1 - self._recipe.average_decay)
+
+
+def _floats(model: nn.Module) -> list[Tensor]:
+    """Weights and batch-norm statistics, without the count of batches, which nothing reads."""
+    return [value for value in model.state_dict().values() if value.is_floating_point()]
 
 
 def _share_statistics(model: nn.Module, accelerator: Accelerator) -> None:

@@ -46,7 +46,7 @@ def test_alone_the_slowest_rank_is_this_one() -> None:
 def test_the_process_started_before_now_and_after_the_machine() -> None:
     age = seconds_since_process_start()
     time.sleep(0.05)
-    assert seconds_since_process_start() - age == pytest.approx(0.05, abs=0.04)
+    assert seconds_since_process_start() - age >= 0.03  # in ticks of 0.01
     assert 0 < age < 24 * 3600
 
 

@@ -86,6 +86,19 @@ class HandMeter:
         return load, PeakMemory(bytes=1000, source="a test")
 
 
+class OpenGate:
+    """Lets everything through, and remembers what was asked of it."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def allow(self) -> None:
+        self.asked.append("allow")
+
+    def hold(self) -> None:
+        self.asked.append("hold")
+
+
 class SlowDisplay(SilentProgress):
     """Takes a second to show an evaluation."""
 
@@ -132,7 +145,9 @@ def measured(
         label="a label",
         startup_seconds=4.0,
     )
-    seen = list(run_benchmark(benchmark, workload, clock, HandMeter(), SlowDisplay(clock)))
+    seen = list(
+        run_benchmark(benchmark, workload, clock, HandMeter(), SlowDisplay(clock), OpenGate())
+    )
     return [record for record, _ in seen], [error for _, error in seen], workload
 
 
@@ -277,4 +292,8 @@ def test_interrupting_the_warm_up_leaves_no_record() -> None:
         startup_seconds=0.0,
     )
     with pytest.raises(KeyboardInterrupt):
-        list(run_benchmark(benchmark, Interrupted(clock, []), clock, HandMeter(), SilentProgress()))
+        list(
+            run_benchmark(
+                benchmark, Interrupted(clock, []), clock, HandMeter(), SilentProgress(), OpenGate()
+            )
+        )

@@ -88,7 +88,7 @@ def test_reruns_on_one_thread_are_bit_identical(
     assert not torch.equal(weights(first), weights(other))
 
 
-def test_a_few_hundred_steps_learn(mnist: MnistData, accelerator: Accelerator) -> None:
+def test_eighty_steps_learn(mnist: MnistData, accelerator: Accelerator) -> None:
     recipe = replace(FAST.with_epochs(2), batch_size=64, average_decay=0.9, average_interval=1)
     events, model = run(recipe, accelerator, part(mnist, 2500))
     evaluations = [event for event in events if isinstance(event, Evaluated)]

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.interruption import Interruption
 from bench.protocol import DEFAULT_RUNS, Protocol, parse_accuracy
 from mnist_cnn.console import EXIT_INTERRUPTED, is_main_process
-from mnist_cnn.errors import UsageError, near_match
-from mnist_cnn.recipe import DEFAULT_RECIPE, Pipeline, Recipe, named
+from mnist_cnn.recipe import DEFAULT_RECIPE, Recipe, changed, named
 
 if TYPE_CHECKING:
     from bench.progress import RunProgress
@@ -63,7 +60,7 @@ def run(
     ] = False,
 ) -> int:
     """Train N times from random weights and say how long 99.4 % took."""
-    chosen = _chosen(recipe, epochs, pipeline)
+    chosen = changed(named(recipe), epochs, pipeline)
     protocol = Protocol(
         runs=runs,
         first_seed=seed,
@@ -77,30 +74,46 @@ def run(
         check_writable(results_dir)
     done: list[tuple[Path | None, RunRecord]] = []
     status = 0
-    with _terminated_like_interrupted():
-        for record, error in _measure(
-            chosen,
-            protocol,
-            device=device,
-            precision=precision,
-            threads=threads,
-            data_dir=data_dir,
-            label=label,
-            silent=quiet or as_json or not speaks,
-        ):
-            path = _save(record, results_dir) if save and speaks else None
-            if error is not None and not isinstance(error, KeyboardInterrupt):
-                traceback.print_exception(error)
-            done.append((path, record))
-            status = max(status, _exit_status(record, unsaved=save and speaks and path is None))
-    if speaks:
+    failed = False
+    interruption = Interruption()
+    measured = _measure(
+        chosen,
+        protocol,
+        interruption,
+        device=device,
+        precision=precision,
+        threads=threads,
+        data_dir=data_dir,
+        label=_readable(label) if label else None,
+        silent=quiet or as_json or not speaks,
+    )
+    try:
+        with interruption, closing(measured):
+            for record, error in measured:
+                path = _save(record, results_dir) if save and speaks else None
+                if error is not None and not isinstance(error, KeyboardInterrupt):
+                    traceback.print_exception(error)
+                    failed = True
+                done.append((path, record))
+                status = max(status, _exit_status(record, unsaved=save and speaks and path is None))
+                if interruption.asked:
+                    break
+    except KeyboardInterrupt:
+        if speaks:
+            print("mnist-bench: interrupted while no run was being measured", file=sys.stderr)
+    if interruption.asked:
+        status = EXIT_INTERRUPTED
+    if speaks and done:
         _print(done, as_json)
-    return status
+    # A rank that ends badly has the others killed, rank 0 in the middle of saving: where all saw
+    # the same outcome, it alone reports it.
+    return status if speaks or failed else 0
 
 
 def _measure(
     recipe: Recipe,
     protocol: Protocol,
+    interruption: Interruption,
     *,
     device: str,
     precision: str,
@@ -108,10 +121,10 @@ def _measure(
     data_dir: Path | None,
     label: str | None,
     silent: bool,
-) -> Iterator[tuple[RunRecord, BaseException | None]]:
+) -> Generator[tuple[RunRecord, BaseException | None], None, None]:
     """Put workload, clock and display together and yield each run's record as it ends."""
     # Read by torch as it is imported. A CPU fallback inside an MPS run would be timed as the GPU.
-    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "0")
+    os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = "0"
     # From here on torch is needed, and takes its seconds.
     from bench import launch
     from bench.clock import DeviceClock, seconds_since_process_start
@@ -131,30 +144,17 @@ def _measure(
             setup=setup,
             environment=describe(setup.device, setup.device_name),
             dataset=lambda: workload.checksums,
-            command=[launch.shortened(word) for word in sys.argv],
+            command=[launch.shortened(_readable(word)) for word in sys.argv],
             label=label,
             startup_seconds=seconds_since_process_start(),
         )
         with closing(_progress(silent)) as progress:
             clock = DeviceClock(accelerator)
-            yield from run_benchmark(benchmark, workload, clock, Meter(setup.device), progress)
+            yield from run_benchmark(
+                benchmark, workload, clock, Meter(setup.device), progress, interruption
+            )
     finally:
         accelerator.end_training()
-
-
-def _chosen(name: str, epochs: int | None, pipeline: str | None) -> Recipe:
-    chosen = named(name)
-    if epochs is not None:
-        chosen = chosen.with_epochs(epochs)
-    if pipeline is not None:
-        known = ("loader", "resident")
-        if pipeline not in known:
-            raise UsageError(
-                f"unknown pipeline {pipeline!r}{near_match(pipeline, known)}; "
-                f"there are: {', '.join(known)}"
-            )
-        chosen = replace(chosen, pipeline=cast(Pipeline, pipeline))
-    return chosen
 
 
 def _get_data(data_dir: Path | None, silent: bool) -> None:
@@ -213,21 +213,12 @@ def _print(done: list[tuple[Path | None, RunRecord]], as_json: bool) -> None:
     terminal.show(terminal.summary(benchmarks))
 
 
+def _readable(word: str) -> str:
+    """A word of the command line that a record can hold: some are not text."""
+    return os.fsencode(word).decode("utf-8", errors="replace")
+
+
 def _exit_status(record: RunRecord, unsaved: bool) -> int:
     if record.status == "interrupted":
         return EXIT_INTERRUPTED
     return EXIT_FAILED if unsaved or record.status != "completed" else 0
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: with a record that says so."""
-
-    def interrupt(number: int, _: FrameType | None) -> None:
-        raise KeyboardInterrupt(f"ended by {signal.Signals(number).name}")
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
