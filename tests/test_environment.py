@@ -268,8 +268,12 @@ def counters(**seconds: float) -> SimpleNamespace:
 def test_stolen_time_is_busy_and_waiting_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     before = counters(user=10, system=5, idle=100, iowait=7, steal=1, guest=4, guest_nice=0)
     after = counters(user=14, system=6, idle=150, iowait=9, steal=3, guest=6, guest_nice=0)
-    readings = iter([before, after])
-    monkeypatch.setattr(psutil, "cpu_times", lambda: next(readings))
+    elsewhere = counters(user=0, system=0, idle=0), counters(user=50, system=0, idle=0)
+    # Core 1 is not this process's to use: what it does is nobody's business here.
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    readings = iter([[before, elsewhere[0]], [after, elsewhere[1]]])
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: next(readings))
     meter = environment.LoadMeter()
     meter.start()
     # 4 user (2 of them a guest's, which are not counted again), 1 system, 2 stolen.
@@ -277,7 +281,7 @@ def test_stolen_time_is_busy_and_waiting_is_not(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_counters_that_stand_still_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil, "cpu_times", lambda: counters(user=0, system=0, idle=0))
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: [counters(user=0, system=0, idle=0)])
     meter = environment.LoadMeter()
     meter.start()
     assert meter.stop().busy_seconds is None

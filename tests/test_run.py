@@ -133,6 +133,7 @@ def test_an_accelerate_launch_that_started_one_of_two_processes_is_refused() -> 
     assert "torchrun --standalone --nproc_per_node 2 bench/run.py" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_divide_among_the_processes_is_refused() -> None:
     done = launch([BIN / "torchrun", "--standalone", "--nproc_per_node", "3", "bench/run.py"])
     assert done.returncode != 0

@@ -136,10 +136,12 @@ def test_targets_that_differ_are_named() -> None:
 
 def test_every_warning_that_applies_is_printed_once_with_whom_it_concerns() -> None:
     lines = _printed(terminal.summary(_benchmarks([*_fast(), *_mixed(), *_reference()])), 300)
-    _line(lines, "! fast on NVIDIA H200, 1 of 3 runs: missed the target")
-    _line(lines, "! fast on NVIDIA H200, 1 of 3 runs: not completed")
-    _line(lines, "! fast on NVIDIA H200: fewer than 3 completed runs")
-    _line(lines, "! reference on AMD EPYC 9V74 80-Core Processor, 3 of 3 runs: files differed")
+    _line(lines, "! fast on NVIDIA H200 (", "), 1 of 3 runs: missed the target")
+    _line(lines, "! fast on NVIDIA H200 (", "), 1 of 3 runs: not completed")
+    _line(lines, "! fast on NVIDIA H200 (", "): fewer than 3 completed runs")
+    _line(
+        lines, "! reference on AMD EPYC 9V74 80-Core Processor (", "), 3 of 3 runs: files differed"
+    )
     quiet = _printed(terminal.summary(_benchmarks(_fast())), 300)
     assert not any(line.startswith("!") for line in quiet)
 
