@@ -183,19 +183,22 @@ class _Average:
     def __init__(self, model: MnistCnn, recipe: Recipe) -> None:
         self.module = deepcopy(model).requires_grad_(requires_grad=False)
         """The averaged network."""
+        self._model = model
         self._recipe = recipe
         self._steps = 0
-        self._mine = _floats(self.module)
-        self._models = _floats(model)
 
     @torch.no_grad()
     def after_step(self) -> None:
         """To be called after every optimizer step."""
         self._steps += 1
+        if self._steps % self._recipe.average_interval:
+            return
+        # Asked for anew: joining the ranks has given the model other storage.
+        mine, models = _floats(self.module), _floats(self._model)
         if self._steps == self._recipe.average_interval:
-            torch._foreach_copy_(self._mine, self._models)  # random weights are not averaged in
-        elif self._steps % self._recipe.average_interval == 0:
-            torch._foreach_lerp_(self._mine, self._models, 1 - self._recipe.average_decay)
+            torch._foreach_copy_(mine, models)  # random weights are not averaged in
+        else:
+            torch._foreach_lerp_(mine, models, 1 - self._recipe.average_decay)
 
 
 def _floats(model: nn.Module) -> list[Tensor]:
