@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.commands.config.config_args import default_config_file
 from accelerate.utils import DistributedType
 
-from bench.environment import device_name, usable_cores
+from bench.environment import PROJECT, device_name, usable_cores
 from bench.records import Setup
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.ranks import process_group
@@ -254,9 +254,10 @@ def launcher() -> str:
 
 
 def shortened(path: Path | str) -> str:
-    """With the home folder, and so the user's name, as ~."""
+    """Without what is private or this machine's alone: the project's folder left out, home as ~."""
+    text = str(path).replace(f"{PROJECT}{os.sep}", "")
     home = str(Path.home())
-    return str(path).replace(home, "~") if len(home) > 1 else str(path)
+    return text.replace(home, "~") if len(home) > 1 else text
 
 
 def _macos_major() -> int:
