@@ -151,6 +151,9 @@ def run_benchmark(
         gate.hold()
         healthy = seen.error is None
         load, memory = meter.stop(_over_ranks(clock, [meter.own_cpu_seconds()], "sum", healthy)[0])
+        if not healthy and benchmark.setup.processes > 1:
+            # The other ranks could not be asked: theirs must not pass for somebody else's work.
+            load = load.model_copy(update={"own_seconds": None})
         before = _laps_before([benchmark.startup_seconds, warmup_seconds])
         record = RunRecord(
             run_id=uuid.uuid4().hex,

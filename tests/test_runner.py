@@ -130,6 +130,7 @@ TWO_EPOCHS: list[tuple[float, Event | BaseException]] = [
 def measured(
     script: Iterable[tuple[float, Event | BaseException]],
     clock: HandClock | None = None,
+    processes: int = 1,
     **protocol: object,
 ) -> tuple[list[RunRecord], list[BaseException | None], TimedEvents]:
     clock = clock or HandClock()
@@ -138,7 +139,7 @@ def measured(
     benchmark = Benchmark(
         recipe=REFERENCE.with_epochs(2),
         protocol=replace(Protocol(runs=1), **protocol),  # type: ignore[arg-type]
-        setup=sample.setup,
+        setup=sample.setup.model_copy(update={"processes": processes}),
         environment=sample.environment,
         dataset=lambda: {"train-images-idx3-ubyte": "ba89"},
         command=["mnist-bench", "run"],
@@ -270,6 +271,15 @@ def test_laps_are_the_slowest_ranks() -> None:
     (record,), _, _ = measured(TWO_EPOCHS, clock)
     assert record.laps[3] == Lap(kind=LapKind.TRAIN, epoch=1, start_seconds=2.125, seconds=10.125)
     assert record.load.own_seconds == 6.0  # both ranks'
+
+
+def test_what_the_other_ranks_used_is_unknown_when_they_cannot_be_asked() -> None:
+    script = [*TWO_EPOCHS[:2], (1.0, RuntimeError("rank 1 is gone"))]
+    (alone,), _, _ = measured(script)
+    assert alone.load.own_seconds == 3.0
+    (joined,), _, _ = measured(script, processes=2)
+    assert joined.load.own_seconds is None
+    assert stats.busy_share(joined) is None
 
 
 def test_interrupting_the_warm_up_leaves_no_record() -> None:
