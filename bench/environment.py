@@ -1,4 +1,4 @@
-"""What this machine is, and how busy it was while a run was measured.
+"""What this machine is.
 
 Holds no host name, user name, serial number or path: a record can be published as it is. Whatever
 a platform does not tell is null, never guessed. torch is imported where it is needed only, so
@@ -11,18 +11,15 @@ import math
 import os
 import platform
 import re
-import resource
-import shutil
-import subprocess
 import sys
-import time
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 import psutil
 
-from bench.records import Environment, Load, PeakMemory
+from bench.records import Environment
+from bench.system import field, output, sysctl, text
 
 CPU_FEATURES = {
     "avx2": "avx2",
@@ -65,9 +62,6 @@ ACCELERATOR_LIBRARIES = re.compile(r"nvidia-(cublas|cudnn|nccl|cuda-runtime)(-cu
 
 PROJECT = Path(__file__).resolve().parent.parent
 
-_COMMAND_SECONDS = 10.0
-"""After which a helper command (git, sysctl, ...) is given up on."""
-
 
 def describe(device_type: str, device_name: str) -> Environment:
     """What machine and software this is.
@@ -107,11 +101,11 @@ def describe(device_type: str, device_name: str) -> Environment:
 def cpu_name() -> str:
     """The processor's own name, else its architecture."""
     if sys.platform == "darwin":
-        return _sysctl("machdep.cpu.brand_string") or platform.machine()
+        return sysctl("machdep.cpu.brand_string") or platform.machine()
     # Arm kernels give numbers in /proc/cpuinfo; lscpu knows their names.
     return (
         cpuinfo_field("model name")
-        or _field(_output("lscpu"), "Model name")
+        or field(output("lscpu"), "Model name")
         or platform.processor()
         or platform.machine()
     )
@@ -120,7 +114,7 @@ def cpu_name() -> str:
 def cpu_features() -> list[str]:
     """Those of the instruction sets known here that this processor has."""
     if sys.platform == "darwin":
-        return [ours for name, ours in MACOS_CPU_FEATURES.items() if _sysctl(name) == "1"]
+        return [ours for name, ours in MACOS_CPU_FEATURES.items() if sysctl(name) == "1"]
     flags = _cpu_flags()
     return [ours for theirs, ours in CPU_FEATURES.items() if theirs in flags]
 
@@ -128,7 +122,7 @@ def cpu_features() -> list[str]:
 def is_virtual_machine() -> bool | None:
     """Whether a hypervisor runs below this system; None where the system does not say."""
     if sys.platform == "darwin":
-        return {"0": False, "1": True}.get(_sysctl("kern.hv_vmm_present") or "")
+        return {"0": False, "1": True}.get(sysctl("kern.hv_vmm_present") or "")
     if "hypervisor" in _cpu_flags() or Path("/sys/hypervisor/type").exists():
         return True
     # Only x86 has a flag whose absence means something.
@@ -165,7 +159,7 @@ def cgroup_quota_cores(
     version 1.
     """
     quotas: list[float | None] = []
-    for line in _text(membership).splitlines():
+    for line in text(membership).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
@@ -177,10 +171,10 @@ def cgroup_quota_cores(
 
 
 def _quota_of(group: Path) -> float | None:
-    quota, _, period = _text(group / "cpu.max").strip().partition(" ")
+    quota, _, period = text(group / "cpu.max").strip().partition(" ")
     if not quota:
-        quota = _text(group / "cpu.cfs_quota_us").strip()
-        period = _text(group / "cpu.cfs_period_us").strip()
+        quota = text(group / "cpu.cfs_quota_us").strip()
+        period = text(group / "cpu.cfs_period_us").strip()
     # "max" (version 2) and -1 (version 1) mean that there is none.
     if quota.isdigit() and period.isdigit() and int(period) > 0:
         return int(quota) / int(period)
@@ -189,7 +183,7 @@ def _quota_of(group: Path) -> float | None:
 
 def cpuinfo_field(name: str) -> str | None:
     """A field of the first processor in Linux's /proc/cpuinfo."""
-    return _field(_text(Path("/proc/cpuinfo")), name)
+    return field(text(Path("/proc/cpuinfo")), name)
 
 
 def _cpu_flags() -> set[str]:
@@ -231,8 +225,8 @@ def _driver(device_type: str) -> str | None:
     if device_type != "cuda":
         return None
     if torch.version.hip:
-        return _text(Path("/sys/module/amdgpu/version")).strip() or None
-    return nvidia_driver(_text(Path("/proc/driver/nvidia/version"))) or _nvidia_smi_driver()
+        return text(Path("/sys/module/amdgpu/version")).strip() or None
+    return nvidia_driver(text(Path("/proc/driver/nvidia/version"))) or _nvidia_smi_driver()
 
 
 def nvidia_driver(kernel_module: str) -> str | None:
@@ -243,7 +237,7 @@ def nvidia_driver(kernel_module: str) -> str | None:
 
 def _nvidia_smi_driver() -> str | None:
     # No file says it under WSL.
-    lines = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    lines = output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     return next(iter(lines.split()), None)
 
 
@@ -277,7 +271,7 @@ def git_state(project: Path) -> tuple[str | None, bool | None]:
     # A copy installed inside somebody else's repository must not report theirs.
     if not (project / ".git").exists():
         return None, None
-    lines = _output(
+    lines = output(
         "git",
         "-C",
         str(project),
@@ -293,229 +287,3 @@ def git_state(project: Path) -> tuple[str | None, bool | None]:
     if head is None or head == "(initial)":
         return None, None
     return head, any(not line.startswith("#") for line in lines)
-
-
-# The load
-
-
-class Meter:
-    """How busy the machine was, and how much memory the run held, between `start` and `stop`."""
-
-    def __init__(self, device_type: str) -> None:
-        """Meter the process it is made in; several ranks have one each."""
-        self._device_type = device_type
-        self._load = LoadMeter()
-        self._memory_is_this_runs = False
-
-    def start(self) -> None:
-        """The run begins."""
-        self._memory_is_this_runs = reset_peak_memory(self._device_type)
-        self._load.start()
-
-    def own_cpu_seconds(self) -> float:
-        """Core-seconds that this process and its children have used since `start`."""
-        return self._load.own_cpu_seconds()
-
-    def stop(self, own_seconds: float | None = None) -> tuple[Load, PeakMemory]:
-        """The run is over.
-
-        Args:
-            own_seconds: what all ranks *on this machine* used together; without it, this
-                process's, which is right for one rank.
-        """
-        load = self._load.stop(own_seconds)
-        return load, peak_memory(self._device_type, since_reset=self._memory_is_this_runs)
-
-
-class LoadMeter:
-    """How much the machine did in a span of time, and how much of it was this run.
-
-    `busy_seconds - own_seconds` is what others took: the core-seconds in which cores were busy
-    elsewhere, or the hypervisor had them. Both are kept, so that a reader can judge.
-    """
-
-    def __init__(self) -> None:
-        """Not started."""
-        self._average: float | None = None
-        self._busy = (0.0, 0.0)
-        self._own = 0.0
-        self._began = 0.0
-
-    def start(self) -> None:
-        """The span begins."""
-        self._average = _load_average()
-        self._busy = _busy_and_all_seconds()
-        self._own = own_cpu_seconds()
-        # The length of this span, not a lap: no device is waited for.
-        self._began = time.monotonic()
-
-    def own_cpu_seconds(self) -> float:
-        """Core-seconds that this process and its children have used since `start`."""
-        return max(0.0, own_cpu_seconds() - self._own)
-
-    def stop(self, own_seconds: float | None = None) -> Load:
-        """The span ends.
-
-        Args:
-            own_seconds: what all ranks on this machine used together, of several.
-        """
-        own = self.own_cpu_seconds() if own_seconds is None else own_seconds
-        elapsed = time.monotonic() - self._began
-        busy, total = (
-            now - then for now, then in zip(_busy_and_all_seconds(), self._busy, strict=True)
-        )
-        return Load(
-            load_average_before=self._average,
-            load_average_after=_load_average(),
-            # Sandboxes without a /proc/stat of their own show counters that stand still.
-            busy_seconds=max(0.0, busy) if total > 0 else None,
-            own_seconds=own,
-            elapsed_seconds=elapsed,
-        )
-
-
-def own_cpu_seconds() -> float:
-    """Core-seconds used so far by this process and its children, living and ended."""
-    seconds = 0.0
-    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        usage = resource.getrusage(who)
-        seconds += usage.ru_utime + usage.ru_stime
-    # What ended children used is in RUSAGE_CHILDREN once they have been waited for; those that
-    # live (a DataLoader's workers) are asked themselves.
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            times = child.cpu_times()
-            seconds += times.user + times.system + times.children_user + times.children_system
-    return seconds
-
-
-def _busy_and_all_seconds() -> tuple[float, float]:
-    """Seconds since boot in which the usable cores were busy (or stolen), and all that passed."""
-    cores = psutil.cpu_times(percpu=True)
-    if sys.platform == "linux":
-        usable = os.sched_getaffinity(0)
-        cores = [times for index, times in enumerate(cores) if index in usable]
-    busy = total = 0.0
-    for times in (core._asdict() for core in cores):
-        # Linux counts a guest's time into user and nice as well.
-        passed = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
-        busy += passed - times["idle"] - times.get("iowait", 0.0)
-        total += passed
-    return busy, total
-
-
-def _load_average() -> float | None:
-    try:
-        return os.getloadavg()[0]
-    except OSError:
-        return None
-
-
-# Memory
-
-_CLEAR_REFS = Path("/proc/self/clear_refs")
-
-
-def reset_peak_memory(device_type: str) -> bool:
-    """Let the peak count from now on; False where it can only count from the process's start."""
-    import torch
-
-    match device_type:
-        case "cuda" | "xpu":
-            torch.get_device_module(device_type).reset_peak_memory_stats()
-            return True
-        case "cpu":
-            # Source: proc(5), /proc/pid/clear_refs: 5 resets the peak resident set (VmHWM).
-            with suppress(OSError):
-                _CLEAR_REFS.write_text("5")
-                return True
-    return False
-
-
-def peak_memory(device_type: str, *, since_reset: bool = False) -> PeakMemory:
-    """The most memory held by this process on its device.
-
-    Args:
-        device_type: torch's.
-        since_reset: what `reset_peak_memory` returned at the start of the span.
-    """
-    import torch
-
-    span = "since the run began" if since_reset else "since the process began"
-    match device_type:
-        case "cuda" | "xpu":
-            peak = int(torch.get_device_module(device_type).max_memory_allocated())
-            return _known_peak(
-                peak,
-                f"torch.{device_type}.max_memory_allocated {span}: "
-                "tensors, without the allocator's reserve and the driver's context",
-            )
-        case "cpu":
-            return _resident_peak(span)
-        case _:
-            return PeakMemory(bytes=None, source=f"{device_type} keeps no peak of its memory")
-
-
-def _resident_peak(span: str) -> PeakMemory:
-    own = "resident memory of this process, without its workers"
-    high_water = _field(_text(Path("/proc/self/status")), "VmHWM")
-    if high_water is not None:
-        kibibytes = int(high_water.removesuffix("kB"))
-        return _known_peak(kibibytes * 1024, f"VmHWM {span}: {own}")
-    # Linux counts in KiB, macOS in bytes; neither can be reset.
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return _known_peak(peak, f"ru_maxrss since the process began: {own}")
-
-
-def _known_peak(peak_bytes: int, source: str) -> PeakMemory:
-    """Never 0: a counter that stands at nothing has not counted."""
-    if peak_bytes > 0:
-        return PeakMemory(bytes=peak_bytes, source=source)
-    return PeakMemory(bytes=None, source=f"{source}; it counted nothing")
-
-
-# Asking the system
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _field(text: str, name: str) -> str | None:
-    """The value in the first line that reads "name : value"."""
-    for line in text.splitlines():
-        key, colon, value = line.partition(":")
-        if colon and key.strip() == name:
-            return value.strip() or None
-    return None
-
-
-def _sysctl(name: str) -> str | None:
-    return _output("sysctl", "-n", name).strip() or None
-
-
-def _output(*command: str) -> str:
-    """What a command prints; nothing where there is no such command or it fails."""
-    program = shutil.which(command[0])
-    if program is None:
-        return ""
-    # A hook's GIT_DIR would answer for another repository; git must not write its index here.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    try:
-        done = subprocess.run(
-            [program, *command[1:]],
-            env=inherited | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_COMMAND_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""

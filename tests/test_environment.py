@@ -6,18 +6,14 @@ import getpass
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
-from types import SimpleNamespace
 
-import psutil
 import pytest
 
-from bench import environment
+from bench import environment, meter, system
 from bench.cli import main
 from bench.cli.env import described
 from bench.records import Environment
@@ -55,7 +51,7 @@ def test_nothing_says_whose_machine_it_is(here: Environment) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's files")
 def test_features_are_those_of_the_kernels_list(monkeypatch: pytest.MonkeyPatch) -> None:
     cpuinfo = "processor\t: 0\nmodel name\t: A CPU\nflags\t\t: fpu avx2 amx_bf16 hypervisor\n"
-    monkeypatch.setattr(environment, "_text", lambda path: cpuinfo)
+    monkeypatch.setattr(environment, "text", lambda path: cpuinfo)
     assert environment.cpu_name() == "A CPU"
     assert environment.cpu_features() == ["avx2", "amx_bf16"]
     assert environment.is_virtual_machine() is True
@@ -63,8 +59,8 @@ def test_features_are_those_of_the_kernels_list(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's files")
 def test_an_arm_system_does_not_say_whether_it_is_virtual(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "_text", lambda path: "Features\t: fp asimd bf16\n")
-    monkeypatch.setattr(environment, "_output", lambda *command: "Model name:   Neoverse-V1\n")
+    monkeypatch.setattr(environment, "text", lambda path: "Features\t: fp asimd bf16\n")
+    monkeypatch.setattr(environment, "output", lambda *command: "Model name:   Neoverse-V1\n")
     monkeypatch.setattr(Path, "exists", lambda path: False)
     assert environment.cpu_name() == "Neoverse-V1"
     assert environment.cpu_features() == ["neon", "bf16"]
@@ -210,145 +206,11 @@ def test_no_git(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_command_that_hangs_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "_COMMAND_SECONDS", 0.05)
-    assert environment._output(sys.executable, "-c", "import time; time.sleep(60)") == ""
+    monkeypatch.setattr(system, "_COMMAND_SECONDS", 0.05)
+    assert system.output(sys.executable, "-c", "import time; time.sleep(60)") == ""
 
 
 # The load
-
-
-def burn(seconds: float) -> None:
-    until = time.process_time() + seconds
-    while time.process_time() < until:
-        pass
-
-
-BURN_IN_CHILD = "import time\nwhile time.process_time() < 0.3: pass\n"
-
-
-def test_own_seconds_are_this_process_and_its_children() -> None:
-    meter = environment.LoadMeter()
-    burn(0.1)
-    meter.start()
-    burn(0.2)
-    subprocess.run([sys.executable, "-c", BURN_IN_CHILD], check=True)
-    load = meter.stop()
-    assert load.own_seconds is not None
-    assert 0.48 < load.own_seconds < 3
-    assert load.elapsed_seconds > 0.2
-    # The kernel's counters tick every hundredth of a second on each core.
-    assert load.busy_seconds is not None
-    assert load.busy_seconds > load.own_seconds - 0.3
-
-
-def test_children_that_still_live_count() -> None:
-    meter = environment.LoadMeter()
-    meter.start()
-    code = f"{BURN_IN_CHILD}print(flush=True)\ninput()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
-        assert meter.own_cpu_seconds() > 0.25
-        child.communicate("\n")
-    assert meter.own_cpu_seconds() > 0.25
-
-
-def test_several_ranks_seconds_are_handed_in() -> None:
-    meter = environment.LoadMeter()
-    meter.start()
-    assert meter.stop(own_seconds=123.0).own_seconds == 123.0
-
-
-def counters(**seconds: float) -> SimpleNamespace:
-    return SimpleNamespace(_asdict=lambda: seconds)
-
-
-def test_stolen_time_is_busy_and_waiting_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = counters(user=10, system=5, idle=100, iowait=7, steal=1, guest=4, guest_nice=0)
-    after = counters(user=14, system=6, idle=150, iowait=9, steal=3, guest=6, guest_nice=0)
-    elsewhere = counters(user=0, system=0, idle=0), counters(user=50, system=0, idle=0)
-    # Core 1 is not this process's to use: what it does is nobody's business here.
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
-    monkeypatch.setattr(sys, "platform", "linux")
-    readings = iter([[before, elsewhere[0]], [after, elsewhere[1]]])
-    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: next(readings))
-    meter = environment.LoadMeter()
-    meter.start()
-    # 4 user (2 of them a guest's, which are not counted again), 1 system, 2 stolen.
-    assert meter.stop().busy_seconds == 4 + 1 + 2
-
-
-def test_counters_that_stand_still_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: [counters(user=0, system=0, idle=0)])
-    meter = environment.LoadMeter()
-    meter.start()
-    assert meter.stop().busy_seconds is None
-
-
-def test_no_load_average_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unobtainable() -> tuple[float, float, float]:
-        raise OSError
-
-    monkeypatch.setattr(os, "getloadavg", unobtainable)
-    meter = environment.LoadMeter()
-    meter.start()
-    assert meter.stop().load_average_before is None
-
-
-# Memory
-
-
-def test_a_peak_is_kept_after_its_memory_is_gone() -> None:
-    since_reset = environment.reset_peak_memory("cpu")
-    before = environment.peak_memory("cpu", since_reset=since_reset)
-    # Large enough that malloc gives it back when it is freed.
-    hold = bytearray(os.urandom(1024) * 96 * 1024)
-    del hold
-    peak = environment.peak_memory("cpu", since_reset=since_reset)
-    assert before.bytes is not None
-    assert peak.bytes is not None
-    assert "this process" in peak.source
-    if since_reset:
-        assert "since the run began" in peak.source
-        assert peak.bytes - before.bytes > 64 * 2**20
-        environment.reset_peak_memory("cpu")
-        again = environment.peak_memory("cpu", since_reset=True).bytes
-        assert again is not None
-        assert again < peak.bytes
-
-
-@pytest.mark.parametrize(("system", "unit"), [("darwin", 1), ("linux", 1024)])
-def test_without_proc_the_units_are_the_platforms(
-    monkeypatch: pytest.MonkeyPatch, system: str, unit: int
-) -> None:
-    monkeypatch.setattr(environment, "_text", lambda path: "")
-    monkeypatch.setattr(sys, "platform", system)
-    usage = SimpleNamespace(ru_maxrss=7)
-    monkeypatch.setattr(resource, "getrusage", lambda who: usage)
-    peak = environment.peak_memory("cpu")
-    assert peak.bytes == 7 * unit
-    assert peak.source.startswith("ru_maxrss since the process began")
-
-
-def test_where_nothing_counts_it_is_null_and_says_why() -> None:
-    assert environment.reset_peak_memory("mps") is False
-    peak = environment.peak_memory("mps")
-    assert peak.bytes is None
-    assert "mps" in peak.source
-
-
-def test_a_peak_of_nothing_is_null() -> None:
-    assert environment._known_peak(0, "a counter").bytes is None
-
-
-def test_the_meter_gives_both() -> None:
-    meter = environment.Meter("cpu")
-    meter.start()
-    load, memory = meter.stop(meter.own_cpu_seconds())
-    assert load.own_seconds is not None
-    assert memory.bytes is not None
 
 
 @pytest.mark.gpu
@@ -360,9 +222,9 @@ def test_a_gpu_is_described_and_its_peak_counted() -> None:
     assert gpu.device_name == torch.cuda.get_device_name()
     assert gpu.driver is not None
     assert gpu.device_memory_bytes is not None
-    assert environment.reset_peak_memory("cuda")
+    assert meter.reset_peak_memory("cuda")
     tensor = torch.zeros(2**24, dtype=torch.uint8, device="cuda")
-    peak = environment.peak_memory("cuda", since_reset=True)
+    peak = meter.peak_memory("cuda", since_reset=True)
     assert peak.bytes is not None
     assert peak.bytes >= tensor.numel()
 

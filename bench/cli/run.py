@@ -128,7 +128,8 @@ def _measure(
     # From here on torch is needed, and takes its seconds.
     from bench import launch
     from bench.clock import DeviceClock, seconds_since_process_start
-    from bench.environment import Meter, describe
+    from bench.environment import describe
+    from bench.meter import Meter
     from bench.runner import Benchmark, run_benchmark
     from bench.workload import MnistTraining
 

@@ -1,0 +1,193 @@
+"""How busy the machine was while a run was measured, and how much memory the run held.
+
+Whatever a platform does not tell is null, never guessed. torch is imported where it is needed only.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from bench.records import Load, PeakMemory
+from bench.system import field, text
+
+
+class Meter:
+    """How busy the machine was, and how much memory the run held, between `start` and `stop`."""
+
+    def __init__(self, device_type: str) -> None:
+        """Meter the process it is made in; several ranks have one each."""
+        self._device_type = device_type
+        self._load = LoadMeter()
+        self._memory_is_this_runs = False
+
+    def start(self) -> None:
+        """The run begins."""
+        self._memory_is_this_runs = reset_peak_memory(self._device_type)
+        self._load.start()
+
+    def own_cpu_seconds(self) -> float:
+        """Core-seconds that this process and its children have used since `start`."""
+        return self._load.own_cpu_seconds()
+
+    def stop(self, own_seconds: float | None = None) -> tuple[Load, PeakMemory]:
+        """The run is over.
+
+        Args:
+            own_seconds: what all ranks *on this machine* used together; without it, this
+                process's, which is right for one rank.
+        """
+        load = self._load.stop(own_seconds)
+        return load, peak_memory(self._device_type, since_reset=self._memory_is_this_runs)
+
+
+class LoadMeter:
+    """How much the machine did in a span of time, and how much of it was this run.
+
+    `busy_seconds - own_seconds` is what others took: the core-seconds in which cores were busy
+    elsewhere, or the hypervisor had them. Both are kept, so that a reader can judge.
+    """
+
+    def __init__(self) -> None:
+        """Not started."""
+        self._average: float | None = None
+        self._busy = (0.0, 0.0)
+        self._own = 0.0
+        self._began = 0.0
+
+    def start(self) -> None:
+        """The span begins."""
+        self._average = _load_average()
+        self._busy = _busy_and_all_seconds()
+        self._own = own_cpu_seconds()
+        # The length of this span, not a lap: no device is waited for.
+        self._began = time.monotonic()
+
+    def own_cpu_seconds(self) -> float:
+        """Core-seconds that this process and its children have used since `start`."""
+        return max(0.0, own_cpu_seconds() - self._own)
+
+    def stop(self, own_seconds: float | None = None) -> Load:
+        """The span ends.
+
+        Args:
+            own_seconds: what all ranks on this machine used together, of several.
+        """
+        own = self.own_cpu_seconds() if own_seconds is None else own_seconds
+        elapsed = time.monotonic() - self._began
+        busy, total = (
+            now - then for now, then in zip(_busy_and_all_seconds(), self._busy, strict=True)
+        )
+        return Load(
+            load_average_before=self._average,
+            load_average_after=_load_average(),
+            # Sandboxes without a /proc/stat of their own show counters that stand still.
+            busy_seconds=max(0.0, busy) if total > 0 else None,
+            own_seconds=own,
+            elapsed_seconds=elapsed,
+        )
+
+
+def own_cpu_seconds() -> float:
+    """Core-seconds used so far by this process and its children, living and ended."""
+    seconds = 0.0
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(who)
+        seconds += usage.ru_utime + usage.ru_stime
+    # What ended children used is in RUSAGE_CHILDREN once they have been waited for; those that
+    # live (a DataLoader's workers) are asked themselves.
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            times = child.cpu_times()
+            seconds += times.user + times.system + times.children_user + times.children_system
+    return seconds
+
+
+def _busy_and_all_seconds() -> tuple[float, float]:
+    """Seconds since boot in which the usable cores were busy (or stolen), and all that passed."""
+    cores = psutil.cpu_times(percpu=True)
+    if sys.platform == "linux":
+        usable = os.sched_getaffinity(0)
+        cores = [times for index, times in enumerate(cores) if index in usable]
+    busy = total = 0.0
+    for times in (core._asdict() for core in cores):
+        # Linux counts a guest's time into user and nice as well.
+        passed = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
+        busy += passed - times["idle"] - times.get("iowait", 0.0)
+        total += passed
+    return busy, total
+
+
+def _load_average() -> float | None:
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return None
+
+
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+def reset_peak_memory(device_type: str) -> bool:
+    """Let the peak count from now on; False where it can only count from the process's start."""
+    import torch
+
+    match device_type:
+        case "cuda" | "xpu":
+            torch.get_device_module(device_type).reset_peak_memory_stats()
+            return True
+        case "cpu":
+            # Source: proc(5), /proc/pid/clear_refs: 5 resets the peak resident set (VmHWM).
+            with suppress(OSError):
+                _CLEAR_REFS.write_text("5")
+                return True
+    return False
+
+
+def peak_memory(device_type: str, *, since_reset: bool = False) -> PeakMemory:
+    """The most memory held by this process on its device.
+
+    Args:
+        device_type: torch's.
+        since_reset: what `reset_peak_memory` returned at the start of the span.
+    """
+    import torch
+
+    span = "since the run began" if since_reset else "since the process began"
+    match device_type:
+        case "cuda" | "xpu":
+            peak = int(torch.get_device_module(device_type).max_memory_allocated())
+            return _known_peak(
+                peak,
+                f"torch.{device_type}.max_memory_allocated {span}: "
+                "tensors, without the allocator's reserve and the driver's context",
+            )
+        case "cpu":
+            return _resident_peak(span)
+        case _:
+            return PeakMemory(bytes=None, source=f"{device_type} keeps no peak of its memory")
+
+
+def _resident_peak(span: str) -> PeakMemory:
+    own = "resident memory of this process, without its workers"
+    high_water = field(text(Path("/proc/self/status")), "VmHWM")
+    if high_water is not None:
+        kibibytes = int(high_water.removesuffix("kB"))
+        return _known_peak(kibibytes * 1024, f"VmHWM {span}: {own}")
+    # Linux counts in KiB, macOS in bytes; neither can be reset.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return _known_peak(peak, f"ru_maxrss since the process began: {own}")
+
+
+def _known_peak(peak_bytes: int, source: str) -> PeakMemory:
+    """Never 0: a counter that stands at nothing has not counted."""
+    if peak_bytes > 0:
+        return PeakMemory(bytes=peak_bytes, source=source)
+    return PeakMemory(bytes=None, source=f"{source}; it counted nothing")
