@@ -18,13 +18,15 @@ from accelerate.utils import DistributedType
 
 from bench.environment import PROJECT, device_name, usable_cores
 from bench.records import Setup
+from mnist_cnn import native
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.ranks import process_group
-from mnist_cnn.recipe import Precision, Recipe
+from mnist_cnn.recipe import Kernels, Precision, Recipe
 from mnist_cnn.train import check_batch
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
+KERNELS: tuple[Kernels, ...] = ("torch", "native")
 
 PLAIN_DISTRIBUTION = (
     DistributedType.NO,
@@ -58,7 +60,12 @@ RECORDED_VARIABLES = (
 
 
 def launch(
-    recipe: Recipe, *, device: str = "auto", precision: str = "auto", threads: int | None = None
+    recipe: Recipe,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    kernels: str = "auto",
 ) -> tuple[Accelerator, Recipe, Setup]:
     """The accelerator asked for, the recipe as it will run there, and what that set-up is.
 
@@ -67,17 +74,19 @@ def launch(
         device: a device type, or "auto" for the fastest present.
         precision: fp32, bf16, fp16, or "auto" for the recipe's wish.
         threads: of each process's operators; None for its share of the cores.
+        kernels: torch, native, or "auto" for native where it can.
 
     Raises:
-        UsageError: unknown or absent device, impossible precision, thread or rank counts, or a
-            launch that started other ranks than it was told to.
+        UsageError: unknown or absent device, impossible precision, kernels, thread or rank counts,
+            or a launch that started other ranks than it was told to.
     """
     refuse_silent_single_process()
     processes = int(os.environ.get("WORLD_SIZE") or 1)
     device = choose_device(device)
     effective = choose_precision(precision, recipe, device)
     threads = choose_threads(threads)
-    recipe = fitted(recipe, device)
+    computed_by = choose_kernels(kernels, recipe, device, effective)
+    recipe = fitted(recipe, device, computed_by)
     check_batch(recipe.batch_size, recipe.train_images, processes)
     # Explicit: with a dynamo backend Accelerate would turn TF32 on, and cuDNN's is on by default.
     torch.set_float32_matmul_precision("highest")
@@ -107,7 +116,7 @@ def launch(
             f"{accelerator.gradient_accumulation_steps} steps of gradient accumulation, which "
             "would change the recipe; start without it: python -m bench.run"
         )
-    return accelerator, recipe, _describe(accelerator, recipe, effective, variables)
+    return accelerator, recipe, _describe(accelerator, recipe, effective, computed_by, variables)
 
 
 def refuse_silent_single_process() -> None:
@@ -205,6 +214,31 @@ def multiplies_bf16_fast(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def choose_kernels(asked: str, recipe: Recipe, device: str, precision: Precision) -> Kernels:
+    """What will compute a step; "auto" is compiled code where that can.
+
+    Raises:
+        UsageError: unknown, or compiled code was asked for where it cannot be used.
+    """
+    if device != "cpu":
+        obstacle: str | None = "it is for CPUs"
+    elif precision != "bf16":
+        obstacle = f"it computes in bf16, not {precision}"
+    else:
+        obstacle = native.unsuited(recipe) or native.absence()
+    if asked == "auto":
+        return "torch" if obstacle else "native"
+    known = next((kernels for kernels in KERNELS if kernels == asked), None)
+    if known is None:
+        raise UsageError(
+            f"unknown kernels {asked!r}{near_match(asked, ('auto', *KERNELS))}; "
+            f"there are: auto, {', '.join(KERNELS)}"
+        )
+    if known == "native" and obstacle:
+        raise UsageError(f"native kernels cannot be used: {obstacle}; use --kernels torch")
+    return known
+
+
 def choose_threads(asked: int | None) -> int:
     """Threads of each process's operators: those asked for, or its share of the usable cores.
 
@@ -219,14 +253,20 @@ def choose_threads(asked: int | None) -> int:
     return asked
 
 
-def fitted(recipe: Recipe, device: str) -> Recipe:
+def fitted(recipe: Recipe, device: str, kernels: Kernels) -> Recipe:
     """The recipe with the one choice a device may overrule: how activations lie in memory."""
-    # Wrong batch-norm gradients and convolutions 30x slower: pytorch issues 175189 and 193349.
-    return replace(recipe, memory_format="contiguous") if device == "mps" else recipe
+    # MPS: wrong batch-norm gradients, convolutions 30x slower (pytorch issues 175189 and 193349).
+    # Native kernels have a layout of their own and read contiguous weights.
+    overruled = device == "mps" or kernels == "native"
+    return replace(recipe, memory_format="contiguous") if overruled else recipe
 
 
 def _describe(
-    accelerator: Accelerator, recipe: Recipe, precision: Precision, variables: dict[str, str]
+    accelerator: Accelerator,
+    recipe: Recipe,
+    precision: Precision,
+    kernels: Kernels,
+    variables: dict[str, str],
 ) -> Setup:
     config = Path(default_config_file)
     return Setup(
@@ -235,6 +275,7 @@ def _describe(
         processes=accelerator.num_processes,
         threads=torch.get_num_threads(),
         precision=precision,
+        kernels=kernels,
         matmul_precision=torch.get_float32_matmul_precision(),
         memory_format=recipe.memory_format,
         dynamo_backend=accelerator.state.dynamo_plugin.backend.value.lower(),

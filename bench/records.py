@@ -116,6 +116,9 @@ class Setup(Model):
     threads: Annotated[int, Field(ge=1)]
     """Of torch's operators, each process."""
     precision: Literal["fp32", "bf16", "fp16"]
+    kernels: Literal["torch", "native"] = "torch"
+    """What computes a step: torch's operators, as always before there was a choice, or
+    mnist_cnn.native."""
     matmul_precision: str
     """torch.get_float32_matmul_precision(): whether fp32 products may be rounded."""
     memory_format: str

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from mnist_cnn.data import load
 from mnist_cnn.events import Event
-from mnist_cnn.recipe import Recipe
+from mnist_cnn.recipe import Kernels, Recipe
 from mnist_cnn.train import seeded_model, train
 
 
@@ -22,15 +22,22 @@ class MnistTraining:
         accelerator: what on.
         data_dir: where MNIST lies, read anew by every run; None for the default folder.
         warmup_images: training images of the warm-up run.
+        kernels: what computes a step.
     """
 
     def __init__(
-        self, recipe: Recipe, accelerator: Accelerator, data_dir: Path | None, warmup_images: int
+        self,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        data_dir: Path | None,
+        warmup_images: int,
+        kernels: Kernels = "torch",
     ) -> None:
         self._recipe = recipe
         self._accelerator = accelerator
         self._data_dir = data_dir
         self._warmup_images = warmup_images
+        self._kernels = kernels
         self.checksums: dict[str, str] = {}
         """SHA-256 of each data file, as last read."""
 
@@ -52,4 +59,5 @@ class MnistTraining:
             train_images=split.train_images[:images],
             train_labels=split.train_labels[:images],
         )
-        yield from train(seeded_model(recipe, seed), recipe, self._accelerator, split, seed)
+        model = seeded_model(recipe, seed)
+        yield from train(model, recipe, self._accelerator, split, seed, self._kernels)

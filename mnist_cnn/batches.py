@@ -17,9 +17,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mnist_cnn import native
 from mnist_cnn.augment import Distortions, augment, draw
 from mnist_cnn.data import Split
-from mnist_cnn.recipe import Recipe
+from mnist_cnn.recipe import Kernels, Recipe
 from mnist_cnn.seeds import derived_seed
 
 
@@ -43,13 +44,22 @@ class Batches:
         recipe: names the pipeline, the batch size and the distortions.
         accelerator: the device and the ranks.
         seed: the run's.
+        kernels: what distorts the images of the resident pipeline, where it can.
     """
 
-    def __init__(self, data: Split, recipe: Recipe, accelerator: Accelerator, seed: int) -> None:
+    def __init__(
+        self,
+        data: Split,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        seed: int,
+        kernels: Kernels = "torch",
+    ) -> None:
         self._recipe = recipe
         self._accelerator = accelerator
         self._seed = seed
         self._count = len(data.train_images)
+        self._native = kernels == "native" and native.augments(recipe)
         if recipe.pipeline == "resident":
             self._images = data.train_images.to(accelerator.device)
             self._labels = data.train_labels.to(accelerator.device)
@@ -82,7 +92,10 @@ class Batches:
         order = order.to(self._accelerator.device)
         for share, weight in self._shares():
             chosen = order[share]
-            images = augment(self._images[chosen], distortions[share], self._recipe)
+            if self._native:
+                images = native.augment(self._images, chosen, distortions[share], self._recipe)
+            else:
+                images = augment(self._images[chosen], distortions[share], self._recipe)
             yield Batch(images, self._labels[chosen], weight)
 
     def _loader(self, order: Tensor) -> Iterator[Batch]:

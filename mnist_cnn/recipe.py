@@ -19,6 +19,8 @@ MemoryFormat = Literal["contiguous", "channels_last"]
 Precision = Literal["fp32", "bf16", "fp16"]
 RecipePrecision = Literal["fp32", "auto"]
 EvaluationSplit = Literal["test", "validation"]
+Kernels = Literal["torch", "native"]
+"""What computes a training step: torch's operators, or the compiled code of mnist_cnn.native."""
 
 TRAIN_IMAGES = 60_000
 VALIDATION_IMAGES = 10_000

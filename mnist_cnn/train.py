@@ -22,8 +22,9 @@ from mnist_cnn.data import Split
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Started
 from mnist_cnn.model import MnistCnn, build_model, parameter_count
+from mnist_cnn.native import NativeNetwork
 from mnist_cnn.optim import build_optimizer, build_schedule
-from mnist_cnn.recipe import Recipe
+from mnist_cnn.recipe import Kernels, Recipe
 from mnist_cnn.seeds import derived_seed
 
 EVALUATION_BATCH = 500
@@ -37,7 +38,12 @@ def seeded_model(recipe: Recipe, seed: int) -> MnistCnn:
 
 
 def train(
-    model: MnistCnn, recipe: Recipe, accelerator: Accelerator, data: Split, seed: int
+    model: MnistCnn,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    data: Split,
+    seed: int,
+    kernels: Kernels = "torch",
 ) -> Generator[Event, None, None]:
     """Train `model` in place by `recipe`, yielding an event after each thing worth timing.
 
@@ -50,6 +56,7 @@ def train(
         accelerator: device, precision and ranks.
         data: the training and the evaluation images, uint8, on the CPU.
         seed: decides data order, distortions and dropout.
+        kernels: what computes a step; "native" where `mnist_cnn.native` says that it can.
 
     Raises:
         UsageError: the batch cannot be shared among the ranks.
@@ -61,7 +68,7 @@ def train(
     torch.manual_seed(derived_seed(seed, "rank", accelerator.process_index))
 
     device = accelerator.device
-    batches = Batches(data, recipe, accelerator, seed)
+    batches = Batches(data, recipe, accelerator, seed, kernels)
     images, labels = data.evaluation_images.to(device), data.evaluation_labels.to(device)
     layout = (
         torch.channels_last if recipe.memory_format == "channels_last" else torch.contiguous_format
@@ -72,12 +79,16 @@ def train(
     # Made before `prepare` and not prepared: Accelerate's wrapper would step it once a process.
     schedule = build_schedule(optimizer, recipe, batches.per_epoch)
     accelerator.free_memory()  # what an earlier run in this process had prepared
-    prepared, optimizer = accelerator.prepare(model, optimizer)
+    trained: nn.Module = model
+    evaluated: nn.Module = average.module if average else model
+    if kernels == "native":
+        trained = NativeNetwork(model, recipe.batch_size // accelerator.num_processes)
+        evaluated = NativeNetwork(average.module, capacity=1) if average else trained
+    prepared, optimizer = accelerator.prepare(trained, optimizer)
     if isinstance(prepared, DistributedDataParallel):
         # Each rank keeps statistics of its own share (`_share_statistics` joins them); by default
         # rank 0's would replace the others' at every step, at the price of a collective.
         prepared.broadcast_buffers = False
-    evaluated: nn.Module = average.module if average else model
 
     yield Started(
         parameters=parameter_count(model),

@@ -91,7 +91,8 @@ def project(tmp_path: Path) -> Project:
     folder.mkdir()
     (tmp_path / "tools").mkdir()
     shutil.copytree(ROOT / "scripts", folder / "scripts")
-    for name in ("pyproject.toml", "requirements.txt", "requirements-uv.txt"):
+    shutil.copytree(ROOT / "mnist_cnn/native", folder / "mnist_cnn/native")
+    for name in ("hatch_build.py", "pyproject.toml", "requirements.txt", "requirements-uv.txt"):
         shutil.copy(ROOT / name, folder / name)
     return Project(folder, tmp_path / "tools")
 
@@ -138,7 +139,9 @@ def test_the_second_time_nothing_happens(project: Project) -> None:
     assert project.uv_commands() == []
 
 
-@pytest.mark.parametrize("changed", ["requirements.txt", "pyproject.toml"])
+@pytest.mark.parametrize(
+    "changed", ["requirements.txt", "pyproject.toml", "mnist_cnn/native/network.cpp"]
+)
 def test_changed_requirements_are_installed(project: Project, changed: str) -> None:
     project.run("scripts/setup")
     project.uv_commands()

@@ -25,11 +25,15 @@ def env(
     from bench.environment import describe, device_name
 
     device = launch.choose_device("auto")
+    precisions = {
+        name: launch.choose_precision("auto", recipe, device) for name, recipe in RECIPES.items()
+    }
     choices = {
         "device": device,
         "threads": launch.choose_threads(None),
-        "precision": {
-            name: launch.choose_precision("auto", recipe, device)
+        "precision": precisions,
+        "kernels": {
+            name: launch.choose_kernels("auto", recipe, device, precisions[name])
             for name, recipe in RECIPES.items()
         },
     }

@@ -34,6 +34,9 @@ def run(
         int | None, typer.Option(help="Threads of each process (default: its share of the cores).")
     ] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    kernels: Annotated[
+        str, typer.Option(help="What computes a step: auto, torch or native (compiled code).")
+    ] = "auto",
     pipeline: Annotated[
         str | None,
         typer.Option(help="loader (torchvision in a DataLoader) or resident (on the device)."),
@@ -83,6 +86,7 @@ def run(
         device=device,
         precision=precision,
         threads=threads,
+        kernels=kernels,
         data_dir=data_dir,
         label=_readable(label) if label else None,
         silent=quiet or as_json or not speaks,
@@ -118,6 +122,7 @@ def _measure(
     device: str,
     precision: str,
     threads: int | None,
+    kernels: str,
     data_dir: Path | None,
     label: str | None,
     silent: bool,
@@ -134,11 +139,13 @@ def _measure(
     from bench.workload import MnistTraining
 
     accelerator, fitted, setup = launch.launch(
-        recipe, device=device, precision=precision, threads=threads
+        recipe, device=device, precision=precision, threads=threads, kernels=kernels
     )
     try:
         _get_data(data_dir, silent)
-        workload = MnistTraining(fitted, accelerator, data_dir, protocol.warmup_images)
+        workload = MnistTraining(
+            fitted, accelerator, data_dir, protocol.warmup_images, setup.kernels
+        )
         benchmark = Benchmark(
             recipe=fitted,
             protocol=protocol,

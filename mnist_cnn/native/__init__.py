@@ -1,0 +1,241 @@
+"""The network's training step and its augmentation as compiled code, for CPUs with AVX512-BF16.
+
+The same mathematics as `mnist_cnn.model` under bfloat16 autocast and `mnist_cnn.augment`, in fewer
+passes over memory; see network.cpp. The library is built as the package is installed
+(hatch_build.py); where there is no compiler, or the processor lacks the instructions, torch's own
+operators do the work. One thread: several cores are used by several processes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from mnist_cnn.augment import SIDE, Distortions
+from mnist_cnn.errors import UsageError
+from mnist_cnn.model import MnistCnn
+from mnist_cnn.recipe import Recipe
+
+LIBRARY = Path(__file__).with_name("libnative.so")
+
+_LAYERS = 7
+_MOMENTUM = 0.1
+"""torch.nn.BatchNorm2d's default, by which the running statistics follow the batch's."""
+
+
+def absence() -> str | None:
+    """Why compiled code cannot be used on this machine, or None where it can.
+
+    Raises:
+        UsageError: the library is older than its source.
+    """
+    if not LIBRARY.exists():
+        return "it was not built: set-up found no C++ compiler for this kind of processor"
+    if not _library().supported():
+        return "this processor has no AVX512-BF16"
+    return None
+
+
+def unsuited(recipe: Recipe) -> str | None:
+    """Why compiled code cannot train this recipe, or None where it can."""
+    if recipe.dropout > 0:
+        return "it has no dropout"
+    return None
+
+
+def augments(recipe: Recipe) -> bool:
+    """Whether compiled code has this recipe's augmentation."""
+    return recipe.interpolation == "bilinear" and recipe.brightness == recipe.contrast == 0
+
+
+def augment(images: Tensor, chosen: Tensor, distortions: Distortions, recipe: Recipe) -> Tensor:
+    """What `mnist_cnn.augment.augment` makes of `images[chosen]`.
+
+    Args:
+        images: (M, 28, 28), uint8, contiguous, on the CPU.
+        chosen: (N,), int64, contiguous.
+        distortions: N rows.
+        recipe: one that `augments`.
+
+    Returns:
+        (N, 1, 28, 28), float32.
+    """
+    out = torch.empty(len(chosen), 1, SIDE, SIDE)
+    table = distortions.table.contiguous()
+    chosen = chosen.contiguous()
+    _library().augment(
+        images.data_ptr(),
+        chosen.data_ptr(),
+        len(chosen),
+        table.data_ptr(),
+        1 / (255 * recipe.pixel_deviation),
+        recipe.pixel_mean / recipe.pixel_deviation,
+        out.data_ptr(),
+    )
+    return out
+
+
+class NativeNetwork(nn.Module):
+    """`network`, its parameters and its statistics, computed by compiled code.
+
+    Args:
+        network: on the CPU, in float32, without dropout.
+        capacity: the most images a training batch has; 1 for one that is only evaluated.
+    """
+
+    def __init__(self, network: MnistCnn, capacity: int) -> None:
+        super().__init__()
+        self.network = network
+        self._capacity = capacity
+        self._workspace = _Workspace(capacity)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 1, 28, 28), normalised, to logits (N, 10), float32.
+
+        In training mode batch norm's running statistics move, as torch's do.
+        """
+        images = images.float().contiguous()
+        if not self.training:
+            return self._infer(images)
+        assert len(images) <= self._capacity, f"{len(images)} images, space for {self._capacity}"
+        layers = _layers(self.network)
+        parameters = [
+            *(convolution.weight for convolution, _ in layers),
+            *(norm.weight for _, norm in layers),
+            *(norm.bias for _, norm in layers),
+        ]
+        statistics = _statistics(layers)
+        return cast(Tensor, _TrainingStep.apply(self._workspace, images, statistics, *parameters))
+
+    def _infer(self, images: Tensor) -> Tensor:
+        layers = _layers(self.network)
+        logits = torch.empty(len(images), 10)
+        _library().network_infer(
+            self._workspace.handle,
+            images.data_ptr(),
+            len(images),
+            _pointers([convolution.weight for convolution, _ in layers]),
+            _pointers([norm.weight for _, norm in layers]),
+            _pointers([norm.bias for _, norm in layers]),
+            *map(_pointers, _statistics(layers)),
+            logits.data_ptr(),
+        )
+        return logits
+
+
+class _Workspace:
+    """What compiled code remembers of a batch between its forward and its backward pass."""
+
+    def __init__(self, capacity: int) -> None:
+        self.handle = _library().network_new(capacity)
+        self.batches = 0
+
+    def __del__(self) -> None:
+        _library().network_free(self.handle)
+
+
+class _TrainingStep(torch.autograd.Function):
+    """Logits of a batch from images, weights, scales and shifts, and back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        workspace: _Workspace,
+        images: Tensor,
+        statistics: tuple[list[Tensor], list[Tensor]],
+        *parameters: Tensor,
+    ) -> Tensor:
+        logits = torch.empty(len(images), 10)
+        _library().network_train_forward(
+            workspace.handle,
+            images.data_ptr(),
+            len(images),
+            *map(_pointers, _by_kind(parameters)),
+            *map(_pointers, statistics),
+            _MOMENTUM,
+            logits.data_ptr(),
+        )
+        workspace.batches += 1
+        ctx.workspace, ctx.batch, ctx.parameters = workspace, workspace.batches, parameters
+        return logits
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        assert ctx.batch == ctx.workspace.batches, "another batch has passed since"
+        made = tuple(torch.empty_like(parameter) for parameter in ctx.parameters)
+        d_logits = gradients[0].float().contiguous()
+        _library().network_backward(
+            ctx.workspace.handle, d_logits.data_ptr(), *map(_pointers, _by_kind(made))
+        )
+        return (None, None, None, *made)
+
+
+def _layers(network: MnistCnn) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    blocks = (
+        network.stem,
+        network.block1,
+        network.transition1,
+        network.block2,
+        network.transition2,
+        network.block3,
+    )
+    last = (network.classifier, network.classifier_norm)
+    return [*((block.conv, block.norm) for block in blocks), last]
+
+
+def _statistics(
+    layers: list[tuple[nn.Conv2d, nn.BatchNorm2d]],
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Running means and variances."""
+    return (
+        [cast(Tensor, norm.running_mean) for _, norm in layers],
+        [cast(Tensor, norm.running_var) for _, norm in layers],
+    )
+
+
+def _by_kind(parameters: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    """Weights, scales, shifts: seven each."""
+    return [parameters[start : start + _LAYERS] for start in range(0, 3 * _LAYERS, _LAYERS)]
+
+
+def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    """The C array of where contiguous float32 tensors lie; valid as long as they live."""
+    assert all(t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
+    return (ctypes.c_void_p * len(tensors))(*[t.data_ptr() for t in tensors])
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(LIBRARY))
+    library.sources.restype = ctypes.c_char_p
+    if library.sources().decode() != source_sum():
+        raise UsageError("the compiled code is not that of this source; run ./scripts/setup again")
+    pointer, integer, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
+    signatures = {
+        "network_new": (pointer, [integer]),
+        "network_free": (None, [pointer]),
+        "network_train_forward": (None, [pointer, pointer, integer, *[pointer] * 5, real, pointer]),
+        "network_backward": (None, [pointer] * 5),
+        "network_infer": (None, [pointer, pointer, integer, *[pointer] * 6]),
+        "augment": (None, [pointer, pointer, integer, pointer, real, real, pointer]),
+        "supported": (integer, []),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def source_sum() -> str:
+    """SHA-256 over the source files, by name; hatch_build.py computes the same."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.[ch]pp")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,126 @@
+// Batch norm and ReLU in one pass each way; gradients with respect to a layer's raw output.
+#pragma once
+
+#include <cmath>
+
+#include "layout.hpp"
+
+namespace native {
+
+inline double reduce(const float* lanes) {
+  double sum = 0;
+  for (int i = 0; i < 16; i++) sum += lanes[i];
+  return sum;
+}
+
+// Batch norm of one layer: what its passes over the batch add up, and what follows from that.
+struct Norm {
+  alignas(64) float sums[32 * 32];  // forward: sum and sum of squares; backward: of dy and dy*y
+  float mean[32], variance[32], inverse[32], scale[32], shift[32];
+  float a[32], b[32], c[32];  // d raw = a * dy + b * raw + c
+
+  void clear() { memset(sums, 0, sizeof sums); }
+  // Sources: Ioffe & Szegedy 2015; torch.nn.BatchNorm2d, its default epsilon.
+  void finish_forward(int channels, double count, const float* gamma, const float* beta) {
+    for (int o = 0; o < channels; o++) {
+      double m = reduce(sums + o * 32) / count;
+      double v = reduce(sums + o * 32 + 16) / count - m * m;
+      if (v < 0) v = 0;
+      set(o, float(m), float(v), gamma[o], beta[o]);
+    }
+  }
+  void set(int o, float mean_, float variance_, float gamma, float beta) {
+    mean[o] = mean_;
+    variance[o] = variance_;
+    inverse[o] = 1 / std::sqrt(variance[o] + 1e-5f);
+    scale[o] = gamma * inverse[o];
+    shift[o] = beta - mean[o] * scale[o];
+  }
+  void finish_backward(int channels, double count, float* dgamma, float* dbeta) {
+    for (int o = 0; o < channels; o++) {
+      double s1 = reduce(sums + o * 32), s2 = reduce(sums + o * 32 + 16);
+      double dg = inverse[o] * (s2 - double(mean[o]) * s1);
+      dgamma[o] = float(dg);
+      dbeta[o] = float(s1);
+      a[o] = scale[o];
+      b[o] = float(-double(scale[o]) * inverse[o] * dg / count);
+      c[o] = float(-double(scale[o]) * s1 / count - double(b[o]) * mean[o]);
+    }
+  }
+};
+
+// out = relu(scale * raw + shift), zero between the rows.
+template <class G, int C2>
+inline void activate(const u32* __restrict raw, const Norm& norm, u32* __restrict out) {
+  const __m512 zero = _mm512_setzero_ps();
+  for (int c = 0; c < C2; c++) {
+    const __m512 s0 = _mm512_set1_ps(norm.scale[2 * c]), b0 = _mm512_set1_ps(norm.shift[2 * c]);
+    const __m512 s1 = _mm512_set1_ps(norm.scale[2 * c + 1]),
+                 b1 = _mm512_set1_ps(norm.shift[2 * c + 1]);
+#pragma GCC unroll 2
+    for (int v = 0; v < G::VECTORS; v++) {
+      __m512i y = _mm512_loadu_si512(raw + c * G::FLAT + v * 16);
+      __m512 r0 = _mm512_max_ps(zero, _mm512_fmadd_ps(low(y), s0, b0));
+      __m512 r1 = _mm512_max_ps(zero, _mm512_fmadd_ps(high(y), s1, b1));
+      _mm512_storeu_si512(out + c * G::PLANE + v * 16,
+                          _mm512_maskz_mov_epi32(G::masks.m[v], pack(r0, r1)));
+    }
+  }
+}
+
+// dy *= (scale * raw + shift > 0), in place, and its sums.
+template <class G, int C2>
+inline void gate(u32* __restrict dy, const u32* __restrict raw, Norm& norm) {
+  const __m512 zero = _mm512_setzero_ps();
+  for (int c = 0; c < C2; c++) {
+    const __m512 s0 = _mm512_set1_ps(norm.scale[2 * c]), b0 = _mm512_set1_ps(norm.shift[2 * c]);
+    const __m512 s1 = _mm512_set1_ps(norm.scale[2 * c + 1]),
+                 b1 = _mm512_set1_ps(norm.shift[2 * c + 1]);
+    float* s = norm.sums + 2 * c * 32;
+    __m512 sum0 = _mm512_load_ps(s), dot0 = _mm512_load_ps(s + 16);
+    __m512 sum1 = _mm512_load_ps(s + 32), dot1 = _mm512_load_ps(s + 48);
+    for (int v = 0; v < G::VECTORS; v++) {
+      __m512i y = _mm512_loadu_si512(raw + c * G::FLAT + v * 16);
+      __m512i d = _mm512_loadu_si512(dy + c * G::FLAT + v * 16);
+      __m512 y0 = low(y), y1 = high(y);
+      __mmask16 valid = G::masks.m[v];
+      __mmask16 k0 = _mm512_mask_cmp_ps_mask(valid, _mm512_fmadd_ps(y0, s0, b0), zero, _CMP_GT_OQ);
+      __mmask16 k1 = _mm512_mask_cmp_ps_mask(valid, _mm512_fmadd_ps(y1, s1, b1), zero, _CMP_GT_OQ);
+      __m512 d0 = _mm512_maskz_mov_ps(k0, low(d)), d1 = _mm512_maskz_mov_ps(k1, high(d));
+      sum0 = _mm512_add_ps(sum0, d0);
+      dot0 = _mm512_fmadd_ps(d0, y0, dot0);
+      sum1 = _mm512_add_ps(sum1, d1);
+      dot1 = _mm512_fmadd_ps(d1, y1, dot1);
+      _mm512_storeu_si512(
+          dy + c * G::FLAT + v * 16,
+          _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(d0), 16), _mm512_castps_si512(d1)));
+    }
+    _mm512_store_ps(s, sum0);
+    _mm512_store_ps(s + 16, dot0);
+    _mm512_store_ps(s + 32, sum1);
+    _mm512_store_ps(s + 48, dot1);
+  }
+}
+
+// d raw = a * dy + b * raw + c, zero between the rows.
+template <class G, int C2>
+inline void through_norm(const u32* __restrict dy, const u32* __restrict raw, const Norm& norm,
+                         u32* __restrict out) {
+  for (int c = 0; c < C2; c++) {
+    const __m512 a0 = _mm512_set1_ps(norm.a[2 * c]), b0 = _mm512_set1_ps(norm.b[2 * c]),
+                 c0 = _mm512_set1_ps(norm.c[2 * c]);
+    const __m512 a1 = _mm512_set1_ps(norm.a[2 * c + 1]), b1 = _mm512_set1_ps(norm.b[2 * c + 1]),
+                 c1 = _mm512_set1_ps(norm.c[2 * c + 1]);
+#pragma GCC unroll 2
+    for (int v = 0; v < G::VECTORS; v++) {
+      __m512i y = _mm512_loadu_si512(raw + c * G::FLAT + v * 16);
+      __m512i d = _mm512_loadu_si512(dy + c * G::FLAT + v * 16);
+      __m512 r0 = _mm512_fmadd_ps(low(d), a0, _mm512_fmadd_ps(low(y), b0, c0));
+      __m512 r1 = _mm512_fmadd_ps(high(d), a1, _mm512_fmadd_ps(high(y), b1, c1));
+      _mm512_storeu_si512(out + c * G::PLANE + v * 16,
+                          _mm512_maskz_mov_epi32(G::masks.m[v], pack(r0, r1)));
+    }
+  }
+}
+
+}  // namespace native

@@ -1,0 +1,274 @@
+"""Compiled code against torch: the same network, the same gradients, the same pictures."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from hypothesis import given, settings, strategies as st
+from torch import Tensor, nn
+
+from bench.launch import choose_kernels
+from mnist_cnn import native
+from mnist_cnn.augment import augment, draw
+from mnist_cnn.data import MnistData, Split
+from mnist_cnn.errors import UsageError
+from mnist_cnn.events import EpochTrained, Evaluated
+from mnist_cnn.model import MnistCnn
+from mnist_cnn.native import NativeNetwork
+from mnist_cnn.recipe import FAST, REFERENCE
+from mnist_cnn.train import seeded_model, train
+
+ROOT = Path(__file__).resolve().parent.parent
+built_here = pytest.mark.skipif(
+    native.absence() is not None, reason=f"no compiled code here: {native.absence()}"
+)
+PLAIN = replace(FAST, memory_format="contiguous")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def network(seed: int = 0) -> MnistCnn:
+    """With scales and shifts of batch norm that are not their initial ones and zeros."""
+    torch.manual_seed(seed)
+    model = MnistCnn(dropout=0.0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0.0, 0.2)
+    return model
+
+
+def images(mnist: MnistData, count: int) -> tuple[Tensor, Tensor]:
+    pixels = (mnist.train_images[:count].float() / 255 - 0.1307) / 0.3081
+    # Noise: exact ties among pooled pixels are broken otherwise in bf16 than in fp64.
+    noise = 0.1 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(1))
+    return (pixels + noise).unsqueeze(1), mnist.train_labels[:count]
+
+
+def gradients(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits and the gradient of each parameter, by its name in MnistCnn."""
+    logits = model(x)
+    F.cross_entropy(5 * logits, y).backward()
+    return logits.detach().double(), {
+        name.removeprefix("network."): parameter.grad.double()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def relative_error(value: Tensor, truth: Tensor) -> float:
+    return float((value - truth).norm() / truth.norm())
+
+
+@built_here
+def test_logits_gradients_and_statistics_are_as_near_the_truth_as_torchs(mnist: MnistData) -> None:
+    """The truth is float64; torch under bfloat16 autocast is how near bfloat16 gets."""
+    x, y = images(mnist, 96)
+    exact, autocast, ours = deepcopy(network()).double(), network(), network()
+    true_logits, true_gradients = gradients(exact, x.double(), y)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch_logits, torch_gradients = gradients(autocast, x, y)
+    logits, made = gradients(NativeNetwork(ours, capacity=96), x, y)
+    assert relative_error(logits, true_logits) < 1.2 * relative_error(torch_logits, true_logits)
+    assert made.keys() == true_gradients.keys()
+    for name, truth in true_gradients.items():
+        error = relative_error(made[name], truth)
+        assert error < 1.3 * relative_error(torch_gradients[name], truth) + 0.01, name
+        assert error < 0.25, name
+    for (name, buffer), truth in zip(ours.named_buffers(), exact.buffers(), strict=True):
+        if buffer.is_floating_point():
+            assert relative_error(buffer.double(), truth) < 0.01, name
+
+
+@built_here
+def test_a_bias_in_a_gradient_would_show(mnist: MnistData) -> None:
+    """Rounding averages out over batches and networks; a wrong formula does not."""
+    truth: dict[str, Tensor] = {}
+    ours: dict[str, Tensor] = {}
+    for seed in range(6):
+        x, y = images(mnist, 64)
+        x = x + 0.02 * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+        _, exact = gradients(deepcopy(network()).double(), x.double(), y)
+        _, made = gradients(NativeNetwork(network(), capacity=64), x, y)
+        for name in exact:
+            truth[name] = truth.get(name, 0) + exact[name]
+            ours[name] = ours.get(name, 0) + made[name]
+    for name in truth:
+        along = float((ours[name] * truth[name]).sum() / truth[name].square().sum())
+        assert along == pytest.approx(1, abs=0.04), name
+
+
+@built_here
+@pytest.mark.parametrize("count", [1, 2, 37])
+def test_inference_is_the_networks(mnist: MnistData, count: int) -> None:
+    model = network().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, 0, 0.3)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 2.0)  # type: ignore[arg-type]
+    x, _ = images(mnist, count)
+    with torch.inference_mode():
+        truth = deepcopy(model).double()(x.double())
+        logits = NativeNetwork(model, capacity=1).eval()(x)
+    assert relative_error(logits.double(), truth) < 0.02
+
+
+@built_here
+def test_any_batch_up_to_its_capacity(mnist: MnistData) -> None:
+    """A smaller batch after a larger one leaves nothing of it behind."""
+    model = NativeNetwork(network(), capacity=16)
+    x, y = images(mnist, 16)
+    gradients(model, x, y)
+    model.zero_grad()
+    _, after = gradients(model, x[:5], y[:5])
+    _, alone = gradients(NativeNetwork(network(), capacity=5), x[:5], y[:5])
+    assert all(torch.equal(after[name], alone[name]) for name in alone)
+    with pytest.raises(AssertionError, match="17 images, space for 16"):
+        model(torch.zeros(17, 1, 28, 28))
+
+
+@built_here
+def test_a_pass_back_through_an_earlier_batch_is_refused(mnist: MnistData) -> None:
+    model = NativeNetwork(network(), capacity=4)
+    x, _ = images(mnist, 4)
+    first = model(x)
+    model(x)
+    with pytest.raises(AssertionError, match="another batch has passed"):
+        first.sum().backward()
+
+
+@built_here
+def test_what_is_not_a_number_stays_so(mnist: MnistData) -> None:
+    """A diverged run must show, not be clipped to zero by a ReLU."""
+    model = network()
+    with torch.no_grad():
+        model.stem.conv.weight[3, 0, 1, 1] = torch.nan
+    x, _ = images(mnist, 4)
+    assert NativeNetwork(model, capacity=4)(x).isnan().all()
+
+
+@built_here
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 2**31),
+    rotation=st.floats(0, 180),
+    move=st.floats(0, 1),
+    scale=st.floats(0, 0.5),
+    shear=st.floats(0, 40),
+)
+def test_the_same_pictures(
+    mnist: MnistData, seed: int, rotation: float, move: float, scale: float, shear: float
+) -> None:
+    recipe = replace(
+        PLAIN,
+        rotation_degrees=rotation,
+        translate_fraction=move,
+        scale_deviation=scale,
+        shear_degrees=shear,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    drawn = draw(9, recipe, generator)
+    chosen = torch.randint(60_000, (9,), generator=generator)
+    expected = augment(mnist.train_images[chosen], drawn, recipe)
+    assert torch.allclose(
+        native.augment(mnist.train_images, chosen, drawn, recipe), expected, atol=2e-3
+    )
+
+
+@built_here
+def test_a_run_learns_as_torchs_does_and_repeats_itself(mnist: MnistData) -> None:
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16", dynamo_backend="no")
+    recipe = replace(PLAIN.with_epochs(2), batch_size=64, average_decay=0.9, average_interval=1)
+    data = Split(
+        mnist.train_images[:3000],
+        mnist.train_labels[:3000],
+        mnist.test_images[:1000],
+        mnist.test_labels[:1000],
+    )
+
+    def events(kernels: str) -> list[object]:
+        model = seeded_model(recipe, 0)
+        return list(train(model, recipe, accelerator, data, 0, kernels))  # type: ignore[arg-type]
+
+    ours, torchs = events("native"), events("torch")
+    assert events("native") == ours
+    for mine, theirs in zip(ours, torchs, strict=True):
+        if isinstance(mine, EpochTrained) and isinstance(theirs, EpochTrained):
+            assert mine.loss == pytest.approx(theirs.loss, rel=0.05)
+        if isinstance(mine, Evaluated) and isinstance(theirs, Evaluated):
+            assert mine.accuracy == pytest.approx(theirs.accuracy, abs=0.03)
+
+
+def test_auto_is_compiled_code_where_it_can_be_used() -> None:
+    best = "native" if native.absence() is None else "torch"
+    assert choose_kernels("auto", FAST, "cpu", "bf16") == best
+    assert choose_kernels("auto", FAST, "cpu", "fp32") == "torch"
+    assert choose_kernels("auto", FAST, "cuda", "bf16") == "torch"
+    assert choose_kernels("auto", REFERENCE, "cpu", "bf16") == "torch"
+    assert choose_kernels("torch", FAST, "cpu", "bf16") == "torch"
+
+
+def test_compiled_code_that_cannot_be_used_is_refused_with_the_reason() -> None:
+    for message, arguments in {
+        "it computes in bf16, not fp32": (FAST, "cpu", "fp32"),
+        "it is for CPUs": (FAST, "mps", "bf16"),
+        "it has no dropout": (REFERENCE, "cpu", "bf16"),
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            choose_kernels("native", *arguments)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"unknown kernels 'natve' \(did you mean 'native'\?\)"):
+        choose_kernels("natve", FAST, "cpu", "bf16")
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """The workload alone, where its library may be spoilt."""
+    shutil.copytree(ROOT / "mnist_cnn", tmp_path / "mnist_cnn")
+    return tmp_path
+
+
+def absence_in(folder: Path) -> str:
+    code = (
+        "from mnist_cnn import native\n"
+        "from mnist_cnn.errors import UsageError\n"
+        "try: print(native.absence())\n"
+        "except UsageError as error: print('refused:', error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_without_the_library_torch_does_the_work(copied: Path) -> None:
+    (copied / "mnist_cnn/native/libnative.so").unlink(missing_ok=True)
+    assert absence_in(copied).startswith("it was not built")
+
+
+@built_here
+def test_a_library_of_other_source_is_refused(copied: Path) -> None:
+    with (copied / "mnist_cnn/native/layout.hpp").open("a") as source:
+        source.write("// edited\n")
+    assert "refused: the compiled code is not that of this source" in absence_in(copied)
