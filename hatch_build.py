@@ -19,7 +19,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FLAGS = [
     "-O3",
-    "-std=c++17",
+    "-std=c++20",
+    "-pthread",
     "-fPIC",
     "-shared",
     "-mfma",

@@ -100,7 +100,10 @@ def launch(
         kwargs_handlers=[process_group()],
     )
     # Last: where OMP_NUM_THREADS is not set, Accelerate has chosen a number of its own.
-    torch.set_num_threads(threads)
+    # Compiled code has threads of its own; torch's would wait for work on the same cores.
+    torch.set_num_threads(1 if computed_by == "native" else threads)
+    if computed_by == "native":
+        native.set_threads(threads)
     if accelerator.num_processes != processes or accelerator.device.type != device:
         raise UsageError(
             f"asked for {processes} processes on {device}, got {accelerator.num_processes} on "
@@ -116,7 +119,11 @@ def launch(
             f"{accelerator.gradient_accumulation_steps} steps of gradient accumulation, which "
             "would change the recipe; start without it: python -m bench.run"
         )
-    return accelerator, recipe, _describe(accelerator, recipe, effective, computed_by, variables)
+    return (
+        accelerator,
+        recipe,
+        _describe(accelerator, recipe, effective, computed_by, threads, variables),
+    )
 
 
 def refuse_silent_single_process() -> None:
@@ -266,6 +273,7 @@ def _describe(
     recipe: Recipe,
     precision: Precision,
     kernels: Kernels,
+    threads: int,
     variables: dict[str, str],
 ) -> Setup:
     config = Path(default_config_file)
@@ -273,7 +281,7 @@ def _describe(
         device=accelerator.device.type,
         device_name=device_name(accelerator.device.type),
         processes=accelerator.num_processes,
-        threads=torch.get_num_threads(),
+        threads=threads,
         precision=precision,
         kernels=kernels,
         matmul_precision=torch.get_float32_matmul_precision(),

@@ -114,7 +114,7 @@ class Setup(Model):
     device_name: str
     processes: Annotated[int, Field(ge=1)]
     threads: Annotated[int, Field(ge=1)]
-    """Of torch's operators, each process."""
+    """That compute, of each process."""
     precision: Literal["fp32", "bf16", "fp16"]
     kernels: Literal["torch", "native"] = "torch"
     """What computes a step: torch's operators, as always before there was a choice, or

@@ -84,6 +84,25 @@ class MnistCnn(nn.Module):
         return x.mean(dim=(2, 3))
 
 
+class GroupedNetwork(nn.Module):
+    """`network`, a training batch gone through in groups that batch norm takes for batches.
+
+    Args:
+        network: what is trained.
+        group: images a group; the last one may have fewer.
+    """
+
+    def __init__(self, network: nn.Module, group: int) -> None:
+        super().__init__()
+        self.network = network
+        self._group = group
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 1, 28, 28) to logits (N, 10)."""
+        parts = images.split(self._group) if self.training else (images,)
+        return torch.cat([self.network(part) for part in parts])
+
+
 def parameter_count(model: nn.Module) -> int:
     """Trainable parameters of `model`."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

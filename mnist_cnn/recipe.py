@@ -40,6 +40,10 @@ class Recipe:
     """Passes over the training images; the schedule ends with the last step of the last one."""
     batch_size: int
     """Images an optimizer step, over *all* processes (the global batch)."""
+    norm_batch_size: int
+    """Images whose statistics batch norm takes together while training: a process goes through its
+    share of a batch in groups of so many ("ghost" batches, Hoffer et al. 2017), so that the number
+    of processes does not change what is trained. 0: each process's share, whatever its size."""
     optimizer: OptimizerName
     """Which update rule: "adam" (Kingma & Ba 2015) or "sgd" with Nesterov momentum."""
     peak_learning_rate: float
@@ -102,6 +106,10 @@ class Recipe:
             raise UsageError(f"--epochs must be at least 1, not {self.epochs}")
         if self.batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, not {self.batch_size}")
+        if self.norm_batch_size < 0:
+            raise UsageError(
+                f"batch norm's batch size must be 0 or more, not {self.norm_batch_size}"
+            )
         if not 1 <= self.evaluate_from_epoch <= self.epochs:
             raise UsageError(
                 f"the first evaluation (epoch {self.evaluate_from_epoch}) must lie within "
@@ -137,6 +145,7 @@ REFERENCE = Recipe(
     name="reference",
     epochs=20,
     batch_size=128,
+    norm_batch_size=0,
     optimizer="adam",
     peak_learning_rate=0.01,
     weight_decay=1e-4,

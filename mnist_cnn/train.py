@@ -21,7 +21,7 @@ from mnist_cnn.batches import Batches
 from mnist_cnn.data import Split
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Started
-from mnist_cnn.model import MnistCnn, build_model, parameter_count
+from mnist_cnn.model import GroupedNetwork, MnistCnn, build_model, parameter_count
 from mnist_cnn.native import NativeNetwork
 from mnist_cnn.optim import build_optimizer, build_schedule
 from mnist_cnn.recipe import Kernels, Recipe
@@ -81,9 +81,13 @@ def train(
     accelerator.free_memory()  # what an earlier run in this process had prepared
     trained: nn.Module = model
     evaluated: nn.Module = average.module if average else model
+    share = recipe.batch_size // accelerator.num_processes
+    group = min(recipe.norm_batch_size or share, share)
     if kernels == "native":
-        trained = NativeNetwork(model, recipe.batch_size // accelerator.num_processes)
-        evaluated = NativeNetwork(average.module, capacity=1) if average else trained
+        trained = NativeNetwork(model, group)
+        evaluated = NativeNetwork(average.module, group) if average else trained
+    elif group < share:
+        trained = GroupedNetwork(model, group)
     prepared, optimizer = accelerator.prepare(trained, optimizer)
     if isinstance(prepared, DistributedDataParallel):
         # Each rank keeps statistics of its own share (`_share_statistics` joins them); by default

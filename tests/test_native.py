@@ -24,7 +24,7 @@ from mnist_cnn.augment import augment, draw
 from mnist_cnn.data import MnistData, Split
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated
-from mnist_cnn.model import MnistCnn
+from mnist_cnn.model import GroupedNetwork, MnistCnn
 from mnist_cnn.native import NativeNetwork
 from mnist_cnn.recipe import FAST, REFERENCE
 from mnist_cnn.train import seeded_model, train
@@ -85,7 +85,7 @@ def test_logits_gradients_and_statistics_are_as_near_the_truth_as_torchs(mnist: 
     true_logits, true_gradients = gradients(exact, x.double(), y)
     with torch.autocast("cpu", torch.bfloat16):
         torch_logits, torch_gradients = gradients(autocast, x, y)
-    logits, made = gradients(NativeNetwork(ours, capacity=96), x, y)
+    logits, made = gradients(NativeNetwork(ours, group=96), x, y)
     assert relative_error(logits, true_logits) < 1.2 * relative_error(torch_logits, true_logits)
     assert made.keys() == true_gradients.keys()
     for name, truth in true_gradients.items():
@@ -106,7 +106,7 @@ def test_a_bias_in_a_gradient_would_show(mnist: MnistData) -> None:
         x, y = images(mnist, 64)
         x = x + 0.02 * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
         _, exact = gradients(deepcopy(network()).double(), x.double(), y)
-        _, made = gradients(NativeNetwork(network(), capacity=64), x, y)
+        _, made = gradients(NativeNetwork(network(), group=64), x, y)
         for name in exact:
             truth[name] = truth.get(name, 0) + exact[name]
             ours[name] = ours.get(name, 0) + made[name]
@@ -126,27 +126,57 @@ def test_inference_is_the_networks(mnist: MnistData, count: int) -> None:
     x, _ = images(mnist, count)
     with torch.inference_mode():
         truth = deepcopy(model).double()(x.double())
-        logits = NativeNetwork(model, capacity=1).eval()(x)
+        logits = NativeNetwork(model, group=1).eval()(x)
     assert relative_error(logits.double(), truth) < 0.02
 
 
 @built_here
-def test_any_batch_up_to_its_capacity(mnist: MnistData) -> None:
-    """A smaller batch after a larger one leaves nothing of it behind."""
-    model = NativeNetwork(network(), capacity=16)
+def test_a_smaller_batch_after_a_larger_one_leaves_nothing_of_it_behind(mnist: MnistData) -> None:
+    model = NativeNetwork(network(), group=16)
     x, y = images(mnist, 16)
     gradients(model, x, y)
     model.zero_grad()
     _, after = gradients(model, x[:5], y[:5])
-    _, alone = gradients(NativeNetwork(network(), capacity=5), x[:5], y[:5])
+    _, alone = gradients(NativeNetwork(network(), group=5), x[:5], y[:5])
     assert all(torch.equal(after[name], alone[name]) for name in alone)
-    with pytest.raises(AssertionError, match="17 images, space for 16"):
-        model(torch.zeros(17, 1, 28, 28))
+
+
+@built_here
+def test_groups_are_batches_of_their_own(mnist: MnistData) -> None:
+    """As torch's network has them: statistics a group, one gradient of the whole batch."""
+    x, y = images(mnist, 40)
+    exact, ours = network().double(), network()
+    true_logits, truth = gradients(GroupedNetwork(exact, 16), x.double(), y)
+    logits, made = gradients(NativeNetwork(ours, group=16), x, y)
+    assert relative_error(logits, true_logits) < 0.02
+    for name in truth:
+        assert relative_error(made[name], truth[name]) < 0.3, name
+    for mine, true in zip(ours.buffers(), exact.buffers(), strict=True):
+        if mine.is_floating_point():
+            assert relative_error(mine.double(), true) < 0.01
+
+
+@built_here
+def test_the_number_of_threads_changes_nothing(mnist: MnistData) -> None:
+    """Bit for bit, and each image is somebody's: 37 are not a multiple of what a thread takes."""
+    x, y = images(mnist, 37)
+    results = []
+    for threads in (1, 2, 5):
+        native.set_threads(threads)
+        model = NativeNetwork(network(), group=37)
+        logits, made = gradients(model, x, y)
+        results.append((logits, made, model.eval()(x), list(model.buffers())))
+    native.set_threads(1)
+    for logits, made, inferred, buffers in results[1:]:
+        assert torch.equal(logits, results[0][0])
+        assert all(torch.equal(made[name], gradient) for name, gradient in results[0][1].items())
+        assert torch.equal(inferred, results[0][2])
+        assert all(map(torch.equal, buffers, results[0][3]))
 
 
 @built_here
 def test_a_pass_back_through_an_earlier_batch_is_refused(mnist: MnistData) -> None:
-    model = NativeNetwork(network(), capacity=4)
+    model = NativeNetwork(network(), group=4)
     x, _ = images(mnist, 4)
     first = model(x)
     model(x)
@@ -161,7 +191,7 @@ def test_what_is_not_a_number_stays_so(mnist: MnistData) -> None:
     with torch.no_grad():
         model.stem.conv.weight[3, 0, 1, 1] = torch.nan
     x, _ = images(mnist, 4)
-    assert NativeNetwork(model, capacity=4)(x).isnan().all()
+    assert NativeNetwork(model, group=4)(x).isnan().all()
 
 
 @built_here
@@ -194,7 +224,7 @@ def test_the_same_pictures(
 
 @built_here
 def test_a_run_learns_as_torchs_does_and_repeats_itself(mnist: MnistData) -> None:
-    accelerator = Accelerator(cpu=True, mixed_precision="bf16", dynamo_backend="no")
+    accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
     recipe = replace(PLAIN.with_epochs(2), batch_size=64, average_decay=0.9, average_interval=1)
     data = Split(
         mnist.train_images[:3000],
@@ -213,7 +243,7 @@ def test_a_run_learns_as_torchs_does_and_repeats_itself(mnist: MnistData) -> Non
         if isinstance(mine, EpochTrained) and isinstance(theirs, EpochTrained):
             assert mine.loss == pytest.approx(theirs.loss, rel=0.05)
         if isinstance(mine, Evaluated) and isinstance(theirs, Evaluated):
-            assert mine.accuracy == pytest.approx(theirs.accuracy, abs=0.03)
+            assert mine.accuracy == pytest.approx(theirs.accuracy, abs=0.1)
 
 
 def test_auto_is_compiled_code_where_it_can_be_used() -> None:

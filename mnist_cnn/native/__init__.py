@@ -3,7 +3,7 @@
 The same mathematics as `mnist_cnn.model` under bfloat16 autocast and `mnist_cnn.augment`, in fewer
 passes over memory; see network.cpp. The library is built as the package is installed
 (hatch_build.py); where there is no compiler, or the processor lacks the instructions, torch's own
-operators do the work. One thread: several cores are used by several processes.
+operators do the work. Results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ def unsuited(recipe: Recipe) -> str | None:
     return None
 
 
+def set_threads(threads: int) -> None:
+    """From now on let so many threads of this process compute; at first there is one."""
+    _library().set_threads(threads)
+
+
 def augments(recipe: Recipe) -> bool:
     """Whether compiled code has this recipe's augmentation."""
     return recipe.interpolation == "bilinear" and recipe.brightness == recipe.contrast == 0
@@ -87,14 +92,16 @@ class NativeNetwork(nn.Module):
 
     Args:
         network: on the CPU, in float32, without dropout.
-        capacity: the most images a training batch has; 1 for one that is only evaluated.
+        group: images whose statistics batch norm takes together while training. A batch of more
+            is gone through in groups, a smaller one or the last group may have fewer.
     """
 
-    def __init__(self, network: MnistCnn, capacity: int) -> None:
+    def __init__(self, network: MnistCnn, group: int) -> None:
         super().__init__()
         self.network = network
-        self._capacity = capacity
-        self._workspace = _Workspace(capacity)
+        self._group = group
+        self._workspaces: list[_Workspace] = []  # for training, a group
+        self._evaluation_workspace: _Workspace | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 1, 28, 28), normalised, to logits (N, 10), float32.
@@ -104,7 +111,6 @@ class NativeNetwork(nn.Module):
         images = images.float().contiguous()
         if not self.training:
             return self._infer(images)
-        assert len(images) <= self._capacity, f"{len(images)} images, space for {self._capacity}"
         layers = _layers(self.network)
         parameters = [
             *(convolution.weight for convolution, _ in layers),
@@ -112,13 +118,25 @@ class NativeNetwork(nn.Module):
             *(norm.bias for _, norm in layers),
         ]
         statistics = _statistics(layers)
-        return cast(Tensor, _TrainingStep.apply(self._workspace, images, statistics, *parameters))
+        logits = [
+            cast(Tensor, _TrainingStep.apply(self._workspace(i), part, statistics, *parameters))
+            for i, part in enumerate(images.split(self._group))
+        ]
+        return logits[0] if len(logits) == 1 else torch.cat(logits)
+
+    def _workspace(self, index: int) -> _Workspace:
+        if index == len(self._workspaces):
+            self._workspaces.append(_Workspace(self._group))
+        return self._workspaces[index]
 
     def _infer(self, images: Tensor) -> Tensor:
         layers = _layers(self.network)
         logits = torch.empty(len(images), 10)
+        threads = _library().threads()
+        if not self._evaluation_workspace or self._evaluation_workspace.capacity < threads:
+            self._evaluation_workspace = _Workspace(threads)
         _library().network_infer(
-            self._workspace.handle,
+            self._evaluation_workspace.handle,
             images.data_ptr(),
             len(images),
             _pointers([convolution.weight for convolution, _ in layers]),
@@ -131,9 +149,14 @@ class NativeNetwork(nn.Module):
 
 
 class _Workspace:
-    """What compiled code remembers of a batch between its forward and its backward pass."""
+    """What compiled code remembers of a batch between its forward and its backward pass.
+
+    Args:
+        capacity: images; for evaluation, threads.
+    """
 
     def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
         self.handle = _library().network_new(capacity)
         self.batches = 0
 
@@ -225,6 +248,8 @@ def _library() -> ctypes.CDLL:
         "network_backward": (None, [pointer] * 5),
         "network_infer": (None, [pointer, pointer, integer, *[pointer] * 6]),
         "augment": (None, [pointer, pointer, integer, pointer, real, real, pointer]),
+        "set_threads": (None, [integer]),
+        "threads": (integer, []),
         "supported": (integer, []),
     }
     for name, (result, arguments) in signatures.items():

@@ -1,6 +1,7 @@
 // The random affine step of mnist_cnn/augment.py (its bilinear kind), normalisation included.
 
 #include "layout.hpp"
+#include "pool.hpp"
 
 namespace native {
 
@@ -59,8 +60,10 @@ extern "C" {
 // mnist_cnn.augment.Distortions has them.
 void augment(const uint8_t* images, const int64_t* chosen, int count, const float* table,
              float scale, float offset, float* out) {
-  for (int i = 0; i < count; i++)
-    native::warp(images + chosen[i] * 784, table + size_t(i) * 10, scale, offset, out + size_t(i) * 784);
+  native::pool().run(count, [&](int, int i) {
+    native::warp(images + chosen[i] * 784, table + size_t(i) * 10, scale, offset,
+                 out + size_t(i) * 784);
+  });
 }
 
 // Whether this processor has the instructions that the rest of this library is made of.

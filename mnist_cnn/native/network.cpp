@@ -5,9 +5,11 @@
 // norm, ReLU and pooling are computed again from them, an image at a time and in cache, where a
 // convolution or a gradient needs them. No dropout.
 
-#include <initializer_list>
+#include <algorithm>
+#include <memory>
 
 #include "convolution.hpp"
+#include "pool.hpp"
 #include "pooling.hpp"
 
 namespace native {
@@ -52,11 +54,35 @@ struct Buffer {
   ~Buffer() { std::free(start); }
 };
 
+// What one thread works in: one image's activations and gradients, named by grid and channels.
+struct Worker {
+  Scratch<G28, u32, 2> pixel_pairs;
+  Scratch<G28, u32, 9> a28_18, d28_18;
+  Scratch<G28, u32, 16> a28_32, d28_32;
+  Scratch<G14, u32, 9> a14_18, d14_18;
+  Scratch<G14, u32, 16> a14_32, d14_32;
+  Scratch<G7, u32, 9> a7_18;
+  Scratch<G7, u32, 16> a7_32, d7_32;
+  Scratch<G7, u32, 5> d7_10;
+  Scratch<G28, u16, 18> plain28;
+  Scratch<G14, u16, 18> plain14;
+  Scratch<G7, u16, 18> plain7;
+  Buffer<u16> transposed{size_t(G28::VECTORS) * 8 * 64};
+};
+
+// Images a thread takes at a time. Sums are kept for each such piece and added in the same order
+// whoever made them, so results are the same, bit for bit, for every number of threads.
+constexpr int PIECE = 4;
+// A layer's weight gradient: [input and tap][output], for 1x1 kernels [output][input].
+constexpr int WEIGHT_SUMS = 162 * 32;
+
 class Network {
  public:
   explicit Network(int capacity)
       : skip_gradient_(size_t(capacity) * 9 * G14::FLAT + GUARD),
-        plain_pixels_(size_t(capacity) * G28::PLANE) {
+        plain_pixels_(size_t(capacity) * G28::PLANE),
+        sums_(size_t(pieces(capacity)) * SUMS),
+        weight_sums_(size_t(pieces(capacity)) * WEIGHT_SUMS) {
     for (int l = 0; l < LAYERS; l++) {
       raw_[l] = zeros<u32>(size_t(capacity) * RAW[l] + GUARD);
       gradient_[l] = zeros<u32>(size_t(capacity) * GRADIENT[l] + GUARD);
@@ -73,15 +99,18 @@ class Network {
                      const float* const* gamma, const float* const* beta, float* logits) {
     count_ = count;
     pack(weights);
-    for (auto& norm : norm_) norm.clear();
     for (int l = 0; l < LAYERS; l++) {
-      for (int i = 0; i < count; i++) convolve_layer<true>(l, i, images + size_t(i) * 784);
-      norm_[l].finish_forward(CHANNELS[l], double(count) * PIXELS[l], gamma[l], beta[l]);
+      each_image([&](Worker& worker, int i, float* sums, float*) {
+        convolve_layer<true>(worker, l, i, images + size_t(i) * 784, sums);
+      });
+      norm_[l].finish_forward(sums_.start, pieces(count), CHANNELS[l], double(count) * PIXELS[l],
+                              gamma[l], beta[l]);
     }
     for (int i = 0; i < count; i++) average_pixels(i, logits + i * 10);
   }
 
-  // Batch norm by the given statistics: image by image, the whole network in cache.
+  // Batch norm by the given statistics. Image by image, the whole network in cache: the capacity
+  // need only be the number of threads.
   void infer(const float* images, int count, const float* const* weights,
              const float* const* gamma, const float* const* beta, const float* const* mean,
              const float* const* variance, float* logits) {
@@ -89,21 +118,26 @@ class Network {
     for (int l = 0; l < LAYERS; l++)
       for (int o = 0; o < CHANNELS[l]; o++)
         norm_[l].set(o, mean[l][o], variance[l][o], gamma[l][o], beta[l][o]);
-    for (int i = 0; i < count; i++) {
-      for (int l = 0; l < LAYERS; l++) convolve_layer<false>(l, 0, images + size_t(i) * 784);
-      average_pixels(0, logits + i * 10);
-    }
+    grow_workers();
+    pool().run(count, [&](int thread, int i) {
+      for (int l = 0; l < LAYERS; l++)
+        convolve_layer<false>(*workers_[thread], l, thread, images + size_t(i) * 784, nullptr);
+      average_pixels(thread, logits + i * 10);
+    });
   }
 
   // Gradients of weights, scales and shifts for the batch last passed to train_forward.
   void backward(const float* d_logits, float* const* d_weights, float* const* d_gamma,
                 float* const* d_beta) {
-    for (auto& norm : norm_) norm.clear();
-    for (int i = 0; i < count_; i++) spread_over_pixels(i, d_logits + i * 10);
+    each_image([&](Worker&, int i, float* sums, float*) {
+      spread_over_pixels(i, d_logits + i * 10, sums);
+    });
     for (int l = LAYERS - 1; l >= 0; l--) {
-      norm_[l].finish_backward(CHANNELS[l], double(count_) * PIXELS[l], d_gamma[l], d_beta[l]);
-      std::memset(weight_sums_.start, 0, 162 * 32 * sizeof(float));
-      for (int i = 0; i < count_; i++) backward_layer(l, i);
+      norm_[l].finish_backward(sums_.start, pieces(count_), CHANNELS[l],
+                               double(count_) * PIXELS[l], d_gamma[l], d_beta[l]);
+      each_image([&](Worker& worker, int i, float* sums, float* weight_sums) {
+        backward_layer(worker, l, i, sums, weight_sums);
+      });
       write_weight_gradient(l, d_weights[l]);
     }
   }
@@ -111,10 +145,29 @@ class Network {
   const Norm& norm(int layer) const { return norm_[layer]; }
 
  private:
+  static int pieces(int count) { return (count + PIECE - 1) / PIECE; }
   u32* raw(int layer, int i) { return raw_[layer] + size_t(i) * RAW[layer]; }
   u32* gradient(int layer, int i) { return gradient_[layer] + size_t(i) * GRADIENT[layer]; }
   u32* skip_gradient(int i) { return skip_gradient_.start + size_t(i) * 9 * G14::FLAT; }
   u16* plain_pixels(int i) { return plain_pixels_.start + size_t(i) * G28::PLANE + G28::LEAD; }
+
+  void grow_workers() {
+    while (int(workers_.size()) < pool().threads()) workers_.push_back(std::make_unique<Worker>());
+  }
+
+  // work(worker, image, its piece's sums, its piece's weight sums), the sums zero at first.
+  template <class Work>
+  void each_image(Work work) {
+    grow_workers();
+    pool().run(pieces(count_), [&](int thread, int piece) {
+      float* sums = sums_.start + size_t(piece) * SUMS;
+      float* weight_sums = weight_sums_.start + size_t(piece) * WEIGHT_SUMS;
+      std::memset(sums, 0, SUMS * sizeof(float));
+      std::memset(weight_sums, 0, WEIGHT_SUMS * sizeof(float));
+      const int end = std::min(count_, (piece + 1) * PIECE);
+      for (int i = piece * PIECE; i < end; i++) work(*workers_[thread], i, sums, weight_sums);
+    });
+  }
 
   void pack(const float* const* w) {
     // torch's [output][input][tap]; for gradients of inputs the roles change and taps turn round.
@@ -144,7 +197,7 @@ class Network {
 
   // The stem has one input channel: its pairs are of neighbouring pixels instead,
   // (x[p - 1], x[p]) and (x[p + 1], 0), and its taps the three rows.
-  void read_image(const float* image, int i) {
+  void read_image(Worker& worker, const float* image, int i) {
     u16* plain = plain_pixels(i);
     for (int y = 0; y < 28; y++) {
       const float* row = image + y * 28;
@@ -159,7 +212,7 @@ class Network {
     };
     // One row before the image (its last vector ends where the image starts) and one after.
     for (int p = -16; p < G28::FLAT + 32; p += 16) {
-      u32* to = pixel_pairs_.at + p;
+      u32* to = worker.pixel_pairs.at + p;
       const __m512i here = _mm512_slli_epi32(load(plain + p), 16);
       _mm512_storeu_si512(to, _mm512_or_si512(load(plain + p - 1), here));
       _mm512_storeu_si512(to + G28::PLANE, load(plain + p + 1));
@@ -167,122 +220,121 @@ class Network {
   }
 
   // The input of block 2: transition 1 pooled, plus the stem's output at every other pixel.
-  void read_block2(int i) {
-    pool_activate<G28, G14, 9>(raw(TRANSITION1, i), norm_[TRANSITION1], a14_18_.at);
-    add_subsampled(raw(STEM, i), norm_[STEM], a14_18_.at);
+  void read_block2(Worker& worker, int i) {
+    pool_activate<G28, G14, 9>(raw(TRANSITION1, i), norm_[TRANSITION1], worker.a14_18.at);
+    add_subsampled(raw(STEM, i), norm_[STEM], worker.a14_18.at);
   }
 
   // A layer's raw outputs for image i from those of the layers before it.
   template <bool STATS>
-  void convolve_layer(int layer, int i, const float* image) {
-    float* sums = norm_[layer].sums;
+  void convolve_layer(Worker& worker, int layer, int i, const float* image, float* sums) {
     u32* y = raw(layer, i);
     switch (layer) {
       case STEM:
-        read_image(image, i);
-        return convolve<G28, Column<G28>, 2, 18, 6, 3, STATS>(pixel_pairs_.at, stem_, y, sums);
+        read_image(worker, image, i);
+        return convolve<G28, Column<G28>, 2, 18, 6, 3, STATS>(worker.pixel_pairs.at, stem_, y, sums);
       case BLOCK1:
-        activate<G28, 9>(raw(STEM, i), norm_[STEM], a28_18_.at);
-        return convolve<G28, Square<G28>, 9, 32, 8, 3, STATS>(a28_18_.at, block1_, y, sums);
+        activate<G28, 9>(raw(STEM, i), norm_[STEM], worker.a28_18.at);
+        return convolve<G28, Square<G28>, 9, 32, 8, 3, STATS>(worker.a28_18.at, block1_, y, sums);
       case TRANSITION1:
-        activate<G28, 16>(raw(BLOCK1, i), norm_[BLOCK1], a28_32_.at);
-        return convolve<G28, Point, 16, 18, 6, 3, STATS>(a28_32_.at, transition1_, y, sums);
+        activate<G28, 16>(raw(BLOCK1, i), norm_[BLOCK1], worker.a28_32.at);
+        return convolve<G28, Point, 16, 18, 6, 3, STATS>(worker.a28_32.at, transition1_, y, sums);
       case BLOCK2:
-        read_block2(i);
-        return convolve<G14, Square<G14>, 9, 32, 8, 2, STATS>(a14_18_.at, block2_, y, sums);
+        read_block2(worker, i);
+        return convolve<G14, Square<G14>, 9, 32, 8, 2, STATS>(worker.a14_18.at, block2_, y, sums);
       case TRANSITION2:
-        activate<G14, 16>(raw(BLOCK2, i), norm_[BLOCK2], a14_32_.at);
-        return convolve<G14, Point, 16, 18, 6, 2, STATS>(a14_32_.at, transition2_, y, sums);
+        activate<G14, 16>(raw(BLOCK2, i), norm_[BLOCK2], worker.a14_32.at);
+        return convolve<G14, Point, 16, 18, 6, 2, STATS>(worker.a14_32.at, transition2_, y, sums);
       case BLOCK3:
-        pool_activate<G14, G7, 9>(raw(TRANSITION2, i), norm_[TRANSITION2], a7_18_.at);
-        return convolve<G7, Square<G7>, 9, 32, 4, 4, STATS>(a7_18_.at, block3_, y, sums);
+        pool_activate<G14, G7, 9>(raw(TRANSITION2, i), norm_[TRANSITION2], worker.a7_18.at);
+        return convolve<G7, Square<G7>, 9, 32, 4, 4, STATS>(worker.a7_18.at, block3_, y, sums);
       case CLASSIFIER:
-        activate<G7, 16>(raw(BLOCK3, i), norm_[BLOCK3], a7_32_.at);
-        return convolve<G7, Point, 16, 10, 10, 2, STATS>(a7_32_.at, classifier_, y, sums);
+        activate<G7, 16>(raw(BLOCK3, i), norm_[BLOCK3], worker.a7_32.at);
+        return convolve<G7, Point, 16, 10, 10, 2, STATS>(worker.a7_32.at, classifier_, y, sums);
     }
   }
 
   // From the gradient of a layer's activations, already gated by its ReLU: adds to the gradient of
   // its weights and leaves the gradient of its input's activations, gated, with their sums.
-  void backward_layer(int layer, int i) {
+  void backward_layer(Worker& worker, int layer, int i, float* sums, float* weight_sums) {
     const u32* d = gradient(layer, i);
     const u32* y = raw(layer, i);
     const Norm& norm = norm_[layer];
-    float* sums = weight_sums_.start;
-    u16* t = transposed_.start;
+    u16* t = worker.transposed.start;
     switch (layer) {
       case CLASSIFIER: {
-        through_norm<G7, 5>(d, y, norm, d7_10_.at);
-        activate<G7, 16>(raw(BLOCK3, i), norm_[BLOCK3], a7_32_.at);
-        to_plain<G7, 5>(d7_10_.at, plain7_.at);
-        to_transposed<G7, 16>(a7_32_.at, t);
-        weight_gradient<10, 10, ByChannel<G7>>(t, G7::PAIRS, plain7_.at, sums);
+        through_norm<G7, 5>(d, y, norm, worker.d7_10.at);
+        activate<G7, 16>(raw(BLOCK3, i), norm_[BLOCK3], worker.a7_32.at);
+        to_plain<G7, 5>(worker.d7_10.at, worker.plain7.at);
+        to_transposed<G7, 16>(worker.a7_32.at, t);
+        weight_gradient<10, 10, ByChannel<G7>>(t, G7::PAIRS, worker.plain7.at, weight_sums);
         u32* to = gradient(BLOCK3, i);
-        convolve<G7, Point, 5, 32, 4, 4, false>(d7_10_.at, classifier_back_, to, nullptr);
-        return gate<G7, 16>(to, raw(BLOCK3, i), norm_[BLOCK3]);
+        convolve<G7, Point, 5, 32, 4, 4, false>(worker.d7_10.at, classifier_back_, to, nullptr);
+        return gate<G7, 16>(to, raw(BLOCK3, i), norm_[BLOCK3], sums);
       }
       case BLOCK3: {
-        through_norm<G7, 16>(d, y, norm, d7_32_.at);
-        pool_activate<G14, G7, 9>(raw(TRANSITION2, i), norm_[TRANSITION2], a7_18_.at);
-        to_plain<G7, 9>(a7_18_.at, plain7_.at);
-        to_transposed<G7, 16>(d7_32_.at, t);
-        weight_gradient<9, 162, ByTap<G7>>(t, G7::PAIRS, plain7_.at, sums);
+        through_norm<G7, 16>(d, y, norm, worker.d7_32.at);
+        pool_activate<G14, G7, 9>(raw(TRANSITION2, i), norm_[TRANSITION2], worker.a7_18.at);
+        to_plain<G7, 9>(worker.a7_18.at, worker.plain7.at);
+        to_transposed<G7, 16>(worker.d7_32.at, t);
+        weight_gradient<9, 162, ByTap<G7>>(t, G7::PAIRS, worker.plain7.at, weight_sums);
         u32* to = gradient(TRANSITION2, i);
-        convolve<G7, Square<G7>, 16, 18, 6, 4, false>(d7_32_.at, block3_back_, to, nullptr);
-        return pool_gate<G14, G7, 9>(to, raw(TRANSITION2, i), norm_[TRANSITION2]);
+        convolve<G7, Square<G7>, 16, 18, 6, 4, false>(worker.d7_32.at, block3_back_, to, nullptr);
+        return pool_gate<G14, G7, 9>(to, raw(TRANSITION2, i), norm_[TRANSITION2], sums);
       }
       case TRANSITION2: {
-        pool_through_norm<G14, G7, 9>(d, y, norm, d14_18_.at);
-        activate<G14, 16>(raw(BLOCK2, i), norm_[BLOCK2], a14_32_.at);
-        to_plain<G14, 9>(d14_18_.at, plain14_.at);
-        to_transposed<G14, 16>(a14_32_.at, t);
-        weight_gradient<9, 18, ByChannel<G14>>(t, G14::PAIRS, plain14_.at, sums);
+        pool_through_norm<G14, G7, 9>(d, y, norm, worker.d14_18.at);
+        activate<G14, 16>(raw(BLOCK2, i), norm_[BLOCK2], worker.a14_32.at);
+        to_plain<G14, 9>(worker.d14_18.at, worker.plain14.at);
+        to_transposed<G14, 16>(worker.a14_32.at, t);
+        weight_gradient<9, 18, ByChannel<G14>>(t, G14::PAIRS, worker.plain14.at, weight_sums);
         u32* to = gradient(BLOCK2, i);
-        convolve<G14, Point, 9, 32, 8, 2, false>(d14_18_.at, transition2_back_, to, nullptr);
-        return gate<G14, 16>(to, raw(BLOCK2, i), norm_[BLOCK2]);
+        convolve<G14, Point, 9, 32, 8, 2, false>(worker.d14_18.at, transition2_back_, to, nullptr);
+        return gate<G14, 16>(to, raw(BLOCK2, i), norm_[BLOCK2], sums);
       }
       case BLOCK2: {
-        through_norm<G14, 16>(d, y, norm, d14_32_.at);
-        read_block2(i);
-        to_plain<G14, 9>(a14_18_.at, plain14_.at);
-        to_transposed<G14, 16>(d14_32_.at, t);
-        weight_gradient<9, 162, ByTap<G14>>(t, G14::PAIRS, plain14_.at, sums);
+        through_norm<G14, 16>(d, y, norm, worker.d14_32.at);
+        read_block2(worker, i);
+        to_plain<G14, 9>(worker.a14_18.at, worker.plain14.at);
+        to_transposed<G14, 16>(worker.d14_32.at, t);
+        weight_gradient<9, 162, ByTap<G14>>(t, G14::PAIRS, worker.plain14.at, weight_sums);
         u32* to = gradient(TRANSITION1, i);
-        convolve<G14, Square<G14>, 16, 18, 6, 2, false>(d14_32_.at, block2_back_, to, nullptr);
+        convolve<G14, Square<G14>, 16, 18, 6, 2, false>(worker.d14_32.at, block2_back_, to, nullptr);
         std::memcpy(skip_gradient(i), to, 9 * G14::FLAT * sizeof(u32));
-        return pool_gate<G28, G14, 9>(to, raw(TRANSITION1, i), norm_[TRANSITION1]);
+        return pool_gate<G28, G14, 9>(to, raw(TRANSITION1, i), norm_[TRANSITION1], sums);
       }
       case TRANSITION1: {
-        pool_through_norm<G28, G14, 9>(d, y, norm, d28_18_.at);
-        activate<G28, 16>(raw(BLOCK1, i), norm_[BLOCK1], a28_32_.at);
-        to_plain<G28, 9>(d28_18_.at, plain28_.at);
-        to_transposed<G28, 16>(a28_32_.at, t);
-        weight_gradient<9, 18, ByChannel<G28>>(t, G28::PAIRS, plain28_.at, sums);
+        pool_through_norm<G28, G14, 9>(d, y, norm, worker.d28_18.at);
+        activate<G28, 16>(raw(BLOCK1, i), norm_[BLOCK1], worker.a28_32.at);
+        to_plain<G28, 9>(worker.d28_18.at, worker.plain28.at);
+        to_transposed<G28, 16>(worker.a28_32.at, t);
+        weight_gradient<9, 18, ByChannel<G28>>(t, G28::PAIRS, worker.plain28.at, weight_sums);
         u32* to = gradient(BLOCK1, i);
-        convolve<G28, Point, 9, 32, 8, 3, false>(d28_18_.at, transition1_back_, to, nullptr);
-        return gate<G28, 16>(to, raw(BLOCK1, i), norm_[BLOCK1]);
+        convolve<G28, Point, 9, 32, 8, 3, false>(worker.d28_18.at, transition1_back_, to, nullptr);
+        return gate<G28, 16>(to, raw(BLOCK1, i), norm_[BLOCK1], sums);
       }
       case BLOCK1: {
-        through_norm<G28, 16>(d, y, norm, d28_32_.at);
-        activate<G28, 9>(raw(STEM, i), norm_[STEM], a28_18_.at);
-        to_plain<G28, 9>(a28_18_.at, plain28_.at);
-        to_transposed<G28, 16>(d28_32_.at, t);
-        weight_gradient<9, 162, ByTap<G28>>(t, G28::PAIRS, plain28_.at, sums);
+        through_norm<G28, 16>(d, y, norm, worker.d28_32.at);
+        activate<G28, 9>(raw(STEM, i), norm_[STEM], worker.a28_18.at);
+        to_plain<G28, 9>(worker.a28_18.at, worker.plain28.at);
+        to_transposed<G28, 16>(worker.d28_32.at, t);
+        weight_gradient<9, 162, ByTap<G28>>(t, G28::PAIRS, worker.plain28.at, weight_sums);
         u32* to = gradient(STEM, i);
-        convolve<G28, Square<G28>, 16, 18, 6, 3, false>(d28_32_.at, block1_back_, to, nullptr);
+        convolve<G28, Square<G28>, 16, 18, 6, 3, false>(worker.d28_32.at, block1_back_, to, nullptr);
         add_upsampled(skip_gradient(i), to);
-        return gate<G28, 9>(to, raw(STEM, i), norm_[STEM]);
+        return gate<G28, 9>(to, raw(STEM, i), norm_[STEM], sums);
       }
       case STEM:
-        through_norm<G28, 9>(d, y, norm, d28_18_.at);
-        to_transposed<G28, 9>(d28_18_.at, t);
-        return weight_gradient<9, 9, ByTap<G28>>(t, G28::PAIRS, plain_pixels(i), sums);
+        through_norm<G28, 9>(d, y, norm, worker.d28_18.at);
+        to_transposed<G28, 9>(worker.d28_18.at, t);
+        return weight_gradient<9, 9, ByTap<G28>>(t, G28::PAIRS, plain_pixels(i), weight_sums);
     }
   }
 
-  // weight_sums is [input and tap][output], or for 1x1 kernels [output][input].
   void write_weight_gradient(int layer, float* to) {
-    const float* sums = weight_sums_.start;
+    float* sums = weight_sums_.start;
+    for (int piece = 1; piece < pieces(count_); piece++)
+      for (int k = 0; k < WEIGHT_SUMS; k++) sums[k] += sums[piece * WEIGHT_SUMS + k];
     switch (layer) {
       case TRANSITION1:
       case TRANSITION2:
@@ -311,7 +363,7 @@ class Network {
       logits[o] = _mm512_reduce_add_ps(sum) / 49;
     }
   }
-  void spread_over_pixels(int i, const float* d_logits) {
+  void spread_over_pixels(int i, const float* d_logits, float* sums) {
     u32* to = gradient(CLASSIFIER, i);
     for (int c = 0; c < 5; c++) {
       const __m512i both =
@@ -319,7 +371,7 @@ class Network {
       for (int v = 0; v < G7::VECTORS; v++)
         _mm512_storeu_si512(to + c * G7::FLAT + v * 16, both);
     }
-    gate<G7, 5>(to, raw(CLASSIFIER, i), norm_[CLASSIFIER]);
+    gate<G7, 5>(to, raw(CLASSIFIER, i), norm_[CLASSIFIER], sums);
   }
 
   int count_ = 0;
@@ -328,26 +380,22 @@ class Network {
   u32* gradient_[LAYERS];
   Buffer<u32> skip_gradient_;  // of block 2's input
   Buffer<u16> plain_pixels_;
-  Buffer<float> weight_sums_{162 * 32};
-  Buffer<u16> transposed_{size_t(G28::VECTORS) * 8 * 64};
-  // One image's activations and gradients: grid, channels.
-  Scratch<G28, u32, 2> pixel_pairs_;
-  Scratch<G28, u32, 9> a28_18_, d28_18_;
-  Scratch<G28, u32, 16> a28_32_, d28_32_;
-  Scratch<G14, u32, 9> a14_18_, d14_18_;
-  Scratch<G14, u32, 16> a14_32_, d14_32_;
-  Scratch<G7, u32, 9> a7_18_;
-  Scratch<G7, u32, 16> a7_32_, d7_32_;
-  Scratch<G7, u32, 5> d7_10_;
-  Scratch<G28, u16, 18> plain28_;
-  Scratch<G14, u16, 18> plain14_;
-  Scratch<G7, u16, 18> plain7_;
+  Buffer<float> sums_, weight_sums_;  // a piece
+  std::vector<std::unique_ptr<Worker>> workers_;  // a thread
   // Packed weights, forward and for the gradients of inputs.
   u32 stem_[3 * 2 * 18], block1_[9 * 9 * 32], transition1_[16 * 18], block2_[9 * 9 * 32],
       transition2_[16 * 18], block3_[9 * 9 * 32], classifier_[16 * 10];
   u32 block1_back_[9 * 16 * 18], transition1_back_[9 * 32], block2_back_[9 * 16 * 18],
       transition2_back_[9 * 32], block3_back_[9 * 16 * 18], classifier_back_[5 * 32];
 };
+
+namespace {
+std::unique_ptr<Pool> the_pool;
+}
+Pool& pool() {
+  if (!the_pool) the_pool = std::make_unique<Pool>(1);
+  return *the_pool;
+}
 
 }  // namespace native
 
@@ -357,6 +405,14 @@ extern "C" {
 
 // SHA-256 of the files this was compiled from.
 const char* sources() { return SOURCES; }
+
+// How many threads all of this is done by from now on.
+void set_threads(int threads) {
+  if (native::pool().threads() != threads)
+    native::the_pool = std::make_unique<native::Pool>(threads);
+}
+
+int threads() { return native::pool().threads(); }
 
 // Arrays of seven pointers each, in the order of the layers: contiguous float32, torch's shapes.
 Network* network_new(int capacity) { return new Network(capacity); }

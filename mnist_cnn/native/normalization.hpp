@@ -7,24 +7,29 @@
 
 namespace native {
 
-inline double reduce(const float* lanes) {
+// What passes over a piece of the batch add up: two sums a channel, 16 lanes each. Forward, of y
+// and y * y; backward, of dy and dy * y.
+constexpr int SUMS = 32 * 32;
+
+// One of a channel's two sums over all pieces, always in the same order.
+inline double reduce(const float* sums, int pieces, int channel, int which) {
   double sum = 0;
-  for (int i = 0; i < 16; i++) sum += lanes[i];
+  for (int piece = 0; piece < pieces; piece++)
+    for (int lane = 0; lane < 16; lane++)
+      sum += sums[piece * SUMS + channel * 32 + which * 16 + lane];
   return sum;
 }
 
-// Batch norm of one layer: what its passes over the batch add up, and what follows from that.
+// Batch norm of one layer.
 struct Norm {
-  alignas(64) float sums[32 * 32];  // forward: sum and sum of squares; backward: of dy and dy*y
   float mean[32], variance[32], inverse[32], scale[32], shift[32];
   float a[32], b[32], c[32];  // d raw = a * dy + b * raw + c
 
-  void clear() { memset(sums, 0, sizeof sums); }
   // Sources: Ioffe & Szegedy 2015; torch.nn.BatchNorm2d, its default epsilon.
-  void finish_forward(int channels, double count, const float* gamma, const float* beta) {
+  void finish_forward(const float* sums, int pieces, int channels, double count, const float* gamma, const float* beta) {
     for (int o = 0; o < channels; o++) {
-      double m = reduce(sums + o * 32) / count;
-      double v = reduce(sums + o * 32 + 16) / count - m * m;
+      double m = reduce(sums, pieces, o, 0) / count;
+      double v = reduce(sums, pieces, o, 1) / count - m * m;
       if (v < 0) v = 0;
       set(o, float(m), float(v), gamma[o], beta[o]);
     }
@@ -36,9 +41,9 @@ struct Norm {
     scale[o] = gamma * inverse[o];
     shift[o] = beta - mean[o] * scale[o];
   }
-  void finish_backward(int channels, double count, float* dgamma, float* dbeta) {
+  void finish_backward(const float* sums, int pieces, int channels, double count, float* dgamma, float* dbeta) {
     for (int o = 0; o < channels; o++) {
-      double s1 = reduce(sums + o * 32), s2 = reduce(sums + o * 32 + 16);
+      double s1 = reduce(sums, pieces, o, 0), s2 = reduce(sums, pieces, o, 1);
       double dg = inverse[o] * (s2 - double(mean[o]) * s1);
       dgamma[o] = float(dg);
       dbeta[o] = float(s1);
@@ -70,13 +75,14 @@ inline void activate(const u32* __restrict raw, const Norm& norm, u32* __restric
 
 // dy *= (scale * raw + shift > 0), in place, and its sums.
 template <class G, int C2>
-inline void gate(u32* __restrict dy, const u32* __restrict raw, Norm& norm) {
+inline void gate(u32* __restrict dy, const u32* __restrict raw, const Norm& norm,
+                 float* __restrict sums) {
   const __m512 zero = _mm512_setzero_ps();
   for (int c = 0; c < C2; c++) {
     const __m512 s0 = _mm512_set1_ps(norm.scale[2 * c]), b0 = _mm512_set1_ps(norm.shift[2 * c]);
     const __m512 s1 = _mm512_set1_ps(norm.scale[2 * c + 1]),
                  b1 = _mm512_set1_ps(norm.shift[2 * c + 1]);
-    float* s = norm.sums + 2 * c * 32;
+    float* s = sums + 2 * c * 32;
     __m512 sum0 = _mm512_load_ps(s), dot0 = _mm512_load_ps(s + 16);
     __m512 sum1 = _mm512_load_ps(s + 32), dot1 = _mm512_load_ps(s + 48);
     for (int v = 0; v < G::VECTORS; v++) {

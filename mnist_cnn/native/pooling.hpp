@@ -88,15 +88,16 @@ inline void pool_activate(const u32* __restrict raw, const Norm& norm, u32* __re
 
 // g (grid H) is the gradient of relu(pool(..)): gated in place, and its sums against raw.
 template <class G, class H, int C2>
-inline void pool_gate(u32* __restrict g, const u32* __restrict raw, Norm& norm) {
+inline void pool_gate(u32* __restrict g, const u32* __restrict raw, const Norm& norm,
+                      float* __restrict sums) {
   const __m512 zero = _mm512_setzero_ps();
   constexpr __mmask16 keep = (1 << H::SIDE) - 1;
   for (int c = 0; c < C2; c++) {
     __m512 sum[2], dot[2], out[2];
 #pragma GCC unroll 2
     for (int h = 0; h < 2; h++) {
-      sum[h] = _mm512_load_ps(norm.sums + (2 * c + h) * 32);
-      dot[h] = _mm512_load_ps(norm.sums + (2 * c + h) * 32 + 16);
+      sum[h] = _mm512_load_ps(sums + (2 * c + h) * 32);
+      dot[h] = _mm512_load_ps(sums + (2 * c + h) * 32 + 16);
     }
     for (int y = 0; y < H::SIDE; y++) {
       __m512i row[2][2];
@@ -125,8 +126,8 @@ inline void pool_gate(u32* __restrict g, const u32* __restrict raw, Norm& norm) 
     }
 #pragma GCC unroll 2
     for (int h = 0; h < 2; h++) {
-      _mm512_store_ps(norm.sums + (2 * c + h) * 32, sum[h]);
-      _mm512_store_ps(norm.sums + (2 * c + h) * 32 + 16, dot[h]);
+      _mm512_store_ps(sums + (2 * c + h) * 32, sum[h]);
+      _mm512_store_ps(sums + (2 * c + h) * 32 + 16, dot[h]);
     }
   }
 }
