@@ -143,6 +143,16 @@ def _multiply_adds(module: nn.Module | None, output: Tensor) -> int:
     return module.weight.numel() * output.shape[-1] * output.shape[-2]
 
 
+def training_flops(model: nn.Module) -> int:
+    """Floating-point operations of one image's training step, a multiply-add being two.
+
+    Forward, gradient of the weights, gradient of the inputs: three times the multiply-adds, but
+    for the first convolution, whose input needs no gradient. Convolutions alone, as is usual.
+    """
+    convolutions = [layer.multiply_adds for layer in layers(model) if layer.multiply_adds]
+    return 2 * (3 * sum(convolutions) - convolutions[0])
+
+
 def table(rows: list[Layer]) -> str:
     """The layers and their totals as lines of plain text, at most 80 columns wide."""
     cells: list[tuple[str, ...]] = [

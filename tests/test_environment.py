@@ -17,6 +17,8 @@ from bench import environment, meter, system
 from bench.cli import main
 from bench.cli.env import described
 from bench.records import Environment
+from mnist_cnn.model import MnistCnn
+from mnist_cnn.summary import training_flops
 
 GIT = shutil.which("git")
 
@@ -247,6 +249,17 @@ def test_env_as_json_is_a_records_environment(capsys: pytest.CaptureFixture[str]
     assert printed["device"] in ("cpu", "cuda", "mps", "xpu")
     assert printed["precision"]["reference"] == "fp32"
     Environment.model_validate(printed["environment"])
+
+
+@pytest.mark.slow
+def test_the_peak_is_at_least_what_a_product_reaches(capsys: pytest.CaptureFixture[str]) -> None:
+    """And the floor it sets for an epoch follows from it and from the network."""
+    assert main(["env", "--peak", "--json"]) == 0
+    peak = json.loads(capsys.readouterr().out)["peak"]
+    rates = [rate for name, rate in peak.items() if name.endswith("_gflops")]
+    assert min(rates) > 0
+    epoch_gigaflops = 60_000 * training_flops(MnistCnn()) / 1e9
+    assert peak["least_epoch_seconds"] == pytest.approx(epoch_gigaflops / max(rates), rel=0.01)
 
 
 def test_values_read_as_people_write_them() -> None:

@@ -9,9 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from mnist_cnn.model import PARAMETERS, MnistCnn, Transition, build_model, parameter_count
-from mnist_cnn.summary import FOOTNOTE, View, layers, table
+from mnist_cnn.summary import FOOTNOTE, View, layers, table, training_flops
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +138,13 @@ def test_the_tables_rows_are_the_networks() -> None:
     assert model.training, "looking at a network must not change it"
     names = list(rows)
     assert operator.indexOf(names, "skip, added") == names.index("transition1.pool") + 1
+
+
+def test_a_training_steps_operations_are_those_torch_counts() -> None:
+    model = MnistCnn(dropout=0.0)
+    with FlopCounterMode(display=False) as counter:
+        model(torch.randn(3, 1, 28, 28)).sum().backward()
+    assert counter.get_total_flops() == 3 * training_flops(model)
 
 
 def test_the_table_fits_a_terminal() -> None:

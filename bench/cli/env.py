@@ -12,12 +12,17 @@ from mnist_cnn.recipe import RECIPES
 
 if TYPE_CHECKING:
     from bench.records import Environment
+    from mnist_cnn.recipe import Precision
 
 _MEMORY_SUFFIX = "_bytes"
 
 
 def env(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    peak: Annotated[
+        bool,
+        typer.Option("--peak", help="Measure how fast it multiplies matrices, for some seconds."),
+    ] = False,
 ) -> None:
     """Print what this machine is, and what a run would choose here."""
     # torch is needed from here on.
@@ -28,7 +33,7 @@ def env(
     precisions = {
         name: launch.choose_precision("auto", recipe, device) for name, recipe in RECIPES.items()
     }
-    choices = {
+    choices: dict[str, object] = {
         "device": device,
         "threads": launch.choose_threads(None),
         "precision": precisions,
@@ -37,12 +42,31 @@ def env(
             for name, recipe in RECIPES.items()
         },
     }
+    if peak:
+        choices["peak"] = _peaks(device, sorted(set(precisions.values())))
     environment = describe(device, device_name(device))
     if as_json:
         print(json.dumps({**choices, "environment": environment.model_dump()}, indent=2))
         return
     for title, text in described({**choices, **_named(environment)}):
         print(f"{title:<18} {text}")
+
+
+def _peaks(device: str, precisions: list[Precision]) -> dict[str, object]:
+    """Peak GFLOP/s by precision, and the seconds an epoch takes at least at the highest."""
+    from bench import launch
+    from bench.peak import measure_peak
+    from mnist_cnn.model import MnistCnn
+    from mnist_cnn.recipe import TRAIN_IMAGES
+    from mnist_cnn.summary import training_flops
+
+    rates = {
+        precision: measure_peak(device, precision, launch.choose_threads(None)).flops_per_second
+        for precision in precisions
+    }
+    least = TRAIN_IMAGES * training_flops(MnistCnn()) / max(rates.values())
+    gigaflops = {f"{name}_gflops": round(rate / 1e9, 1) for name, rate in rates.items()}
+    return {**gigaflops, "least_epoch_seconds": round(least, 4)}
 
 
 def described(values: dict[str, object]) -> list[tuple[str, str]]:
