@@ -307,3 +307,29 @@ def test_a_disk_that_fills_up_loses_the_record_but_not_the_table(tmp_path: Path)
     assert "Traceback" not in done.stderr
     assert "fast" in done.stdout  # the table
     assert ".json" not in done.stdout.split("fast")[-1]
+
+
+@pytest.mark.slow
+def test_a_profile_is_a_trace_and_the_costliest_operations(
+    mnist_data_dir: Path, tmp_path: Path
+) -> None:
+    """Measuring nothing: no record."""
+    path = tmp_path / "trace.json"
+    done = launch([BIN / "mnist-bench", "run", "--profile", path, "--kernels", "torch"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["operation", "share", "seconds", "calls"]
+    assert len(lines) == 12
+    shares = [float(line[47:54].rstrip("% ")) for line in lines[1:11]]
+    assert shares == sorted(shares, reverse=True)
+    assert any("convolution" in line for line in lines)
+    names = {event.get("name") for event in json.loads(path.read_text())["traceEvents"]}
+    assert "aten::convolution_backward" in names
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_trace_that_could_not_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    done = launch([BIN / "mnist-bench", "run", "--profile", tmp_path / "no" / "trace.json"])
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "make it first" in done.stderr

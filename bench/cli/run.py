@@ -15,6 +15,7 @@ import typer
 from bench.interruption import Interruption
 from bench.protocol import DEFAULT_RUNS, Protocol, parse_accuracy
 from mnist_cnn.console import EXIT_INTERRUPTED, is_main_process
+from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import DEFAULT_RECIPE, Recipe, changed, named
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from bench.records import RunRecord
 
 EXIT_FAILED = 1
+COSTLIEST = 10
+"""Operations that --profile prints."""
 RESULTS_DIR = Path("results")
 
 
@@ -57,6 +60,10 @@ def run(
     results_dir: Annotated[Path, typer.Option(help="Where records go.")] = RESULTS_DIR,
     label: Annotated[str | None, typer.Option(help="A word to find these runs by.")] = None,
     save: Annotated[bool, typer.Option("--save/--no-save", help="Keep a record a run.")] = True,
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="Measure nothing; write a profiler trace of some steps there (JSON)."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the table.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the runs as JSON instead of the table.")
@@ -70,6 +77,17 @@ def run(
         target_accuracy=parse_accuracy(target_accuracy),
         stop_at_target=stop_at_target,
     )
+    if profile is not None:
+        return _profile(
+            chosen,
+            protocol,
+            profile,
+            device=device,
+            precision=precision,
+            threads=threads,
+            kernels=kernels,
+            data_dir=data_dir,
+        )
     speaks = is_main_process()
     if save and speaks:
         from bench.store import check_writable
@@ -112,6 +130,54 @@ def run(
     # A rank that ends badly has the others killed, rank 0 in the middle of saving: where all saw
     # the same outcome, it alone reports it.
     return status if speaks or failed else 0
+
+
+def _profile(
+    recipe: Recipe,
+    protocol: Protocol,
+    path: Path,
+    *,
+    device: str,
+    precision: str,
+    threads: int | None,
+    kernels: str,
+    data_dir: Path | None,
+) -> int:
+    """Trace the warm-up run, warm, and print what it spent its time on."""
+    os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = "0"
+    from bench import launch
+    from bench.trace import table, trace
+    from bench.workload import MnistTraining
+
+    _check_trace_path(path)
+    accelerator, fitted, setup = launch.launch(
+        recipe, device=device, precision=precision, threads=threads, kernels=kernels
+    )
+    try:
+        _get_data(data_dir, silent=not accelerator.is_main_process)
+        workload = MnistTraining(
+            fitted, accelerator, data_dir, protocol.warmup_images, setup.kernels
+        )
+        for _ in workload.warm_up():
+            pass
+        if not accelerator.is_main_process:
+            for _ in workload.warm_up():
+                pass
+            return 0
+        operations = trace(workload.warm_up(), setup.device, path)
+        print(table(operations[:COSTLIEST]))
+        print(f"the trace is in {path}; it opens in Perfetto (ui.perfetto.dev)")
+        return 0
+    finally:
+        accelerator.end_training()
+
+
+def _check_trace_path(path: Path) -> None:
+    """Refuse what cannot be written before anything is trained."""
+    if not path.parent.is_dir():
+        raise UsageError(f"--profile {path}: there is no folder {path.parent}; make it first")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"--profile {path}: cannot be written; name another file")
 
 
 def _measure(

@@ -1,0 +1,69 @@
+"""Where a training step's time goes, as torch's profiler sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One kind of operation, all its calls together."""
+
+    name: str
+    seconds: float
+    """Spent in itself, not in what it calls: on the device, or on the CPU where that is it."""
+    share: float
+    """Of all operations' seconds."""
+    calls: int
+
+
+def trace(steps: Iterable[object], device: str, path: Path) -> list[Operation]:
+    """Go through `steps` under the profiler.
+
+    Args:
+        steps: whatever trains as it is gone through.
+        device: torch's device type.
+        path: where the trace goes, in the JSON that chrome://tracing and Perfetto open; compressed
+            if its name ends in .gz.
+
+    Returns:
+        Every kind of operation, the costliest first.
+
+    Raises:
+        OSError: the trace could not be written.
+    """
+    kinds = {"cuda": ProfilerActivity.CUDA, "xpu": ProfilerActivity.XPU}
+    activities = [ProfilerActivity.CPU, *([kinds[device]] if device in kinds else [])]
+    with profile(activities=activities) as seen:
+        for _ in steps:
+            pass
+        torch.get_device_module(device).synchronize()
+    seen.export_chrome_trace(str(path))
+    on_device = device in kinds
+    microseconds = {
+        event: event.self_device_time_total if on_device else event.self_cpu_time_total
+        for event in seen.key_averages()
+    }
+    total = sum(microseconds.values()) or 1.0
+    operations = [
+        Operation(event.key, spent / 1e6, spent / total, event.count)
+        for event, spent in microseconds.items()
+        if spent > 0
+    ]
+    return sorted(operations, key=lambda operation: -operation.seconds)
+
+
+def table(operations: list[Operation]) -> str:
+    """One line an operation, at most 80 columns wide."""
+    lines = [f"{'operation':<46} {'share':>7} {'seconds':>10} {'calls':>8}"]
+    lines += [
+        f"{operation.name[:46]:<46} {operation.share:>7.1%} {operation.seconds:>10.4f} "
+        f"{operation.calls:>8,}"
+        for operation in operations
+    ]
+    return "\n".join(lines)
