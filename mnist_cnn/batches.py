@@ -22,6 +22,7 @@ from mnist_cnn.augment import Distortions, augment, draw
 from mnist_cnn.data import Split
 from mnist_cnn.recipe import Kernels, Recipe
 from mnist_cnn.seeds import derived_seed
+from mnist_cnn.selection import Selection, images_in_epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Batch:
     """(N, 1, 28, 28), float32, distorted and normalised, on the device."""
     labels: Tensor
     """(N,), int64, on the device."""
+    indices: Tensor
+    """(N,), int64, which training images these are, on the device."""
     weight: float
     """This share's size over the mean share's: what its mean loss counts in the ranks' average."""
 
@@ -59,6 +62,7 @@ class Batches:
         self._accelerator = accelerator
         self._seed = seed
         self._count = len(data.train_images)
+        self._selection = Selection(recipe, self._count, accelerator)
         self._native = kernels == "native" and native.augments(recipe)
         if recipe.pipeline == "resident":
             self._images = data.train_images.to(accelerator.device)
@@ -66,37 +70,46 @@ class Batches:
         else:
             self._dataset = _TransformedImages(data, recipe)
 
-    @property
-    def per_epoch(self) -> int:
-        """Batches an epoch; the last may be smaller."""
-        return math.ceil(self._count / self._recipe.batch_size)
+    def images(self, epoch: int) -> int:
+        """How many images an epoch, counted from 1, has over all ranks."""
+        return images_in_epoch(self._recipe, self._count, epoch)
+
+    def steps(self, epoch: int) -> int:
+        """How many batches it has; the last may be smaller."""
+        return math.ceil(self.images(epoch) / self._recipe.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 1."""
+        """The batches of an epoch, counted from 1. Each is to be noted before the next epoch."""
         generator = torch.Generator().manual_seed(derived_seed(self._seed, "epoch", epoch))
-        order = torch.randperm(self._count, generator=generator)
+        order = self._selection.order(epoch, generator)
         if self._recipe.pipeline == "resident":
-            return self._resident(order, draw(self._count, self._recipe, generator))
-        return self._loader(order)
+            yield from self._resident(order, draw(len(order), self._recipe, generator))
+        else:
+            yield from self._loader(order)
+        self._selection.end_epoch(order)
 
-    def _shares(self) -> Iterator[tuple[slice, float]]:
-        """Each batch's positions in the epoch's order that are this rank's, and their weight."""
+    def note(self, batch: Batch, losses: Tensor) -> None:
+        """Remember what each image of a batch cost, (N,), for the selection of later ones."""
+        self._selection.note(batch.indices, losses)
+
+    def _shares(self, count: int) -> Iterator[tuple[slice, float]]:
+        """Each batch's positions in an epoch's order that are this rank's, and their weight."""
         ranks = self._accelerator.num_processes
-        for start in range(0, self._count, self._recipe.batch_size):
-            stop = min(start + self._recipe.batch_size, self._count)
+        for start in range(0, count, self._recipe.batch_size):
+            stop = min(start + self._recipe.batch_size, count)
             first = start + self._accelerator.process_index
             yield slice(first, stop, ranks), len(range(first, stop, ranks)) * ranks / (stop - start)
 
     def _resident(self, order: Tensor, distortions: Distortions) -> Iterator[Batch]:
         distortions = distortions.to(self._accelerator.device)
         order = order.to(self._accelerator.device)
-        for share, weight in self._shares():
+        for share, weight in self._shares(len(order)):
             chosen = order[share]
             if self._native:
                 images = native.augment(self._images, chosen, distortions[share], self._recipe)
             else:
                 images = augment(self._images[chosen], distortions[share], self._recipe)
-            yield Batch(images, self._labels[chosen], weight)
+            yield Batch(images, self._labels[chosen], chosen, weight)
 
     def _loader(self, order: Tensor) -> Iterator[Batch]:
         # Not prepared by Accelerate: its sharding pads the last batch, and would count some images
@@ -104,12 +117,15 @@ class Batches:
         device = self._accelerator.device
         loader = DataLoader(
             self._dataset,
-            batch_sampler=[order[share].tolist() for share, _ in self._shares()],
+            batch_sampler=[order[share].tolist() for share, _ in self._shares(len(order))],
             pin_memory=device.type == "cuda",
         )
-        for (images, labels), (_, weight) in zip(loader, self._shares(), strict=True):
+        for (images, labels), (share, weight) in zip(loader, self._shares(len(order)), strict=True):
             yield Batch(
-                images.to(device, non_blocking=True), labels.to(device, non_blocking=True), weight
+                images.to(device, non_blocking=True),
+                labels.to(device, non_blocking=True),
+                order[share].to(device, non_blocking=True),
+                weight,
             )
 
 

@@ -18,16 +18,16 @@ class Started:
     processes: int
     """Ranks that train together."""
     train_samples: int
-    """Training images an epoch draws, over all ranks."""
+    """Training images there are, over all ranks."""
     evaluation_samples: int
     """Images every evaluation counts, over all ranks."""
-    steps_per_epoch: int
-    """Optimizer steps an epoch."""
+    steps: int
+    """Optimizer steps of the whole run."""
 
 
 @dataclass(frozen=True, slots=True)
 class EpochTrained:
-    """One pass over the training images is done."""
+    """One pass over the training images, or over those selected, is done."""
 
     epoch: int
     """Which pass, from 1."""

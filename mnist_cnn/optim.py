@@ -29,14 +29,12 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             )
 
 
-def build_schedule(
-    optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int
-) -> OneCycleLR:
+def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> OneCycleLR:
     """One cycle over the whole run (Smith & Topin 2018), to be stepped after every batch."""
     return OneCycleLR(
         optimizer,
         max_lr=recipe.peak_learning_rate,
-        total_steps=recipe.epochs * steps_per_epoch,
+        total_steps=steps,
         pct_start=recipe.warmup_fraction,
         anneal_strategy=recipe.anneal,
         cycle_momentum=recipe.cycle_momentum,

@@ -37,13 +37,19 @@ class Recipe:
     name: str
     """The name it is asked for by."""
     epochs: int
-    """Passes over the training images; the schedule ends with the last step of the last one."""
+    """Passes over the training images, or over those selected; the schedule ends with the last step
+    of the last one."""
     batch_size: int
     """Images an optimizer step, over *all* processes (the global batch)."""
     norm_batch_size: int
     """Images whose statistics batch norm takes together while training: a process goes through its
     share of a batch in groups of so many ("ghost" batches, Hoffer et al. 2017), so that the number
     of processes does not change what is trained. 0: each process's share, whatever its size."""
+    selected_share: float
+    """Share of the training images that every epoch after the first takes; 1: all."""
+    hardest_share: float
+    """Of those, the share that had the largest loss when last seen; the others are drawn from the
+    rest."""
     optimizer: OptimizerName
     """Which update rule: "adam" (Kingma & Ba 2015) or "sgd" with Nesterov momentum."""
     peak_learning_rate: float
@@ -110,6 +116,8 @@ class Recipe:
             raise UsageError(
                 f"batch norm's batch size must be 0 or more, not {self.norm_batch_size}"
             )
+        if not 0 < self.selected_share <= 1 or not 0 <= self.hardest_share <= 1:
+            raise UsageError("the selected share must be in (0, 1], the hardest share in [0, 1]")
         if not 1 <= self.evaluate_from_epoch <= self.epochs:
             raise UsageError(
                 f"the first evaluation (epoch {self.evaluate_from_epoch}) must lie within "
@@ -146,6 +154,8 @@ REFERENCE = Recipe(
     epochs=20,
     batch_size=128,
     norm_batch_size=0,
+    selected_share=1.0,
+    hardest_share=0.0,
     optimizer="adam",
     peak_learning_rate=0.01,
     weight_decay=1e-4,

@@ -77,7 +77,8 @@ def train(
     average = _Average(model, recipe) if recipe.average_decay > 0 else None
     optimizer = build_optimizer(model, recipe)
     # Made before `prepare` and not prepared: Accelerate's wrapper would step it once a process.
-    schedule = build_schedule(optimizer, recipe, batches.per_epoch)
+    steps = sum(batches.steps(epoch) for epoch in range(1, recipe.epochs + 1))
+    schedule = build_schedule(optimizer, recipe, steps)
     accelerator.free_memory()  # what an earlier run in this process had prepared
     trained: nn.Module = model
     evaluated: nn.Module = average.module if average else model
@@ -99,28 +100,31 @@ def train(
         processes=accelerator.num_processes,
         train_samples=len(data.train_images),
         evaluation_samples=len(data.evaluation_images),
-        steps_per_epoch=batches.per_epoch,
+        steps=steps,
     )
     samples = 0
     for epoch in range(1, recipe.epochs + 1):
         prepared.train()
-        losses = torch.zeros((), device=device)
+        total = torch.zeros((), device=device)
         for batch in batches.epoch(epoch):
             logits = prepared(batch.images.contiguous(memory_format=layout))
-            loss = F.cross_entropy(logits, batch.labels, label_smoothing=recipe.label_smoothing)
+            losses = F.cross_entropy(
+                logits, batch.labels, label_smoothing=recipe.label_smoothing, reduction="none"
+            )
             # The ranks' gradients are averaged: weighted so, they are the global batch's mean
             # even where its last part is not the same for all.
-            accelerator.backward(loss * batch.weight)
+            accelerator.backward(losses.mean() * batch.weight)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
             if average:
                 average.after_step()
-            losses += loss.detach() * len(batch.labels)
-        total = accelerator.reduce(losses, "sum").item()
-        count = len(data.train_images)
+            total += losses.detach().sum()
+            batches.note(batch, losses.detach())
+        count = batches.images(epoch)
         samples += count
-        yield EpochTrained(epoch, batches.per_epoch, count, total / count)
+        loss = accelerator.reduce(total, "sum").item() / count
+        yield EpochTrained(epoch, batches.steps(epoch), count, loss)
         if recipe.evaluates_after(epoch):
             _share_statistics(model, accelerator)
             if average:

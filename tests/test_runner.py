@@ -19,7 +19,7 @@ from mnist_cnn.recipe import REFERENCE
 from tests.factories import make_record
 
 STARTED = Started(
-    parameters=17_506, processes=1, train_samples=100, evaluation_samples=1000, steps_per_epoch=2
+    parameters=17_506, processes=1, train_samples=100, evaluation_samples=1000, steps=6
 )
 
 

@@ -61,7 +61,7 @@ def test_the_events_of_a_run(mnist: MnistData, accelerator: Accelerator) -> None
         processes=1,
         train_samples=160,
         evaluation_samples=250,
-        steps_per_epoch=3,
+        steps=6,
     )
     assert isinstance(trained, EpochTrained)
     assert (trained.epoch, trained.steps, trained.samples) == (1, 3, 160)

@@ -1,0 +1,162 @@
+"""How long the pieces of a run take: `pytest tests/benchmarks`, on a machine left alone.
+
+Never part of the test run: nothing here can fail for being slow. Compare two states of the code
+with pytest-benchmark's own `--benchmark-save` and `--benchmark-compare`. Read by the harness's own
+clock, which waits for the device.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor, nn
+
+from bench.clock import DeviceClock
+from bench.progress import SilentProgress
+from bench.protocol import Protocol
+from bench.runner import observe
+from mnist_cnn import native
+from mnist_cnn.augment import augment, draw
+from mnist_cnn.data import MnistData, Split, load
+from mnist_cnn.events import EpochTrained, Evaluated
+from mnist_cnn.model import MnistCnn
+from mnist_cnn.native import NativeNetwork
+from mnist_cnn.recipe import FAST, Kernels
+from mnist_cnn.train import evaluate, seeded_model, train
+
+ACCELERATOR = Accelerator(cpu=not torch.cuda.is_available(), dynamo_backend="no")
+CLOCK = DeviceClock(ACCELERATOR)
+BATCH = FAST.batch_size
+RECIPE = replace(FAST.with_epochs(1), memory_format="contiguous")
+EPOCH_IMAGES = 6_400
+"""A tenth of an epoch: enough to be timed, little enough to be repeated."""
+
+by_our_clock = pytest.mark.benchmark(timer=CLOCK.now)
+kernels_here = pytest.mark.parametrize(
+    "kernels", ["torch", *(["native"] if native.absence() is None else [])]
+)
+
+
+@pytest.fixture(autouse=True)
+def described(benchmark: BenchmarkFixture) -> Iterator[None]:
+    """What a stored time must be known together with."""
+    benchmark.extra_info["device"] = ACCELERATOR.device.type
+    benchmark.extra_info["threads"] = torch.get_num_threads()
+    benchmark.extra_info["torch"] = torch.__version__
+    native.set_threads(torch.get_num_threads())
+    yield
+    native.set_threads(1)
+
+
+def repeat(benchmark: BenchmarkFixture, work: Callable[[], object], rounds: int) -> object:
+    pedantic: Callable[..., object] = benchmark.pedantic
+    return pedantic(work, rounds=rounds, warmup_rounds=1, iterations=1)
+
+
+def batch(mnist: MnistData) -> tuple[Tensor, Tensor]:
+    images = mnist.train_images[:BATCH].float().unsqueeze(1) / 255
+    return images.to(ACCELERATOR.device), mnist.train_labels[:BATCH].to(ACCELERATOR.device)
+
+
+@by_our_clock
+@kernels_here
+def test_training_step(benchmark: BenchmarkFixture, mnist: MnistData, kernels: Kernels) -> None:
+    network = MnistCnn(dropout=0.0).to(ACCELERATOR.device)
+    model: nn.Module = network if kernels == "torch" else NativeNetwork(network, BATCH)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, nesterov=True)
+    images, labels = batch(mnist)
+
+    def step() -> None:
+        with torch.autocast(ACCELERATOR.device.type, torch.bfloat16):
+            logits = model(images)
+        F.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    repeat(benchmark, step, rounds=30)
+
+
+@by_our_clock
+@kernels_here
+def test_epoch(benchmark: BenchmarkFixture, mnist: MnistData, kernels: Kernels) -> None:
+    """Train `EPOCH_IMAGES` and evaluate on all test images."""
+    data = shortened(mnist)
+
+    def epoch() -> float:
+        events = train(seeded_model(RECIPE, 0), RECIPE, ACCELERATOR, data, 0, kernels)
+        return next(event.accuracy for event in events if isinstance(event, Evaluated))
+
+    benchmark.extra_info["images"] = EPOCH_IMAGES
+    benchmark.extra_info["accuracy"] = repeat(benchmark, epoch, rounds=5)
+
+
+@by_our_clock
+@kernels_here
+def test_augmentation(benchmark: BenchmarkFixture, mnist: MnistData, kernels: Kernels) -> None:
+    images = mnist.train_images.to(ACCELERATOR.device)
+    chosen = torch.arange(BATCH, device=ACCELERATOR.device)
+    drawn = draw(BATCH, RECIPE, torch.Generator().manual_seed(0)).to(ACCELERATOR.device)
+
+    def work() -> Tensor:
+        if kernels == "native":
+            return native.augment(images, chosen, drawn, RECIPE)
+        return augment(images[chosen], drawn, RECIPE)
+
+    repeat(benchmark, work, rounds=50)
+
+
+@by_our_clock
+@kernels_here
+def test_evaluation(benchmark: BenchmarkFixture, mnist: MnistData, kernels: Kernels) -> None:
+    network = MnistCnn(dropout=0.0).to(ACCELERATOR.device)
+    model: nn.Module = network if kernels == "torch" else NativeNetwork(network, BATCH)
+    images = mnist.test_images.to(ACCELERATOR.device)
+    labels = mnist.test_labels.to(ACCELERATOR.device)
+    repeat(benchmark, lambda: evaluate(model, images, labels, RECIPE, ACCELERATOR, 1), rounds=5)
+
+
+@by_our_clock
+def test_data_load(benchmark: BenchmarkFixture, mnist: MnistData) -> None:
+    """Read and verify all four files."""
+    del mnist  # there by now
+    repeat(benchmark, lambda: load(offline=True), rounds=20)
+
+
+@pytest.mark.parametrize("command", ["--help", "report --help", "env"])
+def test_start_up(benchmark: BenchmarkFixture, command: str) -> None:
+    words = [sys.executable, "-m", "bench", *command.split()]
+    repeat(benchmark, lambda: subprocess.run(words, check=True, capture_output=True), rounds=5)
+
+
+@by_our_clock
+@pytest.mark.parametrize("observed", [False, True], ids=["bare", "observed"])
+def test_harness_overhead(benchmark: BenchmarkFixture, mnist: MnistData, observed: bool) -> None:
+    """The same short training, gone through bare and stamped by the harness."""
+    data, kernels = shortened(mnist), "torch" if native.absence() else "native"
+
+    def work() -> None:
+        events = train(seeded_model(RECIPE, 0), RECIPE, ACCELERATOR, data, 0, kernels)  # type: ignore[arg-type]
+        if not observed:
+            assert any(isinstance(event, EpochTrained) for event in list(events))
+            return
+        seen = observe(events, CLOCK, Protocol(), SilentProgress(), 1, CLOCK.together())
+        assert seen.error is None
+
+    repeat(benchmark, work, rounds=10)
+
+
+def shortened(mnist: MnistData) -> Split:
+    return Split(
+        mnist.train_images[:EPOCH_IMAGES],
+        mnist.train_labels[:EPOCH_IMAGES],
+        mnist.test_images,
+        mnist.test_labels,
+    )
