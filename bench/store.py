@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bench.notation import inert
-from bench.records import SCHEMA_VERSION, Environment, RunRecord
+from bench.records import READABLE_VERSIONS, Environment, RunRecord
 from mnist_cnn.errors import UsageError
 
 _PROBE_BYTES = 256 * 1024
@@ -226,10 +226,11 @@ def _why_invalid(content: bytes, error: ValidationError) -> str:
     version = value.get("schema_version") if isinstance(value, dict) else None
     if version is None:
         return _NO_VERSION
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_VERSIONS:
         return (
             f"its schema_version is {inert(str(version))[:20]}; this mnist-bench reads "
-            f"{SCHEMA_VERSION}: use the version that wrote it, or a newer one"
+            f"{' and '.join(map(str, READABLE_VERSIONS))}: use the version that wrote it, "
+            "or a newer one"
         )
     first, *others = error.errors(include_url=False, include_input=False)
     where = ".".join(str(part) for part in first["loc"]) or "as a whole"

@@ -33,7 +33,7 @@ def test_a_record_is_json_that_any_reader_takes(record: RunRecord) -> None:
         ({"final_accuracy": None}, "final_accuracy"),
         ({"samples_seen": 1}, "samples_seen"),
         ({"unheard_of": 1}, "unheard_of"),
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 3}, "schema_version"),
         ({"status": "fine"}, "status"),
         ({"run_index": 0}, "run_index"),
         ({"final_accuracy": float("nan")}, "final_accuracy"),
@@ -47,6 +47,14 @@ def test_a_record_that_contradicts_itself_or_the_schema_is_refused(
 ) -> None:
     with pytest.raises(ValidationError, match=complaint):
         make_record(**overrides)
+
+
+def test_the_first_versions_records_are_still_read() -> None:
+    """They had no word for what computed a step: torch did."""
+    values = make_record(setup={"kernels": "native"}).model_dump(mode="json")
+    values["schema_version"] = 1
+    del values["setup"]["kernels"]
+    assert RunRecord.model_validate(values).setup.kernels == "torch"
 
 
 def test_a_record_is_never_edited() -> None:
