@@ -85,7 +85,7 @@ def launch(
     device = choose_device(device)
     effective = choose_precision(precision, recipe, device)
     threads = choose_threads(threads)
-    computed_by = choose_kernels(kernels, recipe, device, effective)
+    computed_by = choose_kernels(kernels, device, effective)
     recipe = fitted(recipe, device, computed_by)
     check_batch(recipe.batch_size, recipe.train_images, processes)
     # Explicit: with a dynamo backend Accelerate would turn TF32 on, and cuDNN's is on by default.
@@ -221,7 +221,7 @@ def multiplies_bf16_fast(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def choose_kernels(asked: str, recipe: Recipe, device: str, precision: Precision) -> Kernels:
+def choose_kernels(asked: str, device: str, precision: Precision) -> Kernels:
     """What will compute a step; "auto" is compiled code where that can.
 
     Raises:
@@ -232,7 +232,7 @@ def choose_kernels(asked: str, recipe: Recipe, device: str, precision: Precision
     elif precision != "bf16":
         obstacle = f"it computes in bf16, not {precision}"
     else:
-        obstacle = native.unsuited(recipe) or native.absence()
+        obstacle = native.absence()
     if asked == "auto":
         return "torch" if obstacle else "native"
     known = next((kernels for kernels in KERNELS if kernels == asked), None)

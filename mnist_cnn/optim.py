@@ -31,11 +31,15 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> OneCycleLR:
     """One cycle over the whole run (Smith & Topin 2018), to be stepped after every batch."""
+    warmup = recipe.warmup_fraction
+    if steps * warmup == 1:
+        # torch would divide by the length of a warm-up of one step, which it counts as none.
+        warmup *= 0.99
     return OneCycleLR(
         optimizer,
         max_lr=recipe.peak_learning_rate,
         total_steps=steps,
-        pct_start=recipe.warmup_fraction,
+        pct_start=warmup,
         anneal_strategy=recipe.anneal,
         cycle_momentum=recipe.cycle_momentum,
         div_factor=recipe.initial_divisor,

@@ -38,8 +38,8 @@ def env(
         "threads": launch.choose_threads(None),
         "precision": precisions,
         "kernels": {
-            name: launch.choose_kernels("auto", recipe, device, precisions[name])
-            for name, recipe in RECIPES.items()
+            name: launch.choose_kernels("auto", device, precision)
+            for name, precision in precisions.items()
         },
     }
     if peak:

@@ -146,7 +146,7 @@ def _profile(
     """Trace the warm-up run, warm, and print what it spent its time on."""
     os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = "0"
     from bench import launch
-    from bench.trace import table, trace
+    from bench.profiling import table, trace
     from bench.workload import MnistTraining
 
     _check_trace_path(path)

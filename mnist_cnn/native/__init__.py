@@ -43,13 +43,6 @@ def absence() -> str | None:
     return None
 
 
-def unsuited(recipe: Recipe) -> str | None:
-    """Why compiled code cannot train this recipe, or None where it can."""
-    if recipe.dropout > 0:
-        return "it has no dropout"
-    return None
-
-
 def set_threads(threads: int) -> None:
     """From now on let so many threads of this process compute; at first there is one."""
     _library().set_threads(threads)
@@ -91,7 +84,7 @@ class NativeNetwork(nn.Module):
     """`network`, its parameters and its statistics, computed by compiled code.
 
     Args:
-        network: on the CPU, in float32, without dropout.
+        network: on the CPU, in float32.
         group: images whose statistics batch norm takes together while training. A batch of more
             is gone through in groups, a smaller one or the last group may have fewer.
     """
@@ -106,7 +99,8 @@ class NativeNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 1, 28, 28), normalised, to logits (N, 10), float32.
 
-        In training mode batch norm's running statistics move, as torch's do.
+        In training mode batch norm's running statistics move, as torch's do. Dropout's probability
+        is rounded to a multiple of 1/65536, and its masks are not those torch would draw.
         """
         images = images.float().contiguous()
         if not self.training:
@@ -118,8 +112,12 @@ class NativeNetwork(nn.Module):
             *(norm.bias for _, norm in layers),
         ]
         statistics = _statistics(layers)
+        dropout = _dropout(self.network)
         logits = [
-            cast(Tensor, _TrainingStep.apply(self._workspace(i), part, statistics, *parameters))
+            cast(
+                Tensor,
+                _TrainingStep.apply(self._workspace(i), part, statistics, dropout, *parameters),
+            )
             for i, part in enumerate(images.split(self._group))
         ]
         return logits[0] if len(logits) == 1 else torch.cat(logits)
@@ -128,6 +126,16 @@ class NativeNetwork(nn.Module):
         if index == len(self._workspaces):
             self._workspaces.append(_Workspace(self._group))
         return self._workspaces[index]
+
+    def kept(self, layer: int, image: int, channels: int, side: int) -> Tensor:
+        """For tests: what a 3x3 layer's dropout kept of an image of the last batch (group 0).
+
+        Returns:
+            (channels, side, side), uint8.
+        """
+        mask = torch.empty(channels, side, side, dtype=torch.uint8)
+        _library().network_kept(self._workspaces[0].handle, layer, image, mask.data_ptr())
+        return mask
 
     def _infer(self, images: Tensor) -> Tensor:
         layers = _layers(self.network)
@@ -173,6 +181,7 @@ class _TrainingStep(torch.autograd.Function):
         workspace: _Workspace,
         images: Tensor,
         statistics: tuple[list[Tensor], list[Tensor]],
+        dropout: float,
         *parameters: Tensor,
     ) -> Tensor:
         logits = torch.empty(len(images), 10)
@@ -183,6 +192,9 @@ class _TrainingStep(torch.autograd.Function):
             *map(_pointers, _by_kind(parameters)),
             *map(_pointers, statistics),
             _MOMENTUM,
+            dropout,
+            # A source of its own, so that a run's seed decides it.
+            int(torch.randint(2**32, ())) if dropout else 0,
             logits.data_ptr(),
         )
         workspace.batches += 1
@@ -197,7 +209,7 @@ class _TrainingStep(torch.autograd.Function):
         _library().network_backward(
             ctx.workspace.handle, d_logits.data_ptr(), *map(_pointers, _by_kind(made))
         )
-        return (None, None, None, *made)
+        return (None, None, None, None, *made)
 
 
 def _layers(network: MnistCnn) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
@@ -211,6 +223,11 @@ def _layers(network: MnistCnn) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     )
     last = (network.classifier, network.classifier_norm)
     return [*((block.conv, block.norm) for block in blocks), last]
+
+
+def _dropout(network: MnistCnn) -> float:
+    layer = network.stem.dropout
+    return layer.p if isinstance(layer, nn.Dropout) else 0.0
 
 
 def _statistics(
@@ -244,7 +261,11 @@ def _library() -> ctypes.CDLL:
     signatures = {
         "network_new": (pointer, [integer]),
         "network_free": (None, [pointer]),
-        "network_train_forward": (None, [pointer, pointer, integer, *[pointer] * 5, real, pointer]),
+        "network_train_forward": (
+            None,
+            [pointer, pointer, integer, *[pointer] * 5, real, real, ctypes.c_uint32, pointer],
+        ),
+        "network_kept": (None, [pointer, integer, integer, pointer]),
         "network_backward": (None, [pointer] * 5),
         "network_infer": (None, [pointer, pointer, integer, *[pointer] * 6]),
         "augment": (None, [pointer, pointer, integer, pointer, real, real, pointer]),

@@ -3,7 +3,7 @@
 // Same mathematics as the plain path under bfloat16 autocast; what differs is how often memory is
 // passed over. A layer's raw convolution outputs are all that is kept of the forward pass: batch
 // norm, ReLU and pooling are computed again from them, an image at a time and in cache, where a
-// convolution or a gradient needs them. No dropout.
+// convolution or a gradient needs them.
 
 #include <algorithm>
 #include <memory>
@@ -96,8 +96,11 @@ class Network {
   // Batch norm by the batch's own statistics, which norm() then holds. Layer by layer: a batch's
   // statistics are known once all its images have passed.
   void train_forward(const float* images, int count, const float* const* weights,
-                     const float* const* gamma, const float* const* beta, float* logits) {
+                     const float* const* gamma, const float* const* beta, float dropout, u32 seed,
+                     float* logits) {
     count_ = count;
+    dropped_ = u32(std::lround(dropout * Dropout::STEPS));
+    seed_ = seed;
     pack(weights);
     for (int l = 0; l < LAYERS; l++) {
       each_image([&](Worker& worker, int i, float* sums, float*) {
@@ -114,6 +117,7 @@ class Network {
   void infer(const float* images, int count, const float* const* weights,
              const float* const* gamma, const float* const* beta, const float* const* mean,
              const float* const* variance, float* logits) {
+    dropped_ = 0;
     pack(weights);
     for (int l = 0; l < LAYERS; l++)
       for (int o = 0; o < CHANNELS[l]; o++)
@@ -143,6 +147,12 @@ class Network {
   }
 
   const Norm& norm(int layer) const { return norm_[layer]; }
+
+  // What a layer's dropout did, or will do, to an image of the batch last passed to train_forward.
+  Dropout dropout(int layer, int i) const {
+    return {mixed(seed_ ^ mixed(u32(i * LAYERS + layer))), dropped_,
+            Dropout::STEPS / (Dropout::STEPS - float(dropped_))};
+  }
 
  private:
   static int pieces(int count) { return (count + PIECE - 1) / PIECE; }
@@ -222,7 +232,7 @@ class Network {
   // The input of block 2: transition 1 pooled, plus the stem's output at every other pixel.
   void read_block2(Worker& worker, int i) {
     pool_activate<G28, G14, 9>(raw(TRANSITION1, i), norm_[TRANSITION1], worker.a14_18.at);
-    add_subsampled(raw(STEM, i), norm_[STEM], worker.a14_18.at);
+    add_subsampled(raw(STEM, i), norm_[STEM], dropout(STEM, i), worker.a14_18.at);
   }
 
   // A layer's raw outputs for image i from those of the layers before it.
@@ -234,22 +244,22 @@ class Network {
         read_image(worker, image, i);
         return convolve<G28, Column<G28>, 2, 18, 6, 3, STATS>(worker.pixel_pairs.at, stem_, y, sums);
       case BLOCK1:
-        activate<G28, 9>(raw(STEM, i), norm_[STEM], worker.a28_18.at);
+        activate<G28, 9>(raw(STEM, i), norm_[STEM], dropout(STEM, i), worker.a28_18.at);
         return convolve<G28, Square<G28>, 9, 32, 8, 3, STATS>(worker.a28_18.at, block1_, y, sums);
       case TRANSITION1:
-        activate<G28, 16>(raw(BLOCK1, i), norm_[BLOCK1], worker.a28_32.at);
+        activate<G28, 16>(raw(BLOCK1, i), norm_[BLOCK1], dropout(BLOCK1, i), worker.a28_32.at);
         return convolve<G28, Point, 16, 18, 6, 3, STATS>(worker.a28_32.at, transition1_, y, sums);
       case BLOCK2:
         read_block2(worker, i);
         return convolve<G14, Square<G14>, 9, 32, 8, 2, STATS>(worker.a14_18.at, block2_, y, sums);
       case TRANSITION2:
-        activate<G14, 16>(raw(BLOCK2, i), norm_[BLOCK2], worker.a14_32.at);
+        activate<G14, 16>(raw(BLOCK2, i), norm_[BLOCK2], dropout(BLOCK2, i), worker.a14_32.at);
         return convolve<G14, Point, 16, 18, 6, 2, STATS>(worker.a14_32.at, transition2_, y, sums);
       case BLOCK3:
         pool_activate<G14, G7, 9>(raw(TRANSITION2, i), norm_[TRANSITION2], worker.a7_18.at);
         return convolve<G7, Square<G7>, 9, 32, 4, 4, STATS>(worker.a7_18.at, block3_, y, sums);
       case CLASSIFIER:
-        activate<G7, 16>(raw(BLOCK3, i), norm_[BLOCK3], worker.a7_32.at);
+        activate<G7, 16>(raw(BLOCK3, i), norm_[BLOCK3], dropout(BLOCK3, i), worker.a7_32.at);
         return convolve<G7, Point, 16, 10, 10, 2, STATS>(worker.a7_32.at, classifier_, y, sums);
     }
   }
@@ -264,13 +274,13 @@ class Network {
     switch (layer) {
       case CLASSIFIER: {
         through_norm<G7, 5>(d, y, norm, worker.d7_10.at);
-        activate<G7, 16>(raw(BLOCK3, i), norm_[BLOCK3], worker.a7_32.at);
+        activate<G7, 16>(raw(BLOCK3, i), norm_[BLOCK3], dropout(BLOCK3, i), worker.a7_32.at);
         to_plain<G7, 5>(worker.d7_10.at, worker.plain7.at);
         to_transposed<G7, 16>(worker.a7_32.at, t);
         weight_gradient<10, 10, ByChannel<G7>>(t, G7::PAIRS, worker.plain7.at, weight_sums);
         u32* to = gradient(BLOCK3, i);
         convolve<G7, Point, 5, 32, 4, 4, false>(worker.d7_10.at, classifier_back_, to, nullptr);
-        return gate<G7, 16>(to, raw(BLOCK3, i), norm_[BLOCK3], sums);
+        return gate<G7, 16>(to, raw(BLOCK3, i), norm_[BLOCK3], dropout(BLOCK3, i), sums);
       }
       case BLOCK3: {
         through_norm<G7, 16>(d, y, norm, worker.d7_32.at);
@@ -284,13 +294,13 @@ class Network {
       }
       case TRANSITION2: {
         pool_through_norm<G14, G7, 9>(d, y, norm, worker.d14_18.at);
-        activate<G14, 16>(raw(BLOCK2, i), norm_[BLOCK2], worker.a14_32.at);
+        activate<G14, 16>(raw(BLOCK2, i), norm_[BLOCK2], dropout(BLOCK2, i), worker.a14_32.at);
         to_plain<G14, 9>(worker.d14_18.at, worker.plain14.at);
         to_transposed<G14, 16>(worker.a14_32.at, t);
         weight_gradient<9, 18, ByChannel<G14>>(t, G14::PAIRS, worker.plain14.at, weight_sums);
         u32* to = gradient(BLOCK2, i);
         convolve<G14, Point, 9, 32, 8, 2, false>(worker.d14_18.at, transition2_back_, to, nullptr);
-        return gate<G14, 16>(to, raw(BLOCK2, i), norm_[BLOCK2], sums);
+        return gate<G14, 16>(to, raw(BLOCK2, i), norm_[BLOCK2], dropout(BLOCK2, i), sums);
       }
       case BLOCK2: {
         through_norm<G14, 16>(d, y, norm, worker.d14_32.at);
@@ -305,24 +315,24 @@ class Network {
       }
       case TRANSITION1: {
         pool_through_norm<G28, G14, 9>(d, y, norm, worker.d28_18.at);
-        activate<G28, 16>(raw(BLOCK1, i), norm_[BLOCK1], worker.a28_32.at);
+        activate<G28, 16>(raw(BLOCK1, i), norm_[BLOCK1], dropout(BLOCK1, i), worker.a28_32.at);
         to_plain<G28, 9>(worker.d28_18.at, worker.plain28.at);
         to_transposed<G28, 16>(worker.a28_32.at, t);
         weight_gradient<9, 18, ByChannel<G28>>(t, G28::PAIRS, worker.plain28.at, weight_sums);
         u32* to = gradient(BLOCK1, i);
         convolve<G28, Point, 9, 32, 8, 3, false>(worker.d28_18.at, transition1_back_, to, nullptr);
-        return gate<G28, 16>(to, raw(BLOCK1, i), norm_[BLOCK1], sums);
+        return gate<G28, 16>(to, raw(BLOCK1, i), norm_[BLOCK1], dropout(BLOCK1, i), sums);
       }
       case BLOCK1: {
         through_norm<G28, 16>(d, y, norm, worker.d28_32.at);
-        activate<G28, 9>(raw(STEM, i), norm_[STEM], worker.a28_18.at);
+        activate<G28, 9>(raw(STEM, i), norm_[STEM], dropout(STEM, i), worker.a28_18.at);
         to_plain<G28, 9>(worker.a28_18.at, worker.plain28.at);
         to_transposed<G28, 16>(worker.d28_32.at, t);
         weight_gradient<9, 162, ByTap<G28>>(t, G28::PAIRS, worker.plain28.at, weight_sums);
         u32* to = gradient(STEM, i);
         convolve<G28, Square<G28>, 16, 18, 6, 3, false>(worker.d28_32.at, block1_back_, to, nullptr);
         add_upsampled(skip_gradient(i), to);
-        return gate<G28, 9>(to, raw(STEM, i), norm_[STEM], sums);
+        return gate<G28, 9>(to, raw(STEM, i), norm_[STEM], dropout(STEM, i), sums);
       }
       case STEM:
         through_norm<G28, 9>(d, y, norm, worker.d28_18.at);
@@ -371,10 +381,11 @@ class Network {
       for (int v = 0; v < G7::VECTORS; v++)
         _mm512_storeu_si512(to + c * G7::FLAT + v * 16, both);
     }
-    gate<G7, 5>(to, raw(CLASSIFIER, i), norm_[CLASSIFIER], sums);
+    gate<G7, 5>(to, raw(CLASSIFIER, i), norm_[CLASSIFIER], {}, sums);
   }
 
   int count_ = 0;
+  u32 dropped_ = 0, seed_ = 0;
   Norm norm_[LAYERS];
   u32* raw_[LAYERS];
   u32* gradient_[LAYERS];
@@ -423,8 +434,8 @@ void network_free(Network* network) { delete network; }
 void network_train_forward(Network* network, const float* images, int count,
                            const float* const* weights, const float* const* gamma,
                            const float* const* beta, float* const* mean, float* const* variance,
-                           float momentum, float* logits) {
-  network->train_forward(images, count, weights, gamma, beta, logits);
+                           float momentum, float dropout, uint32_t seed, float* logits) {
+  network->train_forward(images, count, weights, gamma, beta, dropout, seed, logits);
   for (int l = 0; l < native::LAYERS; l++) {
     const native::Norm& norm = network->norm(l);
     const float n = float(count) * native::PIXELS[l];
@@ -433,6 +444,20 @@ void network_train_forward(Network* network, const float* images, int count,
       variance[l][o] += momentum * (norm.variance[o] * n / (n - 1) - variance[l][o]);
     }
   }
+}
+
+// For tests: which activations of image i a 3x3 layer's dropout kept, [channel][row][column].
+void network_kept(const Network* network, int layer, int i, uint8_t* to) {
+  const native::Dropout dropout = network->dropout(layer, i);
+  const bool wide = layer <= native::BLOCK1, middle = layer == native::BLOCK2;
+  const int side = wide ? 28 : middle ? 14 : 7;
+  const int pitch = wide ? native::G28::PITCH : middle ? native::G14::PITCH : native::G7::PITCH;
+  for (int c = 0; c < native::CHANNELS[layer]; c++)
+    for (int y = 0; y < side; y++)
+      for (int x = 0; x < side; x++) {
+        const auto kept = dropout.kept(c / 2, y * pitch + x);
+        *to++ = (c % 2 ? kept.high : kept.low) & 1;
+      }
 }
 
 void network_backward(Network* network, const float* d_logits, float* const* d_weights,

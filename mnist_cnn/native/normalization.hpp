@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "layout.hpp"
+#include "dropout.hpp"
 
 namespace native {
 
@@ -54,9 +54,10 @@ struct Norm {
   }
 };
 
-// out = relu(scale * raw + shift), zero between the rows.
+// out = dropout(relu(scale * raw + shift)), zero between the rows.
 template <class G, int C2>
-inline void activate(const u32* __restrict raw, const Norm& norm, u32* __restrict out) {
+inline void activate(const u32* __restrict raw, const Norm& norm, const Dropout& dropout,
+                     u32* __restrict out) {
   const __m512 zero = _mm512_setzero_ps();
   for (int c = 0; c < C2; c++) {
     const __m512 s0 = _mm512_set1_ps(norm.scale[2 * c]), b0 = _mm512_set1_ps(norm.shift[2 * c]);
@@ -67,16 +68,18 @@ inline void activate(const u32* __restrict raw, const Norm& norm, u32* __restric
       __m512i y = _mm512_loadu_si512(raw + c * G::FLAT + v * 16);
       __m512 r0 = _mm512_max_ps(zero, _mm512_fmadd_ps(low(y), s0, b0));
       __m512 r1 = _mm512_max_ps(zero, _mm512_fmadd_ps(high(y), s1, b1));
+      if (dropout.dropped) dropout.apply(dropout.kept(c, v * 16), r0, r1);
       _mm512_storeu_si512(out + c * G::PLANE + v * 16,
                           _mm512_maskz_mov_epi32(G::masks.m[v], pack(r0, r1)));
     }
   }
 }
 
-// dy *= (scale * raw + shift > 0), in place, and its sums.
+// From the gradient of dropout(relu(scale * raw + shift)) to that of its argument, in place, and
+// its sums.
 template <class G, int C2>
 inline void gate(u32* __restrict dy, const u32* __restrict raw, const Norm& norm,
-                 float* __restrict sums) {
+                 const Dropout& dropout, float* __restrict sums) {
   const __m512 zero = _mm512_setzero_ps();
   for (int c = 0; c < C2; c++) {
     const __m512 s0 = _mm512_set1_ps(norm.scale[2 * c]), b0 = _mm512_set1_ps(norm.shift[2 * c]);
@@ -93,13 +96,12 @@ inline void gate(u32* __restrict dy, const u32* __restrict raw, const Norm& norm
       __mmask16 k0 = _mm512_mask_cmp_ps_mask(valid, _mm512_fmadd_ps(y0, s0, b0), zero, _CMP_GT_OQ);
       __mmask16 k1 = _mm512_mask_cmp_ps_mask(valid, _mm512_fmadd_ps(y1, s1, b1), zero, _CMP_GT_OQ);
       __m512 d0 = _mm512_maskz_mov_ps(k0, low(d)), d1 = _mm512_maskz_mov_ps(k1, high(d));
+      if (dropout.dropped) dropout.apply(dropout.kept(c, v * 16), d0, d1);
       sum0 = _mm512_add_ps(sum0, d0);
       dot0 = _mm512_fmadd_ps(d0, y0, dot0);
       sum1 = _mm512_add_ps(sum1, d1);
       dot1 = _mm512_fmadd_ps(d1, y1, dot1);
-      _mm512_storeu_si512(
-          dy + c * G::FLAT + v * 16,
-          _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(d0), 16), _mm512_castps_si512(d1)));
+      _mm512_storeu_si512(dy + c * G::FLAT + v * 16, pack(d0, d1));
     }
     _mm512_store_ps(s, sum0);
     _mm512_store_ps(s + 16, dot0);

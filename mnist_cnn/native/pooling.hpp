@@ -172,7 +172,8 @@ inline void pool_through_norm(const u32* __restrict g, const u32* __restrict raw
 }
 
 // x += every other pixel of every other row of skip (grid G28 flat planes, activated): grid G14.
-inline void add_subsampled(const u32* __restrict raw0, const Norm& norm, u32* __restrict x) {
+inline void add_subsampled(const u32* __restrict raw0, const Norm& norm, const Dropout& dropout,
+                           u32* __restrict x) {
   const __m512i even = _mm512_load_si512(lanes.even);
   const __m512 zero = _mm512_setzero_ps();
   constexpr __mmask16 keep = (1 << 14) - 1;
@@ -185,6 +186,7 @@ inline void add_subsampled(const u32* __restrict raw0, const Norm& norm, u32* __
                                                 _mm512_set1_ps(norm.shift[2 * c])));
       __m512 s1 = _mm512_max_ps(zero, _mm512_fmadd_ps(high(v), _mm512_set1_ps(norm.scale[2 * c + 1]),
                                                 _mm512_set1_ps(norm.shift[2 * c + 1])));
+      if (dropout.dropped) dropout.apply(dropout.kept(c, 2 * y * G28::PITCH, 2), s0, s1);
       u32* at = x + c * G14::PLANE + y * G14::PITCH;
       __m512i old = _mm512_maskz_loadu_epi32(keep, at);
       _mm512_mask_storeu_epi32(at, keep,
