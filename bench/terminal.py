@@ -299,10 +299,11 @@ def _name(row: Row) -> str:
 
 
 def _setup(row: Row) -> str:
-    """``"2 processes, 1 thread, bf16"``."""
+    """``"2 processes, 1 thread, bf16"``, and "native" where compiled code computes a step."""
     counts = ((row["processes"], "process"), (row["threads"], "thread"))
     parts = [notation.plural(n, noun) for n, noun in counts if isinstance(n, int)]
-    return inert(", ".join([*parts, str(row["precision"])]))
+    arithmetic = str(row["precision"]) + (" native" if row["kernels"] == "native" else "")
+    return inert(", ".join([*parts, arithmetic]))
 
 
 def _label(row: Row) -> str:

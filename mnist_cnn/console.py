@@ -26,14 +26,16 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     Args:
         app: the commands.
         name: what the program is called in its messages.
-        arguments: without the program's name.
+        arguments: without the program's name; commands find them in their context's `obj`.
 
     Returns:
         The exit status: 2 for bad input, 130 when interrupted, else what the command returned.
     """
     command = typer.main.get_command(app)
     try:
-        status = command.main(list(arguments), prog_name=name, standalone_mode=False)
+        status = command.main(
+            list(arguments), prog_name=name, standalone_mode=False, obj=list(arguments)
+        )
     except UsageError as error:
         return _refuse(name, str(error))
     except _ClickException as error:

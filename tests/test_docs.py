@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/protocol.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/protocol.md", "docs/speed.md"]
 BIN = Path(sys.executable).parent
 RESULTS = re.compile(
     r"<!-- results: COLUMNS=(\d+) mnist-bench (.+?) -->\n```\n(.*?)```\n", re.DOTALL
@@ -48,6 +48,9 @@ def test_every_command_shown_exists_with_its_options(line: str) -> None:
             text = help_of([sys.executable, "-m", "mnist_cnn", command])
         case ["torchrun", "--standalone", "--nproc_per_node", "2", "bench/run.py"]:
             return  # tests/test_run.py starts it
+        case [".venv/bin/python", script, *options]:
+            text = help_of([sys.executable, script])
+            command = script
         case [script] if script.startswith("./scripts/"):
             assert os.access(ROOT / script, os.X_OK)
             return

@@ -333,3 +333,77 @@ def test_a_trace_that_could_not_be_written_is_refused_at_once(tmp_path: Path) ->
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "make it first" in done.stderr
+
+
+# --processes
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "complaint"),
+    [
+        (["--processes", "0"], {}, "--processes must be at least 1, not 0"),
+        (["--processes", "2"], {"WORLD_SIZE": "3"}, "--processes 2, but the launcher started 3"),
+    ],
+)
+def test_process_counts_that_cannot_be_are_refused(
+    options: list[str], environment: dict[str, str], complaint: str
+) -> None:
+    done = launch([BIN / "mnist-bench", "run", *options], ROOT, **environment)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert complaint in done.stderr
+
+
+@pytest.mark.slow
+def test_processes_that_do_not_divide_the_batch_are_refused_in_one_line() -> None:
+    """And more than there are cores are warned of."""
+    done = launch([BIN / "mnist-bench", "run", "--processes", "3", "--no-save"])
+    assert done.returncode == 2
+    *warned, refused = done.stderr.splitlines()
+    assert "128 images does not divide among 3 processes; use 2 processes" in refused
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    assert len(warned) == (cores < 3)
+
+
+@pytest.mark.slow
+def test_processes_are_started_and_joined() -> None:
+    done = launch(
+        [BIN / "mnist-bench", "run", "--processes", "2", *ONE_EPOCH, "--no-save", "--json"]
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)
+    assert run["processes"] == 2
+    assert run["status"] == "completed"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the rank in /proc")
+def test_a_rank_that_dies_ends_all_and_the_record_says_which(tmp_path: Path) -> None:
+    command = ["run", "--processes", "2", "--runs", "2", "--threads", "1"]
+    with subprocess.Popen(
+        [str(BIN / "mnist-bench"), *command, "--results-dir", str(tmp_path)],
+        cwd=ROOT,
+        env=clean_environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "epoch 2 of" in line:
+                break
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        (second,) = [
+            int(child)
+            for child in children
+            if b"\0RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes()
+        ]
+        os.kill(second, signal.SIGKILL)
+        begin = time.monotonic()
+        process.stderr.read()
+        assert process.wait(60) == 1
+        assert time.monotonic() - begin < 30
+    ((_, record),) = read([tmp_path]).records
+    assert record.status == "failed"
+    assert record.reason is not None
+    assert record.reason.startswith("rank 1 was ended by SIGKILL; ")

@@ -111,6 +111,13 @@ def test_each_run_says_whether_it_reached_the_target(width: int) -> None:
     assert _line(lines, "NVIDIA H200 ", "1/3").split("1/3")[1].split()[0] == "–"
 
 
+def test_what_computed_the_steps_is_named_where_it_was_not_torch() -> None:
+    native = make_benchmark((4.0, 4.1, 4.2), setup={"kernels": "native"})
+    lines = _printed(terminal.summary(_benchmarks([*_fast(), *native])), 140)
+    _line(lines, "fast on AMD EPYC, 1 process, 2 threads, bf16 native")
+    assert "fast on AMD EPYC, 1 process, 2 threads, bf16" in lines
+
+
 def test_a_narrow_page_leaves_out_columns_and_says_which() -> None:
     both = _benchmarks(_fast())
     wide, narrow = (_printed(terminal.summary(both), width) for width in (140, 80))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench import supervisor
+from bench.environment import usable_cores
 from bench.interruption import Interruption
 from bench.protocol import DEFAULT_RUNS, Protocol, parse_accuracy
 from mnist_cnn.console import EXIT_INTERRUPTED, is_main_process
@@ -29,10 +31,15 @@ RESULTS_DIR = Path("results")
 
 
 def run(
+    context: typer.Context,
     recipe: Annotated[str, typer.Option(help="What to train: fast or reference.")] = DEFAULT_RECIPE,
     runs: Annotated[int, typer.Option(help="Measured runs, each from a new seed.")] = DEFAULT_RUNS,
     seed: Annotated[int, typer.Option(help="Seed of the first run; the next ones follow.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps or xpu.")] = "auto",
+    processes: Annotated[
+        int | None,
+        typer.Option(help="Start so many processes that train together (default: one)."),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of each process (default: its share of the cores).")
     ] = None,
@@ -88,6 +95,13 @@ def run(
             kernels=kernels,
             data_dir=data_dir,
         )
+    if processes is not None and not supervisor.is_rank():
+        return _start(context.obj, processes, threads)
+    if processes is not None and os.environ["WORLD_SIZE"] != str(processes):
+        raise UsageError(
+            f"--processes {processes}, but the launcher started {os.environ['WORLD_SIZE']}; "
+            "leave one of the two out"
+        )
     speaks = is_main_process()
     if save and speaks:
         from bench.store import check_writable
@@ -111,7 +125,7 @@ def run(
     )
     try:
         with interruption, closing(measured):
-            for record, error in measured:
+            for record, error in map(_explained, measured):
                 path = _save(record, results_dir) if save and speaks else None
                 if error is not None and not isinstance(error, KeyboardInterrupt):
                     traceback.print_exception(error)
@@ -130,6 +144,34 @@ def run(
     # A rank that ends badly has the others killed, rank 0 in the middle of saving: where all saw
     # the same outcome, it alone reports it.
     return status if speaks or failed else 0
+
+
+def _start(words: Sequence[str], processes: int, threads: int | None) -> int:
+    """Become the supervisor of the same command, run by several ranks."""
+    if processes < 1:
+        raise UsageError(f"--processes must be at least 1, not {processes}")
+    cores = usable_cores()
+    if processes > cores:
+        print(
+            f"mnist-bench: warning: {processes} processes on {cores} cores wait for each other",
+            file=sys.stderr,
+        )
+    # Not `-m bench`: that needs the project on the path, which a plain checkout is not.
+    command = [sys.executable, str(Path(__file__).resolve().parents[1] / "run.py"), *words[1:]]
+    return supervisor.supervise(command, processes, threads=threads or max(1, cores // processes))
+
+
+def _explained(
+    measured: tuple[RunRecord, BaseException | None],
+) -> tuple[RunRecord, BaseException | None]:
+    """A run that failed because another rank died says so: its own error is a lost connection."""
+    record, error = measured
+    if record.status != "failed" or record.setup.processes == 1:
+        return measured
+    died = supervisor.obituary()
+    if died is None:
+        return measured
+    return record.model_copy(update={"reason": f"{died}; {record.reason}"}), error
 
 
 def _profile(

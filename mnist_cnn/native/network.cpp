@@ -70,11 +70,13 @@ struct Worker {
   Buffer<u16> transposed{size_t(G28::VECTORS) * 8 * 64};
 };
 
-// Images a thread takes at a time. Sums are kept for each such piece and added in the same order
+// Images a thread takes at a time: enough that clearing and adding its sums does not show, few
+// enough that many threads have work. Sums are kept for each such piece and added in the same order
 // whoever made them, so results are the same, bit for bit, for every number of threads.
-constexpr int PIECE = 4;
-// A layer's weight gradient: [input and tap][output], for 1x1 kernels [output][input].
-constexpr int WEIGHT_SUMS = 162 * 32;
+constexpr int PIECE = 8;
+// A layer's weight gradient is [input and tap][32 outputs], for 1x1 kernels [output][32 inputs].
+constexpr int WEIGHT_SUMS[LAYERS] = {9 * 32, 162 * 32, 18 * 32, 162 * 32, 18 * 32, 162 * 32, 10 * 32};
+constexpr int MOST_WEIGHT_SUMS = 162 * 32;
 
 class Network {
  public:
@@ -82,7 +84,7 @@ class Network {
       : skip_gradient_(size_t(capacity) * 9 * G14::FLAT + GUARD),
         plain_pixels_(size_t(capacity) * G28::PLANE),
         sums_(size_t(pieces(capacity)) * SUMS),
-        weight_sums_(size_t(pieces(capacity)) * WEIGHT_SUMS) {
+        weight_sums_(size_t(pieces(capacity)) * MOST_WEIGHT_SUMS) {
     for (int l = 0; l < LAYERS; l++) {
       raw_[l] = zeros<u32>(size_t(capacity) * RAW[l] + GUARD);
       gradient_[l] = zeros<u32>(size_t(capacity) * GRADIENT[l] + GUARD);
@@ -103,7 +105,7 @@ class Network {
     seed_ = seed;
     pack(weights);
     for (int l = 0; l < LAYERS; l++) {
-      each_image([&](Worker& worker, int i, float* sums, float*) {
+      each_image(0, [&](Worker& worker, int i, float* sums, float*) {
         convolve_layer<true>(worker, l, i, images + size_t(i) * 784, sums);
       });
       norm_[l].finish_forward(sums_.start, pieces(count), CHANNELS[l], double(count) * PIXELS[l],
@@ -133,13 +135,13 @@ class Network {
   // Gradients of weights, scales and shifts for the batch last passed to train_forward.
   void backward(const float* d_logits, float* const* d_weights, float* const* d_gamma,
                 float* const* d_beta) {
-    each_image([&](Worker&, int i, float* sums, float*) {
+    each_image(0, [&](Worker&, int i, float* sums, float*) {
       spread_over_pixels(i, d_logits + i * 10, sums);
     });
     for (int l = LAYERS - 1; l >= 0; l--) {
       norm_[l].finish_backward(sums_.start, pieces(count_), CHANNELS[l],
                                double(count_) * PIXELS[l], d_gamma[l], d_beta[l]);
-      each_image([&](Worker& worker, int i, float* sums, float* weight_sums) {
+      each_image(WEIGHT_SUMS[l], [&](Worker& worker, int i, float* sums, float* weight_sums) {
         backward_layer(worker, l, i, sums, weight_sums);
       });
       write_weight_gradient(l, d_weights[l]);
@@ -165,15 +167,16 @@ class Network {
     while (int(workers_.size()) < pool().threads()) workers_.push_back(std::make_unique<Worker>());
   }
 
-  // work(worker, image, its piece's sums, its piece's weight sums), the sums zero at first.
+  // work(worker, image, its piece's sums, its piece's weight sums), both zero at first; weights
+  // says how many of the latter there are.
   template <class Work>
-  void each_image(Work work) {
+  void each_image(int weights, Work work) {
     grow_workers();
     pool().run(pieces(count_), [&](int thread, int piece) {
       float* sums = sums_.start + size_t(piece) * SUMS;
-      float* weight_sums = weight_sums_.start + size_t(piece) * WEIGHT_SUMS;
+      float* weight_sums = weight_sums_.start + size_t(piece) * weights;
       std::memset(sums, 0, SUMS * sizeof(float));
-      std::memset(weight_sums, 0, WEIGHT_SUMS * sizeof(float));
+      std::memset(weight_sums, 0, weights * sizeof(float));
       const int end = std::min(count_, (piece + 1) * PIECE);
       for (int i = piece * PIECE; i < end; i++) work(*workers_[thread], i, sums, weight_sums);
     });
@@ -343,8 +346,13 @@ class Network {
 
   void write_weight_gradient(int layer, float* to) {
     float* sums = weight_sums_.start;
-    for (int piece = 1; piece < pieces(count_); piece++)
-      for (int k = 0; k < WEIGHT_SUMS; k++) sums[k] += sums[piece * WEIGHT_SUMS + k];
+    const int weights = WEIGHT_SUMS[layer];
+    for (int k = 0; k < weights; k += 16) {
+      __m512 sum = _mm512_load_ps(sums + k);
+      for (int piece = 1; piece < pieces(count_); piece++)
+        sum = _mm512_add_ps(sum, _mm512_load_ps(sums + piece * weights + k));
+      _mm512_store_ps(sums + k, sum);
+    }
     switch (layer) {
       case TRANSITION1:
       case TRANSITION2:

@@ -13,11 +13,13 @@ constexpr int SUMS = 32 * 32;
 
 // One of a channel's two sums over all pieces, always in the same order.
 inline double reduce(const float* sums, int pieces, int channel, int which) {
-  double sum = 0;
-  for (int piece = 0; piece < pieces; piece++)
-    for (int lane = 0; lane < 16; lane++)
-      sum += sums[piece * SUMS + channel * 32 + which * 16 + lane];
-  return sum;
+  __m512d total = _mm512_setzero_pd();
+  for (int piece = 0; piece < pieces; piece++) {
+    const float* lanes = sums + piece * SUMS + channel * 32 + which * 16;
+    total = _mm512_add_pd(total, _mm512_cvtps_pd(_mm256_load_ps(lanes)));
+    total = _mm512_add_pd(total, _mm512_cvtps_pd(_mm256_load_ps(lanes + 8)));
+  }
+  return _mm512_reduce_add_pd(total);
 }
 
 // Batch norm of one layer.

@@ -1,0 +1,151 @@
+"""Starts the processes of a run, and sees to it that they end together.
+
+What torchrun does for one machine, without its second import of torch (seconds of a cold start),
+with the ranks' own exit status, and with a word to the survivors on who died and how. The ranks
+find each other by the variables that torch.distributed and Accelerate read.
+Source: https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+GRACE_SECONDS = 10.0
+"""How long the others may take to end by themselves once one has: they have records to save."""
+KILL_SECONDS = 5.0
+"""How long they may take once they were asked to."""
+LOOKING_SECONDS = 0.05
+OBITUARY = "MNIST_BENCH_OBITUARY"
+"""Variable that names the file in which ranks read who died."""
+_PR_SET_PDEATHSIG = 1
+
+
+def is_rank() -> bool:
+    """Whether this process is one of a launch already, whoever launched."""
+    return "WORLD_SIZE" in os.environ
+
+
+def supervise(command: Sequence[str], processes: int, *, threads: int) -> int:
+    """Run `command` as so many ranks on this machine.
+
+    Args:
+        command: started in this folder, once a rank.
+        processes: how many.
+        threads: of each rank's operators, as torch is to find them when it starts.
+
+    Returns:
+        The exit status: rank 0's, or where that is 0 the first other that is not.
+    """
+    with tempfile.TemporaryDirectory(prefix="mnist-bench-") as folder:
+        obituary = Path(folder) / "obituary"
+        shared = os.environ | {
+            "WORLD_SIZE": str(processes),
+            "LOCAL_WORLD_SIZE": str(processes),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(_free_port()),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+            OBITUARY: str(obituary),
+        }
+        ranks: list[subprocess.Popen[bytes]] = []
+
+        def pass_on(number: int, _: FrameType | None) -> None:
+            # Ctrl-C reaches every process of the terminal by itself.
+            if number != signal.SIGINT:
+                _tell(ranks, number)
+
+        before = {
+            number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            for rank in range(processes):
+                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                ranks.append(
+                    # The supervisor has no other threads, whose locks a child could be left with.
+                    subprocess.Popen(
+                        command,
+                        env=shared | own,
+                        preexec_fn=_end_with_parent,  # noqa: PLW1509
+                    )
+                )
+            return _wait(ranks, obituary)
+        finally:
+            _tell(ranks, signal.SIGKILL)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def obituary() -> str | None:
+    """Who of this run's ranks died and how, or None where none did or nobody watches."""
+    path = os.environ.get(OBITUARY)
+    if path is None:
+        return None
+    end = time.monotonic() + 1.0  # the survivors may notice before the supervisor does
+    while time.monotonic() < end:
+        if Path(path).exists():
+            return Path(path).read_text(encoding="utf-8")
+        time.sleep(LOOKING_SECONDS)
+    return None
+
+
+def _wait(ranks: Sequence[subprocess.Popen[bytes]], obituary: Path) -> int:
+    """Until all have ended; once one ended badly the others have not for ever."""
+    first_bad: int | None = None
+    deadline, asked = float("inf"), False
+    # A list, for every one is to be looked at, also after the first that is alive.
+    while None in [rank.poll() for rank in ranks]:
+        for number, rank in enumerate(ranks):
+            if first_bad is None and rank.returncode not in (None, 0):
+                first_bad = number
+                deadline = time.monotonic() + GRACE_SECONDS
+                _publish(obituary, f"rank {number} {_how(rank.returncode)}")
+        if time.monotonic() > deadline:
+            _tell(ranks, signal.SIGKILL if asked else signal.SIGTERM)
+            deadline, asked = time.monotonic() + KILL_SECONDS, True
+        time.sleep(LOOKING_SECONDS)
+    statuses = [_status(rank.returncode) for rank in ranks]
+    if ranks[0].returncode < 0:
+        print(f"mnist-bench: rank 0 {_how(ranks[0].returncode)}", file=sys.stderr)
+    return statuses[0] or next((status for status in statuses if status), 0)
+
+
+def _publish(path: Path, text: str) -> None:
+    """Whole or not at all, for somebody is waiting to read it."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def _how(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+
+
+def _status(code: int) -> int:
+    return 128 - code if code < 0 else code
+
+
+def _tell(ranks: Sequence[subprocess.Popen[bytes]], number: int) -> None:
+    for rank in ranks:
+        if rank.poll() is None:
+            rank.send_signal(number)
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def _end_with_parent() -> None:
+    """In a rank, before its program: on Linux, ask to be ended when the supervisor is gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
