@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -129,8 +131,11 @@ def _train(
             f"recipe {recipe.name}: {recipe.epochs} epochs, batch {recipe.batch_size}, "
             f"seed {seed}, on {accelerator.device.type} x {accelerator.num_processes}"
         )
-        with closing(training.train(model, recipe, accelerator, data, seed)) as events:
-            if not _report(events, recipe, target):
+        with (
+            closing(training.train(model, recipe, accelerator, data, seed)) as events,
+            closing(_heeding_ctrl_c(events)) as heeding,
+        ):
+            if not _report(heeding, recipe, target):
                 return EXIT_FAILED
         if save is not None and accelerator.is_main_process:
             try:
@@ -169,6 +174,29 @@ def _accelerator() -> Accelerator:
             "-m mnist_cnn train"
         )
     return accelerator
+
+
+def _heeding_ctrl_c(events: Iterable[Event]) -> Generator[Event, None, None]:
+    """The events, until Ctrl-C.
+
+    A KeyboardInterrupt that falls into a callback or into another module's bare `except` is lost
+    (importing what an optimizer needs has such places); then it is raised at the next event.
+    """
+    asked = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        for event in events:
+            if asked:
+                raise KeyboardInterrupt
+            yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _report(events: Iterable[Event], recipe: Recipe, target: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,13 +69,22 @@ def test_every_link_leads_somewhere(name: str) -> None:
             assert ((ROOT / name).parent / target).exists(), target
 
 
-def test_the_results_table_is_what_the_records_say() -> None:
+def test_the_results_table_is_what_the_records_say(tmp_path: Path) -> None:
+    """The records that are committed: whoever follows the README has made others of their own."""
+    listed = subprocess.run(
+        ["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    if not listed:
+        pytest.skip("not a git checkout")
+    for name in listed:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     found = RESULTS.search(read("README.md"))
     assert found, "README.md has no results block"
     columns, arguments, shown = found.groups()
     done = subprocess.run(
         [BIN / "mnist-bench", *shlex.split(arguments)],
-        cwd=ROOT,
+        cwd=tmp_path,
         env=os.environ | {"COLUMNS": columns, "NO_COLOR": "1"},
         capture_output=True,
         text=True,

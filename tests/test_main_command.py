@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -293,6 +294,23 @@ def test_ctrl_c_is_one_line_and_exit_130_and_writes_nothing(
 
 
 @pytest.mark.usefixtures("few_images")
+def test_a_ctrl_c_that_somebody_swallowed_is_heeded_at_the_next_event(
+    capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swallowing(*given: object) -> Iterator[Event]:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        yield EpochTrained(1, 4, 512, 0.5)
+        pytest.fail("went on")
+
+    monkeypatch.setattr("mnist_cnn.train.train", swallowing)
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["--epochs", "2"]) == 130
+    assert capsys.readouterr().err == "mnist_cnn: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.usefixtures("few_images")
 def test_the_target_is_reached_at_9940_of_10000_and_not_below(
     capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,7 +397,7 @@ def test_two_ranks_speak_and_save_once(mnist_data_dir: Path, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_real_ctrl_c(mnist_data_dir: Path, tmp_path: Path) -> None:
-    words = ["--data-dir", str(mnist_data_dir), "--save", "model.safetensors"]
+    words = ["--data-dir", str(mnist_data_dir), "--save", "model.safetensors", "--recipe", "fast"]
     with subprocess.Popen(
         [sys.executable, "-m", "mnist_cnn", *words],
         cwd=tmp_path,
@@ -389,9 +407,10 @@ def test_a_real_ctrl_c(mnist_data_dir: Path, tmp_path: Path) -> None:
         text=True,
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline().startswith("recipe reference")
+        assert process.stdout.readline().startswith("recipe fast")
         process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=60)
+        # At the latest after the first epoch, where the interrupt itself was lost in an import.
+        _, complaint = process.communicate(timeout=250)
     assert process.returncode == 130
     assert complaint == "mnist_cnn: interrupted; model.safetensors was not written\n"
     assert list(tmp_path.iterdir()) == []

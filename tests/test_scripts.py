@@ -328,7 +328,7 @@ def test_setup_fetches_uv_where_there_is_none(project: Project) -> None:
     for name in ("README.md", "LICENSE"):
         (project.folder / name).touch()
     for package in ("bench", "mnist_cnn"):
-        (project.folder / package).mkdir()
+        (project.folder / package).mkdir(exist_ok=True)
         (project.folder / package / "__init__.py").touch()
     # Everything of the system's but uv.
     tools = project.folder / "bin"
