@@ -60,8 +60,10 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         except FileNotFoundError:
             print("set-up: no C++ compiler; going on without compiled code", file=sys.stderr)
             return
-        except subprocess.CalledProcessError as error:
-            print(f"set-up: going on without compiled code:\n{error.stderr}", file=sys.stderr)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            print(
+                f"set-up: going on without compiled code: {error}\n{error.stderr}", file=sys.stderr
+            )
             return
         made.replace(library)
         build_data["artifacts"].append("mnist_cnn/native/libnative.so")

@@ -56,7 +56,8 @@ class Selection:
 
     def note(self, images: Tensor, losses: Tensor) -> None:
         """Remember what images of this rank's share cost: both (N,), on the device."""
-        self._seen[images] = losses
+        if self._recipe.selected_share < 1:
+            self._seen[images] = losses
 
     def end_epoch(self, order: Tensor) -> None:
         """Share what all ranks have noted of the epoch's images."""

@@ -80,15 +80,9 @@ def train(
     steps = sum(batches.steps(epoch) for epoch in range(1, recipe.epochs + 1))
     schedule = build_schedule(optimizer, recipe, steps)
     accelerator.free_memory()  # what an earlier run in this process had prepared
-    trained: nn.Module = model
-    evaluated: nn.Module = average.module if average else model
     share = recipe.batch_size // accelerator.num_processes
-    group = min(recipe.norm_batch_size or share, share)
-    if kernels == "native":
-        trained = NativeNetwork(model, group)
-        evaluated = NativeNetwork(average.module, group) if average else trained
-    elif group < share:
-        trained = GroupedNetwork(model, group)
+    trained = _computed_by(kernels, model, recipe, share)
+    evaluated = _computed_by(kernels, average.module, recipe, share) if average else trained
     prepared, optimizer = accelerator.prepare(trained, optimizer)
     if isinstance(prepared, DistributedDataParallel):
         # Each rank keeps statistics of its own share (`_share_statistics` joins them); by default
@@ -191,6 +185,14 @@ def check_batch(batch_size: int, images: int, processes: int) -> None:
             f"the last batch of {images % batch_size} images leaves some of {processes} processes "
             "without one; use fewer processes"
         )
+
+
+def _computed_by(kernels: Kernels, network: MnistCnn, recipe: Recipe, share: int) -> nn.Module:
+    """`network` as it is computed where a process has `share` images of a batch."""
+    group = min(recipe.norm_batch_size or share, share)
+    if kernels == "native":
+        return NativeNetwork(network, group)
+    return GroupedNetwork(network, group) if group < share else network
 
 
 class _Average:

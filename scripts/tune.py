@@ -32,7 +32,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def tune(
     recipe: Annotated[str, typer.Argument(help="The recipe to start from.")],
     changes: Annotated[list[str] | None, typer.Argument(help="FIELD=VALUE ...")] = None,
-    seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ...: so many runs.")] = 4,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ...: so many runs.")] = 4,
     threads: Annotated[int | None, typer.Option(help="Of the process.")] = None,
     kernels: Annotated[str, typer.Option(help="auto, torch or native.")] = "auto",
     test: Annotated[bool, typer.Option("--test", help="Confirm on the test set.")] = False,

@@ -36,3 +36,16 @@ def data(
         print(f"{file.name}: verified, {where}")
     for problem in report.problems:
         print(problem, file=sys.stderr)
+
+
+def get_data(data_dir: Path | None, silent: bool) -> None:
+    """The same for another command: what is missing, before any clock runs."""
+    from mnist_cnn.download import fetch
+
+    if silent:
+        fetch(data_dir)
+        return
+    from bench.terminal import transfer_progress
+
+    with transfer_progress() as progress:
+        fetch(data_dir, progress=progress)

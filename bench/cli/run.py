@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench import supervisor
+from bench.cli.data import get_data
+from bench.cli.profile import print_profile
 from bench.environment import usable_cores
 from bench.interruption import Interruption
 from bench.protocol import DEFAULT_RUNS, Protocol, parse_accuracy
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from bench.records import RunRecord
 
 EXIT_FAILED = 1
-COSTLIEST = 10
-"""Operations that --profile prints."""
 RESULTS_DIR = Path("results")
 
 
@@ -84,8 +84,15 @@ def run(
         target_accuracy=parse_accuracy(target_accuracy),
         stop_at_target=stop_at_target,
     )
+    if processes is not None and not supervisor.is_rank():
+        return _start(context.obj, processes, threads)
+    if processes is not None and os.environ["WORLD_SIZE"] != str(processes):
+        raise UsageError(
+            f"--processes {processes}, but the launcher started {os.environ['WORLD_SIZE']}; "
+            "leave one of the two out"
+        )
     if profile is not None:
-        return _profile(
+        return print_profile(
             chosen,
             protocol,
             profile,
@@ -94,13 +101,6 @@ def run(
             threads=threads,
             kernels=kernels,
             data_dir=data_dir,
-        )
-    if processes is not None and not supervisor.is_rank():
-        return _start(context.obj, processes, threads)
-    if processes is not None and os.environ["WORLD_SIZE"] != str(processes):
-        raise UsageError(
-            f"--processes {processes}, but the launcher started {os.environ['WORLD_SIZE']}; "
-            "leave one of the two out"
         )
     speaks = is_main_process()
     if save and speaks:
@@ -174,54 +174,6 @@ def _explained(
     return record.model_copy(update={"reason": f"{died}; {record.reason}"}), error
 
 
-def _profile(
-    recipe: Recipe,
-    protocol: Protocol,
-    path: Path,
-    *,
-    device: str,
-    precision: str,
-    threads: int | None,
-    kernels: str,
-    data_dir: Path | None,
-) -> int:
-    """Trace the warm-up run, warm, and print what it spent its time on."""
-    os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = "0"
-    from bench import launch
-    from bench.profiling import table, trace
-    from bench.workload import MnistTraining
-
-    _check_trace_path(path)
-    accelerator, fitted, setup = launch.launch(
-        recipe, device=device, precision=precision, threads=threads, kernels=kernels
-    )
-    try:
-        _get_data(data_dir, silent=not accelerator.is_main_process)
-        workload = MnistTraining(
-            fitted, accelerator, data_dir, protocol.warmup_images, setup.kernels
-        )
-        for _ in workload.warm_up():
-            pass
-        if not accelerator.is_main_process:
-            for _ in workload.warm_up():
-                pass
-            return 0
-        operations = trace(workload.warm_up(), setup.device, path)
-        print(table(operations[:COSTLIEST]))
-        print(f"the trace is in {path}; it opens in Perfetto (ui.perfetto.dev)")
-        return 0
-    finally:
-        accelerator.end_training()
-
-
-def _check_trace_path(path: Path) -> None:
-    """Refuse what cannot be written before anything is trained."""
-    if not path.parent.is_dir():
-        raise UsageError(f"--profile {path}: there is no folder {path.parent}; make it first")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UsageError(f"--profile {path}: cannot be written; name another file")
-
-
 def _measure(
     recipe: Recipe,
     protocol: Protocol,
@@ -250,7 +202,7 @@ def _measure(
         recipe, device=device, precision=precision, threads=threads, kernels=kernels
     )
     try:
-        _get_data(data_dir, silent)
+        get_data(data_dir, silent)
         workload = MnistTraining(
             fitted, accelerator, data_dir, protocol.warmup_images, setup.kernels
         )
@@ -271,19 +223,6 @@ def _measure(
             )
     finally:
         accelerator.end_training()
-
-
-def _get_data(data_dir: Path | None, silent: bool) -> None:
-    """Fetch what is missing before any clock runs."""
-    from mnist_cnn.download import fetch
-
-    if silent:
-        fetch(data_dir)
-        return
-    from bench.terminal import transfer_progress
-
-    with transfer_progress() as progress:
-        fetch(data_dir, progress=progress)
 
 
 def _progress(silent: bool) -> RunProgress:

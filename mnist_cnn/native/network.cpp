@@ -1,4 +1,4 @@
-// The training step of the network in mnist_cnn/model.py, for one core with AVX512-BF16.
+// The training step of the network in mnist_cnn/model.py, for CPUs with AVX512-BF16.
 //
 // Same mathematics as the plain path under bfloat16 autocast; what differs is how often memory is
 // passed over. A layer's raw convolution outputs are all that is kept of the forward pass: batch
@@ -408,14 +408,6 @@ class Network {
       transition2_back_[9 * 32], block3_back_[9 * 16 * 18], classifier_back_[5 * 32];
 };
 
-namespace {
-std::unique_ptr<Pool> the_pool;
-}
-Pool& pool() {
-  if (!the_pool) the_pool = std::make_unique<Pool>(1);
-  return *the_pool;
-}
-
 }  // namespace native
 
 using native::Network;
@@ -424,14 +416,6 @@ extern "C" {
 
 // SHA-256 of the files this was compiled from.
 const char* sources() { return SOURCES; }
-
-// How many threads all of this is done by from now on.
-void set_threads(int threads) {
-  if (native::pool().threads() != threads)
-    native::the_pool = std::make_unique<native::Pool>(threads);
-}
-
-int threads() { return native::pool().threads(); }
 
 // Arrays of seven pointers each, in the order of the layers: contiguous float32, torch's shapes.
 Network* network_new(int capacity) { return new Network(capacity); }
