@@ -92,6 +92,7 @@ def project(tmp_path: Path) -> Project:
     (tmp_path / "tools").mkdir()
     shutil.copytree(ROOT / "scripts", folder / "scripts")
     shutil.copytree(ROOT / "mnist_cnn/native", folder / "mnist_cnn/native")
+    (folder / "mnist_cnn/native/libnative.so").touch()  # as the build leaves it
     for name in ("hatch_build.py", "pyproject.toml", "requirements.txt", "requirements-uv.txt"):
         shutil.copy(ROOT / name, folder / name)
     return Project(folder, tmp_path / "tools")
@@ -137,6 +138,21 @@ def test_the_second_time_nothing_happens(project: Project) -> None:
     project.uv_commands()
     assert project.run("scripts/setup") == (0, "", "")
     assert project.uv_commands() == []
+
+
+def test_a_machine_without_a_compiler_is_told_once_and_one_that_gets_one_builds(
+    project: Project,
+) -> None:
+    library = project.folder / "mnist_cnn/native/libnative.so"
+    library.unlink(missing_ok=True)
+    status, _, err = project.run("scripts/setup", CXX="no-such-compiler")
+    assert status == 0
+    assert "set-up: no compiled training step" in err
+    assert project.run("scripts/setup", CXX="no-such-compiler") == (0, "", "")
+    project.uv_commands()
+    library.touch()  # as the build would
+    assert "no compiled" not in project.run("scripts/setup", CXX="cat")[2]
+    assert project.uv_commands()
 
 
 @pytest.mark.parametrize(

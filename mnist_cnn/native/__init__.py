@@ -37,7 +37,9 @@ def absence() -> str | None:
         UsageError: the library is older than its source.
     """
     if not LIBRARY.exists():
-        return "it was not built: set-up found no C++ compiler for this kind of processor"
+        return (
+            "it was not built: ./scripts/setup needs an x86-64 machine and a C++20 compiler for it"
+        )
     if not _library().supported():
         return "this processor has no AVX512-BF16"
     return None
