@@ -30,6 +30,8 @@ FLAGS = [
     "-mavx512dq",
     "-mavx512vl",
     "-mavx512bf16",
+    "-mamx-tile",
+    "-mamx-bf16",
 ]
 
 

@@ -10,6 +10,7 @@ import os
 import platform
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 from accelerate import Accelerator
@@ -26,7 +27,7 @@ from mnist_cnn.train import check_batch
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
-KERNELS: tuple[Kernels, ...] = ("torch", "native")
+KERNELS: tuple[Kernels, ...] = get_args(Kernels)
 
 PLAIN_DISTRIBUTION = (
     DistributedType.NO,
@@ -74,7 +75,7 @@ def launch(
         device: a device type, or "auto" for the fastest present.
         precision: fp32, bf16, fp16, or "auto" for the recipe's wish.
         threads: of each process's operators; None for its share of the cores.
-        kernels: torch, native, or "auto" for native where it can.
+        kernels: torch, avx512, amx, or "auto" for the fastest that this machine has.
 
     Raises:
         UsageError: unknown or absent device, impossible precision, kernels, thread or rank counts,
@@ -101,8 +102,8 @@ def launch(
     )
     # Last: where OMP_NUM_THREADS is not set, Accelerate has chosen a number of its own.
     # Compiled code has threads of its own; torch's would wait for work on the same cores.
-    torch.set_num_threads(1 if computed_by == "native" else threads)
-    if computed_by == "native":
+    torch.set_num_threads(threads if computed_by == "torch" else 1)
+    if computed_by != "torch":
         native.set_threads(threads)
     if accelerator.num_processes != processes or accelerator.device.type != device:
         raise UsageError(
@@ -222,27 +223,31 @@ def multiplies_bf16_fast(device: str) -> bool:
 
 
 def choose_kernels(asked: str, device: str, precision: Precision) -> Kernels:
-    """What will compute a step; "auto" is compiled code where that can.
+    """What will compute a step; "auto" is the fastest compiled code that can, or torch.
 
     Raises:
         UsageError: unknown, or compiled code was asked for where it cannot be used.
     """
-    if device != "cpu":
-        obstacle: str | None = "it is for CPUs"
-    elif precision != "bf16":
-        obstacle = f"it computes in bf16, not {precision}"
-    else:
-        obstacle = native.absence()
+
+    def obstacle(kernels: Kernels) -> str | None:
+        if kernels == "torch":
+            return None
+        if device != "cpu":
+            return "it is for CPUs"
+        if precision != "bf16":
+            return f"it computes in bf16, not {precision}"
+        return native.absence(kernels)
+
     if asked == "auto":
-        return "torch" if obstacle else "native"
+        return next((kind for kind in native.KINDS if not obstacle(kind)), "torch")
     known = next((kernels for kernels in KERNELS if kernels == asked), None)
     if known is None:
         raise UsageError(
             f"unknown kernels {asked!r}{near_match(asked, ('auto', *KERNELS))}; "
             f"there are: auto, {', '.join(KERNELS)}"
         )
-    if known == "native" and obstacle:
-        raise UsageError(f"native kernels cannot be used: {obstacle}; use --kernels torch")
+    if reason := obstacle(known):
+        raise UsageError(f"--kernels {known} cannot be used: {reason}; use --kernels auto")
     return known
 
 
@@ -263,8 +268,8 @@ def choose_threads(asked: int | None) -> int:
 def fitted(recipe: Recipe, device: str, kernels: Kernels) -> Recipe:
     """The recipe with the one choice a device may overrule: how activations lie in memory."""
     # MPS: wrong batch-norm gradients, convolutions 30x slower (pytorch issues 175189 and 193349).
-    # Native kernels have a layout of their own and read contiguous weights.
-    overruled = device == "mps" or kernels == "native"
+    # Compiled kernels have a layout of their own and read contiguous weights.
+    overruled = device == "mps" or kernels != "torch"
     return replace(recipe, memory_format="contiguous") if overruled else recipe
 
 

@@ -10,11 +10,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-SCHEMA_VERSION: Final = 2
-"""What is written. Version 2 added `Setup.kernels`."""
-READABLE_VERSIONS: Final = (1, 2)
+SCHEMA_VERSION: Final = 3
+"""What is written. Version 2 added `Setup.kernels`; version 3 says which compiled ones they are."""
+READABLE_VERSIONS: Final = (1, 2, 3)
 """What is read; a field that an older version lacks has what was the case then as its default."""
 
 
@@ -119,9 +119,9 @@ class Setup(Model):
     threads: Annotated[int, Field(ge=1)]
     """That compute, of each process."""
     precision: Literal["fp32", "bf16", "fp16"]
-    kernels: Literal["torch", "native"] = "torch"
-    """What computes a step: torch's operators, as always before there was a choice, or
-    mnist_cnn.native."""
+    kernels: Literal["torch", "avx512", "amx"] = "torch"
+    """What computes a step: torch's operators, as always before there was a choice, or one of
+    mnist_cnn.native's two kinds of compiled code."""
     matmul_precision: str
     """torch.get_float32_matmul_precision(): whether fp32 products may be rounded."""
     memory_format: str
@@ -133,6 +133,12 @@ class Setup(Model):
     """What started the ranks: "python", "accelerate" or "torchrun"."""
     environment: dict[str, str]
     """Environment variables that change speed or results, those that were set."""
+
+    @field_validator("kernels", mode="before")
+    @classmethod
+    def _of_version_2(cls, value: object) -> object:
+        """There was one kind of compiled code, called native."""
+        return "avx512" if value == "native" else value
 
 
 class PeakMemory(Model):
@@ -189,7 +195,7 @@ class Environment(Model):
 class RunRecord(Model):
     """One training from random weights, measured."""
 
-    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
     run_id: str
     benchmark_id: str
     """Shared by the runs of one benchmark."""

@@ -229,7 +229,7 @@ def _why_invalid(content: bytes, error: ValidationError) -> str:
     if version not in READABLE_VERSIONS:
         return (
             f"its schema_version is {inert(str(version))[:20]}; this mnist-bench reads "
-            f"{' and '.join(map(str, READABLE_VERSIONS))}: use the version that wrote it, "
+            f"{READABLE_VERSIONS[0]} to {READABLE_VERSIONS[-1]}: use the version that wrote it, "
             "or a newer one"
         )
     first, *others = error.errors(include_url=False, include_input=False)

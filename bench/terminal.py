@@ -299,10 +299,10 @@ def _name(row: Row) -> str:
 
 
 def _setup(row: Row) -> str:
-    """``"2 processes, 1 thread, bf16"``, and "native" where compiled code computes a step."""
+    """``"2 processes, 1 thread, bf16"``, and which compiled code computes a step, if any."""
     counts = ((row["processes"], "process"), (row["threads"], "thread"))
     parts = [notation.plural(n, noun) for n, noun in counts if isinstance(n, int)]
-    arithmetic = str(row["precision"]) + (" native" if row["kernels"] == "native" else "")
+    arithmetic = str(row["precision"]) + ("" if row["kernels"] == "torch" else f" {row['kernels']}")
     return inert(", ".join([*parts, arithmetic]))
 
 

@@ -63,7 +63,7 @@ class Batches:
         self._seed = seed
         self._count = len(data.train_images)
         self._selection = Selection(recipe, self._count, accelerator)
-        self._native = kernels == "native" and native.augments(recipe)
+        self._native = kernels != "torch" and native.augments(recipe)
         if recipe.pipeline == "resident":
             self._images = data.train_images.to(accelerator.device)
             self._labels = data.train_labels.to(accelerator.device)

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+from typing import TypeVar, cast
+
 import torch
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
 from mnist_cnn.recipe import Recipe
 
+Kind = TypeVar("Kind", bound=type[Optimizer])
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+
+def _eager(kind: Kind) -> Kind:
+    """`kind` without what its methods do for torch's compiler, whose import takes over a second.
+
+    torch.optim imports torch._dynamo at the first step and for every method marked as not to be
+    compiled (torch/_compile.py, torch/optim/optimizer.py), to tell a compiler that is not there.
+    The plain functions are below those wrappers.
+    """
+    plain = {
+        name: getattr(getattr(kind, name), "__wrapped__", getattr(kind, name))
+        for name in ("add_param_group", "zero_grad", "step")
+    }
+    eager = type(kind.__name__, (kind,), plain | {"step": torch.no_grad()(plain["step"])})
+    return cast(Kind, eager)
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     """The recipe's optimizer over every parameter of `model`, its step one call for all of them."""
     match recipe.optimizer:
         case "adam":
-            return torch.optim.Adam(
+            return _eager(torch.optim.Adam)(
                 model.parameters(),
                 fused=True,
                 lr=recipe.peak_learning_rate,
@@ -21,7 +41,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
                 weight_decay=recipe.weight_decay,
             )
         case "sgd":
-            return torch.optim.SGD(
+            return _eager(torch.optim.SGD)(
                 model.parameters(),
                 fused=True,
                 lr=recipe.peak_learning_rate,
@@ -31,7 +51,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             )
 
 
-def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> OneCycleLR:
+def build_schedule(optimizer: Optimizer, recipe: Recipe, steps: int) -> OneCycleLR:
     """One cycle over the whole run (Smith & Topin 2018), to be stepped after every batch."""
     warmup = recipe.warmup_fraction
     if steps * warmup == 1:

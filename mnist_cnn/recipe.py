@@ -19,8 +19,9 @@ MemoryFormat = Literal["contiguous", "channels_last"]
 Precision = Literal["fp32", "bf16", "fp16"]
 RecipePrecision = Literal["fp32", "auto"]
 EvaluationSplit = Literal["test", "validation"]
-Kernels = Literal["torch", "native"]
-"""What computes a training step: torch's operators, or the compiled code of mnist_cnn.native."""
+Kernels = Literal["torch", "avx512", "amx"]
+"""What computes a training step: torch's operators, or the compiled code of mnist_cnn.native, by
+dot products (AVX512-BF16) or by matrix tiles (AMX-BF16)."""
 
 TRAIN_IMAGES = 60_000
 VALIDATION_IMAGES = 10_000
@@ -45,11 +46,13 @@ class Recipe:
     """Images whose statistics batch norm takes together while training: a process goes through its
     share of a batch in groups of so many ("ghost" batches, Hoffer et al. 2017), so that the number
     of processes does not change what is trained. 0: each process's share, whatever its size."""
+    whole_epochs: int
+    """Epochs at first that take all images, before any are selected."""
     selected_share: float
-    """Share of the training images that every epoch after the first takes; 1: all."""
+    """Share of the training images that every later epoch takes; 1: all."""
     hardest_share: float
-    """Of those, the share that had the largest loss when last seen; the others are drawn from the
-    rest."""
+    """Of those, the share that had the largest loss when last seen, images never seen before all
+    others; the rest is drawn from the rest."""
     optimizer: OptimizerName
     """Which update rule: "adam" (Kingma & Ba 2015) or "sgd" with Nesterov momentum."""
     peak_learning_rate: float
@@ -116,6 +119,8 @@ class Recipe:
             raise UsageError(
                 f"batch norm's batch size must be 0 or more, not {self.norm_batch_size}"
             )
+        if self.whole_epochs < 0:
+            raise UsageError(f"whole epochs must be 0 or more, not {self.whole_epochs}")
         if not 0 < self.selected_share <= 1 or not 0 <= self.hardest_share <= 1:
             raise UsageError("the selected share must be in (0, 1], the hardest share in [0, 1]")
         if not 1 <= self.evaluate_from_epoch <= self.epochs:
@@ -154,6 +159,7 @@ REFERENCE = Recipe(
     epochs=20,
     batch_size=128,
     norm_batch_size=0,
+    whole_epochs=0,
     selected_share=1.0,
     hardest_share=0.0,
     optimizer="adam",
@@ -190,6 +196,7 @@ FAST = replace(
     REFERENCE,
     name="fast",
     epochs=16,
+    whole_epochs=1,
     selected_share=0.2,
     hardest_share=0.8,
     optimizer="sgd",

@@ -17,9 +17,9 @@ from mnist_cnn.recipe import Recipe
 def images_in_epoch(recipe: Recipe, count: int, epoch: int) -> int:
     """How many of `count` training images an epoch, counted from 1, takes over all ranks.
 
-    All in the first, which is where losses are known from. Later a share, in whole batches.
+    All in the first ones that are whole. Later a share, in whole batches.
     """
-    if epoch == 1 or recipe.selected_share == 1:
+    if epoch <= recipe.whole_epochs or recipe.selected_share == 1:
         return count
     batches = max(1, round(recipe.selected_share * count / recipe.batch_size))
     return min(count, batches * recipe.batch_size)
@@ -39,7 +39,7 @@ class Selection:
         self._count = count
         self._accelerator = accelerator
         self._losses = torch.full((count,), torch.inf, device=accelerator.device)
-        self._seen = torch.zeros_like(self._losses)
+        self._noted: list[tuple[Tensor, Tensor]] = []
 
     def order(self, epoch: int, generator: torch.Generator) -> Tensor:
         """The epoch's images, in the order in which they are trained on: (M,), int64, CPU."""
@@ -57,11 +57,14 @@ class Selection:
     def note(self, images: Tensor, losses: Tensor) -> None:
         """Remember what images of this rank's share cost: both (N,), on the device."""
         if self._recipe.selected_share < 1:
-            self._seen[images] = losses
+            self._noted.append((images, losses))
 
     def end_epoch(self, order: Tensor) -> None:
         """Share what all ranks have noted of the epoch's images."""
-        if self._recipe.selected_share < 1:
-            order = order.to(self._losses.device)
-            self._losses[order] = self._accelerator.reduce(self._seen, "sum")[order]
-            self._seen.zero_()
+        if self._noted:
+            images, losses = (torch.cat(part) for part in zip(*self._noted, strict=True))
+            seen = torch.zeros_like(self._losses)
+            seen[images] = losses
+            order = order.to(seen.device)
+            self._losses[order] = self._accelerator.reduce(seen, "sum")[order]
+            self._noted.clear()

@@ -56,7 +56,7 @@ def train(
         accelerator: device, precision and ranks.
         data: the training and the evaluation images, uint8, on the CPU.
         seed: decides data order, distortions and dropout.
-        kernels: what computes a step; "native" where `mnist_cnn.native` says that it can.
+        kernels: what computes a step; compiled ones where `mnist_cnn.native` says that they can.
 
     Raises:
         UsageError: the batch cannot be shared among the ranks.
@@ -74,7 +74,6 @@ def train(
         torch.channels_last if recipe.memory_format == "channels_last" else torch.contiguous_format
     )
     model.to(device).to(memory_format=layout)
-    average = _Average(model, recipe) if recipe.average_decay > 0 else None
     optimizer = build_optimizer(model, recipe)
     # Made before `prepare` and not prepared: Accelerate's wrapper would step it once a process.
     steps = sum(batches.steps(epoch) for epoch in range(1, recipe.epochs + 1))
@@ -82,12 +81,17 @@ def train(
     accelerator.free_memory()  # what an earlier run in this process had prepared
     share = recipe.batch_size // accelerator.num_processes
     trained = _computed_by(kernels, model, recipe, share)
-    evaluated = _computed_by(kernels, average.module, recipe, share) if average else trained
-    prepared, optimizer = accelerator.prepare(trained, optimizer)
+    prepared = accelerator.prepare(trained)
+    if accelerator.scaler is not None:
+        # Only a gradient scaler (fp16) needs the wrapper, which looks packages up at every step.
+        optimizer = accelerator.prepare(optimizer)
     if isinstance(prepared, DistributedDataParallel):
         # Each rank keeps statistics of its own share (`_share_statistics` joins them); by default
         # rank 0's would replace the others' at every step, at the price of a collective.
         prepared.broadcast_buffers = False
+    # Made last: joining the ranks has given the model other storage.
+    average = _Average(model, recipe) if recipe.average_decay > 0 else None
+    evaluated = _computed_by(kernels, average.module, recipe, share) if average else trained
 
     yield Started(
         parameters=parameter_count(model),
@@ -99,7 +103,7 @@ def train(
     samples = 0
     for epoch in range(1, recipe.epochs + 1):
         prepared.train()
-        total = torch.zeros((), device=device)
+        costs: list[Tensor] = []
         for batch in batches.epoch(epoch):
             logits = prepared(batch.images.contiguous(memory_format=layout))
             losses = F.cross_entropy(
@@ -113,11 +117,11 @@ def train(
             optimizer.zero_grad()
             if average:
                 average.after_step()
-            total += losses.detach().sum()
-            batches.note(batch, losses.detach())
+            costs.append(losses.detach())
+            batches.note(batch, costs[-1])
         count = batches.images(epoch)
         samples += count
-        loss = accelerator.reduce(total, "sum").item() / count
+        loss = accelerator.reduce(torch.cat(costs).sum(), "sum").item() / count
         yield EpochTrained(epoch, batches.steps(epoch), count, loss)
         if recipe.evaluates_after(epoch):
             _share_statistics(model, accelerator)
@@ -190,8 +194,8 @@ def check_batch(batch_size: int, images: int, processes: int) -> None:
 def _computed_by(kernels: Kernels, network: MnistCnn, recipe: Recipe, share: int) -> nn.Module:
     """`network` as it is computed where a process has `share` images of a batch."""
     group = min(recipe.norm_batch_size or share, share)
-    if kernels == "native":
-        return NativeNetwork(network, group)
+    if kernels != "torch":
+        return NativeNetwork(network, group, kernels)
     return GroupedNetwork(network, group) if group < share else network
 
 
@@ -204,7 +208,7 @@ class _Average:
     def __init__(self, model: MnistCnn, recipe: Recipe) -> None:
         self.module = deepcopy(model).requires_grad_(requires_grad=False)
         """The averaged network."""
-        self._model = model
+        self._mine, self._models = _floats(self.module), _floats(model)
         self._recipe = recipe
         self._steps = 0
 
@@ -214,12 +218,10 @@ class _Average:
         self._steps += 1
         if self._steps % self._recipe.average_interval:
             return
-        # Asked for anew: joining the ranks has given the model other storage.
-        mine, models = _floats(self.module), _floats(self._model)
         if self._steps == self._recipe.average_interval:
-            torch._foreach_copy_(mine, models)  # random weights are not averaged in
+            torch._foreach_copy_(self._mine, self._models)  # random weights are not averaged in
         else:
-            torch._foreach_lerp_(mine, models, 1 - self._recipe.average_decay)
+            torch._foreach_lerp_(self._mine, self._models, 1 - self._recipe.average_decay)
 
 
 def _floats(model: nn.Module) -> list[Tensor]:

@@ -34,7 +34,7 @@ def tune(
     changes: Annotated[list[str] | None, typer.Argument(help="FIELD=VALUE ...")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ...: so many runs.")] = 4,
     threads: Annotated[int | None, typer.Option(help="Of the process.")] = None,
-    kernels: Annotated[str, typer.Option(help="auto, torch or native.")] = "auto",
+    kernels: Annotated[str, typer.Option(help="auto, torch, avx512 or amx.")] = "auto",
     test: Annotated[bool, typer.Option("--test", help="Confirm on the test set.")] = False,
 ) -> None:
     """Print each seed's accuracy after the last epoch, their mean and its 95 % interval."""

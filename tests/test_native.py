@@ -26,12 +26,21 @@ from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated
 from mnist_cnn.model import GroupedNetwork, MnistCnn
 from mnist_cnn.native import NativeNetwork
-from mnist_cnn.recipe import FAST
+from mnist_cnn.recipe import FAST, Kernels
 from mnist_cnn.train import seeded_model, train
 
 ROOT = Path(__file__).resolve().parent.parent
 built_here = pytest.mark.skipif(
     native.absence() is not None, reason=f"no compiled code here: {native.absence()}"
+)
+each_kind = pytest.mark.parametrize(
+    "kernels",
+    [
+        pytest.param(
+            kernels, marks=pytest.mark.skipif(reason is not None, reason=f"{kernels}: {reason}")
+        )
+        for kernels, reason in ((kind, native.absence(kind)) for kind in native.KINDS)
+    ],
 )
 PLAIN = replace(FAST, memory_format="contiguous")
 
@@ -77,47 +86,60 @@ def relative_error(value: Tensor, truth: Tensor) -> float:
     return float((value - truth).norm() / truth.norm())
 
 
-@built_here
-def test_logits_gradients_and_statistics_are_as_near_the_truth_as_torchs(mnist: MnistData) -> None:
+@each_kind
+def test_logits_gradients_and_statistics_are_as_near_the_truth_as_torchs(
+    mnist: MnistData, kernels: Kernels
+) -> None:
     """The truth is float64; torch under bfloat16 autocast is how near bfloat16 gets."""
-    x, y = images(mnist, 96)
-    exact, autocast, ours = deepcopy(network()).double(), network(), network()
-    true_logits, true_gradients = gradients(exact, x.double(), y)
-    with torch.autocast("cpu", torch.bfloat16):
-        torch_logits, torch_gradients = gradients(autocast, x, y)
-    logits, made = gradients(NativeNetwork(ours, group=96), x, y)
-    assert relative_error(logits, true_logits) < 1.2 * relative_error(torch_logits, true_logits)
-    assert made.keys() == true_gradients.keys()
-    for name, truth in true_gradients.items():
-        error = relative_error(made[name], truth)
-        assert error < 1.3 * relative_error(torch_gradients[name], truth) + 0.01, name
-        assert error < 0.25, name
-    for (name, buffer), truth in zip(ours.named_buffers(), exact.buffers(), strict=True):
-        if buffer.is_floating_point():
-            assert relative_error(buffer.double(), truth) < 0.01, name
+    networks = 4  # one alone says little: which sums bfloat16 rounds unluckily is chance
+    ours: dict[str, float] = {}
+    torchs: dict[str, float] = {}
+    for seed in range(networks):
+        x, y = images(mnist, 64)
+        exact, autocast, compiled = network(seed).double(), network(seed), network(seed)
+        true_logits, true_gradients = gradients(exact, x.double(), y)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch_logits, torch_gradients = gradients(autocast, x, y)
+        logits, made = gradients(NativeNetwork(compiled, group=64, kernels=kernels), x, y)
+        assert made.keys() == true_gradients.keys()
+        for errors, values in (
+            (ours, {"logits": logits} | made),
+            (torchs, {"logits": torch_logits} | torch_gradients),
+        ):
+            for name, truth in ({"logits": true_logits} | true_gradients).items():
+                square = relative_error(values[name], truth) ** 2
+                errors[name] = errors.get(name, 0) + square / networks
+        for (name, buffer), truth in zip(compiled.named_buffers(), exact.buffers(), strict=True):
+            if buffer.is_floating_point():
+                assert relative_error(buffer.double(), truth) < 0.01, name
+    for name, error in ours.items():
+        assert error**0.5 < 1.3 * torchs[name] ** 0.5 + 0.005, name
 
 
-@built_here
-def test_a_bias_in_a_gradient_would_show(mnist: MnistData) -> None:
-    """Rounding averages out over batches and networks; a wrong formula does not."""
+@each_kind
+def test_a_bias_in_a_gradient_would_show(mnist: MnistData, kernels: Kernels) -> None:
+    """Rounding averages out over batches and networks; a wrong formula does not.
+
+    Nearly: in bfloat16, torch's too, early layers' gradients come out 2 to 3 % short.
+    """
     truth: dict[str, Tensor] = {}
     ours: dict[str, Tensor] = {}
     for seed in range(6):
         x, y = images(mnist, 64)
         x = x + 0.02 * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
         _, exact = gradients(deepcopy(network()).double(), x.double(), y)
-        _, made = gradients(NativeNetwork(network(), group=64), x, y)
+        _, made = gradients(NativeNetwork(network(), group=64, kernels=kernels), x, y)
         for name in exact:
             truth[name] = truth.get(name, 0) + exact[name]
             ours[name] = ours.get(name, 0) + made[name]
     for name in truth:
         along = float((ours[name] * truth[name]).sum() / truth[name].square().sum())
-        assert along == pytest.approx(1, abs=0.04), name
+        assert along == pytest.approx(1, abs=0.06), name
 
 
-@built_here
+@each_kind
 @pytest.mark.parametrize("count", [1, 2, 37])
-def test_inference_is_the_networks(mnist: MnistData, count: int) -> None:
+def test_inference_is_the_networks(mnist: MnistData, kernels: Kernels, count: int) -> None:
     model = network().eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -126,28 +148,30 @@ def test_inference_is_the_networks(mnist: MnistData, count: int) -> None:
     x, _ = images(mnist, count)
     with torch.inference_mode():
         truth = deepcopy(model).double()(x.double())
-        logits = NativeNetwork(model, group=1).eval()(x)
+        logits = NativeNetwork(model, group=1, kernels=kernels).eval()(x)
     assert relative_error(logits.double(), truth) < 0.02
 
 
-@built_here
-def test_a_smaller_batch_after_a_larger_one_leaves_nothing_of_it_behind(mnist: MnistData) -> None:
-    model = NativeNetwork(network(), group=16)
+@each_kind
+def test_a_smaller_batch_after_a_larger_one_leaves_nothing_of_it_behind(
+    mnist: MnistData, kernels: Kernels
+) -> None:
+    model = NativeNetwork(network(), group=16, kernels=kernels)
     x, y = images(mnist, 16)
     gradients(model, x, y)
     model.zero_grad()
     _, after = gradients(model, x[:5], y[:5])
-    _, alone = gradients(NativeNetwork(network(), group=5), x[:5], y[:5])
+    _, alone = gradients(NativeNetwork(network(), group=5, kernels=kernels), x[:5], y[:5])
     assert all(torch.equal(after[name], alone[name]) for name in alone)
 
 
-@built_here
-def test_groups_are_batches_of_their_own(mnist: MnistData) -> None:
+@each_kind
+def test_groups_are_batches_of_their_own(mnist: MnistData, kernels: Kernels) -> None:
     """As torch's network has them: statistics a group, one gradient of the whole batch."""
     x, y = images(mnist, 40)
     exact, ours = network().double(), network()
     true_logits, truth = gradients(GroupedNetwork(exact, 16), x.double(), y)
-    logits, made = gradients(NativeNetwork(ours, group=16), x, y)
+    logits, made = gradients(NativeNetwork(ours, group=16, kernels=kernels), x, y)
     assert relative_error(logits, true_logits) < 0.02
     for name in truth:
         assert relative_error(made[name], truth[name]) < 0.3, name
@@ -156,14 +180,14 @@ def test_groups_are_batches_of_their_own(mnist: MnistData) -> None:
             assert relative_error(mine.double(), true) < 0.01
 
 
-@built_here
-def test_the_number_of_threads_changes_nothing(mnist: MnistData) -> None:
+@each_kind
+def test_the_number_of_threads_changes_nothing(mnist: MnistData, kernels: Kernels) -> None:
     """Bit for bit, and each image is somebody's: 37 are not a multiple of what a thread takes."""
     x, y = images(mnist, 37)
     results = []
     for threads in (1, 2, 5):
         native.set_threads(threads)
-        model = NativeNetwork(network(), group=37)
+        model = NativeNetwork(network(), group=37, kernels=kernels)
         logits, made = gradients(model, x, y)
         results.append((logits, made, model.eval()(x), list(model.buffers())))
     native.set_threads(1)
@@ -185,8 +209,8 @@ class Masked(nn.Module):
         return x * self.kept.to(x.dtype) * self.scale
 
 
-@built_here
-def test_dropout_is_dropout_forward_and_back(mnist: MnistData) -> None:
+@each_kind
+def test_dropout_is_dropout_forward_and_back(mnist: MnistData, kernels: Kernels) -> None:
     """With the same masks torch finds the same logits and gradients."""
     probability = 0.25
     x, y = images(mnist, 48)
@@ -194,7 +218,7 @@ def test_dropout_is_dropout_forward_and_back(mnist: MnistData) -> None:
     for block in (ours.stem, ours.block1, ours.block2, ours.block3):
         block.dropout = nn.Dropout(probability)
     exact = deepcopy(ours).double()
-    model = NativeNetwork(ours, group=48)
+    model = NativeNetwork(ours, group=48, kernels=kernels)
     logits, made = gradients(model, x, y)
     shares = []
     for index, (block, channels, side) in {
@@ -213,12 +237,14 @@ def test_dropout_is_dropout_forward_and_back(mnist: MnistData) -> None:
         assert relative_error(made[name], truth[name]) < 0.3, name
 
 
-@built_here
-def test_dropout_is_drawn_anew_each_batch_and_follows_the_seed(mnist: MnistData) -> None:
+@each_kind
+def test_dropout_is_drawn_anew_each_batch_and_follows_the_seed(
+    mnist: MnistData, kernels: Kernels
+) -> None:
     x, _ = images(mnist, 4)
     ours = network()
     ours.stem.dropout = nn.Dropout(0.5)
-    model = NativeNetwork(ours, group=4)
+    model = NativeNetwork(ours, group=4, kernels=kernels)
     torch.manual_seed(7)
     first, second = model(x), model(x)
     torch.manual_seed(7)
@@ -228,9 +254,11 @@ def test_dropout_is_drawn_anew_each_batch_and_follows_the_seed(mnist: MnistData)
     assert torch.equal(model.eval()(x), model(x))
 
 
-@built_here
-def test_a_pass_back_through_an_earlier_batch_is_refused(mnist: MnistData) -> None:
-    model = NativeNetwork(network(), group=4)
+@each_kind
+def test_a_pass_back_through_an_earlier_batch_is_refused(
+    mnist: MnistData, kernels: Kernels
+) -> None:
+    model = NativeNetwork(network(), group=4, kernels=kernels)
     x, _ = images(mnist, 4)
     first = model(x)
     model(x)
@@ -238,14 +266,14 @@ def test_a_pass_back_through_an_earlier_batch_is_refused(mnist: MnistData) -> No
         first.sum().backward()
 
 
-@built_here
-def test_what_is_not_a_number_stays_so(mnist: MnistData) -> None:
+@each_kind
+def test_what_is_not_a_number_stays_so(mnist: MnistData, kernels: Kernels) -> None:
     """A diverged run must show, not be clipped to zero by a ReLU."""
     model = network()
     with torch.no_grad():
         model.stem.conv.weight[3, 0, 1, 1] = torch.nan
     x, _ = images(mnist, 4)
-    assert NativeNetwork(model, group=4)(x).isnan().all()
+    assert NativeNetwork(model, group=4, kernels=kernels)(x).isnan().all()
 
 
 @built_here
@@ -276,8 +304,8 @@ def test_the_same_pictures(
     )
 
 
-@built_here
-def test_a_run_learns_as_torchs_does_and_repeats_itself(mnist: MnistData) -> None:
+@each_kind
+def test_a_run_learns_as_torchs_does_and_repeats_itself(mnist: MnistData, kernels: Kernels) -> None:
     accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
     recipe = replace(PLAIN.with_epochs(2), batch_size=64, average_decay=0.9, average_interval=1)
     data = Split(
@@ -291,17 +319,20 @@ def test_a_run_learns_as_torchs_does_and_repeats_itself(mnist: MnistData) -> Non
         model = seeded_model(recipe, 0)
         return list(train(model, recipe, accelerator, data, 0, kernels))  # type: ignore[arg-type]
 
-    ours, torchs = events("native"), events("torch")
-    assert events("native") == ours
+    ours, torchs = events(kernels), events("torch")
+    assert events(kernels) == ours
     for mine, theirs in zip(ours, torchs, strict=True):
         if isinstance(mine, EpochTrained) and isinstance(theirs, EpochTrained):
-            assert mine.loss == pytest.approx(theirs.loss, rel=0.05)
+            # The second epoch's images follow from the first one's losses: other ones.
+            assert mine.loss == pytest.approx(theirs.loss, rel=0.05 if mine.epoch == 1 else 0.2)
         if isinstance(mine, Evaluated) and isinstance(theirs, Evaluated):
             assert mine.accuracy == pytest.approx(theirs.accuracy, abs=0.1)
 
 
 def test_auto_is_compiled_code_where_it_can_be_used() -> None:
-    best = "native" if native.absence() is None else "torch"
+    best = next(
+        kind for kind in (*native.KINDS, "torch") if kind == "torch" or not native.absence(kind)
+    )
     assert choose_kernels("auto", "cpu", "bf16") == best
     assert choose_kernels("auto", "cpu", "fp32") == "torch"
     assert choose_kernels("auto", "cuda", "bf16") == "torch"
@@ -310,11 +341,11 @@ def test_auto_is_compiled_code_where_it_can_be_used() -> None:
 
 def test_compiled_code_that_cannot_be_used_is_refused_with_the_reason() -> None:
     with pytest.raises(UsageError, match="it computes in bf16, not fp32"):
-        choose_kernels("native", "cpu", "fp32")
+        choose_kernels("avx512", "cpu", "fp32")
     with pytest.raises(UsageError, match="it is for CPUs"):
-        choose_kernels("native", "mps", "bf16")
-    with pytest.raises(UsageError, match=r"unknown kernels 'natve' \(did you mean 'native'\?\)"):
-        choose_kernels("natve", "cpu", "bf16")
+        choose_kernels("amx", "mps", "bf16")
+    with pytest.raises(UsageError, match=r"unknown kernels 'avx521' \(did you mean 'avx512'\?\)"):
+        choose_kernels("avx521", "cpu", "bf16")
 
 
 @pytest.fixture

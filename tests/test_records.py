@@ -33,7 +33,7 @@ def test_a_record_is_json_that_any_reader_takes(record: RunRecord) -> None:
         ({"final_accuracy": None}, "final_accuracy"),
         ({"samples_seen": 1}, "samples_seen"),
         ({"unheard_of": 1}, "unheard_of"),
-        ({"schema_version": 3}, "schema_version"),
+        ({"schema_version": 4}, "schema_version"),
         ({"status": "fine"}, "status"),
         ({"run_index": 0}, "run_index"),
         ({"final_accuracy": float("nan")}, "final_accuracy"),
@@ -51,10 +51,17 @@ def test_a_record_that_contradicts_itself_or_the_schema_is_refused(
 
 def test_the_first_versions_records_are_still_read() -> None:
     """They had no word for what computed a step: torch did."""
-    values = make_record(setup={"kernels": "native"}).model_dump(mode="json")
+    values = make_record(setup={"kernels": "amx"}).model_dump(mode="json")
     values["schema_version"] = 1
     del values["setup"]["kernels"]
     assert RunRecord.model_validate(values).setup.kernels == "torch"
+
+
+def test_the_second_versions_one_kind_of_compiled_code_has_a_name_of_its_own_now() -> None:
+    values = make_record().model_dump(mode="json")
+    values["schema_version"] = 2
+    values["setup"]["kernels"] = "native"
+    assert RunRecord.model_validate(values).setup.kernels == "avx512"
 
 
 def test_a_record_is_never_edited() -> None:

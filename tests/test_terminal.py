@@ -112,9 +112,9 @@ def test_each_run_says_whether_it_reached_the_target(width: int) -> None:
 
 
 def test_what_computed_the_steps_is_named_where_it_was_not_torch() -> None:
-    native = make_benchmark((4.0, 4.1, 4.2), setup={"kernels": "native"})
+    native = make_benchmark((4.0, 4.1, 4.2), setup={"kernels": "amx"})
     lines = _printed(terminal.summary(_benchmarks([*_fast(), *native])), 140)
-    _line(lines, "fast on AMD EPYC, 1 process, 2 threads, bf16 native")
+    _line(lines, "fast on AMD EPYC, 1 process, 2 threads, bf16 amx")
     assert "fast on AMD EPYC, 1 process, 2 threads, bf16" in lines
 
 

@@ -45,7 +45,7 @@ def run(
     ] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     kernels: Annotated[
-        str, typer.Option(help="What computes a step: auto, torch or native (compiled code).")
+        str, typer.Option(help="What computes a step: auto, torch, or compiled: avx512, amx.")
     ] = "auto",
     pipeline: Annotated[
         str | None,

@@ -1,9 +1,11 @@
 """The network's training step and its augmentation as compiled code, for CPUs with AVX512-BF16.
 
 The same mathematics as `mnist_cnn.model` under bfloat16 autocast and `mnist_cnn.augment`, in fewer
-passes over memory; see network.cpp. The library is built as the package is installed
-(hatch_build.py); where there is no compiler, or the processor lacks the instructions, torch's own
-operators do the work. Results do not depend on the number of threads.
+passes over memory; see network.hpp. There are two kinds: "avx512" (avx512_network.cpp) multiplies
+pairs of vectors, "amx" (amx_network.cpp) matrix tiles, where the processor has those too. The
+library is built as the package is installed (hatch_build.py); where there is no compiler, or the
+processor lacks the instructions, torch's own operators do the work. Results do not depend on the
+number of threads.
 """
 
 from __future__ import annotations
@@ -21,17 +23,20 @@ from torch import Tensor, nn
 from mnist_cnn.augment import SIDE, Distortions
 from mnist_cnn.errors import UsageError
 from mnist_cnn.model import MnistCnn
-from mnist_cnn.recipe import Recipe
+from mnist_cnn.recipe import Kernels, Recipe
 
 LIBRARY = Path(__file__).with_name("libnative.so")
+
+KINDS: tuple[Kernels, ...] = ("amx", "avx512")
+"""The kinds of compiled code there are, the fastest first."""
 
 _LAYERS = 7
 _MOMENTUM = 0.1
 """torch.nn.BatchNorm2d's default, by which the running statistics follow the batch's."""
 
 
-def absence() -> str | None:
-    """Why compiled code cannot be used on this machine, or None where it can.
+def absence(kernels: Kernels = "avx512") -> str | None:
+    """Why compiled code of that kind cannot be used on this machine, or None where it can.
 
     Raises:
         UsageError: the library is older than its source.
@@ -42,6 +47,8 @@ def absence() -> str | None:
         )
     if not _library().supported():
         return "this processor has no AVX512-BF16"
+    if kernels == "amx" and not _library().tiles_supported():
+        return "this processor has no AMX-BF16, or this system does not let it be used"
     return None
 
 
@@ -89,12 +96,14 @@ class NativeNetwork(nn.Module):
         network: on the CPU, in float32.
         group: images whose statistics batch norm takes together while training. A batch of more
             is gone through in groups, a smaller one or the last group may have fewer.
+        kernels: a kind of compiled code that is not absent.
     """
 
-    def __init__(self, network: MnistCnn, group: int) -> None:
+    def __init__(self, network: MnistCnn, group: int, kernels: Kernels) -> None:
         super().__init__()
         self.network = network
         self._group = group
+        self._kernels = kernels
         self._workspaces: list[_Workspace] = []  # for training, a group
         self._evaluation_workspace: _Workspace | None = None
 
@@ -126,7 +135,7 @@ class NativeNetwork(nn.Module):
 
     def _workspace(self, index: int) -> _Workspace:
         if index == len(self._workspaces):
-            self._workspaces.append(_Workspace(self._group))
+            self._workspaces.append(_Workspace(self._group, self._kernels))
         return self._workspaces[index]
 
     def kept(self, layer: int, image: int, channels: int, side: int) -> Tensor:
@@ -144,7 +153,7 @@ class NativeNetwork(nn.Module):
         logits = torch.empty(len(images), 10)
         threads = _library().threads()
         if not self._evaluation_workspace or self._evaluation_workspace.capacity < threads:
-            self._evaluation_workspace = _Workspace(threads)
+            self._evaluation_workspace = _Workspace(threads, self._kernels)
         _library().network_infer(
             self._evaluation_workspace.handle,
             images.data_ptr(),
@@ -163,11 +172,12 @@ class _Workspace:
 
     Args:
         capacity: images; for evaluation, threads.
+        kernels: the kind of compiled code.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, kernels: Kernels) -> None:
         self.capacity = capacity
-        self.handle = _library().network_new(capacity)
+        self.handle = _library().network_new(capacity, int(kernels == "amx"))
         self.batches = 0
 
     def __del__(self) -> None:
@@ -261,7 +271,7 @@ def _library() -> ctypes.CDLL:
         raise UsageError("the compiled code is not that of this source; run ./scripts/setup again")
     pointer, integer, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
     signatures = {
-        "network_new": (pointer, [integer]),
+        "network_new": (pointer, [integer, integer]),
         "network_free": (None, [pointer]),
         "network_train_forward": (
             None,
@@ -274,6 +284,7 @@ def _library() -> ctypes.CDLL:
         "set_threads": (None, [integer]),
         "threads": (integer, []),
         "supported": (integer, []),
+        "tiles_supported": (integer, []),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, name)

@@ -66,11 +66,4 @@ void augment(const uint8_t* images, const int64_t* chosen, int count, const floa
   });
 }
 
-// Whether this processor has the instructions that the rest of this library is made of.
-int supported() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512bf16");
-}
-
 }  // extern "C"

@@ -43,6 +43,15 @@ struct Dropout {
     return kept(c, _mm512_add_epi32(_mm512_mullo_epi32(lanes, _mm512_set1_epi32(step)),
                                     _mm512_set1_epi32(start)));
   }
+  // The same for the 32 channels of a record at flat position p.
+  __mmask32 kept_record(int p) const {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i x = mixed(_mm512_add_epi32(lanes, _mm512_set1_epi32(int(key + p * 16u))));
+    return _mm512_cmpge_epu16_mask(x, _mm512_set1_epi16(short(dropped)));
+  }
+  void apply(__mmask32 k, __m512& a, __m512& b) const {
+    apply(Kept{__mmask16(k), __mmask16(k >> 16)}, a, b);
+  }
   // Kept values scaled, the others zero.
   void apply(const Kept& k, __m512& a, __m512& b) const {
     a = _mm512_maskz_mul_ps(k.low, a, _mm512_set1_ps(scale));

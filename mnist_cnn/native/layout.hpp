@@ -24,6 +24,12 @@ inline u32 to_bf16(float x) {
   std::memcpy(&bits, &x, 4);
   return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
+inline float from_bf16(u32 x) {
+  const u32 bits = x << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
 inline u32 pair_bf16(float a, float b) { return to_bf16(a) | to_bf16(b) << 16; }
 // 16 pixels of a channel pair.
 inline __m512 low(__m512i v) { return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)); }
@@ -88,5 +94,13 @@ T* zeros(size_t count) {
   std::memset(p, 0, bytes);
   return static_cast<T*>(p);
 }
+
+template <class T>
+struct Buffer {
+  T* const start;
+  explicit Buffer(size_t count) : start(zeros<T>(count)) {}
+  Buffer(const Buffer&) = delete;
+  ~Buffer() { std::free(start); }
+};
 
 }  // namespace native

@@ -1,26 +1,12 @@
 // Batch norm and ReLU in one pass each way; gradients with respect to a layer's raw output.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
 #include "dropout.hpp"
 
 namespace native {
-
-// What passes over a piece of the batch add up: two sums a channel, 16 lanes each. Forward, of y
-// and y * y; backward, of dy and dy * y.
-constexpr int SUMS = 32 * 32;
-
-// One of a channel's two sums over all pieces, always in the same order.
-inline double reduce(const float* sums, int pieces, int channel, int which) {
-  __m512d total = _mm512_setzero_pd();
-  for (int piece = 0; piece < pieces; piece++) {
-    const float* lanes = sums + piece * SUMS + channel * 32 + which * 16;
-    total = _mm512_add_pd(total, _mm512_cvtps_pd(_mm256_load_ps(lanes)));
-    total = _mm512_add_pd(total, _mm512_cvtps_pd(_mm256_load_ps(lanes + 8)));
-  }
-  return _mm512_reduce_add_pd(total);
-}
 
 // Batch norm of one layer.
 struct Norm {
@@ -28,13 +14,11 @@ struct Norm {
   float a[32], b[32], c[32];  // d raw = a * dy + b * raw + c
 
   // Sources: Ioffe & Szegedy 2015; torch.nn.BatchNorm2d, its default epsilon.
-  void finish_forward(const float* sums, int pieces, int channels, double count, const float* gamma, const float* beta) {
-    for (int o = 0; o < channels; o++) {
-      double m = reduce(sums, pieces, o, 0) / count;
-      double v = reduce(sums, pieces, o, 1) / count - m * m;
-      if (v < 0) v = 0;
-      set(o, float(m), float(v), gamma[o], beta[o]);
-    }
+  //
+  // Of channel o, from the sums of y and of y * y over `count` values.
+  void finish_forward(int o, double sum, double squares, double count, float gamma, float beta) {
+    const double m = sum / count;
+    set(o, float(m), float(std::max(0.0, squares / count - m * m)), gamma, beta);
   }
   void set(int o, float mean_, float variance_, float gamma, float beta) {
     mean[o] = mean_;
@@ -43,16 +27,14 @@ struct Norm {
     scale[o] = gamma * inverse[o];
     shift[o] = beta - mean[o] * scale[o];
   }
-  void finish_backward(const float* sums, int pieces, int channels, double count, float* dgamma, float* dbeta) {
-    for (int o = 0; o < channels; o++) {
-      double s1 = reduce(sums, pieces, o, 0), s2 = reduce(sums, pieces, o, 1);
-      double dg = inverse[o] * (s2 - double(mean[o]) * s1);
-      dgamma[o] = float(dg);
-      dbeta[o] = float(s1);
-      a[o] = scale[o];
-      b[o] = float(-double(scale[o]) * inverse[o] * dg / count);
-      c[o] = float(-double(scale[o]) * s1 / count - double(b[o]) * mean[o]);
-    }
+  // From the sums of dy and of dy * y.
+  void finish_backward(int o, double sum, double dot, double count, float* dgamma, float* dbeta) {
+    const double dg = inverse[o] * (dot - double(mean[o]) * sum);
+    *dgamma = float(dg);
+    *dbeta = float(sum);
+    a[o] = scale[o];
+    b[o] = float(-double(scale[o]) * inverse[o] * dg / count);
+    c[o] = float(-double(scale[o]) * sum / count - double(b[o]) * mean[o]);
   }
 };
 

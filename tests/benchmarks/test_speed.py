@@ -41,7 +41,7 @@ EPOCH_IMAGES = 6_400
 
 by_our_clock = pytest.mark.benchmark(timer=CLOCK.now)
 kernels_here = pytest.mark.parametrize(
-    "kernels", ["torch", *(["native"] if native.absence() is None else [])]
+    "kernels", ["torch", *(kind for kind in native.KINDS if native.absence(kind) is None)]
 )
 
 
@@ -70,7 +70,7 @@ def batch(mnist: MnistData) -> tuple[Tensor, Tensor]:
 @kernels_here
 def test_training_step(benchmark: BenchmarkFixture, mnist: MnistData, kernels: Kernels) -> None:
     network = MnistCnn(dropout=0.0).to(ACCELERATOR.device)
-    model: nn.Module = network if kernels == "torch" else NativeNetwork(network, BATCH)
+    model: nn.Module = network if kernels == "torch" else NativeNetwork(network, BATCH, kernels)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, nesterov=True)
     images, labels = batch(mnist)
 
@@ -106,7 +106,7 @@ def test_augmentation(benchmark: BenchmarkFixture, mnist: MnistData, kernels: Ke
     drawn = draw(BATCH, RECIPE, torch.Generator().manual_seed(0)).to(ACCELERATOR.device)
 
     def work() -> Tensor:
-        if kernels == "native":
+        if kernels != "torch":
             return native.augment(images, chosen, drawn, RECIPE)
         return augment(images[chosen], drawn, RECIPE)
 
@@ -117,7 +117,7 @@ def test_augmentation(benchmark: BenchmarkFixture, mnist: MnistData, kernels: Ke
 @kernels_here
 def test_evaluation(benchmark: BenchmarkFixture, mnist: MnistData, kernels: Kernels) -> None:
     network = MnistCnn(dropout=0.0).to(ACCELERATOR.device)
-    model: nn.Module = network if kernels == "torch" else NativeNetwork(network, BATCH)
+    model: nn.Module = network if kernels == "torch" else NativeNetwork(network, BATCH, kernels)
     images = mnist.test_images.to(ACCELERATOR.device)
     labels = mnist.test_labels.to(ACCELERATOR.device)
     repeat(benchmark, lambda: evaluate(model, images, labels, RECIPE, ACCELERATOR, 1), rounds=5)

@@ -1,0 +1,319 @@
+// Activations for matrix tiles: a record a pixel, its 32 channels in bfloat16 side by side (64
+// bytes, those that a layer does not have are zero), so that a shift by pixels keeps the alignment
+// that tiles are loaded fast with. Batch norm, ReLU and pooling on them, the transposes that weight
+// gradients need, and the products.
+#pragma once
+
+#include "normalization.hpp"
+#include "tiles.hpp"
+
+namespace native {
+
+struct alignas(64) Record {
+  u16 channel[32];
+};
+// A pixel's 32 channels in float32: channels 0 to 15, and 16 to 31.
+struct Pixel {
+  __m512 v[2];
+};
+
+inline Pixel unpacked(const Record& r) {
+  auto half = [&](int h) {
+    const auto* from = reinterpret_cast<const __m256i*>(r.channel + 16 * h);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_load_si256(from)), 16));
+  };
+  return {{half(0), half(1)}};
+}
+inline __m512i packed(const Pixel& p) { return (__m512i)_mm512_cvtne2ps_pbh(p.v[1], p.v[0]); }
+inline void store(Record& r, __m512i v) { _mm512_store_si512(&r, v); }
+inline __m512i load(const Record& r) { return _mm512_load_si512(&r); }
+
+// A square image laid out flat, rows PITCH records apart with zeros between them, and LEAD zero
+// records before and after it, for the shifts that leave it.
+template <int SIDE_, int PITCH_, int REACH_>
+struct Square {
+  static constexpr int SIDE = SIDE_, PITCH = PITCH_, REACH = REACH_;
+  static constexpr int COUNT = SIDE * PITCH;
+  static constexpr int BLOCKS = (COUNT + 31) / 32;  // of 32 records
+  static constexpr int FLAT = BLOCKS * 32;
+  static constexpr int LEAD = (REACH * PITCH + REACH + 31) / 32 * 32;
+  static constexpr int PIXELS = SIDE * SIDE;
+  static constexpr int at(int y, int x) { return y * PITCH + x; }
+  // The shift of tap t of a 3x3 kernel of dilation REACH.
+  static constexpr int tap(int t) { return (t / 3 - 1) * REACH * PITCH + (t % 3 - 1) * REACH; }
+  // Which records of each block are pixels.
+  struct Masks {
+    u32 m[BLOCKS];
+    constexpr Masks() : m() {
+      for (int p = 0; p < COUNT; p++)
+        if (p % PITCH < SIDE) m[p / 32] |= 1u << p % 32;
+    }
+  };
+  static constexpr Masks masks{};
+};
+using S28 = Square<28, 29, 1>;
+using S14 = Square<14, 16, 2>;
+using S7 = Square<7, 8, 1>;
+
+// each(p) for the flat position of every pixel, or of those in one block of 32.
+template <class G, class Each>
+[[gnu::always_inline]] inline void each_pixel(Each each) {
+  for (int y = 0; y < G::SIDE; y++)
+    for (int x = 0; x < G::SIDE; x++) each(G::at(y, x));
+}
+template <class G, class Each>
+[[gnu::always_inline]] inline void each_pixel(int block, Each each) {
+  for (u32 left = G::masks.m[block]; left;) {
+    const int first = __builtin_ctz(left);
+    const u32 run = left >> first;
+    const int count = ~run ? __builtin_ctz(~run) : 32;
+    for (int k = first; k < first + count; k++) each(block * 32 + k);
+    left = first + count < 32 ? left >> (first + count) << (first + count) : 0;
+  }
+}
+
+// Constants of a channel, for all 32.
+inline Pixel channels(const float* c) { return {{_mm512_loadu_ps(c), _mm512_loadu_ps(c + 16)}}; }
+inline Pixel affine(const Pixel& x, const Pixel& s, const Pixel& b) {
+  return {{_mm512_fmadd_ps(x.v[0], s.v[0], b.v[0]), _mm512_fmadd_ps(x.v[1], s.v[1], b.v[1])}};
+}
+inline Pixel relu(const Pixel& x) {
+  const __m512 zero = _mm512_setzero_ps();
+  return {{_mm512_max_ps(zero, x.v[0]), _mm512_max_ps(zero, x.v[1])}};
+}
+
+// Two sums a channel over an image's pixels, of d and of d * y.
+struct Sums {
+  Pixel sum{}, dot{};
+  static constexpr int FLOATS = 2 * 32;
+
+  void add(const Pixel& d, const Pixel& y) {
+    for (int h = 0; h < 2; h++) {
+      sum.v[h] = _mm512_add_ps(sum.v[h], d.v[h]);
+      dot.v[h] = _mm512_fmadd_ps(d.v[h], y.v[h], dot.v[h]);
+    }
+  }
+  void add_to(float* sums) const {
+    for (int h = 0; h < 2; h++) {
+      _mm512_store_ps(sums + 16 * h, _mm512_add_ps(_mm512_load_ps(sums + 16 * h), sum.v[h]));
+      _mm512_store_ps(sums + 32 + 16 * h, _mm512_add_ps(_mm512_load_ps(sums + 32 + 16 * h), dot.v[h]));
+    }
+  }
+};
+
+// dropout(relu(scale * y + shift)) of one pixel.
+struct Activation {
+  const Pixel scale, shift;
+  const Dropout dropout;
+  Activation(const Norm& norm, const Dropout& d)
+      : scale(channels(norm.scale)), shift(channels(norm.shift)), dropout(d) {}
+  [[gnu::always_inline]] Pixel operator()(const Pixel& y, int p) const {
+    Pixel a = relu(affine(y, scale, shift));
+    if (dropout.dropped) dropout.apply(dropout.kept_record(p), a.v[0], a.v[1]);
+    return a;
+  }
+  // The gradient of its argument from that of its value, which x was: a positive one has passed
+  // both the ReLU and the dropout.
+  [[gnu::always_inline]] Pixel gate(const Pixel& d, const Record& x) const {
+    const __mmask32 open = _mm512_cmpgt_epi16_mask(load(x), _mm512_setzero_si512());
+    const __m512 factor = _mm512_set1_ps(dropout.scale);
+    return {{_mm512_maskz_mul_ps(__mmask16(open), d.v[0], factor),
+             _mm512_maskz_mul_ps(__mmask16(open >> 16), d.v[1], factor)}};
+  }
+};
+
+// The gradient of a layer's raw outputs from that of its batch norm's outputs: a * dy + b * y + c.
+struct ThroughNorm {
+  const Pixel a, b, c;
+  explicit ThroughNorm(const Norm& norm)
+      : a(channels(norm.a)), b(channels(norm.b)), c(channels(norm.c)) {}
+  [[gnu::always_inline]] Pixel operator()(const Pixel& dy, const Pixel& y) const {
+    return affine(dy, a, affine(y, b, c));
+  }
+};
+
+// Two records to 32 channels by two pixels, pixels side by side: half 0 holds channels 0-3, 8-11,
+// 16-19 and 24-27, half 1 the others, as the shuffles leave them.
+constexpr int side_by_side(int half, int k) { return k / 4 * 8 + half * 4 + k % 4; }
+struct Place {
+  int k, half;
+};
+constexpr Place placed(int channel) { return {channel / 8 * 4 + channel % 4, channel / 4 % 2}; }
+struct alignas(64) Pair {
+  u16 half[2][32];
+  void store(int h, __m512i v) { _mm512_store_si512(half[h], v); }
+};
+
+// 16 pairs' halves of 16 channels to 16 channels of 32 pixels.
+inline void transpose(const Pair* pairs, int half, u16* to) {
+  __m512i a[16], b[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i++) a[i] = _mm512_load_si512(pairs[i].half[half]);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; i++) {
+    b[2 * i] = _mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
+    b[2 * i + 1] = _mm512_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
+  }
+  // a[4 g + k], 128 bits L: channel 4 L + k of pairs 4 g to 4 g + 3.
+#pragma GCC unroll 4
+  for (int g = 0; g < 4; g++) {
+    a[4 * g] = _mm512_unpacklo_epi64(b[4 * g], b[4 * g + 2]);
+    a[4 * g + 1] = _mm512_unpackhi_epi64(b[4 * g], b[4 * g + 2]);
+    a[4 * g + 2] = _mm512_unpacklo_epi64(b[4 * g + 1], b[4 * g + 3]);
+    a[4 * g + 3] = _mm512_unpackhi_epi64(b[4 * g + 1], b[4 * g + 3]);
+  }
+#pragma GCC unroll 4
+  for (int k = 0; k < 4; k++) {
+    const __m512i p = _mm512_shuffle_i32x4(a[k], a[4 + k], 0x88);   // L 0, 2 of groups 0, 1
+    const __m512i q = _mm512_shuffle_i32x4(a[k], a[4 + k], 0xdd);   // L 1, 3
+    const __m512i r = _mm512_shuffle_i32x4(a[8 + k], a[12 + k], 0x88);
+    const __m512i s = _mm512_shuffle_i32x4(a[8 + k], a[12 + k], 0xdd);
+    _mm512_store_si512(to + (k)*32, _mm512_shuffle_i32x4(p, r, 0x88));
+    _mm512_store_si512(to + (4 + k) * 32, _mm512_shuffle_i32x4(q, s, 0x88));
+    _mm512_store_si512(to + (8 + k) * 32, _mm512_shuffle_i32x4(p, r, 0xdd));
+    _mm512_store_si512(to + (12 + k) * 32, _mm512_shuffle_i32x4(q, s, 0xdd));
+  }
+}
+
+// A block's weights: 16 input pairs by 16 outputs, [tap][half of the outputs][pair][output][2].
+constexpr int TILE = 512;
+
+// The shifts of a kernel: all nine, or none.
+template <class G>
+struct Nine {
+  static constexpr int N = 9;
+  static constexpr int at(int t) { return G::tap(t); }
+};
+struct One {
+  static constexpr int N = 1;
+  static constexpr int at(int) { return 0; }
+};
+
+// each(p, sum over taps t and channels of x[p + t] . w[t]) for every pixel p of G.
+template <class G, class Taps, class Each>
+[[gnu::always_inline]] inline void convolve(const Record* x, const u16* w, Each each) {
+  alignas(64) float c[32][32];
+  for (int block = 0; block < G::BLOCKS; block++) {
+    tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
+#pragma GCC unroll 9
+    for (int t = 0; t < Taps::N; t++) {
+      const Record* from = x + block * 32 + Taps::at(t);
+      tile_load<4>(from, 64), tile_load<6>(w + 2 * t * TILE, 64);
+      tile_dot<0, 4, 6>();
+      tile_load<7>(w + (2 * t + 1) * TILE, 64);
+      tile_dot<1, 4, 7>();
+      tile_load<5>(from + 16, 64);
+      tile_dot<2, 5, 6>(), tile_dot<3, 5, 7>();
+    }
+    tile_store<0>(c[0], 128), tile_store<1>(c[0] + 16, 128);
+    tile_store<2>(c[16], 128), tile_store<3>(c[16] + 16, 128);
+    each_pixel<G>(block, [&](int p) __attribute__((always_inline)) {
+      each(p, channels(c[p % 32]));
+    });
+  }
+}
+
+// A 1x1 convolution seen by twos: each(p, h, y) for every pixel p of H, the grid of half the side,
+// and each half h of the channels, where y[q] is the sum over channels of x . w at the q-th of the
+// four pixels of G under p.
+template <class G, class H, class Each>
+[[gnu::always_inline]] inline void convolve_by_twos(const Record* x, const u16* w, Each each) {
+  static_assert(H::SIDE <= 16);
+  alignas(64) float c[4][16][16];
+  for (int row = 0; row < H::SIDE; row++)
+    for (int h = 0; h < 2; h++) {
+      const Record* from = x + G::at(2 * row, 0);
+      tile_load<7>(w + h * TILE, 64);
+      tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
+      tile_load<4>(from, 128);
+      tile_dot<0, 4, 7>();
+      tile_load<5>(from + 1, 128);
+      tile_dot<1, 5, 7>();
+      tile_load<4>(from + G::PITCH, 128);
+      tile_dot<2, 4, 7>();
+      tile_load<5>(from + G::PITCH + 1, 128);
+      tile_dot<3, 5, 7>();
+      tile_store<0>(c[0], 64), tile_store<1>(c[1], 64);
+      tile_store<2>(c[2], 64), tile_store<3>(c[3], 64);
+      for (int k = 0; k < H::SIDE; k++) {
+        const __m512 y[4] = {_mm512_load_ps(c[0][k]), _mm512_load_ps(c[1][k]),
+                             _mm512_load_ps(c[2][k]), _mm512_load_ps(c[3][k])};
+        each(H::at(row, k), h, y);
+      }
+    }
+}
+
+// Which of four values is the greatest, the first of equal ones: its index, a bit a mask.
+struct Choice {
+  __mmask16 low, high;
+  __mmask16 is(int q) const { return (q & 1 ? low : ~low) & (q & 2 ? high : ~high); }
+};
+
+// sums[half][half'][16][16] += sum over pixels p of d[p][channel] * x[p][channel'].
+//
+// d: [block][channel][32 pixels], see `transpose`; x: pairs of pixels. Channels are in the order of
+// `side_by_side`.
+template <class G>
+inline void weight_gradient(const u16* d, const Pair* x, float* sums) {
+  tile_load<0>(sums, 64), tile_load<1>(sums + 256, 64);
+  tile_load<2>(sums + 512, 64), tile_load<3>(sums + 768, 64);
+  for (int block = 0; block < G::BLOCKS; block++, x += 16, d += 2 * TILE) {
+    tile_load<4>(d, 64), tile_load<6>(x->half[0], 128);
+    tile_dot<0, 4, 6>();
+    tile_load<7>(x->half[1], 128);
+    tile_dot<1, 4, 7>();
+    tile_load<5>(d + TILE, 64);
+    tile_dot<2, 5, 6>(), tile_dot<3, 5, 7>();
+  }
+  tile_store<0>(sums, 64), tile_store<1>(sums + 256, 64);
+  tile_store<2>(sums + 512, 64), tile_store<3>(sums + 768, 64);
+}
+
+// The same for a 3x3 kernel on 18 channels, sums[half][NINE_OF_18][16][16]: for each tap the first
+// sixteen channels of x, then for each row of taps the last two at its three taps, as
+// `Pairs::read_18` puts them side by side.
+constexpr int NINE_OF_18 = 9 + 3;
+template <class G>
+inline void weight_gradient_18(const u16* d, const Pair* const (&x)[2], float* sums) {
+  auto pair = [&](int shift) { return x[shift & 1] + (shift >> 1); };
+  auto add = [&](const u16* a, std::initializer_list<const u16*> b, float* to) {
+    const u16* const* from = b.begin();
+    tile_load<0>(to, 64), tile_load<1>(to + 256, 64), tile_load<2>(to + 512, 64);
+    tile_load<3>(to + 768, 64), tile_load<4>(to + 1024, 64), tile_load<5>(to + 1280, 64);
+    for (int block = 0; block < G::BLOCKS; block++) {
+      const int at = block * 16 * 64;
+      tile_load<6>(a + 2 * block * TILE, 64);
+      tile_load<7>(from[0] + at, 128), tile_dot<0, 6, 7>();
+      tile_load<7>(from[1] + at, 128), tile_dot<1, 6, 7>();
+      tile_load<7>(from[2] + at, 128), tile_dot<2, 6, 7>();
+      tile_load<7>(from[3] + at, 128), tile_dot<3, 6, 7>();
+      tile_load<7>(from[4] + at, 128), tile_dot<4, 6, 7>();
+      tile_load<7>(from[5] + at, 128), tile_dot<5, 6, 7>();
+    }
+    tile_store<0>(to, 64), tile_store<1>(to + 256, 64), tile_store<2>(to + 512, 64);
+    tile_store<3>(to + 768, 64), tile_store<4>(to + 1024, 64), tile_store<5>(to + 1280, 64);
+  };
+  auto sixteen = [&](int t) { return pair(G::tap(t))->half[0]; };
+  auto two = [&](int row) { return pair(G::tap(3 * row + 1))->half[1]; };
+  for (int h = 0; h < 2; h++, sums += NINE_OF_18 * 256) {
+    const u16* half = d + h * TILE;
+    add(half, {sixteen(0), sixteen(1), sixteen(2), sixteen(3), sixteen(4), sixteen(5)}, sums);
+    add(half, {sixteen(6), sixteen(7), sixteen(8), two(0), two(1), two(2)}, sums + 6 * 256);
+  }
+}
+
+// first[16][16] = sum over pixels p of a[p][channel] * b[p][channel'], of a one half of the channels,
+// [block][channel][32 pixels], of b half 0; and second the same of its half 1.
+template <class G>
+inline void products_of_half(const u16* a, const Pair* b, float* first, float* second = nullptr) {
+  tile_zero<0>(), tile_zero<1>();
+  for (int block = 0; block < G::BLOCKS; block++, a += TILE, b += 16) {
+    tile_load<4>(a, 64), tile_load<6>(b->half[0], 128);
+    tile_dot<0, 4, 6>();
+    if (second) tile_load<7>(b->half[1], 128), tile_dot<1, 4, 7>();
+  }
+  tile_store<0>(first, 64);
+  if (second) tile_store<1>(second, 64);
+}
+
+}  // namespace native
