@@ -251,6 +251,34 @@ def choose_kernels(asked: str, device: str, precision: Precision) -> Kernels:
     return known
 
 
+def choose_processes(
+    recipe: Recipe, device: str, precision: str, threads: int | None, kernels: str
+) -> int:
+    """How many processes train fastest on this machine, each its share of every batch.
+
+    Measured on CPUs (docs/speed.md): torch's operators gain from one process a core, compiled code
+    has threads that do better. Not measured on several GPUs: one, which a network this small leaves
+    waiting as it is.
+
+    Args:
+        recipe: what will be trained.
+        device: as asked for.
+        precision: as asked for.
+        threads: of each process, if they were asked for.
+        kernels: as asked for.
+
+    Raises:
+        UsageError: what was asked for is not to be had here.
+    """
+    refuse_silent_single_process()
+    device = choose_device(device)
+    computed_by = choose_kernels(kernels, device, choose_precision(precision, recipe, device))
+    if device != "cpu" or computed_by != "torch":
+        return 1
+    most = usable_cores() // choose_threads(threads or 1)
+    return next(n for n in range(max(1, most), 0, -1) if recipe.batch_size % n == 0)
+
+
 def choose_threads(asked: int | None) -> int:
     """Threads of each process's operators: those asked for, or its share of the usable cores.
 

@@ -11,12 +11,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench.cli import main
+from bench.environment import usable_cores
+from bench.launch import choose_processes
 from bench.store import read
+from mnist_cnn import native
+from mnist_cnn.errors import UsageError
+from mnist_cnn.recipe import REFERENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
@@ -344,6 +350,7 @@ def test_a_trace_that_could_not_be_written_is_refused_at_once(tmp_path: Path) ->
     ("options", "environment", "complaint"),
     [
         (["--processes", "0"], {}, "--processes must be at least 1, not 0"),
+        (["--processes", "many"], {}, "--processes must be a number or auto, not 'many'"),
         (["--processes", "2"], {"WORLD_SIZE": "3"}, "--processes 2, but the launcher started 3"),
     ],
 )
@@ -354,6 +361,29 @@ def test_process_counts_that_cannot_be_are_refused(
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert complaint in done.stderr
+
+
+def test_auto_is_a_process_a_core_for_torchs_operators_and_one_for_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bench.launch.usable_cores", lambda: 12)
+    plain = replace(REFERENCE, batch_size=96)
+    assert choose_processes(plain, "cpu", "auto", None, "auto") == 12
+    assert choose_processes(plain, "cpu", "auto", 4, "auto") == 3
+    assert choose_processes(REFERENCE, "cpu", "auto", None, "torch") == 8  # of a batch of 128
+    if native.absence() is None:
+        assert choose_processes(REFERENCE, "cpu", "bf16", None, "auto") == 1
+    with pytest.raises(UsageError, match="it computes in bf16, not fp32"):
+        choose_processes(REFERENCE, "cpu", "fp32", None, "avx512")
+
+
+@pytest.mark.slow
+def test_auto_starts_them_and_its_ranks_know(tmp_path: Path) -> None:
+    options = ["--processes", "auto", "--kernels", "torch", "--device", "cpu", "--json"]
+    done = launch([BIN / "mnist-bench", "run", *options, *ONE_EPOCH, "--no-save"])
+    assert done.returncode == 0, done.stderr
+    [run] = json.loads(done.stdout)
+    assert (run["processes"], run["threads"]) == (usable_cores(), 1)
 
 
 @pytest.mark.slow

@@ -237,7 +237,7 @@ def test_bench_launches_run_with_the_options_as_given(project: Project) -> None:
     assert Path(launcher) == folder / "scripts" / "accelerate_launch.py"
     assert (flag, Path(config)) == ("--config_file", folder / "scripts" / "accelerate.yaml")
     assert Path(run) == folder / "bench" / "run.py"
-    assert options == ["--label", "two words", ""]
+    assert options == ["--processes", "auto", "--label", "two words", ""]
 
 
 @pytest.mark.parametrize(

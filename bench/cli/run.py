@@ -37,8 +37,11 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of the first run; the next ones follow.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps or xpu.")] = "auto",
     processes: Annotated[
-        int | None,
-        typer.Option(help="Start so many processes that train together (default: one)."),
+        str | None,
+        typer.Option(
+            help="Start so many processes that train together, or auto: as many as are fastest "
+            "here (default: one)."
+        ),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of each process (default: its share of the cores).")
@@ -84,13 +87,13 @@ def run(
         target_accuracy=parse_accuracy(target_accuracy),
         stop_at_target=stop_at_target,
     )
-    if processes is not None and not supervisor.is_rank():
-        return _start(context.obj, processes, threads)
-    if processes is not None and os.environ["WORLD_SIZE"] != str(processes):
-        raise UsageError(
-            f"--processes {processes}, but the launcher started {os.environ['WORLD_SIZE']}; "
-            "leave one of the two out"
-        )
+    if processes is not None:
+        if supervisor.is_rank():
+            _check_started(processes)
+        else:
+            count = _processes(processes, chosen, device, precision, threads, kernels)
+            if count is not None:
+                return _start(context.obj, count, threads)
     if profile is not None:
         return print_profile(
             chosen,
@@ -146,10 +149,36 @@ def run(
     return status if speaks or failed else 0
 
 
+def _check_started(processes: str) -> None:
+    """Refuse another number of ranks than the launcher started; "auto" takes any."""
+    if processes not in ("auto", os.environ["WORLD_SIZE"]):
+        raise UsageError(
+            f"--processes {processes}, but the launcher started {os.environ['WORLD_SIZE']}; "
+            "leave one of the two out"
+        )
+
+
+def _processes(
+    asked: str, recipe: Recipe, device: str, precision: str, threads: int | None, kernels: str
+) -> int | None:
+    """How many ranks to start; None where "auto" finds that this process alone is fastest."""
+    if asked == "auto":
+        # Chosen by what torch finds here; a process alone then goes on with the torch it has.
+        from bench.launch import choose_processes
+
+        count = choose_processes(recipe, device, precision, threads, kernels)
+        return None if count == 1 else count
+    try:
+        count = int(asked)
+    except ValueError:
+        raise UsageError(f"--processes must be a number or auto, not {asked!r}") from None
+    if count < 1:
+        raise UsageError(f"--processes must be at least 1, not {count}")
+    return count
+
+
 def _start(words: Sequence[str], processes: int, threads: int | None) -> int:
     """Become the supervisor of the same command, run by several ranks."""
-    if processes < 1:
-        raise UsageError(f"--processes must be at least 1, not {processes}")
     cores = usable_cores()
     if processes > cores:
         print(

@@ -305,10 +305,16 @@ class AmxNetwork : public Network {
           to + 16, 0xfff, (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(0xfff, row + 16)));
     }
   }
+  // In two stores, where four small ones took longer.
   static void read_patch(const u16* plain, Record& to) {
-    for (int r = 0; r < 3; r++)
-      std::memcpy(to.channel + side_by_side(0, 4 * r), plain + (r - 1) * S28::PITCH - 1, 8);
-    to.channel[ONE_ITEM] = 0x3f80;  // 1
+    auto four = [&](int row) {
+      long items;
+      std::memcpy(&items, plain + row * S28::PITCH - 1, 8);
+      return items;
+    };
+    constexpr long PIXELS = (1L << 16 * ONE_ITEM) - 1, ONE = 0x3f80L << 16 * ONE_ITEM;
+    store(to, _mm512_zextsi256_si512(_mm256_setr_epi64x((four(-1) & PIXELS) | ONE, 0, four(0), 0)));
+    std::memcpy(to.channel + side_by_side(0, 8), plain + S28::PITCH - 1, 8);
   }
   void read_patches(Worker& w, int i) {
     const u16* plain = plain_pixels(i);

@@ -1,0 +1,99 @@
+"""The road of docs/speed.md: what each choice of how to compute an epoch is worth, side by side.
+
+    .venv/bin/python scripts/road.py --rounds 3
+
+Every round takes all set-ups once, in random order, each in processes of its own and by the
+harness itself (`mnist-bench run`), so that a machine that slows down slows all of them. Some
+minutes a round where an epoch of the plain one takes one; leave the machine alone.
+"""
+
+from __future__ import annotations
+
+import random
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import typer
+
+from bench import stats, store
+from bench.records import LapKind, RunRecord
+from mnist_cnn.console import run
+from mnist_cnn.errors import UsageError
+
+ROOT = Path(__file__).resolve().parent.parent
+EPOCH = "--recipe reference --epochs 1"
+RESIDENT = f"{EPOCH} --pipeline resident"
+ROAD = {
+    "plain": f"{EPOCH} --kernels torch",
+    "plain, 2 processes": f"{EPOCH} --kernels torch --processes 2",
+    "resident": f"{RESIDENT} --kernels torch",
+    "resident, bf16": f"{RESIDENT} --precision bf16 --kernels torch",
+    "resident, bf16, 2 processes": f"{RESIDENT} --precision bf16 --kernels torch --processes 2",
+    "avx512": f"{RESIDENT} --precision bf16 --kernels avx512",
+    "avx512, 2 processes": f"{RESIDENT} --precision bf16 --kernels avx512 --processes 2",
+    "amx": f"{RESIDENT} --precision bf16 --kernels amx",
+    "amx, 2 processes": f"{RESIDENT} --precision bf16 --kernels amx --processes 2",
+    "fast": "--recipe fast",
+}
+"""Set-ups by label, from the seed's text to the recipe that answers it: all epochs but the last,
+which is a whole run."""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def road(
+    labels: Annotated[list[str] | None, typer.Argument(help="Set-ups, by label; all.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Times that each is run.")] = 3,
+    results_dir: Annotated[Path, typer.Option(help="Where records go.")] = ROOT / "scratch/road",
+) -> None:
+    """Run every set-up `rounds` times and print the seconds that its training took."""
+    chosen = list(labels or ROAD)
+    if unknown := [label for label in chosen if label not in ROAD]:
+        raise UsageError(f"unknown set-up {unknown[0]!r}; there are: {'; '.join(ROAD)}")
+    for seed in range(rounds):
+        # The order is chance, but the same whenever the same rounds are run again.
+        for label in random.Random(seed).sample(chosen, len(chosen)):
+            words = ["--label", label, "--seed", str(seed), "--results-dir", str(results_dir)]
+            command = [sys.executable, "-m", "bench", "run", "--runs", "1", "--quiet"]
+            print(f"round {seed + 1}: {label}", file=sys.stderr, flush=True)
+            done = subprocess.run(
+                [*command, *words, *shlex.split(ROAD[label])],
+                cwd=ROOT,
+                stdout=subprocess.DEVNULL,
+                check=False,
+            )
+            if done.returncode != 0:
+                raise UsageError(f"{label!r} ended with status {done.returncode}; see above")
+    print(table([record for _, record in store.read([results_dir]).records], chosen))
+
+
+def table(records: list[RunRecord], labels: list[str]) -> str:
+    """One line a set-up that has completed runs: seconds trained, and the first's as a multiple.
+
+    The ratio is the median over rounds (a seed each) of the two runs of the same round.
+    """
+    seconds: dict[str, dict[int, float]] = {label: {} for label in labels}
+    for record in stats.completed(records):
+        trained = stats.seconds_of(record, LapKind.TRAIN)
+        if record.label in seconds and trained is not None:
+            seconds[record.label][record.seed] = trained
+    lines = [f"{'set-up':<28} {'n':>2} {'median s':>9} {'least':>7} {'most':>7} {'times':>6}"]
+    first = next((of for of in seconds.values() if of), {})
+    for label, of in seconds.items():
+        if of:
+            ratios = [first[seed] / of[seed] for seed in of if seed in first]
+            values = list(of.values())
+            lines.append(
+                f"{label:<28} {len(values):>2} {median(values):>9.1f} {min(values):>7.1f} "
+                f"{max(values):>7.1f} {f'{median(ratios):.1f}' if ratios else '':>6}"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(run(app, "road.py", sys.argv[1:]))
