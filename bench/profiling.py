@@ -67,3 +67,14 @@ def table(operations: list[Operation]) -> str:
         for operation in operations
     ]
     return "\n".join(lines)
+
+
+def layer_table(seconds: dict[str, float]) -> str:
+    """One line a layer of the compiled step, each way, the costliest first; at most 80 columns."""
+    total = sum(seconds.values()) or 1.0
+    lines = [f"{'layer of the compiled step':<46} {'share':>7} {'seconds':>10}"]
+    lines += [
+        f"{name:<46} {spent / total:>7.1%} {spent:>10.4f}"
+        for name, spent in sorted(seconds.items(), key=lambda item: -item[1])
+    ]
+    return "\n".join(lines)

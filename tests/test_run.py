@@ -29,6 +29,7 @@ PYTHON = sys.executable
 BIN = Path(PYTHON).parent
 ONE_EPOCH = ("--runs", "1", "--epochs", "1", "--threads", "1")
 """One thread: on a busy machine two wait for each other most of the time."""
+WAYS = ("forward", "backward")
 
 
 WILD = """
@@ -334,6 +335,20 @@ def test_a_profile_is_a_trace_and_the_costliest_operations(
     names = {event.get("name") for event in json.loads(path.read_text())["traceEvents"]}
     assert "aten::convolution_backward" in names
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(native.absence() is not None, reason="no compiled code here")
+def test_a_profile_of_compiled_code_names_its_layers(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    done = launch([BIN / "mnist-bench", "run", "--profile", path, "--device", "cpu"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("layer of"))
+    layers = {line[:46].strip(): float(line[54:]) for line in lines[start + 1 : start + 15]}
+    assert set(layers) == {f"{name} {way}" for name in native.LAYERS for way in WAYS}
+    assert list(layers.values()) == sorted(layers.values(), reverse=True)
+    assert layers["block1 backward"] > layers["block3 backward"] > 0
 
 
 def test_a_trace_that_could_not_be_written_is_refused_at_once(tmp_path: Path) -> None:

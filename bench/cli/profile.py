@@ -28,8 +28,9 @@ def print_profile(
     """Trace the warm-up run, warm, and print what it spent its time on."""
     os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = "0"
     from bench import launch
-    from bench.profiling import table, trace
+    from bench.profiling import layer_table, table, trace
     from bench.workload import MnistTraining
+    from mnist_cnn import native
 
     _check_trace_path(path)
     accelerator, fitted, setup = launch.launch(
@@ -46,8 +47,13 @@ def print_profile(
             for _ in workload.warm_up():
                 pass
             return 0
+        if setup.kernels != "torch":
+            native.take_layer_seconds()
         operations = trace(workload.warm_up(), setup.device, path)
         print(table(operations[:COSTLIEST]))
+        if setup.kernels != "torch":
+            # To torch's profiler a compiled step is two operations.
+            print(layer_table(native.take_layer_seconds()))
         print(f"the trace is in {path}; it opens in Perfetto (ui.perfetto.dev)")
         return 0
     finally:

@@ -30,7 +30,8 @@ LIBRARY = Path(__file__).with_name("libnative.so")
 KINDS: tuple[Kernels, ...] = ("amx", "avx512")
 """The kinds of compiled code there are, the fastest first."""
 
-_LAYERS = 7
+LAYERS = ("stem", "block1", "transition1", "block2", "transition2", "block3", "classifier")
+_LAYERS = len(LAYERS)
 _MOMENTUM = 0.1
 """torch.nn.BatchNorm2d's default, by which the running statistics follow the batch's."""
 
@@ -55,6 +56,19 @@ def absence(kernels: Kernels = "avx512") -> str | None:
 def set_threads(threads: int) -> None:
     """From now on let so many threads of this process compute; at first there is one."""
     _library().set_threads(threads)
+
+
+def take_layer_seconds() -> dict[str, float]:
+    """Seconds that compiled training steps have spent in each layer since this was last asked.
+
+    Returns:
+        By "stem forward", "stem backward" and so on, the wait for the slowest thread included. With
+        tiles nearly all of the stem's way back is in block 1's.
+    """
+    seconds = (ctypes.c_double * (2 * _LAYERS))()
+    _library().take_layer_seconds(seconds)
+    ways = [f"{layer} {way}" for layer in LAYERS for way in ("forward", "backward")]
+    return dict(zip(ways, seconds, strict=True))
 
 
 def augments(recipe: Recipe) -> bool:
@@ -281,6 +295,7 @@ def _library() -> ctypes.CDLL:
         "network_backward": (None, [pointer] * 5),
         "network_infer": (None, [pointer, pointer, integer, *[pointer] * 6]),
         "augment": (None, [pointer, pointer, integer, pointer, real, real, pointer]),
+        "take_layer_seconds": (None, [pointer]),
         "set_threads": (None, [integer]),
         "threads": (integer, []),
         "supported": (integer, []),

@@ -1,6 +1,8 @@
 // What Python calls, by ctypes: see __init__.py. Arrays of seven pointers each are in the order of
 // the layers: contiguous float32, torch's shapes.
 
+#include <utility>
+
 #include "network.hpp"
 
 using native::Network;
@@ -40,6 +42,12 @@ void network_train_forward(Network* network, const float* images, int count,
       variance[l][o] += momentum * (norm.variance[s] * n / (n - 1) - variance[l][o]);
     }
   }
+}
+
+// The seconds of each layer, forward and backward, since they were last taken: [7][2].
+void take_layer_seconds(double* to) {
+  for (auto& layer : native::layer_seconds)
+    for (double& seconds : layer) *to++ = std::exchange(seconds, 0);
 }
 
 void network_kept(const Network* network, int layer, int i, uint8_t* to) {

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 
 #include "normalization.hpp"
@@ -28,6 +29,24 @@ constexpr int PIXELS[LAYERS] = {784, 784, 784, 196, 196, 49, 49};
 // whoever made them, so results are the same, bit for bit, for every number of threads.
 constexpr int PIECE = 8;
 
+// Seconds that all networks of this process have spent in each layer while training, forward and
+// backward; what is left of a step is spent around them.
+inline double layer_seconds[LAYERS][2];
+
+// Adds the time that it lives to one of them.
+class LayerTimer {
+ public:
+  LayerTimer(int layer, bool backward) : to_(layer_seconds[layer][backward]) {}
+  LayerTimer(const LayerTimer&) = delete;
+  ~LayerTimer() {
+    to_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  double& to_;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 class Network {
  public:
   virtual ~Network() = default;
@@ -43,6 +62,7 @@ class Network {
     seed_ = seed;
     pack(weights, gamma);
     for (int l = 0; l < LAYERS; l++) {
+      const LayerTimer timer(l, false);
       each_image(0, [&](int thread, int i, float* sums, float*) {
         convolve_layer(thread, l, i, images + size_t(i) * 784, sums);
       });
@@ -81,6 +101,7 @@ class Network {
       spread_over_pixels(i, d_logits + i * 10, sums);
     });
     for (int l = LAYERS - 1; l >= 0; l--) {
+      const LayerTimer timer(l, true);
       for (int o = 0; o < CHANNELS[l]; o++)
         norm_[l].finish_backward(slot(l, o), total(l, o, 0), total(l, o, 1),
                                  double(count_) * PIXELS[l], d_gamma[l] + o, d_beta[l] + o);

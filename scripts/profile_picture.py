@@ -1,0 +1,62 @@
+"""docs/profile.svg: where the time of a whole run of `fast` goes on this machine, as a picture.
+
+.venv/bin/python scripts/profile_picture.py docs/profile.svg
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
+
+import matplotlib as mpl
+import typer
+from matplotlib import pyplot as plt
+
+from bench import launch
+from mnist_cnn import native
+from mnist_cnn.console import run
+from mnist_cnn.data import load
+from mnist_cnn.errors import UsageError
+from mnist_cnn.events import EpochTrained
+from mnist_cnn.recipe import FAST, Kernels
+from mnist_cnn.train import seeded_model, train
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def picture(path: Annotated[Path, typer.Argument(help="The picture, SVG or PNG.")]) -> None:
+    """Train once, by compiled code, and draw its layers and what is around them."""
+    accelerator, recipe, setup = launch.launch(FAST, device="cpu")
+    if setup.kernels == "torch":
+        raise UsageError(f"no compiled code here: {native.absence()}")
+    data = load().split(recipe.evaluation_split)
+    for _ in range(2):  # the first is a warm-up
+        native.take_layer_seconds()
+        trained, start = 0.0, perf_counter()
+        for event in train(seeded_model(recipe, 0), recipe, accelerator, data, 0, setup.kernels):
+            if isinstance(event, EpochTrained):
+                trained = perf_counter() - start
+        layers = native.take_layer_seconds()
+    layers["augmentation, loss, autograd, optimizer, Python"] = trained - sum(layers.values())
+    draw(layers, setup.kernels, setup.device_name, path)
+
+
+def draw(seconds: dict[str, float], kernels: Kernels, machine: str, path: Path) -> None:
+    """A bar a layer and way, the costliest at the top, in per cent of the training time."""
+    mpl.rcParams["svg.hashsalt"] = "mnist-bench"  # the same picture for the same numbers
+    total = sum(seconds.values())
+    names = sorted(seconds, key=lambda name: seconds[name])
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    bars = axes.barh(names, [100 * seconds[name] / total for name in names], color="#3b6ea5")
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.set_xlabel(f"% of the {total:.1f} s that a run of fast trains\n{kernels}, {machine}")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.08)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+if __name__ == "__main__":
+    sys.exit(run(app, "profile_picture.py", sys.argv[1:]))
