@@ -95,6 +95,8 @@ struct Worker {
   Scratch<S28> s28;
   Scratch<S14> s14;
   Scratch<S7> s7;
+  Scratch<Two<S28>> two28;
+  Scratch<Two<S14>> two14;
   Plane<S28> patches28, g28;
   Plane<S14> patches14;
 };
@@ -206,14 +208,12 @@ class AmxNetwork : public Network {
         activate_stem(w, i);
         return convolve_to_raw<S28, Nine<S28>>(layer, i, w.s28.x.at, sums);
       case TRANSITION1:
-        activate<S28>(BLOCK1, i, w.s28.x.at);
-        return convolve_to_pooled<S28, S14>(layer, i, w.s28.x.at, sums);
+        return convolve_to_pooled<S28, S14>(layer, i, w.two28, sums);
       case BLOCK2:
         read_block2(w, i);
         return convolve_to_raw<S14, Nine<S14>>(layer, i, w.s14.x.at, sums);
       case TRANSITION2:
-        activate<S14>(BLOCK2, i, w.s14.x.at);
-        return convolve_to_pooled<S14, S7>(layer, i, w.s14.x.at, sums);
+        return convolve_to_pooled<S14, S7>(layer, i, w.two14, sums);
       case BLOCK3:
         activate<S7>(TRANSITION2, i, w.s7.x.at);
         return convolve_to_raw<S7, Nine<S7>>(layer, i, w.s7.x.at, sums);
@@ -235,17 +235,13 @@ class AmxNetwork : public Network {
         through_norm(layer, i, w.s7);
         return finish<S7, Nine<S7>>(layer, TRANSITION2, i, w.s7, sums, weight_sums);
       case TRANSITION2:
-        activate<S14>(BLOCK2, i, w.s14.x.at);
-        pool_through_norm<S14, S7>(layer, i, w.s14);
-        return finish<S14, One>(layer, BLOCK2, i, w.s14, sums, weight_sums);
+        return finish_transition<S14, S7>(layer, i, w.two14, sums, weight_sums);
       case BLOCK2:
         read_block2(w, i);
         through_norm(layer, i, w.s14);
         return finish<S14, Nine<S14>>(layer, TRANSITION1, i, w.s14, sums, weight_sums);
       case TRANSITION1:
-        activate<S28>(BLOCK1, i, w.s28.x.at);
-        pool_through_norm<S28, S14>(layer, i, w.s28);
-        return finish<S28, One>(layer, BLOCK1, i, w.s28, sums, weight_sums);
+        return finish_transition<S28, S14>(layer, i, w.two28, sums, weight_sums);
       case BLOCK1:
         activate_stem(w, i);
         through_norm(layer, i, w.s28);
@@ -344,11 +340,13 @@ class AmxNetwork : public Network {
     added.add_to(sums);
   }
 
+  // All of the layer's image, or the rows from one on.
   template <class G>
-  void activate(int layer, int i, Record* to) {
+  void activate(int layer, int i, Record* to, int row = 0) {
     const Activation activation(norm_[layer], dropout(layer, i));
-    const Record* y = raw(layer, i);
-    each_pixel<G>([&](int p) { store(to[p], packed(activation(unpacked(y[p]), p))); });
+    const int start = row * G::PITCH;
+    const Record* y = raw(layer, i) + start;
+    each_pixel<G>([&](int p) { store(to[p], packed(activation(unpacked(y[p]), start + p))); });
   }
   void activate_stem(Worker& w, int i) {
     read_patches(w, i);
@@ -385,31 +383,34 @@ class AmxNetwork : public Network {
     if (sums) added.add_to(sums);
   }
   // Batch norm is monotonic: which output will be the greatest follows from its scale's sign, which
-  // is known before the statistics are.
+  // is known before the statistics are. Two rows at a time, which stay in the nearest cache.
   template <class G, class H>
-  void convolve_to_pooled(int layer, int i, const Record* x, float* sums) {
-    Record* to = raw(layer, i);
-    Choice* choice = choices(layer, i);
+  void convolve_to_pooled(int layer, int i, Scratch<Two<G>>& s, float* sums) {
     const Pixel sign = channels(signs_[layer]);
     Sums added;
-    convolve_by_twos<G, H>(x, forward_[layer], [&](int p, int h, const __m512 (&y)[4])
-                           __attribute__((always_inline)) {
-      __m512 signed_y[4];
-      for (int q = 0; q < 4; q++) {
-        signed_y[q] = _mm512_xor_ps(y[q], sign.v[h]);
-        added.sum.v[h] = _mm512_add_ps(added.sum.v[h], y[q]);
-        added.dot.v[h] = _mm512_fmadd_ps(y[q], y[q], added.dot.v[h]);
-      }
-      const __m512 upper = _mm512_max_ps(signed_y[0], signed_y[1]),
-                   lower = _mm512_max_ps(signed_y[2], signed_y[3]);
-      const __mmask16 high = _mm512_cmp_ps_mask(lower, upper, _CMP_GT_OQ),
-                      right0 = _mm512_cmp_ps_mask(signed_y[1], signed_y[0], _CMP_GT_OQ),
-                      right1 = _mm512_cmp_ps_mask(signed_y[3], signed_y[2], _CMP_GT_OQ);
-      choice[2 * p + h] = {__mmask16((right0 & ~high) | (right1 & high)), high};
-      const __m512 chosen = _mm512_xor_ps(_mm512_max_ps(upper, lower), sign.v[h]);
-      _mm256_store_si256(reinterpret_cast<__m256i*>(to[p].channel + 16 * h),
-                         (__m256i)_mm512_cvtneps_pbh(chosen));
-    });
+    for (int row = 0; row < H::SIDE; row++) {
+      activate<Two<G>>(layer - 1, i, s.x.at, 2 * row);
+      Record* to = raw(layer, i) + H::at(row, 0);
+      Choice* choice = choices(layer, i) + 2 * H::at(row, 0);
+      convolve_by_twos<G>(s.x.at, forward_[layer], [&](int p, int h, const __m512 (&y)[4])
+                          __attribute__((always_inline)) {
+        __m512 signed_y[4];
+        for (int q = 0; q < 4; q++) {
+          signed_y[q] = _mm512_xor_ps(y[q], sign.v[h]);
+          added.sum.v[h] = _mm512_add_ps(added.sum.v[h], y[q]);
+          added.dot.v[h] = _mm512_fmadd_ps(y[q], y[q], added.dot.v[h]);
+        }
+        const __m512 upper = _mm512_max_ps(signed_y[0], signed_y[1]),
+                     lower = _mm512_max_ps(signed_y[2], signed_y[3]);
+        const __mmask16 high = _mm512_cmp_ps_mask(lower, upper, _CMP_GT_OQ),
+                        right0 = _mm512_cmp_ps_mask(signed_y[1], signed_y[0], _CMP_GT_OQ),
+                        right1 = _mm512_cmp_ps_mask(signed_y[3], signed_y[2], _CMP_GT_OQ);
+        choice[2 * p + h] = {__mmask16((right0 & ~high) | (right1 & high)), high};
+        const __m512 chosen = _mm512_xor_ps(_mm512_max_ps(upper, lower), sign.v[h]);
+        _mm256_store_si256(reinterpret_cast<__m256i*>(to[p].channel + 16 * h),
+                           (__m256i)_mm512_cvtneps_pbh(chosen));
+      });
+    }
     if (sums) added.add_to(sums);
   }
 
@@ -425,25 +426,43 @@ class AmxNetwork : public Network {
       s.transpose_block(s.d.at, block);
     }
   }
+  // The way back through a transition: its outputs are computed again, for all but the chosen ones
+  // were not kept. Two rows at a time too.
   template <class G, class H>
-  void pool_through_norm(int layer, int i, Scratch<G>& s) {
+  void finish_transition(int layer, int i, Scratch<Two<G>>& s, float* sums, float* weight_sums) {
+    const int before = layer - 1;
     const ThroughNorm through(norm_[layer]);
-    const Record* dy = gradient(layer, i);
-    const Choice* choice = choices(layer, i);
-    convolve_by_twos<G, H>(s.x.at, forward_[layer], [&](int p, int h, const __m512 (&y)[4])
-                           __attribute__((always_inline)) {
-      const __m512 d = _mm512_mul_ps(unpacked(dy[p]).v[h], through.a.v[h]);
-      const int from = G::at(2 * (p / H::PITCH), 2 * (p % H::PITCH));
+    const Activation activation(norm_[before], dropout(before, i));
+    Sums added;
+    for (int row = 0; row < H::SIDE; row++) {
+      activate<Two<G>>(before, i, s.x.at, 2 * row);
+      const Record* dy = gradient(layer, i) + H::at(row, 0);
+      const Choice* choice = choices(layer, i) + 2 * H::at(row, 0);
+      convolve_by_twos<G>(s.x.at, forward_[layer], [&](int p, int h, const __m512 (&y)[4])
+                          __attribute__((always_inline)) {
+        const __m512 d = _mm512_mul_ps(unpacked(dy[p]).v[h], through.a.v[h]);
 #pragma GCC unroll 4
-      for (int q = 0; q < 4; q++) {
-        const __m512 rest = _mm512_fmadd_ps(y[q], through.b.v[h], through.c.v[h]);
-        const __m512 all = _mm512_mask_add_ps(rest, choice[2 * p + h].is(q), rest, d);
-        _mm256_store_si256(
-            reinterpret_cast<__m256i*>(s.d.at[from + G::at(q / 2, q % 2)].channel + 16 * h),
-            (__m256i)_mm512_cvtneps_pbh(all));
-      }
-    });
-    s.transpose_all(s.d.at);
+        for (int q = 0; q < 4; q++) {
+          const __m512 rest = _mm512_fmadd_ps(y[q], through.b.v[h], through.c.v[h]);
+          const __m512 all = _mm512_mask_add_ps(rest, choice[2 * p + h].is(q), rest, d);
+          _mm256_store_si256(
+              reinterpret_cast<__m256i*>(s.d.at[G::at(q / 2, 2 * p + q % 2)].channel + 16 * h),
+              (__m256i)_mm512_cvtneps_pbh(all));
+        }
+      });
+      s.transpose_all(s.d.at);
+      s.pairs.read(s.x.at);
+      weight_gradient<Two<G>>(s.transposed.start, s.pairs.at[0], weight_sums);
+      const Record* y = raw(before, i) + G::at(2 * row, 0);
+      Record* to = gradient(before, i) + G::at(2 * row, 0);
+      convolve<Two<G>, One>(s.d.at, backward_[layer], [&](int p, const Pixel& c)
+                            __attribute__((always_inline)) {
+        const Pixel raw = unpacked(y[p]), gated = activation.gate(c, s.x.at[p]);
+        store(to[p], packed(gated));
+        added.add(gated, raw);
+      });
+    }
+    added.add_to(sums);
   }
   // From the gradient of `layer`'s raw outputs (s.d, and transposed) and its input (s.x): adds to
   // its weights' gradient, and leaves the gradient of the layer before it.

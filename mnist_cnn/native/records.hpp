@@ -28,16 +28,16 @@ inline __m512i packed(const Pixel& p) { return (__m512i)_mm512_cvtne2ps_pbh(p.v[
 inline void store(Record& r, __m512i v) { _mm512_store_si512(&r, v); }
 inline __m512i load(const Record& r) { return _mm512_load_si512(&r); }
 
-// A square image laid out flat, rows PITCH records apart with zeros between them, and LEAD zero
-// records before and after it, for the shifts that leave it.
-template <int SIDE_, int PITCH_, int REACH_>
+// A square image, or some of its rows, laid out flat: rows PITCH records apart with zeros between
+// them, and LEAD zero records before and after them, for the shifts that leave the image.
+template <int SIDE_, int PITCH_, int REACH_, int ROWS_ = SIDE_>
 struct Square {
-  static constexpr int SIDE = SIDE_, PITCH = PITCH_, REACH = REACH_;
-  static constexpr int COUNT = SIDE * PITCH;
+  static constexpr int SIDE = SIDE_, PITCH = PITCH_, REACH = REACH_, ROWS = ROWS_;
+  static constexpr int COUNT = ROWS * PITCH;
   static constexpr int BLOCKS = (COUNT + 31) / 32;  // of 32 records
   static constexpr int FLAT = BLOCKS * 32;
   static constexpr int LEAD = (REACH * PITCH + REACH + 31) / 32 * 32;
-  static constexpr int PIXELS = SIDE * SIDE;
+  static constexpr int PIXELS = SIDE * ROWS;
   static constexpr int at(int y, int x) { return y * PITCH + x; }
   // The shift of tap t of a 3x3 kernel of dilation REACH.
   static constexpr int tap(int t) { return (t / 3 - 1) * REACH * PITCH + (t % 3 - 1) * REACH; }
@@ -54,11 +54,14 @@ struct Square {
 using S28 = Square<28, 29, 1>;
 using S14 = Square<14, 16, 2>;
 using S7 = Square<7, 8, 1>;
+// The two rows that a row of pooled pixels comes from.
+template <class G>
+using Two = Square<G::SIDE, G::PITCH, 0, 2>;
 
 // each(p) for the flat position of every pixel, or of those in one block of 32.
 template <class G, class Each>
 [[gnu::always_inline]] inline void each_pixel(Each each) {
-  for (int y = 0; y < G::SIDE; y++)
+  for (int y = 0; y < G::ROWS; y++)
     for (int x = 0; x < G::SIDE; x++) each(G::at(y, x));
 }
 template <class G, class Each>
@@ -213,34 +216,31 @@ template <class G, class Taps, class Each>
   }
 }
 
-// A 1x1 convolution seen by twos: each(p, h, y) for every pixel p of H, the grid of half the side,
-// and each half h of the channels, where y[q] is the sum over channels of x . w at the q-th of the
-// four pixels of G under p.
-template <class G, class H, class Each>
+// A 1x1 convolution of two rows of G seen by twos: each(k, h, y) for every pair k of columns and each
+// half h of the channels, where y[q] is the sum over channels of x . w at the q-th of the four pixels.
+template <class G, class Each>
 [[gnu::always_inline]] inline void convolve_by_twos(const Record* x, const u16* w, Each each) {
-  static_assert(H::SIDE <= 16);
+  static_assert(G::SIDE <= 32);
   alignas(64) float c[4][16][16];
-  for (int row = 0; row < H::SIDE; row++)
-    for (int h = 0; h < 2; h++) {
-      const Record* from = x + G::at(2 * row, 0);
-      tile_load<7>(w + h * TILE, 64);
-      tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
-      tile_load<4>(from, 128);
-      tile_dot<0, 4, 7>();
-      tile_load<5>(from + 1, 128);
-      tile_dot<1, 5, 7>();
-      tile_load<4>(from + G::PITCH, 128);
-      tile_dot<2, 4, 7>();
-      tile_load<5>(from + G::PITCH + 1, 128);
-      tile_dot<3, 5, 7>();
-      tile_store<0>(c[0], 64), tile_store<1>(c[1], 64);
-      tile_store<2>(c[2], 64), tile_store<3>(c[3], 64);
-      for (int k = 0; k < H::SIDE; k++) {
-        const __m512 y[4] = {_mm512_load_ps(c[0][k]), _mm512_load_ps(c[1][k]),
-                             _mm512_load_ps(c[2][k]), _mm512_load_ps(c[3][k])};
-        each(H::at(row, k), h, y);
-      }
+  for (int h = 0; h < 2; h++) {
+    tile_load<7>(w + h * TILE, 64);
+    tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
+    tile_load<4>(x, 128);
+    tile_dot<0, 4, 7>();
+    tile_load<5>(x + 1, 128);
+    tile_dot<1, 5, 7>();
+    tile_load<4>(x + G::PITCH, 128);
+    tile_dot<2, 4, 7>();
+    tile_load<5>(x + G::PITCH + 1, 128);
+    tile_dot<3, 5, 7>();
+    tile_store<0>(c[0], 64), tile_store<1>(c[1], 64);
+    tile_store<2>(c[2], 64), tile_store<3>(c[3], 64);
+    for (int k = 0; k < G::SIDE / 2; k++) {
+      const __m512 y[4] = {_mm512_load_ps(c[0][k]), _mm512_load_ps(c[1][k]),
+                           _mm512_load_ps(c[2][k]), _mm512_load_ps(c[3][k])};
+      each(k, h, y);
     }
+  }
 }
 
 // Which of four values is the greatest, the first of equal ones: its index, a bit a mask.
