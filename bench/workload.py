@@ -43,7 +43,7 @@ class MnistTraining:
 
     def warm_up(self) -> Generator[Event, None, None]:
         """A run of one short epoch, with one whole evaluation."""
-        short = replace(self._recipe, epochs=1, whole_epochs=1, evaluate_from_epoch=1)
+        short = replace(self._recipe, epochs=1, evaluate_from_epoch=1)
         return self._train(short, seed=0, images=self._warmup_images)
 
     def run(self, seed: int) -> Generator[Event, None, None]:

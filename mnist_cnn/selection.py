@@ -17,9 +17,10 @@ from mnist_cnn.recipe import Recipe
 def images_in_epoch(recipe: Recipe, count: int, epoch: int) -> int:
     """How many of `count` training images an epoch, counted from 1, takes over all ranks.
 
-    All in the first ones that are whole. Later a share, in whole batches.
+    All in the first ones that are whole, and in the only one of a recipe that has one: nothing is
+    known then to select by. Later a share, in whole batches.
     """
-    if epoch <= recipe.whole_epochs or recipe.selected_share == 1:
+    if recipe.epochs == 1 or epoch <= recipe.whole_epochs or recipe.selected_share == 1:
         return count
     batches = max(1, round(recipe.selected_share * count / recipe.batch_size))
     return min(count, batches * recipe.batch_size)

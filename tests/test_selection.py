@@ -17,7 +17,7 @@ from mnist_cnn.selection import Selection, images_in_epoch
 from mnist_cnn.train import seeded_model, train
 
 COUNT = 1000
-RECIPE = replace(FAST, batch_size=8, selected_share=0.3, hardest_share=0.75)
+RECIPE = replace(FAST, batch_size=8, whole_epochs=1, selected_share=0.3, hardest_share=0.75)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_what_an_image_cost_last_is_what_counts(accelerator: Accelerator) -> Non
 def test_an_epoch_is_whole_batches_of_different_images(
     accelerator: Accelerator, count: int, share: float, hardest: float, batch: int
 ) -> None:
-    recipe = replace(FAST, batch_size=batch, selected_share=share, hardest_share=hardest)
+    recipe = replace(RECIPE, batch_size=batch, selected_share=share, hardest_share=hardest)
     selection = Selection(recipe, count, accelerator)
     after_first_epoch(selection, torch.rand(count, generator=generator(1)))
     chosen = selection.order(2, generator(2)).tolist()
@@ -104,6 +104,27 @@ def test_a_run_counts_what_it_takes(mnist: MnistData, accelerator: Accelerator) 
     assert [(event.steps, event.samples) for event in trained] == [(25, 200), (8, 64), (8, 64)]
     assert started.steps == 41
     assert events[-1] == Finished(epochs=3, samples=328)
+
+
+def test_from_the_start_images_never_seen_come_first(accelerator: Accelerator) -> None:
+    """Until all have been seen, but for those drawn at random."""
+    recipe = replace(RECIPE, whole_epochs=0, hardest_share=1.0)
+    selection = Selection(recipe, COUNT, accelerator)
+    seen: set[int] = set()
+    for epoch in (1, 2, 3):
+        order = selection.order(epoch, generator(epoch))
+        assert len(order) == images_in_epoch(recipe, COUNT, epoch) == 304
+        assert not seen & set(order.tolist())
+        seen |= set(order.tolist())
+        selection.note(order, torch.ones(len(order)))
+        selection.end_epoch(order)
+    last = set(selection.order(4, generator(4)).tolist())
+    assert set(range(COUNT)) - seen <= last
+
+
+def test_one_epoch_alone_takes_every_image(accelerator: Accelerator) -> None:
+    assert images_in_epoch(FAST.with_epochs(1), COUNT, 1) == COUNT
+    assert images_in_epoch(FAST.with_epochs(2), COUNT, 1) == 128
 
 
 def test_shares_that_are_none_are_refused() -> None:

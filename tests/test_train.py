@@ -89,7 +89,9 @@ def test_reruns_on_one_thread_are_bit_identical(
 
 
 def test_eighty_steps_learn(mnist: MnistData, accelerator: Accelerator) -> None:
-    recipe = replace(FAST.with_epochs(2), batch_size=64, average_decay=0.9, average_interval=1)
+    recipe = replace(
+        FAST.with_epochs(2), whole_epochs=1, batch_size=64, average_decay=0.9, average_interval=1
+    )
     events, model = run(recipe, accelerator, part(mnist, 2500))
     evaluations = [event for event in events if isinstance(event, Evaluated)]
     assert evaluations[-1].accuracy > 0.8
