@@ -15,26 +15,26 @@ namespace {
 constexpr int RECORDS[LAYERS] = {0, S28::FLAT, S14::FLAT, S14::FLAT, S7::FLAT, S7::FLAT, S7::FLAT};
 constexpr int TAPS[LAYERS] = {1, 9, 1, 9, 1, 9, 1};
 // Layers of 18 channels have sixteen of them where half 0 of a Pair is, and two where half 1 starts.
-constexpr bool has_18(int layer) { return CHANNELS[layer] == 18; }
 constexpr int slot_of(int layer, int channel) {
-  if (!has_18(layer)) return channel;
+  if (CHANNELS[layer] != 18) return channel;
   return channel < 16 ? side_by_side(0, channel) : side_by_side(1, channel - 16);
 }
 // Products of 16 by 16 channels that a layer's weight gradient is made of.
 constexpr int weight_tiles(int layer) { return 2 * (TAPS[layer] == 9 ? NINE_OF_18 : 2); }
 
 // What the stem sees of its input around a pixel: item 4 r + k is r - 1 rows below it and k - 1
-// columns to the right; item ONE is 1 at every pixel, for sums over them. All are in half 0.
+// columns to the right; ONE_ITEM is 1 at every pixel, for sums over them. All are in half 0.
 constexpr int PATCH = 12, ONE_ITEM = 3;
 constexpr bool is_pixel(int item) { return item % 4 < 3; }
 constexpr int patch_tap(int item) { return item / 4 * 3 + item % 4; }
 // Of patches with patches, one tile; of patches with 32 channels, two.
 constexpr int PATCH_SUMS = 256, STEM_SUMS = 2 * 256;
 
-// One image's records; those that are no pixels stay zero.
+// One image's records; those that are no pixels stay zero. A tile of every other pixel of a short row
+// reaches beyond them.
 template <class G>
 struct Plane {
-  Buffer<Record> buffer{size_t(G::FLAT) + 2 * G::LEAD};
+  Buffer<Record> buffer{size_t(G::FLAT) + 2 * G::LEAD + 32};
   Record* const at = buffer.start + G::LEAD;
 };
 // One image's pairs of pixels, (2 i, 2 i + 1) and (2 i + 1, 2 i + 2).
@@ -48,8 +48,8 @@ struct Pairs {
   void read(const Record* x) {
     for (int i = 0; i < G::COUNT / 2; i++) {
       const __m512i first = load(x[2 * i]), second = load(x[2 * i + 1]);
-      _mm512_store_si512(at[0][i].half[0], _mm512_unpacklo_epi16(first, second));
-      _mm512_store_si512(at[0][i].half[1], _mm512_unpackhi_epi16(first, second));
+      at[0][i].store(0, _mm512_unpacklo_epi16(first, second));
+      at[0][i].store(1, _mm512_unpackhi_epi16(first, second));
     }
   }
   // Of x, which has 18 channels and zeros before, between and after the rows: half 0 the first
@@ -113,6 +113,7 @@ class AmxNetwork : public Network {
         choices14_(size_t(capacity) * S7::FLAT * 2),
         patch_products_(size_t(capacity) * PATCH_SUMS),
         stem_sums_(size_t(pieces(capacity)) * STEM_SUMS) {
+    amx_supported();  // asks for the tiles, without which the first use of them ends the process
     for (int l = 0; l < LAYERS; l++) {
       raw_[l] = zeros<Record>(size_t(capacity) * RECORDS[l]);
       gradient_[l] = zeros<Record>(size_t(capacity) * RECORDS[l]);

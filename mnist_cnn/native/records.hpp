@@ -31,7 +31,7 @@ inline __m512i load(const Record& r) { return _mm512_load_si512(&r); }
 // A square image, or some of its rows, laid out flat: rows PITCH records apart with zeros between
 // them, and LEAD zero records before and after them, for the shifts that leave the image.
 template <int SIDE_, int PITCH_, int REACH_, int ROWS_ = SIDE_>
-struct Square {
+struct Image {
   static constexpr int SIDE = SIDE_, PITCH = PITCH_, REACH = REACH_, ROWS = ROWS_;
   static constexpr int COUNT = ROWS * PITCH;
   static constexpr int BLOCKS = (COUNT + 31) / 32;  // of 32 records
@@ -51,12 +51,12 @@ struct Square {
   };
   static constexpr Masks masks{};
 };
-using S28 = Square<28, 29, 1>;
-using S14 = Square<14, 16, 2>;
-using S7 = Square<7, 8, 1>;
+using S28 = Image<28, 29, 1>;
+using S14 = Image<14, 16, 2>;
+using S7 = Image<7, 8, 1>;
 // The two rows that a row of pooled pixels comes from.
 template <class G>
-using Two = Square<G::SIDE, G::PITCH, 0, 2>;
+using Two = Image<G::SIDE, G::PITCH, 0, 2>;
 
 // each(p) for the flat position of every pixel, or of those in one block of 32.
 template <class G, class Each>
