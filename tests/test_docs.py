@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from bench import store
+from bench.stats import summarise
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/protocol.md", "docs/speed.md"]
 BIN = Path(sys.executable).parent
@@ -92,6 +95,32 @@ def test_the_results_table_is_what_the_records_say(tmp_path: Path) -> None:
     )
     expected = "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
     assert shown == expected, f"replace the block in README.md by:\n{expected}"
+
+
+def test_the_claim_is_what_its_records_say() -> None:
+    """Mean, interval and one-sided lower bound of the twenty runs, none left out."""
+    accuracies = [
+        record.final_accuracy
+        for _, record in store.read([ROOT / "results/intel-xeon-2-cores"]).records
+        if (record.recipe["name"], record.setup.processes) == ("fast", 1)
+    ]
+    values = [value for value in accuracies if value is not None]
+    assert len(values) == len(accuracies) == 20
+    summary = summarise(values)
+    assert summary.mean is not None
+    assert summary.low is not None
+    assert summary.high is not None
+    t_95, t_975 = 1.729133, 2.093024  # Student's, 19 degrees of freedom
+    lower = summary.mean - (summary.mean - summary.low) * t_95 / t_975
+    claim = (
+        (
+            f"{summary.mean:.3%} on average, 95 % interval {100 * summary.low:.3f} to "
+            f"{summary.high:.3%}, one-sided 95 % lower bound {lower:.3%}"
+        )
+        .replace("%", " %")
+        .replace("95  %", "95 %")
+    )
+    assert claim in " ".join(read("docs/speed.md").split())
 
 
 def test_nothing_names_a_package_registry_or_this_machine() -> None:
