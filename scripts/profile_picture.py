@@ -22,6 +22,7 @@ from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained
 from mnist_cnn.recipe import FAST, Kernels
 from mnist_cnn.train import seeded_model, train
+from mnist_cnn.weights import check_writable
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -29,6 +30,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def picture(path: Annotated[Path, typer.Argument(help="The picture, SVG or PNG.")]) -> None:
     """Train once, by compiled code, and draw its layers and what is around them."""
+    if path.suffix not in (".svg", ".png"):
+        raise UsageError(f"{path} must end in .svg or .png")
+    check_writable(path)
     accelerator, recipe, setup = launch.launch(FAST, device="cpu")
     if setup.kernels == "torch":
         raise UsageError(f"no compiled code here: {native.absence()}")
