@@ -103,13 +103,14 @@ class Batches:
     def _resident(self, order: Tensor, distortions: Distortions) -> Iterator[Batch]:
         distortions = distortions.to(self._accelerator.device)
         order = order.to(self._accelerator.device)
+        labels = self._labels[order]
         for share, weight in self._shares(len(order)):
             chosen = order[share]
             if self._native:
                 images = native.augment(self._images, chosen, distortions[share], self._recipe)
             else:
                 images = augment(self._images[chosen], distortions[share], self._recipe)
-            yield Batch(images, self._labels[chosen], chosen, weight)
+            yield Batch(images, labels[share], chosen, weight)
 
     def _loader(self, order: Tensor) -> Iterator[Batch]:
         # Not prepared by Accelerate: its sharding pads the last batch, and would count some images

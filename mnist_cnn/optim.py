@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar, cast
 
 import torch
@@ -25,16 +26,18 @@ def _eager(kind: Kind) -> Kind:
         name: getattr(getattr(kind, name), "__wrapped__", getattr(kind, name))
         for name in ("add_param_group", "zero_grad", "step")
     }
-    eager = type(kind.__name__, (kind,), plain | {"step": torch.no_grad()(plain["step"])})
+    step = torch.no_grad()(plain["step"])
+    step.hooked = True  # Optimizer._patch_step_function then leaves it alone
+    eager = type(kind.__name__, (kind,), plain | {"step": step})
     return cast(Kind, eager)
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's optimizer over every parameter of `model`, its step one call for all of them."""
+def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> Optimizer:
+    """The recipe's optimizer over `parameters`, its step one call for all of them."""
     match recipe.optimizer:
         case "adam":
             return _eager(torch.optim.Adam)(
-                model.parameters(),
+                parameters,
                 fused=True,
                 lr=recipe.peak_learning_rate,
                 betas=(recipe.momentum, 0.999),
@@ -42,7 +45,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
             )
         case "sgd":
             return _eager(torch.optim.SGD)(
-                model.parameters(),
+                parameters,
                 fused=True,
                 lr=recipe.peak_learning_rate,
                 momentum=recipe.momentum,

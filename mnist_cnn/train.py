@@ -14,18 +14,17 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from mnist_cnn.augment import normalise
 from mnist_cnn.batches import Batches
 from mnist_cnn.data import Split
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Started
-from mnist_cnn.model import GroupedNetwork, MnistCnn, build_model, parameter_count
-from mnist_cnn.native import NativeNetwork
-from mnist_cnn.optim import build_optimizer, build_schedule
+from mnist_cnn.model import MnistCnn, build_model, parameter_count
+from mnist_cnn.optim import build_schedule
 from mnist_cnn.recipe import Kernels, Recipe
 from mnist_cnn.seeds import derived_seed
+from mnist_cnn.step import evaluated_by, step_of
 
 EVALUATION_BATCH = 500
 """Images a forward pass of an evaluation; the activations of more leave a CPU's cache."""
@@ -70,28 +69,19 @@ def train(
     device = accelerator.device
     batches = Batches(data, recipe, accelerator, seed, kernels)
     images, labels = data.evaluation_images.to(device), data.evaluation_labels.to(device)
-    layout = (
-        torch.channels_last if recipe.memory_format == "channels_last" else torch.contiguous_format
-    )
-    model.to(device).to(memory_format=layout)
-    optimizer = build_optimizer(model, recipe)
+    model.to(device).train()
+    accelerator.free_memory()  # what an earlier run in this process had prepared
+    step = step_of(model, recipe, accelerator, kernels)
+    optimizer = step.optimizer
     # Made before `prepare` and not prepared: Accelerate's wrapper would step it once a process.
     steps = sum(batches.steps(epoch) for epoch in range(1, recipe.epochs + 1))
     schedule = build_schedule(optimizer, recipe, steps)
-    accelerator.free_memory()  # what an earlier run in this process had prepared
-    share = recipe.batch_size // accelerator.num_processes
-    trained = _computed_by(kernels, model, recipe, share)
-    prepared = accelerator.prepare(trained)
     if accelerator.scaler is not None:
         # Only a gradient scaler (fp16) needs the wrapper, which looks packages up at every step.
         optimizer = accelerator.prepare(optimizer)
-    if isinstance(prepared, DistributedDataParallel):
-        # Each rank keeps statistics of its own share (`_share_statistics` joins them); by default
-        # rank 0's would replace the others' at every step, at the price of a collective.
-        prepared.broadcast_buffers = False
-    # Made last: joining the ranks has given the model other storage.
+    # Made last: the step has given the model other storage.
     average = _Average(model, recipe) if recipe.average_decay > 0 else None
-    evaluated = _computed_by(kernels, average.module, recipe, share) if average else trained
+    evaluated = evaluated_by(average.module if average else model, kernels)
 
     yield Started(
         parameters=parameter_count(model),
@@ -102,23 +92,16 @@ def train(
     )
     samples = 0
     for epoch in range(1, recipe.epochs + 1):
-        prepared.train()
         costs: list[Tensor] = []
         for batch in batches.epoch(epoch):
-            logits = prepared(batch.images.contiguous(memory_format=layout))
-            losses = F.cross_entropy(
-                logits, batch.labels, label_smoothing=recipe.label_smoothing, reduction="none"
-            )
-            # The ranks' gradients are averaged: weighted so, they are the global batch's mean
-            # even where its last part is not the same for all.
-            accelerator.backward(losses.mean() * batch.weight)
+            losses = step(batch)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
             if average:
                 average.after_step()
-            costs.append(losses.detach())
-            batches.note(batch, costs[-1])
+            costs.append(losses)
+            batches.note(batch, losses)
         count = batches.images(epoch)
         samples += count
         loss = accelerator.reduce(torch.cat(costs).sum(), "sum").item() / count
@@ -155,6 +138,7 @@ def evaluate(
     Raises:
         AssertionError: the ranks together did not count every image.
     """
+    was_training = model.training
     model.eval()
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     totals = torch.zeros(3, device=images.device)  # correct, sum of losses, count
@@ -169,6 +153,7 @@ def evaluate(
         totals[2] += len(truth)
     correct, loss, count = accelerator.reduce(totals, "sum").tolist()
     assert count == len(images), f"evaluated {count} images"
+    model.train(was_training)
     return Evaluated(epoch, samples=int(count), correct=int(correct), loss=loss / count)
 
 
@@ -189,14 +174,6 @@ def check_batch(batch_size: int, images: int, processes: int) -> None:
             f"the last batch of {images % batch_size} images leaves some of {processes} processes "
             "without one; use fewer processes"
         )
-
-
-def _computed_by(kernels: Kernels, network: MnistCnn, recipe: Recipe, share: int) -> nn.Module:
-    """`network` as it is computed where a process has `share` images of a batch."""
-    group = min(recipe.norm_batch_size or share, share)
-    if kernels != "torch":
-        return NativeNetwork(network, group, kernels)
-    return GroupedNetwork(network, group) if group < share else network
 
 
 class _Average:

@@ -44,7 +44,7 @@ def picture(path: Annotated[Path, typer.Argument(help="The picture, SVG or PNG."
             if isinstance(event, EpochTrained):
                 trained = perf_counter() - start
         layers = native.take_layer_seconds()
-    layers["augmentation, loss, autograd, optimizer, Python"] = trained - sum(layers.values())
+    layers["augmentation, update, waiting, Python"] = trained - sum(layers.values())
     draw(layers, setup.kernels, setup.device_name, path)
 
 

@@ -25,7 +25,7 @@ from mnist_cnn.data import MnistData, Split
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated
 from mnist_cnn.model import GroupedNetwork, MnistCnn
-from mnist_cnn.native import NativeNetwork
+from mnist_cnn.native import NativeNetwork, NativeSgd, NativeStep
 from mnist_cnn.recipe import FAST, Kernels
 from mnist_cnn.train import seeded_model, train
 
@@ -72,14 +72,35 @@ def images(mnist: MnistData, count: int) -> tuple[Tensor, Tensor]:
 
 
 def gradients(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits and the gradient of each parameter, by its name in MnistCnn."""
-    logits = model(x)
-    F.cross_entropy(5 * logits, y).backward()
-    return logits.detach().double(), {
+    """By torch: each image's loss, and the gradient of each parameter, by its name in MnistCnn."""
+    losses = F.cross_entropy(model(x), y, reduction="none")
+    losses.mean().backward()
+    return losses.detach().double(), {
         name.removeprefix("network."): parameter.grad.double()
         for name, parameter in model.named_parameters()
         if parameter.grad is not None
     }
+
+
+def compiled(
+    model: MnistCnn, x: Tensor, y: Tensor, kernels: Kernels, group: int | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The same by compiled code."""
+    return stepped(NativeStep(model, group or len(x), kernels), model, x, y)
+
+
+def stepped(
+    step: NativeStep, model: MnistCnn, x: Tensor, y: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    losses = step(x, y)
+    return losses.double(), named(step, model)
+
+
+def named(step: NativeStep, model: MnistCnn) -> dict[str, Tensor]:
+    """The step's gradient by parameter."""
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    parts = zip(model.named_parameters(), step.gradient.split(sizes), strict=True)
+    return {name: part.view(parameter.shape).double() for (name, parameter), part in parts}
 
 
 def relative_error(value: Tensor, truth: Tensor) -> float:
@@ -87,7 +108,7 @@ def relative_error(value: Tensor, truth: Tensor) -> float:
 
 
 @each_kind
-def test_logits_gradients_and_statistics_are_as_near_the_truth_as_torchs(
+def test_losses_gradients_and_statistics_are_as_near_the_truth_as_torchs(
     mnist: MnistData, kernels: Kernels
 ) -> None:
     """The truth is float64; torch under bfloat16 autocast is how near bfloat16 gets."""
@@ -96,20 +117,20 @@ def test_logits_gradients_and_statistics_are_as_near_the_truth_as_torchs(
     torchs: dict[str, float] = {}
     for seed in range(networks):
         x, y = images(mnist, 64)
-        exact, autocast, compiled = network(seed).double(), network(seed), network(seed)
-        true_logits, true_gradients = gradients(exact, x.double(), y)
+        exact, autocast, mine = network(seed).double(), network(seed), network(seed)
+        true_losses, true_gradients = gradients(exact, x.double(), y)
         with torch.autocast("cpu", torch.bfloat16):
-            torch_logits, torch_gradients = gradients(autocast, x, y)
-        logits, made = gradients(NativeNetwork(compiled, group=64, kernels=kernels), x, y)
+            torch_losses, torch_gradients = gradients(autocast, x, y)
+        losses, made = compiled(mine, x, y, kernels)
         assert made.keys() == true_gradients.keys()
         for errors, values in (
-            (ours, {"logits": logits} | made),
-            (torchs, {"logits": torch_logits} | torch_gradients),
+            (ours, {"losses": losses} | made),
+            (torchs, {"losses": torch_losses} | torch_gradients),
         ):
-            for name, truth in ({"logits": true_logits} | true_gradients).items():
+            for name, truth in ({"losses": true_losses} | true_gradients).items():
                 square = relative_error(values[name], truth) ** 2
                 errors[name] = errors.get(name, 0) + square / networks
-        for (name, buffer), truth in zip(compiled.named_buffers(), exact.buffers(), strict=True):
+        for (name, buffer), truth in zip(mine.named_buffers(), exact.buffers(), strict=True):
             if buffer.is_floating_point():
                 assert relative_error(buffer.double(), truth) < 0.01, name
     for name, error in ours.items():
@@ -128,7 +149,7 @@ def test_a_bias_in_a_gradient_would_show(mnist: MnistData, kernels: Kernels) -> 
         x, y = images(mnist, 64)
         x = x + 0.02 * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
         _, exact = gradients(deepcopy(network()).double(), x.double(), y)
-        _, made = gradients(NativeNetwork(network(), group=64, kernels=kernels), x, y)
+        _, made = compiled(network(), x, y, kernels)
         for name in exact:
             truth[name] = truth.get(name, 0) + exact[name]
             ours[name] = ours.get(name, 0) + made[name]
@@ -148,7 +169,7 @@ def test_inference_is_the_networks(mnist: MnistData, kernels: Kernels, count: in
     x, _ = images(mnist, count)
     with torch.inference_mode():
         truth = deepcopy(model).double()(x.double())
-        logits = NativeNetwork(model, group=1, kernels=kernels).eval()(x)
+        logits = NativeNetwork(model, kernels)(x)
     assert relative_error(logits.double(), truth) < 0.02
 
 
@@ -156,46 +177,103 @@ def test_inference_is_the_networks(mnist: MnistData, kernels: Kernels, count: in
 def test_a_smaller_batch_after_a_larger_one_leaves_nothing_of_it_behind(
     mnist: MnistData, kernels: Kernels
 ) -> None:
-    model = NativeNetwork(network(), group=16, kernels=kernels)
+    model = network()
+    step = NativeStep(model, 16, kernels)
     x, y = images(mnist, 16)
-    gradients(model, x, y)
-    model.zero_grad()
-    _, after = gradients(model, x[:5], y[:5])
-    _, alone = gradients(NativeNetwork(network(), group=5, kernels=kernels), x[:5], y[:5])
+    stepped(step, model, x, y)
+    _, after = stepped(step, model, x[:5], y[:5])
+    _, alone = compiled(network(), x[:5], y[:5], kernels)
     assert all(torch.equal(after[name], alone[name]) for name in alone)
 
 
 @each_kind
-def test_groups_are_batches_of_their_own(mnist: MnistData, kernels: Kernels) -> None:
-    """As torch's network has them: statistics a group, one gradient of the whole batch."""
+@pytest.mark.parametrize("group", [16, 24, 3])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_groups_are_batches_of_their_own(
+    mnist: MnistData, kernels: Kernels, group: int, threads: int
+) -> None:
+    """Statistics a group, one gradient of the whole batch; running statistics as torch's network.
+
+    40 images are not a multiple of any, and are 3, 2 or 14 groups for one thread or four.
+    """
+    native.set_threads(threads)
     x, y = images(mnist, 40)
-    exact, ours = network().double(), network()
-    true_logits, truth = gradients(GroupedNetwork(exact, 16), x.double(), y)
-    logits, made = gradients(NativeNetwork(ours, group=16, kernels=kernels), x, y)
-    assert relative_error(logits, true_logits) < 0.02
-    for name in truth:
-        assert relative_error(made[name], truth[name]) < 0.3, name
-    for mine, true in zip(ours.buffers(), exact.buffers(), strict=True):
+    ours, alone, torchs = network(), network(), network().double()
+    losses, made = compiled(ours, x, y, kernels, group)
+    expected_losses = []
+    expected = {name: torch.zeros_like(gradient) for name, gradient in made.items()}
+    for xs, ys in zip(x.split(group), y.split(group), strict=True):
+        step = NativeStep(alone, len(xs), kernels)
+        # Weighted before bfloat16 rounds, as the group's share of the batch is.
+        expected_losses.append(step(xs, ys, weight=len(xs) / 40).double())
+        for name, gradient in named(step, alone).items():
+            expected[name] += gradient
+    native.set_threads(1)
+    assert torch.equal(losses, torch.cat(expected_losses))
+    for name, gradient in expected.items():
+        assert relative_error(made[name], gradient) < 2e-3, name
+    GroupedNetwork(torchs, group)(x.double())
+    for mine, other, true in zip(ours.buffers(), alone.buffers(), torchs.buffers(), strict=True):
         if mine.is_floating_point():
+            assert torch.equal(mine, other)
             assert relative_error(mine.double(), true) < 0.01
 
 
 @each_kind
-def test_the_number_of_threads_changes_nothing(mnist: MnistData, kernels: Kernels) -> None:
+@pytest.mark.parametrize("group", [37, 16, 4])
+def test_the_number_of_threads_changes_nothing(
+    mnist: MnistData, kernels: Kernels, group: int
+) -> None:
     """Bit for bit, and each image is somebody's: 37 are not a multiple of what a thread takes."""
     x, y = images(mnist, 37)
     results = []
     for threads in (1, 2, 5):
         native.set_threads(threads)
-        model = NativeNetwork(network(), group=37, kernels=kernels)
-        logits, made = gradients(model, x, y)
-        results.append((logits, made, model.eval()(x), list(model.buffers())))
+        model = network()
+        losses, made = compiled(model, x, y, kernels, group)
+        results.append((losses, made, NativeNetwork(model, kernels)(x), list(model.buffers())))
     native.set_threads(1)
-    for logits, made, inferred, buffers in results[1:]:
-        assert torch.equal(logits, results[0][0])
+    for losses, made, inferred, buffers in results[1:]:
+        assert torch.equal(losses, results[0][0])
         assert all(torch.equal(made[name], gradient) for name, gradient in results[0][1].items())
         assert torch.equal(inferred, results[0][2])
         assert all(map(torch.equal, buffers, results[0][3]))
+
+
+@each_kind
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_is_torchs_with_its_smoothing_and_its_weight(
+    mnist: MnistData, kernels: Kernels, smoothing: float
+) -> None:
+    x, y = images(mnist, 20)
+    ours, exact = network(), network().double()
+    step = NativeStep(ours, 20, kernels, label_smoothing=smoothing)
+    losses = step(x, y, weight=1.5)
+    logits = exact(x.double())
+    truth = F.cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
+    (1.5 * truth.mean()).backward()
+    assert relative_error(losses.double(), truth.detach()) < 0.02
+    assert exact.classifier_norm.bias.grad is not None
+    bias = step.gradient[-10:].double()  # the last parameter's
+    assert relative_error(bias, exact.classifier_norm.bias.grad) < 0.05
+
+
+@built_here
+def test_the_update_is_torchs() -> None:
+    """Several steps, at a rate that changes as the schedule's does."""
+    torch.manual_seed(0)
+    ours, torchs = (nn.Parameter(torch.linspace(-1, 1, 1001)) for _ in range(2))
+    mine = NativeSgd(ours, 0.5, 0.9, 1e-2)
+    theirs = torch.optim.SGD([torchs], 0.5, 0.9, weight_decay=1e-2, nesterov=True)
+    for step in range(5):
+        for parameter, optimizer in ((ours, mine), (torchs, theirs)):
+            optimizer.zero_grad()
+            parameter.grad = torch.sin(parameter.detach() * (step + 1))
+            optimizer.param_groups[0]["lr"] = 0.5 / (step + 1)
+            optimizer.step()
+    assert torch.allclose(ours, torchs, rtol=1e-6, atol=1e-6)
+    mine.zero_grad()
+    assert ours.grad is None
 
 
 class Masked(nn.Module):
@@ -218,8 +296,8 @@ def test_dropout_is_dropout_forward_and_back(mnist: MnistData, kernels: Kernels)
     for block in (ours.stem, ours.block1, ours.block2, ours.block3):
         block.dropout = nn.Dropout(probability)
     exact = deepcopy(ours).double()
-    model = NativeNetwork(ours, group=48, kernels=kernels)
-    logits, made = gradients(model, x, y)
+    step = NativeStep(ours, 48, kernels)
+    losses, made = stepped(step, ours, x, y)
     shares = []
     for index, (block, channels, side) in {
         0: (exact.stem, 18, 28),
@@ -227,12 +305,12 @@ def test_dropout_is_dropout_forward_and_back(mnist: MnistData, kernels: Kernels)
         3: (exact.block2, 32, 14),
         5: (exact.block3, 32, 7),
     }.items():
-        kept = torch.stack([model.kept(index, i, channels, side) for i in range(48)])
+        kept = torch.stack([step.kept(index, i, channels, side) for i in range(48)])
         shares.append(kept.float().mean().item())
         block.dropout = Masked(kept, 1 / (1 - probability))  # type: ignore[assignment]
     assert shares == pytest.approx([1 - probability] * 4, abs=0.01)
-    true_logits, truth = gradients(exact, x.double(), y)
-    assert relative_error(logits, true_logits) < 0.02
+    true_losses, truth = gradients(exact, x.double(), y)
+    assert relative_error(losses, true_losses) < 0.02
     for name in truth:
         assert relative_error(made[name], truth[name]) < 0.3, name
 
@@ -241,29 +319,28 @@ def test_dropout_is_dropout_forward_and_back(mnist: MnistData, kernels: Kernels)
 def test_dropout_is_drawn_anew_each_batch_and_follows_the_seed(
     mnist: MnistData, kernels: Kernels
 ) -> None:
-    x, _ = images(mnist, 4)
+    x, y = images(mnist, 8)
     ours = network()
     ours.stem.dropout = nn.Dropout(0.5)
-    model = NativeNetwork(ours, group=4, kernels=kernels)
-    torch.manual_seed(7)
-    first, second = model(x), model(x)
-    torch.manual_seed(7)
-    assert torch.equal(model(x), first)
-    assert not torch.equal(second, first)
-    assert not model.kept(0, 0, 18, 28).equal(model.kept(0, 1, 18, 28))
-    assert torch.equal(model.eval()(x), model(x))
+    for group in (8, 4):
+        step = NativeStep(ours, group, kernels)
+        torch.manual_seed(7)
+        first, second = step(x, y), step(x, y)
+        torch.manual_seed(7)
+        assert torch.equal(step(x, y), first)
+        assert not torch.equal(second, first)
+    assert not step.kept(0, 0, 18, 28).equal(step.kept(0, 1, 18, 28))
+    model = NativeNetwork(ours, kernels)
+    assert torch.equal(model(x), model(x))
 
 
 @each_kind
-def test_a_pass_back_through_an_earlier_batch_is_refused(
-    mnist: MnistData, kernels: Kernels
-) -> None:
-    model = NativeNetwork(network(), group=4, kernels=kernels)
-    x, _ = images(mnist, 4)
-    first = model(x)
-    model(x)
-    with pytest.raises(AssertionError, match="another batch has passed"):
-        first.sum().backward()
+def test_groups_of_the_same_images_drop_others(mnist: MnistData, kernels: Kernels) -> None:
+    x, y = images(mnist, 4)
+    ours = network()
+    ours.stem.dropout = nn.Dropout(0.5)
+    losses = NativeStep(ours, 4, kernels)(torch.cat((x, x)), torch.cat((y, y)))
+    assert not torch.equal(losses[:4], losses[4:])
 
 
 @each_kind
@@ -272,8 +349,11 @@ def test_what_is_not_a_number_stays_so(mnist: MnistData, kernels: Kernels) -> No
     model = network()
     with torch.no_grad():
         model.stem.conv.weight[3, 0, 1, 1] = torch.nan
-    x, _ = images(mnist, 4)
-    assert NativeNetwork(model, group=4, kernels=kernels)(x).isnan().all()
+    x, y = images(mnist, 4)
+    losses, made = compiled(model, x, y, kernels)
+    assert losses.isnan().all()
+    assert made["stem.conv.weight"].isnan().any()
+    assert NativeNetwork(model, kernels)(x).isnan().all()
 
 
 @built_here

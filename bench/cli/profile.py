@@ -52,7 +52,7 @@ def print_profile(
         operations = trace(workload.warm_up(), setup.device, path)
         print(table(operations[:COSTLIEST]))
         if setup.kernels != "torch":
-            # To torch's profiler a compiled step is two operations.
+            # torch's profiler does not see a compiled step.
             print(layer_table(native.take_layer_seconds()))
         print(f"the trace is in {path}; it opens in Perfetto (ui.perfetto.dev)")
         return 0

@@ -1,21 +1,20 @@
 """The network's training step and its augmentation as compiled code, for CPUs with AVX512-BF16.
 
 The same mathematics as `mnist_cnn.model` under bfloat16 autocast and `mnist_cnn.augment`, in fewer
-passes over memory; see network.hpp. There are two kinds: "avx512" (avx512_network.cpp) multiplies
-pairs of vectors, "amx" (amx_network.cpp) matrix tiles, where the processor has those too. The
-library is built as the package is installed (hatch_build.py); where there is no compiler, or the
-processor lacks the instructions, torch's own operators do the work. Results do not depend on the
-number of threads.
+passes over memory; see step.hpp and network.hpp. There are two kinds: "avx512"
+(avx512_network.cpp) multiplies pairs of vectors, "amx" (amx_network.cpp) matrix tiles, where the
+processor has those too. The library is built as the package is installed (hatch_build.py); where
+there is no compiler, or the processor lacks the instructions, torch's own operators do the work.
+Results do not depend on the number of threads.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -62,8 +61,9 @@ def take_layer_seconds() -> dict[str, float]:
     """Seconds that compiled training steps have spent in each layer since this was last asked.
 
     Returns:
-        By "stem forward", "stem backward" and so on, the wait for the slowest thread included. With
-        tiles nearly all of the stem's way back is in block 1's.
+        By "stem forward", "stem backward" and so on; where each thread is in a layer of its own,
+        each one's seconds divided by their number. With tiles nearly all of the stem's way back is
+        in block 1's.
     """
     seconds = (ctypes.c_double * (2 * _LAYERS))()
     _library().take_layer_seconds(seconds)
@@ -104,138 +104,183 @@ def augment(images: Tensor, chosen: Tensor, distortions: Distortions, recipe: Re
 
 
 class NativeNetwork(nn.Module):
-    """`network`, its parameters and its statistics, computed by compiled code.
+    """`network` as compiled code infers with it.
 
     Args:
         network: on the CPU, in float32.
-        group: images whose statistics batch norm takes together while training. A batch of more
-            is gone through in groups, a smaller one or the last group may have fewer.
         kernels: a kind of compiled code that is not absent.
     """
 
-    def __init__(self, network: MnistCnn, group: int, kernels: Kernels) -> None:
+    def __init__(self, network: MnistCnn, kernels: Kernels) -> None:
         super().__init__()
         self.network = network
-        self._group = group
         self._kernels = kernels
-        self._workspaces: list[_Workspace] = []  # for training, a group
-        self._evaluation_workspace: _Workspace | None = None
+        self._workspace: _Workspace | None = None
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 1, 28, 28), normalised, to logits (N, 10), float32.
-
-        In training mode batch norm's running statistics move, as torch's do. Dropout's probability
-        is rounded to a multiple of 1/65536, and its masks are not those torch would draw.
-        """
+        """(N, 1, 28, 28), normalised, to logits (N, 10), float32; by the running statistics."""
         images = images.float().contiguous()
-        if not self.training:
-            return self._infer(images)
-        layers = _layers(self.network)
-        parameters = [
-            *(convolution.weight for convolution, _ in layers),
-            *(norm.weight for _, norm in layers),
-            *(norm.bias for _, norm in layers),
-        ]
-        statistics = _statistics(layers)
-        dropout = _dropout(self.network)
-        logits = [
-            cast(
-                Tensor,
-                _TrainingStep.apply(self._workspace(i), part, statistics, dropout, *parameters),
-            )
-            for i, part in enumerate(images.split(self._group))
-        ]
-        return logits[0] if len(logits) == 1 else torch.cat(logits)
+        logits = torch.empty(len(images), 10)
+        threads = _library().threads()
+        if not self._workspace or self._workspace.capacity < threads:
+            self._workspace = _Workspace(threads, self._kernels)
+        _library().step_infer(
+            self._workspace.handle,
+            _tensors(self.network, gradients=None),
+            images.data_ptr(),
+            len(images),
+            logits.data_ptr(),
+        )
+        return logits
 
-    def _workspace(self, index: int) -> _Workspace:
-        if index == len(self._workspaces):
-            self._workspaces.append(_Workspace(self._group, self._kernels))
-        return self._workspaces[index]
+
+class NativeStep:
+    """Losses and gradients of `network` by compiled code.
+
+    From now on the network's parameters are views of one, so that an optimizer has one to step.
+
+    Args:
+        network: on the CPU, in float32.
+        group: images whose statistics batch norm takes together. A batch of more is gone through in
+            groups, a smaller one or the last group may have fewer.
+        kernels: a kind of compiled code that is not absent.
+        label_smoothing: share of a label's mass spread over all ten classes in the loss.
+    """
+
+    def __init__(
+        self, network: MnistCnn, group: int, kernels: Kernels, label_smoothing: float = 0.0
+    ) -> None:
+        self.parameters = _joined(network)
+        """All parameters of the network, (17506,)."""
+        self.gradient = torch.empty_like(self.parameters, requires_grad=False)
+        """Of `parameters`, of the last batch; the next one is written over it."""
+        self._label_smoothing = label_smoothing
+        self._dropout = _dropout(network)
+        self._workspace = _Workspace(group, kernels)
+        self._tensors = _tensors(network, _views(self.gradient, network))
+
+    def __call__(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
+        """Leave the gradient of the batch's mean loss times `weight` in `gradient`.
+
+        Batch norm's running statistics move, as torch's do. Dropout's probability is rounded to a
+        multiple of 1/65536, and its masks are not those torch would draw.
+
+        Args:
+            images: (N, 1, 28, 28), normalised.
+            labels: (N,), int64, 0 to 9.
+            weight: of the loss.
+
+        Returns:
+            The cross-entropy of each image, (N,), float32.
+        """
+        images, labels = images.float().contiguous(), labels.contiguous()
+        losses = torch.empty(len(images))
+        _library().step_train(
+            self._workspace.handle,
+            self._tensors,
+            images.data_ptr(),
+            labels.data_ptr(),
+            len(images),
+            self._label_smoothing,
+            weight,
+            self._dropout,
+            # A source of its own, so that a run's seed decides it.
+            int(torch.randint(2**32, ())) if self._dropout else 0,
+            _MOMENTUM,
+            losses.data_ptr(),
+        )
+        return losses
 
     def kept(self, layer: int, image: int, channels: int, side: int) -> Tensor:
-        """For tests: what a 3x3 layer's dropout kept of an image of the last batch (group 0).
+        """For tests: what a 3x3 layer's dropout kept of an image of the last batch, of one group.
 
         Returns:
             (channels, side, side), uint8.
         """
         mask = torch.empty(channels, side, side, dtype=torch.uint8)
-        _library().network_kept(self._workspaces[0].handle, layer, image, mask.data_ptr())
+        _library().step_kept(self._workspace.handle, layer, image, mask.data_ptr())
         return mask
 
-    def _infer(self, images: Tensor) -> Tensor:
-        layers = _layers(self.network)
-        logits = torch.empty(len(images), 10)
-        threads = _library().threads()
-        if not self._evaluation_workspace or self._evaluation_workspace.capacity < threads:
-            self._evaluation_workspace = _Workspace(threads, self._kernels)
-        _library().network_infer(
-            self._evaluation_workspace.handle,
-            images.data_ptr(),
-            len(images),
-            _pointers([convolution.weight for convolution, _ in layers]),
-            _pointers([norm.weight for _, norm in layers]),
-            _pointers([norm.bias for _, norm in layers]),
-            *map(_pointers, _statistics(layers)),
-            logits.data_ptr(),
+
+class NativeSgd(torch.optim.Optimizer):
+    """torch.optim.SGD with Nesterov momentum, for one parameter.
+
+    torch's own takes ten times as long: not for its arithmetic, but for the code around it, which
+    a training step drives out of the cache each time.
+
+    Args:
+        parameter: contiguous, float32, on the CPU.
+        lr: learning rate.
+        momentum: and
+        weight_decay: as there.
+    """
+
+    def __init__(
+        self, parameter: nn.Parameter, lr: float, momentum: float, weight_decay: float
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__([parameter], defaults)
+        self._parameter = parameter
+        # torch's first velocity is the first gradient: as if all before had been zero.
+        self.state[parameter]["momentum_buffer"] = self._velocity = torch.zeros_like(
+            parameter, requires_grad=False
         )
-        return logits
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update by the parameter's gradient."""
+        del closure
+        group, gradient = self.param_groups[0], self._parameter.grad
+        assert gradient is not None
+        assert gradient.is_contiguous()
+        _library().sgd(
+            self._parameter.data_ptr(),
+            self._velocity.data_ptr(),
+            gradient.data_ptr(),
+            len(gradient),
+            group["lr"],
+            group["momentum"],
+            group["weight_decay"],
+        )
+
+    # torch.optim.Optimizer then does not wrap it in what it needs for its profiler and hooks, which
+    # takes three times as long as the step.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradient."""
+        del set_to_none
+        self._parameter.grad = None
 
 
 class _Workspace:
     """What compiled code remembers of a batch between its forward and its backward pass.
 
     Args:
-        capacity: images; for evaluation, threads.
+        capacity: images of a group; to infer, threads.
         kernels: the kind of compiled code.
     """
 
     def __init__(self, capacity: int, kernels: Kernels) -> None:
         self.capacity = capacity
-        self.handle = _library().network_new(capacity, int(kernels == "amx"))
-        self.batches = 0
+        self.handle = _library().step_new(capacity, int(kernels == "amx"))
 
     def __del__(self) -> None:
-        _library().network_free(self.handle)
+        _library().step_free(self.handle)
 
 
-class _TrainingStep(torch.autograd.Function):
-    """Logits of a batch from images, weights, scales and shifts, and back."""
+def _joined(network: MnistCnn) -> nn.Parameter:
+    """One parameter of which those of `network` are views from now on."""
+    joined = nn.Parameter(torch.cat([p.detach().flatten() for p in network.parameters()]))
+    for parameter, view in zip(network.parameters(), _views(joined.detach(), network), strict=True):
+        parameter.data = view
+    return joined
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        workspace: _Workspace,
-        images: Tensor,
-        statistics: tuple[list[Tensor], list[Tensor]],
-        dropout: float,
-        *parameters: Tensor,
-    ) -> Tensor:
-        logits = torch.empty(len(images), 10)
-        _library().network_train_forward(
-            workspace.handle,
-            images.data_ptr(),
-            len(images),
-            *map(_pointers, _by_kind(parameters)),
-            *map(_pointers, statistics),
-            _MOMENTUM,
-            dropout,
-            # A source of its own, so that a run's seed decides it.
-            int(torch.randint(2**32, ())) if dropout else 0,
-            logits.data_ptr(),
-        )
-        workspace.batches += 1
-        ctx.workspace, ctx.batch, ctx.parameters = workspace, workspace.batches, parameters
-        return logits
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        assert ctx.batch == ctx.workspace.batches, "another batch has passed since"
-        made = tuple(torch.empty_like(parameter) for parameter in ctx.parameters)
-        d_logits = gradients[0].float().contiguous()
-        _library().network_backward(
-            ctx.workspace.handle, d_logits.data_ptr(), *map(_pointers, _by_kind(made))
-        )
-        return (None, None, None, None, *made)
+def _views(joined: Tensor, network: MnistCnn) -> list[Tensor]:
+    """The parts of `joined` that belong to each of the network's parameters, in their shapes."""
+    parameters = list(network.parameters())
+    parts = joined.split([parameter.numel() for parameter in parameters])
+    return [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]
 
 
 def _layers(network: MnistCnn) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
@@ -256,25 +301,28 @@ def _dropout(network: MnistCnn) -> float:
     return layer.p if isinstance(layer, nn.Dropout) else 0.0
 
 
-def _statistics(
-    layers: list[tuple[nn.Conv2d, nn.BatchNorm2d]],
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Running means and variances."""
-    return (
-        [cast(Tensor, norm.running_mean) for _, norm in layers],
-        [cast(Tensor, norm.running_var) for _, norm in layers],
-    )
+def _tensors(network: MnistCnn, gradients: list[Tensor] | None) -> ctypes.Array[ctypes.c_void_p]:
+    """Where compiled code finds a network (network.cpp's Tensors); valid as long as they live.
 
-
-def _by_kind(parameters: Sequence[Tensor]) -> list[Sequence[Tensor]]:
-    """Weights, scales, shifts: seven each."""
-    return [parameters[start : start + _LAYERS] for start in range(0, 3 * _LAYERS, _LAYERS)]
-
-
-def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-    """The C array of where contiguous float32 tensors lie; valid as long as they live."""
+    Args:
+        network: on the CPU, in float32.
+        gradients: of its parameters, in their order; None where none are wanted.
+    """
+    layers = _layers(network)
+    of_parameter: dict[int, Tensor] = {}
+    if gradients is not None:
+        of_parameter = dict(zip(map(id, network.parameters()), gradients, strict=True))
+    parameters: list[Tensor] = [
+        *(convolution.weight for convolution, _ in layers),
+        *(norm.weight for _, norm in layers),
+        *(norm.bias for _, norm in layers),
+    ]
+    statistics = [cast(Tensor, norm.running_mean) for _, norm in layers]
+    statistics += [cast(Tensor, norm.running_var) for _, norm in layers]
+    tensors = [*parameters, *statistics, *(of_parameter[id(p)] for p in parameters if of_parameter)]
     assert all(t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
-    return (ctypes.c_void_p * len(tensors))(*[t.data_ptr() for t in tensors])
+    addresses = [t.data_ptr() for t in tensors] + [None] * (8 * _LAYERS - len(tensors))
+    return (ctypes.c_void_p * (8 * _LAYERS))(*addresses)
 
 
 @cache
@@ -285,15 +333,15 @@ def _library() -> ctypes.CDLL:
         raise UsageError("the compiled code is not that of this source; run ./scripts/setup again")
     pointer, integer, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
     signatures = {
-        "network_new": (pointer, [integer, integer]),
-        "network_free": (None, [pointer]),
-        "network_train_forward": (
+        "step_new": (pointer, [integer, integer]),
+        "step_free": (None, [pointer]),
+        "step_train": (
             None,
-            [pointer, pointer, integer, *[pointer] * 5, real, real, ctypes.c_uint32, pointer],
+            [*[pointer] * 4, integer, real, real, real, ctypes.c_uint32, real, pointer],
         ),
-        "network_kept": (None, [pointer, integer, integer, pointer]),
-        "network_backward": (None, [pointer] * 5),
-        "network_infer": (None, [pointer, pointer, integer, *[pointer] * 6]),
+        "step_infer": (None, [pointer, pointer, pointer, integer, pointer]),
+        "step_kept": (None, [pointer, integer, integer, pointer]),
+        "sgd": (None, [pointer, pointer, pointer, integer, real, real, real]),
         "augment": (None, [pointer, pointer, integer, pointer, real, real, pointer]),
         "take_layer_seconds": (None, [pointer]),
         "set_threads": (None, [integer]),

@@ -28,6 +28,7 @@ constexpr int PATCH = 12, ONE_ITEM = 3;
 constexpr bool is_pixel(int item) { return item % 4 < 3; }
 constexpr int patch_tap(int item) { return item / 4 * 3 + item % 4; }
 // Of patches with patches, one tile; of patches with 32 channels, two.
+constexpr int STEM_WEIGHTS = 18 * 9 + 14;  // with room to a multiple of 16
 constexpr int PATCH_SUMS = 256, STEM_SUMS = 2 * 256;
 
 // One image's records; those that are no pixels stay zero. A tile of every other pixel of a short row
@@ -103,10 +104,18 @@ struct Worker {
 
 constexpr int PLAIN = S28::FLAT + 2 * S28::LEAD;  // an image's pixels in bfloat16, with its zeros
 
+// The weights as the products read them, forward and for the gradients of inputs.
+struct Packed {
+  alignas(64) u16 forward[LAYERS][9 * 2 * TILE] = {}, backward[LAYERS][9 * 2 * TILE] = {};
+  alignas(64) float stem[PATCH][32] = {};    // as bfloat16 has them
+  alignas(64) float signs[LAYERS][32] = {};  // of batch norm's scales: -0 where they are negative
+};
+
 class AmxNetwork : public Network {
  public:
-  explicit AmxNetwork(int capacity)
+  explicit AmxNetwork(int capacity, std::shared_ptr<Packed> packed = std::make_shared<Packed>())
       : Network(capacity, Sums::FLOATS, weight_tiles(BLOCK1) * 256),
+        packed_(std::move(packed)),
         skip_gradient_(size_t(capacity) * S14::FLAT),
         plain_pixels_(size_t(capacity) * PLAIN),
         choices28_(size_t(capacity) * S14::FLAT * 2),
@@ -123,7 +132,55 @@ class AmxNetwork : public Network {
     for (int l = 0; l < LAYERS; l++) std::free(raw_[l]), std::free(gradient_[l]);
   }
 
+  std::unique_ptr<Network> sibling(int capacity) const override {
+    return std::make_unique<AmxNetwork>(capacity, packed_);
+  }
+
   int slot(int layer, int channel) const override { return slot_of(layer, channel); }
+
+  int weight_floats(int layer) const override {
+    return layer == STEM ? STEM_WEIGHTS : weight_tiles(layer) * 256;
+  }
+
+  int place(int layer, int output, int input, int tap) const override {
+    if (layer == STEM) return output * 9 + tap;
+    const Place row = placed(slot_of(layer, output));
+    Place column{input, tap};
+    if (TAPS[layer] == 1)
+      column = {placed(input).k, placed(input).half};
+    else if (input >= 16)
+      column = {tap % 3 * 2 + input - 16, 9 + tap / 3};
+    const int tile = row.half * weight_tiles(layer) / 2 + column.half;
+    return tile * 256 + row.k * 16 + column.k;
+  }
+
+  void pack(const Parameters& parameters) override {
+    pool().run(LAYERS, [&](int, int l) {
+      const int taps = TAPS[l], outputs = CHANNELS[l], inputs = FAN_IN[l] / taps;
+      const float* k = parameters.weights[l];
+      Packed& to = *packed_;
+      for (int o = 0; o < outputs; o++)
+        to.signs[l][slot_of(l, o)] = std::signbit(parameters.gamma[l][o]) ? -0.f : 0.f;
+      if (l == STEM) {
+        for (int item = 0; item < PATCH; item++)
+          for (int o = 0; o < outputs; o++) {
+            const float weight =
+                is_pixel(item) ? from_bf16(to_bf16(k[o * 9 + patch_tap(item)])) : 0;
+            to.stem[item][slot_of(l, o)] = weight;
+            pack(to.forward[l], 0, side_by_side(0, item), slot_of(l, o), weight);
+          }
+        return;
+      }
+      // torch's [output][input][tap]; for gradients of inputs the roles change and taps turn round.
+      for (int o = 0; o < outputs; o++)
+        for (int c = 0; c < inputs; c++)
+          for (int t = 0; t < taps; t++) {
+            const int from = slot_of(l - 1, c), into = slot_of(l, o);
+            pack(to.forward[l], t, from, into, *k);
+            pack(to.backward[l], taps - 1 - t, into, from, *k++);
+          }
+    });
+  }
 
   void kept(int layer, int i, uint8_t* to) const override {
     const Dropout dropout = this->dropout(layer, i);
@@ -150,53 +207,8 @@ class AmxNetwork : public Network {
     return sums[which * 32 + slot];
   }
 
-  int weight_sums(int layer) const override {
-    return layer == STEM ? 0 : weight_tiles(layer) * 256;
-  }
-
-  void write_weight_gradient(int layer, const float* sums, float* to) override {
-    if (layer == STEM) return write_stem_gradient(to);
-    const int inputs = FAN_IN[layer] / TAPS[layer];
-    for (int o = 0; o < CHANNELS[layer]; o++)
-      for (int c = 0; c < inputs; c++)
-        for (int t = 0; t < TAPS[layer]; t++) {
-          const Place row = placed(slot_of(layer, o));
-          Place column{c, t};
-          if (TAPS[layer] == 1)
-            column = {placed(c).k, placed(c).half};
-          else if (c >= 16)
-            column = {t % 3 * 2 + c - 16, 9 + t / 3};
-          const int tile = row.half * weight_tiles(layer) / 2 + column.half;
-          *to++ = sums[tile * 256 + row.k * 16 + column.k];
-        }
-  }
-
-  void pack(const float* const* w, const float* const* gamma) override {
-    pool().run(LAYERS, [&](int, int l) {
-      const int taps = TAPS[l], outputs = CHANNELS[l], inputs = FAN_IN[l] / taps;
-      const float* k = w[l];
-      for (int o = 0; o < outputs; o++)
-        signs_[l][slot_of(l, o)] = std::signbit(gamma[l][o]) ? -0.f : 0.f;
-      if (l == STEM) {
-        for (int item = 0; item < PATCH; item++)
-          for (int o = 0; o < outputs; o++)
-            stem_[item][slot_of(l, o)] =
-                is_pixel(item) ? from_bf16(to_bf16(k[o * 9 + patch_tap(item)])) : 0;
-        for (int item = 0; item < PATCH; item++)
-          for (int o = 0; o < outputs; o++)
-            pack(forward_[l], 0, side_by_side(0, item), slot_of(l, o), stem_[item][slot_of(l, o)]);
-        return;
-      }
-      // torch's [output][input][tap]; for gradients of inputs the roles change and taps turn round.
-      for (int o = 0; o < outputs; o++)
-        for (int c = 0; c < inputs; c++)
-          for (int t = 0; t < taps; t++) {
-            const int from = slot_of(l - 1, c), to = slot_of(l, o);
-            pack(forward_[l], t, from, to, *k);
-            pack(backward_[l], taps - 1 - t, to, from, *k++);
-          }
-    });
-  }
+  // The stem's follows from what block 1's way back has left.
+  bool sums_weights(int layer) const override { return layer != STEM; }
 
   void convolve_layer(int thread, int layer, int i, const float* image, float* sums) override {
     Worker& w = *workers_[thread];
@@ -326,12 +338,12 @@ class AmxNetwork : public Network {
     products_of_half<S28>(w.s28.transposed.start, w.s28.pairs.at[0], products);
     Sums added;
     for (int c = 0; c < PATCH; c++) {
-      const Pixel wc = channels(stem_[c]);
+      const Pixel wc = channels(packed_->stem[c]);
       const __m512 one = _mm512_set1_ps(products[c * 16 + ONE_ITEM]);
       for (int h = 0; h < 2; h++) added.sum.v[h] = _mm512_fmadd_ps(wc.v[h], one, added.sum.v[h]);
       Pixel inner{};
       for (int k = 0; k < PATCH; k++) {
-        const Pixel wk = channels(stem_[k]);
+        const Pixel wk = channels(packed_->stem[k]);
         const __m512 product = _mm512_set1_ps(products[c * 16 + k]);
         for (int h = 0; h < 2; h++) inner.v[h] = _mm512_fmadd_ps(wk.v[h], product, inner.v[h]);
       }
@@ -353,7 +365,7 @@ class AmxNetwork : public Network {
     read_patches(w, i);
     const Activation activation(norm_[STEM], dropout(STEM, i));
     Record* to = w.s28.x.at;
-    convolve<S28, One>(w.patches28.at, forward_[STEM],
+    convolve<S28, One>(w.patches28.at, packed_->forward[STEM],
                        [&](int p, const Pixel& y) __attribute__((always_inline)) {
                          store(to[p], packed(activation(y, p)));
                        });
@@ -366,7 +378,7 @@ class AmxNetwork : public Network {
     const Activation pooled(norm_[TRANSITION1], {}), skipped(norm_[STEM], dropout(STEM, i));
     const Record* y = raw(TRANSITION1, i);
     Record* to = w.s14.x.at;
-    convolve<S14, One>(w.patches14.at, forward_[STEM],
+    convolve<S14, One>(w.patches14.at, packed_->forward[STEM],
                        [&](int p, const Pixel& stem) __attribute__((always_inline)) {
                          const Pixel a = pooled(unpacked(y[p]), p), b = skipped(stem, source(p));
                          store(to[p], packed({{_mm512_add_ps(a.v[0], b.v[0]),
@@ -377,7 +389,7 @@ class AmxNetwork : public Network {
   void convolve_to_raw(int layer, int i, const Record* x, float* sums) {
     Record* y = raw(layer, i);
     Sums added;
-    convolve<G, Taps>(x, forward_[layer], [&](int p, const Pixel& c) __attribute__((always_inline)) {
+    convolve<G, Taps>(x, packed_->forward[layer], [&](int p, const Pixel& c) __attribute__((always_inline)) {
       store(y[p], packed(c));
       added.add(c, c);
     });
@@ -387,13 +399,13 @@ class AmxNetwork : public Network {
   // is known before the statistics are. Two rows at a time, which stay in the nearest cache.
   template <class G, class H>
   void convolve_to_pooled(int layer, int i, Scratch<Two<G>>& s, float* sums) {
-    const Pixel sign = channels(signs_[layer]);
+    const Pixel sign = channels(packed_->signs[layer]);
     Sums added;
     for (int row = 0; row < H::SIDE; row++) {
       activate<Two<G>>(layer - 1, i, s.x.at, 2 * row);
       Record* to = raw(layer, i) + H::at(row, 0);
       Choice* choice = choices(layer, i) + 2 * H::at(row, 0);
-      convolve_by_twos<G>(s.x.at, forward_[layer], [&](int p, int h, const __m512 (&y)[4])
+      convolve_by_twos<G>(s.x.at, packed_->forward[layer], [&](int p, int h, const __m512 (&y)[4])
                           __attribute__((always_inline)) {
         __m512 signed_y[4];
         for (int q = 0; q < 4; q++) {
@@ -439,7 +451,7 @@ class AmxNetwork : public Network {
       activate<Two<G>>(before, i, s.x.at, 2 * row);
       const Record* dy = gradient(layer, i) + H::at(row, 0);
       const Choice* choice = choices(layer, i) + 2 * H::at(row, 0);
-      convolve_by_twos<G>(s.x.at, forward_[layer], [&](int p, int h, const __m512 (&y)[4])
+      convolve_by_twos<G>(s.x.at, packed_->forward[layer], [&](int p, int h, const __m512 (&y)[4])
                           __attribute__((always_inline)) {
         const __m512 d = _mm512_mul_ps(unpacked(dy[p]).v[h], through.a.v[h]);
 #pragma GCC unroll 4
@@ -456,7 +468,7 @@ class AmxNetwork : public Network {
       weight_gradient<Two<G>>(s.transposed.start, s.pairs.at[0], weight_sums);
       const Record* y = raw(before, i) + G::at(2 * row, 0);
       Record* to = gradient(before, i) + G::at(2 * row, 0);
-      convolve<Two<G>, One>(s.d.at, backward_[layer], [&](int p, const Pixel& c)
+      convolve<Two<G>, One>(s.d.at, packed_->backward[layer], [&](int p, const Pixel& c)
                             __attribute__((always_inline)) {
         const Pixel raw = unpacked(y[p]), gated = activation.gate(c, s.x.at[p]);
         store(to[p], packed(gated));
@@ -482,7 +494,7 @@ class AmxNetwork : public Network {
     const Record* y = raw(before, i);
     Record *to = gradient(before, i), *skip = skip_gradient(i);
     Sums added;
-    convolve<G, Taps>(s.d.at, backward_[layer], [&](int p, const Pixel& c)
+    convolve<G, Taps>(s.d.at, packed_->backward[layer], [&](int p, const Pixel& c)
                       __attribute__((always_inline)) {
       const Pixel raw = unpacked(y[p]);
       Record x;
@@ -505,7 +517,7 @@ class AmxNetwork : public Network {
     const Activation activation(norm_[STEM], dropout(STEM, i));
     const Record* skip = skip_gradient(i);
     Record* to = w.g28.at;
-    convolve<S28, Nine<S28>>(s.d.at, backward_[BLOCK1], [&](int p, Pixel c)
+    convolve<S28, Nine<S28>>(s.d.at, packed_->backward[BLOCK1], [&](int p, Pixel c)
                              __attribute__((always_inline)) {
       if (p / S28::PITCH % 2 == 0 && p % S28::PITCH % 2 == 0) {
         const Pixel more = unpacked(skip[S14::at(p / S28::PITCH / 2, p % S28::PITCH / 2)]);
@@ -523,7 +535,7 @@ class AmxNetwork : public Network {
     for (int o = 0; o < CHANNELS[STEM]; o++) {
       const int slot = slot_of(STEM, o);
       sums[slot] += stem_sum(products, ONE_ITEM, o);
-      for (int c = 0; c < PATCH; c++) sums[32 + slot] += stem_[c][slot] * stem_sum(products, c, o);
+      for (int c = 0; c < PATCH; c++) sums[32 + slot] += packed_->stem[c][slot] * stem_sum(products, c, o);
     }
   }
   static float stem_sum(const float* products, int item, int o) {
@@ -531,7 +543,7 @@ class AmxNetwork : public Network {
     return products[column.half * 256 + item * 16 + column.k];
   }
   // d raw = a * dy + b * y + c, y = w . patch, all times the patch and summed.
-  void write_stem_gradient(float* to) {
+  void add_weight_gradient(int, float* to) override {
     const Norm& norm = norm_[STEM];
     for (int k = 0; k < PATCH; k++) {
       if (!is_pixel(k)) continue;
@@ -544,8 +556,8 @@ class AmxNetwork : public Network {
         double dy = 0, y = 0;
         for (int piece = 0; piece < pieces(count()); piece++)
           dy += stem_sum(stem_sums_.start + size_t(piece) * STEM_SUMS, k, o);
-        for (int c = 0; c < PATCH; c++) y += double(stem_[c][slot]) * with[c];
-        to[o * 9 + patch_tap(k)] = float(norm.a[slot] * dy + norm.b[slot] * y + norm.c[slot] * with[ONE_ITEM]);
+        for (int c = 0; c < PATCH; c++) y += double(packed_->stem[c][slot]) * with[c];
+        to[o * 9 + patch_tap(k)] += float(norm.a[slot] * dy + norm.b[slot] * y + norm.c[slot] * with[ONE_ITEM]);
       }
     }
   }
@@ -557,11 +569,8 @@ class AmxNetwork : public Network {
   Buffer<Choice> choices28_, choices14_;
   Buffer<float> patch_products_;  // of patches with patches, an image
   Buffer<float> stem_sums_;       // of patches with the gradient of the stem's activations, a piece
-  alignas(64) float stem_[PATCH][32] = {};  // its weights as bfloat16 has them
-  alignas(64) float signs_[LAYERS][32] = {};  // of batch norm's scales: -0 where they are negative
   std::vector<std::unique_ptr<Worker>> workers_;  // a thread
-  // Packed weights, forward and for the gradients of inputs.
-  alignas(64) u16 forward_[LAYERS][9 * 2 * TILE] = {}, backward_[LAYERS][9 * 2 * TILE] = {};
+  const std::shared_ptr<Packed> packed_;  // with its siblings
   static thread_local TileShapes before_;
 };
 

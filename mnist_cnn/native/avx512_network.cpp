@@ -57,10 +57,19 @@ constexpr int MOST_WEIGHT_SUMS = 162 * 32;
 // Two sums a channel, 16 lanes each.
 constexpr int SUMS = 32 * 2 * 16;
 
+// The weights as `convolve` reads them, forward and for the gradients of inputs.
+struct Packed {
+  u32 stem[3 * 2 * 18], block1[9 * 9 * 32], transition1[16 * 18], block2[9 * 9 * 32],
+      transition2[16 * 18], block3[9 * 9 * 32], classifier[16 * 10];
+  u32 block1_back[9 * 16 * 18], transition1_back[9 * 32], block2_back[9 * 16 * 18],
+      transition2_back[9 * 32], block3_back[9 * 16 * 18], classifier_back[5 * 32];
+};
+
 class Avx512Network : public Network {
  public:
-  explicit Avx512Network(int capacity)
+  explicit Avx512Network(int capacity, std::shared_ptr<Packed> packed = std::make_shared<Packed>())
       : Network(capacity, SUMS, MOST_WEIGHT_SUMS),
+        packed_(std::move(packed)),
         skip_gradient_(size_t(capacity) * 9 * G14::FLAT + GUARD),
         plain_pixels_(size_t(capacity) * G28::PLANE) {
     for (int l = 0; l < LAYERS; l++) {
@@ -85,7 +94,47 @@ class Avx512Network : public Network {
         }
   }
 
+  std::unique_ptr<Network> sibling(int capacity) const override {
+    return std::make_unique<Avx512Network>(capacity, packed_);
+  }
+
   int slot(int, int channel) const override { return channel; }
+
+  int weight_floats(int layer) const override { return WEIGHT_SUMS[layer]; }
+
+  int place(int layer, int output, int input, int tap) const override {
+    const bool by_output = layer == TRANSITION1 || layer == TRANSITION2 || layer == CLASSIFIER;
+    return by_output ? output * 32 + input : (input * 9 + tap) * 32 + output;
+  }
+
+  void pack(const Parameters& parameters) override {
+    const auto& w = parameters.weights;
+    Packed& to = *packed_;
+    // torch's [output][input][tap]; for gradients of inputs the roles change and taps turn round.
+    auto forward = [](const float* k, int inputs, int taps) {
+      return [=](int o, int i, int t) { return k[(o * inputs + i) * taps + t]; };
+    };
+    auto backward = [](const float* k, int inputs, int taps) {
+      return [=](int i, int o, int t) { return k[(o * inputs + i) * taps + taps - 1 - t]; };
+    };
+    const float* stem = w[STEM];
+    pack_weights<3, 2, 18, 6>(to.stem, [=](int o, int column, int row) {
+      return column < 3 ? stem[o * 9 + row * 3 + column] : 0;
+    });
+    pack_weights<9, 9, 32, 8>(to.block1, forward(w[BLOCK1], 18, 9));
+    pack_weights<1, 16, 18, 6>(to.transition1, forward(w[TRANSITION1], 32, 1));
+    pack_weights<9, 9, 32, 8>(to.block2, forward(w[BLOCK2], 18, 9));
+    pack_weights<1, 16, 18, 6>(to.transition2, forward(w[TRANSITION2], 32, 1));
+    pack_weights<9, 9, 32, 4>(to.block3, forward(w[BLOCK3], 18, 9));
+    pack_weights<1, 16, 10, 10>(to.classifier, forward(w[CLASSIFIER], 32, 1));
+    pack_weights<9, 16, 18, 6>(to.block1_back, backward(w[BLOCK1], 18, 9));
+    pack_weights<1, 9, 32, 8>(to.transition1_back, backward(w[TRANSITION1], 32, 1));
+    pack_weights<9, 16, 18, 6>(to.block2_back, backward(w[BLOCK2], 18, 9));
+    pack_weights<1, 9, 32, 8>(to.transition2_back, backward(w[TRANSITION2], 32, 1));
+    pack_weights<9, 16, 18, 6>(to.block3_back, backward(w[BLOCK3], 18, 9));
+    pack_weights<1, 5, 32, 4>(to.classifier_back, backward(w[CLASSIFIER], 32, 1));
+  }
+
 
  private:
   u32* raw(int layer, int i) { return raw_[layer] + size_t(i) * RAW[layer]; }
@@ -101,32 +150,6 @@ class Avx512Network : public Network {
     const float* lanes = sums + slot * 32 + which * 16;
     return _mm512_reduce_add_pd(_mm512_add_pd(_mm512_cvtps_pd(_mm256_load_ps(lanes)),
                                               _mm512_cvtps_pd(_mm256_load_ps(lanes + 8))));
-  }
-
-  void pack(const float* const* w, const float* const*) override {
-    // torch's [output][input][tap]; for gradients of inputs the roles change and taps turn round.
-    auto forward = [](const float* k, int inputs, int taps) {
-      return [=](int o, int i, int t) { return k[(o * inputs + i) * taps + t]; };
-    };
-    auto backward = [](const float* k, int inputs, int taps) {
-      return [=](int i, int o, int t) { return k[(o * inputs + i) * taps + taps - 1 - t]; };
-    };
-    const float* stem = w[STEM];
-    pack_weights<3, 2, 18, 6>(stem_, [=](int o, int column, int row) {
-      return column < 3 ? stem[o * 9 + row * 3 + column] : 0;
-    });
-    pack_weights<9, 9, 32, 8>(block1_, forward(w[BLOCK1], 18, 9));
-    pack_weights<1, 16, 18, 6>(transition1_, forward(w[TRANSITION1], 32, 1));
-    pack_weights<9, 9, 32, 8>(block2_, forward(w[BLOCK2], 18, 9));
-    pack_weights<1, 16, 18, 6>(transition2_, forward(w[TRANSITION2], 32, 1));
-    pack_weights<9, 9, 32, 4>(block3_, forward(w[BLOCK3], 18, 9));
-    pack_weights<1, 16, 10, 10>(classifier_, forward(w[CLASSIFIER], 32, 1));
-    pack_weights<9, 16, 18, 6>(block1_back_, backward(w[BLOCK1], 18, 9));
-    pack_weights<1, 9, 32, 8>(transition1_back_, backward(w[TRANSITION1], 32, 1));
-    pack_weights<9, 16, 18, 6>(block2_back_, backward(w[BLOCK2], 18, 9));
-    pack_weights<1, 9, 32, 8>(transition2_back_, backward(w[TRANSITION2], 32, 1));
-    pack_weights<9, 16, 18, 6>(block3_back_, backward(w[BLOCK3], 18, 9));
-    pack_weights<1, 5, 32, 4>(classifier_back_, backward(w[CLASSIFIER], 32, 1));
   }
 
   // The stem has one input channel: its pairs are of neighbouring pixels instead,
@@ -172,25 +195,25 @@ class Avx512Network : public Network {
     switch (layer) {
       case STEM:
         read_image(worker, image, i);
-        return convolve<G28, Column<G28>, 2, 18, 6, 3, STATS>(worker.pixel_pairs.at, stem_, y, sums);
+        return convolve<G28, Column<G28>, 2, 18, 6, 3, STATS>(worker.pixel_pairs.at, packed_->stem, y, sums);
       case BLOCK1:
         activate<G28, 9>(raw(STEM, i), norm_[STEM], dropout(STEM, i), worker.a28_18.at);
-        return convolve<G28, Square<G28>, 9, 32, 8, 3, STATS>(worker.a28_18.at, block1_, y, sums);
+        return convolve<G28, Square<G28>, 9, 32, 8, 3, STATS>(worker.a28_18.at, packed_->block1, y, sums);
       case TRANSITION1:
         activate<G28, 16>(raw(BLOCK1, i), norm_[BLOCK1], dropout(BLOCK1, i), worker.a28_32.at);
-        return convolve<G28, Point, 16, 18, 6, 3, STATS>(worker.a28_32.at, transition1_, y, sums);
+        return convolve<G28, Point, 16, 18, 6, 3, STATS>(worker.a28_32.at, packed_->transition1, y, sums);
       case BLOCK2:
         read_block2(worker, i);
-        return convolve<G14, Square<G14>, 9, 32, 8, 2, STATS>(worker.a14_18.at, block2_, y, sums);
+        return convolve<G14, Square<G14>, 9, 32, 8, 2, STATS>(worker.a14_18.at, packed_->block2, y, sums);
       case TRANSITION2:
         activate<G14, 16>(raw(BLOCK2, i), norm_[BLOCK2], dropout(BLOCK2, i), worker.a14_32.at);
-        return convolve<G14, Point, 16, 18, 6, 2, STATS>(worker.a14_32.at, transition2_, y, sums);
+        return convolve<G14, Point, 16, 18, 6, 2, STATS>(worker.a14_32.at, packed_->transition2, y, sums);
       case BLOCK3:
         pool_activate<G14, G7, 9>(raw(TRANSITION2, i), norm_[TRANSITION2], worker.a7_18.at);
-        return convolve<G7, Square<G7>, 9, 32, 4, 4, STATS>(worker.a7_18.at, block3_, y, sums);
+        return convolve<G7, Square<G7>, 9, 32, 4, 4, STATS>(worker.a7_18.at, packed_->block3, y, sums);
       case CLASSIFIER:
         activate<G7, 16>(raw(BLOCK3, i), norm_[BLOCK3], dropout(BLOCK3, i), worker.a7_32.at);
-        return convolve<G7, Point, 16, 10, 10, 2, STATS>(worker.a7_32.at, classifier_, y, sums);
+        return convolve<G7, Point, 16, 10, 10, 2, STATS>(worker.a7_32.at, packed_->classifier, y, sums);
     }
   }
 
@@ -208,7 +231,7 @@ class Avx512Network : public Network {
         to_transposed<G7, 16>(worker.a7_32.at, t);
         weight_gradient<10, 10, ByChannel<G7>>(t, G7::PAIRS, worker.plain7.at, weight_sums);
         u32* to = gradient(BLOCK3, i);
-        convolve<G7, Point, 5, 32, 4, 4, false>(worker.d7_10.at, classifier_back_, to, nullptr);
+        convolve<G7, Point, 5, 32, 4, 4, false>(worker.d7_10.at, packed_->classifier_back, to, nullptr);
         return gate<G7, 16>(to, raw(BLOCK3, i), norm_[BLOCK3], dropout(BLOCK3, i), sums);
       }
       case BLOCK3: {
@@ -218,7 +241,7 @@ class Avx512Network : public Network {
         to_transposed<G7, 16>(worker.d7_32.at, t);
         weight_gradient<9, 162, ByTap<G7>>(t, G7::PAIRS, worker.plain7.at, weight_sums);
         u32* to = gradient(TRANSITION2, i);
-        convolve<G7, Square<G7>, 16, 18, 6, 4, false>(worker.d7_32.at, block3_back_, to, nullptr);
+        convolve<G7, Square<G7>, 16, 18, 6, 4, false>(worker.d7_32.at, packed_->block3_back, to, nullptr);
         return pool_gate<G14, G7, 9>(to, raw(TRANSITION2, i), norm_[TRANSITION2], sums);
       }
       case TRANSITION2: {
@@ -228,7 +251,7 @@ class Avx512Network : public Network {
         to_transposed<G14, 16>(worker.a14_32.at, t);
         weight_gradient<9, 18, ByChannel<G14>>(t, G14::PAIRS, worker.plain14.at, weight_sums);
         u32* to = gradient(BLOCK2, i);
-        convolve<G14, Point, 9, 32, 8, 2, false>(worker.d14_18.at, transition2_back_, to, nullptr);
+        convolve<G14, Point, 9, 32, 8, 2, false>(worker.d14_18.at, packed_->transition2_back, to, nullptr);
         return gate<G14, 16>(to, raw(BLOCK2, i), norm_[BLOCK2], dropout(BLOCK2, i), sums);
       }
       case BLOCK2: {
@@ -238,7 +261,7 @@ class Avx512Network : public Network {
         to_transposed<G14, 16>(worker.d14_32.at, t);
         weight_gradient<9, 162, ByTap<G14>>(t, G14::PAIRS, worker.plain14.at, weight_sums);
         u32* to = gradient(TRANSITION1, i);
-        convolve<G14, Square<G14>, 16, 18, 6, 2, false>(worker.d14_32.at, block2_back_, to, nullptr);
+        convolve<G14, Square<G14>, 16, 18, 6, 2, false>(worker.d14_32.at, packed_->block2_back, to, nullptr);
         std::memcpy(skip_gradient(i), to, 9 * G14::FLAT * sizeof(u32));
         return pool_gate<G28, G14, 9>(to, raw(TRANSITION1, i), norm_[TRANSITION1], sums);
       }
@@ -249,7 +272,7 @@ class Avx512Network : public Network {
         to_transposed<G28, 16>(worker.a28_32.at, t);
         weight_gradient<9, 18, ByChannel<G28>>(t, G28::PAIRS, worker.plain28.at, weight_sums);
         u32* to = gradient(BLOCK1, i);
-        convolve<G28, Point, 9, 32, 8, 3, false>(worker.d28_18.at, transition1_back_, to, nullptr);
+        convolve<G28, Point, 9, 32, 8, 3, false>(worker.d28_18.at, packed_->transition1_back, to, nullptr);
         return gate<G28, 16>(to, raw(BLOCK1, i), norm_[BLOCK1], dropout(BLOCK1, i), sums);
       }
       case BLOCK1: {
@@ -259,7 +282,7 @@ class Avx512Network : public Network {
         to_transposed<G28, 16>(worker.d28_32.at, t);
         weight_gradient<9, 162, ByTap<G28>>(t, G28::PAIRS, worker.plain28.at, weight_sums);
         u32* to = gradient(STEM, i);
-        convolve<G28, Square<G28>, 16, 18, 6, 3, false>(worker.d28_32.at, block1_back_, to, nullptr);
+        convolve<G28, Square<G28>, 16, 18, 6, 3, false>(worker.d28_32.at, packed_->block1_back, to, nullptr);
         add_upsampled(skip_gradient(i), to);
         return gate<G28, 9>(to, raw(STEM, i), norm_[STEM], dropout(STEM, i), sums);
       }
@@ -267,22 +290,6 @@ class Avx512Network : public Network {
         through_norm<G28, 9>(d, y, norm, worker.d28_18.at);
         to_transposed<G28, 9>(worker.d28_18.at, t);
         return weight_gradient<9, 9, ByTap<G28>>(t, G28::PAIRS, plain_pixels(i), weight_sums);
-    }
-  }
-
-  int weight_sums(int layer) const override { return WEIGHT_SUMS[layer]; }
-
-  void write_weight_gradient(int layer, const float* sums, float* to) override {
-    switch (layer) {
-      case TRANSITION1:
-      case TRANSITION2:
-      case CLASSIFIER:
-        std::memcpy(to, sums, size_t(CHANNELS[layer]) * 32 * sizeof(float));
-        return;
-      default:
-        const int each = FAN_IN[layer];
-        for (int o = 0; o < CHANNELS[layer]; o++)
-          for (int k = 0; k < each; k++) to[o * each + k] = sums[k * 32 + o];
     }
   }
 
@@ -316,11 +323,7 @@ class Avx512Network : public Network {
   Buffer<u32> skip_gradient_;  // of block 2's input
   Buffer<u16> plain_pixels_;
   std::vector<std::unique_ptr<Worker>> workers_;  // a thread
-  // Packed weights, forward and for the gradients of inputs.
-  u32 stem_[3 * 2 * 18], block1_[9 * 9 * 32], transition1_[16 * 18], block2_[9 * 9 * 32],
-      transition2_[16 * 18], block3_[9 * 9 * 32], classifier_[16 * 10];
-  u32 block1_back_[9 * 16 * 18], transition1_back_[9 * 32], block2_back_[9 * 16 * 18],
-      transition2_back_[9 * 32], block3_back_[9 * 16 * 18], classifier_back_[5 * 32];
+  const std::shared_ptr<Packed> packed_;  // with its siblings
 };
 
 }  // namespace

@@ -1,11 +1,8 @@
-// What Python calls, by ctypes: see __init__.py. Arrays of seven pointers each are in the order of
-// the layers: contiguous float32, torch's shapes.
+// What Python calls, by ctypes: see __init__.py.
 
-#include <utility>
+#include "step.hpp"
 
-#include "network.hpp"
-
-using native::Network;
+using native::Step;
 
 extern "C" {
 
@@ -21,48 +18,55 @@ int supported() {
 }
 int tiles_supported() { return native::amx_supported(); }
 
-Network* network_new(int capacity, int tiles) {
-  return (tiles ? native::amx_network(capacity) : native::avx512_network(capacity)).release();
+// Where a network's tensors are: contiguous float32, torch's shapes, in the order of the layers.
+struct Tensors {
+  native::Parameters parameters;
+  float *mean[native::LAYERS], *variance[native::LAYERS];
+  // Gradients of the parameters; not read by step_infer.
+  float *weights[native::LAYERS], *gamma[native::LAYERS], *beta[native::LAYERS];
+};
+
+// group: images whose statistics batch norm takes together; to infer only, the number of threads.
+Step* step_new(int group, int tiles) {
+  return std::make_unique<Step>(tiles ? native::amx_network(group) : native::avx512_network(group),
+                                group)
+      .release();
 }
 
-void network_free(Network* network) { delete network; }
+void step_free(Step* step) { delete step; }
 
-// Moves the running statistics by `momentum` towards the batch's, as torch.nn.BatchNorm2d does.
-void network_train_forward(Network* network, const float* images, int count,
-                           const float* const* weights, const float* const* gamma,
-                           const float* const* beta, float* const* mean, float* const* variance,
-                           float momentum, float dropout, uint32_t seed, float* logits) {
-  network->train_forward(images, count, weights, gamma, beta, dropout, seed, logits);
-  for (int l = 0; l < native::LAYERS; l++) {
-    const native::Norm& norm = network->norm(l);
-    const float n = float(count) * native::PIXELS[l];
-    for (int o = 0; o < native::CHANNELS[l]; o++) {
-      const int s = network->slot(l, o);
-      mean[l][o] += momentum * (norm.mean[s] - mean[l][o]);
-      variance[l][o] += momentum * (norm.variance[s] * n / (n - 1) - variance[l][o]);
-    }
+void step_train(Step* step, const Tensors* t, const float* images, const int64_t* labels, int count,
+                float smoothing, float scale, float dropout, uint32_t seed, float momentum,
+                float* losses) {
+  step->train(images, labels, count, t->parameters, {smoothing, scale}, dropout, seed, momentum,
+              t->mean, t->variance, losses, t->weights, t->gamma, t->beta);
+}
+
+void step_infer(Step* step, const Tensors* t, const float* images, int count, float* logits) {
+  step->network().pack(t->parameters);
+  step->network().infer(images, count, t->parameters, t->mean, t->variance, logits);
+}
+
+// p -= rate * (g + momentum * velocity), after g += decay * p and velocity = momentum * velocity + g:
+// torch.optim.SGD with Nesterov momentum (Sutskever et al. 2013).
+void sgd(float* p, float* velocity, const float* gradient, int count, float rate, float momentum,
+         float decay) {
+  for (int k = 0; k < count; k++) {
+    const float g = gradient[k] + decay * p[k];
+    velocity[k] = momentum * velocity[k] + g;
+    p[k] -= rate * (g + momentum * velocity[k]);
   }
 }
 
 // The seconds of each layer, forward and backward, since they were last taken: [7][2].
 void take_layer_seconds(double* to) {
   for (auto& layer : native::layer_seconds)
-    for (double& seconds : layer) *to++ = std::exchange(seconds, 0);
+    for (auto& seconds : layer) *to++ = seconds.exchange(0);
 }
 
-void network_kept(const Network* network, int layer, int i, uint8_t* to) {
-  network->kept(layer, i, to);
-}
-
-void network_backward(Network* network, const float* d_logits, float* const* d_weights,
-                      float* const* d_gamma, float* const* d_beta) {
-  network->backward(d_logits, d_weights, d_gamma, d_beta);
-}
-
-void network_infer(Network* network, const float* images, int count, const float* const* weights,
-                   const float* const* gamma, const float* const* beta, const float* const* mean,
-                   const float* const* variance, float* logits) {
-  network->infer(images, count, weights, gamma, beta, mean, variance, logits);
+// For tests: see Network::kept.
+void step_kept(const Step* step, int layer, int i, uint8_t* to) {
+  step->network().kept(layer, i, to);
 }
 
 }  // extern "C"

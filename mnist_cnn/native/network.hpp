@@ -8,6 +8,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <memory>
 
@@ -30,8 +31,9 @@ constexpr int PIXELS[LAYERS] = {784, 784, 784, 196, 196, 49, 49};
 constexpr int PIECE = 8;
 
 // Seconds that all networks of this process have spent in each layer while training, forward and
-// backward; what is left of a step is spent around them.
-inline double layer_seconds[LAYERS][2];
+// backward; what is left of a step is spent around them. Where threads are in layers of their own,
+// each second of one counts as its share of all threads'.
+inline std::atomic<double> layer_seconds[LAYERS][2];
 
 // Adds the time that it lives to one of them.
 class LayerTimer {
@@ -39,28 +41,51 @@ class LayerTimer {
   LayerTimer(int layer, bool backward) : to_(layer_seconds[layer][backward]) {}
   LayerTimer(const LayerTimer&) = delete;
   ~LayerTimer() {
-    to_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    const std::chrono::duration<double> lived = std::chrono::steady_clock::now() - start_;
+    to_ += lived.count() / (Pool::at_work() ? pool().threads() : 1);
   }
 
  private:
-  double& to_;
+  std::atomic<double>& to_;
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
+
+// The weights, scales and shifts of all layers, contiguous, in torch's order.
+struct Parameters {
+  const float *weights[LAYERS], *gamma[LAYERS], *beta[LAYERS];
+};
+
+// Their gradients, of scales and shifts by channel; those of weights are elsewhere, in the order of
+// the class that made them.
+struct NormGradients {
+  float gamma[LAYERS][32] = {}, beta[LAYERS][32] = {};
+};
+
+// to[k] += from[k], of a multiple of 16.
+inline void add_floats(const float* from, int count, float* to) {
+  for (int k = 0; k < count; k += 16)
+    _mm512_store_ps(to + k, _mm512_add_ps(_mm512_load_ps(to + k), _mm512_load_ps(from + k)));
+}
 
 class Network {
  public:
   virtual ~Network() = default;
   Network(const Network&) = delete;
 
+  // Another one, with room for so many images, that computes with the weights packed by this one,
+  // which is to live longer.
+  virtual std::unique_ptr<Network> sibling(int capacity) const = 0;
+
+  // Keeps the weights as the products of this and its siblings read them.
+  virtual void pack(const Parameters& parameters) = 0;
+
   // Batch norm by the batch's own statistics, which norm() then holds. Layer by layer: a batch's
   // statistics are known once all its images have passed.
-  void train_forward(const float* images, int count, const float* const* weights,
-                     const float* const* gamma, const float* const* beta, float dropout, u32 seed,
-                     float* logits) {
+  void train_forward(const float* images, int count, const Parameters& parameters, float dropout,
+                     u32 seed, float* logits) {
     count_ = count;
     dropped_ = u32(std::lround(dropout * Dropout::STEPS));
     seed_ = seed;
-    pack(weights, gamma);
     for (int l = 0; l < LAYERS; l++) {
       const LayerTimer timer(l, false);
       each_image(0, [&](int thread, int i, float* sums, float*) {
@@ -68,21 +93,20 @@ class Network {
       });
       for (int o = 0; o < CHANNELS[l]; o++)
         norm_[l].finish_forward(slot(l, o), total(l, o, 0), total(l, o, 1),
-                                double(count) * PIXELS[l], gamma[l][o], beta[l][o]);
+                                double(count) * PIXELS[l], parameters.gamma[l][o], parameters.beta[l][o]);
     }
     each_image(0, [&](int, int i, float*, float*) { average_pixels(i, logits + i * 10); });
   }
 
   // Batch norm by the given statistics. Image by image, the whole network in cache: the capacity
   // need only be the number of threads.
-  void infer(const float* images, int count, const float* const* weights,
-             const float* const* gamma, const float* const* beta, const float* const* mean,
-             const float* const* variance, float* logits) {
+  void infer(const float* images, int count, const Parameters& parameters,
+             const float* const* mean, const float* const* variance, float* logits) {
     dropped_ = 0;
-    pack(weights, gamma);
     for (int l = 0; l < LAYERS; l++)
       for (int o = 0; o < CHANNELS[l]; o++)
-        norm_[l].set(slot(l, o), mean[l][o], variance[l][o], gamma[l][o], beta[l][o]);
+        norm_[l].set(slot(l, o), mean[l][o], variance[l][o], parameters.gamma[l][o],
+                     parameters.beta[l][o]);
     grow_workers(pool().threads());
     pool().run(pieces(count), [&](int thread, int piece) {
       const Turn turn(*this);
@@ -94,9 +118,9 @@ class Network {
     });
   }
 
-  // Gradients of weights, scales and shifts for the batch last passed to train_forward.
-  void backward(const float* d_logits, float* const* d_weights, float* const* d_gamma,
-                float* const* d_beta) {
+  // Adds the gradients for the batch last passed to train_forward: of weights to `weights`, each
+  // layer's from its `weights_at` on, in the order that `place` tells.
+  void backward(const float* d_logits, float* weights, NormGradients& norms) {
     each_image(0, [&](int, int i, float* sums, float*) {
       spread_over_pixels(i, d_logits + i * 10, sums);
     });
@@ -104,13 +128,24 @@ class Network {
       const LayerTimer timer(l, true);
       for (int o = 0; o < CHANNELS[l]; o++)
         norm_[l].finish_backward(slot(l, o), total(l, o, 0), total(l, o, 1),
-                                 double(count_) * PIXELS[l], d_gamma[l] + o, d_beta[l] + o);
-      if (weight_sums(l))
-        each_image(weight_sums(l), [&](int thread, int i, float* sums, float* weight_sums) {
+                                 double(count_) * PIXELS[l], norms.gamma[l] + o, norms.beta[l] + o);
+      float* to = weights + weights_at(l);
+      if (sums_weights(l))
+        each_image(weight_floats(l), [&](int thread, int i, float* sums, float* weight_sums) {
           backward_layer(thread, l, i, sums, weight_sums);
-        });
-      write_weight_gradient(l, added_weight_sums(weight_sums(l)), d_weights[l]);
+        }, to);
+      else
+        add_weight_gradient(l, to);
     }
+  }
+  // Floats of a layer's weight gradient, a multiple of 16, and where among them torch's weight from
+  // an input channel to an output channel is, by tap of the kernel.
+  virtual int weight_floats(int layer) const = 0;
+  virtual int place(int layer, int output, int input, int tap) const = 0;
+  int weights_at(int layer) const {
+    int at = 0;
+    for (int l = 0; l < layer; l++) at += weight_floats(l);
+    return at;
   }
 
   const Norm& norm(int layer) const { return norm_[layer]; }
@@ -126,14 +161,12 @@ class Network {
   Network(int capacity, int sums, int weight_sums)
       : sums_per_piece_(sums),
         sums_(size_t(pieces(capacity)) * sums),
-        weight_sums_(size_t(pieces(capacity)) * weight_sums) {}
+        weight_sums_(pieces(capacity) > 1 ? size_t(pieces(capacity)) * weight_sums : 0) {}
 
   // What a thread does before and after each piece of work.
   virtual void begin_turn() const {}
   virtual void end_turn() const {}
   virtual void grow_workers(int threads) = 0;
-  // Keeps the weights as its products read them.
-  virtual void pack(const float* const* weights, const float* const* gamma) = 0;
   // A layer's raw outputs for image i from those of the layers before it. Adds to sums, if any.
   virtual void convolve_layer(int thread, int layer, int i, const float* image, float* sums) = 0;
   // From the gradient of a layer's activations, already gated by its ReLU: adds to the gradient of
@@ -145,10 +178,10 @@ class Network {
   // One of the two sums of a channel, given by its slot, in one piece's sums: forward of y and y * y,
   // backward of dy and dy * y.
   virtual double sum(const float* sums, int slot, int which) const = 0;
-  // Floats of a layer's weight gradient in the class's own order, and from that to torch's. 0: an
-  // earlier pass has left what is needed.
-  virtual int weight_sums(int layer) const = 0;
-  virtual void write_weight_gradient(int layer, const float* sums, float* to) = 0;
+  // Whether a layer's weight gradient is summed image by image; otherwise earlier passes have left
+  // what it follows from.
+  virtual bool sums_weights(int) const { return true; }
+  virtual void add_weight_gradient(int, float*) {}
 
   static int pieces(int count) { return (count + PIECE - 1) / PIECE; }
   // What a layer's dropout did, or will do, to an image of the batch last passed to train_forward.
@@ -169,20 +202,24 @@ class Network {
     explicit Turn(const Network& n) : network(n) { network.begin_turn(); }
     ~Turn() { network.end_turn(); }
   };
-  // work(thread, image, its piece's sums, its piece's weight sums), both zero at first; weights
-  // says how many of the latter there are.
+  // work(thread, image, its piece's sums, its piece's weight sums), the former zero at first; of the
+  // latter there are `weights`, in the end added to those at `to`.
   template <class Work>
-  void each_image(int weights, Work work) {
+  void each_image(int weights, Work work, float* to = nullptr) {
     grow_workers(pool().threads());
+    const bool direct = pieces(count_) == 1;
     pool().run(pieces(count_), [&](int thread, int piece) {
       const Turn turn(*this);
       float* sums = sums_.start + size_t(piece) * sums_per_piece_;
-      float* weight_sums = weight_sums_.start + size_t(piece) * weights;
+      float* weight_sums = direct ? to : weight_sums_.start + size_t(piece) * weights;
       std::memset(sums, 0, sums_per_piece_ * sizeof(float));
-      std::memset(weight_sums, 0, weights * sizeof(float));
+      if (!direct) std::memset(weight_sums, 0, weights * sizeof(float));
       const int end = std::min(count_, (piece + 1) * PIECE);
       for (int i = piece * PIECE; i < end; i++) work(thread, i, sums, weight_sums);
     });
+    if (!direct && weights)
+      for (int piece = 0; piece < pieces(count_); piece++)
+        add_floats(weight_sums_.start + size_t(piece) * weights, weights, to);
   }
   double total(int layer, int channel, int which) const {
     double total = 0;
@@ -191,24 +228,13 @@ class Network {
                    which);
     return total;
   }
-  const float* added_weight_sums(int weights) {
-    float* sums = weight_sums_.start;
-    for (int k = 0; k < weights; k += 16) {
-      __m512 sum = _mm512_load_ps(sums + k);
-      for (int piece = 1; piece < pieces(count_); piece++)
-        sum = _mm512_add_ps(sum, _mm512_load_ps(sums + piece * weights + k));
-      _mm512_store_ps(sums + k, sum);
-    }
-    return sums;
-  }
-
   const int sums_per_piece_;
   Buffer<float> sums_, weight_sums_;  // a piece
   int count_ = 0;
   u32 dropped_ = 0, seed_ = 0;
 };
 
-// Each with room for a batch of `capacity` images.
+// Each with room for a batch of `capacity` images, and weights of its own.
 std::unique_ptr<Network> avx512_network(int capacity);
 std::unique_ptr<Network> amx_network(int capacity);
 // Whether this processor and this system have matrix tiles; asks the system for them.

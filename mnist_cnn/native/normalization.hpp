@@ -27,11 +27,11 @@ struct Norm {
     scale[o] = gamma * inverse[o];
     shift[o] = beta - mean[o] * scale[o];
   }
-  // From the sums of dy and of dy * y.
+  // From the sums of dy and of dy * y; adds to the gradients of gamma and beta.
   void finish_backward(int o, double sum, double dot, double count, float* dgamma, float* dbeta) {
     const double dg = inverse[o] * (dot - double(mean[o]) * sum);
-    *dgamma = float(dg);
-    *dbeta = float(sum);
+    *dgamma += float(dg);
+    *dbeta += float(sum);
     a[o] = scale[o];
     b[o] = float(-double(scale[o]) * inverse[o] * dg / count);
     c[o] = float(-double(scale[o]) * sum / count - double(b[o]) * mean[o]);

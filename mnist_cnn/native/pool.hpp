@@ -26,19 +26,31 @@ class Pool {
   }
 
   int threads() const { return int(threads_.size()) + 1; }
+  // Whether this thread is doing a piece of somebody's work.
+  static bool& at_work() {
+    static thread_local bool here = false;
+    return here;
+  }
 
   // work(thread, piece) for each piece once; returns when all are done. A run is gone through
-  // forwards and backwards by turns: what was made last is what is still in the cache.
+  // forwards and backwards by turns: what was made last is what is still in the cache. Work that
+  // asks for work does it alone, and is then thread 0 of it.
   void run(int pieces, const std::function<void(int, int)>& work) {
+    if (at_work()) {
+      static thread_local bool backwards = false;
+      backwards = !backwards;
+      for (int k = 0; k < pieces; k++) work(0, backwards ? pieces - 1 - k : k);
+      return;
+    }
     work_ = &work;
     pieces_ = pieces;
     backwards_ = !backwards_;
     for (auto& next : next_) next = 0;
-    at_work_ = int(threads_.size());
+    busy_ = int(threads_.size());
     round_.fetch_add(1);
     round_.notify_all();
     take(0);
-    for (int left; (left = at_work_.load()) != 0;) wait_while(at_work_, left);
+    for (int left; (left = busy_.load()) != 0;) wait_while(busy_, left);
   }
 
  private:
@@ -48,16 +60,18 @@ class Pool {
       seen++;
       if (stop_) return;
       take(thread);
-      if (at_work_.fetch_sub(1) == 1) at_work_.notify_all();
+      if (busy_.fetch_sub(1) == 1) busy_.notify_all();
     }
   }
   void take(int thread) {
+    at_work() = true;
     for (int t = 0; t < threads(); t++) {
       const int owner = (thread + t) % threads();
       const int begin = pieces_ * owner / threads(), end = pieces_ * (owner + 1) / threads();
       for (int k; begin + (k = next_[owner].fetch_add(1)) < end;)
         (*work_)(thread, backwards_ ? end - 1 - k : begin + k);
     }
+    at_work() = false;
   }
   // The next round is usually microseconds away; asleep, a thread needs longer than that to wake.
   static void wait_while(const std::atomic<int>& value, int old) {
@@ -73,7 +87,7 @@ class Pool {
   int pieces_ = 0;
   std::atomic<bool> stop_{false};
   bool backwards_ = false;
-  std::atomic<int> at_work_{0}, round_{0};
+  std::atomic<int> busy_{0}, round_{0};
   std::vector<std::atomic<int>> next_;  // a run
 };
 

@@ -14,10 +14,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from pytest_benchmark.fixture import BenchmarkFixture
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.clock import DeviceClock
 from bench.meter import Meter
@@ -27,11 +26,12 @@ from bench.runner import observe
 from bench.stats import summarise
 from mnist_cnn import native
 from mnist_cnn.augment import augment, draw
+from mnist_cnn.batches import Batch
 from mnist_cnn.data import MnistData, Split, load
 from mnist_cnn.events import EpochTrained, Evaluated, Event
 from mnist_cnn.model import MnistCnn
-from mnist_cnn.native import NativeNetwork
 from mnist_cnn.recipe import FAST, Kernels
+from mnist_cnn.step import evaluated_by, step_of
 from mnist_cnn.train import evaluate, seeded_model, train
 
 ACCELERATOR = Accelerator(cpu=not torch.cuda.is_available(), dynamo_backend="no")
@@ -72,19 +72,16 @@ def batch(mnist: MnistData) -> tuple[Tensor, Tensor]:
 @by_our_clock
 @kernels_here
 def test_training_step(benchmark: BenchmarkFixture, mnist: MnistData, kernels: Kernels) -> None:
-    network = MnistCnn(dropout=0.0).to(ACCELERATOR.device)
-    model: nn.Module = network if kernels == "torch" else NativeNetwork(network, BATCH, kernels)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, nesterov=True)
+    step = step_of(MnistCnn(dropout=0.0).to(ACCELERATOR.device), RECIPE, ACCELERATOR, kernels)
     images, labels = batch(mnist)
+    whole = Batch(images, labels, torch.arange(BATCH), 1.0)
 
-    def step() -> None:
-        with torch.autocast(ACCELERATOR.device.type, torch.bfloat16):
-            logits = model(images)
-        F.cross_entropy(logits.float(), labels).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    def train_batch() -> None:
+        step(whole)
+        step.optimizer.step()
+        step.optimizer.zero_grad()
 
-    repeat(benchmark, step, rounds=30)
+    repeat(benchmark, train_batch, rounds=30)
 
 
 @by_our_clock
@@ -119,8 +116,7 @@ def test_augmentation(benchmark: BenchmarkFixture, mnist: MnistData, kernels: Ke
 @by_our_clock
 @kernels_here
 def test_evaluation(benchmark: BenchmarkFixture, mnist: MnistData, kernels: Kernels) -> None:
-    network = MnistCnn(dropout=0.0).to(ACCELERATOR.device)
-    model: nn.Module = network if kernels == "torch" else NativeNetwork(network, BATCH, kernels)
+    model = evaluated_by(MnistCnn(dropout=0.0).to(ACCELERATOR.device), kernels)
     images = mnist.test_images.to(ACCELERATOR.device)
     labels = mnist.test_labels.to(ACCELERATOR.device)
     repeat(benchmark, lambda: evaluate(model, images, labels, RECIPE, ACCELERATOR, 1), rounds=5)
