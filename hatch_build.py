@@ -30,6 +30,7 @@ FLAGS = [
     "-mavx512dq",
     "-mavx512vl",
     "-mavx512bf16",
+    "-mavx512vbmi",
     "-mamx-tile",
     "-mamx-bf16",
 ]

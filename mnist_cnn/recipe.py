@@ -196,6 +196,7 @@ FAST = replace(
     REFERENCE,
     name="fast",
     epochs=24,
+    norm_batch_size=16,
     selected_share=0.1,
     hardest_share=0.8,
     optimizer="sgd",

@@ -56,15 +56,19 @@ struct Pairs {
   // Of x, which has 18 channels and zeros before, between and after the rows: half 0 the first
   // sixteen, half 1 the last two one kernel column to the left, here, and one to the right.
   void read_18(const Record* x) {
-    // From where the first pixels' left neighbours are, so that nothing of `read` is left there.
-    __m512i here = load(x[-1 - G::REACH]);
-    for (int p = -1 - G::REACH; p < G::COUNT + G::REACH; p++) {
+    constexpr int R = G::REACH;
+    __m128i last_two[2 * R] = {};  // of the pairs before this one
+    __m512i here = load(x[-1]);
+    for (int p = -1; p < G::COUNT + 2 * R; p++) {
       const __m512i next = load(x[p + 1]);
       pair(p).store(0, _mm512_unpacklo_epi16(here, next));
-      const long two = _mm_cvtsi128_si64(_mm512_castsi512_si128(_mm512_unpackhi_epi16(here, next)));
-      std::memcpy(pair(p + G::REACH).half[1], &two, 8);
-      std::memcpy(pair(p).half[1] + 4, &two, 8);
-      std::memcpy(pair(p - G::REACH).half[1] + 8, &two, 8);
+      const __m128i two = _mm_move_epi64(
+          _mm_unpackhi_epi16(_mm512_castsi512_si128(here), _mm512_castsi512_si128(next)));
+      const __m128i left_and_here = _mm_unpacklo_epi64(last_two[0], last_two[R]);
+      _mm256_store_si256(reinterpret_cast<__m256i*>(pair(p - R).half[1]),
+                         _mm256_set_m128i(two, left_and_here));
+      for (int k = 0; k + 1 < 2 * R; k++) last_two[k] = last_two[k + 1];
+      last_two[2 * R - 1] = two;
       here = next;
     }
   }
@@ -215,7 +219,7 @@ class AmxNetwork : public Network {
     switch (layer) {
       case STEM:
         read_image(image, i);
-        if (sums) multiply_patches(w, i, sums);
+        if (sums) multiply_patches(i, sums);
         return;
       case BLOCK1:
         activate_stem(w, i);
@@ -329,13 +333,50 @@ class AmxNetwork : public Network {
     const u16* plain = plain_pixels(i);
     each_pixel<S28>([&](int p) { read_patch(plain + p, w.patches28.at[p]); });
   }
+  // Where tap t of the stem's kernel is in its patches, and the pixel that it sees.
+  static constexpr int tap_item(int t) { return t / 3 * 4 + t % 3; }
+  static constexpr int tap_shift(int t) { return S28::tap(t); }
+  // products[a][b] = sum over the pixels of item a times item b of their patches.
+  void multiply_items(int i, float* products) {
+    const u16* plain = plain_pixels(i);
+    auto items = [&](int block, int t) { return plain + block * 32 + tap_shift(t); };
+    std::memset(products, 0, PATCH_SUMS * sizeof(float));
+    // A row of taps with itself and with one before it; the sums of the items themselves with it.
+    for (int r = 0; r < 3; r++)
+      for (int q = 0; q <= r; q++) {
+        __m512 with[3][3], alone[3];
+        for (int k = 0; k < 3; k++) {
+          alone[k] = _mm512_setzero_ps();
+          for (int l = 0; l < 3; l++) with[k][l] = _mm512_setzero_ps();
+        }
+        const __m512bh ones = as_bh(_mm512_set1_epi16(0x3f80));
+        for (int block = 0; block < S28::BLOCKS; block++) {
+          __m512bh other[3];
+          for (int l = 0; l < 3; l++) other[l] = as_bh(_mm512_loadu_si512(items(block, 3 * q + l)));
+          for (int k = 0; k < 3; k++) {
+            const __m512bh here =
+                as_bh(_mm512_maskz_loadu_epi16(S28::masks.m[block], items(block, 3 * r + k)));
+            for (int l = 0; l < 3; l++) with[k][l] = _mm512_dpbf16_ps(with[k][l], here, other[l]);
+            if (q == r) alone[k] = _mm512_dpbf16_ps(alone[k], here, ones);
+          }
+        }
+        for (int k = 0; k < 3; k++) {
+          const int a = tap_item(3 * r + k);
+          for (int l = 0; l < 3; l++) {
+            const int b = tap_item(3 * q + l);
+            products[a * 16 + b] = products[b * 16 + a] = _mm512_reduce_add_ps(with[k][l]);
+          }
+          if (q == r)
+            products[a * 16 + ONE_ITEM] = products[ONE_ITEM * 16 + a] =
+                _mm512_reduce_add_ps(alone[k]);
+        }
+      }
+    products[ONE_ITEM * 16 + ONE_ITEM] = S28::PIXELS;
+  }
   // The stem's sums of y and y * y over the image from those of its patches: y is linear in them.
-  void multiply_patches(Worker& w, int i, float* sums) {
-    read_patches(w, i);
-    w.s28.transpose_all(w.patches28.at, 1);
-    w.s28.pairs.read(w.patches28.at);
+  void multiply_patches(int i, float* sums) {
     float* products = patch_products_.start + size_t(i) * PATCH_SUMS;
-    products_of_half<S28>(w.s28.transposed.start, w.s28.pairs.at[0], products);
+    multiply_items(i, products);
     Sums added;
     for (int c = 0; c < PATCH; c++) {
       const Pixel wc = channels(packed_->stem[c]);
@@ -405,23 +446,25 @@ class AmxNetwork : public Network {
       activate<Two<G>>(layer - 1, i, s.x.at, 2 * row);
       Record* to = raw(layer, i) + H::at(row, 0);
       Choice* choice = choices(layer, i) + 2 * H::at(row, 0);
-      convolve_by_twos<G>(s.x.at, packed_->forward[layer], [&](int p, int h, const __m512 (&y)[4])
+      convolve_by_twos<G>(s.x.at, packed_->forward[layer], [&](int p, const Pixel (&y)[4])
                           __attribute__((always_inline)) {
-        __m512 signed_y[4];
-        for (int q = 0; q < 4; q++) {
-          signed_y[q] = _mm512_xor_ps(y[q], sign.v[h]);
-          added.sum.v[h] = _mm512_add_ps(added.sum.v[h], y[q]);
-          added.dot.v[h] = _mm512_fmadd_ps(y[q], y[q], added.dot.v[h]);
+        Pixel chosen;
+        for (int h = 0; h < 2; h++) {
+          __m512 signed_y[4];
+          for (int q = 0; q < 4; q++) {
+            signed_y[q] = _mm512_xor_ps(y[q].v[h], sign.v[h]);
+            added.sum.v[h] = _mm512_add_ps(added.sum.v[h], y[q].v[h]);
+            added.dot.v[h] = _mm512_fmadd_ps(y[q].v[h], y[q].v[h], added.dot.v[h]);
+          }
+          const __m512 upper = _mm512_max_ps(signed_y[0], signed_y[1]),
+                       lower = _mm512_max_ps(signed_y[2], signed_y[3]);
+          const __mmask16 high = _mm512_cmp_ps_mask(lower, upper, _CMP_GT_OQ),
+                          right0 = _mm512_cmp_ps_mask(signed_y[1], signed_y[0], _CMP_GT_OQ),
+                          right1 = _mm512_cmp_ps_mask(signed_y[3], signed_y[2], _CMP_GT_OQ);
+          choice[2 * p + h] = {__mmask16((right0 & ~high) | (right1 & high)), high};
+          chosen.v[h] = _mm512_xor_ps(_mm512_max_ps(upper, lower), sign.v[h]);
         }
-        const __m512 upper = _mm512_max_ps(signed_y[0], signed_y[1]),
-                     lower = _mm512_max_ps(signed_y[2], signed_y[3]);
-        const __mmask16 high = _mm512_cmp_ps_mask(lower, upper, _CMP_GT_OQ),
-                        right0 = _mm512_cmp_ps_mask(signed_y[1], signed_y[0], _CMP_GT_OQ),
-                        right1 = _mm512_cmp_ps_mask(signed_y[3], signed_y[2], _CMP_GT_OQ);
-        choice[2 * p + h] = {__mmask16((right0 & ~high) | (right1 & high)), high};
-        const __m512 chosen = _mm512_xor_ps(_mm512_max_ps(upper, lower), sign.v[h]);
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to[p].channel + 16 * h),
-                           (__m256i)_mm512_cvtneps_pbh(chosen));
+        store(to[p], packed(chosen));
       });
     }
     if (sums) added.add_to(sums);
@@ -451,16 +494,16 @@ class AmxNetwork : public Network {
       activate<Two<G>>(before, i, s.x.at, 2 * row);
       const Record* dy = gradient(layer, i) + H::at(row, 0);
       const Choice* choice = choices(layer, i) + 2 * H::at(row, 0);
-      convolve_by_twos<G>(s.x.at, packed_->forward[layer], [&](int p, int h, const __m512 (&y)[4])
+      convolve_by_twos<G>(s.x.at, packed_->forward[layer], [&](int p, const Pixel (&y)[4])
                           __attribute__((always_inline)) {
-        const __m512 d = _mm512_mul_ps(unpacked(dy[p]).v[h], through.a.v[h]);
+        const Pixel chosen = unpacked(dy[p]);
+        const Choice choices[2] = {choice[2 * p], choice[2 * p + 1]};
 #pragma GCC unroll 4
         for (int q = 0; q < 4; q++) {
-          const __m512 rest = _mm512_fmadd_ps(y[q], through.b.v[h], through.c.v[h]);
-          const __m512 all = _mm512_mask_add_ps(rest, choice[2 * p + h].is(q), rest, d);
-          _mm256_store_si256(
-              reinterpret_cast<__m256i*>(s.d.at[G::at(q / 2, 2 * p + q % 2)].channel + 16 * h),
-              (__m256i)_mm512_cvtneps_pbh(all));
+          Pixel all = affine(y[q], through.b, through.c);
+          for (int h = 0; h < 2; h++)
+            all.v[h] = _mm512_mask3_fmadd_ps(chosen.v[h], through.a.v[h], all.v[h], choices[h].is(q));
+          store(s.d.at[G::at(q / 2, 2 * p + q % 2)], packed(all));
         }
       });
       s.transpose_all(s.d.at);
@@ -508,6 +551,16 @@ class AmxNetwork : public Network {
     });
     added.add_to(sums);
   }
+  // A block's patches, [item][32 pixels]: the image, shifted by each tap.
+  void transpose_patches(int i, u16* to) {
+    const u16* plain = plain_pixels(i);
+    for (int block = 0; block < S28::BLOCKS; block++, to += TILE) {
+      for (int t = 0; t < 9; t++)
+        _mm512_store_si512(to + tap_item(t) * 32,
+                           _mm512_loadu_si512(plain + block * 32 + tap_shift(t)));
+      _mm512_store_si512(to + ONE_ITEM * 32, _mm512_set1_epi16(0x3f80));
+    }
+  }
   // The same of block 1, and all of the stem: its raw outputs are linear in its patches, so its
   // gradients follow from the products of patches with the gradient of its activations.
   void finish_with_stem(Worker& w, int i, float* sums, float* weight_sums) {
@@ -525,7 +578,7 @@ class AmxNetwork : public Network {
       }
       store(to[p], packed(activation.gate(c, s.x.at[p])));
     });
-    s.transpose_all(w.patches28.at, 1);
+    transpose_patches(i, s.transposed.start);
     s.pairs.read(w.g28.at);
     alignas(64) float products[STEM_SUMS];
     products_of_half<S28>(s.transposed.start, s.pairs.at[0], products, products + 256);

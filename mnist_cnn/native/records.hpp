@@ -17,10 +17,22 @@ struct Pixel {
   __m512 v[2];
 };
 
+// Bytes of a record to the upper halves of 32-bit lanes, in one shuffle a half where widening and
+// shifting are two instructions.
+struct Widen {
+  alignas(64) uint8_t index[2][64];
+  constexpr Widen() : index() {
+    for (int h = 0; h < 2; h++)
+      for (int k = 0; k < 64; k++) index[h][k] = uint8_t(h * 32 + k / 4 * 2 + k % 2);
+  }
+};
+constexpr Widen widen;
 inline Pixel unpacked(const Record& r) {
+  const __m512i v = _mm512_load_si512(&r);
+  constexpr __mmask64 UPPER = 0xcccccccccccccccc;
   auto half = [&](int h) {
-    const auto* from = reinterpret_cast<const __m256i*>(r.channel + 16 * h);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_load_si256(from)), 16));
+    return _mm512_castsi512_ps(
+        _mm512_maskz_permutexvar_epi8(UPPER, _mm512_load_si512(widen.index[h]), v));
   };
   return {{half(0), half(1)}};
 }
@@ -149,32 +161,28 @@ struct alignas(64) Pair {
 
 // 16 pairs' halves of 16 channels to 16 channels of 32 pixels.
 inline void transpose(const Pair* pairs, int half, u16* to) {
-  __m512i a[16], b[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; i++) a[i] = _mm512_load_si512(pairs[i].half[half]);
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; i++) {
-    b[2 * i] = _mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
-    b[2 * i + 1] = _mm512_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
-  }
-  // a[4 g + k], 128 bits L: channel 4 L + k of pairs 4 g to 4 g + 3.
+  // 128 bits are four channels of a pair. Those of pairs k, 4 + k, 8 + k and 12 + k, put together by
+  // loads, need no more than shuffles within 128 bits.
 #pragma GCC unroll 4
-  for (int g = 0; g < 4; g++) {
-    a[4 * g] = _mm512_unpacklo_epi64(b[4 * g], b[4 * g + 2]);
-    a[4 * g + 1] = _mm512_unpackhi_epi64(b[4 * g], b[4 * g + 2]);
-    a[4 * g + 2] = _mm512_unpacklo_epi64(b[4 * g + 1], b[4 * g + 3]);
-    a[4 * g + 3] = _mm512_unpackhi_epi64(b[4 * g + 1], b[4 * g + 3]);
-  }
+  for (int quarter = 0; quarter < 4; quarter++) {
+    __m512i a[4], b[4];
 #pragma GCC unroll 4
-  for (int k = 0; k < 4; k++) {
-    const __m512i p = _mm512_shuffle_i32x4(a[k], a[4 + k], 0x88);   // L 0, 2 of groups 0, 1
-    const __m512i q = _mm512_shuffle_i32x4(a[k], a[4 + k], 0xdd);   // L 1, 3
-    const __m512i r = _mm512_shuffle_i32x4(a[8 + k], a[12 + k], 0x88);
-    const __m512i s = _mm512_shuffle_i32x4(a[8 + k], a[12 + k], 0xdd);
-    _mm512_store_si512(to + (k)*32, _mm512_shuffle_i32x4(p, r, 0x88));
-    _mm512_store_si512(to + (4 + k) * 32, _mm512_shuffle_i32x4(q, s, 0x88));
-    _mm512_store_si512(to + (8 + k) * 32, _mm512_shuffle_i32x4(p, r, 0xdd));
-    _mm512_store_si512(to + (12 + k) * 32, _mm512_shuffle_i32x4(q, s, 0xdd));
+    for (int k = 0; k < 4; k++) {
+      auto from = [&](int pair) {
+        return reinterpret_cast<const __m128i*>(pairs[pair].half[half]) + quarter;
+      };
+      a[k] = _mm512_castsi128_si512(_mm_load_si128(from(k)));
+      a[k] = _mm512_mask_broadcast_i32x4(a[k], 0x00f0, _mm_load_si128(from(4 + k)));
+      a[k] = _mm512_mask_broadcast_i32x4(a[k], 0x0f00, _mm_load_si128(from(8 + k)));
+      a[k] = _mm512_mask_broadcast_i32x4(a[k], 0xf000, _mm_load_si128(from(12 + k)));
+    }
+    b[0] = _mm512_unpacklo_epi32(a[0], a[1]), b[1] = _mm512_unpackhi_epi32(a[0], a[1]);
+    b[2] = _mm512_unpacklo_epi32(a[2], a[3]), b[3] = _mm512_unpackhi_epi32(a[2], a[3]);
+    u16* out = to + 4 * quarter * 32;
+    _mm512_store_si512(out, _mm512_unpacklo_epi64(b[0], b[2]));
+    _mm512_store_si512(out + 32, _mm512_unpackhi_epi64(b[0], b[2]));
+    _mm512_store_si512(out + 64, _mm512_unpacklo_epi64(b[1], b[3]));
+    _mm512_store_si512(out + 96, _mm512_unpackhi_epi64(b[1], b[3]));
   }
 }
 
@@ -216,31 +224,23 @@ template <class G, class Taps, class Each>
   }
 }
 
-// A 1x1 convolution of two rows of G seen by twos: each(k, h, y) for every pair k of columns and each
-// half h of the channels, where y[q] is the sum over channels of x . w at the q-th of the four pixels.
+// A 1x1 convolution of two rows of G seen by twos: each(k, y) for every pair k of columns, where y[q]
+// is the sum over channels of x . w at the q-th of the four pixels.
 template <class G, class Each>
 [[gnu::always_inline]] inline void convolve_by_twos(const Record* x, const u16* w, Each each) {
   static_assert(G::SIDE <= 32);
-  alignas(64) float c[4][16][16];
-  for (int h = 0; h < 2; h++) {
-    tile_load<7>(w + h * TILE, 64);
-    tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
-    tile_load<4>(x, 128);
-    tile_dot<0, 4, 7>();
-    tile_load<5>(x + 1, 128);
-    tile_dot<1, 5, 7>();
-    tile_load<4>(x + G::PITCH, 128);
-    tile_dot<2, 4, 7>();
-    tile_load<5>(x + G::PITCH + 1, 128);
-    tile_dot<3, 5, 7>();
-    tile_store<0>(c[0], 64), tile_store<1>(c[1], 64);
-    tile_store<2>(c[2], 64), tile_store<3>(c[3], 64);
-    for (int k = 0; k < G::SIDE / 2; k++) {
-      const __m512 y[4] = {_mm512_load_ps(c[0][k]), _mm512_load_ps(c[1][k]),
-                           _mm512_load_ps(c[2][k]), _mm512_load_ps(c[3][k])};
-      each(k, h, y);
-    }
-  }
+  alignas(64) float c[4][16][32];
+  tile_load<6>(w, 64), tile_load<7>(w + TILE, 64);
+  auto pixels = [&](const Record* from, float (&to)[16][32]) {
+    tile_zero<0>(), tile_zero<1>();
+    tile_load<4>(from, 128);
+    tile_dot<0, 4, 6>(), tile_dot<1, 4, 7>();
+    tile_store<0>(to[0], 128), tile_store<1>(to[0] + 16, 128);
+  };
+  pixels(x, c[0]), pixels(x + 1, c[1]);
+  pixels(x + G::PITCH, c[2]), pixels(x + G::PITCH + 1, c[3]);
+  for (int k = 0; k < G::SIDE / 2; k++)
+    each(k, {channels(c[0][k]), channels(c[1][k]), channels(c[2][k]), channels(c[3][k])});
 }
 
 // Which of four values is the greatest, the first of equal ones: its index, a bit a mask.
