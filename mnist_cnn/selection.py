@@ -51,8 +51,11 @@ class Selection:
         # By the shuffled order, so that of equal losses the same image is not always taken.
         losses = self._losses.cpu()[shuffled]
         hard = torch.zeros(self._count, dtype=torch.bool)
-        hard[losses.topk(round(wanted * self._recipe.hardest_share)).indices] = True
-        chosen = torch.cat((shuffled[hard], shuffled[~hard]))[:wanted]
+        hardest = round(wanted * self._recipe.hardest_share)
+        hard[losses.topk(hardest, sorted=False).indices] = True
+        # Among as many as are wanted there are as many others as are needed.
+        others = shuffled[:wanted][~hard[:wanted]]
+        chosen = torch.cat((shuffled[hard], others))[:wanted]
         return chosen[torch.randperm(wanted, generator=generator)]
 
     def note(self, images: Tensor, losses: Tensor) -> None:

@@ -27,6 +27,24 @@ constexpr int weight_tiles(int layer) { return 2 * (TAPS[layer] == 9 ? NINE_OF_1
 constexpr int PATCH = 12, ONE_ITEM = 3;
 constexpr bool is_pixel(int item) { return item % 4 < 3; }
 constexpr int patch_tap(int item) { return item / 4 * 3 + item % 4; }
+// Where the bytes of a patch, as a record, are among those of three rows of eight pixels and eight
+// ones, its first pixel being the k-th of each.
+struct PatchBytes {
+  alignas(64) uint8_t index[6][64];
+  __mmask64 used;
+  constexpr PatchBytes() : index(), used(0) {
+    for (int item = 0; item < PATCH; item++) {
+      if (!is_pixel(item) && item != ONE_ITEM) continue;
+      for (int byte = 0; byte < 2; byte++) {
+        const int at = 2 * side_by_side(0, item) + byte;
+        used |= 1ULL << at;
+        for (int k = 0; k < 6; k++)
+          index[k][at] = uint8_t(item == ONE_ITEM ? 48 + byte : item / 4 * 16 + 2 * (item % 4 + k) + byte);
+      }
+    }
+  }
+};
+constexpr PatchBytes patch_bytes;
 // Of patches with patches, one tile; of patches with 32 channels, two.
 constexpr int STEM_WEIGHTS = 18 * 9 + 14;  // with room to a multiple of 16
 constexpr int PATCH_SUMS = 256, STEM_SUMS = 2 * 256;
@@ -102,11 +120,12 @@ struct Worker {
   Scratch<S7> s7;
   Scratch<Two<S28>> two28;
   Scratch<Two<S14>> two14;
-  Plane<S28> patches28, g28;
+  Plane<S28> g28;
   Plane<S14> patches14;
 };
 
-constexpr int PLAIN = S28::FLAT + 2 * S28::LEAD;  // an image's pixels in bfloat16, with its zeros
+// An image's pixels in bfloat16, with its zeros, and room for eight that are loaded where one is wanted.
+constexpr int PLAIN = S28::FLAT + 2 * S28::LEAD + 32;
 
 // The weights as the products read them, forward and for the gradients of inputs.
 struct Packed {
@@ -318,20 +337,22 @@ class AmxNetwork : public Network {
           to + 16, 0xfff, (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(0xfff, row + 16)));
     }
   }
-  // In two stores, where four small ones took longer.
-  static void read_patch(const u16* plain, Record& to) {
-    auto four = [&](int row) {
-      long items;
-      std::memcpy(&items, plain + row * S28::PITCH - 1, 8);
-      return items;
+  // The patches of pixels p, p + step, ... of a row: COUNT of them, within the eight pixels from p - 1
+  // on that are loaded of each of three rows; a patch is then one shuffle.
+  template <int STEP, int COUNT>
+  [[gnu::always_inline]] static void read_patches(const u16* plain, Record* to) {
+    static_assert((COUNT - 1) * STEP + 2 < 8);
+    auto row = [&](int r) {
+      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(plain + r * S28::PITCH - 1));
     };
-    constexpr long PIXELS = (1L << 16 * ONE_ITEM) - 1, ONE = 0x3f80L << 16 * ONE_ITEM;
-    store(to, _mm512_zextsi256_si512(_mm256_setr_epi64x((four(-1) & PIXELS) | ONE, 0, four(0), 0)));
-    std::memcpy(to.channel + side_by_side(0, 8), plain + S28::PITCH - 1, 8);
-  }
-  void read_patches(Worker& w, int i) {
-    const u16* plain = plain_pixels(i);
-    each_pixel<S28>([&](int p) { read_patch(plain + p, w.patches28.at[p]); });
+    __m512i rows = _mm512_castsi128_si512(row(-1));
+    rows = _mm512_inserti32x4(rows, row(0), 1);
+    rows = _mm512_inserti32x4(rows, row(1), 2);
+    rows = _mm512_inserti32x4(rows, _mm_set1_epi16(0x3f80), 3);
+#pragma GCC unroll 4
+    for (int k = 0; k < COUNT; k++)
+      store(to[k], _mm512_maskz_permutexvar_epi8(patch_bytes.used,
+                                                 _mm512_load_si512(patch_bytes.index[k * STEP]), rows));
   }
   // Where tap t of the stem's kernel is in its patches, and the pixel that it sees.
   static constexpr int tap_item(int t) { return t / 3 * 4 + t % 3; }
@@ -403,19 +424,27 @@ class AmxNetwork : public Network {
     each_pixel<G>([&](int p) { store(to[p], packed(activation(unpacked(y[p]), start + p))); });
   }
   void activate_stem(Worker& w, int i) {
-    read_patches(w, i);
     const Activation activation(norm_[STEM], dropout(STEM, i));
+    const u16* plain = plain_pixels(i);
     Record* to = w.s28.x.at;
-    convolve<S28, One>(w.patches28.at, packed_->forward[STEM],
-                       [&](int p, const Pixel& y) __attribute__((always_inline)) {
-                         store(to[p], packed(activation(y, p)));
-                       });
+    alignas(64) Record patches[32];
+    for (int block = 0; block < S28::BLOCKS; block++) {
+      for (int k = 0; k < 32; k += 4) read_patches<1, 4>(plain + block * 32 + k, patches + k);
+      convolve_block<S28, One>(block, patches, packed_->forward[STEM],
+                               [&](int p, const Pixel& y) __attribute__((always_inline)) {
+                                 store(to[p], packed(activation(y, p)));
+                               });
+    }
   }
   // Transition 1 pooled, plus the stem's output at every other pixel.
   void read_block2(Worker& w, int i) {
     auto source = [](int p) { return S28::at(2 * (p / S14::PITCH), 2 * (p % S14::PITCH)); };
     const u16* plain = plain_pixels(i);
-    each_pixel<S14>([&](int p) { read_patch(plain + source(p), w.patches14.at[p]); });
+    for (int y = 0; y < 14; y++)
+      for (int x = 0; x < 14; x += 2) {
+        const int p = S14::at(y, x);
+        read_patches<2, 2>(plain + source(p), w.patches14.at + p);
+      }
     const Activation pooled(norm_[TRANSITION1], {}), skipped(norm_[STEM], dropout(STEM, i));
     const Record* y = raw(TRANSITION1, i);
     Record* to = w.s14.x.at;

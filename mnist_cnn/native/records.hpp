@@ -200,28 +200,31 @@ struct One {
   static constexpr int at(int) { return 0; }
 };
 
-// each(p, sum over taps t and channels of x[p + t] . w[t]) for every pixel p of G.
+// each(p, sum over taps t and channels of x[p + t] . w[t]) for every pixel p of G in one block, of
+// whose records x is the first.
+template <class G, class Taps, class Each>
+[[gnu::always_inline]] inline void convolve_block(int block, const Record* x, const u16* w,
+                                                  Each each) {
+  alignas(64) float c[32][32];
+  tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
+#pragma GCC unroll 9
+  for (int t = 0; t < Taps::N; t++) {
+    const Record* from = x + Taps::at(t);
+    tile_load<4>(from, 64), tile_load<6>(w + 2 * t * TILE, 64);
+    tile_dot<0, 4, 6>();
+    tile_load<7>(w + (2 * t + 1) * TILE, 64);
+    tile_dot<1, 4, 7>();
+    tile_load<5>(from + 16, 64);
+    tile_dot<2, 5, 6>(), tile_dot<3, 5, 7>();
+  }
+  tile_store<0>(c[0], 128), tile_store<1>(c[0] + 16, 128);
+  tile_store<2>(c[16], 128), tile_store<3>(c[16] + 16, 128);
+  each_pixel<G>(block, [&](int p) __attribute__((always_inline)) { each(p, channels(c[p % 32])); });
+}
 template <class G, class Taps, class Each>
 [[gnu::always_inline]] inline void convolve(const Record* x, const u16* w, Each each) {
-  alignas(64) float c[32][32];
-  for (int block = 0; block < G::BLOCKS; block++) {
-    tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
-#pragma GCC unroll 9
-    for (int t = 0; t < Taps::N; t++) {
-      const Record* from = x + block * 32 + Taps::at(t);
-      tile_load<4>(from, 64), tile_load<6>(w + 2 * t * TILE, 64);
-      tile_dot<0, 4, 6>();
-      tile_load<7>(w + (2 * t + 1) * TILE, 64);
-      tile_dot<1, 4, 7>();
-      tile_load<5>(from + 16, 64);
-      tile_dot<2, 5, 6>(), tile_dot<3, 5, 7>();
-    }
-    tile_store<0>(c[0], 128), tile_store<1>(c[0] + 16, 128);
-    tile_store<2>(c[16], 128), tile_store<3>(c[16] + 16, 128);
-    each_pixel<G>(block, [&](int p) __attribute__((always_inline)) {
-      each(p, channels(c[p % 32]));
-    });
-  }
+  for (int block = 0; block < G::BLOCKS; block++)
+    convolve_block<G, Taps>(block, x + block * 32, w, each);
 }
 
 // A 1x1 convolution of two rows of G seen by twos: each(k, y) for every pair k of columns, where y[q]
