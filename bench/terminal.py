@@ -28,11 +28,14 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import notation
+from bench.clocks import Item, Reading, readings
 from bench.comparison import Benchmark, Cell, Row, Unit, benchmark_row, column, run_row, shown_path
+from bench.contrast import Contrast, Line, Metric, Verdict
 from bench.notation import ABSENT, inert
 from bench.progress import outcome
 from bench.records import RunRecord, Status
-from bench.stats import ResultWarning
+from bench.sides import Matched
+from bench.stats import ResultWarning, completed
 from mnist_cnn.progress import Progress
 
 _PIPE_WIDTH = 140
@@ -89,6 +92,50 @@ def summary(benchmarks: Sequence[Benchmark]) -> RenderableType:
 def runs(benchmarks: Sequence[Benchmark]) -> RenderableType:
     """Every run, what is doubtful about them, and where they are."""
     return Group(_run_tables(benchmarks), Text(), _notes(benchmarks))
+
+
+def clocks(benchmarks: Sequence[Benchmark]) -> RenderableType:
+    """A line a clock, under a title for each benchmark: what it shows, and what it leaves out."""
+    rows: list[Reading] = []
+    sections: list[_Section] = []
+    for benchmark in benchmarks:
+        found = readings(completed(benchmark.records))
+        remarks = [] if found else [Text("no run reached the target", style="dim")]
+        sections.append(_Section(len(rows), len(rows) + len(found), _title(benchmark), remarks))
+        rows += found
+    fields = [
+        _Field("clock", [Text(row.clock.value) for row in rows], justify="left"),
+        _Field(_to_target(benchmarks), [Text(notation.seconds(row.seconds)) for row in rows]),
+        *(
+            _Field(f"without {item.value}", [_excluded(row, item) for row in rows])
+            for item in Item
+            if any(item in row.excluded for row in rows)
+        ),
+    ]
+    return _FittedTable(
+        fields, sections, "Medians of the runs that reached the target; what a clock leaves out."
+    )
+
+
+def _excluded(row: Reading, item: Item) -> Text:
+    seconds = row.excluded.get(item)
+    return Text("" if seconds is None else notation.seconds(seconds), style="dim")
+
+
+def comparison(
+    base: str, new: str, matched: Matched, contrasts: Sequence[Contrast]
+) -> RenderableType:
+    """A table a case, what is to be known of it, and the cases that only one side has."""
+    parts: list[RenderableType] = [Text(inert(f"{new} against {base}"), style="bold")]
+    for contrast in contrasts:
+        parts += [Text(), _contrast_table(contrast)]
+        parts += [Text(inert(f"! {remark}"), style="yellow") for remark in contrast.case.remarks]
+    parts += [
+        Text(inert(f"! {name}: only {which} has it"), style="yellow")
+        for which, names in (("the base", matched.missing), ("the new side", matched.added))
+        for name in names
+    ]
+    return Group(*parts, Text())
 
 
 # --- Tables that fit
@@ -276,6 +323,78 @@ def _benchmark_table(benchmarks: Sequence[Benchmark]) -> RenderableType:
         [_Section(0, len(rows))],
         "Medians of completed runs; below, the 95 % interval of the mean (from 3 runs).",
     )
+
+
+_VERDICT_STYLES = {
+    Verdict.BETTER: "green",
+    Verdict.EQUIVALENT: "green",
+    Verdict.ALIKE: "green",
+    Verdict.WORSE: "red",
+    Verdict.APART: "red",
+}
+
+
+def _contrast_table(contrast: Contrast) -> RenderableType:
+    """A line a metric: both sides, what lies between them, and what may be said of it."""
+    case, lines = contrast.case, contrast.lines
+    counts = f"{len(case.base)} and {len(case.new)} runs"
+    title = Text(inert(f"{case.name}: {counts}{', by turns' if contrast.paired else ''}"))
+    fields = [
+        _Field("", [Text(line.metric.value) for line in lines], justify="left"),
+        _Field("base", [_side(line, line.base) for line in lines], priority=2),
+        _Field("new", [_side(line, line.new) for line in lines], priority=1),
+        _Field("difference", [_difference(line) for line in lines]),
+        _Field("95 % interval", [_difference_between(line) for line in lines]),
+        _Field("verdict", [_verdict(line) for line in lines], justify="left"),
+    ]
+    notes = [Text(inert(f"{line.metric}: {line.note}"), style="dim") for line in lines if line.note]
+    notes += [
+        Text(f"{line.metric}: about {line.runs_needed} runs a side could tell", style="dim")
+        for line in lines
+        if line.verdict is Verdict.UNCLEAR and line.runs_needed
+    ]
+    return _FittedTable(fields, [_Section(0, len(lines), title, notes)])
+
+
+def _side(line: Line, value: float | None) -> Text:
+    if value is None:
+        return Text(ABSENT)
+    match line.metric:
+        case Metric.ACCURACY:
+            return Text(notation.percent(value))
+        case Metric.TIME_TO_TARGET:
+            return Text(notation.seconds(value))
+        case Metric.SECONDS_AN_IMAGE:
+            return Text(f"{notation.quantity(1e6 * value)} us")
+        case Metric.SAMPLES_TO_TARGET:
+            return Text(f"{value:,.0f}")
+        case Metric.CONVERGENCE:
+            return Text(f"{value:.4f}")
+
+
+def _difference(line: Line) -> Text:
+    return Text(ABSENT if line.difference is None else _relative(line, line.difference.value))
+
+
+def _difference_between(line: Line) -> Text:
+    ends = line.difference
+    if ends is None or (ends.low is None and ends.high is None):
+        return Text(ABSENT)
+    low, high = (
+        "?" if end is None else _relative(line, end, unit=False) for end in (ends.low, ends.high)
+    )
+    return Text(f"{low} to {high}")
+
+
+def _relative(line: Line, value: float, unit: bool = True) -> str:
+    """A difference of accuracies in points, of everything else in per cent of the base."""
+    if line.metric is Metric.ACCURACY:
+        return f"{value:+.3f}{' points' if unit else ''}"
+    return f"{100 * (value - 1):+.1f}{' %' if unit else ''}"
+
+
+def _verdict(line: Line) -> Text:
+    return Text(line.verdict.value, style=_VERDICT_STYLES.get(line.verdict, "dim"))
 
 
 def _heading(name: str) -> str:

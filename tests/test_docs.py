@@ -16,7 +16,13 @@ from bench import store
 from bench.stats import summarise
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/protocol.md", "docs/speed.md"]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/protocol.md",
+    "docs/speed.md",
+    "docs/statistics.md",
+]
 BIN = Path(sys.executable).parent
 RESULTS = re.compile(
     r"<!-- results: COLUMNS=(\d+) mnist-bench (.+?) -->\n```\n(.*?)```\n", re.DOTALL
@@ -48,6 +54,8 @@ def test_every_command_shown_exists_with_its_options(line: str) -> None:
     match words:
         case ["mnist-bench", command, *options]:
             text = help_of([str(BIN / "mnist-bench"), command])
+            if command == "ab":  # what it does not know goes to `run`
+                text += help_of([str(BIN / "mnist-bench"), "run"])
         case ["python", "-m", "mnist_cnn", command, *options]:
             text = help_of([sys.executable, "-m", "mnist_cnn", command])
         case ["torchrun", "--standalone", "--nproc_per_node", "2", "bench/run.py"]:
@@ -61,7 +69,7 @@ def test_every_command_shown_exists_with_its_options(line: str) -> None:
         case _:
             pytest.fail(f"no test knows this command: {line}")
     for option in options:
-        if option.startswith("--"):
+        if re.fullmatch(r"--\S+", option):
             assert re.search(rf"{option}\b", text), f"{option} is not an option of {command}"
 
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import typer
 
+from bench.cli.ab import ab
+from bench.cli.compare import compare
 from bench.cli.data import data
 from bench.cli.env import env
 from bench.cli.report import report
@@ -24,8 +26,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (run, report, env, data):
+for command in (run, report, compare, env, data):
     app.command()(command)
+# What it does not know goes to `run`.
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(ab)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -42,9 +42,20 @@ def report(
     ] = None,
     per: Annotated[Per, typer.Option(help="What a row stands for.")] = Per.BENCHMARK,
     to: Annotated[Format, typer.Option(help="How to print it.")] = Format.TERMINAL,
+    clocks: Annotated[
+        bool,
+        typer.Option("--clocks", help="Times to target by four conventions, and what each omits."),
+    ] = False,
 ) -> None:
     """Print results from disk: a table, or the same numbers for another tool."""
     benchmarks = _read(paths or [RESULTS_DIR])
+    if clocks:
+        if to is not Format.TERMINAL:
+            raise UsageError("--clocks is for the terminal: leave --to out")
+        from bench import terminal
+
+        terminal.show(terminal.clocks(benchmarks))
+        return
     if to is Format.TERMINAL:
         # Rich takes a tenth of a second to load, and only the terminal needs it.
         from bench import terminal

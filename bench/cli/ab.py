@@ -1,0 +1,156 @@
+"""`mnist-bench ab`: two ways to run, by turns, until it is clear which is faster."""
+
+from __future__ import annotations
+
+import random
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench import store
+from bench.notation import inert
+from mnist_cnn.errors import UsageError
+
+if TYPE_CHECKING:
+    from bench.contrast import Contrast
+    from bench.records import RunRecord
+
+RESULTS_DIR = Path("results")
+LOOKS = (8, 12, 18)
+"""Rounds after which the runs so far are looked at. The chance to err is shared among the looks
+(Bonferroni; for looking repeatedly: Armitage, McPherson & Rowe 1969), so that stopping at the first
+clear answer is allowed. Eight are the fewest that signed ranks can tell anything from so."""
+EXIT_FAILED = 1
+
+
+def ab(
+    context: typer.Context,
+    a: Annotated[str, typer.Option("--a", help="Options of `run` for side A, in quotes.")] = "",
+    b: Annotated[str, typer.Option("--b", help="Options of `run` for side B, in quotes.")] = "",
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            help="Run each side so many times, and look once (default: until it is clear, at most "
+            f"{LOOKS[-1]}).",
+            show_default=False,
+        ),
+    ] = None,
+    wanted: Annotated[
+        float, typer.Option(help="Stop as well when a difference of so many per cent is ruled out.")
+    ] = 5.0,
+    name: Annotated[str, typer.Option(help="What to call the runs: NAME-a, NAME-b.")] = "ab",
+    results_dir: Annotated[Path, typer.Option(help="Where records go.")] = RESULTS_DIR,
+) -> int:
+    """Run A and B in turn, each run in a process of its own, and compare them.
+
+    Every other option goes to both sides, as to `run`. With equal sides the machine's noise floor
+    is measured and kept beside the records.
+    """
+    if rounds is not None and rounds < 1:
+        raise UsageError(f"--rounds must be at least 1, not {rounds}")
+    if not 0 < wanted < 100:
+        raise UsageError(f"--wanted takes per cent between 0 and 100, not {wanted:g}")
+    sides = {"a": _words(a, "--a"), "b": _words(b, "--b")}
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    looks = LOOKS if rounds is None else (rounds,)
+    records: dict[str, list[RunRecord]] = {"a": [], "b": []}
+    contrast: Contrast | None = None
+    for index in range(looks[-1]):
+        # Chance, and so independent of whatever else has a rhythm on this machine.
+        for side in random.sample(("a", "b"), 2):
+            label = f"{name}-{side} {stamp}"
+            words = [*context.args, *sides[side], "--seed", str(index), "--label", label]
+            _run([*words, "--results-dir", str(results_dir)], f"round {index + 1}, {side}")
+            records[side] = _labelled(label, results_dir)
+        if index + 1 in looks:
+            contrast = _contrast(records, len(looks), wanted)
+            if _clear(contrast, wanted):
+                break
+    assert contrast is not None
+    _show(contrast, name)
+    if sides["a"] == sides["b"]:
+        _keep_floor(contrast, results_dir)
+    return 0
+
+
+def _words(options: str, of: str) -> list[str]:
+    try:
+        return shlex.split(options)
+    except ValueError as error:
+        raise UsageError(f"{of} {inert(options)!r}: {error}") from error
+
+
+def _run(words: list[str], what: str) -> None:
+    """One run in a process of its own.
+
+    Raises:
+        UsageError: it did not end well; what it said stands above.
+    """
+    print(what, file=sys.stderr, flush=True)
+    script = str(Path(__file__).resolve().parents[1] / "run.py")
+    command = [sys.executable, script, *words, "--runs", "1", "--quiet"]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+    if done.returncode == 130:
+        raise KeyboardInterrupt
+    if done.returncode != 0:
+        raise UsageError(f"{what} ended with status {done.returncode}; see above")
+
+
+def _labelled(label: str, results_dir: Path) -> list[RunRecord]:
+    found = [record for _, record in store.read([results_dir]).records if record.label == label]
+    return sorted(found, key=lambda record: record.started_at)
+
+
+def _contrast(records: dict[str, list[RunRecord]], looks: int, wanted: float) -> Contrast:
+    from bench.contrast import contrast
+    from bench.sides import Side, match
+
+    base, new = (Side(side, tuple(runs)) for side, runs in records.items())
+    (case,) = match(base, new).cases
+    return contrast(case, looks, wanted / 100)
+
+
+def _clear(contrast: Contrast, wanted: float) -> bool:
+    """Whether it is established which side is faster, or that the difference is smaller."""
+    from bench.contrast import Metric, Verdict, within
+
+    line = contrast.line(Metric.SECONDS_AN_IMAGE)
+    if line.verdict in (Verdict.BETTER, Verdict.WORSE):
+        return True
+    share = wanted / 100
+    return line.difference is not None and within(line.difference, 1 - share, 1 + share)
+
+
+def _show(contrast: Contrast, name: str) -> None:
+    from bench import terminal
+    from bench.sides import Matched
+
+    matched = Matched((contrast.case,), (), ())
+    terminal.show(terminal.comparison(f"{name}-a", f"{name}-b", matched, [contrast]))
+
+
+def _keep_floor(contrast: Contrast, results_dir: Path) -> None:
+    from bench.contrast import Metric
+    from bench.noise import NoiseFloor, save
+
+    between = contrast.line(Metric.SECONDS_AN_IMAGE).difference
+    if between is None or between.low is None or between.high is None:
+        print("too few rounds for a noise floor: leave --rounds out", file=sys.stderr)
+        return
+    record = contrast.case.base[-1]
+    floor = NoiseFloor(
+        case=contrast.case.name,
+        relative=max(abs(between.low - 1), abs(between.high - 1)),
+        rounds=len(contrast.case.base),
+        measured_at=datetime.now(UTC),
+        device_name=record.environment.device_name,
+        commit=record.environment.commit,
+        torch=record.environment.torch,
+    )
+    path = save(floor, results_dir / store.machine_name(record.environment))
+    print(f"noise floor: {floor.relative:.1%} (equal sides differ by no more); kept in {path}")

@@ -1,0 +1,155 @@
+"""`mnist-bench compare`: records against records, with intervals; or as a gate."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench import store
+from bench.notation import inert
+from mnist_cnn.errors import UsageError
+
+if TYPE_CHECKING:
+    from bench.contrast import Contrast
+    from bench.gate import Finding
+    from bench.sides import Matched, Side
+
+RESULTS_DIR = Path("results")
+DEFAULT_DIFFERENCE = 0.05
+
+
+def compare(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="BASE NEW...",
+            help="Files or folders; or labels, commits or benchmark ids in the results folder.",
+            show_default=False,
+        ),
+    ],
+    results_dir: Annotated[
+        Path, typer.Option(help="Where labels, commits and ids are looked up.")
+    ] = RESULTS_DIR,
+    fail_if_slower: Annotated[
+        str | None,
+        typer.Option(help="Be a gate: exit 1 where more than so much slower is shown, as 5%."),
+    ] = None,
+    fail_if_less_accurate: Annotated[
+        str | None,
+        typer.Option(help="Be a gate: exit 1 where so many points less accurate is shown: 0.05."),
+    ] = None,
+    summary: Annotated[
+        Path | None, typer.Option(help="Write the gate's lines there too, in Markdown.")
+    ] = None,
+) -> int:
+    """Compare runs with runs: faster, as accurate, learning alike? Intervals with everything."""
+    from bench.gate import Limits, judge, verdict
+
+    limits = Limits(
+        slower=None if fail_if_slower is None else _share(fail_if_slower),
+        less_accurate=None if fail_if_less_accurate is None else _points(fail_if_less_accurate),
+    )
+    gated = limits != Limits()
+    if summary is not None and not gated:
+        raise UsageError(
+            "--summary is the gate's: name --fail-if-slower or --fail-if-less-accurate"
+        )
+    if len(names) < 2:
+        raise UsageError("name two things to compare at least: BASE NEW")
+    base, *others = _sides(names, results_dir)
+    wanted = limits.slower or DEFAULT_DIFFERENCE
+    compared = _compared(base, others, wanted)
+    from bench import terminal
+
+    for new, matched, contrasts in compared:
+        terminal.show(terminal.comparison(base.name, new.name, matched, contrasts))
+    if not gated:
+        return 0
+    from bench import noise
+
+    floors = noise.read([Path(base.name) if Path(base.name).exists() else results_dir])
+    findings = [
+        finding
+        for _, matched, contrasts in compared
+        for finding in judge(matched, contrasts, limits, floors)
+    ]
+    outcome = verdict(findings)
+    for finding in findings:
+        print(f"{finding.outcome.name.lower():<10} {finding.text}")
+    if summary is not None:
+        _write(summary, findings)
+    return int(outcome)
+
+
+def _sides(names: list[str], results_dir: Path) -> list[Side]:
+    from bench.sides import side
+
+    sides = [side(name, results_dir) for name in names]
+    problems: dict[store.Problem, None] = {
+        problem: None for one in sides for problem in one.problems
+    }
+    for problem in problems:
+        print(f"{inert(str(problem.path))}: {problem.reason}", file=sys.stderr)
+    return sides
+
+
+def _compared(
+    base: Side, others: list[Side], wanted: float
+) -> list[tuple[Side, Matched, list[Contrast]]]:
+    from bench.contrast import contrast
+    from bench.sides import match
+
+    matches = [(new, match(base, new)) for new in others]
+    comparisons = sum(len(matched.cases) for _, matched in matches)
+    for _, matched in matches:
+        for case in matched.cases:
+            for name, runs in (("base", case.base), ("new", case.new)):
+                if not runs:
+                    raise UsageError(f"{case.name}: no completed run among the {name}'s")
+    return [
+        (new, matched, [contrast(case, comparisons, wanted) for case in matched.cases])
+        for new, matched in matches
+    ]
+
+
+def _share(text: str) -> float:
+    """``5%``, ``5 %`` or ``0.05`` as a share."""
+    number, percent = text.strip(), text.strip().endswith("%")
+    value = _number(number.removesuffix("%"), "--fail-if-slower", "5%") / (100 if percent else 1)
+    if not 0 <= value < 1:
+        raise UsageError(f"--fail-if-slower takes 0 to 100 per cent, as 5%, not {inert(text)!r}")
+    return value
+
+
+def _points(text: str) -> float:
+    value = _number(text, "--fail-if-less-accurate", "0.05")
+    if not 0 <= value < 100:
+        raise UsageError(
+            f"--fail-if-less-accurate takes percentage points, as 0.05, not {inert(text)!r}"
+        )
+    return value
+
+
+def _number(text: str, option: str, example: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{option} takes a number, as {example}, not {inert(text)!r}")
+    return value
+
+
+def _write(path: Path, findings: list[Finding]) -> None:
+    rows = [
+        f"| {f.outcome.name.lower()} | {f.text.replace('|', chr(92) + '|')} |" for f in findings
+    ]
+    text = "\n".join(["| outcome | what |", "| --- | --- |", *rows]) + "\n"
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {inert(str(path))}: {error.strerror}") from error

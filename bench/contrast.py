@@ -1,0 +1,290 @@
+"""One case, base against new: how much faster, how much more accurate, and does it learn alike.
+
+Every difference comes with its interval, and a verdict says what the interval allows to be said.
+docs/statistics.md has each rule and its reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bench import inference, stats, survival
+from bench.inference import Estimate
+from bench.records import RunRecord
+from bench.sides import Case, interleaved
+from bench.survival import Trial
+
+TAIL = 0.025
+"""Probability beyond either end of an interval that is shown: 95 % between, for one comparison."""
+GATE_TAIL = 0.05
+"""Probability with which the gate fires, or passes, wrongly, for one comparison."""
+POWER = 0.8
+"""Probability with which the number of runs that is advised sees the difference that is wanted."""
+ACCURACY_MARGIN = 0.05
+"""Percentage points within which two accuracies are as good as equal."""
+LOSS_MARGIN = 0.10
+"""Share by which mean training losses may differ where two implementations learn alike."""
+
+
+class Metric(StrEnum):
+    """What two sides are compared in."""
+
+    TIME_TO_TARGET = "time to target"
+    SECONDS_AN_IMAGE = "seconds an image"
+    SAMPLES_TO_TARGET = "images to target"
+    ACCURACY = "accuracy"
+    CONVERGENCE = "convergence"
+
+
+class Verdict(StrEnum):
+    """What may be said of a difference."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    EQUIVALENT = "as good as equal"
+    APART = "learns otherwise"
+    ALIKE = "learns alike"
+    UNCLEAR = "cannot tell"
+    ABSENT = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One metric of one case."""
+
+    metric: Metric
+    base: float | None
+    """The median of the base's runs; of accuracies the mean, as a fraction."""
+    new: float | None
+    difference: Estimate | None
+    """New over base; of accuracies new less base, in percentage points. For the reader: 95 % over
+    all comparisons that are made together."""
+    bound: Estimate | None
+    """The same with the ends that the gate judges by: 95 % to either side."""
+    verdict: Verdict
+    note: str
+    """What else is to be known of it, or nothing."""
+    runs_needed: int | None = None
+    """A side, to tell the difference that is wanted from none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """One case, compared."""
+
+    case: Case
+    paired: bool
+    """Whether the sides took turns, so that each run is compared with its neighbour."""
+    lines: tuple[Line, ...]
+
+    def line(self, metric: Metric) -> Line:
+        """The line of that metric."""
+        return next(line for line in self.lines if line.metric is metric)
+
+
+def contrast(case: Case, comparisons: int, wanted: float = 0.05) -> Contrast:
+    """Compare the two sides of a case.
+
+    Args:
+        case: with any number of completed runs.
+        comparisons: how many cases are compared together: the chance to err is shared among them
+            (Bonferroni's correction, of every interval).
+        wanted: the relative difference of times that one would like to be able to see.
+    """
+    paired = interleaved(case.base, case.new)
+    measure = _Measure(case.base, case.new, paired, comparisons, wanted)
+    lines = (
+        measure.time_to_target(),
+        measure.ratio(Metric.SECONDS_AN_IMAGE, _seconds_an_image),
+        measure.ratio(Metric.SAMPLES_TO_TARGET, _samples_to_target),
+        measure.accuracy(),
+        measure.convergence(),
+    )
+    return Contrast(case, paired, lines)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    base: Sequence[RunRecord]
+    new: Sequence[RunRecord]
+    paired: bool
+    comparisons: int
+    wanted: float
+
+    def ratio(self, metric: Metric, value: Callable[[RunRecord], float | None]) -> Line:
+        """New over base of something positive that every run should have."""
+        base, new = _all(self.base, value), _all(self.new, value)
+        if base is None or new is None:
+            return _absent(metric, "a run has none")
+        logs = [math.log(one) for one in base], [math.log(one) for one in new]
+        shown, bound = (
+            self._shift(*logs, tail / self.comparisons).as_ratio() for tail in (TAIL, GATE_TAIL)
+        )
+        needed = inference.runs_needed(
+            *logs, math.log1p(self.wanted), TAIL / self.comparisons, POWER
+        )
+        return Line(
+            metric, _median(base), _median(new), shown, bound, _by_sign(shown, 1.0), "", needed
+        )
+
+    def _shift(self, base: Sequence[float], new: Sequence[float], tail: float) -> Estimate:
+        if self.paired:
+            return inference.paired_shift([b - a for a, b in zip(base, new, strict=True)], tail)
+        return inference.shift(base, new, tail)
+
+    def time_to_target(self) -> Line:
+        """Of all runs where all reached it; otherwise what a success costs, misses included."""
+        metric = Metric.TIME_TO_TARGET
+        if _all(self.base, stats.time_to_target_seconds) and _all(
+            self.new, stats.time_to_target_seconds
+        ):
+            return self.ratio(metric, stats.time_to_target_seconds)
+        base, new = [_trial(run) for run in self.base], [_trial(run) for run in self.new]
+        if min(len(base), len(new)) < stats.FEWEST_RUNS:
+            return _absent(metric, "fewer than 3 completed runs, and not all reached it")
+        shown, bound = (
+            survival.expected_ratio(base, new, tail / self.comparisons)
+            for tail in (TAIL, GATE_TAIL)
+        )
+        counts = [f"{sum(t.reached for t in side)}/{len(side)}" for side in (base, new)]
+        note = f"reached by {counts[0]} and {counts[1]}: seconds spent for each success"
+        if shown is None or bound is None:
+            return _absent(metric, note)
+        ends = survival.expected_seconds(base), survival.expected_seconds(new)
+        return Line(metric, ends[0], ends[1], shown, bound, _by_sign(shown, 1.0), note)
+
+    def accuracy(self) -> Line:
+        """The last evaluations' means: equivalence within `ACCURACY_MARGIN`, or a difference."""
+        metric = Metric.ACCURACY
+        base, new = (_all(side, lambda r: r.final_accuracy) for side in (self.base, self.new))
+        if not base or not new:
+            return _absent(metric, "no evaluation")
+        points = [100 * one for one in base], [100 * one for one in new]
+        shown, bound = (
+            inference.mean_difference(*points, tail / self.comparisons)
+            for tail in (TAIL, GATE_TAIL)
+        )
+        # Two one-sided tests (Schuirmann 1987): equal within the margin, whatever the sign.
+        if within(bound, -ACCURACY_MARGIN, ACCURACY_MARGIN):
+            verdict = Verdict.EQUIVALENT
+        else:
+            verdict = _by_sign(Estimate(-shown.value, _minus(shown.high), _minus(shown.low)), 0.0)
+        if min(len(base), len(new)) < stats.FEWEST_RUNS:
+            verdict = Verdict.UNCLEAR
+        needed = inference.runs_needed(*points, ACCURACY_MARGIN, GATE_TAIL, POWER)
+        return Line(metric, _mean(base), _mean(new), shown, bound, verdict, "", needed)
+
+    def convergence(self) -> Line:
+        """Whether the mean training loss agrees, epoch by epoch: two-sided, over all epochs.
+
+        A backend that computes something else shows here even if it trains fast and ends well.
+        Source of the idea: MLPerf's reference convergence points, which look at the end alone.
+        """
+        metric = Metric.CONVERGENCE
+        of_base, of_new = _losses(self.base), _losses(self.new)
+        epochs = sorted(of_base.keys() & of_new.keys())
+        few = min(len(self.base), len(self.new)) < stats.FEWEST_RUNS
+        if few or not epochs or of_base.keys() != of_new.keys():
+            return _absent(metric, "fewer than 3 completed runs" if few else "not the same epochs")
+        tail = TAIL / self.comparisons / len(epochs)
+        differences = {
+            epoch: inference.mean_difference(of_base[epoch], of_new[epoch], tail).as_ratio()
+            for epoch in epochs
+        }
+        apart = [e for e, of in differences.items() if _apart(of)]
+        worst = max(apart or epochs, key=lambda epoch: abs(math.log(differences[epoch].value)))
+        shown = differences[worst]
+        note = f"training loss of epoch {worst}, the most different of {len(epochs)}"
+        if apart:
+            verdict = Verdict.APART
+        elif all(within(of, 1 - LOSS_MARGIN, 1 + LOSS_MARGIN) for of in differences.values()):
+            verdict = Verdict.ALIKE
+        else:
+            verdict = Verdict.UNCLEAR
+        before, after = (math.exp(_mean(side[worst])) for side in (of_base, of_new))
+        return Line(metric, before, after, shown, shown, verdict, note)
+
+
+def within(estimate: Estimate, low: float, high: float) -> bool:
+    """Whether the whole interval lies between."""
+    return (
+        estimate.low is not None
+        and estimate.high is not None
+        and low < estimate.low
+        and estimate.high < high
+    )
+
+
+def _apart(ratio: Estimate) -> bool:
+    """Established to differ, and by more than the margin."""
+    if ratio.low is None or ratio.high is None:
+        return False
+    return not ratio.low <= 1 <= ratio.high and abs(ratio.value - 1) > LOSS_MARGIN
+
+
+def _by_sign(estimate: Estimate, none: float) -> Verdict:
+    """Worse where all of the interval is above `none`, better where all is below."""
+    if estimate.low is not None and estimate.low > none:
+        return Verdict.WORSE
+    if estimate.high is not None and estimate.high < none:
+        return Verdict.BETTER
+    return Verdict.UNCLEAR
+
+
+def _absent(metric: Metric, note: str) -> Line:
+    return Line(metric, None, None, None, None, Verdict.ABSENT, note)
+
+
+def _seconds_an_image(record: RunRecord) -> float | None:
+    rate = stats.images_per_second(record)
+    return 1 / rate if rate else None
+
+
+def _samples_to_target(record: RunRecord) -> float | None:
+    reached = record.target_reached_epoch
+    if reached is None:
+        return None
+    return float(next(e.samples_seen for e in record.evaluations if e.epoch == reached)) or None
+
+
+def _trial(record: RunRecord) -> Trial:
+    """As far as the target is concerned: to it, or to the end of the last lap."""
+    seconds = stats.time_to_target_seconds(record)
+    if seconds is not None:
+        return Trial(seconds, reached=True)
+    end = max((lap.start_seconds + lap.seconds for lap in record.laps), default=0.0)
+    return Trial(end, reached=False)
+
+
+def _losses(records: Sequence[RunRecord]) -> dict[int, list[float]]:
+    """Logarithms of the training losses, by epoch, of the epochs that every run has."""
+    by_epoch: dict[int, list[float]] = {}
+    for record in records:
+        for epoch in record.epochs:
+            if epoch.loss:
+                by_epoch.setdefault(epoch.epoch, []).append(math.log(epoch.loss))
+    return {epoch: logs for epoch, logs in by_epoch.items() if len(logs) == len(records)}
+
+
+def _all(
+    records: Sequence[RunRecord], value: Callable[[RunRecord], float | None]
+) -> list[float] | None:
+    """Every run's value; None where one has none, or none is there."""
+    values = [value(record) for record in records]
+    known = [one for one in values if one is not None]
+    return known if known and len(known) == len(values) else None
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return stats.summarise(values).median
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else -value

@@ -1,0 +1,139 @@
+"""A comparison as a gate: pass, regression, or cannot tell. One plain line a metric.
+
+It fires when a difference is *established* and larger than what was allowed, and it passes when a
+difference that large is ruled out, each with 5 % to err. In between it cannot tell, and says how
+many runs would: a gate that passes whatever it cannot see is no gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from bench.contrast import Contrast, Line, Metric, Verdict
+from bench.inference import Estimate
+from bench.noise import NoiseFloor, floor_of
+from bench.sides import Matched
+
+
+class Outcome(IntEnum):
+    """What a gate says; its exit status."""
+
+    PASS = 0
+    REGRESSION = 1
+    UNCLEAR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is allowed; None: not judged."""
+
+    slower: float | None = None
+    """A relative increase of time to target and of seconds an image: 0.05 for 5 %."""
+    less_accurate: float | None = None
+    """Percentage points of final accuracy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the gate."""
+
+    outcome: Outcome
+    text: str
+
+
+def judge(
+    matched: Matched,
+    contrasts: Iterable[Contrast],
+    limits: Limits,
+    floors: Sequence[NoiseFloor] = (),
+) -> list[Finding]:
+    """Everything that the limits are about, and every case that could not be compared.
+
+    Args:
+        matched: the sides.
+        contrasts: of each of its cases.
+        limits: what is allowed.
+        floors: noise floors of the base's machine; a time may differ by as much as its case's.
+    """
+    findings = [
+        Finding(Outcome.UNCLEAR, f"{name}: not among the new runs (missing or renamed)")
+        for name in matched.missing
+    ]
+    findings += [
+        Finding(Outcome.PASS, f"{name}: new, nothing to compare it with") for name in matched.added
+    ]
+    for contrast in contrasts:
+        floor = floor_of(contrast.case.name, floors)
+        for line in contrast.lines:
+            if finding := _finding(line, limits, floor):
+                outcome, text = finding
+                findings.append(Finding(outcome, f"{contrast.case.name}: {text}"))
+    return findings
+
+
+def verdict(findings: Iterable[Finding]) -> Outcome:
+    """Of all of them: a regression outweighs what is unclear. Of none: unclear."""
+    outcomes = {finding.outcome for finding in findings}
+    for outcome in (Outcome.REGRESSION, Outcome.UNCLEAR, Outcome.PASS):
+        if outcome in outcomes:
+            return outcome
+    return Outcome.UNCLEAR
+
+
+def _finding(line: Line, limits: Limits, floor: float) -> tuple[Outcome, str] | None:
+    match line.metric:
+        case Metric.TIME_TO_TARGET | Metric.SECONDS_AN_IMAGE if limits.slower is not None:
+            return _time(line, limits.slower, floor)
+        case Metric.ACCURACY if limits.less_accurate is not None:
+            return _accuracy(line, limits.less_accurate)
+        case Metric.CONVERGENCE if line.verdict is Verdict.APART:
+            return Outcome.REGRESSION, f"convergence: {line.verdict}: {line.note}"
+        case _:
+            return None
+
+
+def _times(ratio: float) -> str:
+    """``"+3.1 %"``: how much longer."""
+    return f"{100 * (ratio - 1):+.1f} %"
+
+
+def _time(line: Line, allowed: float, floor: float) -> tuple[Outcome, str]:
+    limit = 1 + max(allowed, floor)
+    bound = line.bound
+    if bound is None:
+        return Outcome.UNCLEAR, f"{line.metric}: {line.verdict}: {line.note}"
+    why = "the noise floor" if floor > allowed else "allowed"
+    text = f"{line.metric}: {_times(bound.value)} ({_between(bound)}; {why} {_times(limit)})"
+    if bound.low is not None and bound.low > limit:
+        return Outcome.REGRESSION, f"{text}: slower"
+    if bound.high is not None and bound.high < limit:
+        return Outcome.PASS, f"{text}: not slower"
+    return Outcome.UNCLEAR, f"{text}: cannot tell{_advice(line)}"
+
+
+def _accuracy(line: Line, allowed: float) -> tuple[Outcome, str]:
+    bound = line.bound
+    if bound is None:
+        return Outcome.UNCLEAR, f"{line.metric}: {line.verdict}: {line.note}"
+    ends = "too few runs for an interval"
+    if bound.low is not None and bound.high is not None:
+        ends = f"{bound.low:+.3f} to {bound.high:+.3f}"
+    text = f"{line.metric}: {bound.value:+.3f} points ({ends}; allowed {-allowed:+.3g})"
+    if bound.high is not None and bound.high < -allowed:
+        return Outcome.REGRESSION, f"{text}: less accurate"
+    if bound.low is not None and bound.low > -allowed:
+        return Outcome.PASS, f"{text}: not less accurate"
+    return Outcome.UNCLEAR, f"{text}: cannot tell{_advice(line)}"
+
+
+def _between(ratio: Estimate) -> str:
+    if ratio.low is None or ratio.high is None:
+        return "too few runs for an interval"
+    return f"{_times(ratio.low)} to {_times(ratio.high)}"
+
+
+def _advice(line: Line) -> str:
+    needed = line.runs_needed
+    return f"; about {needed} runs a side would" if needed else "; more runs would"

@@ -1,0 +1,75 @@
+"""The noise floor: what two equal sides differ by on this machine, kept beside its records.
+
+Measured by `mnist-bench ab` with equal sides, read by the gate: a difference below it is none. Not
+named ``*.json``, for it is no record of a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from bench.records import Model
+from mnist_cnn.errors import UsageError
+
+SUFFIX = ".noise"
+
+
+class NoiseFloor(Model):
+    """How far apart the times of equal sides were found to be, at most."""
+
+    case: str
+    """The set-up, as `bench.sides.Setting` writes it."""
+    relative: Annotated[float, Field(ge=0)]
+    """The farther end of the interval of their ratio, from one: 0.03 for 3 %."""
+    rounds: Annotated[int, Field(ge=1)]
+    measured_at: datetime
+    device_name: str
+    commit: str | None
+    torch: str
+
+
+def save(floor: NoiseFloor, folder: Path) -> Path:
+    """Write it; an earlier one stays, and the largest counts.
+
+    Raises:
+        UsageError: the folder cannot be written to.
+    """
+    path = folder / f"{floor.measured_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}{SUFFIX}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(floor.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def read(paths: Iterable[Path]) -> list[NoiseFloor]:
+    """Every noise floor in these files' folders, or in these folders and those in them.
+
+    Raises:
+        UsageError: one is there that cannot be understood: a gate must not go on without it.
+    """
+    floors = []
+    for path in sorted({file for named in paths for file in _files(named)}):
+        try:
+            floors.append(NoiseFloor.model_validate_json(path.read_bytes()))
+        except (OSError, ValidationError) as error:
+            raise UsageError(f"{path} is no noise floor: measure it again with ab") from error
+    return floors
+
+
+def _files(path: Path) -> Iterator[Path]:
+    with contextlib.suppress(OSError):
+        yield from (path.rglob(f"*{SUFFIX}") if path.is_dir() else path.parent.glob(f"*{SUFFIX}"))
+
+
+def floor_of(case: str, floors: Iterable[NoiseFloor]) -> float:
+    """The largest that was measured of a case; 0 where none was."""
+    return max((floor.relative for floor in floors if floor.case == case), default=0.0)

@@ -1,0 +1,208 @@
+"""Intervals against known truth, and ranks against scipy's."""
+
+from __future__ import annotations
+
+import math
+import random
+import warnings
+from collections.abc import Callable
+from statistics import median
+
+import pytest
+from hypothesis import given, strategies as st
+from scipy import stats as scipy_stats
+
+from bench import inference
+from bench.inference import Estimate, mean_difference, paired_shift, share, shift
+
+SIMULATIONS = 400
+finite = st.floats(-1e6, 1e6)
+samples = st.lists(finite, min_size=1, max_size=9)
+
+Draw = Callable[[random.Random], float]
+SHAPES: dict[str, Draw] = {
+    "normal": lambda r: r.gauss(0, 1),
+    "skewed": lambda r: r.lognormvariate(0, 1),
+    # A shared machine: one run in five takes three times as long.
+    "stragglers": lambda r: r.gauss(0, 0.02) + (math.log(3) if r.random() < 0.2 else 0),
+}
+
+
+def misses(intervals: list[Estimate], truth: float) -> int:
+    """How many intervals do not hold the truth; one without ends holds everything."""
+    return sum(
+        (of.low is not None and of.low > truth) or (of.high is not None and of.high < truth)
+        for of in intervals
+    )
+
+
+def at_most(rate: float) -> float:
+    """Misses among SIMULATIONS that a true rate exceeds once in a thousand times."""
+    return float(scipy_stats.binom.ppf(0.999, SIMULATIONS, rate))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("count", [3, 5, 10, 20])
+def test_a_shift_is_covered_as_often_as_stated(shape: str, count: int) -> None:
+    generator, draw = random.Random(f"{shape} {count}"), SHAPES[shape]
+    intervals = [
+        shift(
+            [draw(generator) for _ in range(count)],
+            [0.1 + draw(generator) for _ in range(count)],
+            0.05,
+        )
+        for _ in range(SIMULATIONS)
+    ]
+    assert misses(intervals, 0.1) <= at_most(0.10)
+
+
+@pytest.mark.parametrize("count", [5, 10, 20])
+def test_a_paired_shift_is_covered_as_often_as_stated(count: int) -> None:
+    """Whatever both of a pair share, and it may be much, does not matter."""
+    generator = random.Random(count)
+    intervals = []
+    for _ in range(SIMULATIONS):
+        differences = []
+        for _ in range(count):
+            shared = generator.lognormvariate(0, 2)
+            one, other = shared + generator.gauss(0, 1), shared + generator.gauss(0.3, 1)
+            differences.append(other - one)
+        intervals.append(paired_shift(differences, 0.05))
+    assert misses(intervals, 0.3) <= at_most(0.10)
+
+
+@pytest.mark.parametrize("count", [3, 5, 10, 20])
+def test_a_difference_of_means_is_covered_as_often_as_stated(count: int) -> None:
+    generator = random.Random(count)
+    intervals = [
+        mean_difference(
+            [generator.gauss(0, 1) for _ in range(count)],
+            [generator.gauss(0.5, 3) for _ in range(count)],
+            0.05,
+        )
+        for _ in range(SIMULATIONS)
+    ]
+    assert misses(intervals, 0.5) <= at_most(0.10)
+
+
+@given(samples, samples, st.sampled_from([0.01, 0.025, 0.05, 0.1]))
+def test_the_ends_of_a_shift_are_where_the_rank_test_turns(
+    first: list[float], second: list[float], tail: float
+) -> None:
+    """There are ends as soon as the test can reject anything, and the estimate is between."""
+    found = shift(first, second, tail)
+    least = 1 / math.comb(len(first) + len(second), len(first))
+    assert (found.low is None) == (least > tail)
+    if found.low is not None and found.high is not None:
+        assert found.low <= found.value <= found.high
+    assert found.value == median(b - a for a in first for b in second)
+
+
+@pytest.mark.parametrize(("first", "second"), [(3, 3), (4, 7), (9, 5), (12, 12)])
+def test_rank_sums_are_scipys(first: int, second: int) -> None:
+    counts = inference._rank_sums(first, second)
+    total = math.comb(first + second, first)
+    assert sum(counts) == total
+    # A sample wholly below but for `u` steps has the statistic u.
+    for u in range(0, first * second + 1, max(1, first * second // 6)):
+        exact = float(sum(counts[: u + 1])) / total
+        x, y = _with_statistic(first, second, u)
+        p = scipy_stats.mannwhitneyu(x, y, alternative="less", method="exact").pvalue
+        assert exact == pytest.approx(float(p), rel=1e-9)
+
+
+def _with_statistic(first: int, second: int, u: int) -> tuple[list[float], list[float]]:
+    """Two samples whose Mann-Whitney statistic, of the first, is `u`."""
+    whole, part = divmod(u, second)
+    below = [-1.0 - k for k in range(first - whole - (part > 0))]
+    within = [part - 0.5] if part else []
+    above = [second + 1.0 + k for k in range(whole)]
+    return below + within + above, [float(k) for k in range(second)]
+
+
+@pytest.mark.parametrize("count", [1, 5, 8, 13])
+def test_signed_ranks_are_scipys(count: int) -> None:
+    counts = inference._signed_ranks(count)
+    assert sum(counts) == 2**count
+    total = count * (count + 1) // 2
+    for rank in range(1, count + 1):
+        # Positive: the one value of that rank.
+        values = [float(k) if k == rank else -float(k) for k in range(1, count + 1)]
+        p = scipy_stats.wilcoxon(values, alternative="less", method="exact").pvalue
+        assert sum(counts[: rank + 1]) / 2**count == pytest.approx(float(p), rel=1e-9)
+    assert counts == counts[::-1]
+    assert len(counts) == total + 1
+
+
+@given(
+    st.lists(finite, min_size=2, max_size=12),
+    st.lists(finite, min_size=2, max_size=12),
+)
+def test_the_difference_of_means_is_scipys(first: list[float], second: list[float]) -> None:
+    found = mean_difference(first, second, 0.025)
+    if found.low == found.high:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where all values of a side are equal
+        theirs = scipy_stats.ttest_ind(second, first, equal_var=False).confidence_interval(0.95)
+    assert found.low == pytest.approx(float(theirs.low), rel=1e-6, abs=1e-6)
+    assert found.high == pytest.approx(float(theirs.high), rel=1e-6, abs=1e-6)
+
+
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_a_share_is_scipys(counts: tuple[int, int]) -> None:
+    successes, count = counts
+    found = share(successes, count)
+    theirs = scipy_stats.binomtest(successes, count).proportion_ci(0.95, method="wilson")
+    assert found.low == pytest.approx(float(theirs.low), abs=1e-9)
+    assert found.high == pytest.approx(float(theirs.high), abs=1e-9)
+
+
+def test_large_samples_agree_with_the_counted_ones() -> None:
+    generator = random.Random(1)
+    first = [generator.gauss(0, 1) for _ in range(60)]
+    second = [generator.gauss(0.5, 1) for _ in range(60)]
+    rough, ends = shift(first, second, 0.025), shift(first[:50], second[:50], 0.025)
+    assert rough.low is not None
+    assert rough.high is not None
+    assert ends.low is not None
+    assert ends.high is not None
+    assert rough.high - rough.low == pytest.approx(
+        (ends.high - ends.low) * (50 / 60) ** 0.5, rel=0.2
+    )
+    signed = paired_shift([b - a for a, b in zip(first, second, strict=True)], 0.025)
+    assert signed.low is not None
+    assert signed.low < 0.5
+
+
+def test_too_few_say_nothing() -> None:
+    assert shift([1.0, 2.0], [3.0, 4.0], 0.025) == Estimate(2.0, None, None)
+    assert paired_shift([1.0] * 4, 0.05) == Estimate(1.0, None, None)
+    assert mean_difference([1.0], [2.0, 3.0], 0.025) == Estimate(1.5, None, None)
+    assert inference.runs_needed([1.0], [2.0, 3.0], 0.1, 0.025, 0.8) is None
+
+
+@pytest.mark.parametrize("difference", [0.05, 0.1])
+def test_the_runs_that_are_advised_see_the_difference(difference: float) -> None:
+    """With about the power that was asked for; the machine's noise here is 3 %."""
+    generator, noise = random.Random(7), 0.03
+    pilot = [generator.gauss(0, noise) for _ in range(400)]
+    count = inference.runs_needed(pilot[:200], pilot[200:], difference, 0.025, 0.8)
+    assert count is not None
+    seen = 0
+    for _ in range(SIMULATIONS):
+        base = [generator.gauss(0, noise) for _ in range(count)]
+        new = [generator.gauss(difference, noise) for _ in range(count)]
+        low = shift(base, new, 0.025).low
+        seen += low is not None and low > 0
+    # So few values have few levels: what is counted out may need one run more.
+    assert seen / SIMULATIONS > 0.65 if count > 3 else count == 3 or seen == 0
+
+
+@given(st.lists(st.floats(0.5, 2), min_size=3, max_size=20))
+def test_outliers_are_hyperfines(values: list[float]) -> None:
+    middle = median(values)
+    spread = median(abs(value - middle) for value in values)
+    assert not inference.is_outlier(values, middle)
+    if spread > 0:
+        assert inference.is_outlier(values, middle + 15 * spread)
