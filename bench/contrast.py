@@ -33,8 +33,8 @@ class Metric(StrEnum):
     """What two sides are compared in."""
 
     TIME_TO_TARGET = "time to target"
-    SECONDS_AN_IMAGE = "seconds an image"
-    SAMPLES_TO_TARGET = "images to target"
+    SECONDS_AN_IMAGE = "time an image"
+    SAMPLES_TO_TARGET = "images needed"
     ACCURACY = "accuracy"
     CONVERGENCE = "convergence"
 
@@ -44,11 +44,11 @@ class Verdict(StrEnum):
 
     BETTER = "better"
     WORSE = "worse"
-    EQUIVALENT = "as good as equal"
-    APART = "learns otherwise"
-    ALIKE = "learns alike"
+    EQUIVALENT = "equivalent"
+    APART = "disagrees"
+    ALIKE = "agrees"
     UNCLEAR = "cannot tell"
-    ABSENT = "not measured"
+    ABSENT = "no data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +123,14 @@ class _Measure:
         shown, bound = (
             self._shift(*logs, tail / self.comparisons).as_ratio() for tail in (TAIL, GATE_TAIL)
         )
-        needed = inference.runs_needed(
-            *logs, math.log1p(self.wanted), TAIL / self.comparisons, POWER
-        )
-        return Line(
-            metric, _median(base), _median(new), shown, bound, _by_sign(shown, 1.0), "", needed
-        )
+        tail = TAIL / self.comparisons
+        needed = inference.runs_needed(*logs, math.log1p(self.wanted), tail, POWER)
+        if needed is not None:
+            needed = max(needed, inference.fewest(tail, self.paired))
+        verdict = _by_sign(shown, 1.0)
+        if verdict is Verdict.UNCLEAR and within(bound, 1 / (1 + self.wanted), 1 + self.wanted):
+            verdict = Verdict.EQUIVALENT
+        return Line(metric, _median(base), _median(new), shown, bound, verdict, "", needed)
 
     def _shift(self, base: Sequence[float], new: Sequence[float], tail: float) -> Estimate:
         if self.paired:
@@ -184,6 +186,8 @@ class _Measure:
         Source of the idea: MLPerf's reference convergence points, which look at the end alone.
         """
         metric = Metric.CONVERGENCE
+        if self.base[0].recipe != self.new[0].recipe:
+            return _absent(metric, "of other recipes, training losses mean other things")
         of_base, of_new = _losses(self.base), _losses(self.new)
         epochs = sorted(of_base.keys() & of_new.keys())
         few = min(len(self.base), len(self.new)) < stats.FEWEST_RUNS

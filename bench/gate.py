@@ -65,6 +65,10 @@ def judge(
         Finding(Outcome.PASS, f"{name}: new, nothing to compare it with") for name in matched.added
     ]
     for contrast in contrasts:
+        if not contrast.case.same_machine:
+            text = f"{contrast.case.name}: the base is of another machine: measure it on this one"
+            findings.append(Finding(Outcome.UNCLEAR, text))
+            continue
         floor = floor_of(contrast.case.name, floors)
         for line in contrast.lines:
             if finding := _finding(line, limits, floor):

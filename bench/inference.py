@@ -128,6 +128,14 @@ def runs_needed(
     return max(2, math.ceil(2 * spread * (z / difference) ** 2 * math.pi / 3))
 
 
+def fewest(tail: float, paired: bool) -> int:
+    """Values a side, or pairs, below which ranks have no interval of that tail."""
+    count = 1
+    while (2**count if paired else math.comb(2 * count, count)) * tail < 1:
+        count += 1
+    return count
+
+
 def t_quantile(degrees: float, probability: float) -> float:
     """Student's t below which that share of the distribution lies."""
     # Here, because its import takes longer than reading a folder of records.

@@ -63,6 +63,8 @@ class Case:
     name: str
     base: tuple[RunRecord, ...]
     new: tuple[RunRecord, ...]
+    same_machine: bool
+    """Whether all runs are of one device and processor."""
     remarks: tuple[str, ...]
     """What differs between the sides, or is doubtful about one: a line each."""
 
@@ -184,7 +186,14 @@ def _case(name: str, olds: Sequence[RunRecord], news: Sequence[RunRecord]) -> Ca
         for warning, count in warnings.items():
             if warning in _REPEATED and count:
                 remarks.append(f"{which}, {plural(count, 'run')}: {warning}")
-    return Case(name, tuple(stats.completed(olds)), tuple(stats.completed(news)), tuple(remarks))
+    machines = {(r.setup.device_name, r.environment.cpu) for r in (*olds, *news)}
+    return Case(
+        name,
+        tuple(stats.completed(olds)),
+        tuple(stats.completed(news)),
+        len(machines) == 1,
+        tuple(remarks),
+    )
 
 
 _REPEATED = (

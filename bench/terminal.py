@@ -389,7 +389,7 @@ def _difference_between(line: Line) -> Text:
 def _relative(line: Line, value: float, unit: bool = True) -> str:
     """A difference of accuracies in points, of everything else in per cent of the base."""
     if line.metric is Metric.ACCURACY:
-        return f"{value:+.3f}{' points' if unit else ''}"
+        return f"{value:+.3f}{' pts' if unit else ''}"
     return f"{100 * (value - 1):+.1f}{' %' if unit else ''}"
 
 

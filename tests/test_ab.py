@@ -117,6 +117,8 @@ def test_a_floor_that_cannot_be_understood_stops_the_gate(
         (["--a", '"'], "No closing quotation"),
         (["--rounds", "0"], "--rounds must be at least 1"),
         (["--wanted", "0"], "--wanted takes per cent"),
+        (["--runs", "3"], "ab sets --runs itself"),
+        (["--b", "--seed=7"], "ab sets --seed itself"),
     ],
 )
 def test_bad_input_gets_one_line(
@@ -135,7 +137,8 @@ def test_a_side_that_cannot_run_ends_it_with_its_own_words(
     assert main(["ab", "--recipe", "fsat"]) == 2
     error = capfd.readouterr().err
     assert "unknown recipe 'fsat'" in error
-    assert "ended with status 2" in error
+    assert "round 1" in error
+    assert "could not be run" in error
 
 
 @pytest.mark.slow
@@ -153,4 +156,4 @@ def test_real_runs_by_turns(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     labels = [r.label for _, r in store.read([tmp_path / "results"]).records]
     assert sorted(str(label).split()[0] for label in labels) == ["ab-a", "ab-a", "ab-b", "ab-b"]
-    assert "seconds an image" in done.stdout
+    assert "time an image" in done.stdout

@@ -305,6 +305,17 @@ def test_missing_and_new_cases_are_reported(
     assert "new, nothing to compare it with" in text
 
 
+def test_a_base_of_another_machine_is_compared_but_is_no_gate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = noisy(1, slower=1.3, setup={"device_name": "EPYC 2"}, environment={"cpu": "EPYC 2"})
+    words = ["compare", folder(tmp_path / "a", noisy(0)), folder(tmp_path / "b", new)]
+    assert main(words) == 0
+    assert "device differs: AMD EPYC against EPYC 2" in capsys.readouterr().out
+    assert main([*words, "--fail-if-slower", "5%"]) == 2
+    assert "the base is of another machine" in capsys.readouterr().out
+
+
 BAD: dict[str, tuple[list[str], str]] = {
     "one side": (["compare", "{a}"], "name two things to compare"),
     "itself": (["compare", "{a}", "{a}"], "in common"),

@@ -199,6 +199,16 @@ def test_the_runs_that_are_advised_see_the_difference(difference: float) -> None
     assert seen / SIMULATIONS > 0.65 if count > 3 else count == 3 or seen == 0
 
 
+@pytest.mark.parametrize("tail", [0.05, 0.025, 0.004])
+def test_the_fewest_values_that_have_an_interval(tail: float) -> None:
+    for paired in (True, False):
+        count = inference.fewest(tail, paired)
+        for values, there in ((count, True), (count - 1, False)):
+            ramp = [float(k) for k in range(max(1, values))]
+            found = paired_shift(ramp, tail) if paired else shift(ramp, ramp, tail)
+            assert (found.low is not None) == there
+
+
 @given(st.lists(st.floats(0.5, 2), min_size=3, max_size=20))
 def test_outliers_are_hyperfines(values: list[float]) -> None:
     middle = median(values)

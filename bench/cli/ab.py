@@ -14,6 +14,7 @@ import typer
 
 from bench import store
 from bench.notation import inert
+from mnist_cnn.console import EXIT_INTERRUPTED, EXIT_USAGE
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ LOOKS = (8, 12, 18)
 (Bonferroni; for looking repeatedly: Armitage, McPherson & Rowe 1969), so that stopping at the first
 clear answer is allowed. Eight are the fewest that signed ranks can tell anything from so."""
 EXIT_FAILED = 1
+OURS = ("--runs", "--seed", "--label", "--quiet", "--json", "--no-save", "--profile")
+"""Options of `run` that are not the user's here."""
 
 
 def ab(
@@ -56,6 +59,9 @@ def ab(
     if not 0 < wanted < 100:
         raise UsageError(f"--wanted takes per cent between 0 and 100, not {wanted:g}")
     sides = {"a": _words(a, "--a"), "b": _words(b, "--b")}
+    for word in (*context.args, *sides["a"], *sides["b"]):
+        if word.split("=")[0] in OURS:
+            raise UsageError(f"ab sets {word.split('=')[0]} itself: leave it out")
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     looks = LOOKS if rounds is None else (rounds,)
     records: dict[str, list[RunRecord]] = {"a": [], "b": []}
@@ -65,7 +71,8 @@ def ab(
         for side in random.sample(("a", "b"), 2):
             label = f"{name}-{side} {stamp}"
             words = [*context.args, *sides[side], "--seed", str(index), "--label", label]
-            _run([*words, "--results-dir", str(results_dir)], f"round {index + 1}, {side}")
+            if not _run([*words, "--results-dir", str(results_dir)], f"round {index + 1}, {side}"):
+                return EXIT_FAILED
             records[side] = _labelled(label, results_dir)
         if index + 1 in looks:
             contrast = _contrast(records, len(looks), wanted)
@@ -85,20 +92,23 @@ def _words(options: str, of: str) -> list[str]:
         raise UsageError(f"{of} {inert(options)!r}: {error}") from error
 
 
-def _run(words: list[str], what: str) -> None:
-    """One run in a process of its own.
+def _run(words: list[str], what: str) -> bool:
+    """One run in a process of its own; whether it completed.
 
     Raises:
-        UsageError: it did not end well; what it said stands above.
+        UsageError: its options are wrong; what it said stands above.
     """
     print(what, file=sys.stderr, flush=True)
     script = str(Path(__file__).resolve().parents[1] / "run.py")
     command = [sys.executable, script, *words, "--runs", "1", "--quiet"]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
-    if done.returncode == 130:
+    if done.returncode == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
+    if done.returncode == EXIT_USAGE:
+        raise UsageError(f"{what} could not be run; see above")
     if done.returncode != 0:
-        raise UsageError(f"{what} ended with status {done.returncode}; see above")
+        print(f"mnist-bench: {what} failed, and nothing can be compared", file=sys.stderr)
+    return done.returncode == 0
 
 
 def _labelled(label: str, results_dir: Path) -> list[RunRecord]:

@@ -1,0 +1,63 @@
+"""pytest-benchmark for machines that differ: a storage a device, and no comparison across them.
+
+By itself it keys its storage by operating system and Python alone, so a GPU's times and a CPU's lie
+side by side, and it only warns where another machine's are compared.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+from bench.environment import describe, device_name
+from bench.launch import choose_device
+from bench.store import machine_name
+
+DEFAULT_STORAGE = "file://./.benchmarks"
+
+
+@cache
+def machine() -> dict[str, str]:
+    """What must be the same for two times to be compared."""
+    device = choose_device("auto")
+    environment = describe(device, device_name(device))
+    return {
+        "device": device,
+        "device_name": environment.device_name,
+        "processor": environment.cpu,
+        "folder": machine_name(environment),
+    }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Before pytest-benchmark opens its storage."""
+    if getattr(config.option, "benchmark_storage", None) == DEFAULT_STORAGE:
+        config.option.benchmark_storage = f"{DEFAULT_STORAGE}/{machine()['folder']}"
+
+
+def pytest_benchmark_update_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any]
+) -> None:
+    """Keep it with the times."""
+    del config
+    machine_info["benchmarked"] = machine()
+
+
+def pytest_benchmark_compare_machine_info(
+    config: pytest.Config,
+    benchmarksession: object,
+    machine_info: dict[str, Any],
+    compared_benchmark: dict[str, Any],
+) -> None:
+    """Refuse another machine's times."""
+    del config, benchmarksession, machine_info
+    theirs = compared_benchmark["machine_info"].get("benchmarked")
+    if theirs != machine():
+        name = (theirs or {}).get("device_name", "an unknown machine")
+        raise pytest.UsageError(
+            f"these times are of {name}, this is {machine()['device_name']}: "
+            "save some here with --benchmark-autosave, and compare with those"
+        )
