@@ -10,12 +10,18 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import psutil
 import torch
 from accelerate import Accelerator
+
+from bench.records import ClockCheck
+from mnist_cnn.errors import UsageError
+
+_SIDE, _PRODUCTS, _TRIES = 384, 10, 3
 
 
 class DeviceClock:
@@ -35,6 +41,46 @@ class DeviceClock:
         """Seconds since an arbitrary start, never running backwards, once the queue is empty."""
         self._synchronize()
         return time.perf_counter()
+
+    def check(self) -> ClockCheck:
+        """Show, on a known piece of work, that readings wait for it and never run backwards.
+
+        Raises:
+            UsageError: they do not; nothing timed here would mean anything.
+        """
+        readings = [self.now() for _ in range(100)]
+        steps = [later - sooner for sooner, later in pairwise(readings)]
+        if min(steps) < 0:
+            raise UsageError("the clock ran backwards: times measured here would mean nothing")
+        matrix = torch.ones(_SIDE, _SIDE, device=self._accelerator.device) / _SIDE
+        (matrix @ matrix)[0, 0].item()  # what a first product sets up
+        least: ClockCheck | None = None
+        for _ in range(_TRIES):
+            begin = self.now()
+            product = matrix
+            for _ in range(_PRODUCTS):
+                product = product @ matrix
+            asked = time.perf_counter() - begin
+            done = self.now() - begin
+            product[0, 0].item()
+            left = time.perf_counter() - begin - done
+            # Of several: a machine that does other work may interrupt any of them.
+            if least is None or left < least.left_seconds:
+                least = ClockCheck(
+                    work=f"{_PRODUCTS} products of {_SIDE} x {_SIDE} matrices, one after the other",
+                    asked_seconds=asked,
+                    done_seconds=done,
+                    left_seconds=max(0.0, left),
+                    resolution_seconds=min((step for step in steps if step > 0), default=0.0),
+                )
+        assert least is not None
+        if least.left_seconds > least.done_seconds / 2:
+            raise UsageError(
+                f"the clock does not wait for the {self._accelerator.device.type} device: after "
+                f"{least.done_seconds:.2g} s it said that a piece of work was done for which "
+                f"{least.left_seconds:.2g} s more were needed"
+            )
+        return least
 
     def together(self) -> float:
         """`now` at a moment when every rank has arrived here."""

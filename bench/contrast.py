@@ -137,6 +137,15 @@ class _Measure:
             return inference.paired_shift([b - a for a, b in zip(base, new, strict=True)], tail)
         return inference.shift(base, new, tail)
 
+    def _mean(self, base: Sequence[float], new: Sequence[float], tail: float) -> Estimate:
+        """By pairs where both of a pair started from the same weights."""
+        if self.paired and all(
+            one.seed == other.seed for one, other in zip(self.base, self.new, strict=True)
+        ):
+            differences = [b - a for a, b in zip(base, new, strict=True)]
+            return inference.paired_mean(differences, tail)
+        return inference.mean_difference(base, new, tail)
+
     def time_to_target(self) -> Line:
         """Of all runs where all reached it; otherwise what a success costs, misses included."""
         metric = Metric.TIME_TO_TARGET
@@ -165,10 +174,7 @@ class _Measure:
         if not base or not new:
             return _absent(metric, "no evaluation")
         points = [100 * one for one in base], [100 * one for one in new]
-        shown, bound = (
-            inference.mean_difference(*points, tail / self.comparisons)
-            for tail in (TAIL, GATE_TAIL)
-        )
+        shown, bound = (self._mean(*points, tail / self.comparisons) for tail in (TAIL, GATE_TAIL))
         # Two one-sided tests (Schuirmann 1987): equal within the margin, whatever the sign.
         if within(bound, -ACCURACY_MARGIN, ACCURACY_MARGIN):
             verdict = Verdict.EQUIVALENT
@@ -195,8 +201,7 @@ class _Measure:
             return _absent(metric, "fewer than 3 completed runs" if few else "not the same epochs")
         tail = TAIL / self.comparisons / len(epochs)
         differences = {
-            epoch: inference.mean_difference(of_base[epoch], of_new[epoch], tail).as_ratio()
-            for epoch in epochs
+            epoch: self._mean(of_base[epoch], of_new[epoch], tail).as_ratio() for epoch in epochs
         }
         apart = [e for e, of in differences.items() if _apart(of)]
         worst = max(apart or epochs, key=lambda epoch: abs(math.log(differences[epoch].value)))

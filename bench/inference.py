@@ -91,6 +91,21 @@ def mean_difference(first: Sequence[float], second: Sequence[float], tail: float
     return Estimate(value, value - half, value + half)
 
 
+def paired_mean(differences: Sequence[float], tail: float) -> Estimate:
+    """Mean of differences within pairs, by Student's t (1908).
+
+    Args:
+        differences: one or more finite values; of one there is no interval.
+        tail: as for `shift`.
+    """
+    value = fmean(differences)
+    if len(differences) < 2:
+        return Estimate(value, None, None)
+    error = stdev(differences) / math.sqrt(len(differences))
+    half = t_quantile(len(differences) - 1, 1 - tail) * error if error else 0.0
+    return Estimate(value, value - half, value + half)
+
+
 def share(successes: int, count: int, tail: float = 0.025) -> Estimate:
     """A share of successes with Wilson's interval.
 

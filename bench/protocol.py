@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mnist_cnn.accuracy import parse_accuracy as parse_accuracy
@@ -14,6 +15,8 @@ QUALITY_TARGET = 0.994
 """Share of the 10,000 test images to be classified rightly."""
 
 DEFAULT_RUNS = 3
+MOST_RUNS = 30
+"""Runs after which --runs auto stops, however much they scatter."""
 WARMUP_IMAGES = 2_656
 """Training images of the discarded warm-up run: 20 batches of 128 for caches, allocators and
 kernel choices to settle, and one of 96, the size of an epoch's last."""
@@ -37,6 +40,11 @@ class Protocol:
     """Whether a run ends at the first evaluation that reaches the target."""
     warmup_images: int = WARMUP_IMAGES
     """Training images of the warm-up run, which is timed and discarded."""
+    half_width: float | None = None
+    """Where set, make as many runs as make the 95 % interval of the training time this narrow to
+    either side (0.05: 5 %); `runs` is then the most there may be."""
+    budget_seconds: float | None = None
+    """With `half_width`: what the runs may take together."""
 
     def __post_init__(self) -> None:
         """Refuse what makes no benchmark, in one line."""
@@ -49,8 +57,51 @@ class Protocol:
                 f"--target-accuracy must lie between 0 and 1 (or 0 % and 100 %), "
                 f"not {self.target_accuracy}"
             )
+        if self.half_width is not None and not 0 < self.half_width < 1:
+            raise UsageError(
+                f"--half-width must lie between 0 % and 100 %, not {self.half_width:.10g}"
+            )
+        if self.budget_seconds is not None and self.budget_seconds <= 0:
+            raise UsageError(f"--budget must be longer than nothing, not {self.budget_seconds} s")
 
     @property
     def seeds(self) -> range:
         """One seed a run, in order."""
         return range(self.first_seed, self.first_seed + self.runs)
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``90``, ``90s``, ``10m`` or ``1.5h``.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    word = text.strip().lower()
+    number = word.rstrip("".join(_UNITS))
+    unit = word[len(number) :].strip()
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except (KeyError, ValueError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise UsageError(f"--budget takes a time, as 90s, 10m or 1.5h, not {text!r}")
+    return seconds
+
+
+def parse_share(text: str, option: str) -> float:
+    """A share of ``5%``, ``5 %`` or ``0.05``.
+
+    Raises:
+        UsageError: it is none of these; the message names the option.
+    """
+    word = text.strip()
+    try:
+        value = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{option} takes a number, as 5% or 0.05, not {text!r}")
+    return value

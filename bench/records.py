@@ -12,9 +12,10 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-SCHEMA_VERSION: Final = 3
-"""What is written. Version 2 added `Setup.kernels`; version 3 says which compiled ones they are."""
-READABLE_VERSIONS: Final = (1, 2, 3)
+SCHEMA_VERSION: Final = 4
+"""What is written. Version 2 added `Setup.kernels`; version 3 says which compiled ones they are;
+version 4 added `RunRecord.clock` and what `--runs auto` was asked for."""
+READABLE_VERSIONS: Final = (1, 2, 3, 4)
 """What is read; a field that an older version lacks has what was the case then as its default."""
 
 
@@ -107,6 +108,25 @@ class ProtocolValues(Model):
     """Runs the benchmark was to have."""
     warmup_images: Count
     stop_at_target: bool
+    half_width: float | None = None
+    """Where runs were made until the time was known this well (--runs auto): `runs` is then the
+    most there might have been."""
+    budget_seconds: float | None = None
+
+
+class ClockCheck(Model):
+    """What the clock showed of a known piece of work, before anything was timed by it."""
+
+    work: str
+    """What the device was given."""
+    asked_seconds: Seconds
+    """Until all of it had been asked for, the device not waited for."""
+    done_seconds: Seconds
+    """Until the clock said that it was done."""
+    left_seconds: Seconds
+    """What had still to be waited for then, until a result was there: next to nothing."""
+    resolution_seconds: Seconds
+    """The least difference between two readings."""
 
 
 class Setup(Model):
@@ -195,7 +215,7 @@ class Environment(Model):
 class RunRecord(Model):
     """One training from random weights, measured."""
 
-    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3, 4] = SCHEMA_VERSION
     run_id: str
     benchmark_id: str
     """Shared by the runs of one benchmark."""
@@ -215,6 +235,8 @@ class RunRecord(Model):
     recipe: dict[str, JsonValue]
     """Every field of the recipe."""
     setup: Setup
+    clock: ClockCheck | None = None
+    """None in records of before version 4."""
     laps: list[Lap]
     epochs: list[TrainedEpoch]
     evaluations: list[Evaluation]

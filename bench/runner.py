@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 from bench.progress import RunProgress
 from bench.protocol import PROTOCOL_VERSION, Protocol as Rules
 from bench.records import (
+    ClockCheck,
     Environment,
     Evaluation,
     Lap,
@@ -30,6 +31,7 @@ from bench.records import (
     TrainedEpoch,
     first_reached,
 )
+from bench.sequential import enough
 from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Started
 from mnist_cnn.recipe import Recipe, division
 
@@ -94,6 +96,8 @@ class Benchmark:
     label: str | None
     startup_seconds: float
     """From the start of the process to here."""
+    clock: ClockCheck | None = None
+    """What the clock showed before."""
     benchmark_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -141,6 +145,7 @@ def run_benchmark(
         pass
     warmup_seconds = clock.now() - begin
     progress.warmup_finished(warmup_seconds)
+    done: list[RunRecord] = []
     for index, seed in enumerate(rules.seeds, start=1):
         progress.run_started(index, seed)
         started_at = datetime.now(UTC)
@@ -169,6 +174,7 @@ def run_benchmark(
             protocol=_protocol_values(rules),
             recipe=benchmark.recipe.values(),
             setup=benchmark.setup,
+            clock=benchmark.clock,
             laps=_slowest(clock, before + seen.laps, healthy),
             epochs=seen.epochs,
             evaluations=seen.evaluations,
@@ -182,8 +188,22 @@ def run_benchmark(
         )
         yield record, seen.error
         progress.run_finished(record)
-        if not healthy:
+        done.append(record)
+        if not healthy or _enough(rules, done):
             return
+
+
+def _enough(rules: Rules, done: Sequence[RunRecord]) -> bool:
+    """Whether --runs auto has what it was to find out; the same on every rank, by the same laps."""
+    if rules.half_width is None:
+        return False
+    seconds = [
+        sum(lap.seconds for lap in record.laps if lap.kind is LapKind.TRAIN)
+        for record in done
+        if record.status is Status.COMPLETED
+    ]
+    spent = [max(lap.start_seconds + lap.seconds for lap in record.laps) for record in done]
+    return enough(rules.half_width, rules.budget_seconds, seconds, spent)
 
 
 def observe(
@@ -312,4 +332,6 @@ def _protocol_values(rules: Rules) -> ProtocolValues:
         runs=rules.runs,
         warmup_images=rules.warmup_images,
         stop_at_target=rules.stop_at_target,
+        half_width=rules.half_width,
+        budget_seconds=rules.budget_seconds,
     )

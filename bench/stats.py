@@ -55,7 +55,7 @@ def time_to_target_seconds(record: RunRecord) -> float | None:
 
 
 def train_time_to_target_seconds(record: RunRecord) -> float | None:
-    """Training alone, up to the end of the epoch that reached the target: AlgoPerf's rule."""
+    """Training alone, up to the end of the epoch that reached the target: the speed-runs' rule."""
     reached = record.target_reached_epoch
     if reached is None:
         return None
@@ -224,9 +224,14 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
         found[ResultWarning.FEW_RUNS] = None
     # A run that was interrupted or failed is its benchmark's last, and is named already.
     ended = any(run.status in (Status.INTERRUPTED, Status.FAILED) for run in runs)
-    if not ended and len(runs) < max((run.protocol.runs for run in runs), default=0):
+    if not ended and len(runs) < max(map(_runs_promised, runs), default=0):
         found[ResultWarning.RUNS_MISSING] = None
     return found
+
+
+def _runs_promised(run: RunRecord) -> int:
+    """Runs that must be there if this one is."""
+    return run.protocol.runs if run.protocol.half_width is None else run.run_index
 
 
 def _total(laps: Iterable[Lap]) -> float | None:

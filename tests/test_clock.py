@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from bench.clock import DeviceClock, seconds_since_process_start
+from mnist_cnn.errors import UsageError
 
 
 def test_now_never_runs_backwards() -> None:
@@ -35,6 +36,36 @@ def test_every_reading_waits_for_the_devices_queue(monkeypatch: pytest.MonkeyPat
         reading = clock.now()
         assert len(emptied) == count
         assert reading >= emptied[-1]
+
+
+def test_the_clock_is_checked_on_real_work() -> None:
+    checked = DeviceClock(Accelerator(cpu=True)).check()
+    assert 0 < checked.asked_seconds <= checked.done_seconds
+    assert checked.left_seconds < checked.done_seconds / 2
+    assert 0 < checked.resolution_seconds < 1e-3
+    assert "matrices" in checked.work
+
+
+def test_a_clock_that_does_not_wait_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work that goes on behind its back: the result is there later than it said."""
+    clock = DeviceClock(Accelerator(cpu=True))
+    item = torch.Tensor.item
+
+    def late(tensor: torch.Tensor) -> object:
+        time.sleep(0.2)
+        return item(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "item", late)
+    with pytest.raises(UsageError, match="the clock does not wait for the cpu device"):
+        clock.check()
+
+
+def test_a_clock_that_runs_backwards_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = DeviceClock(Accelerator(cpu=True))
+    times = (float(-n) for n in range(10**6))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times) + 1e7)
+    with pytest.raises(UsageError, match="the clock ran backwards"):
+        clock.check()
 
 
 def test_alone_the_slowest_rank_is_this_one() -> None:

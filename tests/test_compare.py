@@ -149,6 +149,29 @@ def test_turns_are_recognised_and_cancel_what_both_sides_share() -> None:
     assert unpaired.line(Metric.SECONDS_AN_IMAGE).verdict is Verdict.UNCLEAR
 
 
+def test_the_same_seeds_by_turns_cancel_what_the_seed_decides() -> None:
+    """The new side is 0.02 points worse with every seed; between seeds there are 0.3."""
+    start = make_record().started_at
+    base: list[RunRecord] = []
+    new: list[RunRecord] = []
+    for index in range(8):
+        for side, worse in ((base, 0.0), (new, 0.0002)):
+            final = round(0.9930 + 0.0004 * index - worse, 4)
+            side.append(
+                make_record(
+                    accuracies=(*ACCURACIES[:-1], final),
+                    seed=index,
+                    started_at=start + timedelta(minutes=2 * index + (side is new)),
+                )
+            )
+    line = compared(base, new).line(Metric.ACCURACY)
+    assert line.verdict is Verdict.EQUIVALENT
+    assert line.difference is not None
+    assert line.difference.value == pytest.approx(-0.02)
+    other = [record.model_copy(update={"seed": record.seed + 100}) for record in new]
+    assert compared(base, other).line(Metric.ACCURACY).verdict is Verdict.UNCLEAR
+
+
 def test_more_comparisons_make_each_more_careful() -> None:
     base, new = noisy(0), noisy(1, slower=1.02)
     one, ten = (
@@ -368,7 +391,7 @@ def test_older_schemas_are_compared_and_named(
         del values["setup"]["kernels"]
         path.write_text(json.dumps(values))
     assert main(["compare", base, folder(tmp_path / "b", noisy(1))]) == 0
-    assert "record schema differs: 1 against 3" in capsys.readouterr().out
+    assert "record schema differs: 1 against 4" in capsys.readouterr().out
 
 
 def test_a_side_is_not_compared_with_itself() -> None:

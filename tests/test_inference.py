@@ -149,6 +149,18 @@ def test_the_difference_of_means_is_scipys(first: list[float], second: list[floa
     assert found.high == pytest.approx(float(theirs.high), rel=1e-6, abs=1e-6)
 
 
+@given(st.lists(finite, min_size=2, max_size=12))
+def test_the_mean_of_differences_is_scipys(differences: list[float]) -> None:
+    found = inference.paired_mean(differences, 0.025)
+    if found.low == found.high:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # nearly equal values
+        theirs = scipy_stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert found.low == pytest.approx(float(theirs.low), rel=1e-6, abs=1e-6)
+    assert found.high == pytest.approx(float(theirs.high), rel=1e-6, abs=1e-6)
+
+
 @given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_a_share_is_scipys(counts: tuple[int, int]) -> None:
     successes, count = counts

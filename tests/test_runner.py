@@ -14,6 +14,7 @@ from bench.progress import SilentProgress
 from bench.protocol import Protocol
 from bench.records import Lap, LapKind, Load, PeakMemory, RunRecord, Status
 from bench.runner import Benchmark, run_benchmark
+from bench.sequential import PILOT
 from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Started
 from mnist_cnn.recipe import REFERENCE
 from tests.factories import make_record
@@ -179,6 +180,19 @@ def test_the_three_clocks_of_one_record() -> None:
     assert stats.time_to_target_seconds(record) == 24.75  # never paused, not even for the display
     assert stats.train_time_to_target_seconds(record) == 21.0
     assert stats.cold_time_to_target_seconds(record) == 24.75 + 4.0 + 7.0
+
+
+def test_runs_auto_stops_when_enough_is_known_and_says_what_was_asked() -> None:
+    """All runs take the same time here: the pilot's five are enough."""
+    records, _, _ = measured(TWO_EPOCHS, runs=20, half_width=0.05)
+    assert len(records) == PILOT
+    assert {record.protocol.half_width for record in records} == {0.05}
+    assert stats.ResultWarning.RUNS_MISSING not in stats.benchmark_warnings(records)
+    assert stats.ResultWarning.RUNS_MISSING in stats.benchmark_warnings(records[1:])
+    few, _, _ = measured(TWO_EPOCHS, runs=3, half_width=0.05)
+    assert len(few) == 3
+    brief, _, _ = measured(TWO_EPOCHS, runs=20, half_width=0.05, budget_seconds=60.0)
+    assert len(brief) == 2  # each takes 24.75 s
 
 
 def test_runs_have_their_own_seeds_and_share_a_benchmark() -> None:

@@ -17,7 +17,14 @@ from bench.cli.data import get_data
 from bench.cli.profile import print_profile
 from bench.environment import usable_cores
 from bench.interruption import Interruption
-from bench.protocol import DEFAULT_RUNS, Protocol, parse_accuracy
+from bench.protocol import (
+    DEFAULT_RUNS,
+    MOST_RUNS,
+    Protocol,
+    parse_accuracy,
+    parse_duration,
+    parse_share,
+)
 from mnist_cnn.console import EXIT_INTERRUPTED, is_main_process
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import DEFAULT_RECIPE, Recipe, changed, named
@@ -33,7 +40,22 @@ RESULTS_DIR = Path("results")
 def run(
     context: typer.Context,
     recipe: Annotated[str, typer.Option(help="What to train: fast or reference.")] = DEFAULT_RECIPE,
-    runs: Annotated[int, typer.Option(help="Measured runs, each from a new seed.")] = DEFAULT_RUNS,
+    runs: Annotated[
+        str,
+        typer.Option(
+            help="Measured runs, each from a new seed; or auto: until their time is known well."
+        ),
+    ] = str(DEFAULT_RUNS),
+    half_width: Annotated[
+        str, typer.Option(help="With --runs auto: of the 95 % interval of the training time.")
+    ] = "5%",
+    max_runs: Annotated[
+        int, typer.Option(help="With --runs auto: no more than these.")
+    ] = MOST_RUNS,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="With --runs auto: no longer than 90s, 10m or 1h, start-up not counted."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first run; the next ones follow.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps or xpu.")] = "auto",
     processes: Annotated[
@@ -81,11 +103,16 @@ def run(
 ) -> int:
     """Train N times from random weights and say how long 99.4 % took."""
     chosen = changed(named(recipe), epochs, pipeline)
+    auto = runs == "auto"
+    if budget is not None and not auto:
+        raise UsageError("--budget is for --runs auto")
     protocol = Protocol(
-        runs=runs,
+        runs=max_runs if auto else _count(runs),
         first_seed=seed,
         target_accuracy=parse_accuracy(target_accuracy),
         stop_at_target=stop_at_target,
+        half_width=parse_share(half_width, "--half-width") if auto else None,
+        budget_seconds=None if budget is None else parse_duration(budget),
     )
     if processes is not None:
         if supervisor.is_rank():
@@ -147,6 +174,13 @@ def run(
     # A rank that ends badly has the others killed, rank 0 in the middle of saving: where all saw
     # the same outcome, it alone reports it.
     return status if speaks or failed else 0
+
+
+def _count(runs: str) -> int:
+    try:
+        return int(runs)
+    except ValueError:
+        raise UsageError(f"--runs takes a number or auto, not {runs!r}") from None
 
 
 def _check_started(processes: str) -> None:
@@ -235,6 +269,8 @@ def _measure(
         workload = MnistTraining(
             fitted, accelerator, data_dir, protocol.warmup_images, setup.kernels
         )
+        clock = DeviceClock(accelerator)
+        checked = clock.check()
         benchmark = Benchmark(
             recipe=fitted,
             protocol=protocol,
@@ -244,9 +280,9 @@ def _measure(
             command=[launch.shortened(_readable(word)) for word in sys.argv],
             label=label,
             startup_seconds=seconds_since_process_start(),
+            clock=checked,
         )
         with closing(_progress(silent)) as progress:
-            clock = DeviceClock(accelerator)
             yield from run_benchmark(
                 benchmark, workload, clock, Meter(setup.device), progress, interruption
             )
