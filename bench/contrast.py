@@ -69,6 +69,8 @@ class Line:
     """What else is to be known of it, or nothing."""
     runs_needed: int | None = None
     """A side, to tell the difference that is wanted from none."""
+    spread: float | None = None
+    """Standard deviation of the difference of one run a side, in logarithms or points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class Contrast:
     paired: bool
     """Whether the sides took turns, so that each run is compared with its neighbour."""
     lines: tuple[Line, ...]
+    gate_tail: float
+    """Probability with which each end of a `bound` is wrong."""
 
     def line(self, metric: Metric) -> Line:
         """The line of that metric."""
@@ -103,7 +107,7 @@ def contrast(case: Case, comparisons: int, wanted: float = 0.05) -> Contrast:
         measure.accuracy(),
         measure.convergence(),
     )
-    return Contrast(case, paired, lines)
+    return Contrast(case, paired, lines, GATE_TAIL / comparisons)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +121,24 @@ class _Measure:
     def ratio(self, metric: Metric, value: Callable[[RunRecord], float | None]) -> Line:
         """New over base of something positive that every run should have."""
         base, new = _all(self.base, value), _all(self.new, value)
-        if base is None or new is None:
+        if base is None or new is None or min(*base, *new) <= 0:
             return _absent(metric, "a run has none")
         logs = [math.log(one) for one in base], [math.log(one) for one in new]
         shown, bound = (
             self._shift(*logs, tail / self.comparisons).as_ratio() for tail in (TAIL, GATE_TAIL)
         )
         tail = TAIL / self.comparisons
-        needed = inference.runs_needed(*logs, math.log1p(self.wanted), tail, POWER)
+        spread = inference.spread(*logs, self.paired)
+        needed = None
+        if spread is not None:
+            needed = inference.runs_needed(spread, math.log1p(self.wanted), tail, POWER)
         if needed is not None:
             needed = max(needed, inference.fewest(tail, self.paired))
         verdict = _by_sign(shown, 1.0)
         if verdict is Verdict.UNCLEAR and within(bound, 1 / (1 + self.wanted), 1 + self.wanted):
             verdict = Verdict.EQUIVALENT
-        return Line(metric, _median(base), _median(new), shown, bound, verdict, "", needed)
+        ends = _median(base), _median(new)
+        return Line(metric, *ends, shown, bound, verdict, "", needed, spread)
 
     def _shift(self, base: Sequence[float], new: Sequence[float], tail: float) -> Estimate:
         if self.paired:
@@ -139,12 +147,18 @@ class _Measure:
 
     def _mean(self, base: Sequence[float], new: Sequence[float], tail: float) -> Estimate:
         """By pairs where both of a pair started from the same weights."""
-        if self.paired and all(
-            one.seed == other.seed for one, other in zip(self.base, self.new, strict=True)
-        ):
+        if min(len(base), len(new)) < stats.FEWEST_RUNS:
+            return Estimate(_mean(new) - _mean(base), None, None)
+        if self._seeds_are_paired:
             differences = [b - a for a, b in zip(base, new, strict=True)]
             return inference.paired_mean(differences, tail)
         return inference.mean_difference(base, new, tail)
+
+    @property
+    def _seeds_are_paired(self) -> bool:
+        return self.paired and all(
+            one.seed == other.seed for one, other in zip(self.base, self.new, strict=True)
+        )
 
     def time_to_target(self) -> Line:
         """Of all runs where all reached it; otherwise what a success costs, misses included."""
@@ -163,9 +177,20 @@ class _Measure:
         counts = [f"{sum(t.reached for t in side)}/{len(side)}" for side in (base, new)]
         note = f"reached by {counts[0]} and {counts[1]}: seconds spent for each success"
         if shown is None or bound is None:
-            return _absent(metric, note)
+            return Line(metric, None, None, None, None, self._share_reached(base, new), note)
         ends = survival.expected_seconds(base), survival.expected_seconds(new)
         return Line(metric, ends[0], ends[1], shown, bound, _by_sign(shown, 1.0), note)
+
+    def _share_reached(self, base: Sequence[Trial], new: Sequence[Trial]) -> Verdict:
+        """Where one side never reached it: whether that is shown to be no chance."""
+        counts = [(sum(t.reached for t in side), len(side)) for side in (base, new)]
+        if not counts[0][0] and not counts[1][0]:
+            return Verdict.ABSENT
+        tail = TAIL / self.comparisons
+        if inference.fewer_successes(*counts[0], *counts[1]) <= tail:
+            return Verdict.WORSE
+        fewer_before = inference.fewer_successes(*counts[1], *counts[0])
+        return Verdict.BETTER if fewer_before <= tail else Verdict.UNCLEAR
 
     def accuracy(self) -> Line:
         """The last evaluations' means: equivalence within `ACCURACY_MARGIN`, or a difference."""
@@ -173,17 +198,24 @@ class _Measure:
         base, new = (_all(side, lambda r: r.final_accuracy) for side in (self.base, self.new))
         if not base or not new:
             return _absent(metric, "no evaluation")
+        if self.base[0].protocol.stop_at_target:
+            return _absent(metric, "of runs that stopped at the target, it is the target's")
         points = [100 * one for one in base], [100 * one for one in new]
-        shown, bound = (self._mean(*points, tail / self.comparisons) for tail in (TAIL, GATE_TAIL))
+        shown, bound = (
+            _by_an_image(self._mean(*points, tail / self.comparisons)) for tail in (TAIL, GATE_TAIL)
+        )
         # Two one-sided tests (Schuirmann 1987): equal within the margin, whatever the sign.
         if within(bound, -ACCURACY_MARGIN, ACCURACY_MARGIN):
             verdict = Verdict.EQUIVALENT
         else:
             verdict = _by_sign(Estimate(-shown.value, _minus(shown.high), _minus(shown.low)), 0.0)
-        if min(len(base), len(new)) < stats.FEWEST_RUNS:
-            verdict = Verdict.UNCLEAR
-        needed = inference.runs_needed(*points, ACCURACY_MARGIN, GATE_TAIL, POWER)
-        return Line(metric, _mean(base), _mean(new), shown, bound, verdict, "", needed)
+        spread = inference.spread(*points, self._seeds_are_paired)
+        needed = None
+        if spread is not None:
+            tail = GATE_TAIL / self.comparisons
+            needed = inference.runs_needed(spread, ACCURACY_MARGIN, tail, POWER)
+        ends = _mean(base), _mean(new)
+        return Line(metric, *ends, shown, bound, verdict, "", needed, spread)
 
     def convergence(self) -> Line:
         """Whether the mean training loss agrees, epoch by epoch: two-sided, over all epochs.
@@ -225,6 +257,18 @@ def within(estimate: Estimate, low: float, high: float) -> bool:
         and low < estimate.low
         and estimate.high < high
     )
+
+
+IMAGE = 0.01
+"""Percentage points that one of 10,000 test images is."""
+
+
+def _by_an_image(difference: Estimate) -> Estimate:
+    """Not narrower than the images are counted: equal accuracies are equal to an image."""
+    if difference.low is None or difference.high is None:
+        return difference
+    low, high = difference.value - IMAGE, difference.value + IMAGE
+    return Estimate(difference.value, min(difference.low, low), max(difference.high, high))
 
 
 def _apart(ratio: Estimate) -> bool:
@@ -273,7 +317,7 @@ def _losses(records: Sequence[RunRecord]) -> dict[int, list[float]]:
     by_epoch: dict[int, list[float]] = {}
     for record in records:
         for epoch in record.epochs:
-            if epoch.loss:
+            if epoch.loss is not None and epoch.loss > 0:
                 by_epoch.setdefault(epoch.epoch, []).append(math.log(epoch.loss))
     return {epoch: logs for epoch, logs in by_epoch.items() if len(logs) == len(records)}
 
@@ -283,7 +327,7 @@ def _all(
 ) -> list[float] | None:
     """Every run's value; None where one has none, or none is there."""
     values = [value(record) for record in records]
-    known = [one for one in values if one is not None]
+    known = [one for one in values if one is not None and math.isfinite(one)]
     return known if known and len(known) == len(values) else None
 
 

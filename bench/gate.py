@@ -1,17 +1,21 @@
 """A comparison as a gate: pass, regression, or cannot tell. One plain line a metric.
 
-It fires when a difference is *established* and larger than what was allowed, and it passes when a
-difference that large is ruled out, each with 5 % to err. In between it cannot tell, and says how
-many runs would: a gate that passes whatever it cannot see is no gate.
+It fires when a difference is *established* and larger than what was allowed and than the machine's
+noise floor; it passes when one larger than what was allowed is ruled out; each with 5 % to err. In
+between it cannot tell, and says how many runs would: a gate that passes whatever it cannot see is
+no gate. Nor is one that passes a selection: runs that failed, are missing or cannot be read are
+findings.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from bench.contrast import Contrast, Line, Metric, Verdict
+from bench import inference, stats
+from bench.contrast import POWER, Contrast, Line, Metric, Verdict
 from bench.inference import Estimate
 from bench.noise import NoiseFloor, floor_of
 from bench.sides import Matched
@@ -61,6 +65,7 @@ def judge(
         Finding(Outcome.UNCLEAR, f"{name}: not among the new runs (missing or renamed)")
         for name in matched.missing
     ]
+    findings += [Finding(Outcome.UNCLEAR, f"{problem}: not compared") for problem in matched.unread]
     findings += [
         Finding(Outcome.PASS, f"{name}: new, nothing to compare it with") for name in matched.added
     ]
@@ -69,9 +74,12 @@ def judge(
             text = f"{contrast.case.name}: the base is of another machine: measure it on this one"
             findings.append(Finding(Outcome.UNCLEAR, text))
             continue
-        floor = floor_of(contrast.case.name, floors)
+        case = contrast.case
+        outcome = Outcome.REGRESSION if case.broke else Outcome.UNCLEAR
+        findings += [Finding(outcome, f"{case.name}: {line}") for line in case.unfinished]
+        floor = floor_of(case.setting, case.base[0].setup.device_name, floors)
         for line in contrast.lines:
-            if finding := _finding(line, limits, floor):
+            if finding := _finding(line, contrast, limits, floor):
                 outcome, text = finding
                 findings.append(Finding(outcome, f"{contrast.case.name}: {text}"))
     return findings
@@ -86,12 +94,14 @@ def verdict(findings: Iterable[Finding]) -> Outcome:
     return Outcome.UNCLEAR
 
 
-def _finding(line: Line, limits: Limits, floor: float) -> tuple[Outcome, str] | None:
+def _finding(
+    line: Line, contrast: Contrast, limits: Limits, floor: float
+) -> tuple[Outcome, str] | None:
     match line.metric:
         case Metric.TIME_TO_TARGET | Metric.SECONDS_AN_IMAGE if limits.slower is not None:
-            return _time(line, limits.slower, floor)
+            return _time(line, contrast, limits.slower, floor)
         case Metric.ACCURACY if limits.less_accurate is not None:
-            return _accuracy(line, limits.less_accurate)
+            return _accuracy(line, contrast, limits.less_accurate)
         case Metric.CONVERGENCE if line.verdict is Verdict.APART:
             return Outcome.REGRESSION, f"convergence: {line.verdict}: {line.note}"
         case _:
@@ -103,24 +113,29 @@ def _times(ratio: float) -> str:
     return f"{100 * (ratio - 1):+.1f} %"
 
 
-def _time(line: Line, allowed: float, floor: float) -> tuple[Outcome, str]:
-    limit = 1 + max(allowed, floor)
+def _time(line: Line, contrast: Contrast, allowed: float, floor: float) -> tuple[Outcome, str]:
     bound = line.bound
     if bound is None:
-        return Outcome.UNCLEAR, f"{line.metric}: {line.verdict}: {line.note}"
-    why = "the noise floor" if floor > allowed else "allowed"
-    text = f"{line.metric}: {_times(bound.value)} ({_between(bound)}; {why} {_times(limit)})"
-    if bound.low is not None and bound.low > limit:
+        return _unmeasured(line)
+    limit, fires = 1 + allowed, 1 + max(allowed, floor)
+    why = f"allowed {_times(limit)}"
+    if floor > allowed:
+        why += f", noise floor {_times(fires)}"
+    text = f"{line.metric}: {_times(bound.value)} ({_between(bound)}; {why})"
+    if bound.low is not None and bound.low > fires:
         return Outcome.REGRESSION, f"{text}: slower"
     if bound.high is not None and bound.high < limit:
         return Outcome.PASS, f"{text}: not slower"
-    return Outcome.UNCLEAR, f"{text}: cannot tell{_advice(line)}"
+    if bound.low is not None and bound.low > limit:
+        return Outcome.UNCLEAR, f"{text}: slower, but within this machine's noise"
+    distance = abs(math.log(limit) - math.log(bound.value))
+    return Outcome.UNCLEAR, f"{text}: cannot tell{_advice(line, contrast, distance)}"
 
 
-def _accuracy(line: Line, allowed: float) -> tuple[Outcome, str]:
+def _accuracy(line: Line, contrast: Contrast, allowed: float) -> tuple[Outcome, str]:
     bound = line.bound
     if bound is None:
-        return Outcome.UNCLEAR, f"{line.metric}: {line.verdict}: {line.note}"
+        return _unmeasured(line)
     ends = "too few runs for an interval"
     if bound.low is not None and bound.high is not None:
         ends = f"{bound.low:+.3f} to {bound.high:+.3f}"
@@ -129,7 +144,18 @@ def _accuracy(line: Line, allowed: float) -> tuple[Outcome, str]:
         return Outcome.REGRESSION, f"{text}: less accurate"
     if bound.low is not None and bound.low > -allowed:
         return Outcome.PASS, f"{text}: not less accurate"
-    return Outcome.UNCLEAR, f"{text}: cannot tell{_advice(line)}"
+    distance = abs(bound.value + allowed)
+    return Outcome.UNCLEAR, f"{text}: cannot tell{_advice(line, contrast, distance)}"
+
+
+def _unmeasured(line: Line) -> tuple[Outcome, str]:
+    """A metric without an interval: the target may never have been reached."""
+    neither = line.verdict is Verdict.ABSENT and line.note.startswith("reached by 0/")
+    if line.metric is Metric.TIME_TO_TARGET and neither:
+        # Short trainings reach no target, on either side; their speed is judged all the same.
+        return Outcome.PASS, f"{line.metric}: not judged, {line.note}"
+    outcome = Outcome.REGRESSION if line.verdict is Verdict.WORSE else Outcome.UNCLEAR
+    return outcome, f"{line.metric}: {line.verdict}: {line.note}"
 
 
 def _between(ratio: Estimate) -> str:
@@ -138,6 +164,15 @@ def _between(ratio: Estimate) -> str:
     return f"{_times(ratio.low)} to {_times(ratio.high)}"
 
 
-def _advice(line: Line) -> str:
-    needed = line.runs_needed
-    return f"; about {needed} runs a side would" if needed else "; more runs would"
+def _advice(line: Line, contrast: Contrast, distance: float) -> str:
+    """How many runs would tell the difference that was found from the limit."""
+    here = min(len(contrast.case.base), len(contrast.case.new))
+    fewest = stats.FEWEST_RUNS
+    if line.metric is not Metric.ACCURACY:
+        fewest = inference.fewest(contrast.gate_tail, contrast.paired)
+    if line.spread is None:
+        return f"; {fewest} runs a side are the fewest that could"
+    needed = inference.runs_needed(line.spread, distance, contrast.gate_tail, POWER)
+    if needed is None:
+        return ": it is as large as is allowed"
+    return f"; about {max(needed, fewest, here + 1)} runs a side would"

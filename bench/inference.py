@@ -1,9 +1,10 @@
 """What can be said of a difference between two sets of repeated measurements, and how surely.
 
 Pure functions of numbers. Times are compared by ranks: a machine that is shared makes some runs
-several times as long as others, and a rank does not care by how much. Intervals are *exact*: they
-cover at least as often as they say for any continuous distribution, also for five runs a side. What
-cannot be said from so few is None.
+several times as long as others, and a rank does not care by how much. Their intervals are exact:
+where one side's distribution is the other's, moved (by turns: where differences are symmetric),
+they cover at least as often as they say, also for five runs a side. What cannot be said from so
+few is None.
 
 Sources: Hodges & Lehmann 1963 (estimate of a shift), Mann & Whitney 1947 and Wilcoxon 1945 (rank
 tests, inverted), Hollander, Wolfe & Chicken 2014, chapters 3 and 4 (the intervals), Welch 1947
@@ -36,8 +37,12 @@ class Estimate:
 
     def as_ratio(self) -> Estimate:
         """A difference of logarithms as the ratio that it stands for."""
-        ends = (None if end is None else math.exp(end) for end in (self.low, self.high))
-        return Estimate(math.exp(self.value), *ends)
+        low, high = (None if end is None else _exp(end) for end in (self.low, self.high))
+        return Estimate(_exp(self.value), low, high)
+
+
+def _exp(logarithm: float) -> float:
+    return math.exp(max(-700.0, min(700.0, logarithm)))  # beyond, it is no float
 
 
 def shift(first: Sequence[float], second: Sequence[float], tail: float) -> Estimate:
@@ -121,26 +126,55 @@ def share(successes: int, count: int, tail: float = 0.025) -> Estimate:
     return Estimate(p, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def runs_needed(
-    first: Sequence[float], second: Sequence[float], difference: float, tail: float, power: float
-) -> int | None:
-    """Runs a side by which such a difference would be established, with that probability.
-
-    By the normal approximation (two independent means, their pooled deviation), divided by the
-    rank test's efficiency for normal data, 3/pi (Lehmann 1975).
-
-    Args:
-        first: two or more values, or there is no answer.
-        second: likewise.
-        difference: to be told from none, above 0.
-        tail: as for `shift`.
-        power: probability, above 0.5, to see it.
-    """
+def spread(first: Sequence[float], second: Sequence[float], paired: bool) -> float | None:
+    """Standard deviation of the difference of one run a side; None below two."""
     if min(len(first), len(second)) < 2:
         return None
-    spread = (variance(first) + variance(second)) / 2
+    if paired:
+        return stdev([b - a for a, b in zip(first, second, strict=True)])
+    return math.sqrt(variance(first) + variance(second))
+
+
+def runs_needed(deviation: float, difference: float, tail: float, power: float) -> int | None:
+    """Runs a side by which such a difference would be established, with that probability.
+
+    By the normal approximation, divided by the rank test's efficiency for normal data, 3/pi
+    (Lehmann 1975).
+
+    Args:
+        deviation: what `spread` says.
+        difference: to be told from none.
+        tail: as for `shift`.
+        power: probability, above 0.5, to see it.
+
+    Returns:
+        2 or more; None where no number of runs that could be made would do.
+    """
     z = NormalDist().inv_cdf(1 - tail) + NormalDist().inv_cdf(power)
-    return max(2, math.ceil(2 * spread * (z / difference) ** 2 * math.pi / 3))
+    try:
+        count = math.ceil((deviation * z / difference) ** 2 * math.pi / 3)
+    except (OverflowError, ZeroDivisionError):
+        return None
+    return max(2, count) if count < MOST_ADVISED else None
+
+
+MOST_ADVISED = 10_000
+
+
+def fewer_successes(base: int, of_base: int, new: int, of_new: int) -> float:
+    """Probability of so few successes on the new side, or fewer, if both had the same chance.
+
+    Fisher's exact test, one-sided.
+    """
+    total, successes = of_base + of_new, base + new
+    ways = math.comb(total, of_new)
+    return (
+        sum(
+            math.comb(successes, k) * math.comb(total - successes, of_new - k)
+            for k in range(max(0, of_new - (total - successes)), new + 1)
+        )
+        / ways
+    )
 
 
 def fewest(tail: float, paired: bool) -> int:

@@ -36,7 +36,7 @@ class NoiseFloor(Model):
 
 
 def save(floor: NoiseFloor, folder: Path) -> Path:
-    """Write it; an earlier one stays, and the largest counts.
+    """Write it; an earlier one stays, and the last one counts.
 
     Raises:
         UsageError: the folder cannot be written to.
@@ -70,6 +70,7 @@ def _files(path: Path) -> Iterator[Path]:
         yield from (path.rglob(f"*{SUFFIX}") if path.is_dir() else path.parent.glob(f"*{SUFFIX}"))
 
 
-def floor_of(case: str, floors: Iterable[NoiseFloor]) -> float:
-    """The largest that was measured of a case; 0 where none was."""
-    return max((floor.relative for floor in floors if floor.case == case), default=0.0)
+def floor_of(case: str, device_name: str, floors: Iterable[NoiseFloor]) -> float:
+    """What was measured last of a case on a device; 0 where nothing was."""
+    of_case = [f for f in floors if (f.case, f.device_name) == (case, device_name)]
+    return max(of_case, key=lambda f: f.measured_at).relative if of_case else 0.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import stats, store
@@ -30,6 +31,8 @@ class Side:
     """At least one."""
     problems: tuple[Problem, ...] = ()
     """Files that could not be read."""
+    is_path: bool = False
+    """Whether the name is a file's or folder's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,14 @@ class Case:
     """One set-up, as each side measured it: completed runs, in the order they were run."""
 
     name: str
+    setting: str
+    """The base's."""
     base: tuple[RunRecord, ...]
     new: tuple[RunRecord, ...]
+    unfinished: tuple[str, ...]
+    """Why either side is not all there: runs that did not complete, runs that are missing."""
+    broke: bool
+    """Whether runs of the new side failed or diverged, and none of the base did."""
     same_machine: bool
     """Whether all runs are of one device and processor."""
     remarks: tuple[str, ...]
@@ -78,6 +87,8 @@ class Matched:
     """Cases that only the base has: not measured again, or renamed."""
     added: tuple[str, ...]
     """Cases that only the new side has."""
+    unread: tuple[str, ...] = ()
+    """Files of either side that are no records, and why."""
 
 
 def side(argument: str, results_dir: Path) -> Side:
@@ -91,11 +102,15 @@ def side(argument: str, results_dir: Path) -> Side:
     Raises:
         UsageError: nothing is called so, or nothing in it is a record.
     """
-    if Path(argument).exists():
+    if not argument.strip():
+        raise UsageError("one of the names to compare is empty")
+    if _exists(argument):
         found = store.read([Path(argument)])
         if not found.records:
             raise UsageError(_no_records(argument, found.problems))
-        return Side(argument, tuple(r for _, r in found.records), tuple(found.problems))
+        return Side(
+            argument, tuple(r for _, r in found.records), tuple(found.problems), is_path=True
+        )
     known = store.read([results_dir] if results_dir.exists() else [])
     records = [record for _, record in known.records]
     for matches in (
@@ -132,13 +147,30 @@ def match(base: Side, new: Side) -> Matched:
     if len(old) == len(fresh) == 1:
         (before, olds), (after, news) = *old.items(), *fresh.items()
         name = str(before) if before == after else f"{before} against {after}"
-        return Matched((_case(name, olds, news),), (), ())
+        return Matched((_case(name, str(before), olds, news),), (), (), _unread(base, new))
     both = [setting for setting in old if setting in fresh]
     return Matched(
-        tuple(_case(str(setting), old[setting], fresh[setting]) for setting in both),
+        tuple(_case(str(s), str(s), old[s], fresh[s]) for s in both),
         tuple(str(setting) for setting in old if setting not in fresh),
         tuple(str(setting) for setting in fresh if setting not in old),
+        _unread(base, new),
     )
+
+
+def _unread(*sides: Side) -> tuple[str, ...]:
+    problems = {problem: None for one in sides for problem in one.problems}
+    return tuple(
+        inert(f"{problem.path}: {problem.reason}")
+        for problem in problems
+        if not problem.reason.endswith("counted once")
+    )
+
+
+def _exists(argument: str) -> bool:
+    try:
+        return Path(argument).exists()
+    except (OSError, ValueError):  # too long, or with a zero byte, to be a name
+        return False
 
 
 def interleaved(base: Sequence[RunRecord], new: Sequence[RunRecord]) -> bool:
@@ -146,14 +178,19 @@ def interleaved(base: Sequence[RunRecord], new: Sequence[RunRecord]) -> bool:
     if len(base) != len(new):
         return False
     new_ids = {record.run_id for record in new}
-    order = sorted((*base, *new), key=lambda record: record.started_at)
+    order = sorted((*base, *new), key=_started)
     turns = [record.run_id in new_ids for record in order]
     return all(one != other for one, other in zip(turns[::2], turns[1::2], strict=True))
 
 
+def _started(record: RunRecord) -> datetime:
+    started = record.started_at
+    return started if started.tzinfo else started.replace(tzinfo=UTC)
+
+
 def _by_setting(of: Side) -> dict[Setting, list[RunRecord]]:
     cases: dict[Setting, list[RunRecord]] = {}
-    for record in sorted(of.records, key=lambda record: record.started_at):
+    for record in sorted(of.records, key=_started):
         setup = record.setup
         setting = Setting(
             recipe=str(record.recipe.get("name") or "unnamed recipe"),
@@ -173,27 +210,50 @@ def _by_setting(of: Side) -> dict[Setting, list[RunRecord]]:
     return cases
 
 
-def _case(name: str, olds: Sequence[RunRecord], news: Sequence[RunRecord]) -> Case:
+def _case(name: str, setting: str, olds: Sequence[RunRecord], news: Sequence[RunRecord]) -> Case:
     """One case, its incomparable kinds refused."""
     if differing := _differing(_INCOMPARABLE, olds, news):
         raise UsageError(f"{name}: cannot be compared: {differing[0]}")
     remarks = _differing((*_POOLED, *_REMARKED), olds, news)
+    unfinished = []
     for which, records in (("base", olds), ("new", news)):
-        done = [record for record in records if record.status is Status.COMPLETED]
+        done = stats.completed(records)
         if len(done) < len(records):
-            remarks.append(f"{which}: {len(records) - len(done)} of {len(records)} not completed")
+            unfinished.append(
+                f"{which}: {len(records) - len(done)} of {len(records)} not completed"
+            )
         warnings = stats.benchmark_warnings(records)
+        if any(_is_incomplete(benchmark) for benchmark in _benchmarks(records)):
+            unfinished.append(f"{which}: {stats.ResultWarning.RUNS_MISSING}")
         for warning, count in warnings.items():
             if warning in _REPEATED and count:
                 remarks.append(f"{which}, {plural(count, 'run')}: {warning}")
     machines = {(r.setup.device_name, r.environment.cpu) for r in (*olds, *news)}
+    before, after = (any(r.status in _BROKEN for r in records) for records in (olds, news))
     return Case(
         name,
+        setting,
         tuple(stats.completed(olds)),
         tuple(stats.completed(news)),
+        tuple(unfinished),
+        after and not before,
         len(machines) == 1,
-        tuple(remarks),
+        (*unfinished, *remarks),
     )
+
+
+def _benchmarks(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    by_id: dict[str, list[RunRecord]] = {}
+    for record in records:
+        by_id.setdefault(record.benchmark_id, []).append(record)
+    return list(by_id.values())
+
+
+def _is_incomplete(benchmark: Sequence[RunRecord]) -> bool:
+    return stats.ResultWarning.RUNS_MISSING in stats.benchmark_warnings(benchmark)
+
+
+_BROKEN = (Status.FAILED, Status.DIVERGED)
 
 
 _REPEATED = (
@@ -238,10 +298,15 @@ def _differing(
     """A line for each of these that has more than one value in the two together."""
     lines = []
     for name, value in fields:
-        before, after = {value(record) for record in olds}, {value(record) for record in news}
+        before, after = ({_hashable(value(r)) for r in records} for records in (olds, news))
         if len(before | after) > 1:
             lines.append(_difference(name, before, after))
     return lines
+
+
+def _hashable(value: object) -> object:
+    """Itself, or as text: a foreign record's recipe may hold anything."""
+    return value if isinstance(value, tuple | str | int | float | bool | None) else repr(value)
 
 
 def _difference(name: str, before: set[object], after: set[object]) -> str:

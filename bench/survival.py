@@ -58,6 +58,10 @@ def kaplan_meier(trials: Sequence[Trial]) -> list[Step]:
     return steps
 
 
+FEWEST_FOR_ENDS = 6
+"""Runs below which the median's interval would cover too seldom."""
+
+
 def median_seconds(trials: Sequence[Trial], tail: float = 0.025) -> Estimate | None:
     """When half of the runs have reached the target; None where fewer than half ever did.
 
@@ -70,9 +74,13 @@ def median_seconds(trials: Sequence[Trial], tail: float = 0.025) -> Estimate | N
     value = next((step.seconds for step in steps if step.survival <= 0.5), None)
     if value is None:
         return None
+    if len(trials) < FEWEST_FOR_ENDS:
+        return Estimate(value, None, None)
     z = NormalDist().inv_cdf(1 - tail)
+    # Where all have reached it the band has no upper end.
+    bounded = [step for step in steps if step.survival > 0]
     low = next((step.seconds for step in steps if _band(step, -z) <= 0.5), None)
-    high = next((step.seconds for step in steps if _band(step, z) <= 0.5), None)
+    high = next((step.seconds for step in bounded if _band(step, z) <= 0.5), None)
     return Estimate(value, low, high)
 
 
@@ -124,17 +132,26 @@ def expected_seconds(trials: Sequence[Trial]) -> float | None:
 
 
 RESAMPLES = 2000
+FEWEST_FOR_BOOTSTRAP = 10
+"""Runs a side below which resamples are too much alike for an interval."""
 
 
 def expected_ratio(base: Sequence[Trial], new: Sequence[Trial], tail: float) -> Estimate | None:
     """Expected seconds of `new` over those of `base`, by the percentile bootstrap (Efron 1979).
 
     Runs are drawn within each side, by a generator of a fixed seed: the same records give the same
-    interval. None where a side never reached the target; an end is None where resamples lack it.
+    interval. It is approximate; widened as Student's t is wider than the normal (Hesterberg 2015,
+    "expanded percentile"), it is wrong 5 to 7 times in a hundred where it says 5. None where a side
+    never reached the target; an end is None where resamples lack it, or runs are few.
     """
     of_base, of_new = expected_seconds(base), expected_seconds(new)
     if of_base is None or of_new is None:
         return None
+    fewest = min(len(base), len(new))
+    if fewest < FEWEST_FOR_BOOTSTRAP or tail * RESAMPLES < 5:
+        return Estimate(of_new / of_base, None, None)
+    wider = t_quantile(fewest - 1, 1 - tail) / NormalDist().inv_cdf(1 - tail)
+    wider *= math.sqrt(fewest / (fewest - 1))
     generator = random.Random(0)
     ratios = []
     for _ in range(RESAMPLES):
@@ -146,5 +163,9 @@ def expected_ratio(base: Sequence[Trial], new: Sequence[Trial], tail: float) -> 
             ratios.append(0.0 if below is None else above / below)
     ratios.sort()
     outside = math.floor(tail * RESAMPLES)
-    low, high = ratios[outside], ratios[-1 - outside]
-    return Estimate(of_new / of_base, low or None, high if math.isfinite(high) else None)
+    value = of_new / of_base
+    low, high = (
+        value * (end / value) ** wider if 0 < end < math.inf else None
+        for end in (ratios[outside], ratios[-1 - outside])
+    )
+    return Estimate(value, low, high)

@@ -96,8 +96,17 @@ def test_the_gate_does_not_fire_below_the_noise_floor(
     words = ["compare", base, new, "--fail-if-slower", "5%"]
     assert main(words) == 1
     noise.save(FLOOR, Path(base))
-    assert main(words) == 0
-    assert "the noise floor +25.0 %" in capsys.readouterr().out
+    assert main(words) == 2
+    assert "slower, but within this machine's noise" in capsys.readouterr().out
+    assert main(["compare", base, base.replace("/a", "/c"), "--fail-if-slower", "5%"]) == 2
+    faster = folder(tmp_path / "d", noisy(2, slower=0.9))
+    assert main(["compare", base, faster, "--fail-if-slower", "5%"]) == 0
+    other = FLOOR.model_copy(update={"device_name": "another", "measured_at": datetime.now(UTC)})
+    noise.save(other, Path(base))
+    assert main(words) == 2
+    lower = FLOOR.model_copy(update={"relative": 0.02, "measured_at": datetime.now(UTC)})
+    noise.save(lower, Path(base))
+    assert main(words) == 1
 
 
 def test_a_floor_that_cannot_be_understood_stops_the_gate(
@@ -139,6 +148,15 @@ def test_a_side_that_cannot_run_ends_it_with_its_own_words(
     assert "unknown recipe 'fsat'" in error
     assert "round 1" in error
     assert "could not be run" in error
+
+
+def test_a_side_that_leaves_no_record_is_noticed_after_one_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["ab", "--a=--help"]) == 2
+    error = capfd.readouterr().err
+    assert "left no record" in error or "could not be run" in error
 
 
 @pytest.mark.slow

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import contrast as contrasts
 from bench.cli import main
 from bench.contrast import Contrast, Metric, Verdict, contrast
 from bench.gate import Limits, Outcome, judge, verdict
@@ -222,9 +222,7 @@ def _time_gate(base: list[RunRecord], new: list[RunRecord], allowed: float) -> O
     matched = match(Side("base", tuple(base)), Side("new", tuple(new)))
     found = contrast(matched.cases[0], 1)
     only = [line for line in found.lines if line.metric is Metric.SECONDS_AN_IMAGE]
-    return verdict(
-        judge(matched, [contrasts.Contrast(found.case, found.paired, tuple(only))], Limits(allowed))
-    )
+    return verdict(judge(matched, [replace(found, lines=tuple(only))], Limits(allowed)))
 
 
 # --- The command
@@ -314,6 +312,99 @@ def test_what_differs_is_remarked_upon(tmp_path: Path, capsys: pytest.CaptureFix
     assert "files differed from the commit" in table
 
 
+def gate_on(tmp_path: Path, base: Sequence[RunRecord], new: Sequence[RunRecord]) -> int:
+    names = [folder(tmp_path / "a", base), folder(tmp_path / "b", new)]
+    limits = ["--fail-if-slower", "20%", "--fail-if-less-accurate", "0.1"]
+    return main(["compare", *names, *limits])
+
+
+def ended(records: Sequence[RunRecord], status: Status) -> list[RunRecord]:
+    changes = {"status": status, "reason": "it ended so"}
+    return [record.model_copy(update=changes) for record in records]
+
+
+def test_no_selection_passes_the_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Runs that are missing, were stopped, broke or cannot be read are no pass."""
+    base, new = noisy(0, 10), noisy(1, 10)
+    assert gate_on(tmp_path / "whole", base, new) == 0
+    assert gate_on(tmp_path / "missing", base, new[:5]) == 2
+    assert "some runs of this benchmark are not here" in capsys.readouterr().out
+    stopped = [*new[:6], *ended(new[6:], Status.INTERRUPTED)]
+    assert gate_on(tmp_path / "stopped", base, stopped) == 2
+    assert "new: 4 of 10 not completed" in capsys.readouterr().out
+    assert gate_on(tmp_path / "broke", base, [*new[:4], *ended(new[4:], Status.DIVERGED)]) == 1
+    torn = tmp_path / "torn" / "b"
+    torn.mkdir(parents=True)
+    (torn / "torn.json").write_text("{")
+    assert gate_on(tmp_path / "torn", base, new) == 2
+    assert "torn.json" in capsys.readouterr().out
+
+
+def test_a_side_that_no_longer_reaches_the_target_is_a_regression(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", folder(tmp_path / "a", noisy(0, 10))]
+    never = noisy(1, 10, accuracy=0.9930)
+    words.append(folder(tmp_path / "b", [r for r in never if r.target_reached_epoch is None]))
+    never = [reached_nothing(record) for record in never]
+    words[-1] = folder(tmp_path / "c", never)
+    assert main([*words, "--fail-if-slower", "20%"]) == 1
+    assert "reached by 10/10 and 0/10" in capsys.readouterr().out
+    both = [
+        "compare",
+        folder(tmp_path / "d", [reached_nothing(r) for r in noisy(4, 10)]),
+        words[-1],
+    ]
+    assert main([*both, "--fail-if-slower", "20%"]) == 0
+    assert "not judged, reached by 0/10 and 0/10" in capsys.readouterr().out
+
+
+def reached_nothing(record: RunRecord) -> RunRecord:
+    """The same run, had every evaluation been half a point lower."""
+    lower = [{**e.model_dump(), "correct": e.correct - 50} for e in record.evaluations]
+    values = record.model_dump() | {"evaluations": lower, "target_reached_epoch": None}
+    values["final_accuracy"] = lower[-1]["correct"] / lower[-1]["samples"]
+    return RunRecord.model_validate(values)
+
+
+def test_what_stopped_at_the_target_says_nothing_of_accuracy(tmp_path: Path) -> None:
+    protocol = {"stop_at_target": True}
+    line = compared(noisy(0, protocol=protocol), noisy(1, protocol=protocol)).line(Metric.ACCURACY)
+    assert line.verdict is Verdict.ABSENT
+    assert gate_on(tmp_path, noisy(0, protocol=protocol), noisy(1, protocol=protocol)) == 2
+
+
+def test_two_runs_that_happen_to_be_equal_are_no_certainty(tmp_path: Path) -> None:
+    same = [r.model_copy(update={"final_accuracy": r.final_accuracy}) for r in noisy(0, 2)]
+    assert compared(same, noisy(1, 2)).line(Metric.ACCURACY).bound is not None
+    assert gate_on(tmp_path, noisy(0, 2), noisy(1, 2)) == 2
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "a loss below zero": {"epochs": [{"epoch": 1, "steps": 1, "samples": 1, "loss": -1.0}]},
+    "no laps": {"laps": []},
+    "a time of before the start": {
+        "laps": [
+            {"kind": "train", "epoch": 1, "start_seconds": -9.0, "seconds": 1.0},
+            {"kind": "eval", "epoch": 5, "start_seconds": -8.0, "seconds": 1.0},
+        ]
+    },
+    "a time without a zone": {"started_at": "2025-11-03T09:30:00"},
+    "a recipe of anything": {"recipe": {"name": ["fast"], "batch_size": [1, {}]}},
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_odd_records_are_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    odd = ODD[what] | ({"samples_seen": 1} if "epochs" in ODD[what] else {})
+    new = [RunRecord.model_validate(record.model_dump(mode="json") | odd) for record in noisy(1)]
+    status = gate_on(tmp_path, noisy(0), new)
+    assert status in (0, 1, 2)
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_missing_and_new_cases_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -341,6 +432,8 @@ def test_a_base_of_another_machine_is_compared_but_is_no_gate(
 
 BAD: dict[str, tuple[list[str], str]] = {
     "one side": (["compare", "{a}"], "name two things to compare"),
+    "no name": (["compare", "", "{a}"], "one of the names to compare is empty"),
+    "a very long name": (["compare", "x" * 300, "{a}"], "is no file or folder"),
     "itself": (["compare", "{a}", "{a}"], "in common"),
     "an empty folder": (["compare", "{a}", "{empty}"], "no run records in"),
     "no such thing": (["compare", "{a}", "nowhere"], "is no file or folder"),

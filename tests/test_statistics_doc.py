@@ -69,5 +69,7 @@ def test_how_many_runs() -> None:
         values = [generator.gauss(0, 1) for _ in range(2000)]
         scale = noise / Estimate(math.sqrt(sum(v * v for v in values) / 2000), None, None).value
         scaled = [scale * value for value in values]
-        needed = inference.runs_needed(scaled, scaled, math.log1p(0.05), TAIL, POWER)
+        spread = inference.spread(scaled, scaled[::-1], paired=False)
+        assert spread is not None
+        needed = inference.runs_needed(spread, math.log1p(0.05), TAIL, POWER)
         assert example(name) == f"{needed} runs a side"

@@ -52,7 +52,7 @@ def test_the_pointwise_interval_is_scipys(of: list[Trial]) -> None:
     found = median_seconds(of)
     steps = [s for s in kaplan_meier(of) if s.survival > 0]
     below = [s.seconds for s in steps if float(low.evaluate(s.seconds)) <= 0.5]
-    if found is not None and below:
+    if found is not None and below and len(of) >= 6:
         assert found.low == below[0]
 
 
@@ -61,6 +61,7 @@ def test_where_all_reached_it_the_median_and_the_mean_are_the_ordinary_ones() ->
     found = median_seconds(of)
     assert found is not None
     assert found.value == 4.0
+    assert found.low is found.high is None  # too few
     mean = restricted_mean_seconds(of, 9.0)
     assert mean.value == pytest.approx(4.2)
     assert expected_seconds(of) == pytest.approx(4.2)
@@ -105,23 +106,24 @@ def test_the_restricted_mean_is_covered_about_as_often_as_stated(count: int) -> 
     assert covered / simulations > (0.90 if count > 5 else 0.85)
 
 
-def test_a_ratio_of_expected_times_covers_the_truth() -> None:
-    """A quarter of the runs miss; the new side is 1.5 times as slow."""
-    generator = random.Random(3)
-    simulations, covered = 60, 0
+@pytest.mark.parametrize("count", [10, 20])
+def test_a_ratio_of_expected_times_covers_the_truth(count: int) -> None:
+    """A quarter of the runs miss; the new side is 1.5 times as slow. An approximate interval."""
+    generator = random.Random(count)
+    simulations, covered = 100, 0
     for _ in range(simulations):
         base, new = (
             [
                 Trial(scale * generator.uniform(0.9, 1.1), generator.random() < 0.75)
-                for _ in range(20)
+                for _ in range(count)
             ]
             for scale in (1.0, 1.5)
         )
         found = expected_ratio(base, new, 0.025)
         assert found is not None
-        assert found.low is not None
-        assert found.high is not None
-        covered += found.low <= 1.5 <= found.high
+        covered += (found.low or 0.0) <= 1.5 <= (found.high or math.inf)
         assert expected_ratio(base, new, 0.025) == found  # the same records, the same interval
-    assert covered >= 50
+    assert covered >= 86
     assert expected_ratio(base, [Trial(1.0, reached=False)] * 5, 0.025) is None
+    few = expected_ratio(base[:9], new[:9], 0.025)
+    assert few is None or few.low is few.high is None

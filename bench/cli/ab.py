@@ -25,7 +25,7 @@ RESULTS_DIR = Path("results")
 LOOKS = (8, 12, 18)
 """Rounds after which the runs so far are looked at. The chance to err is shared among the looks
 (Bonferroni; for looking repeatedly: Armitage, McPherson & Rowe 1969), so that stopping at the first
-clear answer is allowed. Eight are the fewest that signed ranks can tell anything from so."""
+clear answer is allowed. Seven are the fewest from which signed ranks can tell anything then."""
 EXIT_FAILED = 1
 OURS = ("--runs", "--seed", "--label", "--quiet", "--json", "--no-save", "--profile")
 """Options of `run` that are not the user's here."""
@@ -74,6 +74,8 @@ def ab(
             if not _run([*words, "--results-dir", str(results_dir)], f"round {index + 1}, {side}"):
                 return EXIT_FAILED
             records[side] = _labelled(label, results_dir)
+        if index == 0:
+            _check(records)
         if index + 1 in looks:
             contrast = _contrast(records, len(looks), wanted)
             if _clear(contrast, wanted):
@@ -111,8 +113,26 @@ def _run(words: list[str], what: str) -> bool:
     return done.returncode == 0
 
 
+def _check(records: dict[str, list[RunRecord]]) -> None:
+    """After the first round, find out whether there will be anything to compare.
+
+    Raises:
+        UsageError: no.
+    """
+    from bench.sides import Side, match
+
+    for side, runs in records.items():
+        if len(runs) != 1:
+            raise UsageError(
+                f"side {side} left no record: are its options those of a measured run?"
+            )
+    base, new = (Side(side, tuple(runs)) for side, runs in records.items())
+    match(base, new)
+
+
 def _labelled(label: str, results_dir: Path) -> list[RunRecord]:
-    found = [record for _, record in store.read([results_dir]).records if record.label == label]
+    there = [results_dir] if results_dir.exists() else []
+    found = [record for _, record in store.read(there).records if record.label == label]
     return sorted(found, key=lambda record: record.started_at)
 
 

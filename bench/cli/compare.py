@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 RESULTS_DIR = Path("results")
 DEFAULT_DIFFERENCE = 0.05
+LEAST_DIFFERENCE = 0.001
+"""Below it nobody is told how many runs would see it."""
 
 
 def compare(
@@ -61,7 +63,7 @@ def compare(
     if len(names) < 2:
         raise UsageError("name two things to compare at least: BASE NEW")
     base, *others = _sides(names, results_dir)
-    wanted = limits.slower or DEFAULT_DIFFERENCE
+    wanted = max(limits.slower or DEFAULT_DIFFERENCE, LEAST_DIFFERENCE)
     compared = _compared(base, others, wanted)
     from bench import terminal
 
@@ -71,7 +73,7 @@ def compare(
         return 0
     from bench import noise
 
-    floors = noise.read([Path(base.name) if Path(base.name).exists() else results_dir])
+    floors = noise.read([results_dir, *([Path(base.name)] if base.is_path else [])])
     findings = [
         finding
         for _, matched, contrasts in compared

@@ -157,6 +157,7 @@ class NativeStep:
         self._label_smoothing = label_smoothing
         self._dropout = _dropout(network)
         self._workspace = _Workspace(group, kernels)
+        self._network = network  # whose tensors must live as long as their addresses are kept
         self._tensors = _tensors(network, _views(self.gradient, network))
 
     def __call__(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
