@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,8 @@ def commands(name: str) -> list[str]:
     return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
 
 
-def help_of(command: list[str]) -> str:
+@cache
+def help_of(*command: str) -> str:
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"}
     done = subprocess.run(
         [*command, "--help"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
@@ -54,15 +56,15 @@ def test_every_command_shown_exists_with_its_options(line: str) -> None:
     words = [word for word in shlex.split(line) if "=" not in word.split("/")[0]]
     match words:
         case ["mnist-bench", command, *options]:
-            text = help_of([str(BIN / "mnist-bench"), command])
+            text = help_of(str(BIN / "mnist-bench"), command)
             if command == "ab":  # what it does not know goes to `run`
-                text += help_of([str(BIN / "mnist-bench"), "run"])
+                text += help_of(str(BIN / "mnist-bench"), "run")
         case ["python", "-m", "mnist_cnn", command, *options]:
-            text = help_of([sys.executable, "-m", "mnist_cnn", command])
+            text = help_of(sys.executable, "-m", "mnist_cnn", command)
         case ["torchrun", "--standalone", "--nproc_per_node", "2", "bench/run.py"]:
             return  # tests/test_run.py starts it
         case [".venv/bin/python", script, *options]:
-            text = help_of([sys.executable, script])
+            text = help_of(sys.executable, script)
             command = script
         case ["pytest", "tests/benchmarks", *options]:
             return  # tests/test_benchmark_suite.py runs it
