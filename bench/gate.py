@@ -170,6 +170,8 @@ def _advice(line: Line, contrast: Contrast, distance: float) -> str:
     fewest = stats.FEWEST_RUNS
     if line.metric is not Metric.ACCURACY:
         fewest = inference.fewest(contrast.gate_tail, contrast.paired)
+    if line.note:
+        return "; more runs would"
     if line.spread is None:
         return f"; {fewest} runs a side are the fewest that could"
     needed = inference.runs_needed(line.spread, distance, contrast.gate_tail, POWER)

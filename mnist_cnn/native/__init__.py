@@ -46,7 +46,7 @@ def absence(kernels: Kernels = "avx512") -> str | None:
             "it was not built: ./scripts/setup needs an x86-64 machine and a C++20 compiler for it"
         )
     if not _library().supported():
-        return "this processor has no AVX512-BF16"
+        return "this processor has no AVX512-BF16, or not AVX512-VBMI beside it"
     if kernels == "amx" and not _library().tiles_supported():
         return "this processor has no AMX-BF16, or this system does not let it be used"
     return None
