@@ -259,6 +259,26 @@ def test_the_loss_is_torchs_with_its_smoothing_and_its_weight(
 
 
 @built_here
+def test_a_compiled_training_does_not_import_torchs_compiler(mnist: MnistData) -> None:
+    """It would take a second of every start."""
+    del mnist  # there by now
+    code = (
+        "import sys\n"
+        "from bench import launch\n"
+        "from bench.workload import MnistTraining\n"
+        "from mnist_cnn.recipe import FAST\n"
+        "accelerator, recipe, setup = launch.launch(FAST, device='cpu')\n"
+        "workload = MnistTraining(recipe, accelerator, None, 256, setup.kernels)\n"
+        "events = [type(event).__name__ for event in workload.warm_up()]\n"
+        "print(setup.kernels, events[-1], 'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [choose_kernels("auto", "cpu", "bf16"), "Finished", "False"]
+
+
+@built_here
 def test_the_update_is_torchs() -> None:
     """Several steps, at a rate that changes as the schedule's does."""
     torch.manual_seed(0)

@@ -216,6 +216,13 @@ class NativeSgd(torch.optim.Optimizer):
         weight_decay: as there.
     """
 
+    # Not as torch wraps it, which imports its compiler, for a second: see mnist_cnn.optim.
+    add_param_group = getattr(
+        torch.optim.Optimizer.add_param_group,
+        "__wrapped__",
+        torch.optim.Optimizer.add_param_group,
+    )
+
     def __init__(
         self, parameter: nn.Parameter, lr: float, momentum: float, weight_decay: float
     ) -> None:
