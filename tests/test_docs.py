@@ -85,7 +85,8 @@ def test_every_link_leads_somewhere(name: str) -> None:
             assert ((ROOT / name).parent / target).exists(), target
 
 
-def test_the_results_table_is_what_the_records_say(tmp_path: Path) -> None:
+@pytest.fixture
+def committed(tmp_path: Path) -> Path:
     """The records that are committed: whoever follows the README has made others of their own."""
     listed = subprocess.run(
         ["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -95,12 +96,16 @@ def test_the_results_table_is_what_the_records_say(tmp_path: Path) -> None:
     for name in listed:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def test_the_results_table_is_what_the_records_say(committed: Path) -> None:
     found = RESULTS.search(read("README.md"))
     assert found, "README.md has no results block"
     columns, arguments, shown = found.groups()
     done = subprocess.run(
         [BIN / "mnist-bench", *shlex.split(arguments)],
-        cwd=tmp_path,
+        cwd=committed,
         env=os.environ | {"COLUMNS": columns, "NO_COLOR": "1"},
         capture_output=True,
         text=True,
@@ -110,11 +115,11 @@ def test_the_results_table_is_what_the_records_say(tmp_path: Path) -> None:
     assert shown == expected, f"replace the block in README.md by:\n{expected}"
 
 
-def test_the_claim_is_what_its_records_say() -> None:
+def test_the_claim_is_what_its_records_say(committed: Path) -> None:
     """Mean, interval and one-sided lower bound of the twenty runs, none left out."""
     accuracies = [
         record.final_accuracy
-        for _, record in store.read([ROOT / "results/intel-xeon-2-cores"]).records
+        for _, record in store.read([committed / "results/intel-xeon-2-cores"]).records
         if (record.recipe["name"], record.setup.processes) == ("fast", 1)
     ]
     values = [value for value in accuracies if value is not None]
