@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
@@ -243,10 +243,7 @@ def _with(role: Role) -> list[Column]:
 
 def _when(run: Run) -> tuple[datetime, int, str]:
     record = run[1]
-    started = record.started_at
-    if started.tzinfo is None:
-        started = started.replace(tzinfo=UTC)
-    return (started, record.run_index, record.run_id)
+    return (record.started_utc, record.run_index, record.run_id)
 
 
 def _setup_key(run: Run) -> tuple[Cell, ...]:

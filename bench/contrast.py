@@ -25,6 +25,8 @@ POWER = 0.8
 """Probability with which the number of runs that is advised sees the difference that is wanted."""
 ACCURACY_MARGIN = 0.05
 """Percentage points within which two accuracies are as good as equal."""
+IMAGE = 0.01
+"""Percentage points that one of 10,000 test images is."""
 LOSS_MARGIN = 0.10
 """Share by which mean training losses may differ where two implementations learn alike."""
 
@@ -48,6 +50,7 @@ class Verdict(StrEnum):
     APART = "disagrees"
     ALIKE = "agrees"
     UNCLEAR = "cannot tell"
+    UNREACHED = "not reached"
     ABSENT = "no data"
 
 
@@ -67,10 +70,12 @@ class Line:
     verdict: Verdict
     note: str
     """What else is to be known of it, or nothing."""
-    runs_needed: int | None = None
-    """A side, to tell the difference that is wanted from none."""
+    fewest: int = stats.FEWEST_RUNS
+    """Runs a side below which there is no `bound`."""
     spread: float | None = None
     """Standard deviation of the difference of one run a side, in logarithms or points."""
+    runs_needed: int | None = None
+    """A side, to tell the difference that is wanted from none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +134,15 @@ class _Measure:
         )
         tail = TAIL / self.comparisons
         spread = inference.spread(*logs, self.paired)
-        needed = None
-        if spread is not None:
-            needed = inference.runs_needed(spread, math.log1p(self.wanted), tail, POWER)
+        needed = _runs_needed(spread, math.log1p(self.wanted), tail)
         if needed is not None:
             needed = max(needed, inference.fewest(tail, self.paired))
         verdict = _by_sign(shown, 1.0)
         if verdict is Verdict.UNCLEAR and within(bound, 1 / (1 + self.wanted), 1 + self.wanted):
             verdict = Verdict.EQUIVALENT
+        fewest = inference.fewest(GATE_TAIL / self.comparisons, self.paired)
         ends = _median(base), _median(new)
-        return Line(metric, *ends, shown, bound, verdict, "", needed, spread)
+        return Line(metric, *ends, shown, bound, verdict, "", fewest, spread, needed)
 
     def _shift(self, base: Sequence[float], new: Sequence[float], tail: float) -> Estimate:
         if self.paired:
@@ -179,13 +183,14 @@ class _Measure:
         if shown is None or bound is None:
             return Line(metric, None, None, None, None, self._share_reached(base, new), note)
         ends = survival.expected_seconds(base), survival.expected_seconds(new)
-        return Line(metric, ends[0], ends[1], shown, bound, _by_sign(shown, 1.0), note)
+        fewest = survival.FEWEST_FOR_BOOTSTRAP
+        return Line(metric, *ends, shown, bound, _by_sign(shown, 1.0), note, fewest)
 
     def _share_reached(self, base: Sequence[Trial], new: Sequence[Trial]) -> Verdict:
         """Where one side never reached it: whether that is shown to be no chance."""
         counts = [(sum(t.reached for t in side), len(side)) for side in (base, new)]
         if not counts[0][0] and not counts[1][0]:
-            return Verdict.ABSENT
+            return Verdict.UNREACHED
         tail = TAIL / self.comparisons
         if inference.fewer_successes(*counts[0], *counts[1]) <= tail:
             return Verdict.WORSE
@@ -208,14 +213,11 @@ class _Measure:
         if within(bound, -ACCURACY_MARGIN, ACCURACY_MARGIN):
             verdict = Verdict.EQUIVALENT
         else:
-            verdict = _by_sign(Estimate(-shown.value, _minus(shown.high), _minus(shown.low)), 0.0)
+            verdict = _by_sign(shown.negated(), 0.0)
         spread = inference.spread(*points, self._seeds_are_paired)
-        needed = None
-        if spread is not None:
-            tail = GATE_TAIL / self.comparisons
-            needed = inference.runs_needed(spread, ACCURACY_MARGIN, tail, POWER)
+        needed = _runs_needed(spread, ACCURACY_MARGIN, GATE_TAIL / self.comparisons)
         ends = _mean(base), _mean(new)
-        return Line(metric, *ends, shown, bound, verdict, "", needed, spread)
+        return Line(metric, *ends, shown, bound, verdict, "", spread=spread, runs_needed=needed)
 
     def convergence(self) -> Line:
         """Whether the mean training loss agrees, epoch by epoch: two-sided, over all epochs.
@@ -259,10 +261,6 @@ def within(estimate: Estimate, low: float, high: float) -> bool:
     )
 
 
-IMAGE = 0.01
-"""Percentage points that one of 10,000 test images is."""
-
-
 def _by_an_image(difference: Estimate) -> Estimate:
     """Not narrower than the images are counted: equal accuracies are equal to an image."""
     if difference.low is None or difference.high is None:
@@ -285,6 +283,10 @@ def _by_sign(estimate: Estimate, none: float) -> Verdict:
     if estimate.high is not None and estimate.high < none:
         return Verdict.BETTER
     return Verdict.UNCLEAR
+
+
+def _runs_needed(spread: float | None, difference: float, tail: float) -> int | None:
+    return None if spread is None else inference.runs_needed(spread, difference, tail, POWER)
 
 
 def _absent(metric: Metric, note: str) -> Line:
@@ -337,7 +339,3 @@ def _median(values: Sequence[float]) -> float | None:
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
-
-
-def _minus(value: float | None) -> float | None:
-    return None if value is None else -value

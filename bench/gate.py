@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from bench import inference, stats
+from bench import inference
 from bench.contrast import POWER, Contrast, Line, Metric, Verdict
 from bench.inference import Estimate
 from bench.noise import NoiseFloor, floor_of
@@ -149,13 +149,15 @@ def _accuracy(line: Line, contrast: Contrast, allowed: float) -> tuple[Outcome, 
 
 
 def _unmeasured(line: Line) -> tuple[Outcome, str]:
-    """A metric without an interval: the target may never have been reached."""
-    neither = line.verdict is Verdict.ABSENT and line.note.startswith("reached by 0/")
-    if line.metric is Metric.TIME_TO_TARGET and neither:
-        # Short trainings reach no target, on either side; their speed is judged all the same.
-        return Outcome.PASS, f"{line.metric}: not judged, {line.note}"
-    outcome = Outcome.REGRESSION if line.verdict is Verdict.WORSE else Outcome.UNCLEAR
-    return outcome, f"{line.metric}: {line.verdict}: {line.note}"
+    """A metric without an interval."""
+    match line.verdict:
+        case Verdict.UNREACHED:
+            # Short trainings reach no target, on either side; their speed is judged all the same.
+            return Outcome.PASS, f"{line.metric}: not judged, {line.note}"
+        case Verdict.WORSE:
+            return Outcome.REGRESSION, f"{line.metric}: {line.verdict}: {line.note}"
+        case _:
+            return Outcome.UNCLEAR, f"{line.metric}: {line.verdict}: {line.note}"
 
 
 def _between(ratio: Estimate) -> str:
@@ -167,14 +169,10 @@ def _between(ratio: Estimate) -> str:
 def _advice(line: Line, contrast: Contrast, distance: float) -> str:
     """How many runs would tell the difference that was found from the limit."""
     here = min(len(contrast.case.base), len(contrast.case.new))
-    fewest = stats.FEWEST_RUNS
-    if line.metric is not Metric.ACCURACY:
-        fewest = inference.fewest(contrast.gate_tail, contrast.paired)
-    if line.note:
-        return "; more runs would"
     if line.spread is None:
-        return f"; {fewest} runs a side are the fewest that could"
+        few = f"; {line.fewest} runs a side are the fewest that could"
+        return few if here < line.fewest else "; more runs would"
     needed = inference.runs_needed(line.spread, distance, contrast.gate_tail, POWER)
     if needed is None:
         return ": it is as large as is allowed"
-    return f"; about {max(needed, fewest, here + 1)} runs a side would"
+    return f"; about {max(needed, line.fewest, here + 1)} runs a side would"

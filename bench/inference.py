@@ -35,6 +35,11 @@ class Estimate:
     high: float | None
     """It is no more than this."""
 
+    def negated(self) -> Estimate:
+        """The same seen from the other side."""
+        low, high = (None if end is None else -end for end in (self.high, self.low))
+        return Estimate(-self.value, low, high)
+
     def as_ratio(self) -> Estimate:
         """A difference of logarithms as the ratio that it stands for."""
         low, high = (None if end is None else _exp(end) for end in (self.low, self.high))
@@ -198,11 +203,6 @@ def is_outlier(values: Sequence[float], value: float) -> bool:
     middle = median(values)
     spread = median(abs(other - middle) for other in values)
     return spread > 0 and abs(value - middle) / spread > 14.826
-
-
-def relative_deviation(values: Sequence[float]) -> float | None:
-    """Standard deviation over mean of positive values; None below two."""
-    return stdev(values) / fmean(values) if len(values) > 1 else None
 
 
 def _interval(ordered: Sequence[float], outside: int) -> Estimate:

@@ -38,6 +38,13 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{ending}"
 
 
+def set_up(processes: int | None, threads: int | None, precision: str, kernels: str) -> str:
+    """``"2 processes, 1 thread, bf16"``, and which compiled code computes a step, if any."""
+    counts = ((processes, "process"), (threads, "thread"))
+    parts = [plural(number, noun) for number, noun in counts if number is not None]
+    return ", ".join([*parts, precision if kernels == "torch" else f"{precision} {kernels}"])
+
+
 def quantity(value: float) -> str:
     """Three significant digits or all whole ones, never an exponent: ``"3,312"``, ``"41.2"``."""
     if not math.isfinite(value):

@@ -6,7 +6,7 @@ Times to target, throughput and everything else that can be computed is derived 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
@@ -251,6 +251,12 @@ class RunRecord(Model):
     dataset: dict[str, str]
     """SHA-256 of each uncompressed IDX file."""
     environment: Environment
+
+    @property
+    def started_utc(self) -> datetime:
+        """When it started; a record that names no time zone means UTC."""
+        started = self.started_at
+        return started.astimezone(UTC) if started.tzinfo else started.replace(tzinfo=UTC)
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:

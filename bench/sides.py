@@ -9,17 +9,54 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import stats, store
+from bench import comparison, notation, stats, store
 from bench.notation import inert, plural
 from bench.records import RunRecord, Status
+from bench.stats import ResultWarning
 from bench.store import Problem
 from mnist_cnn.errors import UsageError
 
 SHORTEST_COMMIT = 7
 """Letters of a commit by which runs can be asked for."""
+
+
+_BROKEN = (Status.FAILED, Status.DIVERGED)
+_REPEATED = (
+    ResultWarning.BUSY_MACHINE,
+    ResultWarning.DIRTY_COMMIT,
+    ResultWarning.NOT_THE_TEST_SET,
+)
+"""Warnings about single runs that matter when they are compared."""
+
+_Value = Callable[[RunRecord], object]
+_INCOMPARABLE: tuple[tuple[str, _Value], ...] = (
+    ("data sums", lambda r: tuple(sorted(r.dataset.items()))),
+    ("target", lambda r: r.protocol.target_accuracy),
+    ("protocol version", lambda r: r.protocol.version),
+    ("division", lambda r: r.division),
+    ("images evaluated on", lambda r: r.recipe.get("evaluation_split", "test")),
+    ("--stop-at-target", lambda r: r.protocol.stop_at_target),
+)
+"""Runs that differ in these answer different questions."""
+_POOLED: tuple[tuple[str, _Value], ...] = (
+    ("recipe", lambda r: tuple(sorted((k, str(v)) for k, v in r.recipe.items()))),
+)
+"""And in these, different ones within a side."""
+_REMARKED: tuple[tuple[str, _Value], ...] = (
+    ("precision", lambda r: r.setup.precision),
+    ("kernels", lambda r: r.setup.kernels),
+    ("threads", lambda r: r.setup.threads),
+    ("processes", lambda r: r.setup.processes),
+    ("global batch", lambda r: r.recipe.get("batch_size")),
+    ("device", lambda r: r.setup.device_name),
+    ("processor", lambda r: r.environment.cpu),
+    ("torch", lambda r: r.environment.torch),
+    ("accelerate", lambda r: r.environment.accelerate),
+    ("driver", lambda r: r.environment.driver),
+    ("record schema", lambda r: r.schema_version),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +85,8 @@ class Setting:
 
     def __str__(self) -> str:
         """``"fast, cpu, 1 process, 2 threads, bf16 amx"``."""
-        arithmetic = self.precision + ("" if self.kernels == "torch" else f" {self.kernels}")
-        parts = (
-            self.recipe,
-            self.device,
-            plural(self.processes, "process"),
-            plural(self.threads, "thread"),
-            arithmetic,
-        )
-        return inert(", ".join(parts))
+        set_up = notation.set_up(self.processes, self.threads, self.precision, self.kernels)
+        return inert(f"{self.recipe}, {self.device}, {set_up}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,19 +208,14 @@ def interleaved(base: Sequence[RunRecord], new: Sequence[RunRecord]) -> bool:
     if len(base) != len(new):
         return False
     new_ids = {record.run_id for record in new}
-    order = sorted((*base, *new), key=_started)
+    order = sorted((*base, *new), key=lambda record: record.started_utc)
     turns = [record.run_id in new_ids for record in order]
     return all(one != other for one, other in zip(turns[::2], turns[1::2], strict=True))
 
 
-def _started(record: RunRecord) -> datetime:
-    started = record.started_at
-    return started if started.tzinfo else started.replace(tzinfo=UTC)
-
-
 def _by_setting(of: Side) -> dict[Setting, list[RunRecord]]:
     cases: dict[Setting, list[RunRecord]] = {}
-    for record in sorted(of.records, key=_started):
+    for record in sorted(of.records, key=lambda record: record.started_utc):
         setup = record.setup
         setting = Setting(
             recipe=str(record.recipe.get("name") or "unnamed recipe"),
@@ -222,10 +247,10 @@ def _case(name: str, setting: str, olds: Sequence[RunRecord], news: Sequence[Run
             unfinished.append(
                 f"{which}: {len(records) - len(done)} of {len(records)} not completed"
             )
-        warnings = stats.benchmark_warnings(records)
-        if any(_is_incomplete(benchmark) for benchmark in _benchmarks(records)):
-            unfinished.append(f"{which}: {stats.ResultWarning.RUNS_MISSING}")
-        for warning, count in warnings.items():
+        benchmarks = comparison.benchmarks((None, record) for record in records)
+        if any(ResultWarning.RUNS_MISSING in benchmark.warnings for benchmark in benchmarks):
+            unfinished.append(f"{which}: {ResultWarning.RUNS_MISSING}")
+        for warning, count in stats.benchmark_warnings(records).items():
             if warning in _REPEATED and count:
                 remarks.append(f"{which}, {plural(count, 'run')}: {warning}")
     machines = {(r.setup.device_name, r.environment.cpu) for r in (*olds, *news)}
@@ -240,56 +265,6 @@ def _case(name: str, setting: str, olds: Sequence[RunRecord], news: Sequence[Run
         len(machines) == 1,
         (*unfinished, *remarks),
     )
-
-
-def _benchmarks(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    by_id: dict[str, list[RunRecord]] = {}
-    for record in records:
-        by_id.setdefault(record.benchmark_id, []).append(record)
-    return list(by_id.values())
-
-
-def _is_incomplete(benchmark: Sequence[RunRecord]) -> bool:
-    return stats.ResultWarning.RUNS_MISSING in stats.benchmark_warnings(benchmark)
-
-
-_BROKEN = (Status.FAILED, Status.DIVERGED)
-
-
-_REPEATED = (
-    stats.ResultWarning.BUSY_MACHINE,
-    stats.ResultWarning.DIRTY_COMMIT,
-    stats.ResultWarning.NOT_THE_TEST_SET,
-)
-"""Warnings about single runs that matter when they are compared."""
-
-_Value = Callable[[RunRecord], object]
-_INCOMPARABLE: tuple[tuple[str, _Value], ...] = (
-    ("data sums", lambda r: tuple(sorted(r.dataset.items()))),
-    ("target", lambda r: r.protocol.target_accuracy),
-    ("protocol version", lambda r: r.protocol.version),
-    ("division", lambda r: r.division),
-    ("images evaluated on", lambda r: r.recipe.get("evaluation_split", "test")),
-    ("--stop-at-target", lambda r: r.protocol.stop_at_target),
-)
-"""Runs that differ in these answer different questions."""
-_POOLED: tuple[tuple[str, _Value], ...] = (
-    ("recipe", lambda r: tuple(sorted((k, str(v)) for k, v in r.recipe.items()))),
-)
-"""And in these, different ones within a side."""
-_REMARKED: tuple[tuple[str, _Value], ...] = (
-    ("precision", lambda r: r.setup.precision),
-    ("kernels", lambda r: r.setup.kernels),
-    ("threads", lambda r: r.setup.threads),
-    ("processes", lambda r: r.setup.processes),
-    ("global batch", lambda r: r.recipe.get("batch_size")),
-    ("device", lambda r: r.setup.device_name),
-    ("processor", lambda r: r.environment.cpu),
-    ("torch", lambda r: r.environment.torch),
-    ("accelerate", lambda r: r.environment.accelerate),
-    ("driver", lambda r: r.environment.driver),
-    ("record schema", lambda r: r.schema_version),
-)
 
 
 def _differing(

@@ -10,7 +10,6 @@ import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,6 +17,9 @@ from pydantic import ValidationError
 from bench.notation import inert
 from bench.records import READABLE_VERSIONS, Environment, RunRecord
 from mnist_cnn.errors import UsageError
+
+RESULTS_DIR = Path("results")
+"""Where records go, and are looked for, unless something else is said."""
 
 _PROBE_BYTES = 256 * 1024
 """Room for the records of a benchmark, several times over."""
@@ -133,10 +135,8 @@ def read(paths: Iterable[Path]) -> ReadResult:
 
 
 def _file_name(record: RunRecord) -> str:
-    started = record.started_at
-    started = started.astimezone(UTC) if started.tzinfo else started  # without a zone: UTC
     recipe = _slug(str(record.recipe.get("name") or ""))[:_LONGEST_NAME] or "unnamed"
-    return f"{started:%Y%m%dT%H%M%SZ}-{recipe}-{_slug(record.run_id)[:8]}.json"
+    return f"{record.started_utc:%Y%m%dT%H%M%SZ}-{recipe}-{_slug(record.run_id)[:8]}.json"
 
 
 def _slug(text: str) -> str:

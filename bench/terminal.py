@@ -418,11 +418,10 @@ def _name(row: Row) -> str:
 
 
 def _setup(row: Row) -> str:
-    """``"2 processes, 1 thread, bf16"``, and which compiled code computes a step, if any."""
-    counts = ((row["processes"], "process"), (row["threads"], "thread"))
-    parts = [notation.plural(n, noun) for n, noun in counts if isinstance(n, int)]
-    arithmetic = str(row["precision"]) + ("" if row["kernels"] == "torch" else f" {row['kernels']}")
-    return inert(", ".join([*parts, arithmetic]))
+    processes, threads = (
+        count if isinstance(count, int) else None for count in (row["processes"], row["threads"])
+    )
+    return inert(notation.set_up(processes, threads, str(row["precision"]), str(row["kernels"])))
 
 
 def _label(row: Row) -> str:

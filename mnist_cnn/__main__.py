@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 NAME = "mnist_cnn"
-EXIT_FAILED = 1
 
 app = typer.Typer(
     help="Train the 17,506-parameter network and use it. Options without a command mean train.",
@@ -136,13 +135,13 @@ def _train(
             closing(_heeding_ctrl_c(events)) as heeding,
         ):
             if not _report(heeding, recipe, target):
-                return EXIT_FAILED
+                return console.EXIT_FAILED
         if save is not None and accelerator.is_main_process:
             try:
                 save_weights(model, save)
             except OSError as error:
                 _complain(f"error: cannot write {save}: {error.strerror}")
-                return EXIT_FAILED
+                return console.EXIT_FAILED
             _say(f"saved {save}")
         return 0
     finally:

@@ -14,6 +14,8 @@ from mnist_cnn.errors import UsageError
 # Typer carries a click of its own since 0.26 and exports only the leaves of its exceptions.
 _ClickException: type[Exception] = typer.BadParameter.mro()[2]
 
+EXIT_FAILED = 1
+"""A run, or the keeping of what it made, failed."""
 EXIT_USAGE = 2
 _REFUSAL_SECONDS = 5.0
 EXIT_INTERRUPTED = 130

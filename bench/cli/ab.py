@@ -14,19 +14,18 @@ import typer
 
 from bench import store
 from bench.notation import inert
-from mnist_cnn.console import EXIT_INTERRUPTED, EXIT_USAGE
+from bench.store import RESULTS_DIR
+from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.contrast import Contrast
     from bench.records import RunRecord
 
-RESULTS_DIR = Path("results")
 LOOKS = (8, 12, 18)
 """Rounds after which the runs so far are looked at. The chance to err is shared among the looks
 (Bonferroni; for looking repeatedly: Armitage, McPherson & Rowe 1969), so that stopping at the first
 clear answer is allowed. Seven are the fewest from which signed ranks can tell anything then."""
-EXIT_FAILED = 1
 OURS = ("--runs", "--seed", "--label", "--quiet", "--json", "--no-save", "--profile")
 """Options of `run` that are not the user's here."""
 
@@ -133,7 +132,7 @@ def _check(records: dict[str, list[RunRecord]]) -> None:
 def _labelled(label: str, results_dir: Path) -> list[RunRecord]:
     there = [results_dir] if results_dir.exists() else []
     found = [record for _, record in store.read(there).records if record.label == label]
-    return sorted(found, key=lambda record: record.started_at)
+    return sorted(found, key=lambda record: record.started_utc)
 
 
 def _contrast(records: dict[str, list[RunRecord]], looks: int, wanted: float) -> Contrast:

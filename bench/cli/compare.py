@@ -11,6 +11,8 @@ import typer
 
 from bench import store
 from bench.notation import inert
+from bench.protocol import parse_share
+from bench.store import RESULTS_DIR
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from bench.gate import Finding
     from bench.sides import Matched, Side
 
-RESULTS_DIR = Path("results")
 DEFAULT_DIFFERENCE = 0.05
 LEAST_DIFFERENCE = 0.001
 """Below it nobody is told how many runs would see it."""
@@ -119,30 +120,21 @@ def _compared(
 
 
 def _share(text: str) -> float:
-    """``5%``, ``5 %`` or ``0.05`` as a share."""
-    number, percent = text.strip(), text.strip().endswith("%")
-    value = _number(number.removesuffix("%"), "--fail-if-slower", "5%") / (100 if percent else 1)
+    value = parse_share(text, "--fail-if-slower")
     if not 0 <= value < 1:
         raise UsageError(f"--fail-if-slower takes 0 to 100 per cent, as 5%, not {inert(text)!r}")
     return value
 
 
 def _points(text: str) -> float:
-    value = _number(text, "--fail-if-less-accurate", "0.05")
-    if not 0 <= value < 100:
-        raise UsageError(
-            f"--fail-if-less-accurate takes percentage points, as 0.05, not {inert(text)!r}"
-        )
-    return value
-
-
-def _number(text: str, option: str, example: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise UsageError(f"{option} takes a number, as {example}, not {inert(text)!r}")
+    if not 0 <= value < 100:
+        raise UsageError(
+            f"--fail-if-less-accurate takes percentage points, as 0.05, not {inert(text)!r}"
+        )
     return value
 
 

@@ -15,9 +15,8 @@ from bench.comparison import Benchmark
 from bench.export.as_csv import to_csv
 from bench.export.as_json import to_json
 from bench.notation import inert
+from bench.store import RESULTS_DIR
 from mnist_cnn.errors import UsageError
-
-RESULTS_DIR = Path("results")
 
 
 class Per(StrEnum):

@@ -25,16 +25,14 @@ from bench.protocol import (
     parse_duration,
     parse_share,
 )
-from mnist_cnn.console import EXIT_INTERRUPTED, is_main_process
+from bench.store import RESULTS_DIR
+from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, is_main_process
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import DEFAULT_RECIPE, Recipe, changed, named
 
 if TYPE_CHECKING:
     from bench.progress import RunProgress
     from bench.records import RunRecord
-
-EXIT_FAILED = 1
-RESULTS_DIR = Path("results")
 
 
 def run(
