@@ -1,0 +1,10 @@
+"""Tables and live progress for a terminal; the only folder that imports rich.
+
+Text from records and from the user may hold anything. It gets onto the screen as `Text`, never as
+markup, and only after `notation.inert`.
+"""
+
+from bench.terminal.contrasts import comparison as comparison
+from bench.terminal.live import LiveProgress as LiveProgress, transfer_progress as transfer_progress
+from bench.terminal.pages import console_for as console_for, show as show
+from bench.terminal.results import clocks as clocks, runs as runs, summary as summary
