@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from hypothesis import settings, strategies as st
 
+from bench import store
+from bench.contrast import Contrast, contrast
 from bench.records import Evaluation, LapKind, RunRecord, Status, first_reached
+from bench.sides import Side, match
 from mnist_cnn.recipe import FAST
 
 # No test may fail because the machine is busy.
@@ -101,6 +106,57 @@ def make_benchmark(
         )
         for index, train_seconds in enumerate(seconds, start=1)
     ]
+
+
+_ACCURACIES = (0.9712, 0.9871, 0.9899, 0.9921, 0.9941)
+
+
+def noisy_runs(
+    seed: int,
+    count: int = 8,
+    slower: float = 1.0,
+    spread: float = 0.01,
+    accuracy: float = 0.9945,
+    loss: float = 1.0,
+    **overrides: Any,
+) -> list[RunRecord]:
+    """A benchmark whose epochs train 6.5 s but for noise, and whose accuracy scatters a little."""
+    generator = random.Random(seed)
+    records = []
+    for record in make_benchmark(
+        [6.5 * slower * generator.lognormvariate(0, spread) for _ in range(count)], **overrides
+    ):
+        final = round(accuracy + generator.gauss(0, 0.0002), 4)
+        fresh = make_record(accuracies=(*_ACCURACIES, final))
+        epochs = [
+            {**e.model_dump(), "loss": loss * (e.loss or 1) * generator.lognormvariate(0, 0.01)}
+            for e in record.epochs
+        ]
+        values = record.model_dump() | {
+            "evaluations": fresh.model_dump()["evaluations"],
+            "final_accuracy": fresh.final_accuracy,
+            "target_reached_epoch": first_reached(
+                fresh.evaluations, record.protocol.target_accuracy
+            ),
+            "epochs": epochs,
+            # One benchmark after the other: not by turns.
+            "started_at": record.started_at + timedelta(hours=seed),
+        }
+        records.append(RunRecord.model_validate(values))
+    return records
+
+
+def compared(base: Sequence[RunRecord], new: Sequence[RunRecord], comparisons: int = 1) -> Contrast:
+    """Two sides of one case, compared."""
+    (case,) = match(Side("base", tuple(base)), Side("new", tuple(new))).cases
+    return contrast(case, comparisons)
+
+
+def saved(path: Path, records: Sequence[RunRecord]) -> str:
+    """The records as files of a folder, which is made; its name."""
+    for record in records:
+        store.save(record, path)
+    return str(path)
 
 
 def records() -> st.SearchStrategy[RunRecord]:

@@ -14,8 +14,7 @@ from bench import noise, store
 from bench.cli import main
 from bench.noise import NoiseFloor
 from mnist_cnn.errors import UsageError
-from tests.factories import make_record
-from tests.test_compare import folder, noisy
+from tests.factories import make_record, noisy_runs, saved
 
 command = importlib.import_module("bench.cli.ab")  # the package has the function by that name
 FLOOR = NoiseFloor(
@@ -92,14 +91,17 @@ def test_the_order_within_a_round_is_chance(
 def test_the_gate_does_not_fire_below_the_noise_floor(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base, new = folder(tmp_path / "a", noisy(0)), folder(tmp_path / "b", noisy(1, slower=1.15))
+    base, new = (
+        saved(tmp_path / "a", noisy_runs(0)),
+        saved(tmp_path / "b", noisy_runs(1, slower=1.15)),
+    )
     words = ["compare", base, new, "--fail-if-slower", "5%"]
     assert main(words) == 1
     noise.save(FLOOR, Path(base))
     assert main(words) == 2
     assert "slower, but within this machine's noise" in capsys.readouterr().out
     assert main(["compare", base, base.replace("/a", "/c"), "--fail-if-slower", "5%"]) == 2
-    faster = folder(tmp_path / "d", noisy(2, slower=0.9))
+    faster = saved(tmp_path / "d", noisy_runs(2, slower=0.9))
     assert main(["compare", base, faster, "--fail-if-slower", "5%"]) == 0
     other = FLOOR.model_copy(update={"device_name": "another", "measured_at": datetime.now(UTC)})
     noise.save(other, Path(base))
@@ -112,7 +114,10 @@ def test_the_gate_does_not_fire_below_the_noise_floor(
 def test_a_floor_that_cannot_be_understood_stops_the_gate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base, new = folder(tmp_path / "a", noisy(0)), folder(tmp_path / "b", noisy(1))
+    base, new = (
+        saved(tmp_path / "a", noisy_runs(0)),
+        saved(tmp_path / "b", noisy_runs(1)),
+    )
     Path(base, "broken.noise").write_text("{")
     assert main(["compare", base, new, "--fail-if-slower", "5%"]) == 2
     assert "is no noise floor" in capsys.readouterr().err
