@@ -73,8 +73,8 @@ def train(
     accelerator.free_memory()  # what an earlier run in this process had prepared
     step = step_of(model, recipe, accelerator, kernels)
     optimizer = step.optimizer
-    # Made before `prepare` and not prepared: Accelerate's wrapper would step it once a process.
     steps = sum(batches.steps(epoch) for epoch in range(1, recipe.epochs + 1))
+    # Not prepared: Accelerate's wrapper would step it once a process.
     schedule = build_schedule(optimizer, recipe, steps)
     if accelerator.scaler is not None:
         # Only a gradient scaler (fp16) needs the wrapper, which looks packages up at every step.
