@@ -2,7 +2,7 @@
 
 #include "step.hpp"
 
-using native::Step;
+using native::Step, native::Tensors;
 
 extern "C" {
 
@@ -18,14 +18,6 @@ int supported() {
 }
 int tiles_supported() { return native::amx_supported(); }
 
-// Where a network's tensors are: contiguous float32, torch's shapes, in the order of the layers.
-struct Tensors {
-  native::Parameters parameters;
-  float *mean[native::LAYERS], *variance[native::LAYERS];
-  // Gradients of the parameters; not read by step_infer.
-  float *weights[native::LAYERS], *gamma[native::LAYERS], *beta[native::LAYERS];
-};
-
 // group: images whose statistics batch norm takes together; to infer only, the number of threads.
 Step* step_new(int group, int tiles) {
   return std::make_unique<Step>(tiles ? native::amx_network(group) : native::avx512_network(group),
@@ -38,8 +30,7 @@ void step_free(Step* step) { delete step; }
 void step_train(Step* step, const Tensors* t, const float* images, const int64_t* labels, int count,
                 float smoothing, float scale, float dropout, uint32_t seed, float momentum,
                 float* losses) {
-  step->train(images, labels, count, t->parameters, {smoothing, scale}, dropout, seed, momentum,
-              t->mean, t->variance, losses, t->weights, t->gamma, t->beta);
+  step->train(images, labels, count, *t, {smoothing, scale}, dropout, seed, momentum, losses);
 }
 
 void step_infer(Step* step, const Tensors* t, const float* images, int count, float* logits) {

@@ -40,6 +40,14 @@ struct Loss {
   }
 };
 
+// Where a network's tensors are: contiguous float32, torch's shapes, in the order of the layers.
+struct Tensors {
+  Parameters parameters;
+  float *mean[LAYERS], *variance[LAYERS];  // running statistics
+  // Gradients of the parameters; may be missing where none are asked for.
+  float *d_weights[LAYERS], *d_gamma[LAYERS], *d_beta[LAYERS];
+};
+
 class Step {
  public:
   // `network` has room for `group` images.
@@ -61,15 +69,13 @@ class Step {
   // Losses of the images, and the gradients of their mean. The running statistics move by
   // `momentum` towards each group's in turn, as torch.nn.BatchNorm2d's do. Of dropout's masks, a
   // group's are drawn by a seed of its own.
-  void train(const float* images, const int64_t* labels, int count, const Parameters& parameters,
-             const Loss& loss, float dropout, u32 seed, float momentum, float* const* mean,
-             float* const* variance, float* losses, float* const* d_weights, float* const* d_gamma,
-             float* const* d_beta) {
+  void train(const float* images, const int64_t* labels, int count, const Tensors& tensors,
+             const Loss& loss, float dropout, u32 seed, float momentum, float* losses) {
     const int groups = (count + group_ - 1) / group_, each = std::max(1, TURN / group_);
     const int turns = (groups + each - 1) / each;
     statistics_.resize(groups);
     sums_.resize(turns);
-    networks_[0]->pack(parameters);
+    network().pack(tensors.parameters);
 
     auto turn = [&](Network& network, int t) {
       Sums& sums = sums_[t];
@@ -77,7 +83,7 @@ class Step {
       for (int g = t * each; g < std::min(groups, (t + 1) * each); g++) {
         const int start = g * group_, size = std::min(group_, count - start);
         std::vector<float> logits(size_t(size) * 10), d_logits(size_t(size) * 10);
-        network.train_forward(images + size_t(start) * 784, size, parameters, dropout,
+        network.train_forward(images + size_t(start) * 784, size, tensors.parameters, dropout,
                               g ? mixed(seed + g) : seed, logits.data());
         for (int i = 0; i < size; i++)
           losses[start + i] = loss(&logits[i * 10], labels[start + i], 1.f / float(count),
@@ -91,16 +97,10 @@ class Step {
         networks_.push_back(networks_[0]->sibling(group_));
       pool().run(turns, [&](int thread, int t) { turn(*networks_[thread], t); });
     } else {
-      for (int t = 0; t < turns; t++) turn(*networks_[0], t);
+      for (int t = 0; t < turns; t++) turn(network(), t);
     }
-
-    for (const Statistics& s : statistics_)
-      for (int l = 0; l < LAYERS; l++)
-        for (int o = 0; o < CHANNELS[l]; o++) {
-          mean[l][o] += momentum * (s.mean[l][o] - mean[l][o]);
-          variance[l][o] += momentum * (s.variance[l][o] - variance[l][o]);
-        }
-    write_gradients(d_weights, d_gamma, d_beta);
+    move_statistics(momentum, tensors);
+    write_gradients(tensors);
   }
 
  private:
@@ -132,7 +132,16 @@ class Step {
     }
   };
 
-  void write_gradients(float* const* d_weights, float* const* d_gamma, float* const* d_beta) {
+  void move_statistics(float momentum, const Tensors& to) const {
+    for (const Statistics& s : statistics_)
+      for (int l = 0; l < LAYERS; l++)
+        for (int o = 0; o < CHANNELS[l]; o++) {
+          to.mean[l][o] += momentum * (s.mean[l][o] - to.mean[l][o]);
+          to.variance[l][o] += momentum * (s.variance[l][o] - to.variance[l][o]);
+        }
+  }
+
+  void write_gradients(const Tensors& tensors) {
     float* total = sums_[0].weights->start;
     NormGradients norms = sums_[0].norms;
     // Every so many floats are one thread's work.
@@ -150,9 +159,9 @@ class Step {
           norms.beta[l][o] += sums_[t].norms.beta[l][o];
         }
     for (int l = 0; l < LAYERS; l++) {
-      std::memcpy(d_gamma[l], norms.gamma[l], CHANNELS[l] * sizeof(float));
-      std::memcpy(d_beta[l], norms.beta[l], CHANNELS[l] * sizeof(float));
-      float* to = d_weights[l];
+      std::memcpy(tensors.d_gamma[l], norms.gamma[l], CHANNELS[l] * sizeof(float));
+      std::memcpy(tensors.d_beta[l], norms.beta[l], CHANNELS[l] * sizeof(float));
+      float* to = tensors.d_weights[l];
       for (const int place : places_[l]) *to++ = total[place];
     }
   }
