@@ -17,8 +17,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from bench import stats
+from bench.inference import Estimate, share
 from bench.records import LapKind, RunRecord
 from bench.stats import MISSED, ResultWarning, Summary, benchmark_warnings, completed, summarise
+from bench.survival import Trial, expected_seconds, median_seconds
 
 Cell = str | int | float | None
 Row = dict[str, Cell]
@@ -27,6 +29,17 @@ Run = tuple[Path | None, RunRecord]
 
 SUMMARY_PARTS = ("median", "mean", "low", "high")
 """What a measured column becomes across runs, as suffixes; see `bench.stats.Summary`."""
+
+
+CENSORED_COLUMNS = (
+    "runs_reached_share_low",
+    "runs_reached_share_high",
+    "time_to_target_seconds_median_low",
+    "time_to_target_seconds_median_high",
+    "time_to_target_seconds_expected",
+)
+"""Of a benchmark: Wilson's 95 % interval of the share of runs that reached the target; Kaplan and
+Meier's of the median time to it, as far as the runs bound it; the seconds spent for a success."""
 
 
 class Role(StrEnum):
@@ -195,7 +208,12 @@ def run_column_names() -> list[str]:
 def benchmark_column_names() -> list[str]:
     """The columns of a row that stands for a benchmark, in order."""
     measured = [f"{c.name}_{part}" for c in _with(MEASURED) for part in SUMMARY_PARTS]
-    return [c.name for c in _with(SHARED)] + ["runs", "runs_reached"] + measured
+    return [
+        *(c.name for c in _with(SHARED)),
+        *("runs", "runs_reached"),
+        *measured,
+        *CENSORED_COLUMNS,
+    ]
 
 
 def run_rows(benchmarks: Iterable[Benchmark]) -> list[Row]:
@@ -223,7 +241,31 @@ def benchmark_row(benchmark: Benchmark) -> Row:
         summary = _summary(column, records)
         for part in SUMMARY_PARTS:
             row[f"{column.name}_{part}"] = getattr(summary, part)
-    return row
+    return row | _censored([trial(record) for record in records])
+
+
+def trial(record: RunRecord) -> Trial:
+    """A completed run as far as the target is concerned: to it, or to the end of the last lap."""
+    seconds = stats.time_to_target_seconds(record)
+    if seconds is not None:
+        return Trial(seconds, reached=True)
+    end = max((lap.start_seconds + lap.seconds for lap in record.laps), default=0.0)
+    return Trial(end, reached=False)
+
+
+def _censored(trials: Sequence[Trial]) -> Row:
+    """What is known of the time to target where a run that missed it counts as longer."""
+    row: Row = dict.fromkeys(CENSORED_COLUMNS)
+    if not trials:
+        return row
+    reached = share(sum(one.reached for one in trials), len(trials))
+    median = median_seconds(trials)
+    values = (reached.low, reached.high, *_ends(median), expected_seconds(trials))
+    return row | dict(zip(CENSORED_COLUMNS, map(_cell, values), strict=True))
+
+
+def _ends(estimate: Estimate | None) -> tuple[float | None, float | None]:
+    return (None, None) if estimate is None else (estimate.low, estimate.high)
 
 
 def _summary(column: Column, records: Sequence[RunRecord]) -> Summary:

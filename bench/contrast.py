@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench import inference, stats, survival
+from bench import comparison, inference, stats, survival
 from bench.inference import Estimate
 from bench.records import RunRecord
 from bench.sides import Case, interleaved
@@ -171,7 +171,10 @@ class _Measure:
             self.new, stats.time_to_target_seconds
         ):
             return self.ratio(metric, stats.time_to_target_seconds)
-        base, new = [_trial(run) for run in self.base], [_trial(run) for run in self.new]
+        base, new = (
+            [comparison.trial(run) for run in self.base],
+            [comparison.trial(run) for run in self.new],
+        )
         if min(len(base), len(new)) < stats.FEWEST_RUNS:
             return _absent(metric, "fewer than 3 completed runs, and not all reached it")
         shown, bound = (
@@ -303,15 +306,6 @@ def _samples_to_target(record: RunRecord) -> float | None:
     if reached is None:
         return None
     return float(next(e.samples_seen for e in record.evaluations if e.epoch == reached)) or None
-
-
-def _trial(record: RunRecord) -> Trial:
-    """As far as the target is concerned: to it, or to the end of the last lap."""
-    seconds = stats.time_to_target_seconds(record)
-    if seconds is not None:
-        return Trial(seconds, reached=True)
-    end = max((lap.start_seconds + lap.seconds for lap in record.laps), default=0.0)
-    return Trial(end, reached=False)
 
 
 def _losses(records: Sequence[RunRecord]) -> dict[int, list[float]]:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bench.inference import is_outlier
 from bench.records import Lap, LapKind, RunRecord, Status
 
 MISSED = math.inf
@@ -170,6 +171,10 @@ class ResultWarning(StrEnum):
         "the machine did other work too, so the times are too long. Close other programs and run "
         "again."
     )
+    OUTLIER = (
+        "trained far longer or shorter than the others (14.8 median deviations), so something else "
+        "went on. Run again."
+    )
     DIRTY_COMMIT = (
         "files differed from the commit, so nobody can repeat this. Commit, then run again."
     )
@@ -220,6 +225,8 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
     found: dict[ResultWarning, int | None] = {
         warning: of_runs.count(warning) for warning in ResultWarning if warning in of_runs
     }
+    if outliers := _outliers(runs):
+        found[ResultWarning.OUTLIER] = outliers
     if len(completed(runs)) < FEWEST_RUNS:
         found[ResultWarning.FEW_RUNS] = None
     # A run that was interrupted or failed is its benchmark's last, and is named already.
@@ -227,6 +234,13 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
     if not ended and len(runs) < max(map(_runs_promised, runs), default=0):
         found[ResultWarning.RUNS_MISSING] = None
     return found
+
+
+def _outliers(runs: Sequence[RunRecord]) -> int:
+    """Completed runs whose training time lies far from the others'."""
+    times = [seconds_of(run, LapKind.TRAIN) for run in completed(runs)]
+    known = [seconds for seconds in times if seconds is not None]
+    return sum(is_outlier(known, seconds) for seconds in known)
 
 
 def _runs_promised(run: RunRecord) -> int:

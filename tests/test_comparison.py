@@ -37,7 +37,14 @@ def test_columns_are_the_contract() -> None:
     parts = ("median", "mean", "low", "high")
     summaries = [f"{name}_{part}" for name in MEASURED_COLUMNS.split() for part in parts]
     shared = SHARED_COLUMNS.split()
-    assert comparison.benchmark_column_names() == [*shared, "runs", "runs_reached", *summaries]
+    assert comparison.benchmark_column_names() == [
+        *(*shared, "runs", "runs_reached", *summaries),
+        "runs_reached_share_low",
+        "runs_reached_share_high",
+        "time_to_target_seconds_median_low",
+        "time_to_target_seconds_median_high",
+        "time_to_target_seconds_expected",
+    ]
 
 
 @given(st.lists(records(), max_size=4))
@@ -219,3 +226,21 @@ def _missing(count: int) -> list[RunRecord]:
 def _times(runs: list[RunRecord]) -> list[float]:
     rows = [comparison.run_row((None, run)) for run in runs]
     return [time for row in rows if isinstance(time := row["time_to_target_seconds"], float)]
+
+
+def test_runs_that_missed_are_censored_not_dropped() -> None:
+    """Seven of eight reach it; the one that missed is in what a success costs."""
+    runs = make_benchmark((6.1, 6.2, 6.3, 6.4, 6.5, 6.6, 6.7, 6.8))
+    missed = make_record(accuracies=(0.97, 0.98), benchmark_id=runs[0].benchmark_id)
+    values = {"evaluations", "target_reached_epoch", "final_accuracy", "epochs", "laps"}
+    changes = missed.model_dump(include=values | {"samples_seen"})
+    runs[-1] = RunRecord.model_validate(runs[-1].model_dump() | changes)
+    (benchmark,) = comparison.benchmarks((None, run) for run in runs)
+    row = comparison.benchmark_row(benchmark)
+    assert row["runs_reached_share_low"] == pytest.approx(0.529, abs=1e-3)
+    assert row["runs_reached_share_high"] == pytest.approx(0.978, abs=1e-3)
+    trials = [comparison.trial(run) for run in runs]
+    total = sum(one.seconds for one in trials)
+    assert row["time_to_target_seconds_expected"] == pytest.approx(total / 7)
+    bounds = row["time_to_target_seconds_median_low"], row["time_to_target_seconds_median_high"]
+    assert all(bound in [one.seconds for one in trials] for bound in bounds)

@@ -139,6 +139,11 @@ def test_the_claim_is_what_its_records_say(committed: Path) -> None:
         .replace("95  %", "95 %")
     )
     assert claim in " ".join(read("docs/speed.md").split())
+    short = (
+        f"{100 * summary.mean:.3f} % on average (20 seeds, 95 % interval {100 * summary.low:.3f}-"
+        f"{100 * summary.high:.3f} %, one-sided lower bound {100 * lower:.3f} %)"
+    )
+    assert short in " ".join(read("README.md").split())
 
 
 def test_nothing_names_a_package_registry_or_this_machine() -> None:

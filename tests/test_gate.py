@@ -116,9 +116,10 @@ def reached_nothing(record: RunRecord) -> RunRecord:
     return RunRecord.model_validate(values)
 
 
-def test_two_runs_that_happen_to_be_equal_are_no_certainty(tmp_path: Path) -> None:
-    same = [r.model_copy(update={"final_accuracy": r.final_accuracy}) for r in noisy_runs(0, 2)]
-    assert compared(same, noisy_runs(1, 2)).line(Metric.ACCURACY).bound is not None
+def test_two_runs_a_side_are_no_certainty_of_accuracy(tmp_path: Path) -> None:
+    bound = compared(noisy_runs(0, 2), noisy_runs(1, 2)).line(Metric.ACCURACY).bound
+    assert bound is not None
+    assert bound.low is bound.high is None
     assert gate_on(tmp_path, noisy_runs(0, 2), noisy_runs(1, 2)) == 2
 
 
@@ -179,9 +180,10 @@ def test_odd_records_are_no_traceback(
     new = [
         RunRecord.model_validate(record.model_dump(mode="json") | odd) for record in noisy_runs(1)
     ]
-    status = gate_on(tmp_path, noisy_runs(0), new)
-    assert status in (0, 1, 2)
-    assert "Traceback" not in capsys.readouterr().err
+    gate_on(tmp_path, noisy_runs(0), new)
+    streams = capsys.readouterr()
+    # Compared as far as it goes, or refused in a line.
+    assert "8 and 8 runs" in streams.out or "cannot be compared" in streams.err
 
 
 def test_what_stopped_at_the_target_says_nothing_of_accuracy(tmp_path: Path) -> None:

@@ -224,3 +224,10 @@ def _t_below(t: float, degrees: int) -> float:
 
     inner = sum((4 if step % 2 else 2) * density(step * width) for step in range(1, steps))
     return 0.5 + (density(0) + inner + density(t)) * width / 3
+
+
+def test_a_run_that_lies_far_from_the_others_is_warned_of() -> None:
+    usual = (6.4, 6.5, 6.45, 6.55, 6.5)
+    assert ResultWarning.OUTLIER not in stats.benchmark_warnings(make_benchmark(usual))
+    warnings = stats.benchmark_warnings(make_benchmark((*usual, 19.0)))
+    assert warnings[ResultWarning.OUTLIER] == 1

@@ -14,6 +14,7 @@ import typer
 
 from bench import store
 from bench.notation import inert
+from bench.protocol import parse_share
 from bench.store import RESULTS_DIR
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from mnist_cnn.errors import UsageError
@@ -43,8 +44,8 @@ def ab(
         ),
     ] = None,
     wanted: Annotated[
-        float, typer.Option(help="Stop as well when a difference of so many per cent is ruled out.")
-    ] = 5.0,
+        str, typer.Option(help="Stop as well when a difference as large as this is ruled out.")
+    ] = "5%",
     name: Annotated[str, typer.Option(help="What to call the runs: NAME-a, NAME-b.")] = "ab",
     results_dir: Annotated[Path, typer.Option(help="Where records go.")] = RESULTS_DIR,
 ) -> int:
@@ -55,8 +56,9 @@ def ab(
     """
     if rounds is not None and rounds < 1:
         raise UsageError(f"--rounds must be at least 1, not {rounds}")
-    if not 0 < wanted < 100:
-        raise UsageError(f"--wanted takes per cent between 0 and 100, not {wanted:g}")
+    difference = parse_share(wanted, "--wanted")
+    if not 0 < difference < 1:
+        raise UsageError(f"--wanted must lie between 0 % and 100 %, not {inert(wanted)!r}")
     sides = {"a": _words(a, "--a"), "b": _words(b, "--b")}
     for word in (*context.args, *sides["a"], *sides["b"]):
         if word.split("=")[0] in OURS:
@@ -76,8 +78,8 @@ def ab(
         if index == 0:
             _check(records)
         if index + 1 in looks:
-            contrast = _contrast(records, len(looks), wanted)
-            if _clear(contrast, wanted):
+            contrast = _contrast(records, len(looks), difference)
+            if _clear(contrast, difference):
                 break
     assert contrast is not None
     _show(contrast, name)
@@ -141,7 +143,7 @@ def _contrast(records: dict[str, list[RunRecord]], looks: int, wanted: float) ->
 
     base, new = (Side(side, tuple(runs)) for side, runs in records.items())
     (case,) = match(base, new).cases
-    return contrast(case, looks, wanted / 100)
+    return contrast(case, looks, wanted)
 
 
 def _clear(contrast: Contrast, wanted: float) -> bool:
@@ -151,8 +153,7 @@ def _clear(contrast: Contrast, wanted: float) -> bool:
     line = contrast.line(Metric.SECONDS_AN_IMAGE)
     if line.verdict in (Verdict.BETTER, Verdict.WORSE):
         return True
-    share = wanted / 100
-    return line.difference is not None and within(line.difference, 1 - share, 1 + share)
+    return line.difference is not None and within(line.difference, 1 - wanted, 1 + wanted)
 
 
 def _show(contrast: Contrast, name: str) -> None:
@@ -182,4 +183,5 @@ def _keep_floor(contrast: Contrast, results_dir: Path) -> None:
         torch=record.environment.torch,
     )
     path = save(floor, results_dir / store.machine_name(record.environment))
-    print(f"noise floor: {floor.relative:.1%} (equal sides differ by no more); kept in {path}")
+    percent = f"{100 * floor.relative:.1f} %"
+    print(f"noise floor: {percent}, the farther end of the interval; kept in {path}")
