@@ -165,7 +165,7 @@ def match(base: Side, new: Side) -> Matched:
     Where each side has one case, the two are compared whatever their set-ups.
 
     Raises:
-        UsageError: the sides share runs, or hold what cannot be compared.
+        UsageError: the sides share runs, have no case in common, or hold what cannot be compared.
     """
     shared = {r.run_id for r in base.records} & {r.run_id for r in new.records}
     if shared:
@@ -179,6 +179,11 @@ def match(base: Side, new: Side) -> Matched:
         name = str(before) if before == after else f"{before} against {after}"
         return Matched((_case(name, str(before), olds, news),), (), (), _unread(base, new))
     both = [setting for setting in old if setting in fresh]
+    if not both:
+        raise UsageError(
+            f"{inert(base.name)} and {inert(new.name)} have no set-up in common (such as "
+            f"{next(iter(old))}); name one set-up of each, by its file, label or benchmark id"
+        )
     return Matched(
         tuple(_case(str(s), str(s), old[s], fresh[s]) for s in both),
         tuple(str(setting) for setting in old if setting not in fresh),

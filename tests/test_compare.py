@@ -56,6 +56,7 @@ def test_sides_by_label_commit_and_id(
     assert "did you mean 'before'" in capsys.readouterr().err
 
 
+ROOT = Path(__file__).resolve().parent.parent
 Make = Callable[[], tuple[list[RunRecord], list[RunRecord]]]
 
 
@@ -171,3 +172,25 @@ def test_a_side_is_not_compared_with_itself() -> None:
     runs = tuple(noisy_runs(0))
     with pytest.raises(UsageError, match="8 runs in common"):
         match(Side("a", runs), Side("b", runs))
+
+
+def test_sides_without_a_set_up_in_common_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two set-ups each, so that it is not clear which is meant."""
+    base = [*noisy_runs(0), *noisy_runs(1, setup={"processes": 2})]
+    new = [*noisy_runs(2, setup={"processes": 3}), *noisy_runs(3, setup={"processes": 4})]
+    assert main(["compare", saved(tmp_path / "a", base), saved(tmp_path / "b", new)]) == 2
+    error = capsys.readouterr().err
+    assert "have no set-up in common" in error
+    assert error.count("\n") == 1
+
+
+def test_the_readmes_folders_have_something_in_common(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    line = readme[readme.index("compare results/") :].split("  #")[0]
+    assert main(line.split()) == 0
+    assert "time an image" in capsys.readouterr().out

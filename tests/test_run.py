@@ -454,3 +454,20 @@ def test_a_rank_that_dies_ends_all_and_the_record_says_which(tmp_path: Path) -> 
     assert record.status == "failed"
     assert record.reason is not None
     assert record.reason.startswith("rank 1 was ended by SIGKILL; ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--budget", "3m"], "--budget is for --runs auto"),
+        (["--half-width", "3%"], "--half-width is for --runs auto"),
+        (["--max-runs", "9"], "--max-runs is for --runs auto"),
+        (["--runs", "auto", "--max-runs", "0"], "--max-runs must be at least 1, not 0"),
+        (["--runs", "many"], "--runs takes a number or auto, not 'many'"),
+    ],
+)
+def test_how_many_runs_is_asked_for_in_one_way(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["run", *words]) == 2
+    assert message in capsys.readouterr().err

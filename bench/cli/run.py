@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -45,11 +45,15 @@ def run(
         ),
     ] = str(DEFAULT_RUNS),
     half_width: Annotated[
-        str, typer.Option(help="With --runs auto: of the 95 % interval of the training time.")
-    ] = "5%",
+        str | None,
+        typer.Option(
+            help="With --runs auto: of the 95 % interval of the training time (default: 5%)."
+        ),
+    ] = None,
     max_runs: Annotated[
-        int, typer.Option(help="With --runs auto: no more than these.")
-    ] = MOST_RUNS,
+        int | None,
+        typer.Option(help=f"With --runs auto: no more than these (default: {MOST_RUNS})."),
+    ] = None,
     budget: Annotated[
         str | None,
         typer.Option(help="With --runs auto: no longer than 90s, 10m or 1h, start-up not counted."),
@@ -101,16 +105,11 @@ def run(
 ) -> int:
     """Train N times from random weights and say how long 99.4 % took."""
     chosen = changed(named(recipe), epochs, pipeline)
-    auto = runs == "auto"
-    if budget is not None and not auto:
-        raise UsageError("--budget is for --runs auto")
     protocol = Protocol(
-        runs=max_runs if auto else _count(runs),
         first_seed=seed,
         target_accuracy=parse_accuracy(target_accuracy),
         stop_at_target=stop_at_target,
-        half_width=parse_share(half_width, "--half-width") if auto else None,
-        budget_seconds=None if budget is None else parse_duration(budget),
+        **_how_many(runs, half_width, max_runs, budget),
     )
     if processes is not None:
         if supervisor.is_rank():
@@ -174,9 +173,30 @@ def run(
     return status if speaks or failed else 0
 
 
-def _count(runs: str) -> int:
+class _HowMany(TypedDict):
+    runs: int
+    half_width: float | None
+    budget_seconds: float | None
+
+
+def _how_many(
+    runs: str, half_width: str | None, max_runs: int | None, budget: str | None
+) -> _HowMany:
+    """What the options say of the number of runs, as `Protocol` takes it."""
+    if runs == "auto":
+        if max_runs is not None and max_runs < 1:
+            raise UsageError(f"--max-runs must be at least 1, not {max_runs}")
+        return {
+            "runs": max_runs or MOST_RUNS,
+            "half_width": parse_share(half_width or "5%", "--half-width"),
+            "budget_seconds": None if budget is None else parse_duration(budget),
+        }
+    options = {"--half-width": half_width, "--max-runs": max_runs, "--budget": budget}
+    for option, value in options.items():
+        if value is not None:
+            raise UsageError(f"{option} is for --runs auto")
     try:
-        return int(runs)
+        return {"runs": int(runs), "half_width": None, "budget_seconds": None}
     except ValueError:
         raise UsageError(f"--runs takes a number or auto, not {runs!r}") from None
 
