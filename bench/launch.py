@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -19,7 +21,7 @@ from accelerate.utils import DistributedType
 
 from bench.environment import PROJECT, device_name, usable_cores
 from bench.records import Setup
-from mnist_cnn import native
+from mnist_cnn import native, static
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.ranks import process_group
 from mnist_cnn.recipe import Kernels, Precision, Recipe
@@ -67,6 +69,7 @@ def launch(
     precision: str = "auto",
     threads: int | None = None,
     kernels: str = "auto",
+    capture: bool | None = None,
 ) -> tuple[Accelerator, Recipe, Setup]:
     """The accelerator asked for, the recipe as it will run there, and what that set-up is.
 
@@ -75,7 +78,8 @@ def launch(
         device: a device type, or "auto" for the fastest present.
         precision: fp32, bf16, fp16, or "auto" for the recipe's wish.
         threads: of each process's operators; None for its share of the cores.
-        kernels: torch, avx512, amx, or "auto" for the fastest that this machine has.
+        kernels: torch, inductor, avx512, amx, or "auto" for the fastest that this machine has.
+        capture: whether the device is to record whole steps; None: where it can.
 
     Raises:
         UsageError: unknown or absent device, impossible precision, kernels, thread or rank counts,
@@ -102,8 +106,8 @@ def launch(
     )
     # Last: where OMP_NUM_THREADS is not set, Accelerate has chosen a number of its own.
     # Compiled code has threads of its own; torch's would wait for work on the same cores.
-    torch.set_num_threads(threads if computed_by == "torch" else 1)
-    if computed_by != "torch":
+    torch.set_num_threads(1 if computed_by in native.KINDS else threads)
+    if computed_by in native.KINDS:
         native.set_threads(threads)
     if accelerator.num_processes != processes or accelerator.device.type != device:
         raise UsageError(
@@ -120,11 +124,10 @@ def launch(
             f"{accelerator.gradient_accumulation_steps} steps of gradient accumulation, which "
             "would change the recipe; start without it: python -m bench.run"
         )
-    return (
-        accelerator,
-        recipe,
-        _describe(accelerator, recipe, effective, computed_by, threads, variables),
-    )
+    described = _describe(accelerator, recipe, effective, computed_by, threads, variables)
+    captured, reason = choose_capture(capture, recipe, accelerator)
+    described = described.model_copy(update={"captured": captured, "uncaptured_reason": reason})
+    return accelerator, recipe, described
 
 
 def refuse_silent_single_process() -> None:
@@ -232,6 +235,8 @@ def choose_kernels(asked: str, device: str, precision: Precision) -> Kernels:
     def obstacle(kernels: Kernels) -> str | None:
         if kernels == "torch":
             return None
+        if kernels == "inductor":
+            return compiler_absence(device)
         if device != "cpu":
             return "it is for CPUs"
         if precision != "bf16":
@@ -249,6 +254,36 @@ def choose_kernels(asked: str, device: str, precision: Precision) -> Kernels:
     if reason := obstacle(known):
         raise UsageError(f"--kernels {known} cannot be used: {reason}; use --kernels auto")
     return known
+
+
+def compiler_absence(device: str) -> str | None:
+    """Why torch's compiler cannot fuse operators for this device; None where it can."""
+    if device == "cuda" and find_spec("triton") is None:
+        return "the package triton is not installed"
+    if device == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        return "there is no C++ compiler"
+    return None
+
+
+def choose_capture(
+    asked: bool | None, recipe: Recipe, accelerator: Accelerator
+) -> tuple[bool, str | None]:
+    """Whether the device is to record whole steps, and why not where it could.
+
+    Raises:
+        UsageError: it was asked for and cannot be.
+    """
+    device = accelerator.device.type
+    if device != "cuda":
+        if asked:
+            raise UsageError(f"--capture is for CUDA graphs, which {device} has not; leave it out")
+        return False, None
+    if asked is False:
+        return False, "it was asked not to be"
+    reason = static.obstacle(recipe, accelerator)
+    if asked and reason:
+        raise UsageError(f"--capture cannot be had: {reason}; leave it out")
+    return reason is None, reason
 
 
 def choose_processes(
@@ -273,7 +308,7 @@ def choose_processes(
     refuse_silent_single_process()
     device = choose_device(device)
     computed_by = choose_kernels(kernels, device, choose_precision(precision, recipe, device))
-    if device != "cpu" or computed_by != "torch":
+    if device != "cpu" or computed_by in native.KINDS:
         return 1
     most = usable_cores() // choose_threads(threads or 1)
     return next(n for n in range(max(1, most), 0, -1) if recipe.batch_size % n == 0)
@@ -297,7 +332,7 @@ def fitted(recipe: Recipe, device: str, kernels: Kernels) -> Recipe:
     """The recipe with the one choice a device may overrule: how activations lie in memory."""
     # MPS: wrong batch-norm gradients, convolutions 30x slower (pytorch issues 175189 and 193349).
     # Compiled kernels have a layout of their own and read contiguous weights.
-    overruled = device == "mps" or kernels != "torch"
+    overruled = device == "mps" or kernels in native.KINDS
     return replace(recipe, memory_format="contiguous") if overruled else recipe
 
 
@@ -324,6 +359,13 @@ def _describe(
         launcher=launcher(),
         environment=variables,
     )
+
+
+def as_it_ran(setup: Setup, capture_failure: str | None) -> Setup:
+    """`setup` as it turned out, where steps could not be recorded although they were to be."""
+    if capture_failure is None:
+        return setup
+    return setup.model_copy(update={"captured": False, "uncaptured_reason": capture_failure})
 
 
 def _variables() -> dict[str, str]:

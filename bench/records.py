@@ -139,9 +139,13 @@ class Setup(Model):
     threads: Annotated[int, Field(ge=1)]
     """That compute, of each process."""
     precision: Literal["fp32", "bf16", "fp16"]
-    kernels: Literal["torch", "avx512", "amx"] = "torch"
-    """What computes a step: torch's operators, as always before there was a choice, or one of
-    mnist_cnn.native's two kinds of compiled code."""
+    kernels: Literal["torch", "inductor", "avx512", "amx"] = "torch"
+    """What computes a step: torch's operators, as always before there was a choice, the same fused
+    by torch's compiler, or one of mnist_cnn.native's two kinds of compiled code."""
+    captured: bool = False
+    """Whether the device had whole steps recorded and replayed them (CUDA graphs)."""
+    uncaptured_reason: str | None = None
+    """Why it had not, where the device can."""
     matmul_precision: str
     """torch.get_float32_matmul_precision(): whether fp32 products may be rounded."""
     memory_format: str

@@ -88,7 +88,8 @@ class Benchmark:
 
     recipe: Recipe
     protocol: Rules
-    setup: Setup
+    setup: Callable[[], Setup]
+    """What they run on, as it is known by then."""
     environment: Environment
     dataset: Callable[[], dict[str, str]]
     """Checksums of the data as last read."""
@@ -156,7 +157,7 @@ def run_benchmark(
         gate.hold()
         healthy = seen.error is None
         load, memory = meter.stop(_over_ranks(clock, [meter.own_cpu_seconds()], "sum", healthy)[0])
-        if not healthy and benchmark.setup.processes > 1:
+        if not healthy and benchmark.setup().processes > 1:
             # The other ranks could not be asked: theirs must not pass for somebody else's work.
             load = load.model_copy(update={"own_seconds": None})
         before = _laps_before([benchmark.startup_seconds, warmup_seconds])
@@ -173,7 +174,7 @@ def run_benchmark(
             seed=seed,
             protocol=_protocol_values(rules),
             recipe=benchmark.recipe.values(),
-            setup=benchmark.setup,
+            setup=benchmark.setup(),
             clock=benchmark.clock,
             laps=_slowest(clock, before + seen.laps, healthy),
             epochs=seen.epochs,

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from mnist_cnn.data import load
 from mnist_cnn.events import Event
 from mnist_cnn.recipe import Kernels, Recipe
+from mnist_cnn.static import Programs, as_cuda_graph
 from mnist_cnn.train import seeded_model, train
 
 
@@ -23,6 +24,7 @@ class MnistTraining:
         data_dir: where MNIST lies, read anew by every run; None for the default folder.
         warmup_images: training images of the warm-up run.
         kernels: what computes a step.
+        captured: whether the device is to record whole steps and replay them.
     """
 
     def __init__(
@@ -32,14 +34,22 @@ class MnistTraining:
         data_dir: Path | None,
         warmup_images: int,
         kernels: Kernels = "torch",
+        *,
+        captured: bool = False,
     ) -> None:
         self._recipe = recipe
         self._accelerator = accelerator
         self._data_dir = data_dir
         self._warmup_images = warmup_images
         self._kernels = kernels
+        self._programs = Programs(recipe, accelerator, kernels, as_cuda_graph) if captured else None
         self.checksums: dict[str, str] = {}
         """SHA-256 of each data file, as last read."""
+
+    @property
+    def capture_failure(self) -> str | None:
+        """Why steps could not be recorded although they were to be; None until it is tried."""
+        return self._programs.failure if self._programs else None
 
     def warm_up(self) -> Generator[Event, None, None]:
         """A run of one short epoch, with one whole evaluation."""
@@ -60,4 +70,6 @@ class MnistTraining:
             train_labels=split.train_labels[:images],
         )
         model = seeded_model(recipe, seed)
-        yield from train(model, recipe, self._accelerator, split, seed, self._kernels)
+        yield from train(
+            model, recipe, self._accelerator, split, seed, self._kernels, self._programs
+        )

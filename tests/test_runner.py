@@ -140,7 +140,7 @@ def measured(
     benchmark = Benchmark(
         recipe=REFERENCE.with_epochs(2),
         protocol=replace(Protocol(runs=1), **protocol),  # type: ignore[arg-type]
-        setup=sample.setup.model_copy(update={"processes": processes}),
+        setup=lambda: sample.setup.model_copy(update={"processes": processes}),
         environment=sample.environment,
         dataset=lambda: {"train-images-idx3-ubyte": "ba89"},
         command=["mnist-bench", "run"],
@@ -308,7 +308,7 @@ def test_interrupting_the_warm_up_leaves_no_record() -> None:
     benchmark = Benchmark(
         recipe=REFERENCE,
         protocol=Protocol(),
-        setup=sample.setup,
+        setup=lambda: sample.setup,
         environment=sample.environment,
         dataset=dict,
         command=[],

@@ -10,13 +10,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mnist_cnn.batches import Batches
+from mnist_cnn.batches import Batch, Batches
 from mnist_cnn.data import MnistData, Split
 from mnist_cnn.errors import UsageError
+from mnist_cnn.evaluation import evaluate
 from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Started
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import FAST, REFERENCE, Pipeline, Recipe
-from mnist_cnn.train import check_batch, evaluate, seeded_model, train
+from mnist_cnn.train import check_batch, seeded_model, train
 
 RESIDENT = replace(REFERENCE, pipeline="resident")
 
@@ -162,7 +163,12 @@ def _seen(recipe: Recipe, data: Split, ranks: int) -> list[tuple[list[int], list
         def __init__(self, index: int) -> None:
             self.process_index = index
 
-    per_rank = [list(Batches(data, recipe, Rank(i), seed=3).epoch(1)) for i in range(ranks)]
+    def batches_of(index: int) -> list[Batch]:
+        batches = Batches(data, recipe, Rank(index), seed=3)
+        batches.load()
+        return list(batches.batches(batches.epoch(1)))
+
+    per_rank = [batches_of(index) for index in range(ranks)]
     return [
         ([int(x) for batch in batches for x in batch.labels], [b.weight for b in batches])
         for batches in zip(*per_rank, strict=True)

@@ -72,8 +72,16 @@ def run(
     ] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     kernels: Annotated[
-        str, typer.Option(help="What computes a step: auto, torch, or compiled: avx512, amx.")
+        str,
+        typer.Option(help="What computes a step: auto, torch, inductor (fused), avx512 or amx."),
     ] = "auto",
+    capture: Annotated[
+        bool | None,
+        typer.Option(
+            "--capture/--no-capture",
+            help="Record whole steps as CUDA graphs (default: where they can be).",
+        ),
+    ] = None,
     pipeline: Annotated[
         str | None,
         typer.Option(help="loader (torchvision in a DataLoader) or resident (on the device)."),
@@ -127,6 +135,7 @@ def run(
             precision=precision,
             threads=threads,
             kernels=kernels,
+            capture=capture,
             data_dir=data_dir,
         )
     speaks = is_main_process()
@@ -146,6 +155,7 @@ def run(
         precision=precision,
         threads=threads,
         kernels=kernels,
+        capture=capture,
         data_dir=data_dir,
         label=_readable(label) if label else None,
         silent=quiet or as_json or not speaks,
@@ -264,6 +274,7 @@ def _measure(
     precision: str,
     threads: int | None,
     kernels: str,
+    capture: bool | None,
     data_dir: Path | None,
     label: str | None,
     silent: bool,
@@ -280,19 +291,29 @@ def _measure(
     from bench.workload import MnistTraining
 
     accelerator, fitted, setup = launch.launch(
-        recipe, device=device, precision=precision, threads=threads, kernels=kernels
+        recipe,
+        device=device,
+        precision=precision,
+        threads=threads,
+        kernels=kernels,
+        capture=capture,
     )
     try:
         get_data(data_dir, silent)
         workload = MnistTraining(
-            fitted, accelerator, data_dir, protocol.warmup_images, setup.kernels
+            fitted,
+            accelerator,
+            data_dir,
+            protocol.warmup_images,
+            setup.kernels,
+            captured=setup.captured,
         )
         clock = DeviceClock(accelerator)
         checked = clock.check()
         benchmark = Benchmark(
             recipe=fitted,
             protocol=protocol,
-            setup=setup,
+            setup=lambda: launch.as_it_ran(setup, workload.capture_failure),
             environment=describe(setup.device, setup.device_name),
             dataset=lambda: workload.checksums,
             command=[launch.shortened(_readable(word)) for word in sys.argv],
