@@ -139,7 +139,7 @@ class Setup(Model):
     threads: Annotated[int, Field(ge=1)]
     """That compute, of each process."""
     precision: Literal["fp32", "bf16", "fp16"]
-    kernels: Literal["torch", "inductor", "avx512", "amx"] = "torch"
+    kernels: Literal["torch", "inductor", "triton", "avx512", "amx"] = "torch"
     """What computes a step: torch's operators, as always before there was a choice, the same fused
     by torch's compiler, or one of mnist_cnn.native's two kinds of compiled code."""
     captured: bool = False

@@ -19,9 +19,9 @@ MemoryFormat = Literal["contiguous", "channels_last"]
 Precision = Literal["fp32", "bf16", "fp16"]
 RecipePrecision = Literal["fp32", "auto"]
 EvaluationSplit = Literal["test", "validation"]
-Kernels = Literal["torch", "inductor", "avx512", "amx"]
+Kernels = Literal["torch", "inductor", "triton", "avx512", "amx"]
 """What computes a training step: torch's operators, the same fused by torch's compiler (Inductor),
-or the compiled code of mnist_cnn.native, by dot products (AVX512-BF16) or by matrix tiles
+the Triton kernels of mnist_cnn.fused, or the compiled code of mnist_cnn.native, by dot products (AVX512-BF16) or by matrix tiles
 (AMX-BF16)."""
 
 TRAIN_IMAGES = 60_000

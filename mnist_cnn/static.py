@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mnist_cnn.augment import COLUMNS, SIDE, Distortions, augment
+from mnist_cnn.augment import Distortions, augment
 from mnist_cnn.average import floats, weight_of_step
 from mnist_cnn.batches import Epoch
 from mnist_cnn.data import Split
@@ -28,8 +29,8 @@ from mnist_cnn.evaluation import count
 from mnist_cnn.model import MnistCnn, build_model
 from mnist_cnn.optim import build_optimizer, learning_rates
 from mnist_cnn.recipe import Kernels, Recipe
-from mnist_cnn.selection import images_in_epoch
 from mnist_cnn.step import grouped, memory_layout
+from mnist_cnn.tables import Tables, tables_of
 
 Replay = Callable[[], None]
 Recorder = Callable[[Callable[[], None], Callable[[], None]], Replay]
@@ -128,6 +129,26 @@ class Programs:
         return self._engine
 
 
+class Body(Protocol):
+    """What a program of the device does to the network, by `Tables` alone."""
+
+    def load(self, model: MnistCnn) -> None:
+        """Begin a run with `model`'s weights."""
+        ...
+
+    def train(self, size: int) -> None:
+        """One whole step of `size` images; moves place and step on."""
+        ...
+
+    def evaluate(self) -> None:
+        """Leave in the totals what the held-out images come to."""
+        ...
+
+    def store(self, model: MnistCnn) -> None:
+        """Leave in `model` the weights that an evaluation takes."""
+        ...
+
+
 class StaticEngine:
     """See `mnist_cnn.engine.Engine`; for one run after another, each begun by `start`."""
 
@@ -139,26 +160,108 @@ class StaticEngine:
         record: Recorder,
         data: Split,
     ) -> None:
-        device = accelerator.device
-        images, held_out = recipe.train_images, len(data.evaluation_images)
-        self._recipe, self._accelerator, self._record = recipe, accelerator, record
-        self._images = torch.zeros(images, SIDE, SIDE, dtype=torch.uint8, device=device)
-        self._labels = torch.zeros(images, dtype=torch.int64, device=device)
-        self._held_out = torch.zeros(held_out, SIDE, SIDE, dtype=torch.uint8, device=device)
-        self._truth = torch.zeros(held_out, dtype=torch.int64, device=device)
-        self._order = torch.zeros(images, dtype=torch.int64, device=device)
-        self._table = torch.zeros(images, COLUMNS, device=device)
-        self._losses = torch.zeros(images, device=device)
-        self._totals = torch.zeros(3, device=device)
-        self._places = torch.arange(recipe.batch_size, device=device)
-        self._place = torch.zeros(1, dtype=torch.int64, device=device)
-        """Images of the epoch that are done."""
-        self._step = torch.zeros(1, dtype=torch.int64, device=device)
-        """Steps of the run that are done."""
-        steps = max(_steps(recipe), -(-images // recipe.batch_size))
-        self._rates = torch.zeros(steps, device=device)
-        self._weights = torch.zeros(steps, device=device)
+        self._recipe, self._record = recipe, record
+        self._tables = tables_of(recipe, accelerator, data)
+        self._body: Body
+        if kernels == "triton":
+            # Here, because importing Triton takes a while and not every machine has it.
+            from mnist_cnn.fused.network import FusedNetwork
 
+            self._body = FusedNetwork(recipe, accelerator, self._tables)
+        else:
+            self._body = _TorchBody(recipe, accelerator, self._tables, kernels)
+        self._programs: dict[tuple[int, int], Replay] = {}
+        self._evaluation: Replay | None = None
+
+    def start(self, model: MnistCnn, recipe: Recipe, data: Split, steps: int) -> None:
+        """Begin a run.
+
+        Args:
+            model: holds the initial weights, and will hold the last ones.
+            recipe: this engine's, but for its epochs.
+            data: the images, as many as the engine has room for or fewer.
+            steps: optimizer steps of the whole run.
+
+        Raises:
+            RuntimeError: a step cannot be recorded.
+        """
+        tables, count = self._tables, len(data.train_images)
+        self._model = model.to(tables.images.device)
+        tables.images[:count].copy_(data.train_images)
+        tables.labels[:count].copy_(data.train_labels)
+        tables.held_out.copy_(data.evaluation_images)
+        tables.truth.copy_(data.evaluation_labels)
+        self._begin()
+        batch = min(recipe.batch_size, count)
+        for size, several in {(batch, STEPS), (batch, 1), (count % batch or batch, 1)}:
+            if size * several <= len(tables.images):
+                self._program(size, several)
+        if self._evaluation is None:
+            self._evaluation = self._record(self._body.evaluate, self._rewind)
+        # Recording has trained the network.
+        self._begin()
+        tables.rates[:steps].copy_(torch.from_numpy(learning_rates(recipe, steps)).float())
+        if recipe.average_decay > 0:
+            shares = [weight_of_step(step, recipe) for step in range(1, steps + 1)]
+            tables.shares[:steps].copy_(torch.tensor(shares))
+
+    def epoch(self, epoch: Epoch) -> Tensor:
+        """See `Engine`."""
+        assert epoch.distortions is not None, "only resident images are trained on so"
+        tables, count = self._tables, len(epoch.order)
+        tables.order[:count].copy_(epoch.order)
+        tables.table[:count].copy_(epoch.distortions.table)
+        tables.place.zero_()
+        size = self._recipe.batch_size
+        whole, rest = divmod(count, size)
+        for several in (STEPS, 1):
+            for _ in range(whole // several):
+                self._program(size, several)()
+            whole %= several
+        if rest:
+            self._program(rest, 1)()
+        return tables.losses[:count]
+
+    def count(self) -> Tensor:
+        """See `Engine`."""
+        assert self._evaluation is not None, "a run has been started"
+        self._evaluation()
+        return self._tables.totals
+
+    def finish(self) -> None:
+        """See `Engine`."""
+        self._body.store(self._model)
+
+    def _begin(self) -> None:
+        self._body.load(self._model)
+        self._rewind()
+
+    def _rewind(self) -> None:
+        self._tables.step.zero_()
+        self._tables.place.zero_()
+
+    def _program(self, size: int, several: int) -> Replay:
+        """So many steps, each of `size` images."""
+        key = size, several
+        if key not in self._programs:
+
+            def work() -> None:
+                for _ in range(several):
+                    self._body.train(size)
+
+            self._programs[key] = self._record(work, self._rewind)
+        return self._programs[key]
+
+
+class _TorchBody:
+    """By torch's operators, fused or not; see `Body`."""
+
+    def __init__(
+        self, recipe: Recipe, accelerator: Accelerator, tables: Tables, kernels: Kernels
+    ) -> None:
+        device = tables.images.device
+        self._recipe, self._accelerator, self._tables = recipe, accelerator, tables
+        self._places = torch.arange(recipe.batch_size, device=device)
         self._layout = memory_layout(recipe)
         network = build_model(recipe.dropout).to(device)
         network.to(memory_format=self._layout)
@@ -180,112 +283,54 @@ class StaticEngine:
             velocity = torch.zeros_like(parameter)
             self._optimizer.state[parameter]["momentum_buffer"] = velocity
             self._velocities.append(velocity)
-        self._programs: dict[tuple[int, int], Replay] = {}
-        self._evaluation: Replay | None = None
 
-    def start(self, model: MnistCnn, recipe: Recipe, data: Split, steps: int) -> None:
-        """Begin a run.
-
-        Args:
-            model: holds the initial weights, and will hold the last ones.
-            recipe: this engine's, but for its epochs.
-            data: the images, as many as the engine has room for or fewer.
-            steps: optimizer steps of the whole run.
-
-        Raises:
-            RuntimeError: a step cannot be recorded.
-        """
-        self._model = model.to(self._images.device)
-        count = len(data.train_images)
-        self._images[:count].copy_(data.train_images)
-        self._labels[:count].copy_(data.train_labels)
-        self._held_out.copy_(data.evaluation_images)
-        self._truth.copy_(data.evaluation_labels)
+    @torch.no_grad()
+    def load(self, model: MnistCnn) -> None:
+        """See `Body`."""
         self._network.train()
-        self._reset()
-        batch = min(recipe.batch_size, count)
-        for size, several in {(batch, STEPS), (batch, 1), (count % batch or batch, 1)}:
-            if size * several <= len(self._images):
-                self._program(size, several)
-        if self._evaluation is None:
-            self._evaluation = self._record(self._evaluate, self._rewind)
-        # Recording has trained the network.
-        self._reset()
-        rates = torch.from_numpy(learning_rates(recipe, steps)).float()
-        self._rates[:steps].copy_(rates)
-        if self._average:
-            weights = [weight_of_step(step, recipe) for step in range(1, steps + 1)]
-            self._weights[:steps].copy_(torch.tensor(weights))
-
-    def epoch(self, epoch: Epoch) -> Tensor:
-        """See `Engine`."""
-        assert epoch.distortions is not None, "only resident images are trained on so"
-        count = len(epoch.order)
-        self._order[:count].copy_(epoch.order)
-        self._table[:count].copy_(epoch.distortions.table)
-        self._place.zero_()
-        size = self._recipe.batch_size
-        whole, rest = divmod(count, size)
-        for several in (STEPS, 1):
-            for _ in range(whole // several):
-                self._program(size, several)()
-            whole %= several
-        if rest:
-            self._program(rest, 1)()
-        return self._losses[:count]
-
-    def count(self) -> Tensor:
-        """See `Engine`."""
-        assert self._evaluation is not None, "a run has been started"
-        self._evaluation()
-        return self._totals
-
-    @torch.no_grad()
-    def finish(self) -> None:
-        """See `Engine`."""
-        kept = self._average.network if self._average else self._network
-        torch._foreach_copy_(floats(self._model), floats(kept))
-
-    @torch.no_grad()
-    def _reset(self) -> None:
-        torch._foreach_copy_(floats(self._network), floats(self._model))
+        torch._foreach_copy_(floats(self._network), floats(model))
         torch._foreach_zero_(self._velocities)
-        self._rewind()
 
-    def _rewind(self) -> None:
-        self._step.zero_()
-        self._place.zero_()
-
-    def _program(self, size: int, several: int) -> Replay:
-        """So many steps, each of `size` images."""
-        key = size, several
-        if key not in self._programs:
-
-            def work() -> None:
-                for _ in range(several):
-                    self._train(size)
-
-            self._programs[key] = self._record(work, self._rewind)
-        return self._programs[key]
-
-    def _train(self, size: int) -> None:
-        """One whole step."""
-        where = self._places[:size] + self._place
-        chosen = self._order.index_select(0, where)
-        pixels = self._images.index_select(0, chosen)
+    def train(self, size: int) -> None:
+        """See `Body`."""
+        tables = self._tables
+        where = self._places[:size] + tables.place
+        chosen = tables.order.index_select(0, where)
         losses = self._forward(
-            pixels, self._labels.index_select(0, chosen), self._table.index_select(0, where)
+            tables.images.index_select(0, chosen),
+            tables.labels.index_select(0, chosen),
+            tables.table.index_select(0, where),
         )
         losses.mean().backward()
         with torch.no_grad():
-            self._rate.copy_(self._rates.index_select(0, self._step)[0])
+            self._rate.copy_(tables.rates.index_select(0, tables.step)[0])
             self._optimizer.step()
             self._optimizer.zero_grad()
             if self._average:
-                self._average.follow(self._weights.index_select(0, self._step))
-            self._losses.index_copy_(0, where, losses.detach())
-            self._place += size
-            self._step += 1
+                self._average.follow(tables.shares.index_select(0, tables.step))
+            tables.losses.index_copy_(0, where, losses.detach())
+            tables.place.add_(size)
+            tables.step.add_(1)
+
+    @torch.no_grad()
+    def evaluate(self) -> None:
+        """See `Body`."""
+        kept, tables = self._kept, self._tables
+        kept.eval()
+        totals = count(
+            kept, tables.held_out, tables.truth, self._recipe, self._accelerator, EVALUATION_BATCH
+        )
+        tables.totals.copy_(totals)
+        kept.train()
+
+    @torch.no_grad()
+    def store(self, model: MnistCnn) -> None:
+        """See `Body`."""
+        torch._foreach_copy_(floats(model), floats(self._kept))
+
+    @property
+    def _kept(self) -> MnistCnn:
+        return self._average.network if self._average else self._network
 
     def _losses_of(self, pixels: Tensor, labels: Tensor, table: Tensor) -> Tensor:
         """Of each image, (N,), with the graph of the gradients."""
@@ -295,24 +340,6 @@ class StaticEngine:
         return F.cross_entropy(
             logits.float(), labels, label_smoothing=self._recipe.label_smoothing, reduction="none"
         )
-
-    @torch.no_grad()
-    def _evaluate(self) -> None:
-        kept = self._average.network if self._average else self._network
-        kept.eval()
-        totals = count(
-            kept, self._held_out, self._truth, self._recipe, self._accelerator, EVALUATION_BATCH
-        )
-        self._totals.copy_(totals)
-        kept.train()
-
-
-def _steps(recipe: Recipe) -> int:
-    """Optimizer steps of a whole run."""
-    images = (
-        images_in_epoch(recipe, recipe.train_images, epoch) for epoch in range(1, recipe.epochs + 1)
-    )
-    return sum(-(-count // recipe.batch_size) for count in images)
 
 
 class _Average:

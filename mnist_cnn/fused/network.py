@@ -1,0 +1,362 @@
+"""The step of `mnist_cnn.fused.kernels` as the engine of `mnist_cnn.static` takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from mnist_cnn.augment import COLUMNS, SIDE
+from mnist_cnn.fused import kernels
+from mnist_cnn.model import MnistCnn
+from mnist_cnn.recipe import Recipe
+from mnist_cnn.tables import Tables
+
+EVALUATION_BATCH = 2_500
+"""Images that go through the network together in an evaluation."""
+_ALIGNED = 16
+"""Numbers to whose multiples a layer's weights begin at."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Where a convolution and its batch norm lie among the flat tensors."""
+
+    weight: int
+    affine: int
+    end: int
+    sums: int
+    inputs: int
+    outputs: int
+    taps: int
+    side: int
+
+
+def _layers() -> list[_Layer]:
+    """In the network's order; the parameters of one follow those of the last."""
+    layers = []
+    start = sums = 0
+    for inputs, outputs, taps, side in (
+        (1, 18, 9, SIDE),
+        (18, 32, 9, SIDE),
+        (32, 18, 1, SIDE),
+        (18, 32, 9, SIDE // 2),
+        (32, 18, 1, SIDE // 2),
+        (18, 32, 9, SIDE // 4),
+        (32, 10, 1, SIDE // 4),
+    ):
+        affine = start + -(-inputs * outputs * taps // _ALIGNED) * _ALIGNED
+        end = affine + -(-2 * outputs // _ALIGNED) * _ALIGNED
+        layers.append(_Layer(start, affine, end, sums, inputs, outputs, taps, side))
+        start, sums = end, sums + 2 * outputs
+    return layers
+
+
+LAYERS = _layers()
+PARAMETERS = LAYERS[-1].end
+"""Numbers of the flat weights, those that fill up included."""
+STATISTICS = LAYERS[-1].sums + 2 * LAYERS[-1].outputs
+"""Numbers of the flat running statistics."""
+
+
+class FusedNetwork:
+    """Trains and evaluates by the kernels; see `mnist_cnn.static.Body`.
+
+    Args:
+        recipe: one that `obstacle` finds nothing against.
+        accelerator: the device and the precision.
+        tables: what the engine shares with it.
+    """
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator, tables: Tables) -> None:
+        device = tables.images.device
+        kind = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+        self._recipe, self._tables = recipe, tables
+        self._units = _multiprocessors(device)
+        self._weights = torch.zeros(PARAMETERS, device=device)
+        self._kept = torch.zeros(PARAMETERS, dtype=kind, device=device)
+        """The weights as products take them."""
+        self._velocities = torch.zeros_like(self._weights)
+        self._running = torch.zeros(STATISTICS, device=device)
+        averages = recipe.average_decay > 0
+        self._average = torch.zeros_like(self._weights) if averages else self._weights
+        self._average_kept = torch.zeros_like(self._kept) if averages else self._kept
+        self._average_running = torch.zeros_like(self._running) if averages else self._running
+        self._averages = averages
+        self._gradients = torch.zeros(PARAMETERS, dtype=torch.int64, device=device)
+        self._sums = torch.zeros(STATISTICS, dtype=torch.int64, device=device)
+        self._totals = torch.zeros(2, dtype=torch.int64, device=device)
+        self._starts = torch.tensor([layer.sums for layer in LAYERS], device=device)
+        self._widths = torch.tensor([layer.outputs for layer in LAYERS], device=device)
+        self._counts: dict[int, Tensor] = {}
+
+        images = max(recipe.batch_size, min(EVALUATION_BATCH, len(tables.held_out)))
+        whole, half, quarter = (images * (SIDE // n) ** 2 for n in (1, 2, 4))
+
+        def room(rows: int, columns: int, of: torch.dtype = kind) -> Tensor:
+            return torch.zeros(rows, columns, dtype=of, device=device)
+
+        self._pixels = room(whole, 1)
+        self._stem = room(whole, 24)
+        self._y1, self._y2 = room(whole, 32), room(whole, 24)
+        self._x1, self._y3, self._y4 = room(half, 24), room(half, 32), room(half, 24)
+        self._x2, self._y5, self._y6 = room(quarter, 24), room(quarter, 32), room(quarter, 16)
+        batch = recipe.batch_size
+        whole, half, quarter = (batch * (SIDE // n) ** 2 for n in (1, 2, 4))
+        self._slopes = room(batch, 16, torch.float32)
+        self._dz0, self._dz1, self._dz2 = room(whole, 24), room(whole, 32), room(whole, 24)
+        self._dx1, self._dz3, self._dz4 = room(half, 24), room(half, 32), room(half, 24)
+        self._dz5 = room(quarter, 32)
+
+    def load(self, model: MnistCnn) -> None:
+        """Begin with `model`'s weights and statistics."""
+        for layer, (convolution, norm) in zip(LAYERS, _modules(model), strict=True):
+            weight = convolution.weight.detach()
+            flat = weight.permute(2, 3, 1, 0).reshape(-1)
+            self._weights[layer.weight : layer.weight + flat.numel()].copy_(flat)
+            _halves(self._weights, layer.affine, layer.outputs, norm.weight, norm.bias)
+            mean, variance = norm.running_mean, norm.running_var
+            assert mean is not None
+            assert variance is not None
+            _halves(self._running, layer.sums, layer.outputs, mean, variance)
+        self._kept.copy_(self._weights)
+        for tensor in (self._velocities, self._gradients, self._sums):
+            tensor.zero_()
+
+    @torch.no_grad()
+    def store(self, model: MnistCnn) -> None:
+        """Leave in `model` what an evaluation would take now."""
+        for layer, (convolution, norm) in zip(LAYERS, _modules(model), strict=True):
+            weight = convolution.weight
+            outputs, inputs, height, width = weight.shape
+            flat = self._average[layer.weight : layer.weight + weight.numel()]
+            weight.copy_(flat.view(height, width, inputs, outputs).permute(3, 2, 0, 1))
+            end = layer.affine + layer.outputs
+            norm.weight.copy_(self._average[layer.affine : end])
+            norm.bias.copy_(self._average[end : end + layer.outputs])
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            end = layer.sums + layer.outputs
+            norm.running_mean.copy_(self._average_running[layer.sums : end])
+            norm.running_var.copy_(self._average_running[end : end + layer.outputs])
+
+    def train(self, size: int) -> None:
+        """One whole step of `size` images."""
+        tables, recipe = self._tables, self._recipe
+        scale = 1 / (255 * recipe.pixel_deviation)
+        offset = recipe.pixel_mean / recipe.pixel_deviation
+        kernels.distort[(size,)](
+            tables.images, tables.order, tables.table, tables.place, tables.step, self._pixels,
+            scale, offset, SIDE=SIDE, COLUMNS=COLUMNS, BLOCK=1024,
+        )  # fmt: skip
+        self._forward(size, self._kept, self._weights, self._running, train=True)
+        self._backward(size)
+        if size not in self._counts:
+            self._counts[size] = torch.tensor(
+                [size * layer.side**2 for layer in LAYERS], device=self._sums.device
+            )
+        kernels.follow[(len(LAYERS),)](
+            self._running, self._sums, self._starts, self._widths, self._counts[size],
+            self._average_running, tables.shares, tables.step, AVERAGE=self._averages, BLOCK=32,
+        )  # fmt: skip
+        width = 128
+        kernels.update[(-(-PARAMETERS // width) + 1,)](
+            self._weights, self._velocities, self._gradients, self._kept, self._average,
+            tables.rates, tables.shares, tables.step, tables.place, size, PARAMETERS,
+            recipe.momentum, recipe.weight_decay, AVERAGE=self._averages, BLOCK=width, num_warps=1,
+        )  # fmt: skip
+
+    def evaluate(self) -> None:
+        """Leave in the tables' totals what the held-out images come to."""
+        tables, recipe = self._tables, self._recipe
+        scale = 1 / (255 * recipe.pixel_deviation)
+        offset = recipe.pixel_mean / recipe.pixel_deviation
+        self._average_kept.copy_(self._average)
+        self._totals.zero_()
+        for start in range(0, len(tables.held_out), EVALUATION_BATCH):
+            images = tables.held_out[start : start + EVALUATION_BATCH]
+            count = images.numel()
+            kernels.normalise[(-(-count // 1024),)](
+                images, self._pixels, count, scale, offset, BLOCK=1024
+            )
+            self._forward(
+                len(images), self._average_kept, self._average, self._average_running, train=False
+            )
+            layer = LAYERS[6]
+            kernels.tally[(len(images),)](
+                self._y6, self._average_running[layer.sums :], self._average[layer.affine :],
+                tables.truth[start:], self._totals, len(images), PIXELS=layer.side**2, BP=64,
+                num_warps=1,
+            )  # fmt: skip
+        tables.totals[0].copy_(self._totals[0])
+        tables.totals[1].copy_(self._totals[1] / kernels.OUTPUT_UNIT.value)
+        tables.totals[2].fill_(len(tables.held_out))
+
+    def _forward(
+        self, size: int, kept: Tensor, weights: Tensor, running: Tensor, *, train: bool
+    ) -> None:
+        whole, half, quarter = (size * (SIDE // n) ** 2 for n in (1, 2, 4))
+
+        def of(index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            layer = LAYERS[index]
+            return (
+                kept[layer.weight :], self._sums[layer.sums :], running[layer.sums :],
+                weights[layer.affine :],
+            )  # fmt: skip
+
+        w, sums, stats, affine = of(0)
+        if train:
+            kernels.stem_sums[self._grid(whole, 128, 4)](
+                self._pixels, w, sums, whole, SIDE=SIDE, BM=128
+            )
+        kernels.stem[(-(-whole // 128),)](
+            self._pixels, w, sums, stats, affine, self._stem, whole, SIDE=SIDE, TRAIN=train, BM=128
+        )
+        self._block(1, self._stem, self._y1, whole, kept, 1, train)
+        self._pointwise(2, of(1), self._y1, self._y2, whole, kept, train)
+        self._pool(of(2), self._y2, self._stem, self._x1, half, SIDE // 2, train)
+        self._block(3, self._x1, self._y3, half, kept, 2, train)
+        self._pointwise(4, of(3), self._y3, self._y4, half, kept, train)
+        self._pool(of(4), self._y4, None, self._x2, quarter, SIDE // 4, train)
+        self._block(5, self._x2, self._y5, quarter, kept, 1, train)
+        self._pointwise(6, of(5), self._y5, self._y6, quarter, kept, train)
+
+    def _block(
+        self, index: int, source: Tensor, target: Tensor, count: int, kept: Tensor, dilation: int,
+        train: bool,
+    ) -> None:  # fmt: skip
+        layer = LAYERS[index]
+        size = _tile(count)
+        kernels.block[self._grid(count, size, 8)](
+            source, kept[layer.weight :], target, self._sums[layer.sums :], count, SIDE=layer.side,
+            DILATION=dilation, TRAIN=train, BM=size,
+        )  # fmt: skip
+
+    def _pointwise(
+        self, index: int, before: tuple[Tensor, Tensor, Tensor, Tensor], source: Tensor,
+        target: Tensor, count: int, kept: Tensor, train: bool,
+    ) -> None:  # fmt: skip
+        layer = LAYERS[index]
+        size = _tile(count)
+        kernels.pointwise[self._grid(count, size, 8)](
+            source, *before[1:], kept[layer.weight :], target, self._sums[layer.sums :], count,
+            OUTPUTS=layer.outputs, STRIDE=_stride(layer), BO=16 if layer.outputs <= 16 else 32,
+            TRAIN=train, BM=size,
+        )  # fmt: skip
+
+    def _pool(
+        self, before: tuple[Tensor, Tensor, Tensor, Tensor], source: Tensor, skip: Tensor | None,
+        target: Tensor, count: int, side: int, train: bool,
+    ) -> None:  # fmt: skip
+        kernels.pool[(-(-count // 32),)](
+            source, *before[1:], source if skip is None else skip, target, count, SIDE=side,
+            SKIP=skip is not None, TRAIN=train, BM=32,
+        )  # fmt: skip
+
+    def _backward(self, size: int) -> None:
+        whole, half, quarter = (size * (SIDE // n) ** 2 for n in (1, 2, 4))
+        tables = self._tables
+        classifier = LAYERS[6]
+        kernels.loss[(min(size, 4 * self._units),)](
+            self._y6, self._sums[classifier.sums :], self._weights[classifier.affine :],
+            tables.order, tables.labels, tables.place, tables.losses, self._slopes,
+            self._gradients[classifier.affine :], size, self._recipe.label_smoothing,
+            PIXELS=classifier.side**2, BP=64, num_warps=1,
+        )  # fmt: skip
+        self._pointwise_back(6, self._slopes, self._y6, self._y5, self._dz5, quarter)
+        self._block_back(5, self._dz5, self._y5, self._x2, quarter, 1)
+        self._pooled_back(5, self._dz5, self._y4, self._dz4, None, quarter, 1)
+        self._pointwise_back(4, self._dz4, self._y4, self._y3, self._dz3, half)
+        self._block_back(3, self._dz3, self._y3, self._x1, half, 2)
+        self._pooled_back(3, self._dz3, self._y2, self._dz2, self._dx1, half, 2)
+        self._pointwise_back(2, self._dz2, self._y2, self._y1, self._dz1, whole)
+        self._block_back(1, self._dz1, self._y1, self._stem, whole, 1)
+        stem, block = LAYERS[0], LAYERS[1]
+        kernels.stem_input_back[self._grid(whole, 128, 8)](
+            self._dz1, self._kept[block.weight :], self._dx1, self._stem, self._pixels,
+            self._kept[stem.weight :], self._sums[stem.sums :], self._weights[stem.affine :],
+            self._gradients[stem.affine :], self._dz0, whole, SIDE=SIDE, BM=128,
+        )  # fmt: skip
+        kernels.stem_weight_back[self._grid(whole, 128, 4)](
+            self._dz0, self._pixels, self._kept[stem.weight :], self._sums[stem.sums :],
+            self._weights[stem.affine :], self._gradients[stem.affine :],
+            self._gradients[stem.weight :], whole, SIDE=SIDE, BM=128,
+        )  # fmt: skip
+
+    def _pointwise_back(
+        self, index: int, dz: Tensor, y: Tensor, source: Tensor, source_dz: Tensor, count: int
+    ) -> None:
+        layer, before = LAYERS[index], LAYERS[index - 1]
+        size = _tile(count)
+        head = index == 6
+        kernels.pointwise_back[self._grid(count, size, 2)](
+            dz, y, self._sums[layer.sums :], self._weights[layer.affine :],
+            self._gradients[layer.affine :], self._kept[layer.weight :],
+            self._gradients[layer.weight :], source, self._sums[before.sums :],
+            self._weights[before.affine :], self._gradients[before.affine :], source_dz, dz, count,
+            OUTPUTS=layer.outputs, STRIDE=_stride(layer), BO=16 if head else 32, HEAD=head,
+            PIXELS=layer.side**2, BM=size,
+        )  # fmt: skip
+
+    def _block_back(
+        self, index: int, dz: Tensor, y: Tensor, source: Tensor, count: int, dilation: int
+    ) -> None:
+        layer = LAYERS[index]
+        kernels.block_weight_back[self._grid(count, 64, 1)](
+            dz, y, self._sums[layer.sums :], self._weights[layer.affine :],
+            self._gradients[layer.affine :], source, self._gradients[layer.weight :], dz, count,
+            SIDE=layer.side, DILATION=dilation, BM=64,
+        )  # fmt: skip
+
+    def _pooled_back(
+        self, index: int, dy: Tensor, y: Tensor, dz: Tensor, dx: Tensor | None, count: int,
+        dilation: int,
+    ) -> None:  # fmt: skip
+        layer, before = LAYERS[index], LAYERS[index - 1]
+        size = 32
+        kernels.pooled_back[self._grid(count, size, 8)](
+            dy, self._kept[layer.weight :], y, self._sums[before.sums :],
+            self._weights[before.affine :], self._gradients[before.affine :], dz,
+            dz if dx is None else dx, count, SIDE=layer.side, DILATION=dilation,
+            SKIP=dx is not None, BM=size,
+        )  # fmt: skip
+
+    def _grid(self, count: int, tile: int, per_unit: int) -> tuple[int]:
+        """Programs that go through `count` pixels by tiles."""
+        return (min(-(-count // tile), per_unit * self._units),)
+
+
+def _tile(count: int) -> int:
+    """Pixels a program takes at a time: fewer where there are few."""
+    return 128 if count >= 100_000 else 64 if count >= 25_000 else 32
+
+
+def _stride(layer: _Layer) -> int:
+    """Channels of an activation with those that fill up."""
+    return -(-layer.outputs // 8) * 8
+
+
+def _halves(flat: Tensor, start: int, width: int, first: Tensor, second: Tensor) -> None:
+    flat[start : start + width].copy_(first.detach())
+    flat[start + width : start + 2 * width].copy_(second.detach())
+
+
+def _modules(model: MnistCnn) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    stages: list[Any] = [
+        model.stem, model.block1, model.transition1, model.block2, model.transition2, model.block3,
+    ]  # fmt: skip
+    return [
+        *((stage.conv, stage.norm) for stage in stages),
+        (model.classifier, model.classifier_norm),
+    ]
+
+
+def _multiprocessors(device: torch.device) -> int:
+    """How many programs the device has room for at once, in its own units."""
+    module = torch.get_device_module(device)
+    if not hasattr(module, "get_device_properties"):
+        return 1
+    return int(module.get_device_properties(device).multi_processor_count)
