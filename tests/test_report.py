@@ -182,9 +182,11 @@ import sys
 from bench.cli.report import report
 from bench.cli.report import Format, Per
 from pathlib import Path
-for per in Per:
-    for to in Format:
-        report([Path(sys.argv[1])], per=per, to=to)
+results = Path(sys.argv[1])
+for to in Format:
+    report([results], to=to, output=results / "logs" if to is Format.MLLOG else None)
+for to in (Format.TERMINAL, Format.JSON, Format.CSV):
+    report([results], per=Per.RUN, to=to)
 heavy = {"torch", "numpy", "pandas", "accelerate", "torchvision", "scipy", "matplotlib"}
 sys.exit(", ".join(sorted(heavy & set(sys.modules))) or 0)
 """

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import sys
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +11,15 @@ from typing import Annotated
 import typer
 
 from bench import comparison, store
+from bench.cli.output import write_document, write_folder
 from bench.comparison import Benchmark
+from bench.export.as_bmf import to_bmf
 from bench.export.as_csv import to_csv
+from bench.export.as_github_action import to_github_action_bigger, to_github_action_smaller
 from bench.export.as_json import to_json
+from bench.export.as_mllog import to_mllog
+from bench.export.as_pytest_benchmark import to_pytest_benchmark
+from bench.export.points import Document
 from bench.notation import inert
 from bench.store import RESULTS_DIR
 from mnist_cnn.errors import UsageError
@@ -32,6 +38,20 @@ class Format(StrEnum):
     TERMINAL = "terminal"
     JSON = "json"
     CSV = "csv"
+    MLLOG = "mllog"
+    PYTEST_BENCHMARK = "pytest-benchmark"
+    BMF = "bmf"
+    GITHUB_ACTION_SMALLER = "github-action-smaller"
+    GITHUB_ACTION_BIGGER = "github-action-bigger"
+
+
+_DOCUMENTS: dict[Format, Callable[[Sequence[Benchmark]], Document]] = {
+    Format.PYTEST_BENCHMARK: to_pytest_benchmark,
+    Format.BMF: to_bmf,
+    Format.GITHUB_ACTION_SMALLER: to_github_action_smaller,
+    Format.GITHUB_ACTION_BIGGER: to_github_action_bigger,
+}
+"""Other tools' formats that are one document each."""
 
 
 def report(
@@ -41,12 +61,21 @@ def report(
     ] = None,
     per: Annotated[Per, typer.Option(help="What a row stands for.")] = Per.BENCHMARK,
     to: Annotated[Format, typer.Option(help="How to print it.")] = Format.TERMINAL,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Write it there instead: to a file; mllog to a folder, a file a run."),
+    ] = None,
     clocks: Annotated[
         bool,
         typer.Option("--clocks", help="Times to target by four conventions, and what each omits."),
     ] = False,
 ) -> None:
     """Print results from disk: a table, or the same numbers for another tool."""
+    foreign = to is Format.MLLOG or to in _DOCUMENTS
+    if to is Format.TERMINAL and output is not None:
+        raise UsageError("--output is for other formats: name one with --to")
+    if foreign and per is Per.RUN:
+        raise UsageError(f"what --to {to} stands for is that format's: leave --per out")
     benchmarks = _read(paths or [RESULTS_DIR])
     if clocks:
         if to is not Format.TERMINAL:
@@ -61,13 +90,28 @@ def report(
 
         terminal.show(terminal.runs(benchmarks) if per is Per.RUN else terminal.summary(benchmarks))
         return
+    if foreign:
+        _hand_over(benchmarks, to, output)
+        return
     if per is Per.RUN:
         rows, columns = comparison.run_rows(benchmarks), comparison.run_column_names()
     else:
         rows, columns = comparison.benchmark_rows(benchmarks), comparison.benchmark_column_names()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # for programs, whatever the screen can show
-    sys.stdout.write(to_json(rows, columns) if to is Format.JSON else to_csv(rows, columns))
+    write_document(to_json(rows, columns) if to is Format.JSON else to_csv(rows, columns), output)
+
+
+def _hand_over(benchmarks: Sequence[Benchmark], to: Format, output: Path | None) -> None:
+    """Write another tool's format; says on stderr what it cannot hold."""
+    if to is Format.MLLOG:
+        logs = to_mllog(benchmarks)
+        write_folder(logs.files, output)
+        left_out = logs.left_out
+    else:
+        document = _DOCUMENTS[to](benchmarks)
+        write_document(document.text, output)
+        left_out = document.left_out
+    for line in left_out:
+        print(f"mnist-bench: not in {to}: {line}", file=sys.stderr)
 
 
 def _read(paths: list[Path]) -> list[Benchmark]:
