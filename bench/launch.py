@@ -21,7 +21,7 @@ from accelerate.utils import DistributedType
 
 from bench.environment import PROJECT, device_name, usable_cores
 from bench.records import Setup
-from mnist_cnn import native, static
+from mnist_cnn import fused, native, static
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.ranks import process_group
 from mnist_cnn.recipe import Kernels, Precision, Recipe
@@ -90,7 +90,7 @@ def launch(
     device = choose_device(device)
     effective = choose_precision(precision, recipe, device)
     threads = choose_threads(threads)
-    computed_by = choose_kernels(kernels, device, effective)
+    computed_by = choose_kernels(kernels, device, effective, recipe)
     recipe = fitted(recipe, device, computed_by)
     check_batch(recipe.batch_size, recipe.train_images, processes)
     # Explicit: with a dynamo backend Accelerate would turn TF32 on, and cuDNN's is on by default.
@@ -225,8 +225,14 @@ def multiplies_bf16_fast(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def choose_kernels(asked: str, device: str, precision: Precision) -> Kernels:
+def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe) -> Kernels:
     """What will compute a step; "auto" is the fastest compiled code that can, or torch.
+
+    Args:
+        asked: one of `KERNELS`, or "auto".
+        device: a device type.
+        precision: that it multiplies in.
+        recipe: what will be trained.
 
     Raises:
         UsageError: unknown, or compiled code was asked for where it cannot be used.
@@ -237,6 +243,8 @@ def choose_kernels(asked: str, device: str, precision: Precision) -> Kernels:
             return None
         if kernels == "inductor":
             return compiler_absence(device)
+        if kernels == "triton":
+            return triton_obstacle(device, precision, recipe)
         if device != "cpu":
             return "it is for CPUs"
         if precision != "bf16":
@@ -244,7 +252,8 @@ def choose_kernels(asked: str, device: str, precision: Precision) -> Kernels:
         return native.absence(kernels)
 
     if asked == "auto":
-        return next((kind for kind in native.KINDS if not obstacle(kind)), "torch")
+        compiled: tuple[Kernels, ...] = ("triton", *native.KINDS)
+        return next((kind for kind in compiled if not obstacle(kind)), "torch")
     known = next((kernels for kernels in KERNELS if kernels == asked), None)
     if known is None:
         raise UsageError(
@@ -263,6 +272,19 @@ def compiler_absence(device: str) -> str | None:
     if device == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
         return "there is no C++ compiler"
     return None
+
+
+def triton_obstacle(device: str, precision: Precision, recipe: Recipe) -> str | None:
+    """Why the Triton kernels cannot train a recipe here; None where they can."""
+    if device != "cuda":
+        return "it is for CUDA devices"
+    if precision == "fp16":
+        return "it computes in bf16 or fp32, not fp16"
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        return "it is for one process"
+    if recipe.pipeline != "resident":
+        return f"it takes resident images, not the {recipe.pipeline}'s"
+    return fused.obstacle(recipe) or compiler_absence(device)
 
 
 def choose_capture(
@@ -307,7 +329,8 @@ def choose_processes(
     """
     refuse_silent_single_process()
     device = choose_device(device)
-    computed_by = choose_kernels(kernels, device, choose_precision(precision, recipe, device))
+    chosen = choose_precision(precision, recipe, device)
+    computed_by = choose_kernels(kernels, device, chosen, recipe)
     if device != "cpu" or computed_by in native.KINDS:
         return 1
     most = usable_cores() // choose_threads(threads or 1)

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from mnist_cnn.data import load
 from mnist_cnn.events import Event
 from mnist_cnn.recipe import Kernels, Recipe
-from mnist_cnn.static import Programs, as_cuda_graph
+from mnist_cnn.static import Programs, as_call, as_cuda_graph
 from mnist_cnn.train import seeded_model, train
 
 
@@ -42,7 +42,10 @@ class MnistTraining:
         self._data_dir = data_dir
         self._warmup_images = warmup_images
         self._kernels = kernels
-        self._programs = Programs(recipe, accelerator, kernels, as_cuda_graph) if captured else None
+        self._programs: Programs | None = None
+        if captured or kernels == "triton":
+            record = as_cuda_graph if captured else as_call
+            self._programs = Programs(recipe, accelerator, kernels, record)
         self.checksums: dict[str, str] = {}
         """SHA-256 of each data file, as last read."""
 

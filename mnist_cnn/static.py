@@ -88,7 +88,7 @@ class Programs:
     Args:
         recipe: what will be trained; a run may take fewer epochs or images of it.
         accelerator: the device and the precision, one process.
-        kernels: "torch", or "inductor" for operators fused by torch's compiler.
+        kernels: "torch", "inductor" for operators fused by torch's compiler, or "triton".
         record: `as_cuda_graph`, or `as_call` where the device has no such thing.
     """
 
@@ -103,10 +103,10 @@ class Programs:
         self.failure: str | None = None
         """Why a step could not be recorded; None as long as it could, or has not been tried."""
 
-    def engine(
-        self, model: MnistCnn, recipe: Recipe, data: Split, steps: int
-    ) -> StaticEngine | None:
-        """An engine that is about to train `model`; None where recording failed, then or now.
+    def engine(self, model: MnistCnn, recipe: Recipe, data: Split, steps: int) -> StaticEngine:
+        """An engine that is about to train `model`.
+
+        Where recording fails, `failure` says so and the steps are asked for as wholes.
 
         Args:
             model: what is trained; moved to the device.
@@ -114,19 +114,21 @@ class Programs:
             data: images and labels, on the CPU.
             steps: optimizer steps of the whole run.
         """
-        if self.failure is not None:
-            return None
+        if self._engine is None:
+            self._engine = self._made(data)
         try:
-            if self._engine is None:
-                self._engine = StaticEngine(
-                    self._recipe, self._accelerator, self._kernels, self._record, data
-                )
             self._engine.start(model, recipe, data, steps)
         except RuntimeError as error:
-            self._engine = None
+            if self._record is as_call:
+                raise
             self.failure = (str(error).splitlines() or [type(error).__name__])[0]
-            return None
+            self._record = as_call
+            self._engine = self._made(data)
+            self._engine.start(model, recipe, data, steps)
         return self._engine
+
+    def _made(self, data: Split) -> StaticEngine:
+        return StaticEngine(self._recipe, self._accelerator, self._kernels, self._record, data)
 
 
 class Body(Protocol):

@@ -52,7 +52,7 @@ def train(
         seed: decides data order, distortions and dropout.
         kernels: what computes a step; compiled ones where `mnist_cnn.native` says that they can.
         programs: has whole steps done by the device alone, and keeps what that took to set up for
-            the next run; without it, or where that failed, they are asked for one by one.
+            the next run.
 
     Raises:
         UsageError: the batch cannot be shared among the ranks.
@@ -65,10 +65,10 @@ def train(
 
     batches = Batches(data, recipe, accelerator, seed, kernels)
     steps = sum(batches.steps(epoch) for epoch in range(1, recipe.epochs + 1))
-    engine: Engine | None = None
+    engine: Engine
     if programs is not None:
         engine = programs.engine(model, recipe, data, steps)
-    if engine is None:
+    else:
         engine = SteppingEngine(model, recipe, accelerator, data, batches, kernels, steps)
 
     yield Started(

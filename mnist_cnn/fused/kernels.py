@@ -16,7 +16,7 @@ interpreter, in float32, which is how tests hold each layer to torch's.
 
 # Triton reads types in signatures as they are written, so no `from __future__ import annotations`.
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,valid-type"
-# ruff: noqa: N803 E741
+# ruff: noqa: N803
 
 import triton
 import triton.language as tl
@@ -91,13 +91,12 @@ def _keep(target, m, inside, c, value, STRIDE: tl.constexpr):
 
 
 @triton.jit
-def _moved(source, m, inside, c, DY: tl.constexpr, DX: tl.constexpr, SIDE: tl.constexpr,
-           STRIDE: tl.constexpr):  # fmt: skip
-    """Activations of the pixels that lie (DY, DX) from `m`; zero outside the image."""
-    y = (m // SIDE) % SIDE + DY
-    x = m % SIDE + DX
+def _moved(source, m, inside, c, dy, dx, SIDE: tl.constexpr, STRIDE: tl.constexpr):
+    """Activations of the pixels that lie (dy, dx) from `m`; zero outside the image."""
+    y = (m // SIDE) % SIDE + dy
+    x = m % SIDE + dx
     here = inside & (y >= 0) & (y < SIDE) & (x >= 0) & (x < SIDE)
-    return _rows(source, m + DY * SIDE + DX, here, c, STRIDE)
+    return _rows(source, m + dy * SIDE + dx, here, c, STRIDE)
 
 
 @triton.jit
@@ -383,9 +382,9 @@ def pointwise_back(dz, y, sums, affine, gradients, weight, weight_gradient, sour
 
 
 @triton.jit
-def _tap_back(gradient, by_tap, TAP: tl.constexpr):
+def _tap_back(gradient, by_tap, tap):
     c = tl.arange(0, 32)
-    where = gradient + (TAP * 18 + c)[:, None] * 32 + c[None, :]
+    where = gradient + (tap * 18 + c)[:, None] * 32 + c[None, :]
     _add(where, by_tap, (c < 18)[:, None] & (c < 32)[None, :], GRADIENT_UNIT)
 
 
@@ -393,20 +392,18 @@ def _tap_back(gradient, by_tap, TAP: tl.constexpr):
 def block_weight_back(dz, y, sums, affine, gradients, source, weight_gradient, dy_kept, count,
                       SIDE: tl.constexpr, DILATION: tl.constexpr,
                       BM: tl.constexpr):  # fmt: skip
-    """Back through a block's batch norm, and to its 3x3 weights; keeps dy, maybe over dz."""
+    """Back through a block's batch norm, and to its 3x3 weights; keeps dy.
+
+    The second number of a program is the row of the three by three that it is for.
+    """
     c = tl.arange(0, 32)
-    D: tl.constexpr = DILATION
+    row = tl.program_id(1)
+    away = (row - 1) * DILATION
     mean, rstd, factor, _ = _norm(sums, sums, affine, c, count, 32, True)
     scaled, plain = _means_of_gradient(gradients, c, count, 32)
-    g0 = tl.zeros((32, 32), tl.float32)
-    g1 = tl.zeros((32, 32), tl.float32)
-    g2 = tl.zeros((32, 32), tl.float32)
-    g3 = tl.zeros((32, 32), tl.float32)
-    g4 = tl.zeros((32, 32), tl.float32)
-    g5 = tl.zeros((32, 32), tl.float32)
-    g6 = tl.zeros((32, 32), tl.float32)
-    g7 = tl.zeros((32, 32), tl.float32)
-    g8 = tl.zeros((32, 32), tl.float32)
+    left = tl.zeros((32, 32), tl.float32)
+    middle = tl.zeros((32, 32), tl.float32)
+    right = tl.zeros((32, 32), tl.float32)
     for tile in range(tl.program_id(0), tl.cdiv(count, BM), tl.num_programs(0)):
         m = tile * BM + tl.arange(0, BM)
         inside = m < count
@@ -414,34 +411,17 @@ def block_weight_back(dz, y, sums, affine, gradients, source, weight_gradient, d
         g = _rows(dz, m, inside, c, 32).to(tl.float32)
         full = factor[None, :] * (g - plain[None, :] - out * scaled[None, :])
         dy = tl.where(inside[:, None], full, 0.0).to(dy_kept.dtype.element_ty)
-        _keep(dy_kept, m, inside, c, dy, 32)
-        x = _moved(source, m, inside, c, -D, -D, SIDE, 24)
-        g0 = tl.dot(tl.trans(x), dy, g0, input_precision="ieee")
-        x = _moved(source, m, inside, c, -D, 0, SIDE, 24)
-        g1 = tl.dot(tl.trans(x), dy, g1, input_precision="ieee")
-        x = _moved(source, m, inside, c, -D, D, SIDE, 24)
-        g2 = tl.dot(tl.trans(x), dy, g2, input_precision="ieee")
-        x = _moved(source, m, inside, c, 0, -D, SIDE, 24)
-        g3 = tl.dot(tl.trans(x), dy, g3, input_precision="ieee")
-        x = _rows(source, m, inside, c, 24)
-        g4 = tl.dot(tl.trans(x), dy, g4, input_precision="ieee")
-        x = _moved(source, m, inside, c, 0, D, SIDE, 24)
-        g5 = tl.dot(tl.trans(x), dy, g5, input_precision="ieee")
-        x = _moved(source, m, inside, c, D, -D, SIDE, 24)
-        g6 = tl.dot(tl.trans(x), dy, g6, input_precision="ieee")
-        x = _moved(source, m, inside, c, D, 0, SIDE, 24)
-        g7 = tl.dot(tl.trans(x), dy, g7, input_precision="ieee")
-        x = _moved(source, m, inside, c, D, D, SIDE, 24)
-        g8 = tl.dot(tl.trans(x), dy, g8, input_precision="ieee")
-    _tap_back(weight_gradient, g0, 0)
-    _tap_back(weight_gradient, g1, 1)
-    _tap_back(weight_gradient, g2, 2)
-    _tap_back(weight_gradient, g3, 3)
-    _tap_back(weight_gradient, g4, 4)
-    _tap_back(weight_gradient, g5, 5)
-    _tap_back(weight_gradient, g6, 6)
-    _tap_back(weight_gradient, g7, 7)
-    _tap_back(weight_gradient, g8, 8)
+        if row == 1:
+            _keep(dy_kept, m, inside, c, dy, 32)
+        x = _moved(source, m, inside, c, away, -DILATION, SIDE, 24)
+        left = tl.dot(tl.trans(x), dy, left, input_precision="ieee")
+        x = _moved(source, m, inside, c, away, 0, SIDE, 24)
+        middle = tl.dot(tl.trans(x), dy, middle, input_precision="ieee")
+        x = _moved(source, m, inside, c, away, DILATION, SIDE, 24)
+        right = tl.dot(tl.trans(x), dy, right, input_precision="ieee")
+    _tap_back(weight_gradient, left, row * 3)
+    _tap_back(weight_gradient, middle, row * 3 + 1)
+    _tap_back(weight_gradient, right, row * 3 + 2)
 
 
 @triton.jit
@@ -550,18 +530,20 @@ def stem_weight_back(dz, pixels, weight, sums, affine, gradients, weight_gradien
 
 
 @triton.jit
-def update(weights, velocities, gradients, kept, average, rates, shares, step, place, size,
-           count, momentum, decay, AVERAGE: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+def update(weights, velocities, gradients, kept, average, running, sums, average_running, starts,
+           widths, counts, rates, shares, step, place, size, count, momentum, decay,
+           AVERAGE: tl.constexpr, LAYERS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     """SGD with Nesterov momentum and weight decay, the average, and gradients back to zero.
 
-    One program more than there are blocks moves the place in the epoch on.
+    Then LAYERS programs for batch norm's running statistics, and one that moves the place on.
     """
-    if tl.program_id(0) == tl.num_programs(0) - 1:
-        tl.store(place, tl.load(place) + size)
-    else:
-        i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    program = tl.program_id(0)
+    blocks = tl.num_programs(0) - LAYERS - 1
+    now = tl.load(step) - 1  # the first kernel of a step has counted it
+    share = tl.load(shares + now)
+    if program < blocks:
+        i = program * BLOCK + tl.arange(0, BLOCK)
         inside = i < count
-        now = tl.load(step) - 1  # the first kernel of a step has counted it
         rate = tl.load(rates + now)
         weight = tl.load(weights + i, mask=inside, other=0.0)
         fixed = tl.load(gradients + i, mask=inside, other=0)
@@ -574,20 +556,20 @@ def update(weights, velocities, gradients, kept, average, rates, shares, step, p
         tl.store(kept + i, weight.to(kept.dtype.element_ty), mask=inside)
         tl.store(gradients + i, tl.zeros((BLOCK,), tl.int64), mask=inside)
         if AVERAGE:
-            share = tl.load(shares + now)
             mean = tl.load(average + i, mask=inside, other=0.0)
             tl.store(average + i, mean + share * (weight - mean), mask=inside)
+    elif program == blocks + LAYERS:
+        tl.store(place, tl.load(place) + size)
+    else:
+        _follow(running, sums, average_running, tl.load(starts + program - blocks),
+                tl.load(widths + program - blocks), tl.load(counts + program - blocks), share,
+                AVERAGE)  # fmt: skip
 
 
 @triton.jit
-def follow(running, sums, starts, widths, counts, average, shares, step, AVERAGE: tl.constexpr,
-           BLOCK: tl.constexpr):  # fmt: skip
-    """Batch norm's running statistics after a step, one program a layer; sums back to zero."""
-    layer = tl.program_id(0)
-    start = tl.load(starts + layer)
-    width = tl.load(widths + layer)
-    count = tl.load(counts + layer)
-    o = tl.arange(0, BLOCK)
+def _follow(running, sums, average, start, width, count, share, AVERAGE: tl.constexpr):
+    """One layer's running statistics after a step; its sums back to zero."""
+    o = tl.arange(0, 32)
     valid = o < width
     mean = _mean(sums + start + o, valid, count, OUTPUT_UNIT)
     square = _mean(sums + start + width + o, valid, count, OUTPUT_UNIT)
@@ -598,8 +580,7 @@ def follow(running, sums, starts, widths, counts, average, shares, step, AVERAGE
         value = tl.load(running + at, mask=valid, other=0.0)
         value += MOMENTUM * (latest - value)
         tl.store(running + at, value, mask=valid)
-        tl.store(sums + at, tl.zeros((BLOCK,), tl.int64), mask=valid)
+        tl.store(sums + at, tl.zeros((32,), tl.int64), mask=valid)
         if AVERAGE:
-            share = tl.load(shares + tl.load(step) - 1)
             kept = tl.load(average + at, mask=valid, other=0.0)
             tl.store(average + at, kept + share * (value - kept), mask=valid)

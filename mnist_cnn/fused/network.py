@@ -22,6 +22,37 @@ _ALIGNED = 16
 
 
 @dataclass(frozen=True, slots=True)
+class Shape:
+    """How a kernel is launched."""
+
+    pixels: int
+    """A program takes at a time."""
+    warps: int = 4
+    per_unit: int = 8
+    """Programs a multiprocessor at most; each then goes through several tiles."""
+    stages: int = 1
+
+    def options(self) -> dict[str, int]:
+        """As Triton takes them."""
+        return {"BM": self.pixels, "num_warps": self.warps, "num_stages": self.stages}
+
+
+SHAPES: dict[str, dict[int, Shape]] = {
+    "stem_sums": {28: Shape(128, 4, 4)},
+    "stem": {28: Shape(128)},
+    "block": {28: Shape(128), 14: Shape(64), 7: Shape(32)},
+    "pointwise": {28: Shape(128), 14: Shape(64), 7: Shape(32)},
+    "pool": {14: Shape(32), 7: Shape(32)},
+    "pointwise_back": {28: Shape(64, 4, 4), 14: Shape(64, 4, 4), 7: Shape(32, 4, 4)},
+    "block_weight_back": {28: Shape(64, 4, 1), 14: Shape(64, 4, 1), 7: Shape(32, 4, 1)},
+    "pooled_back": {14: Shape(32), 7: Shape(32)},
+    "stem_input_back": {28: Shape(128)},
+    "stem_weight_back": {28: Shape(128, 4, 4)},
+}
+"""By kernel and side of the images it goes through; found by measurement on an H200."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Layer:
     """Where a convolution and its batch norm lie among the flat tensors."""
 
@@ -110,6 +141,7 @@ class FusedNetwork:
         self._dz0, self._dz1, self._dz2 = room(whole, 24), room(whole, 32), room(whole, 24)
         self._dx1, self._dz3, self._dz4 = room(half, 24), room(half, 32), room(half, 24)
         self._dz5 = room(quarter, 32)
+        self._dy1, self._dy3, self._dy5 = room(whole, 32), room(half, 32), room(quarter, 32)
 
     def load(self, model: MnistCnn) -> None:
         """Begin with `model`'s weights and statistics."""
@@ -158,15 +190,13 @@ class FusedNetwork:
             self._counts[size] = torch.tensor(
                 [size * layer.side**2 for layer in LAYERS], device=self._sums.device
             )
-        kernels.follow[(len(LAYERS),)](
-            self._running, self._sums, self._starts, self._widths, self._counts[size],
-            self._average_running, tables.shares, tables.step, AVERAGE=self._averages, BLOCK=32,
-        )  # fmt: skip
         width = 128
-        kernels.update[(-(-PARAMETERS // width) + 1,)](
+        kernels.update[(-(-PARAMETERS // width) + len(LAYERS) + 1,)](
             self._weights, self._velocities, self._gradients, self._kept, self._average,
-            tables.rates, tables.shares, tables.step, tables.place, size, PARAMETERS,
-            recipe.momentum, recipe.weight_decay, AVERAGE=self._averages, BLOCK=width, num_warps=1,
+            self._running, self._sums, self._average_running, self._starts, self._widths,
+            self._counts[size], tables.rates, tables.shares, tables.step, tables.place, size,
+            PARAMETERS, recipe.momentum, recipe.weight_decay, AVERAGE=self._averages,
+            LAYERS=len(LAYERS), BLOCK=width, num_warps=1,
         )  # fmt: skip
 
     def evaluate(self) -> None:
@@ -209,12 +239,13 @@ class FusedNetwork:
 
         w, sums, stats, affine = of(0)
         if train:
-            kernels.stem_sums[self._grid(whole, 128, 4)](
-                self._pixels, w, sums, whole, SIDE=SIDE, BM=128
+            kernels.stem_sums[self._grid("stem_sums", SIDE, whole)](
+                self._pixels, w, sums, whole, SIDE=SIDE, **_shape("stem_sums", SIDE)
             )
-        kernels.stem[(-(-whole // 128),)](
-            self._pixels, w, sums, stats, affine, self._stem, whole, SIDE=SIDE, TRAIN=train, BM=128
-        )
+        kernels.stem[self._grid("stem", SIDE, whole, whole=True)](
+            self._pixels, w, sums, stats, affine, self._stem, whole, SIDE=SIDE, TRAIN=train,
+            **_shape("stem", SIDE),
+        )  # fmt: skip
         self._block(1, self._stem, self._y1, whole, kept, 1, train)
         self._pointwise(2, of(1), self._y1, self._y2, whole, kept, train)
         self._pool(of(2), self._y2, self._stem, self._x1, half, SIDE // 2, train)
@@ -229,10 +260,9 @@ class FusedNetwork:
         train: bool,
     ) -> None:  # fmt: skip
         layer = LAYERS[index]
-        size = _tile(count)
-        kernels.block[self._grid(count, size, 8)](
+        kernels.block[self._grid("block", layer.side, count)](
             source, kept[layer.weight :], target, self._sums[layer.sums :], count, SIDE=layer.side,
-            DILATION=dilation, TRAIN=train, BM=size,
+            DILATION=dilation, TRAIN=train, **_shape("block", layer.side),
         )  # fmt: skip
 
     def _pointwise(
@@ -240,20 +270,19 @@ class FusedNetwork:
         target: Tensor, count: int, kept: Tensor, train: bool,
     ) -> None:  # fmt: skip
         layer = LAYERS[index]
-        size = _tile(count)
-        kernels.pointwise[self._grid(count, size, 8)](
+        kernels.pointwise[self._grid("pointwise", layer.side, count)](
             source, *before[1:], kept[layer.weight :], target, self._sums[layer.sums :], count,
             OUTPUTS=layer.outputs, STRIDE=_stride(layer), BO=16 if layer.outputs <= 16 else 32,
-            TRAIN=train, BM=size,
+            TRAIN=train, **_shape("pointwise", layer.side),
         )  # fmt: skip
 
     def _pool(
         self, before: tuple[Tensor, Tensor, Tensor, Tensor], source: Tensor, skip: Tensor | None,
         target: Tensor, count: int, side: int, train: bool,
     ) -> None:  # fmt: skip
-        kernels.pool[(-(-count // 32),)](
+        kernels.pool[self._grid("pool", side, count, whole=True)](
             source, *before[1:], source if skip is None else skip, target, count, SIDE=side,
-            SKIP=skip is not None, TRAIN=train, BM=32,
+            SKIP=skip is not None, TRAIN=train, **_shape("pool", side),
         )  # fmt: skip
 
     def _backward(self, size: int) -> None:
@@ -267,48 +296,49 @@ class FusedNetwork:
             PIXELS=classifier.side**2, BP=64, num_warps=1,
         )  # fmt: skip
         self._pointwise_back(6, self._slopes, self._y6, self._y5, self._dz5, quarter)
-        self._block_back(5, self._dz5, self._y5, self._x2, quarter, 1)
-        self._pooled_back(5, self._dz5, self._y4, self._dz4, None, quarter, 1)
+        self._block_back(5, self._dz5, self._y5, self._x2, self._dy5, quarter, 1)
+        self._pooled_back(5, self._dy5, self._y4, self._dz4, None, quarter, 1)
         self._pointwise_back(4, self._dz4, self._y4, self._y3, self._dz3, half)
-        self._block_back(3, self._dz3, self._y3, self._x1, half, 2)
-        self._pooled_back(3, self._dz3, self._y2, self._dz2, self._dx1, half, 2)
+        self._block_back(3, self._dz3, self._y3, self._x1, self._dy3, half, 2)
+        self._pooled_back(3, self._dy3, self._y2, self._dz2, self._dx1, half, 2)
         self._pointwise_back(2, self._dz2, self._y2, self._y1, self._dz1, whole)
-        self._block_back(1, self._dz1, self._y1, self._stem, whole, 1)
+        self._block_back(1, self._dz1, self._y1, self._stem, self._dy1, whole, 1)
         stem, block = LAYERS[0], LAYERS[1]
-        kernels.stem_input_back[self._grid(whole, 128, 8)](
-            self._dz1, self._kept[block.weight :], self._dx1, self._stem, self._pixels,
+        kernels.stem_input_back[self._grid("stem_input_back", SIDE, whole)](
+            self._dy1, self._kept[block.weight :], self._dx1, self._stem, self._pixels,
             self._kept[stem.weight :], self._sums[stem.sums :], self._weights[stem.affine :],
-            self._gradients[stem.affine :], self._dz0, whole, SIDE=SIDE, BM=128,
+            self._gradients[stem.affine :], self._dz0, whole, SIDE=SIDE,
+            **_shape("stem_input_back", SIDE),
         )  # fmt: skip
-        kernels.stem_weight_back[self._grid(whole, 128, 4)](
+        kernels.stem_weight_back[self._grid("stem_weight_back", SIDE, whole)](
             self._dz0, self._pixels, self._kept[stem.weight :], self._sums[stem.sums :],
             self._weights[stem.affine :], self._gradients[stem.affine :],
-            self._gradients[stem.weight :], whole, SIDE=SIDE, BM=128,
+            self._gradients[stem.weight :], whole, SIDE=SIDE, **_shape("stem_weight_back", SIDE),
         )  # fmt: skip
 
     def _pointwise_back(
         self, index: int, dz: Tensor, y: Tensor, source: Tensor, source_dz: Tensor, count: int
     ) -> None:
         layer, before = LAYERS[index], LAYERS[index - 1]
-        size = _tile(count)
         head = index == 6
-        kernels.pointwise_back[self._grid(count, size, 2)](
+        kernels.pointwise_back[self._grid("pointwise_back", layer.side, count)](
             dz, y, self._sums[layer.sums :], self._weights[layer.affine :],
             self._gradients[layer.affine :], self._kept[layer.weight :],
             self._gradients[layer.weight :], source, self._sums[before.sums :],
             self._weights[before.affine :], self._gradients[before.affine :], source_dz, dz, count,
             OUTPUTS=layer.outputs, STRIDE=_stride(layer), BO=16 if head else 32, HEAD=head,
-            PIXELS=layer.side**2, BM=size,
+            PIXELS=layer.side**2, **_shape("pointwise_back", layer.side),
         )  # fmt: skip
 
     def _block_back(
-        self, index: int, dz: Tensor, y: Tensor, source: Tensor, count: int, dilation: int
-    ) -> None:
+        self, index: int, dz: Tensor, y: Tensor, source: Tensor, dy: Tensor, count: int,
+        dilation: int,
+    ) -> None:  # fmt: skip
         layer = LAYERS[index]
-        kernels.block_weight_back[self._grid(count, 64, 1)](
+        kernels.block_weight_back[(*self._grid("block_weight_back", layer.side, count), 3)](
             dz, y, self._sums[layer.sums :], self._weights[layer.affine :],
-            self._gradients[layer.affine :], source, self._gradients[layer.weight :], dz, count,
-            SIDE=layer.side, DILATION=dilation, BM=64,
+            self._gradients[layer.affine :], source, self._gradients[layer.weight :], dy, count,
+            SIDE=layer.side, DILATION=dilation, **_shape("block_weight_back", layer.side),
         )  # fmt: skip
 
     def _pooled_back(
@@ -316,22 +346,22 @@ class FusedNetwork:
         dilation: int,
     ) -> None:  # fmt: skip
         layer, before = LAYERS[index], LAYERS[index - 1]
-        size = 32
-        kernels.pooled_back[self._grid(count, size, 8)](
+        kernels.pooled_back[self._grid("pooled_back", layer.side, count)](
             dy, self._kept[layer.weight :], y, self._sums[before.sums :],
             self._weights[before.affine :], self._gradients[before.affine :], dz,
             dz if dx is None else dx, count, SIDE=layer.side, DILATION=dilation,
-            SKIP=dx is not None, BM=size,
+            SKIP=dx is not None, **_shape("pooled_back", layer.side),
         )  # fmt: skip
 
-    def _grid(self, count: int, tile: int, per_unit: int) -> tuple[int]:
-        """Programs that go through `count` pixels by tiles."""
-        return (min(-(-count // tile), per_unit * self._units),)
+    def _grid(self, kernel: str, side: int, count: int, *, whole: bool = False) -> tuple[int]:
+        """Programs that go through `count` pixels: one a tile if `whole`, or as many as fit."""
+        shape = SHAPES[kernel][side]
+        tiles = -(-count // shape.pixels)
+        return (tiles if whole else min(tiles, shape.per_unit * self._units),)
 
 
-def _tile(count: int) -> int:
-    """Pixels a program takes at a time: fewer where there are few."""
-    return 128 if count >= 100_000 else 64 if count >= 25_000 else 32
+def _shape(kernel: str, side: int) -> dict[str, int]:
+    return SHAPES[kernel][side].options()
 
 
 def _stride(layer: _Layer) -> int:
