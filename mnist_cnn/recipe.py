@@ -220,7 +220,20 @@ FAST = replace(
 then those that are still hard, and some others beside them; averaged weights, bf16. As many images
 as 2.4 whole epochs have."""
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (FAST, REFERENCE)}
+FAST_GPU = replace(
+    FAST,
+    name="fast-gpu",
+    epochs=28,
+    batch_size=256,
+    norm_batch_size=0,
+    peak_learning_rate=0.9,
+    average_interval=2,
+    evaluate_from_epoch=28,
+)
+"""`fast` for a GPU, which wants larger batches and has batch norm take all of one at once: as many
+images as 2.8 whole epochs have."""
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (FAST, FAST_GPU, REFERENCE)}
 DEFAULT_RECIPE = FAST.name
 
 _FREE_IN_CLOSED = ("pipeline", "memory_format")

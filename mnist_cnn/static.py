@@ -171,7 +171,7 @@ class StaticEngine:
 
             self._body = FusedNetwork(recipe, accelerator, self._tables)
         else:
-            self._body = _TorchBody(recipe, accelerator, self._tables, kernels)
+            self._body = TorchBody(recipe, accelerator, self._tables, kernels)
         self._programs: dict[tuple[int, int], Replay] = {}
         self._evaluation: Replay | None = None
 
@@ -255,7 +255,7 @@ class StaticEngine:
         return self._programs[key]
 
 
-class _TorchBody:
+class TorchBody:
     """By torch's operators, fused or not; see `Body`."""
 
     def __init__(

@@ -9,6 +9,8 @@ same: `dz` is the gradient of a batch norm's output, `dy` that of its input.
 Sums over programs are kept in fixed point, as integers: integers add up to the same in every order,
 so a run repeats itself bit for bit. Sums of outputs count in units of 2^-20, those of gradients in
 units of 2^-40; a partial sum that is no number, or too large for its unit, makes the whole NaN.
+Weights' gradients are too many for that, atomic additions to one address wait for each other: each
+program leaves its own row of them, and the update adds the rows up.
 
 Arithmetic is in float32, products in the activations' own type. Run without a GPU by Triton's
 interpreter, in float32, which is how tests hold each layer to torch's.
@@ -199,7 +201,7 @@ def stem(pixels, weight, sums, running, affine, target, count, SIDE: tl.constexp
 
 @triton.jit
 def block(source, weight, target, sums, count, SIDE: tl.constexpr, DILATION: tl.constexpr,
-          TRAIN: tl.constexpr, BM: tl.constexpr):  # fmt: skip
+          TRAIN: tl.constexpr, STAGES: tl.constexpr, BM: tl.constexpr):  # fmt: skip
     """A 3x3 convolution: (count, 24) to (count, 32), and its sums."""
     o = tl.arange(0, 32)
     total = tl.zeros((32,), tl.float32)
@@ -207,7 +209,7 @@ def block(source, weight, target, sums, count, SIDE: tl.constexpr, DILATION: tl.
     for tile in range(tl.program_id(0), tl.cdiv(count, BM), tl.num_programs(0)):
         m = tile * BM + tl.arange(0, BM)
         y = tl.zeros((BM, 32), tl.float32)
-        for tap in tl.static_range(9):
+        for tap in tl.range(9, num_stages=STAGES):
             x = _moved(source, m, m < count, o, (tap // 3 - 1) * DILATION,
                        (tap % 3 - 1) * DILATION, SIDE, 24)  # fmt: skip
             w = tl.load(weight + (tap * 18 + o)[:, None] * 32 + o[None, :],
@@ -337,7 +339,7 @@ def tally(source, running, affine, truth, totals, images, PIXELS: tl.constexpr,
 
 @triton.jit
 def pointwise_back(dz, y, sums, affine, gradients, weight, weight_gradient, source, source_sums,
-                   source_affine, source_gradients, source_dz, slopes, count,
+                   source_affine, source_gradients, source_dz, slopes, count, WIDTH: tl.constexpr,
                    OUTPUTS: tl.constexpr, STRIDE: tl.constexpr, BO: tl.constexpr,
                    HEAD: tl.constexpr, PIXELS: tl.constexpr, BM: tl.constexpr):  # fmt: skip
     """Back through batch norm, 1x1 convolution and the ReLU before it.
@@ -375,8 +377,8 @@ def pointwise_back(dz, y, sums, affine, gradients, weight, weight_gradient, sour
         da = kept.to(tl.float32)
         by_plain += tl.sum(da, 0)
         by_scaled += tl.sum(da * (before - mean1[None, :]) * rstd1[None, :], 0)
-    where = weight_gradient + c[:, None] * OUTPUTS + o[None, :]
-    _add(where, by_weight, (o < OUTPUTS)[None, :] & (c < 32)[:, None], GRADIENT_UNIT)
+    mine = weight_gradient + tl.program_id(0) * WIDTH
+    tl.store(mine + c[:, None] * OUTPUTS + o[None, :], by_weight, mask=(o < OUTPUTS)[None, :])
     _add(source_gradients + c, by_scaled, c < 32, GRADIENT_UNIT)
     _add(source_gradients + 32 + c, by_plain, c < 32, GRADIENT_UNIT)
 
@@ -384,13 +386,12 @@ def pointwise_back(dz, y, sums, affine, gradients, weight, weight_gradient, sour
 @triton.jit
 def _tap_back(gradient, by_tap, tap):
     c = tl.arange(0, 32)
-    where = gradient + (tap * 18 + c)[:, None] * 32 + c[None, :]
-    _add(where, by_tap, (c < 18)[:, None] & (c < 32)[None, :], GRADIENT_UNIT)
+    tl.store(gradient + (tap * 18 + c)[:, None] * 32 + c[None, :], by_tap, mask=(c < 18)[:, None])
 
 
 @triton.jit
 def block_weight_back(dz, y, sums, affine, gradients, source, weight_gradient, dy_kept, count,
-                      SIDE: tl.constexpr, DILATION: tl.constexpr,
+                      WIDTH: tl.constexpr, SIDE: tl.constexpr, DILATION: tl.constexpr,
                       BM: tl.constexpr):  # fmt: skip
     """Back through a block's batch norm, and to its 3x3 weights; keeps dy.
 
@@ -419,18 +420,19 @@ def block_weight_back(dz, y, sums, affine, gradients, source, weight_gradient, d
         middle = tl.dot(tl.trans(x), dy, middle, input_precision="ieee")
         x = _moved(source, m, inside, c, away, DILATION, SIDE, 24)
         right = tl.dot(tl.trans(x), dy, right, input_precision="ieee")
-    _tap_back(weight_gradient, left, row * 3)
-    _tap_back(weight_gradient, middle, row * 3 + 1)
-    _tap_back(weight_gradient, right, row * 3 + 2)
+    mine = weight_gradient + tl.program_id(0) * WIDTH
+    _tap_back(mine, left, row * 3)
+    _tap_back(mine, middle, row * 3 + 1)
+    _tap_back(mine, right, row * 3 + 2)
 
 
 @triton.jit
 def _input_back(dy, weight, m, inside, SIDE: tl.constexpr, DILATION: tl.constexpr,
-                BM: tl.constexpr):  # fmt: skip
+                STAGES: tl.constexpr, BM: tl.constexpr):  # fmt: skip
     """The gradient of a block's input, (BM, 32), of which 18 are not zero."""
     c = tl.arange(0, 32)
     dx = tl.zeros((BM, 32), tl.float32)
-    for tap in tl.static_range(9):
+    for tap in tl.range(9, num_stages=STAGES):
         g = _moved(dy, m, inside, c, (1 - tap // 3) * DILATION, (1 - tap % 3) * DILATION, SIDE, 32)
         w = tl.load(weight + (tap * 18 + c)[None, :] * 32 + c[:, None],
                     mask=(c < 18)[None, :], other=0.0)  # fmt: skip
@@ -440,7 +442,8 @@ def _input_back(dy, weight, m, inside, SIDE: tl.constexpr, DILATION: tl.constexp
 
 @triton.jit
 def pooled_back(dy, weight, y, sums, affine, gradients, dz, dx_kept, count, SIDE: tl.constexpr,
-                DILATION: tl.constexpr, SKIP: tl.constexpr, BM: tl.constexpr):  # fmt: skip
+                DILATION: tl.constexpr, SKIP: tl.constexpr, STAGES: tl.constexpr,
+                BM: tl.constexpr):  # fmt: skip
     """Back through a block's 3x3 convolution, and the ReLU and pooling before it.
 
     SIDE is the block's; y and dz are of a side twice that. The gradient goes to the pixel that
@@ -453,7 +456,7 @@ def pooled_back(dy, weight, y, sums, affine, gradients, dz, dx_kept, count, SIDE
     for tile in range(tl.program_id(0), tl.cdiv(count, BM), tl.num_programs(0)):
         m = tile * BM + tl.arange(0, BM)
         inside = m < count
-        dx = _input_back(dy, weight, m, inside, SIDE, DILATION, BM).to(dz.dtype.element_ty)
+        dx = _input_back(dy, weight, m, inside, SIDE, DILATION, STAGES, BM).to(dz.dtype.element_ty)
         if SKIP:
             _keep(dx_kept, m, inside, c, dx, 24)
         first = (m // SIDE) * (4 * SIDE) + (m % SIDE) * 2
@@ -480,7 +483,8 @@ def pooled_back(dy, weight, y, sums, affine, gradients, dz, dx_kept, count, SIDE
 
 @triton.jit
 def stem_input_back(dy, weight, skipped, stem_kept, pixels, stem_weight, sums, affine,
-                    gradients, dz, count, SIDE: tl.constexpr, BM: tl.constexpr):  # fmt: skip
+                    gradients, dz, count, SIDE: tl.constexpr, STAGES: tl.constexpr,
+                    BM: tl.constexpr):  # fmt: skip
     """Back through the first block's convolution, the skip and the stem's ReLU."""
     c = tl.arange(0, 32)
     mean, rstd, _, _ = _norm(sums, sums, affine, c, count, 18, True)
@@ -490,7 +494,7 @@ def stem_input_back(dy, weight, skipped, stem_kept, pixels, stem_weight, sums, a
     for tile in range(tl.program_id(0), tl.cdiv(count, BM), tl.num_programs(0)):
         m = tile * BM + tl.arange(0, BM)
         inside = m < count
-        dx = _input_back(dy, weight, m, inside, SIDE, 1, BM)
+        dx = _input_back(dy, weight, m, inside, SIDE, 1, STAGES, BM)
         y, x = (m // SIDE) % SIDE, m % SIDE
         added = inside & (y % 2 == 0) & (x % 2 == 0)
         at = (m // (SIDE * SIDE)) * (SIDE * SIDE // 4) + (y // 2) * (SIDE // 2) + x // 2
@@ -508,7 +512,7 @@ def stem_input_back(dy, weight, skipped, stem_kept, pixels, stem_weight, sums, a
 
 @triton.jit
 def stem_weight_back(dz, pixels, weight, sums, affine, gradients, weight_gradient, count,
-                     SIDE: tl.constexpr, BM: tl.constexpr):  # fmt: skip
+                     WIDTH: tl.constexpr, SIDE: tl.constexpr, BM: tl.constexpr):  # fmt: skip
     """Back through the stem's batch norm, and to its weights."""
     c, t = tl.arange(0, 32), tl.arange(0, 16)
     mean, rstd, factor, _ = _norm(sums, sums, affine, c, count, 18, True)
@@ -525,14 +529,16 @@ def stem_weight_back(dz, pixels, weight, sums, affine, gradients, weight_gradien
         dy = factor[None, :] * (g - plain[None, :] - out * scaled[None, :])
         dy = tl.where(inside[:, None], dy, 0.0).to(w.dtype)
         by_weight = tl.dot(tl.trans(patches), dy, by_weight, input_precision="ieee")
-    where = weight_gradient + t[:, None] * 18 + c[None, :]
-    _add(where, by_weight, (t < 9)[:, None] & (c < 18)[None, :], GRADIENT_UNIT)
+    mine = weight_gradient + tl.program_id(0) * WIDTH
+    mask = (t < 9)[:, None] & (c < 18)[None, :]
+    tl.store(mine + t[:, None] * 18 + c[None, :], by_weight, mask=mask)
 
 
 @triton.jit
-def update(weights, velocities, gradients, kept, average, running, sums, average_running, starts,
-           widths, counts, rates, shares, step, place, size, count, momentum, decay,
-           AVERAGE: tl.constexpr, LAYERS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+def update(weights, velocities, gradients, rows, row_counts, kept, average, running, sums,
+           average_running, starts, widths, counts, rates, shares, step, place, size, count,
+           momentum, decay, AVERAGE: tl.constexpr, LAYERS: tl.constexpr, TOGETHER: tl.constexpr,
+           BLOCK: tl.constexpr):  # fmt: skip
     """SGD with Nesterov momentum and weight decay, the average, and gradients back to zero.
 
     Then LAYERS programs for batch norm's running statistics, and one that moves the place on.
@@ -549,6 +555,14 @@ def update(weights, velocities, gradients, kept, average, running, sums, average
         fixed = tl.load(gradients + i, mask=inside, other=0)
         slope = (fixed.to(tl.float64) / GRADIENT_UNIT).to(tl.float32)
         slope = tl.where(fixed < _LIMIT, slope, float("nan")) + decay * weight
+        # A block is of one layer's weights, or has no rows.
+        several = tl.load(row_counts + program)
+        for first in range(0, several, TOGETHER):
+            r = first + tl.arange(0, TOGETHER)
+            mask = (r < several)[:, None] & inside[None, :]
+            slope += tl.sum(
+                tl.load(rows + r[:, None] * count + i[None, :], mask=mask, other=0.0), 0
+            )
         velocity = momentum * tl.load(velocities + i, mask=inside, other=0.0) + slope
         weight -= rate * (slope + momentum * velocity)
         tl.store(velocities + i, velocity, mask=inside)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from triton.runtime.jit import JITFunction
 
 from mnist_cnn.augment import COLUMNS, SIDE
 from mnist_cnn.fused import kernels
@@ -17,8 +21,8 @@ from mnist_cnn.tables import Tables
 
 EVALUATION_BATCH = 2_500
 """Images that go through the network together in an evaluation."""
-_ALIGNED = 16
-"""Numbers to whose multiples a layer's weights begin at."""
+BLOCK = 128
+"""Parameters a program updates; a layer's weights begin at a multiple, and so does what follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,28 +32,30 @@ class Shape:
     pixels: int
     """A program takes at a time."""
     warps: int = 4
-    per_unit: int = 8
-    """Programs a multiprocessor at most; each then goes through several tiles."""
-    stages: int = 1
+    per_unit: int = 4
+    """Programs a multiprocessor; each goes through as many tiles as it takes. 0: one a tile."""
+    stages: int | None = None
+    """Of the pipeline that loads the next taps of a 3x3 kernel."""
 
     def options(self) -> dict[str, int]:
         """As Triton takes them."""
-        return {"BM": self.pixels, "num_warps": self.warps, "num_stages": self.stages}
+        options = {"BM": self.pixels, "num_warps": self.warps, "num_stages": 1}
+        return options if self.stages is None else options | {"STAGES": self.stages}
 
 
 SHAPES: dict[str, dict[int, Shape]] = {
-    "stem_sums": {28: Shape(128, 4, 4)},
-    "stem": {28: Shape(128)},
-    "block": {28: Shape(128), 14: Shape(64), 7: Shape(32)},
-    "pointwise": {28: Shape(128), 14: Shape(64), 7: Shape(32)},
-    "pool": {14: Shape(32), 7: Shape(32)},
-    "pointwise_back": {28: Shape(64, 4, 4), 14: Shape(64, 4, 4), 7: Shape(32, 4, 4)},
-    "block_weight_back": {28: Shape(64, 4, 1), 14: Shape(64, 4, 1), 7: Shape(32, 4, 1)},
-    "pooled_back": {14: Shape(32), 7: Shape(32)},
-    "stem_input_back": {28: Shape(128)},
-    "stem_weight_back": {28: Shape(128, 4, 4)},
+    "stem_sums": {28: Shape(256, 4, 4)},
+    "stem": {28: Shape(256, 4, 0)},
+    "block": {28: Shape(128, 4, 4, 3), 14: Shape(128, 4, 4, 3), 7: Shape(64, 4, 2, 3)},
+    "pointwise": {28: Shape(256, 4, 2), 14: Shape(128, 4, 2), 7: Shape(16, 8, 2)},
+    "pool": {14: Shape(64, 2, 0), 7: Shape(16, 4, 0)},
+    "pointwise_back": {28: Shape(128, 4, 2), 14: Shape(64, 4, 1), 7: Shape(16, 4, 1)},
+    "block_weight_back": {28: Shape(128, 2, 2), 14: Shape(64, 2, 1), 7: Shape(32, 2, 1)},
+    "pooled_back": {14: Shape(64, 4, 4, 3), 7: Shape(32, 4, 4, 3)},
+    "stem_input_back": {28: Shape(128, 4, 2, 3)},
+    "stem_weight_back": {28: Shape(256, 4, 1)},
 }
-"""By kernel and side of the images it goes through; found by measurement on an H200."""
+"""By kernel and side of the images it goes through; measured on an H200 with batches of 256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +85,8 @@ def _layers() -> list[_Layer]:
         (18, 32, 9, SIDE // 4),
         (32, 10, 1, SIDE // 4),
     ):
-        affine = start + -(-inputs * outputs * taps // _ALIGNED) * _ALIGNED
-        end = affine + -(-2 * outputs // _ALIGNED) * _ALIGNED
+        affine = start + -(-inputs * outputs * taps // BLOCK) * BLOCK
+        end = affine + -(-2 * outputs // BLOCK) * BLOCK
         layers.append(_Layer(start, affine, end, sums, inputs, outputs, taps, side))
         start, sums = end, sums + 2 * outputs
     return layers
@@ -107,6 +113,7 @@ class FusedNetwork:
         kind = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
         self._recipe, self._tables = recipe, tables
         self._units = _multiprocessors(device)
+        self._run = _launch
         self._weights = torch.zeros(PARAMETERS, device=device)
         self._kept = torch.zeros(PARAMETERS, dtype=kind, device=device)
         """The weights as products take them."""
@@ -118,6 +125,13 @@ class FusedNetwork:
         self._average_running = torch.zeros_like(self._running) if averages else self._running
         self._averages = averages
         self._gradients = torch.zeros(PARAMETERS, dtype=torch.int64, device=device)
+        counts = [_rows_of(layer) * self._units for layer in LAYERS]
+        self._rows = torch.zeros(max(counts), PARAMETERS, device=device)
+        """Weights' gradients, a program's in a row."""
+        row_counts = torch.zeros(PARAMETERS // BLOCK, dtype=torch.int64)
+        for layer, count in zip(LAYERS, counts, strict=True):
+            row_counts[layer.weight // BLOCK : layer.affine // BLOCK] = count
+        self._row_counts = row_counts.to(device)
         self._sums = torch.zeros(STATISTICS, dtype=torch.int64, device=device)
         self._totals = torch.zeros(2, dtype=torch.int64, device=device)
         self._starts = torch.tensor([layer.sums for layer in LAYERS], device=device)
@@ -142,6 +156,34 @@ class FusedNetwork:
         self._dx1, self._dz3, self._dz4 = room(half, 24), room(half, 32), room(half, 24)
         self._dz5 = room(quarter, 32)
         self._dy1, self._dy3, self._dy5 = room(whole, 32), room(half, 32), room(quarter, 32)
+        if isinstance(kernels.update, JITFunction):  # not by Triton's interpreter
+            self._compile()
+
+    def _compile(self) -> None:
+        """Compile what a step and an evaluation take, several kernels at a time.
+
+        One after the other, as they are first launched, they take several times as long.
+        """
+        launches: dict[tuple[object, ...], Callable[[], object]] = {}
+
+        def gather(kernel: Any, grid: tuple[int, ...], *given: Any, **options: Any) -> None:
+            # What Triton makes different code for.
+            key = [
+                value % 16 == 0 if isinstance(value, int) else value.data_ptr() % 16 == 0
+                for value in given
+                if isinstance(value, int | Tensor)
+            ]
+            launches[(kernel, *key, *options.items())] = partial(
+                kernel.warmup, *given, grid=grid, **options
+            )
+
+        self._run = gather
+        self.train(self._recipe.batch_size)
+        self.evaluate()
+        self._run = _launch
+        with ThreadPoolExecutor() as pool:
+            for done in [pool.submit(launch) for launch in launches.values()]:
+                done.result()
 
     def load(self, model: MnistCnn) -> None:
         """Begin with `model`'s weights and statistics."""
@@ -180,7 +222,8 @@ class FusedNetwork:
         tables, recipe = self._tables, self._recipe
         scale = 1 / (255 * recipe.pixel_deviation)
         offset = recipe.pixel_mean / recipe.pixel_deviation
-        kernels.distort[(size,)](
+        self._run(
+            kernels.distort, (size,),
             tables.images, tables.order, tables.table, tables.place, tables.step, self._pixels,
             scale, offset, SIDE=SIDE, COLUMNS=COLUMNS, BLOCK=1024,
         )  # fmt: skip
@@ -190,13 +233,14 @@ class FusedNetwork:
             self._counts[size] = torch.tensor(
                 [size * layer.side**2 for layer in LAYERS], device=self._sums.device
             )
-        width = 128
-        kernels.update[(-(-PARAMETERS // width) + len(LAYERS) + 1,)](
-            self._weights, self._velocities, self._gradients, self._kept, self._average,
+        self._run(
+            kernels.update, (PARAMETERS // BLOCK + len(LAYERS) + 1,),
+            self._weights, self._velocities, self._gradients, self._rows, self._row_counts,
+            self._kept, self._average,
             self._running, self._sums, self._average_running, self._starts, self._widths,
             self._counts[size], tables.rates, tables.shares, tables.step, tables.place, size,
             PARAMETERS, recipe.momentum, recipe.weight_decay, AVERAGE=self._averages,
-            LAYERS=len(LAYERS), BLOCK=width, num_warps=1,
+            LAYERS=len(LAYERS), TOGETHER=32, BLOCK=BLOCK, num_warps=4,
         )  # fmt: skip
 
     def evaluate(self) -> None:
@@ -209,14 +253,22 @@ class FusedNetwork:
         for start in range(0, len(tables.held_out), EVALUATION_BATCH):
             images = tables.held_out[start : start + EVALUATION_BATCH]
             count = images.numel()
-            kernels.normalise[(-(-count // 1024),)](
-                images, self._pixels, count, scale, offset, BLOCK=1024
+            self._run(
+                kernels.normalise,
+                (-(-count // 1024),),
+                images,
+                self._pixels,
+                count,
+                scale,
+                offset,
+                BLOCK=1024,
             )
             self._forward(
                 len(images), self._average_kept, self._average, self._average_running, train=False
             )
             layer = LAYERS[6]
-            kernels.tally[(len(images),)](
+            self._run(
+            kernels.tally, (len(images),),
                 self._y6, self._average_running[layer.sums :], self._average[layer.affine :],
                 tables.truth[start:], self._totals, len(images), PIXELS=layer.side**2, BP=64,
                 num_warps=1,
@@ -239,10 +291,18 @@ class FusedNetwork:
 
         w, sums, stats, affine = of(0)
         if train:
-            kernels.stem_sums[self._grid("stem_sums", SIDE, whole)](
-                self._pixels, w, sums, whole, SIDE=SIDE, **_shape("stem_sums", SIDE)
+            self._run(
+                kernels.stem_sums,
+                self._grid("stem_sums", SIDE, whole),
+                self._pixels,
+                w,
+                sums,
+                whole,
+                SIDE=SIDE,
+                **_shape("stem_sums", SIDE),
             )
-        kernels.stem[self._grid("stem", SIDE, whole, whole=True)](
+        self._run(
+            kernels.stem, self._grid("stem", SIDE, whole),
             self._pixels, w, sums, stats, affine, self._stem, whole, SIDE=SIDE, TRAIN=train,
             **_shape("stem", SIDE),
         )  # fmt: skip
@@ -260,7 +320,8 @@ class FusedNetwork:
         train: bool,
     ) -> None:  # fmt: skip
         layer = LAYERS[index]
-        kernels.block[self._grid("block", layer.side, count)](
+        self._run(
+            kernels.block, self._grid("block", layer.side, count),
             source, kept[layer.weight :], target, self._sums[layer.sums :], count, SIDE=layer.side,
             DILATION=dilation, TRAIN=train, **_shape("block", layer.side),
         )  # fmt: skip
@@ -270,7 +331,8 @@ class FusedNetwork:
         target: Tensor, count: int, kept: Tensor, train: bool,
     ) -> None:  # fmt: skip
         layer = LAYERS[index]
-        kernels.pointwise[self._grid("pointwise", layer.side, count)](
+        self._run(
+            kernels.pointwise, self._grid("pointwise", layer.side, count),
             source, *before[1:], kept[layer.weight :], target, self._sums[layer.sums :], count,
             OUTPUTS=layer.outputs, STRIDE=_stride(layer), BO=16 if layer.outputs <= 16 else 32,
             TRAIN=train, **_shape("pointwise", layer.side),
@@ -280,7 +342,8 @@ class FusedNetwork:
         self, before: tuple[Tensor, Tensor, Tensor, Tensor], source: Tensor, skip: Tensor | None,
         target: Tensor, count: int, side: int, train: bool,
     ) -> None:  # fmt: skip
-        kernels.pool[self._grid("pool", side, count, whole=True)](
+        self._run(
+            kernels.pool, self._grid("pool", side, count),
             source, *before[1:], source if skip is None else skip, target, count, SIDE=side,
             SKIP=skip is not None, TRAIN=train, **_shape("pool", side),
         )  # fmt: skip
@@ -289,7 +352,8 @@ class FusedNetwork:
         whole, half, quarter = (size * (SIDE // n) ** 2 for n in (1, 2, 4))
         tables = self._tables
         classifier = LAYERS[6]
-        kernels.loss[(min(size, 4 * self._units),)](
+        self._run(
+            kernels.loss, (min(size, 4 * self._units),),
             self._y6, self._sums[classifier.sums :], self._weights[classifier.affine :],
             tables.order, tables.labels, tables.place, tables.losses, self._slopes,
             self._gradients[classifier.affine :], size, self._recipe.label_smoothing,
@@ -304,16 +368,19 @@ class FusedNetwork:
         self._pointwise_back(2, self._dz2, self._y2, self._y1, self._dz1, whole)
         self._block_back(1, self._dz1, self._y1, self._stem, self._dy1, whole, 1)
         stem, block = LAYERS[0], LAYERS[1]
-        kernels.stem_input_back[self._grid("stem_input_back", SIDE, whole)](
+        self._run(
+            kernels.stem_input_back, self._grid("stem_input_back", SIDE, whole),
             self._dy1, self._kept[block.weight :], self._dx1, self._stem, self._pixels,
             self._kept[stem.weight :], self._sums[stem.sums :], self._weights[stem.affine :],
             self._gradients[stem.affine :], self._dz0, whole, SIDE=SIDE,
             **_shape("stem_input_back", SIDE),
         )  # fmt: skip
-        kernels.stem_weight_back[self._grid("stem_weight_back", SIDE, whole)](
+        self._run(
+            kernels.stem_weight_back, self._rows_grid("stem_weight_back", SIDE),
             self._dz0, self._pixels, self._kept[stem.weight :], self._sums[stem.sums :],
             self._weights[stem.affine :], self._gradients[stem.affine :],
-            self._gradients[stem.weight :], whole, SIDE=SIDE, **_shape("stem_weight_back", SIDE),
+            self._rows[0, stem.weight :], whole, WIDTH=PARAMETERS, SIDE=SIDE,
+            **_shape("stem_weight_back", SIDE),
         )  # fmt: skip
 
     def _pointwise_back(
@@ -321,13 +388,14 @@ class FusedNetwork:
     ) -> None:
         layer, before = LAYERS[index], LAYERS[index - 1]
         head = index == 6
-        kernels.pointwise_back[self._grid("pointwise_back", layer.side, count)](
+        self._run(
+            kernels.pointwise_back, self._rows_grid("pointwise_back", layer.side),
             dz, y, self._sums[layer.sums :], self._weights[layer.affine :],
             self._gradients[layer.affine :], self._kept[layer.weight :],
-            self._gradients[layer.weight :], source, self._sums[before.sums :],
+            self._rows[0, layer.weight :], source, self._sums[before.sums :],
             self._weights[before.affine :], self._gradients[before.affine :], source_dz, dz, count,
-            OUTPUTS=layer.outputs, STRIDE=_stride(layer), BO=16 if head else 32, HEAD=head,
-            PIXELS=layer.side**2, **_shape("pointwise_back", layer.side),
+            WIDTH=PARAMETERS, OUTPUTS=layer.outputs, STRIDE=_stride(layer), BO=16 if head else 32,
+            HEAD=head, PIXELS=layer.side**2, **_shape("pointwise_back", layer.side),
         )  # fmt: skip
 
     def _block_back(
@@ -335,10 +403,12 @@ class FusedNetwork:
         dilation: int,
     ) -> None:  # fmt: skip
         layer = LAYERS[index]
-        kernels.block_weight_back[(*self._grid("block_weight_back", layer.side, count), 3)](
+        self._run(
+            kernels.block_weight_back, (*self._rows_grid("block_weight_back", layer.side), 3),
             dz, y, self._sums[layer.sums :], self._weights[layer.affine :],
-            self._gradients[layer.affine :], source, self._gradients[layer.weight :], dy, count,
-            SIDE=layer.side, DILATION=dilation, **_shape("block_weight_back", layer.side),
+            self._gradients[layer.affine :], source, self._rows[0, layer.weight :], dy, count,
+            WIDTH=PARAMETERS, SIDE=layer.side, DILATION=dilation,
+            **_shape("block_weight_back", layer.side),
         )  # fmt: skip
 
     def _pooled_back(
@@ -346,18 +416,35 @@ class FusedNetwork:
         dilation: int,
     ) -> None:  # fmt: skip
         layer, before = LAYERS[index], LAYERS[index - 1]
-        kernels.pooled_back[self._grid("pooled_back", layer.side, count)](
+        self._run(
+            kernels.pooled_back, self._grid("pooled_back", layer.side, count),
             dy, self._kept[layer.weight :], y, self._sums[before.sums :],
             self._weights[before.affine :], self._gradients[before.affine :], dz,
             dz if dx is None else dx, count, SIDE=layer.side, DILATION=dilation,
             SKIP=dx is not None, **_shape("pooled_back", layer.side),
         )  # fmt: skip
 
-    def _grid(self, kernel: str, side: int, count: int, *, whole: bool = False) -> tuple[int]:
-        """Programs that go through `count` pixels: one a tile if `whole`, or as many as fit."""
+    def _grid(self, kernel: str, side: int, count: int) -> tuple[int]:
+        """Programs that go through `count` pixels."""
         shape = SHAPES[kernel][side]
         tiles = -(-count // shape.pixels)
-        return (tiles if whole else min(tiles, shape.per_unit * self._units),)
+        return (min(tiles, shape.per_unit * self._units) if shape.per_unit else tiles,)
+
+    def _rows_grid(self, kernel: str, side: int) -> tuple[int]:
+        """Programs that leave a row of gradients each, those with nothing to do one of zeros."""
+        return (SHAPES[kernel][side].per_unit * self._units,)
+
+
+def _rows_of(layer: _Layer) -> int:
+    """Rows of gradients of a layer's weights, in programs a multiprocessor."""
+    if layer.inputs == 1:
+        return SHAPES["stem_weight_back"][layer.side].per_unit
+    kernel = "block_weight_back" if layer.taps == 9 else "pointwise_back"
+    return SHAPES[kernel][layer.side].per_unit
+
+
+def _launch(kernel: Any, grid: tuple[int, ...], *given: Any, **options: Any) -> None:
+    kernel[grid](*given, **options)
 
 
 def _shape(kernel: str, side: int) -> dict[str, int]:
