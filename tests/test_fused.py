@@ -58,7 +58,7 @@ def trained(
         accelerator.device
     )
     tables.table[:count] = draw(count, recipe, generator).to(accelerator.device).table
-    tables.rates[:] = 0.05
+    tables.rates[:] = 0.01
     tables.shares[:] = 0.5
     tables.shares[0] = 1
     body: Body
