@@ -46,14 +46,14 @@ class Shape:
 SHAPES: dict[str, dict[int, Shape]] = {
     "stem_sums": {28: Shape(256, 4, 4)},
     "stem": {28: Shape(256, 4, 0)},
-    "block": {28: Shape(128, 4, 4, 3), 14: Shape(128, 4, 4, 3), 7: Shape(64, 4, 2, 3)},
+    "block": {28: Shape(256, 4, 2, 3), 14: Shape(128, 4, 4, 3), 7: Shape(64, 4, 2, 4)},
     "pointwise": {28: Shape(256, 4, 2), 14: Shape(128, 4, 2), 7: Shape(16, 8, 2)},
     "pool": {14: Shape(64, 2, 0), 7: Shape(16, 4, 0)},
-    "pointwise_back": {28: Shape(128, 4, 2), 14: Shape(64, 4, 1), 7: Shape(16, 4, 1)},
-    "block_weight_back": {28: Shape(128, 2, 2), 14: Shape(64, 2, 1), 7: Shape(32, 2, 1)},
-    "pooled_back": {14: Shape(64, 4, 4, 3), 7: Shape(32, 4, 4, 3)},
-    "stem_input_back": {28: Shape(128, 4, 2, 3)},
-    "stem_weight_back": {28: Shape(256, 4, 1)},
+    "pointwise_back": {28: Shape(128, 4, 2), 14: Shape(64, 4, 1), 7: Shape(16, 8, 1)},
+    "block_weight_back": {28: Shape(128, 2, 1), 14: Shape(32, 1, 2), 7: Shape(32, 1, 1)},
+    "pooled_back": {14: Shape(64, 4, 2, 3), 7: Shape(32, 2, 4, 3)},
+    "stem_input_back": {28: Shape(256, 4, 2, 3)},
+    "stem_weight_back": {28: Shape(256, 4, 2)},
 }
 """By kernel and side of the images it goes through; measured on an H200 with batches of 256."""
 
