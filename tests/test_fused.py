@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from mnist_cnn import fused
 from mnist_cnn.augment import draw
@@ -26,7 +27,7 @@ from mnist_cnn.train import seeded_model, train
 
 pytest.importorskip("triton", reason="the package triton is not installed")
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-STEPS = 3
+STEPS = 2
 
 
 @dataclass
@@ -58,7 +59,7 @@ def trained(
         accelerator.device
     )
     tables.table[:count] = draw(count, recipe, generator).to(accelerator.device).table
-    tables.rates[:] = 0.01
+    tables.rates[:] = 0.001  # where rounding does not yet decide which way a ReLU goes
     tables.shares[:] = 0.5
     tables.shares[0] = 1
     body: Body
@@ -101,8 +102,7 @@ def check_against_torch(accelerator: Accelerator, batch: int, held_out: int) -> 
         ours.tables.losses[:count], theirs.tables.losses[:count], rtol=1e-3, atol=1e-3
     )
     worst = max(deviations(ours, theirs).items(), key=lambda item: item[1])
-    # A pixel in a few thousand ties in pooling, or has a ReLU at zero, and goes either way.
-    assert worst[1] < 0.05, worst
+    assert worst[1] < 0.01, worst
     assert ours.tables.totals[0] == theirs.tables.totals[0]
     torch.testing.assert_close(ours.tables.totals, theirs.tables.totals, rtol=1e-4, atol=1e-2)
     assert int(ours.tables.place) == count
@@ -139,7 +139,7 @@ def test_what_they_cannot_do_has_a_reason() -> None:
 @CUDA
 @pytest.mark.parametrize("batch", [96, 256])
 def test_the_kernels_are_torchs_operators_on_a_gpu(batch: int) -> None:
-    check_against_torch(Accelerator(mixed_precision="no"), batch, held_out=5000)
+    check_against_torch(_Precision("no"), batch, held_out=5000)
 
 
 @CUDA
@@ -166,10 +166,16 @@ class _Precision:
         return torch.autocast("cuda", torch.bfloat16, enabled=self.mixed_precision == "bf16")
 
 
+def on_gpu() -> Accelerator:
+    """In bf16, whatever another test has had Accelerate keep."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(mixed_precision="bf16")
+
+
 @CUDA
 def test_a_run_repeats_itself_recorded_or_not(mnist: MnistData) -> None:
     recipe = replace(FAST_GPU.with_epochs(4), evaluate_from_epoch=1)
-    accelerator, data = Accelerator(mixed_precision="bf16"), mnist.split("test")
+    accelerator, data = on_gpu(), mnist.split("test")
     seen = []
     for record in (as_cuda_graph, as_cuda_graph, as_call):
         programs = Programs(recipe, accelerator, "triton", record)
@@ -186,7 +192,7 @@ def test_a_run_repeats_itself_recorded_or_not(mnist: MnistData) -> None:
 @CUDA
 def test_a_diverging_run_says_so_on_a_gpu(mnist: MnistData) -> None:
     recipe = replace(FAST_GPU.with_epochs(2), peak_learning_rate=1e30)
-    accelerator = Accelerator(mixed_precision="bf16")
+    accelerator = on_gpu()
     programs = Programs(recipe, accelerator, "triton", as_cuda_graph)
     events = train(
         seeded_model(recipe, 0), recipe, accelerator, mnist.split("test"), 0, "triton", programs
