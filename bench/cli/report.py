@@ -12,6 +12,7 @@ import typer
 
 from bench import comparison, store
 from bench.comparison import Benchmark
+from bench.cost import parse_price, priced
 from bench.export.as_csv import to_csv
 from bench.export.as_json import to_json
 from bench.notation import inert
@@ -45,8 +46,15 @@ def report(
         bool,
         typer.Option("--clocks", help="Times to target by four conventions, and what each omits."),
     ] = False,
+    price_per_hour: Annotated[
+        str | None,
+        typer.Option(help="Of the machine, as 2.49 or '2.49 EUR': what reaching the target cost."),
+    ] = None,
 ) -> None:
     """Print results from disk: a table, or the same numbers for another tool."""
+    price = None if price_per_hour is None else parse_price(price_per_hour)
+    if clocks and price is not None:
+        raise UsageError("--price-per-hour is for the results: leave --clocks out")
     benchmarks = _read(paths or [RESULTS_DIR])
     if clocks:
         if to is not Format.TERMINAL:
@@ -59,12 +67,15 @@ def report(
         # Rich takes a tenth of a second to load, and only the terminal needs it.
         from bench import terminal
 
-        terminal.show(terminal.runs(benchmarks) if per is Per.RUN else terminal.summary(benchmarks))
+        show = terminal.runs if per is Per.RUN else terminal.summary
+        terminal.show(show(benchmarks, price))
         return
     if per is Per.RUN:
         rows, columns = comparison.run_rows(benchmarks), comparison.run_column_names()
     else:
         rows, columns = comparison.benchmark_rows(benchmarks), comparison.benchmark_column_names()
+    if price is not None:
+        rows, columns = priced(rows, columns, price)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # for programs, whatever the screen can show
     sys.stdout.write(to_json(rows, columns) if to is Format.JSON else to_csv(rows, columns))
