@@ -62,6 +62,7 @@ class Unit(StrEnum):
     SECONDS = "seconds"
     RATE = "rate"
     BYTES = "bytes"
+    JOULES = "joules"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,8 @@ COLUMNS: tuple[Column, ...] = (
     _column("eval_seconds", "evaluation", MEASURED, _laps(LapKind.EVAL), Unit.SECONDS),
     _column("images_per_second", "images/s", MEASURED, stats.images_per_second, Unit.RATE),
     _column("peak_memory_bytes", "memory", MEASURED, lambda r: r.peak_memory.bytes, Unit.BYTES),
+    _column("energy_joules", "energy", MEASURED, stats.energy_joules, Unit.JOULES),
+    _column("host_energy_joules", "host energy", MEASURED, stats.host_energy_joules, Unit.JOULES),
     _column("label", "label", SHARED, lambda r: r.label),
     _column("torch_version", "torch", SHARED, lambda r: r.environment.torch),
     _column("accelerate_version", "accelerate", SHARED, lambda r: r.environment.accelerate),

@@ -12,10 +12,11 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """What is written. Version 2 added `Setup.kernels`; version 3 says which compiled ones they are;
-version 4 added `RunRecord.clock` and what `--runs auto` was asked for."""
-READABLE_VERSIONS: Final = (1, 2, 3, 4)
+version 4 added `RunRecord.clock` and what `--runs auto` was asked for; version 5 `RunRecord.energy`
+and `monitoring`."""
+READABLE_VERSIONS: Final = (1, 2, 3, 4, 5)
 """What is read; a field that an older version lacks has what was the case then as its default."""
 
 
@@ -186,6 +187,72 @@ class Load(Model):
     elapsed_seconds: Seconds
 
 
+class Joules(Model):
+    """Energy that was used, by a counter."""
+
+    joules: Annotated[float, Field(ge=0)] | None
+    source: str
+    """What counted it, or why it is not known."""
+
+
+class Energy(Model):
+    """What was used from the run's start to its end, evaluation included."""
+
+    device: Joules
+    """By what trained: the GPUs' boards; else the machine's processors and their memory."""
+    host: Joules | None
+    """Beside an accelerator, by the machine's processors and their memory; null where these are the
+    device, or in one package with it."""
+
+
+class GpuState(Model):
+    """A GPU at one moment; null is what its driver does not tell, with the reason in `refused`."""
+
+    sm_clock_mhz: Count | None
+    memory_clock_mhz: Count | None
+    temperature_celsius: int | None
+    power_watts: Annotated[float, Field(ge=0)] | None
+    """The mean of up to the last second."""
+    utilization: Annotated[float, Field(ge=0)] | None
+    """Share of up to the last second in which anything ran on it, this run included."""
+    memory_used_bytes: Count | None
+    """By all processes and the driver."""
+    throttle_reasons: list[str] | None
+    """What holds its clocks down."""
+    other_processes: Count | None
+    """That compute on it, besides the run's own."""
+    others_memory_bytes: Count | None
+    """Of `memory_used_bytes`, those processes'."""
+    refused: dict[str, str]
+    """Why a field is null, by its name."""
+
+
+class GpuWatch(Model):
+    """A GPU around a run."""
+
+    before: GpuState
+    after: GpuState
+    throttled_seconds: dict[str, Seconds] | None
+    """How long in the run its clocks were held down, by what: power, heat, board limit."""
+    source: str
+    """What counted `throttled_seconds`, or why they are not known."""
+
+
+class Monitoring(Model):
+    """The state of what trained, around a run."""
+
+    gpus: list[GpuWatch]
+    gpus_source: str
+    """What told their state, or why there is none."""
+    cpu_mhz_before: Annotated[float, Field(ge=0)] | None
+    """Mean over the cores, as the system tells it."""
+    cpu_mhz_after: Annotated[float, Field(ge=0)] | None
+    cpu_throttle_events: Count | None
+    """How often in the run a core, or the package it is in, was slowed down for its heat."""
+    cpu_throttle_source: str
+    """What counted them, or why they are not known."""
+
+
 class Environment(Model):
     """What machine and software this is. Holds no host name, user name or serial number."""
 
@@ -219,7 +286,7 @@ class Environment(Model):
 class RunRecord(Model):
     """One training from random weights, measured."""
 
-    schema_version: Literal[1, 2, 3, 4] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3, 4, 5] = SCHEMA_VERSION
     run_id: str
     benchmark_id: str
     """Shared by the runs of one benchmark."""
@@ -252,6 +319,10 @@ class RunRecord(Model):
     """The last evaluation's."""
     peak_memory: PeakMemory
     load: Load
+    energy: Energy | None = None
+    """None in records of before version 5."""
+    monitoring: Monitoring | None = None
+    """None in records of before version 5."""
     dataset: dict[str, str]
     """SHA-256 of each uncompressed IDX file."""
     environment: Environment
@@ -261,6 +332,14 @@ class RunRecord(Model):
         """When it started; a record that names no time zone means UTC."""
         started = self.started_at
         return started.astimezone(UTC) if started.tzinfo else started.replace(tzinfo=UTC)
+
+    @model_validator(mode="after")
+    def _has_nothing_newer_than_itself(self) -> Self:
+        """A version that had no such field could not have written it."""
+        for name in ("energy", "monitoring"):
+            if self.schema_version < 5 and getattr(self, name) is not None:
+                raise ValueError(f"{name} is not a field of schema_version {self.schema_version}")
+        return self
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:

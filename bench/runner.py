@@ -18,11 +18,13 @@ from bench.progress import RunProgress
 from bench.protocol import PROTOCOL_VERSION, Protocol as Rules
 from bench.records import (
     ClockCheck,
+    Energy,
     Environment,
     Evaluation,
     Lap,
     LapKind,
     Load,
+    Monitoring,
     PeakMemory,
     ProtocolValues,
     RunRecord,
@@ -58,7 +60,7 @@ class Meter(Protocol):
     def own_cpu_seconds(self) -> float:
         """Core-seconds that this rank and its children have used since `start`."""
 
-    def stop(self, own_seconds: float) -> tuple[Load, PeakMemory]:
+    def stop(self, own_seconds: float) -> tuple[Load, PeakMemory, Energy, Monitoring]:
         """The run is over; `own_seconds` is what all ranks together used."""
 
 
@@ -156,7 +158,8 @@ def run_benchmark(
         seen = observe(workload.run(seed), clock, rules, progress, benchmark.recipe.epochs, origin)
         gate.hold()
         healthy = seen.error is None
-        load, memory = meter.stop(_over_ranks(clock, [meter.own_cpu_seconds()], "sum", healthy)[0])
+        own_seconds = _over_ranks(clock, [meter.own_cpu_seconds()], "sum", healthy)[0]
+        load, memory, energy, monitoring = meter.stop(own_seconds)
         if not healthy and benchmark.setup().processes > 1:
             # The other ranks could not be asked: theirs must not pass for somebody else's work.
             load = load.model_copy(update={"own_seconds": None})
@@ -184,6 +187,8 @@ def run_benchmark(
             final_accuracy=seen.evaluations[-1].accuracy if seen.evaluations else None,
             peak_memory=memory,
             load=load,
+            energy=energy,
+            monitoring=monitoring,
             dataset=benchmark.dataset(),
             environment=benchmark.environment,
         )

@@ -25,6 +25,7 @@ DOCUMENTS = [
     "docs/statistics.md",
     "docs/ci.md",
     "docs/interop.md",
+    "docs/energy.md",
 ]
 BIN = Path(sys.executable).parent
 RESULTS = re.compile(

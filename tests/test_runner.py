@@ -12,7 +12,17 @@ import pytest
 from bench import stats
 from bench.progress import SilentProgress
 from bench.protocol import Protocol
-from bench.records import Lap, LapKind, Load, PeakMemory, RunRecord, Status
+from bench.records import (
+    Energy,
+    Joules,
+    Lap,
+    LapKind,
+    Load,
+    Monitoring,
+    PeakMemory,
+    RunRecord,
+    Status,
+)
 from bench.runner import Benchmark, run_benchmark
 from bench.sequential import PILOT
 from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Started
@@ -21,6 +31,16 @@ from tests.factories import make_record
 
 STARTED = Started(
     parameters=17_506, processes=1, train_samples=100, evaluation_samples=1000, steps=6
+)
+
+
+QUIET = Monitoring(
+    gpus=[],
+    gpus_source="a test",
+    cpu_mhz_before=2600.0,
+    cpu_mhz_after=2500.0,
+    cpu_throttle_events=0,
+    cpu_throttle_source="a test",
 )
 
 
@@ -76,7 +96,7 @@ class HandMeter:
     def own_cpu_seconds(self) -> float:
         return 3.0
 
-    def stop(self, own_seconds: float) -> tuple[Load, PeakMemory]:
+    def stop(self, own_seconds: float) -> tuple[Load, PeakMemory, Energy, Monitoring]:
         load = Load(
             load_average_before=0.5,
             load_average_after=1.5,
@@ -84,7 +104,8 @@ class HandMeter:
             own_seconds=own_seconds,
             elapsed_seconds=10.0,
         )
-        return load, PeakMemory(bytes=1000, source="a test")
+        energy = Energy(device=Joules(joules=500.0, source="a test"), host=None)
+        return load, PeakMemory(bytes=1000, source="a test"), energy, QUIET
 
 
 class OpenGate:
@@ -211,6 +232,8 @@ def test_a_record_holds_what_the_benchmark_was() -> None:
     assert record.division == "open"  # the reference has 20 epochs
     assert record.dataset == {"train-images-idx3-ubyte": "ba89"}
     assert record.peak_memory.bytes == 1000
+    assert stats.energy_joules(record) == 500.0
+    assert record.monitoring == QUIET
     assert RunRecord.model_validate_json(record.model_dump_json()) == record
 
 

@@ -13,6 +13,7 @@ import typer
 from bench import comparison, store
 from bench.cli.output import write_document, write_folder
 from bench.comparison import Benchmark
+from bench.cost import parse_price, priced
 from bench.export.as_bmf import to_bmf
 from bench.export.as_csv import to_csv
 from bench.export.as_github_action import to_github_action_bigger, to_github_action_smaller
@@ -69,6 +70,10 @@ def report(
         bool,
         typer.Option("--clocks", help="Times to target by four conventions, and what each omits."),
     ] = False,
+    price_per_hour: Annotated[
+        str | None,
+        typer.Option(help="Of the machine, as 2.49 or '2.49 EUR': what reaching the target cost."),
+    ] = None,
 ) -> None:
     """Print results from disk: a table, or the same numbers for another tool."""
     foreign = to is Format.MLLOG or to in _DOCUMENTS
@@ -76,6 +81,11 @@ def report(
         raise UsageError("--output is for other formats: name one with --to")
     if foreign and per is Per.RUN:
         raise UsageError(f"what --to {to} stands for is that format's: leave --per out")
+    price = None if price_per_hour is None else parse_price(price_per_hour)
+    if foreign and price is not None:
+        raise UsageError(f"--to {to} has no place for a price: leave --price-per-hour out")
+    if clocks and price is not None:
+        raise UsageError("--price-per-hour is for the results: leave --clocks out")
     benchmarks = _read(paths or [RESULTS_DIR])
     if clocks:
         if to is not Format.TERMINAL:
@@ -88,7 +98,8 @@ def report(
         # Rich takes a tenth of a second to load, and only the terminal needs it.
         from bench import terminal
 
-        terminal.show(terminal.runs(benchmarks) if per is Per.RUN else terminal.summary(benchmarks))
+        show = terminal.runs if per is Per.RUN else terminal.summary
+        terminal.show(show(benchmarks, price))
         return
     if foreign:
         _hand_over(benchmarks, to, output)
@@ -97,6 +108,8 @@ def report(
         rows, columns = comparison.run_rows(benchmarks), comparison.run_column_names()
     else:
         rows, columns = comparison.benchmark_rows(benchmarks), comparison.benchmark_column_names()
+    if price is not None:
+        rows, columns = priced(rows, columns, price)
     write_document(to_json(rows, columns) if to is Format.JSON else to_csv(rows, columns), output)
 
 
