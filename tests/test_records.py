@@ -33,12 +33,17 @@ def test_a_record_is_json_that_any_reader_takes(record: RunRecord) -> None:
         ({"final_accuracy": None}, "final_accuracy"),
         ({"samples_seen": 1}, "samples_seen"),
         ({"unheard_of": 1}, "unheard_of"),
-        ({"schema_version": 5}, "schema_version"),
+        ({"schema_version": 6}, "schema_version"),
         ({"status": "fine"}, "status"),
         ({"run_index": 0}, "run_index"),
         ({"final_accuracy": float("nan")}, "final_accuracy"),
         ({"protocol": {"target_accuracy": 99.4}}, "target_accuracy"),
         ({"laps": [{"kind": "train", "start_seconds": 0.0, "seconds": -1.0}]}, "seconds"),
+        ({"mistakes": {"images": [1], "predicted": [2]}}, "as many"),
+        ({"mistakes": {"images": list(range(54)), "predicted": [2]}}, "one prediction"),
+        ({"mistakes": {"images": [0] * 54, "predicted": [2] * 54}}, "rising"),
+        ({"mistakes": {"images": [*range(53), 10_000], "predicted": [2] * 54}}, "not evaluated"),
+        ({"mistakes": {"images": [*range(54)], "predicted": [10] * 54}}, "less than or equal to 9"),
         ({"laps": [{"kind": "nap", "start_seconds": 0.0, "seconds": 1.0}]}, "kind"),
     ],
 )
@@ -62,6 +67,13 @@ def test_the_second_versions_one_kind_of_compiled_code_has_a_name_of_its_own_now
     values["schema_version"] = 2
     values["setup"]["kernels"] = "native"
     assert RunRecord.model_validate(values).setup.kernels == "avx512"
+
+
+def test_older_records_do_not_say_what_was_taken_for_what() -> None:
+    values = make_record().model_dump(mode="json")
+    values["schema_version"] = 4
+    del values["mistakes"]
+    assert RunRecord.model_validate(values).mistakes is None
 
 
 def test_a_record_is_never_edited() -> None:
