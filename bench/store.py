@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import re
@@ -115,7 +116,13 @@ def read(paths: Iterable[Path]) -> ReadResult:
     Raises:
         UsageError: one of the paths does not exist.
     """
+    with _without_collector():
+        return _read_all(paths)
+
+
+def _read_all(paths: Iterable[Path]) -> ReadResult:
     result = ReadResult()
+    benchmarks: dict[str, RunRecord] = {}
     known: dict[str, tuple[Path, RunRecord]] = {}
     seen: set[Path] = set()
     for path in (file for named in paths for file in _files(named, result.problems)):
@@ -129,9 +136,36 @@ def read(paths: Iterable[Path]) -> ReadResult:
         elif record.run_id in known:
             result.problems.append(_copy(path, record, *known[record.run_id]))
         else:
+            record = _sharing(record, benchmarks.setdefault(record.benchmark_id, record))
             known[record.run_id] = (path, record)
             result.records.append((path, record))
     return result
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Of garbage, of which records make none: it would go through all of them again and again.
+
+    Afterwards it does not look at what there is by then any more.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
+
+
+def _sharing(record: RunRecord, other: RunRecord) -> RunRecord:
+    """The same record, which holds what is equal in both only once: thousands fit in memory."""
+    same = {
+        name: theirs
+        for name in ("protocol", "recipe", "setup", "clock", "dataset", "environment")
+        if getattr(record, name) == (theirs := getattr(other, name))
+    }
+    return record.model_copy(update=same)
 
 
 def _file_name(record: RunRecord) -> str:

@@ -237,6 +237,10 @@ def test_the_fewest_values_that_have_an_interval(tail: float) -> None:
 def test_outliers_are_hyperfines(values: list[float]) -> None:
     middle = median(values)
     spread = median(abs(value - middle) for value in values)
-    assert not inference.is_outlier(values, middle)
+    assert inference.outliers([*values, middle]) == inference.outliers(values)
     if spread > 0:
-        assert inference.is_outlier(values, middle + 15 * spread)
+        far = middle + 15 * spread
+        assert (far in inference.outliers([*values, far, middle])) == (
+            abs(far - median([*values, far, middle]))
+            > 14.826 * median(abs(v - middle) for v in [*values, far, middle])
+        )

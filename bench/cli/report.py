@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import sys
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bench import comparison, store
+from bench.cli.output import write_document
 from bench.comparison import Benchmark
 from bench.export.as_csv import to_csv
 from bench.export.as_json import to_json
 from bench.notation import inert
-from bench.store import RESULTS_DIR
+from bench.store import RESULTS_DIR, Problem
 from mnist_cnn.errors import UsageError
 
 
@@ -32,6 +34,7 @@ class Format(StrEnum):
     TERMINAL = "terminal"
     JSON = "json"
     CSV = "csv"
+    HTML = "html"
 
 
 def report(
@@ -41,13 +44,25 @@ def report(
     ] = None,
     per: Annotated[Per, typer.Option(help="What a row stands for.")] = Per.BENCHMARK,
     to: Annotated[Format, typer.Option(help="How to print it.")] = Format.TERMINAL,
+    output: Annotated[Path | None, typer.Option(help="Write it to this file instead.")] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(help="Write the figures of --to html into this folder too, as SVG and PNG."),
+    ] = None,
     clocks: Annotated[
         bool,
         typer.Option("--clocks", help="Times to target by four conventions, and what each omits."),
     ] = False,
 ) -> None:
     """Print results from disk: a table, or the same numbers for another tool."""
-    benchmarks = _read(paths or [RESULTS_DIR])
+    if to is Format.TERMINAL and output is not None:
+        raise UsageError("--output is for other formats: name one with --to")
+    benchmarks, problems = _read(paths or [RESULTS_DIR])
+    if to is Format.HTML or plots is not None:
+        page = _drawn(benchmarks, problems, plots)
+        if to is Format.HTML:
+            write_document(page(), output)
+            return
     if clocks:
         if to is not Format.TERMINAL:
             raise UsageError("--clocks is for the terminal: leave --to out")
@@ -65,13 +80,28 @@ def report(
         rows, columns = comparison.run_rows(benchmarks), comparison.run_column_names()
     else:
         rows, columns = comparison.benchmark_rows(benchmarks), comparison.benchmark_column_names()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # for programs, whatever the screen can show
-    sys.stdout.write(to_json(rows, columns) if to is Format.JSON else to_csv(rows, columns))
+    write_document(to_json(rows, columns) if to is Format.JSON else to_csv(rows, columns), output)
 
 
-def _read(paths: list[Path]) -> list[Benchmark]:
-    """The benchmarks on disk; says on stderr what could not be read.
+def _drawn(
+    benchmarks: Sequence[Benchmark], problems: Sequence[Problem], plots: Path | None
+) -> Callable[[], str]:
+    """Draw the figures, into files where these are wanted; gives what makes the page of them."""
+    # Matplotlib takes most of a second to load, and only a page needs it.
+    from bench.cli.plots import write_plots
+    from bench.export.as_html import to_html
+    from bench.export.figures import draw
+    from bench.export.series import series
+
+    found = series(benchmarks)
+    outcomes = draw(found)
+    if plots is not None:
+        write_plots(outcomes, plots)
+    return partial(to_html, found, outcomes, problems)
+
+
+def _read(paths: list[Path]) -> tuple[list[Benchmark], list[Problem]]:
+    """The benchmarks on disk, and what could not be read, which is said on stderr too.
 
     Raises:
         UsageError: there is nothing to report.
@@ -83,4 +113,4 @@ def _read(paths: list[Path]) -> list[Benchmark]:
     if not found.records:
         where = ", ".join(inert(str(path)) for path in paths)
         raise UsageError(f"no run records in {where}: make some with `mnist-bench run`")
-    return comparison.benchmarks(found.records)
+    return comparison.benchmarks(found.records), found.problems
