@@ -143,9 +143,9 @@ def _warnings(pool: Benchmark, benchmarks: Sequence[Benchmark]) -> dict[ResultWa
     return found
 
 
-def _rank(one: Series) -> tuple[bool, float, str]:
+def _rank(one: Series) -> tuple[bool, float, str, str]:
     median = one.number_of("time_to_target_seconds_median")
-    return median is None, median or 0.0, one.name
+    return median is None, median or 0.0, one.name, one.detail
 
 
 def _name(row: Row) -> str:
