@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from bench.garbage import without_collector
 from bench.notation import inert
 from bench.records import READABLE_VERSIONS, Environment, RunRecord
 from mnist_cnn.errors import UsageError
@@ -116,7 +116,7 @@ def read(paths: Iterable[Path]) -> ReadResult:
     Raises:
         UsageError: one of the paths does not exist.
     """
-    with _without_collector():
+    with without_collector():
         return _read_all(paths)
 
 
@@ -140,22 +140,6 @@ def _read_all(paths: Iterable[Path]) -> ReadResult:
             known[record.run_id] = (path, record)
             result.records.append((path, record))
     return result
-
-
-@contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
-    """Of garbage, of which records make none: it would go through all of them again and again.
-
-    Afterwards it does not look at what there is by then any more.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if was_enabled:
-            gc.enable()
 
 
 def _sharing(record: RunRecord, other: RunRecord) -> RunRecord:

@@ -165,7 +165,7 @@ def test_older_schemas_are_compared_and_named(
         del values["setup"]["kernels"]
         path.write_text(json.dumps(values))
     assert main(["compare", base, saved(tmp_path / "b", noisy_runs(1))]) == 0
-    assert "record schema differs: 1 against 4" in capsys.readouterr().out
+    assert "record schema differs: 1 against 5" in capsys.readouterr().out
 
 
 def test_a_side_is_not_compared_with_itself() -> None:

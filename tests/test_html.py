@@ -6,6 +6,8 @@ import base64
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -416,3 +418,39 @@ def test_json_and_csv_go_to_a_file_too(tmp_path: Path) -> None:
     where, output = saved(tmp_path / "results", make_benchmark()), tmp_path / "rows.json"
     assert main(["report", where, "--to", "json", "--output", str(output)]) == 0
     assert len(json.loads(output.read_text())) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--to", "html", "--per", "run"), "leave --per out"),
+        (("--to", "html", "--clocks"), "leave --to out"),
+        (("--output", "x.txt"), "name one with --to"),
+        (("--to", "html", "--output", "."), "is a folder: name a file in it"),
+        (("--to", "html", "--output", "no/such/x.html"), "cannot write no/such/x.html"),
+    ],
+)
+def test_options_that_make_no_page_are_refused_in_a_line(
+    options: tuple[str, ...], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", saved(tmp_path, make_benchmark()), *options]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    [error] = printed.err.splitlines()
+    assert complaint in error
+
+
+def test_a_page_needs_no_torch_and_no_data_frames(tmp_path: Path) -> None:
+    script = """
+import sys
+from bench.cli import main
+assert main(["report", sys.argv[1], "--to", "html", "--output", sys.argv[2]]) == 0
+heavy = {"torch", "pandas", "accelerate", "torchvision", "scipy", "rich"}
+sys.exit(", ".join(sorted(heavy & set(sys.modules))) or 0)
+"""
+    where = saved(tmp_path / "results", [mistaken([247], [2])])
+    done = subprocess.run(
+        [sys.executable, "-c", script, where, str(tmp_path / "page.html")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")

@@ -16,6 +16,7 @@ from bench.cli.output import write_document
 from bench.comparison import Benchmark
 from bench.export.as_csv import to_csv
 from bench.export.as_json import to_json
+from bench.garbage import without_collector
 from bench.notation import inert
 from bench.store import RESULTS_DIR, Problem
 from mnist_cnn.errors import UsageError
@@ -57,15 +58,18 @@ def report(
     """Print results from disk: a table, or the same numbers for another tool."""
     if to is Format.TERMINAL and output is not None:
         raise UsageError("--output is for other formats: name one with --to")
-    benchmarks, problems = _read(paths or [RESULTS_DIR])
-    if to is Format.HTML or plots is not None:
-        page = _drawn(benchmarks, problems, plots)
-        if to is Format.HTML:
-            write_document(page(), output)
-            return
+    if clocks and to is not Format.TERMINAL:
+        raise UsageError("--clocks is for the terminal: leave --to out")
+    if to is Format.HTML and per is Per.RUN:
+        raise UsageError("a page has benchmarks and runs: leave --per out")
+    with without_collector():
+        benchmarks, problems = _read(paths or [RESULTS_DIR])
+        if to is Format.HTML or plots is not None:
+            page = _drawn(benchmarks, problems, plots)
+            if to is Format.HTML:
+                write_document(page(), output)
+                return
     if clocks:
-        if to is not Format.TERMINAL:
-            raise UsageError("--clocks is for the terminal: leave --to out")
         from bench import terminal
 
         terminal.show(terminal.clocks(benchmarks))

@@ -144,6 +144,7 @@ def to_html(
         ],
         omissions=[one for one in outcomes if isinstance(one, Omission)],
         digits=digits if not isinstance(digits, str) else None,
+        digits_runs="" if isinstance(digits, str) else plural(digits.runs, "run"),
         no_digits=digits if isinstance(digits, str) else "",
         surroundings=surroundings(series),
         run_headings=_run_headings(to_target),
