@@ -16,9 +16,9 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from bench import stats
+from bench import notation, stats
 from bench.inference import Estimate, share
-from bench.records import LapKind, RunRecord
+from bench.records import LapKind, RunRecord, Status
 from bench.stats import MISSED, ResultWarning, Summary, benchmark_warnings, completed, summarise
 from bench.survival import Trial, expected_seconds, median_seconds
 
@@ -63,6 +63,35 @@ class Unit(StrEnum):
     RATE = "rate"
     BYTES = "bytes"
     JOULES = "joules"
+
+
+_ONE: dict[Unit, Callable[[float], str]] = {
+    Unit.COUNT: "{:,}".format,
+    Unit.FRACTION: notation.percent,
+    Unit.SECONDS: notation.seconds,
+    Unit.RATE: notation.quantity,
+    Unit.BYTES: notation.memory,
+    Unit.JOULES: notation.energy,
+}
+_BETWEEN: dict[Unit, Callable[[float, float, float], str]] = {
+    Unit.FRACTION: lambda low, high, _: notation.percent_between(low, high),
+    Unit.SECONDS: notation.seconds_between,
+    Unit.RATE: lambda low, high, _: notation.rate_between(low, high),
+    Unit.JOULES: notation.energy_between,
+}
+"""Lower end, upper end, and the value they stand below."""
+
+
+def written(value: Cell, unit: Unit) -> str:
+    """A column's value for people."""
+    if value is None:
+        return notation.ABSENT
+    return notation.inert(value) if isinstance(value, str) else _ONE[unit](value)
+
+
+def written_between(low: float, high: float, like: float, unit: Unit) -> str | None:
+    """An interval, to stand beside `like`; None where nobody writes one of that unit."""
+    return _BETWEEN[unit](low, high, like) if unit in _BETWEEN else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,17 +263,23 @@ def benchmark_rows(benchmarks: Iterable[Benchmark]) -> list[Row]:
     return [benchmark_row(benchmark) for benchmark in benchmarks]
 
 
-def benchmark_row(benchmark: Benchmark) -> Row:
-    """What is known of a benchmark, by column: what its runs share, and what they measured."""
-    row: Row = {c.name: _cell(c.value(*benchmark.runs[0])) for c in _with(SHARED)}
+def benchmark_row(benchmark: Benchmark, run_rows: Sequence[Row] | None = None) -> Row:
+    """What is known of a benchmark, by column: what its runs share, and what they measured.
+
+    Args:
+        benchmark: of which.
+        run_rows: `benchmark.rows`, where the caller has them already.
+    """
+    rows = benchmark.rows if run_rows is None else run_rows
+    row: Row = {c.name: rows[0][c.name] for c in _with(SHARED)}
     row["runs"] = len(benchmark.runs)
     row["runs_reached"] = benchmark.reached
-    records = completed(benchmark.records)
+    done = [one for one in rows if one["status"] == Status.COMPLETED.value]
     for column in _with(MEASURED):
-        summary = _summary(column, records)
+        summary = _summary(column, done)
         for part in SUMMARY_PARTS:
             row[f"{column.name}_{part}"] = getattr(summary, part)
-    return row | _censored([trial(record) for record in records])
+    return row | _censored([trial(record) for record in completed(benchmark.records)])
 
 
 def trial(record: RunRecord) -> Trial:
@@ -271,10 +306,10 @@ def _ends(estimate: Estimate | None) -> tuple[float | None, float | None]:
     return (None, None) if estimate is None else (estimate.low, estimate.high)
 
 
-def _summary(column: Column, records: Sequence[RunRecord]) -> Summary:
+def _summary(column: Column, rows: Sequence[Row]) -> Summary:
     values: list[float] = []
-    for record in records:
-        value = _cell(column.value(None, record))
+    for row in rows:
+        value = row[column.name]
         if isinstance(value, int | float):
             values.append(float(value))
         elif column.missing_is_missed:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import pairwise
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 SCHEMA_VERSION: Final = 5
 """What is written. Version 2 added `Setup.kernels`; version 3 says which compiled ones they are;
-version 4 added `RunRecord.clock` and what `--runs auto` was asked for; version 5 `RunRecord.energy`
-and `monitoring`."""
+version 4 added `RunRecord.clock` and what `--runs auto` was asked for; version 5 `Setup.captured`,
+`RunRecord.mistakes`, `energy` and `monitoring`."""
 READABLE_VERSIONS: Final = (1, 2, 3, 4, 5)
 """What is read; a field that an older version lacks has what was the case then as its default."""
 
@@ -98,6 +99,24 @@ class Evaluation(Model):
     def accuracy(self) -> float:
         """Share classified rightly, 0 to 1."""
         return self.correct / self.samples
+
+
+class Mistakes(Model):
+    """What the last evaluation got wrong, found out after the run, off its clock."""
+
+    images: list[Count]
+    """Which of the images evaluated on, from 0, rising: of the test set, unless the recipe's
+    `evaluation_split` says otherwise."""
+    predicted: list[Annotated[int, Field(ge=0, le=9)]]
+    """What each was taken for."""
+
+    @model_validator(mode="after")
+    def _one_guess_an_image(self) -> Self:
+        if len(self.images) != len(self.predicted):
+            raise ValueError("not one prediction an image")
+        if any(a >= b for a, b in pairwise(self.images)):
+            raise ValueError("images are not in rising order")
+        return self
 
 
 class ProtocolValues(Model):
@@ -317,6 +336,9 @@ class RunRecord(Model):
     """Epoch of the first evaluation at or above the target."""
     final_accuracy: float | None
     """The last evaluation's."""
+    mistakes: Mistakes | None = None
+    """None in records of before version 5, of runs that did not complete, and where the network,
+    evaluated once more, did not get as many wrong as the evaluation that counts."""
     peak_memory: PeakMemory
     load: Load
     energy: Energy | None = None
@@ -336,7 +358,7 @@ class RunRecord(Model):
     @model_validator(mode="after")
     def _has_nothing_newer_than_itself(self) -> Self:
         """A version that had no such field could not have written it."""
-        for name in ("energy", "monitoring"):
+        for name in ("energy", "mistakes", "monitoring"):
             if self.schema_version < 5 and getattr(self, name) is not None:
                 raise ValueError(f"{name} is not a field of schema_version {self.schema_version}")
         return self
@@ -351,6 +373,12 @@ class RunRecord(Model):
         final = self.evaluations[-1].accuracy if self.evaluations else None
         if self.final_accuracy != final:
             raise ValueError("final_accuracy is not what the last evaluation says")
+        if self.mistakes is not None:
+            last = self.evaluations[-1] if self.evaluations else None
+            if last is None or len(self.mistakes.images) != last.samples - last.correct:
+                raise ValueError("mistakes are not as many as the last evaluation counted")
+            if self.mistakes.images and self.mistakes.images[-1] >= last.samples:
+                raise ValueError("mistakes name an image that was not evaluated")
         if self.samples_seen != sum(epoch.samples for epoch in self.epochs):
             raise ValueError("samples_seen is not the sum of the epochs'")
         return self

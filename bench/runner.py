@@ -24,6 +24,7 @@ from bench.records import (
     Lap,
     LapKind,
     Load,
+    Mistakes,
     Monitoring,
     PeakMemory,
     ProtocolValues,
@@ -34,6 +35,7 @@ from bench.records import (
     first_reached,
 )
 from bench.sequential import enough
+from mnist_cnn import events as told
 from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Started
 from mnist_cnn.recipe import Recipe, division
 
@@ -82,6 +84,9 @@ class Workload(Protocol):
 
     def run(self, seed: int) -> Generator[Event, None, None]:
         """One training from random weights, from the first touch of the data on."""
+
+    def mistakes(self) -> told.Mistakes | None:
+        """What the network of the completed run that was last gets wrong; every rank asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +190,7 @@ def run_benchmark(
             samples_seen=seen.samples_seen,
             target_reached_epoch=first_reached(seen.evaluations, rules.target_accuracy),
             final_accuracy=seen.evaluations[-1].accuracy if seen.evaluations else None,
+            mistakes=_mistakes(seen, workload),
             peak_memory=memory,
             load=load,
             energy=energy,
@@ -210,6 +216,16 @@ def _enough(rules: Rules, done: Sequence[RunRecord]) -> bool:
     ]
     spent = [max(lap.start_seconds + lap.seconds for lap in record.laps) for record in done]
     return enough(rules.half_width, rules.budget_seconds, seconds, spent)
+
+
+def _mistakes(seen: Observation, workload: Workload) -> Mistakes | None:
+    """What the last evaluation got wrong, if a second look finds as many; see `RunRecord`."""
+    if seen.status is not Status.COMPLETED or not seen.evaluations:
+        return None
+    last, found = seen.evaluations[-1], workload.mistakes()
+    if found is None or len(found.images) != last.samples - last.correct:
+        return None
+    return Mistakes(images=list(found.images), predicted=list(found.predicted))
 
 
 def observe(

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.inference import is_outlier
+from bench.inference import outliers
 from bench.records import Lap, LapKind, RunRecord, Status
 
 MISSED = math.inf
@@ -281,8 +281,8 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
     found: dict[ResultWarning, int | None] = {
         warning: of_runs.count(warning) for warning in ResultWarning if warning in of_runs
     }
-    if outliers := _outliers(runs):
-        found[ResultWarning.OUTLIER] = outliers
+    if far_off := _outliers(runs):
+        found[ResultWarning.OUTLIER] = far_off
     if len(completed(runs)) < FEWEST_RUNS:
         found[ResultWarning.FEW_RUNS] = None
     # A run that was interrupted or failed is its benchmark's last, and is named already.
@@ -295,8 +295,7 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
 def _outliers(runs: Sequence[RunRecord]) -> int:
     """Completed runs whose training time lies far from the others'."""
     times = [seconds_of(run, LapKind.TRAIN) for run in completed(runs)]
-    known = [seconds for seconds in times if seconds is not None]
-    return sum(is_outlier(known, seconds) for seconds in known)
+    return len(outliers([seconds for seconds in times if seconds is not None]))
 
 
 def _runs_promised(run: RunRecord) -> int:

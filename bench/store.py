@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from bench.garbage import without_collector
 from bench.notation import inert
 from bench.records import READABLE_VERSIONS, Environment, RunRecord
 from mnist_cnn.errors import UsageError
@@ -115,7 +116,13 @@ def read(paths: Iterable[Path]) -> ReadResult:
     Raises:
         UsageError: one of the paths does not exist.
     """
+    with without_collector():
+        return _read_all(paths)
+
+
+def _read_all(paths: Iterable[Path]) -> ReadResult:
     result = ReadResult()
+    benchmarks: dict[str, RunRecord] = {}
     known: dict[str, tuple[Path, RunRecord]] = {}
     seen: set[Path] = set()
     for path in (file for named in paths for file in _files(named, result.problems)):
@@ -129,9 +136,20 @@ def read(paths: Iterable[Path]) -> ReadResult:
         elif record.run_id in known:
             result.problems.append(_copy(path, record, *known[record.run_id]))
         else:
+            record = _sharing(record, benchmarks.setdefault(record.benchmark_id, record))
             known[record.run_id] = (path, record)
             result.records.append((path, record))
     return result
+
+
+def _sharing(record: RunRecord, other: RunRecord) -> RunRecord:
+    """The same record, which holds what is equal in both only once: thousands fit in memory."""
+    same = {
+        name: theirs
+        for name in ("protocol", "recipe", "setup", "clock", "dataset", "environment")
+        if getattr(record, name) == (theirs := getattr(other, name))
+    }
+    return record.model_copy(update=same)
 
 
 def _file_name(record: RunRecord) -> str:

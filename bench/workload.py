@@ -8,10 +8,13 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from mnist_cnn.data import load
-from mnist_cnn.events import Event
+from mnist_cnn.data import Split, load
+from mnist_cnn.evaluation import mistakes
+from mnist_cnn.events import Event, Mistakes
+from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import Kernels, Recipe
 from mnist_cnn.static import Programs, as_call, as_cuda_graph
+from mnist_cnn.step import evaluated_by
 from mnist_cnn.train import seeded_model, train
 
 
@@ -48,6 +51,7 @@ class MnistTraining:
             self._programs = Programs(recipe, accelerator, kernels, record)
         self.checksums: dict[str, str] = {}
         """SHA-256 of each data file, as last read."""
+        self._last: tuple[MnistCnn, Split] | None = None
 
     @property
     def capture_failure(self) -> str | None:
@@ -63,7 +67,22 @@ class MnistTraining:
         """One training from random weights; the data is first touched within it."""
         return self._train(self._recipe, seed, self._recipe.train_images)
 
+    def mistakes(self) -> Mistakes | None:
+        """What the run that ended last got wrong in the end; asked once, of every rank."""
+        if self._last is None:
+            return None
+        (model, split), self._last = self._last, None
+        device = self._accelerator.device
+        return mistakes(
+            evaluated_by(model, self._kernels),
+            split.evaluation_images.to(device),
+            split.evaluation_labels.to(device),
+            self._recipe,
+            self._accelerator,
+        )
+
     def _train(self, recipe: Recipe, seed: int, images: int) -> Generator[Event, None, None]:
+        self._last = None  # its memory is the next run's
         data = load(self._data_dir, offline=True)
         self.checksums = dict(data.checksums)
         split = data.split(recipe.evaluation_split)
@@ -73,6 +92,7 @@ class MnistTraining:
             train_labels=split.train_labels[:images],
         )
         model = seeded_model(recipe, seed)
+        self._last = model, split
         yield from train(
             model, recipe, self._accelerator, split, seed, self._kernels, self._programs
         )

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mnist_cnn.augment import normalise
-from mnist_cnn.events import Evaluated
+from mnist_cnn.events import Evaluated, Mistakes
 from mnist_cnn.recipe import Recipe
 
 EVALUATION_BATCH = 500
@@ -78,3 +78,27 @@ def evaluated(totals: Tensor, images: int, accelerator: Accelerator, epoch: int)
     correct, loss, counted = accelerator.reduce(totals, "sum").tolist()
     assert counted == images, f"evaluated {counted} images"
     return Evaluated(epoch, samples=int(counted), correct=int(correct), loss=loss / counted)
+
+
+@torch.inference_mode()
+def mistakes(
+    model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, accelerator: Accelerator
+) -> Mistakes:
+    """Which images `model` takes for something else: evaluated anew, as `count` does, untimed.
+
+    Every rank calls this and gets the same. Arguments as for `evaluate`.
+    """
+    was_training = model.training
+    model.eval()
+    mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    predicted = torch.zeros_like(labels)
+    guesses = []
+    for pixels in images[mine].split(EVALUATION_BATCH):
+        with accelerator.autocast():
+            logits = model(normalise(pixels, recipe).unsqueeze(1))
+        guesses.append(logits.float().argmax(1))
+    predicted[mine] = torch.cat(guesses)
+    predicted = accelerator.reduce(predicted, "sum")
+    model.train(was_training)
+    wrong = (predicted != labels).nonzero().flatten()
+    return Mistakes(tuple(wrong.tolist()), tuple(predicted[wrong].tolist()))

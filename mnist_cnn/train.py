@@ -41,8 +41,8 @@ def train(
 ) -> Generator[Event, None, None]:
     """Train `model` in place by `recipe`, yielding an event after each thing worth timing.
 
-    Every rank runs this with the same arguments and sees the same events. After `Finished`,
-    `model` holds the weights that the last evaluation measured.
+    Every rank runs this with the same arguments and sees the same events. After `Finished`, or
+    where it is closed after an evaluation, `model` holds the weights that the last one measured.
 
     Args:
         model: the network, freshly initialised.
@@ -90,7 +90,12 @@ def train(
         loss = accelerator.reduce(losses.sum(), "sum").item() / count
         yield EpochTrained(number, batches.steps(number), count, loss)
         if recipe.evaluates_after(number):
-            yield evaluated(engine.count(), len(data.evaluation_images), accelerator, number)
+            event = evaluated(engine.count(), len(data.evaluation_images), accelerator, number)
+            try:
+                yield event
+            except GeneratorExit:
+                engine.finish()
+                raise
     engine.finish()
     yield Finished(recipe.epochs, samples)
 

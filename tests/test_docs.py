@@ -26,6 +26,7 @@ DOCUMENTS = [
     "docs/ci.md",
     "docs/interop.md",
     "docs/energy.md",
+    "docs/report.md",
 ]
 BIN = Path(sys.executable).parent
 RESULTS = re.compile(

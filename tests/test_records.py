@@ -41,6 +41,11 @@ def test_a_record_is_json_that_any_reader_takes(record: RunRecord) -> None:
         ({"laps": [{"kind": "train", "start_seconds": 0.0, "seconds": -1.0}]}, "seconds"),
         ({"energy": {"device": {"joules": -1.0, "source": ""}, "host": None}}, "joules"),
         ({"monitoring": MONITORING | {"gpus": [{"before": gpu_state()}]}}, "after"),
+        ({"mistakes": {"images": [1], "predicted": [2]}}, "as many"),
+        ({"mistakes": {"images": list(range(54)), "predicted": [2]}}, "one prediction"),
+        ({"mistakes": {"images": [0] * 54, "predicted": [2] * 54}}, "rising"),
+        ({"mistakes": {"images": [*range(53), 10_000], "predicted": [2] * 54}}, "not evaluated"),
+        ({"mistakes": {"images": [*range(54)], "predicted": [10] * 54}}, "less than or equal to 9"),
         ({"laps": [{"kind": "nap", "start_seconds": 0.0, "seconds": 1.0}]}, "kind"),
     ],
 )
@@ -75,6 +80,13 @@ def test_the_fourth_versions_records_know_of_no_energy_and_no_mistaken_field_of_
         del values[field]
     old = RunRecord.model_validate(values)
     assert (old.energy, old.monitoring) == (None, None)
+
+
+def test_older_records_do_not_say_what_was_taken_for_what() -> None:
+    values = make_record().model_dump(mode="json")
+    values["schema_version"] = 4
+    del values["mistakes"]
+    assert RunRecord.model_validate(values).mistakes is None
 
 
 def test_a_record_is_never_edited() -> None:

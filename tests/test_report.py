@@ -183,7 +183,7 @@ from bench.cli.report import report
 from bench.cli.report import Format, Per
 from pathlib import Path
 results = Path(sys.argv[1])
-for to in Format:
+for to in set(Format) - {Format.HTML}:
     report([results], to=to, output=results / "logs" if to is Format.MLLOG else None)
 for to in (Format.TERMINAL, Format.JSON, Format.CSV):
     report([results], per=Per.RUN, to=to)

@@ -196,6 +196,9 @@ def test_two_processes_do_the_work_of_one(two_processes: Path) -> None:
     assert result.problems == []
     one, two = sorted((r for _, r in result.records), key=lambda record: record.setup.processes)
     assert (one.setup.processes, two.setup.processes) == (1, 2)
+    for record in (one, two):  # each rank looked at its share of the test images once more
+        assert record.mistakes is not None
+        assert len(record.mistakes.images) == 10_000 - record.evaluations[-1].correct
     for count in ("steps", "samples"):
         assert [getattr(e, count) for e in one.epochs] == [getattr(e, count) for e in two.epochs]
     assert [(e.epoch, e.samples) for e in one.evaluations] == [(1, 10_000)]

@@ -25,7 +25,7 @@ from bench.records import (
 )
 from bench.runner import Benchmark, run_benchmark
 from bench.sequential import PILOT
-from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Started
+from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Mistakes, Started
 from mnist_cnn.recipe import REFERENCE
 from tests.factories import make_record
 
@@ -73,6 +73,7 @@ class TimedEvents:
     script: Iterable[tuple[float, Event | BaseException]]
     seeds: list[int] = field(default_factory=list)
     closed: int = 0
+    wrong: Mistakes | None = None
 
     def warm_up(self) -> Generator[Event, None, None]:
         self.clock.time += 7.0
@@ -88,6 +89,10 @@ class TimedEvents:
                 yield event
         finally:
             self.closed += 1
+
+    def mistakes(self) -> Mistakes | None:
+        self.clock.time += 50.0
+        return self.wrong
 
 
 class HandMeter:
@@ -153,10 +158,11 @@ def measured(
     script: Iterable[tuple[float, Event | BaseException]],
     clock: HandClock | None = None,
     processes: int = 1,
+    wrong: Mistakes | None = None,
     **protocol: object,
 ) -> tuple[list[RunRecord], list[BaseException | None], TimedEvents]:
     clock = clock or HandClock()
-    workload = TimedEvents(clock, list(script))
+    workload = TimedEvents(clock, list(script), wrong=wrong)
     sample = make_record()
     benchmark = Benchmark(
         recipe=REFERENCE.with_epochs(2),
@@ -194,6 +200,25 @@ def test_laps_are_what_passed_between_events_and_the_display_is_in_none() -> Non
     assert record.final_accuracy == 0.995
     assert record.samples_seen == 200
     assert [e.samples_seen for e in record.evaluations] == [100, 200]
+
+
+def test_what_the_last_evaluation_got_wrong_is_found_out_off_the_clock() -> None:
+    five = Mistakes(images=(3, 18, 247, 600, 999), predicted=(5, 0, 9, 9, 1))
+    (record,), _, _ = measured(TWO_EPOCHS, wrong=five)
+    assert record.mistakes is not None
+    assert (*record.mistakes.images,) == five.images
+    assert (*record.mistakes.predicted,) == five.predicted
+    assert stats.time_to_target_seconds(record) == 24.75
+
+
+def test_mistakes_that_are_not_the_last_evaluations_are_not_recorded() -> None:
+    one = Mistakes(images=(3,), predicted=(5,))
+    (record,), _, _ = measured(TWO_EPOCHS, wrong=one)
+    assert record.mistakes is None
+    diverged = [*TWO_EPOCHS[:3], (1.0, trained(2, math.nan))]
+    ten = Mistakes(images=tuple(range(10)), predicted=(0,) * 10)
+    (record,), _, _ = measured(diverged, wrong=ten)
+    assert (record.status, record.mistakes) == (Status.DIVERGED, None)
 
 
 def test_the_three_clocks_of_one_record() -> None:

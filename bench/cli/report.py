@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -21,8 +22,9 @@ from bench.export.as_json import to_json
 from bench.export.as_mllog import to_mllog
 from bench.export.as_pytest_benchmark import to_pytest_benchmark
 from bench.export.points import Document
+from bench.garbage import without_collector
 from bench.notation import inert
-from bench.store import RESULTS_DIR
+from bench.store import RESULTS_DIR, Problem
 from mnist_cnn.errors import UsageError
 
 
@@ -39,6 +41,7 @@ class Format(StrEnum):
     TERMINAL = "terminal"
     JSON = "json"
     CSV = "csv"
+    HTML = "html"
     MLLOG = "mllog"
     PYTEST_BENCHMARK = "pytest-benchmark"
     BMF = "bmf"
@@ -66,6 +69,10 @@ def report(
         Path | None,
         typer.Option(help="Write it there instead: to a file; mllog to a folder, a file a run."),
     ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(help="Write the figures of --to html into this folder too, as SVG and PNG."),
+    ] = None,
     clocks: Annotated[
         bool,
         typer.Option("--clocks", help="Times to target by four conventions, and what each omits."),
@@ -79,17 +86,25 @@ def report(
     foreign = to is Format.MLLOG or to in _DOCUMENTS
     if to is Format.TERMINAL and output is not None:
         raise UsageError("--output is for other formats: name one with --to")
+    if clocks and to is not Format.TERMINAL:
+        raise UsageError("--clocks is for the terminal: leave --to out")
+    if to is Format.HTML and per is Per.RUN:
+        raise UsageError("a page has benchmarks and runs: leave --per out")
     if foreign and per is Per.RUN:
         raise UsageError(f"what --to {to} stands for is that format's: leave --per out")
     price = None if price_per_hour is None else parse_price(price_per_hour)
-    if foreign and price is not None:
+    if price is not None and (foreign or to is Format.HTML):
         raise UsageError(f"--to {to} has no place for a price: leave --price-per-hour out")
     if clocks and price is not None:
         raise UsageError("--price-per-hour is for the results: leave --clocks out")
-    benchmarks = _read(paths or [RESULTS_DIR])
+    with without_collector():
+        benchmarks, problems = _read(paths or [RESULTS_DIR])
+        if to is Format.HTML or plots is not None:
+            page = _drawn(benchmarks, problems, plots)
+            if to is Format.HTML:
+                write_document(page(), output)
+                return
     if clocks:
-        if to is not Format.TERMINAL:
-            raise UsageError("--clocks is for the terminal: leave --to out")
         from bench import terminal
 
         terminal.show(terminal.clocks(benchmarks))
@@ -127,8 +142,25 @@ def _hand_over(benchmarks: Sequence[Benchmark], to: Format, output: Path | None)
         print(f"mnist-bench: not in {to}: {line}", file=sys.stderr)
 
 
-def _read(paths: list[Path]) -> list[Benchmark]:
-    """The benchmarks on disk; says on stderr what could not be read.
+def _drawn(
+    benchmarks: Sequence[Benchmark], problems: Sequence[Problem], plots: Path | None
+) -> Callable[[], str]:
+    """Draw the figures, into files where these are wanted; gives what makes the page of them."""
+    # Matplotlib takes most of a second to load, and only a page needs it.
+    from bench.cli.plots import write_plots
+    from bench.export.as_html import to_html
+    from bench.export.figures import draw
+    from bench.export.series import series
+
+    found = series(benchmarks)
+    outcomes = draw(found)
+    if plots is not None:
+        write_plots(outcomes, plots)
+    return partial(to_html, found, outcomes, problems)
+
+
+def _read(paths: list[Path]) -> tuple[list[Benchmark], list[Problem]]:
+    """The benchmarks on disk, and what could not be read, which is said on stderr too.
 
     Raises:
         UsageError: there is nothing to report.
@@ -140,4 +172,4 @@ def _read(paths: list[Path]) -> list[Benchmark]:
     if not found.records:
         where = ", ".join(inert(str(path)) for path in paths)
         raise UsageError(f"no run records in {where}: make some with `mnist-bench run`")
-    return comparison.benchmarks(found.records)
+    return comparison.benchmarks(found.records), found.problems

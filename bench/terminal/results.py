@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench import notation
+from bench import comparison, notation
 from bench.clocks import Item, Reading, readings
 from bench.comparison import Benchmark, Cell, Row, Unit, benchmark_row, column, run_row, shown_path
 from bench.cost import Price, priced
@@ -19,22 +19,6 @@ from bench.progress import outcome
 from bench.records import RunRecord, Status
 from bench.stats import ResultWarning, completed
 from bench.terminal.pages import Field, FittedTable, Section
-
-_ONE: dict[Unit, Callable[[float], str]] = {
-    Unit.COUNT: "{:,}".format,
-    Unit.FRACTION: notation.percent,
-    Unit.SECONDS: notation.seconds,
-    Unit.RATE: notation.quantity,
-    Unit.BYTES: notation.memory,
-    Unit.JOULES: notation.energy,
-}
-_BETWEEN: dict[Unit, Callable[[float, float, float], str]] = {
-    Unit.FRACTION: lambda low, high, _: notation.percent_between(low, high),
-    Unit.SECONDS: notation.seconds_between,
-    Unit.RATE: lambda low, high, _: notation.rate_between(low, high),
-    Unit.JOULES: notation.energy_between,
-}
-"""Lower end, upper end, and the value they stand below."""
 
 
 def summary(benchmarks: Sequence[Benchmark], price: Price | None = None) -> RenderableType:
@@ -243,7 +227,7 @@ def _text(value: Cell, unit: Unit) -> Text:
     """A value for people."""
     if value is None:
         return Text(ABSENT, style="dim")
-    return Text(inert(value) if isinstance(value, str) else _ONE[unit](value))
+    return Text(comparison.written(value, unit))
 
 
 def _summaries(name: str, rows: Sequence[Row]) -> list[Text]:
@@ -256,12 +240,12 @@ def _summary(name: str, row: Row) -> Text:
     median, low, high = (row[f"{name}_{part}"] for part in ("median", "low", "high"))
     text = _text(median, unit)
     if (
-        unit in _BETWEEN
-        and isinstance(median, float)
+        isinstance(median, float)
         and isinstance(low, float)
         and isinstance(high, float)
+        and (between := comparison.written_between(low, high, median, unit))
     ):
-        text.append(f"\n{_BETWEEN[unit](low, high, median)}", style="dim")
+        text.append(f"\n{between}", style="dim")
     return text
 
 
