@@ -91,7 +91,7 @@ def leaks(text: str, names: Iterable[str]) -> Iterator[str]:
         strings = list(_strings(json.loads(text), ""))
     except (ValueError, RecursionError):
         strings = [("text", text)]
-    names = tuple(names)
+    names = tuple(sorted(names))
     for where, value in strings:
         for what, found in _found(where, value, names):
             shown = found if len(found) <= _SHOWN else f"{found[:_SHOWN]}…"
@@ -100,7 +100,7 @@ def leaks(text: str, names: Iterable[str]) -> Iterator[str]:
 
 def leaks_of_name(name: str, names: Iterable[str]) -> Iterator[str]:
     """The same of a file's name."""
-    for what, found in _found("file name", name, tuple(names)):
+    for what, found in _found("file name", name, tuple(sorted(names))):
         yield f"its name: {what}: {found}"
 
 

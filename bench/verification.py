@@ -27,7 +27,7 @@ from bench.records import LapKind, RunRecord, Status
 from bench.sequential import enough
 from mnist_cnn import idx
 from mnist_cnn.errors import UsageError
-from mnist_cnn.recipe import REFERENCE, Recipe, division
+from mnist_cnn.recipe import FREE_IN_CLOSED, REFERENCE, Recipe, division
 
 PARAMETER_LIMIT = 20_000
 """As in mnist_cnn.model, which needs torch."""
@@ -227,7 +227,9 @@ def _division(record: RunRecord) -> Iterator[str]:
         return
     if record.division != belongs:
         differing = [
-            name for name in values if values[name] != getattr(REFERENCE, name, values[name])
+            name
+            for name, value in REFERENCE.values().items()
+            if name not in FREE_IN_CLOSED and values[name] != value
         ]
         why = f": unlike the reference in {', '.join(differing)}" if belongs == "open" else ""
         yield f"it says {record.division} division, its recipe is {belongs}{why}"
