@@ -270,6 +270,10 @@ class RunRecord(Model):
             raise ValueError("final_accuracy is not what the last evaluation says")
         if self.samples_seen != sum(epoch.samples for epoch in self.epochs):
             raise ValueError("samples_seen is not the sum of the epochs'")
+        try:
+            _ = self.started_utc
+        except OverflowError:
+            raise ValueError("started_at is in no year that UTC has") from None
         return self
 
 

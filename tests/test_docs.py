@@ -39,7 +39,8 @@ def read(name: str) -> str:
 def commands(name: str) -> list[str]:
     """Every line of a document's shell blocks, without its comment."""
     blocks = re.findall(r"```sh\n(.*?)```", read(name), re.DOTALL)
-    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    lines = (line.split("  #")[0].strip() for block in blocks for line in block.splitlines())
+    return [line for line in lines if line]  # a block in a list ends in blanks
 
 
 @cache

@@ -39,6 +39,7 @@ def test_a_record_is_json_that_any_reader_takes(record: RunRecord) -> None:
         ({"final_accuracy": float("nan")}, "final_accuracy"),
         ({"protocol": {"target_accuracy": 99.4}}, "target_accuracy"),
         ({"laps": [{"kind": "train", "start_seconds": 0.0, "seconds": -1.0}]}, "seconds"),
+        ({"started_at": "0001-01-01T00:00:00+14:00"}, "started_at"),
         ({"laps": [{"kind": "nap", "start_seconds": 0.0, "seconds": 1.0}]}, "kind"),
     ],
 )
