@@ -227,6 +227,20 @@ def benchmarks(runs: Iterable[Run]) -> list[Benchmark]:
     return [Benchmark(tuple(group)) for group in groups.values()]
 
 
+def pooled(benchmarks: Iterable[Benchmark]) -> list[Benchmark]:
+    """The same, but benchmarks of one run that differ in nothing but their id as one.
+
+    Whoever needs a fresh process a run (`ab`, for one) starts a benchmark a run.
+    """
+    groups: dict[tuple[Cell, ...], list[Run]] = {}
+    for benchmark in benchmarks:
+        first = benchmark.runs[0]
+        own_id = "" if first[1].protocol.runs == 1 else first[1].benchmark_id
+        key = (own_id, first[1].environment.dirty, *_setup_key(first, but="benchmark_id"))
+        groups.setdefault(key, []).extend(benchmark.runs)
+    return [Benchmark(tuple(group)) for group in groups.values()]
+
+
 def column(name: str) -> Column:
     """The column of that name."""
     return _BY_NAME[name]
@@ -326,11 +340,11 @@ def _when(run: Run) -> tuple[datetime, int, str]:
     return (record.started_utc, record.run_index, record.run_id)
 
 
-def _setup_key(run: Run) -> tuple[Cell, ...]:
-    """Equal for runs that may be summed up together."""
+def _setup_key(run: Run, but: str | None = None) -> tuple[Cell, ...]:
+    """Equal for runs that may be summed up together, one of the shared columns left out."""
     record = run[1]
     return (
-        *(column.value(*run) for column in _with(SHARED)),
+        *(column.value(*run) for column in _with(SHARED) if column.name != but),
         record.protocol.model_dump_json(),
         record.setup.model_dump_json(),
         json.dumps(record.recipe, sort_keys=True),

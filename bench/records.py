@@ -381,6 +381,10 @@ class RunRecord(Model):
                 raise ValueError("mistakes name an image that was not evaluated")
         if self.samples_seen != sum(epoch.samples for epoch in self.epochs):
             raise ValueError("samples_seen is not the sum of the epochs'")
+        try:
+            _ = self.started_utc
+        except OverflowError:
+            raise ValueError("started_at is in no year that UTC has") from None
         return self
 
 

@@ -60,7 +60,7 @@ def save(record: RunRecord, results_dir: Path) -> Path:
         OSError: it could not be written, or a record of that name is there already. Nothing
             of it is left behind, and what was there before is untouched.
     """
-    final = results_dir / machine_name(record.environment) / _file_name(record)
+    final = results_dir / machine_name(record.environment) / file_name(record)
     final.parent.mkdir(parents=True, exist_ok=True)
     # Not named *.json: a reader of the folder must not meet half a record.
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
@@ -152,7 +152,8 @@ def _sharing(record: RunRecord, other: RunRecord) -> RunRecord:
     return record.model_copy(update=same)
 
 
-def _file_name(record: RunRecord) -> str:
+def file_name(record: RunRecord) -> str:
+    """What a record's file is called: when it started, what it trained, which run it is."""
     recipe = _slug(str(record.recipe.get("name") or ""))[:_LONGEST_NAME] or "unnamed"
     return f"{record.started_utc:%Y%m%dT%H%M%SZ}-{recipe}-{_slug(record.run_id)[:8]}.json"
 

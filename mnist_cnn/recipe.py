@@ -236,7 +236,7 @@ images as 2.8 whole epochs have."""
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (FAST, FAST_GPU, REFERENCE)}
 DEFAULT_RECIPE = FAST.name
 
-_FREE_IN_CLOSED = ("pipeline", "memory_format")
+FREE_IN_CLOSED = ("pipeline", "memory_format")
 """Fields that change how the reference is computed, not what: both pipelines draw the same
 distribution, and a layout is arithmetic in another order."""
 
@@ -277,5 +277,5 @@ def changed(recipe: Recipe, epochs: int | None, pipeline: str | None) -> Recipe:
 
 def division(recipe: Recipe) -> Literal["closed", "open"]:
     """Whether a recipe is the reference ("closed") in every field that decides the outcome."""
-    free = {field: getattr(REFERENCE, field) for field in _FREE_IN_CLOSED}
+    free = {field: getattr(REFERENCE, field) for field in FREE_IN_CLOSED}
     return "closed" if replace(recipe, **free) == REFERENCE else "open"

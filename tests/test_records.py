@@ -46,6 +46,7 @@ def test_a_record_is_json_that_any_reader_takes(record: RunRecord) -> None:
         ({"mistakes": {"images": [0] * 54, "predicted": [2] * 54}}, "rising"),
         ({"mistakes": {"images": [*range(53), 10_000], "predicted": [2] * 54}}, "not evaluated"),
         ({"mistakes": {"images": [*range(54)], "predicted": [10] * 54}}, "less than or equal to 9"),
+        ({"started_at": "0001-01-01T00:00:00+14:00"}, "started_at"),
         ({"laps": [{"kind": "nap", "start_seconds": 0.0, "seconds": 1.0}]}, "kind"),
     ],
 )
