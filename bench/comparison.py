@@ -152,7 +152,7 @@ COLUMNS: tuple[Column, ...] = (
     _column("processes", "processes", SHARED, lambda r: r.setup.processes, Unit.COUNT),
     _column("threads", "threads", SHARED, lambda r: r.setup.threads, Unit.COUNT),
     _column("precision", "precision", SHARED, lambda r: r.setup.precision),
-    _column("kernels", "kernels", SHARED, lambda r: r.setup.kernels),
+    _column("kernels", "kernels", SHARED, lambda r: r.setup.computed_by),
     _column("global_batch_size", "batch", SHARED, _recipe_number("batch_size"), Unit.COUNT),
     _column("seed", "seed", OWN, lambda r: r.seed, Unit.COUNT),
     # The recipe's, also where a run ended earlier: how far it came is in its status and times.

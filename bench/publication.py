@@ -25,6 +25,7 @@ MARK = "<!-- Made by `mnist-bench publish` from the records beside it: do not ed
 """The first line of a page that was made here."""
 PAGE = "README.md"
 PICTURE = "times.svg"
+REPORT = "index.html"
 
 _DEVICE_CLASSES = {"cpu": "CPU", "cuda": "CUDA", "mps": "MPS", "xpu": "XPU"}
 _HEADINGS = (
@@ -116,7 +117,7 @@ def table_line(entry: Entry) -> str:
     """An entry's row in its table."""
     row = benchmark_row(entry.benchmark)
     setup = entry.benchmark.runs[0][1].setup
-    set_up = notation.set_up(setup.processes, setup.threads, setup.precision, setup.kernels)
+    set_up = notation.set_up(setup.processes, setup.threads, setup.precision, setup.computed_by)
     # Misses are in a column of their own.
     doubtful = entry.benchmark.warnings.keys() - {ResultWarning.MISSED_TARGET}
     cells = [

@@ -178,6 +178,11 @@ class Setup(Model):
     environment: dict[str, str]
     """Environment variables that change speed or results, those that were set."""
 
+    @property
+    def computed_by(self) -> str:
+        """`kernels`, and whether they were replayed from graphs: ``"triton graph"``."""
+        return f"{self.kernels} graph" if self.captured else self.kernels
+
     @field_validator("kernels", mode="before")
     @classmethod
     def _of_version_2(cls, value: object) -> object:

@@ -31,7 +31,7 @@ from mnist_cnn.recipe import FREE_IN_CLOSED, REFERENCE, Recipe, division
 
 PARAMETER_LIMIT = 20_000
 """As in mnist_cnn.model, which needs torch."""
-MADE_HERE = (publication.PAGE, publication.PICTURE, "index.html")
+MADE_HERE = (publication.PAGE, publication.PICTURE, publication.REPORT)
 """Files beside records that `publish` makes."""
 _OVERLAP_SECONDS = 2.0
 """By which a machine's wall clock may be set back between two runs."""

@@ -59,11 +59,17 @@ def publish(
 
 def files(found: store.ReadResult, results_dir: Path) -> dict[str, str]:
     """What is made from the records, by file name; a page in another format is one more line."""
+    from bench import comparison
+    from bench.export.as_html import to_html
+    from bench.export.figures import draw
+    from bench.export.series import series
     from bench.picture import picture
-    from bench.publication import PAGE, PICTURE, entries, page
+    from bench.publication import PAGE, PICTURE, REPORT, entries, page
 
     rows = entries(found.records, results_dir)
-    return {PAGE: page(rows), PICTURE: picture(rows)}
+    seen = series(comparison.benchmarks(found.records))
+    report = to_html(seen, draw(seen), found.problems)
+    return {PAGE: page(rows), PICTURE: picture(rows), REPORT: report}
 
 
 def differences(path: Path, text: str) -> Iterator[str]:

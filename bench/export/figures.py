@@ -389,7 +389,7 @@ def scaling(series: Sequence[Series]) -> Outcome:
         record = one.runs[0][1]
         threads = record.setup.threads if record.setup.device == "cpu" else None
         name = one.row["recipe"], one.row["label"], one.row["commit"], one.row["torch_version"]
-        how = record.setup.device_name, record.setup.precision, record.setup.kernels, threads
+        how = record.setup.device_name, record.setup.precision, record.setup.computed_by, threads
         if one.number_of("images_per_second_median"):
             groups.setdefault((*name, *how), {}).setdefault(record.setup.processes, one)
     several = [group for group in groups.values() if len(group) > 1]
