@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from difflib import SequenceMatcher
@@ -67,7 +68,12 @@ def files(found: store.ReadResult, results_dir: Path) -> dict[str, str]:
     from bench.publication import PAGE, PICTURE, REPORT, entries, page
 
     rows = entries(found.records, results_dir)
-    seen = series(comparison.benchmarks(found.records))
+    # The page lies beside the records, and is the same wherever the folder is.
+    beside = [
+        (None if path is None else Path(os.path.relpath(path, results_dir)), record)
+        for path, record in found.records
+    ]
+    seen = series(comparison.benchmarks(beside))
     report = to_html(seen, draw(seen), found.problems)
     return {PAGE: page(rows), PICTURE: picture(rows), REPORT: report}
 
