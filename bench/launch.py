@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +26,7 @@ from bench.records import Setup
 from mnist_cnn import fused, native, static
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.ranks import process_group
-from mnist_cnn.recipe import Kernels, Precision, Recipe
+from mnist_cnn.recipe import DEFAULT_RECIPE, FAST_GPU, Kernels, Precision, Recipe
 from mnist_cnn.train import check_batch
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -130,6 +132,23 @@ def launch(
     return accelerator, recipe, described
 
 
+@contextmanager
+def usable_device() -> Iterator[None]:
+    """Around the first work given to a device: what it cannot do then is no fault of a run's.
+
+    Raises:
+        UsageError: its driver or its memory refused.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"the device cannot be used: {first_line}; see what else is on it, or name another "
+            "with --device"
+        ) from error
+
+
 def refuse_silent_single_process() -> None:
     """Refuse `accelerate launch --cpu --num_processes N`, which starts one process, silently.
 
@@ -173,6 +192,15 @@ def choose_device(asked: str) -> str:
             f"no {asked} device found by torch {torch.__version__}; present: {', '.join(present)}"
         )
     return asked
+
+
+def choose_recipe(device: str) -> str:
+    """The name of the open division's recipe for a device: larger batches where it is no CPU.
+
+    Raises:
+        UsageError: as `choose_device`.
+    """
+    return DEFAULT_RECIPE if choose_device(device) == "cpu" else FAST_GPU.name
 
 
 def is_present(device: str) -> bool:

@@ -111,6 +111,40 @@ def test_the_results_table_is_what_the_records_say(committed: Path) -> None:
     assert shown == expected, f"replace the block in README.md by:\n{expected}"
 
 
+def test_the_gpus_claim_is_what_its_records_say(committed: Path) -> None:
+    """Of the forty runs, none left out: mean, interval, lower bound, seconds, how many reached."""
+    records = [
+        record
+        for _, record in store.read([committed / "results/nvidia-h200-16-cores"]).records
+        if record.label == "h200"
+    ]
+    values = [record.final_accuracy for record in records if record.final_accuracy is not None]
+    assert len(values) == len(records) == 40
+    summary = summarise(values)
+    assert summary.mean is not None
+    assert summary.low is not None
+    assert summary.high is not None
+    t_95, t_975 = 1.684875, 2.022691  # Student's, 39 degrees of freedom
+    lower = summary.mean - (summary.mean - summary.low) * t_95 / t_975
+    mean, low, high = (f"{100 * value:.3f}" for value in (summary.mean, summary.low, summary.high))
+    seconds = sorted(
+        sum(lap.seconds for lap in record.laps if lap.kind in ("init", "train", "eval"))
+        for record in records
+    )
+    took = f"{(seconds[19] + seconds[20]) / 2:.3f} s"
+    spread = f"median; {seconds[0]:.3f} to {seconds[-1]:.3f}"
+    reached = sum(value >= 0.994 for value in values)
+    speed, readme = (" ".join(read(name).split()) for name in ("docs/speed.md", "README.md"))
+    assert (
+        f"{mean} % on average, 95 % interval {low} to {high} %, one-sided 95 % lower bound "
+        f"{100 * lower:.3f} %" in speed
+    )
+    assert f"{took}** ({spread})" in speed
+    assert f"{reached} of 40 reached" in speed
+    assert f"{mean} % on average (40 seeds, 95 % interval {low}-{high} %)" in readme
+    assert f"{took} ({spread}), and {reached} of its 40 runs" in readme
+
+
 def test_the_claim_is_what_its_records_say(committed: Path) -> None:
     """Mean, interval and one-sided lower bound of the twenty runs, none left out."""
     accuracies = [

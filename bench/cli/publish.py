@@ -69,10 +69,7 @@ def files(found: store.ReadResult, results_dir: Path) -> dict[str, str]:
 
     rows = entries(found.records, results_dir)
     # The page lies beside the records, and is the same wherever the folder is.
-    beside = [
-        (None if path is None else Path(os.path.relpath(path, results_dir)), record)
-        for path, record in found.records
-    ]
+    beside = [(Path(os.path.relpath(path, results_dir)), record) for path, record in found.records]
     seen = series(comparison.benchmarks(beside))
     report = to_html(seen, draw(seen), found.problems)
     return {PAGE: page(rows), PICTURE: picture(rows), REPORT: report}
