@@ -20,14 +20,14 @@ from bench import notation, stats
 from bench.inference import Estimate, share
 from bench.records import LapKind, RunRecord, Status
 from bench.stats import MISSED, ResultWarning, Summary, benchmark_warnings, completed, summarise
-from bench.survival import Trial, expected_seconds, median_seconds
+from bench.survival import Trial, expected_estimate, median_seconds, restricted_mean_seconds
 
 Cell = str | int | float | None
 Row = dict[str, Cell]
 Run = tuple[Path | None, RunRecord]
 """A record and the file it is in; None where it was not saved."""
 
-SUMMARY_PARTS = ("median", "mean", "low", "high")
+SUMMARY_PARTS = ("median", "mean", "low", "high", "iqr", "olympic")
 """What a measured column becomes across runs, as suffixes; see `bench.stats.Summary`."""
 
 
@@ -37,9 +37,17 @@ CENSORED_COLUMNS = (
     "time_to_target_seconds_median_low",
     "time_to_target_seconds_median_high",
     "time_to_target_seconds_expected",
+    "time_to_target_seconds_expected_low",
+    "time_to_target_seconds_expected_high",
+    "time_to_target_seconds_restricted_mean",
+    "time_to_target_seconds_restricted_low",
+    "time_to_target_seconds_restricted_high",
+    "time_to_target_seconds_restricted_to",
 )
 """Of a benchmark: Wilson's 95 % interval of the share of runs that reached the target; Kaplan and
-Meier's of the median time to it, as far as the runs bound it; the seconds spent for a success."""
+Meier's of the median time to it, as far as the runs bound it; the seconds spent for a success; the
+mean time of runs that are given so long, as long as the longest here took. Each with its interval.
+"""
 
 
 class Role(StrEnum):
@@ -169,6 +177,8 @@ COLUMNS: tuple[Column, ...] = (
     _column("warmup_seconds", "warm-up", MEASURED, _laps(LapKind.WARMUP), Unit.SECONDS),
     _column("train_seconds", "training", MEASURED, _laps(LapKind.TRAIN), Unit.SECONDS),
     _column("eval_seconds", "evaluation", MEASURED, _laps(LapKind.EVAL), Unit.SECONDS),
+    _column("samples_to_target", "images to target", MEASURED, stats.samples_to_target,
+            Unit.COUNT, missing_is_missed=True),
     _column("images_per_second", "images/s", MEASURED, stats.images_per_second, Unit.RATE),
     _column("peak_memory_bytes", "memory", MEASURED, lambda r: r.peak_memory.bytes, Unit.BYTES),
     _column("energy_joules", "energy", MEASURED, stats.energy_joules, Unit.JOULES),
@@ -312,8 +322,12 @@ def _censored(trials: Sequence[Trial]) -> Row:
         return row
     reached = share(sum(one.reached for one in trials), len(trials))
     median = median_seconds(trials)
-    values = (reached.low, reached.high, *_ends(median), expected_seconds(trials))
-    return row | dict(zip(CENSORED_COLUMNS, map(_cell, values), strict=True))
+    values: list[float | None] = [*_ends(reached), *_ends(median)]
+    if (expected := expected_estimate(trials)) is not None:
+        horizon = max(one.seconds for one in trials)
+        restricted = restricted_mean_seconds(trials, horizon)
+        values += [expected.value, *_ends(expected), restricted.value, *_ends(restricted), horizon]
+    return row | dict(zip(CENSORED_COLUMNS, map(_cell, values), strict=False))
 
 
 def _ends(estimate: Estimate | None) -> tuple[float | None, float | None]:

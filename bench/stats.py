@@ -16,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.inference import outliers
+from bench.inference import FEWEST_FOR_DRIFT, outliers, shift, t_quantile_975, two_groups
+from bench.rcp import olympic_mean
 from bench.records import Lap, LapKind, RunRecord, Status
 
 MISSED = math.inf
@@ -27,6 +28,15 @@ FEWEST_RUNS = 3
 
 BUSY_SHARE = 0.05
 """Share of the cores' time that other programs may use before a run's times are doubted."""
+
+WORTH_SAYING = 0.05
+"""Relative difference of training times below which drift and groups are not warned of."""
+
+DOUBT = 0.005
+"""Probability, each way, to warn of drift where there is none."""
+
+MOST_COMPARED = 50
+"""Runs at either end that are looked at for drift."""
 
 THROTTLED_SHARE = 0.01
 """Share of a run's time that a GPU may be slowed down before the run's times are doubted."""
@@ -41,15 +51,6 @@ THROTTLED_FOR = frozenset(
     }
 )
 """Of what holds a GPU's clocks down (`GpuState.throttle_reasons`), what should not."""
-
-# Student's t at 0.975, by degrees of freedom from 1 on.
-_T_975 = (
-    12.70620, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.30600, 2.26216, 2.22814,
-    2.20099, 2.17881, 2.16037, 2.14479, 2.13145, 2.11991, 2.10982, 2.10092, 2.09302, 2.08596,
-    2.07961, 2.07387, 2.06866, 2.06390, 2.05954, 2.05553, 2.05183, 2.04841, 2.04523, 2.04227,
-)  # fmt: skip
-_Z_975 = 1.959963984540054
-"""The same quantile of the normal distribution, which Student's approaches."""
 
 
 def time_to_target_seconds(record: RunRecord) -> float | None:
@@ -103,6 +104,13 @@ def images_per_second(record: RunRecord) -> float | None:
         return _finite(sum(epoch.samples for epoch in record.epochs) / spent)
     except OverflowError:
         return None
+
+
+def samples_to_target(record: RunRecord) -> int | None:
+    """Training images seen when the target was reached: what depends on luck, not on the device."""
+    reached = record.target_reached_epoch
+    seen = (e.samples_seen for e in record.evaluations if e.epoch == reached)
+    return next(seen, None) or None
 
 
 def best_accuracy(record: RunRecord) -> float | None:
@@ -166,43 +174,41 @@ class Summary:
     """Lower end of the 95 % Student-t interval of the mean; None below `FEWEST_RUNS` values."""
     high: float | None = None
     """Its upper end."""
+    iqr: float | None = None
+    """Between the quartiles, by linear interpolation; likewise."""
+    olympic: float | None = None
+    """MLPerf's: the mean without the least and the greatest; None where two runs missed."""
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Median, mean and the mean's 95 % interval; `MISSED` values count as the module says."""
+    """Median, mean with its 95 % interval, and more; `MISSED` counts as the module says."""
     if not values:
         return Summary(count=0)
     count = len(values)
     median = _finite(statistics.median(values))
     mean = _finite(statistics.mean(values))
-    if mean is None or count < FEWEST_RUNS:
+    if count < FEWEST_RUNS:
         return Summary(count, median, mean)
+    robust = {"iqr": _between_quartiles(values), "olympic": olympic_mean(values)}
+    if mean is None:
+        return Summary(count, median, **robust)
     try:
         deviation = statistics.stdev(values)
     except OverflowError:
-        return Summary(count, median, mean)
+        return Summary(count, median, mean, **robust)
     half = t_quantile_975(count - 1) * deviation / math.sqrt(count)
-    return Summary(count, median, mean, _finite(mean - half), _finite(mean + half))
+    return Summary(count, median, mean, _finite(mean - half), _finite(mean + half), **robust)
 
 
-def t_quantile_975(degrees: int) -> float:
-    """Student's t that 97.5 % of the distribution lies below.
-
-    From a table up to 30 degrees of freedom; above, the Cornish-Fisher expansion about the
-    normal quantile (Abramowitz & Stegun 26.7.5) to the third order, whose error is below 1e-6.
-
-    Args:
-        degrees: of freedom, 1 or more.
-    """
-    if degrees <= len(_T_975):
-        return _T_975[degrees - 1]
-    z = _Z_975
-    return (
-        z
-        + (z**3 + z) / (4 * degrees)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
-    )
+def _between_quartiles(values: Sequence[float]) -> float | None:
+    """The interquartile range (Hyndman & Fan's type 7); None where a quartile is a miss."""
+    ordered = sorted(values)
+    quartiles = []
+    for share in (0.25, 0.75):
+        below, part = divmod(share * (len(ordered) - 1), 1)
+        low, high = ordered[int(below)], ordered[min(int(below) + 1, len(ordered) - 1)]
+        quartiles.append(low + part * (high - low) if part else low)
+    return _finite(quartiles[1] - quartiles[0])
 
 
 class ResultWarning(StrEnum):
@@ -228,6 +234,14 @@ class ResultWarning(StrEnum):
     OUTLIER = (
         "trained far longer or shorter than the others (14.8 median deviations), so something else "
         "went on. Run again."
+    )
+    DRIFT = (
+        "the last runs trained longer or shorter than the first ones, so the machine changed "
+        "meanwhile. Let it rest and run again, or compare by turns with ab."
+    )
+    TWO_GROUPS = (
+        "training times fall into two groups, so the machine was in two states. Find out which, "
+        "and run again in one of them."
     )
     DIRTY_COMMIT = (
         "files differed from the commit, so nobody can repeat this. Commit, then run again."
@@ -283,6 +297,13 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
     }
     if far_off := _outliers(runs):
         found[ResultWarning.OUTLIER] = far_off
+    times = _training_times(runs)
+    if drifted(times):
+        found[ResultWarning.DRIFT] = None
+    if groups := two_groups(times):
+        low, high = groups
+        if high > (1 + WORTH_SAYING) * low:
+            found[ResultWarning.TWO_GROUPS] = None
     if len(completed(runs)) < FEWEST_RUNS:
         found[ResultWarning.FEW_RUNS] = None
     # A run that was interrupted or failed is its benchmark's last, and is named already.
@@ -292,10 +313,32 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
     return found
 
 
+def drifted(times: Sequence[float]) -> bool:
+    """Whether the last of repeated measurements are established to differ from the first ones.
+
+    By ranks (`bench.inference.shift`), the first half against the second, of many the first and the
+    last `MOST_COMPARED`; and only by more than `WORTH_SAYING`.
+    """
+    half = min(len(times) // 2, MOST_COMPARED)
+    if half < FEWEST_FOR_DRIFT // 2 or min(times) <= 0:
+        return False
+    first, last = ([math.log(t) for t in part] for part in (times[:half], times[-half:]))
+    change = shift(first, last, DOUBT).as_ratio()
+    if change.low is None or change.high is None:
+        return False
+    established = not change.low <= 1 <= change.high
+    return established and not 1 / (1 + WORTH_SAYING) <= change.value <= 1 + WORTH_SAYING
+
+
 def _outliers(runs: Sequence[RunRecord]) -> int:
     """Completed runs whose training time lies far from the others'."""
+    return len(outliers(_training_times(runs)))
+
+
+def _training_times(runs: Sequence[RunRecord]) -> list[float]:
+    """Of the completed runs, in the order in which they were made."""
     times = [seconds_of(run, LapKind.TRAIN) for run in completed(runs)]
-    return len(outliers([seconds for seconds in times if seconds is not None]))
+    return [seconds for seconds in times if seconds is not None]
 
 
 def _runs_promised(run: RunRecord) -> int:

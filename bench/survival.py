@@ -16,9 +16,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import NormalDist
+from statistics import NormalDist, stdev
 
-from bench.inference import Estimate, t_quantile
+from bench.inference import Estimate, share, t_above
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +115,12 @@ def restricted_mean_seconds(
         left = step.at_risk - step.reached
         if left:
             later = math.fsum(areas[index:])
-            variance += later**2 * step.reached / (step.at_risk * left)
+            variance += later * later * step.reached / (step.at_risk * left)
     if not steps or variance == 0:
         return Estimate(mean, None, None)
     # Student's t, as with means: normal quantiles hold the truth too seldom below twenty runs.
     degrees = max(1, sum(step.reached for step in steps) - 1)
-    half = t_quantile(degrees, 1 - tail) * math.sqrt(variance)
+    half = t_above(degrees, tail) * math.sqrt(variance)
     return Estimate(mean, mean - half, mean + half)
 
 
@@ -131,9 +131,36 @@ def expected_seconds(trials: Sequence[Trial]) -> float | None:
     successes, as sweeps for "expected time to solution" have it.
     """
     reached = sum(trial.reached for trial in trials)
-    return math.fsum(trial.seconds for trial in trials) / reached if reached else None
+    return sum(trial.seconds for trial in trials) / reached if reached else None
 
 
+def expected_estimate(trials: Sequence[Trial], tail: float = 0.025) -> Estimate | None:
+    """`expected_seconds` with its interval; None where no run reached the target.
+
+    It is the mean of the runs that reached it, and for each of those the misses before it. Of the
+    first the interval is Student's t, of the second Wilson's; the two are put together by squares
+    (MOVER, Zou & Donner 2008). Where no run missed, a miss is taken to last as long as the longest.
+    An end is None below `FEWEST_FOR_COST` runs.
+    """
+    value = expected_seconds(trials)
+    if value is None:
+        return None
+    if len(trials) < FEWEST_FOR_COST or not 0 < value < math.inf:
+        return Estimate(value, None, None)
+    reached = [trial.seconds for trial in trials if trial.reached]
+    missed = [trial.seconds for trial in trials if not trial.reached]
+    of_a_miss = sum(missed) / len(missed) if missed else max(reached)
+    chance = share(len(missed), len(trials), tail)
+    misses = len(missed) / len(reached)
+    spread = stdev(reached) if len(reached) > 1 else 0.0
+    half = t_above(max(1, len(reached) - 1), tail) * spread / math.sqrt(len(reached))
+    ends = (p / (1 - p) - misses for p in (chance.low or 0.0, chance.high or 0.0))
+    below, above = (math.hypot(half, of_a_miss * one) for one in ends)
+    return Estimate(value, max(0.0, value - below), value + above)
+
+
+FEWEST_FOR_COST = 5
+"""Runs below which the cost of a success has no interval."""
 RESAMPLES = 2000
 FEWEST_FOR_BOOTSTRAP = 10
 """Runs a side below which resamples are too much alike for an interval."""
@@ -153,7 +180,7 @@ def expected_ratio(base: Sequence[Trial], new: Sequence[Trial], tail: float) -> 
     fewest = min(len(base), len(new))
     if fewest < FEWEST_FOR_BOOTSTRAP or tail * RESAMPLES < 5:
         return Estimate(of_new / of_base, None, None)
-    wider = t_quantile(fewest - 1, 1 - tail) / NormalDist().inv_cdf(1 - tail)
+    wider = t_above(fewest - 1, tail) / NormalDist().inv_cdf(1 - tail)
     wider *= math.sqrt(fewest / (fewest - 1))
     generator = random.Random(0)
     ratios = []

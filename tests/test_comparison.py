@@ -18,8 +18,8 @@ RUN_COLUMNS = """
 run_id benchmark_id status reason division recipe device device_name processes threads precision
 kernels global_batch_size seed epochs final_accuracy best_accuracy time_to_target_seconds
 train_time_to_target_seconds cold_time_to_target_seconds init_seconds warmup_seconds train_seconds
-eval_seconds images_per_second peak_memory_bytes energy_joules host_energy_joules label
-torch_version accelerate_version commit record_path
+eval_seconds samples_to_target images_per_second peak_memory_bytes energy_joules
+host_energy_joules label torch_version accelerate_version commit record_path
 """
 SHARED_COLUMNS = """
 benchmark_id division recipe device device_name processes threads precision kernels
@@ -28,13 +28,13 @@ global_batch_size epochs label torch_version accelerate_version commit
 MEASURED_COLUMNS = """
 final_accuracy best_accuracy time_to_target_seconds train_time_to_target_seconds
 cold_time_to_target_seconds init_seconds warmup_seconds train_seconds eval_seconds
-images_per_second peak_memory_bytes energy_joules host_energy_joules
+samples_to_target images_per_second peak_memory_bytes energy_joules host_energy_joules
 """
 
 
 def test_columns_are_the_contract() -> None:
     assert comparison.run_column_names() == RUN_COLUMNS.split()
-    parts = ("median", "mean", "low", "high")
+    parts = ("median", "mean", "low", "high", "iqr", "olympic")
     summaries = [f"{name}_{part}" for name in MEASURED_COLUMNS.split() for part in parts]
     shared = SHARED_COLUMNS.split()
     assert comparison.benchmark_column_names() == [
@@ -44,6 +44,12 @@ def test_columns_are_the_contract() -> None:
         "time_to_target_seconds_median_low",
         "time_to_target_seconds_median_high",
         "time_to_target_seconds_expected",
+        "time_to_target_seconds_expected_low",
+        "time_to_target_seconds_expected_high",
+        "time_to_target_seconds_restricted_mean",
+        "time_to_target_seconds_restricted_low",
+        "time_to_target_seconds_restricted_high",
+        "time_to_target_seconds_restricted_to",
     ]
 
 
@@ -85,6 +91,7 @@ def test_a_run_in_a_row() -> None:
         "warmup_seconds": 3.0,
         "train_seconds": 36.0,
         "eval_seconds": 6.0,
+        "samples_to_target": 300000,
         "images_per_second": 10_000.0,
         "peak_memory_bytes": 812 * 1024**2,
         "energy_joules": None,

@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 from scipy import stats as scipy_stats
 
 from bench import inference
-from bench.inference import Estimate, mean_difference, paired_shift, share, shift
+from bench.inference import Estimate, mean_difference, paired_shift, share, shift, two_groups
 
 SIMULATIONS = 400
 finite = st.floats(-1e6, 1e6)
@@ -246,3 +246,28 @@ def test_outliers_are_hyperfines(values: list[float]) -> None:
 
 def test_no_values_have_no_outliers() -> None:
     assert inference.outliers([]) == []
+
+
+@pytest.mark.parametrize("count", [10, 12, 20, 50])
+@pytest.mark.parametrize("shape", ["normal", "skewed", "flat", "exponential"])
+def test_one_group_is_seldom_taken_for_two(shape: str, count: int) -> None:
+    shapes: dict[str, Draw] = SHAPES | {
+        "flat": lambda r: r.random(),
+        "exponential": lambda r: r.expovariate(1),
+    }
+    generator = random.Random(f"{shape} {count}")
+    found = sum(
+        two_groups([shapes[shape](generator) for _ in range(count)]) is not None
+        for _ in range(SIMULATIONS)
+    )
+    assert found <= at_most(0.01)
+
+
+def test_two_groups_are_found() -> None:
+    generator = random.Random(3)
+    values = [generator.gauss(center, 0.1) for center in (1.0, 2.0) for _ in range(5)]
+    generator.shuffle(values)
+    found = two_groups(values)
+    assert found is not None
+    assert list(found) == pytest.approx([1.0, 2.0], abs=0.2)
+    assert two_groups(values[:9]) is None

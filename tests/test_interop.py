@@ -547,7 +547,7 @@ def test_github_action_has_a_file_a_direction(real: Path, tmp_path: Path) -> Non
         path = tmp_path / f"{kind}.json"
         assert report(f"github-action-{kind}", real, "--output", path) == 0
         files[kind] = Entries.model_validate_json(path.read_bytes()).root
-    assert {entry.unit for entry in files["smaller"]} == {"s", "bytes"}
+    assert {entry.unit for entry in files["smaller"]} == {"s", "bytes", "count"}
     assert {entry.unit for entry in files["bigger"]} == {"images/s", "fraction"}
     names = [entry.name for entries in files.values() for entry in entries]
     assert len(names) == len(set(names))

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from PIL import Image
 
 from mnist_cnn import recipe as recipes
@@ -194,7 +193,9 @@ def test_a_name_that_cannot_be_printed_ends_nothing(weights: Path, digit: Path) 
 
 
 @pytest.fixture
-def few_images(mnist: MnistData, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def few_images(
+    mnist: MnistData, monkeypatch: pytest.MonkeyPatch, fresh_accelerate: None
+) -> Iterator[None]:
     """Train on 512 images, on the CPU, in this process."""
     few = replace(
         mnist,
@@ -207,9 +208,7 @@ def few_images(mnist: MnistData, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    AcceleratorState._reset_state(reset_partial_state=True)
     yield
-    AcceleratorState._reset_state(reset_partial_state=True)
     torch.set_num_threads(threads)
 
 

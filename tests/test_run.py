@@ -70,6 +70,7 @@ def clean_environment() -> dict[str, str]:
     }
 
 
+@pytest.mark.usefixtures("fresh_accelerate")
 def test_a_device_that_refuses_its_first_work_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

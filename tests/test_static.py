@@ -167,6 +167,7 @@ def test_what_a_program_cannot_do_has_a_reason() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The distutils package is deprecated")  # torch's C++ builder
 def test_fused_operators_train_alike(mnist: MnistData) -> None:
     """Inductor's arithmetic is in another order, and where values tie pooling takes another."""
     recipe, accelerator, data = RECIPES["selected and averaged"], on("cpu"), parts(mnist, 640)

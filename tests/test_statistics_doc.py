@@ -7,7 +7,7 @@ import random
 import re
 from pathlib import Path
 
-from bench import inference, survival
+from bench import inference, rcp, survival
 from bench.contrast import GATE_TAIL, POWER, TAIL
 from bench.inference import Estimate
 from bench.survival import Trial
@@ -54,6 +54,27 @@ def test_runs_that_missed() -> None:
     assert median is not None
     assert example("median") == f"{median.value:.1f} s"
     assert example("expected") == f"{survival.expected_seconds(trials):.1f} s"
+
+
+def test_what_a_success_costs() -> None:
+    five = [Trial(t, reached=True) for t in (10.0, 11.0, 12.0, 13.0)]
+    five.append(Trial(20.0, reached=False))
+    found = survival.expected_estimate(five * 3)
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    text = f"{found.value:.1f} s, {found.low:.1f} to {found.high:.1f}"
+    assert example("expected-interval") == text
+    restricted = survival.restricted_mean_seconds(five, 20.0)
+    assert example("restricted") == f"{restricted.value:.1f} s"
+
+
+def test_mlperfs_arithmetic() -> None:
+    mean = rcp.olympic_mean([5.9, 6.0, 6.1, 6.3, math.inf])
+    assert example("olympic") == f"{mean:.2f} s"
+    luck = rcp.allowed([20, 20, 21, 21, 22, 23], 5)
+    assert luck is not None
+    assert example("rcp") == f"{luck.fewest:.1f} to {luck.most:.1f} epochs"
 
 
 def test_accuracy() -> None:

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
 from bench import stats
+from bench.inference import t_quantile_975
 from bench.records import LapKind, Status
 from bench.stats import MISSED, ResultWarning, summarise
 from tests.factories import make_benchmark, make_record
@@ -108,7 +111,7 @@ def test_mean_and_interval_are_those_of_the_textbook(values: list[float]) -> Non
     # The variance as half the mean squared difference of all pairs, which needs no mean.
     pairs = list(itertools.combinations(values, 2))
     variance = sum((a - b) ** 2 for a, b in pairs) / 2 / len(pairs)
-    half = stats.t_quantile_975(count - 1) * math.sqrt(variance / count)
+    half = t_quantile_975(count - 1) * math.sqrt(variance / count)
     assert summary.low == pytest.approx(mean - half, abs=1e-9 * mean)
     assert summary.high == pytest.approx(mean + half)
 
@@ -122,7 +125,7 @@ def test_a_worked_interval() -> None:
 
 def test_one_miss_takes_mean_and_interval_away() -> None:
     summary = summarise([41.0, 42.0, 43.0, MISSED])
-    assert summary == stats.Summary(count=4, median=42.5)
+    assert summary == stats.Summary(count=4, median=42.5, olympic=42.5)
 
 
 def test_nothing_and_too_much() -> None:
@@ -138,12 +141,12 @@ def test_nothing_and_too_much() -> None:
     ],
 )
 def test_t_quantile_is_that_of_the_tables(degrees: int, value: float) -> None:
-    assert stats.t_quantile_975(degrees) == pytest.approx(value, abs=5e-5)
+    assert t_quantile_975(degrees) == pytest.approx(value, abs=5e-5)
 
 
 @pytest.mark.parametrize("degrees", [*range(1, 41), 99, 1000])
 def test_t_quantile_leaves_a_fortieth_above_it(degrees: int) -> None:
-    assert _t_below(stats.t_quantile_975(degrees), degrees) == pytest.approx(0.975, abs=2e-6)
+    assert _t_below(t_quantile_975(degrees), degrees) == pytest.approx(0.975, abs=2e-6)
 
 
 # --- Warnings
@@ -231,3 +234,62 @@ def test_a_run_that_lies_far_from_the_others_is_warned_of() -> None:
     assert ResultWarning.OUTLIER not in stats.benchmark_warnings(make_benchmark(usual))
     warnings = stats.benchmark_warnings(make_benchmark((*usual, 19.0)))
     assert warnings[ResultWarning.OUTLIER] == 1
+
+
+@given(st.lists(VALUES, min_size=3, max_size=12), st.integers(0, 3))
+def test_robust_summaries_against_numpy_and_mlperfs_rule(values: list[float], missed: int) -> None:
+    everything = [*values, *[MISSED] * missed]
+    summary = summarise(everything)
+    # In place of infinity, of which numpy makes NaN: whatever holds a part of it is as great.
+    far = [1e300 if value == MISSED else value for value in everything]
+    low, high = np.quantile(far, [0.25, 0.75])
+    assert summary.iqr == (None if high > 1e200 else pytest.approx(high - low, abs=1e-6))
+    if missed > 1:
+        assert summary.olympic is None
+    else:
+        kept = sorted(everything)[1:-1]
+        assert summary.olympic == pytest.approx(sum(kept) / len(kept))
+
+
+def of_times(times: list[float]) -> set[ResultWarning]:
+    return set(stats.benchmark_warnings(make_benchmark(times)))
+
+
+def test_a_machine_that_changed_meanwhile_is_warned_of() -> None:
+    generator = random.Random(1)
+    cool = [generator.gauss(6.0, 0.05) for _ in range(6)]
+    hot = [1.1 * seconds for seconds in cool]
+    assert ResultWarning.DRIFT in of_times([*cool, *hot])
+    assert ResultWarning.DRIFT in of_times([*hot, *cool])
+    # The same values in no order, too few of them, and a change that is not worth saying.
+    assert ResultWarning.DRIFT not in of_times(
+        [time for pair in zip(cool, hot, strict=True) for time in pair]
+    )
+    assert ResultWarning.DRIFT not in of_times([*cool[:3], *hot[:3]])
+    assert ResultWarning.DRIFT not in of_times([*cool, *(1.02 * seconds for seconds in cool)])
+
+
+@pytest.mark.parametrize("count", [8, 12, 20, 100])
+def test_drift_is_seldom_seen_where_there_is_none(count: int) -> None:
+    generator = random.Random(count)
+    seen = sum(
+        stats.drifted([generator.lognormvariate(0, 0.3) for _ in range(count)]) for _ in range(400)
+    )
+    assert seen <= 13  # a true rate of one in a hundred is exceeded so once in a thousand times
+
+
+def test_two_states_of_a_machine_are_warned_of() -> None:
+    generator = random.Random(2)
+    fast = [generator.gauss(6.0, 0.05) for _ in range(6)]
+    times = [time for one in fast for time in (one, 1.2 * one)]
+    assert ResultWarning.TWO_GROUPS in of_times(times)
+    assert ResultWarning.TWO_GROUPS not in of_times(fast + fast)
+    near = [time for one in fast for time in (one, 1.03 * one)]
+    assert ResultWarning.TWO_GROUPS not in of_times(near)
+
+
+def test_the_images_that_it_took_to_reach_the_target() -> None:
+    record = make_record(accuracies=[0.98, 0.9951, 0.996])
+    reached = next(e for e in record.evaluations if e.epoch == record.target_reached_epoch)
+    assert stats.samples_to_target(record) == reached.samples_seen > 0
+    assert stats.samples_to_target(make_record(accuracies=[0.98])) is None
