@@ -25,6 +25,8 @@ def inert(text: str) -> str:
     Escape sequences, control characters and invisible ones (text direction, zero width) are
     taken out; line breaks, tabs and odd spaces become a space each.
     """
+    if text.isprintable():  # as nearly all of it is
+        return text.strip()
     visible = (
         letter if letter.isprintable() else " " if letter.isspace() else ""
         for letter in _ESCAPES.sub("", text)

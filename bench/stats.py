@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from bench.inference import FEWEST_FOR_DRIFT, outliers, shift, t_quantile_975, two_groups
 from bench.rcp import olympic_mean
-from bench.records import Lap, LapKind, RunRecord, Status
+from bench.records import LapKind, RunRecord, Status
 
 MISSED = math.inf
 """Stands, in what `summarise` is given, for the time of a run that missed the target."""
@@ -76,9 +76,11 @@ def train_time_to_target_seconds(record: RunRecord) -> float | None:
     if reached is None:
         return None
     return _total(
-        lap
-        for lap in record.laps
-        if lap.kind is LapKind.TRAIN and lap.epoch is not None and lap.epoch <= reached
+        [
+            lap.seconds
+            for lap in record.laps
+            if lap.kind is LapKind.TRAIN and lap.epoch is not None and lap.epoch <= reached
+        ]
     )
 
 
@@ -91,13 +93,15 @@ def cold_time_to_target_seconds(record: RunRecord) -> float | None:
 
 def seconds_of(record: RunRecord, *kinds: LapKind) -> float | None:
     """The sum of all laps of these kinds; None where there is none."""
-    return _total(lap for lap in record.laps if lap.kind in kinds)
+    return _total([lap.seconds for lap in record.laps if lap.kind in kinds])
 
 
 def images_per_second(record: RunRecord) -> float | None:
     """Training throughput: the images of the epochs trained to the end, over their train laps."""
     trained = {epoch.epoch for epoch in record.epochs}
-    spent = _total(lap for lap in record.laps if lap.kind is LapKind.TRAIN and lap.epoch in trained)
+    spent = _total(
+        [lap.seconds for lap in record.laps if lap.kind is LapKind.TRAIN and lap.epoch in trained]
+    )
     if not spent:
         return None
     try:
@@ -346,8 +350,7 @@ def _runs_promised(run: RunRecord) -> int:
     return run.protocol.runs if run.protocol.half_width is None else run.run_index
 
 
-def _total(laps: Iterable[Lap]) -> float | None:
-    seconds = [lap.seconds for lap in laps]
+def _total(seconds: Sequence[float]) -> float | None:
     return _finite(sum(seconds)) if seconds else None
 
 

@@ -153,6 +153,32 @@ def test_a_page_of_any_records_is_whole(runs: list[RunRecord]) -> None:
     assert text.encode()
 
 
+SECONDS = st.sampled_from([0.0, 1e-9, 1e-3, 5.0, 5.001, 1e6, 1e12]) | st.floats(0, 100)
+
+
+@given(
+    st.lists(
+        st.builds(
+            make_record,
+            accuracies=st.lists(st.sampled_from([0, 0.5, 0.98, 0.994, 0.9999, 1.0]), max_size=7),
+            benchmark_id=st.sampled_from(["a" * 32, "b" * 32]),
+            init_seconds=SECONDS,
+            train_seconds=SECONDS,
+            eval_seconds=SECONDS,
+            samples=st.sampled_from([1, 60_000, 10**12]),
+            setup=st.sampled_from([{"processes": n, "threads": 1} for n in (1, 2, 1024)]),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+@settings(max_examples=25)
+def test_figures_are_drawn_of_any_numbers(runs: list[RunRecord]) -> None:
+    """Matplotlib warns where a scale has no room, and warnings are errors here."""
+    text = page_of(runs)
+    assert text.count("<figure id=") + text.count("<li><strong>") == 8  # drawn, or said why not
+
+
 def test_the_same_records_give_the_same_bytes() -> None:
     runs = make_benchmark()
     assert page_of(runs) == page_of(runs)

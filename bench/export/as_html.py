@@ -42,7 +42,7 @@ class Field(NamedTuple):
     """A cell of a table."""
 
     text: str
-    order: Cell = None
+    order: int | float | None = None
     """By which a number is sorted, where one is known."""
     below: str = ""
     """A second, lesser line."""
@@ -55,9 +55,9 @@ class Field(NamedTuple):
     def element(self, tag: str) -> str:
         """As HTML, by hand: there may be a hundred thousand, and a template takes its time."""
         names = f"n {self.mark}" if self.is_number else self.mark
-        attributes = f' class="{escape(names.strip())}"' if names else ""
+        attributes = f' class="{names.rstrip()}"' if names else ""
         if self.order is not None:
-            attributes += f' data-v="{escape(self.order)}"'
+            attributes += f' data-v="{self.order}"'
         if self.hint:
             attributes += f' title="{escape(self.hint)}"'
         below = f"<small>{escape(self.below)}</small>" if self.below else ""
@@ -285,7 +285,7 @@ def _summary(name: str, row: Row) -> Field:
     below = None
     if isinstance(middle, float) and isinstance(low, float) and isinstance(high, float):
         below = written_between(low, high, middle, unit)
-    return Field(written(middle, unit), middle, below=below or "", is_number=True)
+    return Field(written(middle, unit), _number(middle), below=below or "", is_number=True)
 
 
 # --- A row a run
@@ -342,7 +342,11 @@ def _run_fields(record: RunRecord, row: Row) -> Iterator[Field]:
 
 def _value(row: Row, name: str) -> Field:
     value = row[name]
-    return Field(written(value, column(name).unit), value, is_number=True)
+    return Field(written(value, column(name).unit), _number(value), is_number=True)
+
+
+def _number(value: Cell) -> int | float | None:
+    return None if isinstance(value, str) else value
 
 
 def _outcome(record: RunRecord) -> Field:

@@ -224,6 +224,7 @@ def _row_axes(
     axes = figure.add_axes(
         (_SIDE / WIDTH, room / height, 1 - 2 * _SIDE / WIDTH, high * len(series) / height)
     )
+    axes.set_autoscale_on(False)
     axes.set_ylim(len(series), 0)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
@@ -400,7 +401,7 @@ def scaling(series: Sequence[Series]) -> Outcome:
             "with as many threads a process)",
         )
     figure, axes = _plot_axes([group[min(group)] for group in several])
-    told = {}
+    told, highest = {}, 0.0
     for group in several:
         fewest = min(group)
         one = group[fewest]
@@ -410,14 +411,16 @@ def scaling(series: Sequence[Series]) -> Outcome:
             for n in sorted(group)
         ]
         xs, ys = zip(*points, strict=True)
+        highest = max(highest, *ys)
         axes.plot(xs, ys, "o-", color=colour_of(one.colour), linewidth=1.8, markersize=5)
         told[one.number] = ", ".join(f"{y:.0f} % with {plural(x, 'process')}" for x, y in points)
     counts = sorted({n for group in several for n in group})
+    axes.set_xlim(counts[0] / 1.15, counts[-1] * 1.15)
     axes.set_xscale("log", base=2)
     axes.set_xticks(counts, [str(count) for count in counts])
     axes.minorticks_off()
     axes.axhline(100, color=MUTED, linewidth=1, linestyle=(0, (4, 2)))
-    axes.set_ylim(0, max(110.0, *axes.get_ylim()))
+    axes.set_ylim(0, max(110.0, 1.05 * highest))
     axes.set_xlabel("processes")
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0f} %")
     shown = [group[min(group)] for group in several]
@@ -460,6 +463,7 @@ def _plot_axes(series: Sequence[Series]) -> tuple[Figure, Axes]:
     height = 24 + _PLOT + below
     figure = new_figure(height)
     axes = figure.add_axes((46 / WIDTH, below / height, (WIDTH - 58) / WIDTH, _PLOT / height))
+    axes.set_autoscale_on(False)  # every figure sets its limits: whatever a record holds fits
     axes.grid()
     _legend(figure, entries, 1)
     return figure, axes
@@ -495,24 +499,36 @@ def _dot(x: float, y: float, colour: str) -> Line2D:
 
 def _clock_axis(axes: Axes, which: str, low: float, high: float) -> None:
     """A logarithmic axis of times, its ticks where people would put them."""
-    ticks = _thinned([t for t in _CLOCK_TICKS if low <= t <= high], low, high)
+    ticks = _ticks(_CLOCK_TICKS, low, high)
     _log_axis(axes, which, low, high, ticks, [_clock_tick(tick) for tick in ticks])
 
 
 def _count_axis(axes: Axes, which: str, low: float, high: float) -> None:
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     nice = [m * 10.0**e for e in range(first, last + 1) for m in (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)]
-    ticks = _thinned([t for t in nice if low <= t <= high], low, high)
+    ticks = _ticks(nice, low, high)
     _log_axis(axes, which, low, high, ticks, [_count_tick(tick) for tick in ticks])
 
 
 def _log_axis(
     axes: Axes, which: str, low: float, high: float, ticks: list[float], labels: list[str]
 ) -> None:
-    axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
+    axes.set(**{f"{which}lim": (low, high)})
+    axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_ticks(ticks, labels)
     axis.set_ticks([], minor=True)
+
+
+def _ticks(wanted: Sequence[float], low: float, high: float) -> list[float]:
+    """Those wanted that lie on the axis; where these are too few, evenly spaced ones."""
+    ticks = _thinned([tick for tick in wanted if low <= tick <= high], low, high)
+    if len(ticks) >= 3:
+        return ticks
+    from matplotlib.ticker import MaxNLocator
+
+    even = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return [float(tick) for tick in even if low <= tick <= high]
 
 
 def _thinned(ticks: list[float], low: float, high: float) -> list[float]:
@@ -535,7 +551,9 @@ def _log_range(values: Sequence[float]) -> tuple[float, float]:
 def _clock_tick(seconds: float) -> str:
     if seconds >= 3600:
         return f"{seconds / 3600:.3g} h"
-    return f"{seconds / 60:.3g} min" if seconds >= 60 else f"{seconds:.3g} s"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds % 60 == 0 else f"{notation.clock(seconds)} min"
 
 
 def _count_tick(value: float) -> str:
