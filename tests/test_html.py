@@ -15,7 +15,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from bench import comparison, store
 from bench.cli import main
@@ -172,7 +172,8 @@ SECONDS = st.sampled_from([0.0, 1e-9, 1e-3, 5.0, 5.001, 1e6, 1e12]) | st.floats(
         max_size=5,
     )
 )
-@settings(max_examples=25)
+@example([make_record(train_seconds=1e-296, samples=10**12)])
+@settings(max_examples=15)
 def test_figures_are_drawn_of_any_numbers(runs: list[RunRecord]) -> None:
     """Matplotlib warns where a scale has no room, and warnings are errors here."""
     text = page_of(runs)
@@ -320,6 +321,7 @@ def test_of_too_many_runs_medians_are_drawn_and_the_page_says_so() -> None:
     assert len(drawn.figure.axes[0].lines) == 3  # a line, its dots, the target
 
 
+@pytest.mark.slow
 def test_of_too_many_set_ups_the_fastest_are_drawn_and_the_caption_says_so() -> None:
     runs = [
         run

@@ -46,6 +46,8 @@ MOST_DOTS = 60
 _LINE, _MARK, _SIDE, _PLOT = 16.0, 25.0, 11.0, 235.0
 _LETTERS = 56
 """Of a name in a figure."""
+_LONGEST_BAR = 1e200
+"""Matplotlib computes with the lengths it draws, and a record may hold any numbers."""
 _LEAST_ACCURACY = 0.9
 _ACCURACY_TICKS = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.997, 0.998, 0.999)
 TARGETS = tuple(round(0.980 + 0.001 * step, 3) for step in range(17))
@@ -142,12 +144,17 @@ def throughput(series: Sequence[Series]) -> Outcome:
     )
     highest = 0.0
     for row, one in enumerate(shown):
-        rate = one.number_of("images_per_second_median") or 0.0
+        rate = min(one.number_of("images_per_second_median") or 0.0, _LONGEST_BAR)
         low, high = (one.number_of(f"images_per_second_{end}") for end in ("low", "high"))
         axes.barh(row + mark, rate, height=0.2, color=colour_of(one.colour), linewidth=0)
         highest = max(highest, rate)
         if low is not None and high is not None:
-            axes.plot([max(low, 0), high], [row + mark] * 2, color=INK, linewidth=1.4)
+            axes.plot(
+                [max(low, 0), min(high, 2 * _LONGEST_BAR)],
+                [row + mark] * 2,
+                color=INK,
+                linewidth=1.4,
+            )
             highest = max(highest, min(high, 1.5 * rate))
     axes.set_xlim(0, 1.04 * highest)
     axes.set_xlabel("training images a second")
