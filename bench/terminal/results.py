@@ -14,11 +14,16 @@ from bench import comparison, notation
 from bench.clocks import Item, Reading, readings
 from bench.comparison import Benchmark, Cell, Row, Unit, benchmark_row, column, run_row, shown_path
 from bench.cost import Price, priced
+from bench.headings import heading_of, is_text, unit_of
 from bench.notation import ABSENT, inert
 from bench.progress import outcome
+from bench.query import Table as Rows
 from bench.records import RunRecord, Status
 from bench.stats import ResultWarning, completed
 from bench.terminal.pages import Field, FittedTable, Section
+
+_NARROWEST = 12
+"""Blanks that a text is left, of any column."""
 
 
 def summary(benchmarks: Sequence[Benchmark], price: Price | None = None) -> RenderableType:
@@ -61,6 +66,30 @@ def clocks(benchmarks: Sequence[Benchmark]) -> RenderableType:
     return FittedTable(
         fields, sections, "Medians of the runs that reached the target; what a clock leaves out."
     )
+
+
+def rows(table: Rows, benchmarks: Sequence[Benchmark]) -> RenderableType:
+    """Rows of any columns, the first of which stay on a narrow page; below it, what is doubtful."""
+    ordered: list[Row] = []
+    sections: list[Section] = []
+    for value, group in table.groups():
+        title = None
+        if table.group_by is not None:
+            shown = _text(value, unit_of(table.group_by)).plain
+            title = Text(f"{heading_of(table.group_by)}: {shown}", style="bold")
+        sections.append(Section(len(ordered), len(ordered) + len(group), title))
+        ordered += group
+    fields = [
+        Field(
+            heading_of(name),
+            [_text(row[name], unit_of(name)) for row in ordered],
+            priority=number,
+            justify="left" if is_text(name) else "right",
+            narrowest=_NARROWEST if is_text(name) else None,
+        )
+        for number, name in enumerate(table.columns)
+    ]
+    return Group(FittedTable(fields, sections), Text(), _notes(benchmarks))
 
 
 def _excluded(row: Reading, item: Item) -> Text:
