@@ -22,7 +22,7 @@ def frame(paths: Sequence[str | PathLike[str]], per: str) -> pandas.DataFrame:
     """The table that `bench.load` promises.
 
     Raises:
-        UsageError: `per` is not what a row may stand for; a path does not exist, or holds no record.
+        UsageError: `per` is neither; a path does not exist, or no record is there.
     """
     if per not in _PER:
         raise UsageError(f"per must be 'run' or 'benchmark', not {per!r}{near_match(per, _PER)}")
@@ -37,9 +37,9 @@ def frame(paths: Sequence[str | PathLike[str]], per: str) -> pandas.DataFrame:
         rows, columns = comparison.run_rows(benchmarks), comparison.run_column_names()
     else:
         rows, columns = comparison.benchmark_rows(benchmarks), comparison.benchmark_column_names()
-    table = pandas.DataFrame(
-        {name: pandas.array([row[name] for row in rows], dtype=_dtype(name)) for name in columns}
-    )
+    # As objects first: numbers beside None would pass through floats.
+    table = pandas.DataFrame(rows, columns=columns, dtype=object)
+    table = table.astype({name: _dtype(name) for name in columns})
     table.attrs["units"] = {name: meaning_of(name) for name in columns}
     table.attrs["problems"] = problems
     if problems:

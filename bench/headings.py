@@ -44,6 +44,16 @@ SHOWN = (
 )
 """What people are shown of a row, unless they ask for other columns."""
 
+LESSER = frozenset(
+    {"division", "processes", "threads", "precision", "kernels", "runs", "seed", "train_seconds"}
+    | {
+        f"{name}_{end}"
+        for name in ("time_to_target_seconds", "final_accuracy")
+        for end in ("low", "high")
+    }
+)
+"""Of these, what goes first where there is no room for all."""
+
 
 def shown(columns: Sequence[str]) -> list[str]:
     """Those of the columns that people are shown, the most important first."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from bench.comparison import Benchmark, Row
 from bench.contrast import time_to_target
 from bench.inference import Estimate
-from bench.notation import inert
+from bench.notation import inert, plural
 from bench.records import RunRecord
 from bench.sides import Side, by_setting, match
 from bench.stats import completed
@@ -96,7 +96,9 @@ def _relative(
         return Relative(None, "a time to target is zero")
     if speed.low is not None and speed.high is not None:
         return Relative(speed, None)
-    return Relative(speed, f"too few runs for an interval of {comparisons} made together")
+    return Relative(
+        speed, f"no interval: too few runs for {plural(comparisons, 'comparison')} at once"
+    )
 
 
 def _inverse(ratio: Estimate) -> Estimate:

@@ -78,10 +78,9 @@ def for_people(table: Table, wishes: Wishes) -> Table:
     """Without what nobody asked for: less usual columns, and those of which nothing is known."""
     if wishes.columns is not None:
         return table
-    known = [
-        name for name in shown(table.columns) if any(row[name] is not None for row in table.rows)
-    ]
-    return Table(table.rows, [name for name in known if name != table.group_by], table.group_by)
+    usual = [name for name in shown(table.columns) if name != table.group_by]
+    known = [name for name in usual if any(row[name] is not None for row in table.rows)]
+    return Table(table.rows, known, table.group_by)
 
 
 def _kept(

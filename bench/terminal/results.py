@@ -14,7 +14,7 @@ from bench import comparison, notation
 from bench.clocks import Item, Reading, readings
 from bench.comparison import Benchmark, Cell, Row, Unit, benchmark_row, column, run_row, shown_path
 from bench.cost import Price, priced
-from bench.headings import heading_of, is_text, unit_of
+from bench.headings import LESSER, heading_of, is_text, unit_of
 from bench.notation import ABSENT, inert
 from bench.progress import outcome
 from bench.query import Table as Rows
@@ -83,7 +83,7 @@ def rows(table: Rows, benchmarks: Sequence[Benchmark]) -> RenderableType:
         Field(
             heading_of(name),
             [_text(row[name], unit_of(name)) for row in ordered],
-            priority=number,
+            priority=number + len(table.columns) * (name in LESSER),
             justify="left" if is_text(name) else "right",
             narrowest=_NARROWEST if is_text(name) else None,
         )
