@@ -45,7 +45,7 @@ SHOWN = (
 """What people are shown of a row, unless they ask for other columns."""
 
 LESSER = frozenset(
-    {"division", "processes", "threads", "precision", "kernels", "runs", "seed", "train_seconds"}
+    {"division", "processes", "threads", "precision", "kernels", "seed", "train_seconds"}
     | {
         f"{name}_{end}"
         for name in ("time_to_target_seconds", "final_accuracy")

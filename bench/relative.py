@@ -96,9 +96,8 @@ def _relative(
         return Relative(None, "a time to target is zero")
     if speed.low is not None and speed.high is not None:
         return Relative(speed, None)
-    return Relative(
-        speed, f"no interval: too few runs for {plural(comparisons, 'comparison')} at once"
-    )
+    made = plural(comparisons, "comparison")
+    return Relative(speed, f"no interval: too few runs for {made} at once")
 
 
 def _inverse(ratio: Estimate) -> Estimate:

@@ -21,6 +21,7 @@ from bench.query import Table as Rows
 from bench.records import RunRecord, Status
 from bench.stats import ResultWarning, completed
 from bench.terminal.pages import Field, FittedTable, Section
+from bench.terminal.sparkline import courses
 
 _NARROWEST = 12
 """Blanks that a text is left, of any column."""
@@ -130,14 +131,23 @@ def _run_fields(
         Field("at epoch", reached, priority=1),
         Field(target, _texts("time_to_target_seconds", rows)),
         Field(_heading("train_seconds"), _texts("train_seconds", rows), priority=3),
-        Field(_heading("eval_seconds"), _texts("eval_seconds", rows), priority=5),
+        Field(_heading("eval_seconds"), _texts("eval_seconds", rows), priority=6),
         Field(_heading("images_per_second"), _texts("images_per_second", rows)),
         *_known([energy]),
         *_cost_fields("cost_to_target", rows, price),
         Field(_heading("final_accuracy"), _texts("final_accuracy", rows)),
         Field(_heading("best_accuracy"), _texts("best_accuracy", rows), priority=2),
-        Field(_heading("record_path"), _file_names(rows), priority=4, justify="left"),
+        *_course(records),
+        Field(_heading("record_path"), _file_names(rows), priority=5, justify="left"),
     ]
+
+
+def _course(records: Sequence[RunRecord]) -> list[Field]:
+    """Accuracy over the evaluations, where there are several."""
+    lines = courses(records)
+    if not any(lines):
+        return []
+    return [Field("evaluations", [Text(line) for line in lines], priority=4, justify="left")]
 
 
 def _benchmark_table(benchmarks: Sequence[Benchmark], price: Price | None) -> RenderableType:
