@@ -94,7 +94,7 @@ def test_a_condition_is_what_python_would_make_of_it(condition: str, holds: bool
         ("[x for x in (1,)] == 1", "stands where"),
         ("seed := 1", "invalid syntax"),
         ("seed == 1; seed", "invalid syntax"),
-        ("seed == 1\x00", "cannot be parsed"),
+        ("seed == 1\x00", "null bytes"),
         ("not " * (DEEPEST + 2) + "seed == 1", "nested too deeply"),
         ("seed == 1 or " * 100 + "seed == 2", "at most 1,000 letters"),
     ],
@@ -108,7 +108,7 @@ def test_anything_else_is_refused_in_one_line(condition: str, why: str) -> None:
 
 PIECES = st.sampled_from(
     [
-        *("seed", "device", "label", "nothing", "None", "True", "1", "-1", "1e999", "'a'", "b'a'"),
+        *("seed", "device", "label", "None", "True", "1", "-1", "1e999", "'a'", "b'a'"),
         *("==", "<", ">", "!=", "in", "is", "not", "and", "or", "(", ")", "[", "]", ",", ".", ":="),
         *(
             "lambda",
@@ -138,10 +138,13 @@ PIECES = st.sampled_from(
 @example("seed == " + "9" * 900)
 @example("not(" * 200 + "1" + ")" * 200)
 def test_no_text_can_do_more_than_parse_or_be_refused(text: str) -> None:
+    refusal = ""
     try:
         condition = parse(text, COLUMNS)
-    except UsageError as refusal:
-        assert str(refusal).isprintable() or "\ud800" in text
+    except UsageError as error:
+        refusal = str(error)
+    if refusal:
+        assert refusal.isprintable()
         return
     assert condition.holds(ROW) in (True, False)
     assert condition.columns <= set(COLUMNS)
@@ -156,7 +159,7 @@ def test_a_filter_chooses_benchmarks_or_runs(
     [row] = rows(capsys, results, "--filter", 'device == "cpu" and processes > 1')
     assert (row["label"], row["runs"]) == ("quick", 3)
     found = rows(capsys, results, "--per", "run", "--filter", "seed == 0")
-    assert [row["label"] for row in found] == ["slow", "quick", None]
+    assert {row["label"] for row in found} == {"slow", "quick", None}
     assert main(["report", results, "--filter", "processes > 1"]) == 0
     out = capsys.readouterr().out
     assert "2 processes" in out
@@ -202,7 +205,7 @@ def test_the_terminal_has_them_too_and_says_what_it_leaves_out(
     [
         (
             ["--columns", "label,runz"],
-            "--columns: there is no column 'runz' (did you mean 'runs'?)",
+            "there is no column 'runz' (did you mean 'runs'?)",
         ),
         (["--columns", "label,label"], "--columns names label twice"),
         (["--columns", ""], "--columns: there is no column ''"),
@@ -240,7 +243,7 @@ def test_relative_speed_is_what_compare_says_the_other_way_round(
     assert after["relative_speed"] == pytest.approx(1 / ratio.value)
     assert after["relative_speed_low"] == pytest.approx(1 / ratio.high)
     assert after["relative_speed_high"] == pytest.approx(1 / ratio.low)
-    assert 1.8 < after["relative_speed_low"] < 2 < after["relative_speed_high"] < 2.2
+    assert 1.7 < after["relative_speed_low"] < after["relative_speed_high"] < 2
     assert after["relative_speed_reason"] is None
     [row] = rows(capsys, str(tmp_path), "--baseline", "base", "--filter", "relative_speed > 1.5")
     assert row["label"] == "new"
@@ -275,5 +278,6 @@ def test_what_cannot_be_compared_has_no_relative_speed_and_a_reason(
     assert found["missed"]["relative_speed"] is None
     assert "not all reached it" in found["missed"]["relative_speed_reason"]
     per_run = rows(capsys, str(tmp_path), "--per", "run", "--baseline", "base")
-    assert per_run[0]["relative_speed_reason"] == "part of the baseline"
+    own = {row["relative_speed_reason"] for row in per_run if row["label"] == "base"}
+    assert own == {"part of the baseline"}
     assert len(store.read([tmp_path]).records) == len(per_run)
