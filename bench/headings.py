@@ -40,7 +40,7 @@ SHOWN = (
     *("relative_speed", "relative_speed_low", "relative_speed_high"),
     *("train_seconds", "images_per_second", "images_per_second_median"),
     *("final_accuracy", "final_accuracy_median", "final_accuracy_low", "final_accuracy_high"),
-    *("cost_to_target", "cost_to_target_median"),
+    *("cost_to_target", "cost_to_target_median", "currency"),
 )
 """What people are shown of a row, unless they ask for other columns."""
 
