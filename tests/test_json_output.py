@@ -32,8 +32,8 @@ def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert line["verdict"] == metric.verdict.value
         assert line["low"] == (metric.difference and metric.difference.low)
     gated = document(capsys, 1, "compare", *paths, "--fail-if-slower", "5%")
-    assert gated["gate"]["outcome"] == "fail"
-    assert any(one["outcome"] == "fail" for one in gated["gate"]["findings"])
+    assert gated["gate"]["outcome"] == "regression"
+    assert any(one["outcome"] == "regression" for one in gated["gate"]["findings"])
 
 
 def test_data(mnist_data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
