@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +186,22 @@ def test_load_is_a_typed_table(per: Any, results: Path) -> None:
         assert values == [row[name] for row in rows]
     assert table.attrs["problems"] == []
     assert table.attrs["units"].keys() == set(table.columns)
+
+
+def test_the_notebooks_code_runs(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    with zipfile.ZipFile("mailed.zip", "w") as mailed:
+        mailed.writestr("a.json", store.to_json(make_record()))
+    [code] = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/notebooks.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert len(names["table"]) == 3
+    assert len(names["runs"]) == 7
 
 
 def test_load_says_what_it_could_not_read(results: Path) -> None:
