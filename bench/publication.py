@@ -121,16 +121,16 @@ def table_line(entry: Entry) -> str:
     # Misses are in a column of their own.
     doubtful = entry.benchmark.warnings.keys() - {ResultWarning.MISSED_TARGET}
     cells = [
-        f"{_text(entry.id)} **!**" if doubtful else _text(entry.id),
+        f"{cell(entry.id)} **!**" if doubtful else cell(entry.id),
         _measured(row, "time_to_target_seconds"),
         _measured(row, "train_time_to_target_seconds"),
         f"{row['runs_reached']}/{row['runs']}",
         _measured(row, "final_accuracy"),
         _measured(row, "images_per_second"),
-        _text(row["recipe"]),
-        _text(row["device_name"]),
-        _text(set_up),
-        _text(row["label"]),
+        cell(row["recipe"]),
+        cell(row["device_name"]),
+        cell(set_up),
+        cell(row["label"]),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -172,7 +172,7 @@ def disagreements(text: str, entry: Entry) -> Iterator[str]:
     lines = text.splitlines()
     wanted = table_line(entry)
     if wanted not in lines:
-        start = f"| {_text(entry.id)} "
+        start = f"| {cell(entry.id)} "
         rows = [line.split(" | ") for line in lines if line.startswith(start)]
         if not rows:
             yield "its row is missing"
@@ -192,7 +192,7 @@ def code(text: str) -> str:
     return f"{fence}{blank}{shown}{blank}{fence}"
 
 
-def _text(value: object) -> str:
+def cell(value: object) -> str:
     """A record's text in a cell of a table."""
     if value is None:
         return ABSENT

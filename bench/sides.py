@@ -173,7 +173,7 @@ def match(base: Side, new: Side) -> Matched:
             f"{inert(base.name)} and {inert(new.name)} have {plural(len(shared), 'run')} in "
             "common: compared with itself, a run shows no difference"
         )
-    old, fresh = _by_setting(base), _by_setting(new)
+    old, fresh = by_setting(base), by_setting(new)
     if len(old) == len(fresh) == 1:
         (before, olds), (after, news) = *old.items(), *fresh.items()
         name = str(before) if before == after else f"{before} against {after}"
@@ -218,7 +218,12 @@ def interleaved(base: Sequence[RunRecord], new: Sequence[RunRecord]) -> bool:
     return all(one != other for one, other in zip(turns[::2], turns[1::2], strict=True))
 
 
-def _by_setting(of: Side) -> dict[Setting, list[RunRecord]]:
+def by_setting(of: Side) -> dict[Setting, list[RunRecord]]:
+    """A side's runs, set-up by set-up, in the order they were run.
+
+    Raises:
+        UsageError: it holds runs of one set-up that answer different questions.
+    """
     cases: dict[Setting, list[RunRecord]] = {}
     for record in sorted(of.records, key=lambda record: record.started_utc):
         setup = record.setup

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from bench.archive import Refusal, is_archive, members
 from bench.garbage import without_collector
 from bench.notation import inert
 from bench.records import READABLE_VERSIONS, Environment, RunRecord
@@ -107,11 +108,12 @@ def check_writable(results_dir: Path) -> None:
 
 
 def read(paths: Iterable[Path]) -> ReadResult:
-    """Read every record in these files and folders.
+    """Read every record in these files, folders and zip files.
 
     Folders are searched to the bottom for ``*.json``; hidden files and folders, and folders that
-    are links, are not looked into. Whatever is not a record is listed with the reason, and so is
-    a second copy of a run.
+    are links, are not looked into. So are zip files that are named, without writing anything; those
+    in folders are not. Whatever is not a record is listed with the reason, and so is a second copy
+    of a run.
 
     Raises:
         UsageError: one of the paths does not exist.
@@ -124,21 +126,22 @@ def _read_all(paths: Iterable[Path]) -> ReadResult:
     result = ReadResult()
     benchmarks: dict[str, RunRecord] = {}
     known: dict[str, tuple[Path, RunRecord]] = {}
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for path in (file for named in paths for file in _files(named, result.problems)):
-        identity = Path(os.path.realpath(path))
+        identity = os.path.realpath(path)
         if identity in seen:  # the very same file, named twice
             continue
         seen.add(identity)
-        record = _read_file(path)
-        if isinstance(record, Problem):
-            result.problems.append(record)
-        elif record.run_id in known:
-            result.problems.append(_copy(path, record, *known[record.run_id]))
-        else:
-            record = _sharing(record, benchmarks.setdefault(record.benchmark_id, record))
-            known[record.run_id] = (path, record)
-            result.records.append((path, record))
+        for found, content in _contents(path):
+            record = content if isinstance(content, Problem) else _parsed(found, content)
+            if isinstance(record, Problem):
+                result.problems.append(record)
+            elif record.run_id in known:
+                result.problems.append(_copy(found, record, *known[record.run_id]))
+            else:
+                record = _sharing(record, benchmarks.setdefault(record.benchmark_id, record))
+                known[record.run_id] = (found, record)
+                result.records.append((found, record))
     return result
 
 
@@ -220,13 +223,24 @@ def _files(path: Path, problems: list[Problem]) -> Iterator[Path]:
                 yield Path(folder, name)
 
 
-def _read_file(path: Path) -> RunRecord | Problem:
+def _contents(path: Path) -> Iterator[tuple[Path, bytes | Problem]]:
+    """What a file holds; of a zip file, what each file in it that is to be read does."""
     try:
         if not path.is_file():  # a pipe would be waited for; a dangling link has nothing in it
-            return Problem(path, "not a regular file")
-        content = path.read_bytes()
+            yield path, Problem(path, "not a regular file")
+            return
+        content = None if is_archive(path) else path.read_bytes()
     except OSError as error:
-        return Problem(path, _why(error))
+        yield path, Problem(path, _why(error))
+        return
+    if content is not None:
+        yield path, content
+        return
+    for member, inside in members(path):
+        yield member, Problem(member, inside.reason) if isinstance(inside, Refusal) else inside
+
+
+def _parsed(path: Path, content: bytes) -> RunRecord | Problem:
     try:
         record = RunRecord.model_validate_json(content)
     except ValidationError as error:

@@ -26,6 +26,7 @@ DOCUMENTS = [
     "docs/interop.md",
     "docs/energy.md",
     "docs/report.md",
+    "docs/notebooks.md",
     "docs/contributing-results.md",
     "results/README.md",
 ]

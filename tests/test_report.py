@@ -177,14 +177,22 @@ def test_bad_input_is_one_line(
 
 
 def test_reading_results_loads_neither_torch_nor_numpy_nor_pandas(results: Path) -> None:
+    store.save(make_record(label="base"), results)
     script = """
 import sys
 from bench.cli.report import report
 from bench.cli.report import Format, Per
 from pathlib import Path
 results = Path(sys.argv[1])
-for to in set(Format) - {Format.HTML}:
-    report([results], to=to, output=results / "logs" if to is Format.MLLOG else None)
+for to in set(Format) - {Format.HTML, Format.PARQUET}:
+    report(
+        [results],
+        to=to,
+        output=results / "logs" if to is Format.MLLOG else None,
+        columns="label" if to is Format.MARKDOWN else None,
+        where="runs >= 1",
+    )
+report([results], baseline="base")
 for to in (Format.TERMINAL, Format.JSON, Format.CSV):
     report([results], per=Per.RUN, to=to)
 heavy = {"torch", "numpy", "pandas", "accelerate", "torchvision", "scipy", "matplotlib"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from bench.comparison import Benchmark, benchmarks
 from bench.notation import inert
 from bench.progress import PlainProgress, RunProgress, SilentProgress, outcome, wants_live
 from bench.records import RunRecord, Status
+from bench.terminal.sparkline import BLOCKS, courses
 from tests.factories import make_benchmark, make_record, records
 
 H200 = {"device": "cuda", "device_name": "NVIDIA H200"}
@@ -186,6 +188,48 @@ def test_a_pipe_is_wider_than_rich_thinks(monkeypatch: pytest.MonkeyPatch) -> No
     assert terminal.console_for(io.StringIO()).width == 140
     monkeypatch.setenv("COLUMNS", "90")
     assert terminal.console_for(io.StringIO()).width == 90
+
+
+def test_the_course_of_a_run_is_drawn_where_there_is_one() -> None:
+    rising = make_record(accuracies=[0.97, 0.99, 0.9941], run_index=1)
+    falling = make_record(accuracies=[0.9941, 0.98], run_index=2)
+    short = make_record(accuracies=[0.5], run_index=3)
+    lines = _printed(terminal.runs(_benchmarks([rising, falling, short])), 140)
+    assert sum("evaluations" in line and "record" in line for line in lines) == 3
+    assert "▁▆█" in "".join(lines)
+    assert "█▃" in "".join(lines)
+    ascii_only = _printed(terminal.runs(_benchmarks([rising, falling])), 140, "ascii")
+    assert any("_=#" in line for line in ascii_only)
+    assert not any(
+        "evaluations" in line for line in _printed(terminal.runs(_benchmarks([short])), 140)
+    )
+    long = make_record(accuracies=[0.9 + number / 1_000 for number in range(90)])
+    [drawn] = courses([long])
+    assert len(drawn) == 20
+    assert drawn == "".join(sorted(drawn))
+    assert drawn[-1] == "█"
+
+
+@given(st.lists(records(), max_size=4))
+def test_a_course_is_made_of_blocks_whatever_the_record(runs: list[RunRecord]) -> None:
+    for line, run in zip(courses(runs), runs, strict=True):
+        assert set(line) <= set(BLOCKS)
+        assert len(line) == (len(run.evaluations) if len(run.evaluations) > 1 else 0)
+
+
+def test_colour_is_the_terminals_own_and_can_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A theme for a light background redefines the 8 basic colours; fixed ones it could not."""
+    codes = []
+    for refused in (False, True):
+        monkeypatch.setenv("NO_COLOR", "1" if refused else "")
+        stream = io.StringIO()
+        console = Console(file=stream, width=140, force_terminal=True, color_system="truecolor")
+        console.print(terminal.summary(_benchmarks([*_mixed(), *_fast()])))
+        parts = re.findall(r"\x1b\[([\d;]*)m", stream.getvalue())
+        codes.append({code for part in parts for code in part.split(";")})
+    coloured, plain = codes
+    assert {"31", "32", "33"} <= coloured <= {"", "0", "1", "2", "31", "32", "33"}
+    assert plain <= {"", "0", "1", "2"}
 
 
 # --- How values are written

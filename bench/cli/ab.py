@@ -8,7 +8,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -48,6 +48,9 @@ def ab(
     ] = "5%",
     name: Annotated[str, typer.Option(help="What to call the runs: NAME-a, NAME-b.")] = "ab",
     results_dir: Annotated[Path, typer.Option(help="Where records go.")] = RESULTS_DIR,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the comparison as JSON instead of the table.")
+    ] = False,
 ) -> int:
     """Run A and B in turn, each run in a process of its own, and compare them.
 
@@ -82,9 +85,9 @@ def ab(
             if _clear(contrast, difference):
                 break
     assert contrast is not None
-    _show(contrast, name)
+    _show(contrast, name, as_json)
     if sides["a"] == sides["b"]:
-        _keep_floor(contrast, results_dir)
+        _keep_floor(contrast, results_dir, sys.stderr if as_json else sys.stdout)
     return 0
 
 
@@ -156,15 +159,19 @@ def _clear(contrast: Contrast, wanted: float) -> bool:
     return line.difference is not None and within(line.difference, 1 - wanted, 1 + wanted)
 
 
-def _show(contrast: Contrast, name: str) -> None:
+def _show(contrast: Contrast, name: str, as_json: bool) -> None:
     from bench import terminal
+    from bench.export.as_contrasts import to_json
     from bench.sides import Matched
 
     matched = Matched((contrast.case,), (), ())
+    if as_json:
+        sys.stdout.write(to_json(f"{name}-a", [(f"{name}-b", matched, [contrast])]))
+        return
     terminal.show(terminal.comparison(f"{name}-a", f"{name}-b", matched, [contrast]))
 
 
-def _keep_floor(contrast: Contrast, results_dir: Path) -> None:
+def _keep_floor(contrast: Contrast, results_dir: Path, file: TextIO) -> None:
     from bench.contrast import Metric
     from bench.noise import NoiseFloor, save
 
@@ -184,4 +191,5 @@ def _keep_floor(contrast: Contrast, results_dir: Path) -> None:
     )
     path = save(floor, results_dir / store.machine_name(record.environment))
     percent = f"{100 * floor.relative:.1f} %"
-    print(f"noise floor: {percent}, the farther end of the interval; kept in {path}")
+    text = f"noise floor: {percent}, the farther end of the interval; kept in {path}"
+    print(text, file=file)

@@ -17,7 +17,7 @@ from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.contrast import Contrast
-    from bench.gate import Finding
+    from bench.gate import Finding, Limits
     from bench.sides import Matched, Side
 
 DEFAULT_DIFFERENCE = 0.05
@@ -48,9 +48,12 @@ def compare(
     summary: Annotated[
         Path | None, typer.Option(help="Write the gate's lines there too, in Markdown.")
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print all of it as JSON, the gate's lines included.")
+    ] = False,
 ) -> int:
     """Compare runs with runs: faster, as accurate, learning alike? Intervals with everything."""
-    from bench.gate import Limits, judge, verdict
+    from bench.gate import Limits, verdict
 
     limits = Limits(
         slower=None if fail_if_slower is None else _share(fail_if_slower),
@@ -66,26 +69,43 @@ def compare(
     base, *others = _sides(names, results_dir)
     wanted = max(limits.slower or DEFAULT_DIFFERENCE, LEAST_DIFFERENCE)
     compared = _compared(base, others, wanted)
-    from bench import terminal
+    if not as_json:
+        from bench import terminal
 
-    for new, matched, contrasts in compared:
-        terminal.show(terminal.comparison(base.name, new.name, matched, contrasts))
-    if not gated:
+        for new, matched, contrasts in compared:
+            terminal.show(terminal.comparison(base.name, new.name, matched, contrasts))
+    findings = _judged(base, compared, limits, results_dir) if gated else None
+    if as_json:
+        from bench.export.as_contrasts import to_json
+
+        named = [(new.name, matched, contrasts) for new, matched, contrasts in compared]
+        sys.stdout.write(to_json(base.name, named, findings))
+    if findings is None:
         return 0
+    if not as_json:
+        for finding in findings:
+            print(f"{finding.outcome.name.lower():<10} {finding.text}")
+    if summary is not None:
+        _write(summary, findings)
+    return int(verdict(findings))
+
+
+def _judged(
+    base: Side,
+    compared: list[tuple[Side, Matched, list[Contrast]]],
+    limits: Limits,
+    results_dir: Path,
+) -> list[Finding]:
+    """What the gate says of every case."""
     from bench import noise
+    from bench.gate import judge
 
     floors = noise.read([results_dir, *([Path(base.name)] if base.is_path else [])])
-    findings = [
+    return [
         finding
         for _, matched, contrasts in compared
         for finding in judge(matched, contrasts, limits, floors)
     ]
-    outcome = verdict(findings)
-    for finding in findings:
-        print(f"{finding.outcome.name.lower():<10} {finding.text}")
-    if summary is not None:
-        _write(summary, findings)
-    return int(outcome)
 
 
 def _sides(names: list[str], results_dir: Path) -> list[Side]:

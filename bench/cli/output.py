@@ -22,10 +22,19 @@ def write_document(text: str, path: Path | None) -> None:
             sys.stdout.reconfigure(encoding="utf-8")  # for programs, whatever the screen can show
         sys.stdout.write(text)
         return
+    write_file(text.encode(), path)
+
+
+def write_file(content: bytes, path: Path) -> None:
+    """Write a file, over what was there.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
     if path.is_dir():
         raise UsageError(f"--output {inert(str(path))} is a folder: name a file in it")
     try:
-        path.write_bytes(text.encode())
+        path.write_bytes(content)
     except OSError as error:
         raise _refusal(path, error) from error
 

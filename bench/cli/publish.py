@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ def publish(
             "--check", help="Write nothing; exit 1 where the page is not what the records say."
         ),
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the files, or what differs in them, as JSON.")
+    ] = False,
 ) -> int:
     """Make results/README.md again from the records, or check that it is what they say."""
     if not results_dir.is_dir():
@@ -46,15 +50,22 @@ def publish(
             f"no run records in {inert(str(results_dir))}: make some with `mnist-bench run`"
         )
     agreed = not found.problems
+    lines: list[str] = []
     for name, text in files(found, results_dir).items():
         path = results_dir / name
         if check:
-            for difference in differences(path, text):
-                print(difference)
-                agreed = False
+            lines += differences(path, text)
         else:
             _write(path, text)
-            print(inert(str(shown_path(path))))
+            lines.append(inert(str(shown_path(path))))
+    agreed = agreed and not (check and lines)
+    if as_json:
+        problems = [inert(f"{problem.path}: {problem.reason}") for problem in found.problems]
+        document = {"differences" if check else "files": lines, "problems": problems}
+        print(json.dumps({"agreed": agreed, **document}, indent=2))
+    else:
+        for line in lines:
+            print(line)
     return 0 if agreed else EXIT_FAILED
 
 

@@ -12,18 +12,22 @@ from typing import Annotated
 import typer
 
 from bench import comparison, store
-from bench.cli.output import write_document, write_folder
+from bench.cli.output import write_document, write_file, write_folder
+from bench.cli.rows import Wishes, choose, for_people
 from bench.comparison import Benchmark
-from bench.cost import parse_price, priced
+from bench.cost import parse_price
 from bench.export.as_bmf import to_bmf
 from bench.export.as_csv import to_csv
 from bench.export.as_github_action import to_github_action_bigger, to_github_action_smaller
 from bench.export.as_json import to_json
+from bench.export.as_markdown import to_markdown
 from bench.export.as_mllog import to_mllog
+from bench.export.as_parquet import to_parquet
 from bench.export.as_pytest_benchmark import to_pytest_benchmark
 from bench.export.points import Document
 from bench.garbage import without_collector
-from bench.notation import inert
+from bench.notation import inert, plural
+from bench.query import Table
 from bench.store import RESULTS_DIR, Problem
 from mnist_cnn.errors import UsageError
 
@@ -41,6 +45,8 @@ class Format(StrEnum):
     TERMINAL = "terminal"
     JSON = "json"
     CSV = "csv"
+    MARKDOWN = "markdown"
+    PARQUET = "parquet"
     HTML = "html"
     MLLOG = "mllog"
     PYTEST_BENCHMARK = "pytest-benchmark"
@@ -56,12 +62,16 @@ _DOCUMENTS: dict[Format, Callable[[Sequence[Benchmark]], Document]] = {
     Format.GITHUB_ACTION_BIGGER: to_github_action_bigger,
 }
 """Other tools' formats that are one document each."""
+_OF_ROWS = (Format.JSON, Format.CSV, Format.MARKDOWN, Format.PARQUET)
+"""Formats of which the rows and columns are the user's choice."""
 
 
 def report(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(help="Records, or folders of them (default: results/).", show_default=False),
+        typer.Argument(
+            help="Records, folders of them or zip files (default: results/).", show_default=False
+        ),
     ] = None,
     per: Annotated[Per, typer.Option(help="What a row stands for.")] = Per.BENCHMARK,
     to: Annotated[Format, typer.Option(help="How to print it.")] = Format.TERMINAL,
@@ -81,51 +91,119 @@ def report(
         str | None,
         typer.Option(help="Of the machine, as 2.49 or '2.49 EUR': what reaching the target cost."),
     ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--filter", help="Rows: 'device == \"cuda\" and processes > 1'."),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="These columns, as recipe,seed; --to json has all.")
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="By this column, least first; -COLUMN: largest first.")
+    ] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="Put the rows of one value of this column together.")
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="A label: how fast every row is, relative to the runs of that name."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --to json.")] = False,
 ) -> None:
     """Print results from disk: a table, or the same numbers for another tool."""
-    foreign = to is Format.MLLOG or to in _DOCUMENTS
-    if to is Format.TERMINAL and output is not None:
-        raise UsageError("--output is for other formats: name one with --to")
-    if clocks and to is not Format.TERMINAL:
-        raise UsageError("--clocks is for the terminal: leave --to out")
-    if to is Format.HTML and per is Per.RUN:
-        raise UsageError("a page has benchmarks and runs: leave --per out")
-    if foreign and per is Per.RUN:
-        raise UsageError(f"what --to {to} stands for is that format's: leave --per out")
-    price = None if price_per_hour is None else parse_price(price_per_hour)
-    if price is not None and (foreign or to is Format.HTML):
-        raise UsageError(f"--to {to} has no place for a price: leave --price-per-hour out")
-    if clocks and price is not None:
-        raise UsageError("--price-per-hour is for the results: leave --clocks out")
+    to = _format(to, as_json)
+    wishes = Wishes(
+        per_run=per is Per.RUN,
+        price=None if price_per_hour is None else parse_price(price_per_hour),
+        baseline=baseline,
+        where=where,
+        columns=columns,
+        sort=sort,
+        group_by=group_by,
+    )
+    _check(wishes, to, output, clocks)
     with without_collector():
         benchmarks, problems = _read(paths or [RESULTS_DIR])
+        table: Table | None = None
+        if to in _OF_ROWS or wishes.for_rows or where is not None:
+            chosen = choose(benchmarks, wishes)
+            benchmarks, table = list(chosen.benchmarks), chosen.table
         if to is Format.HTML or plots is not None:
             page = _drawn(benchmarks, problems, plots)
             if to is Format.HTML:
                 write_document(page(), output)
                 return
-    if clocks:
-        from bench import terminal
-
-        terminal.show(terminal.clocks(benchmarks))
-        return
-    if to is Format.TERMINAL:
-        # Rich takes a tenth of a second to load, and only the terminal needs it.
-        from bench import terminal
-
-        show = terminal.runs if per is Per.RUN else terminal.summary
-        terminal.show(show(benchmarks, price))
-        return
-    if foreign:
+    if to in _DOCUMENTS or to is Format.MLLOG:
         _hand_over(benchmarks, to, output)
-        return
-    if per is Per.RUN:
-        rows, columns = comparison.run_rows(benchmarks), comparison.run_column_names()
+    elif to is Format.TERMINAL:
+        _show(benchmarks, table, wishes, clocks)
     else:
-        rows, columns = comparison.benchmark_rows(benchmarks), comparison.benchmark_column_names()
-    if price is not None:
-        rows, columns = priced(rows, columns, price)
-    write_document(to_json(rows, columns) if to is Format.JSON else to_csv(rows, columns), output)
+        assert table is not None
+        _write_rows(table, wishes, to, output)
+
+
+def _format(to: Format, as_json: bool) -> Format:
+    if as_json and to not in (Format.TERMINAL, Format.JSON):
+        raise UsageError(f"--json is --to json: leave it or --to {to} out")
+    return Format.JSON if as_json else to
+
+
+def _check(wishes: Wishes, to: Format, output: Path | None, clocks: bool) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        UsageError: with what to leave out.
+    """
+    foreign = to is Format.MLLOG or to in _DOCUMENTS
+    if to is Format.TERMINAL and output is not None:
+        raise UsageError("--output is for other formats: name one with --to")
+    if to is Format.PARQUET and output is None:
+        raise UsageError("--to parquet is no text: name a file for it with --output")
+    if clocks and to is not Format.TERMINAL:
+        raise UsageError("--clocks is for the terminal: leave --to out")
+    if to is Format.HTML and wishes.per_run:
+        raise UsageError("a page has benchmarks and runs: leave --per out")
+    if foreign and wishes.per_run:
+        raise UsageError(f"what --to {to} stands for is that format's: leave --per out")
+    if wishes.price is not None and (foreign or to is Format.HTML):
+        raise UsageError(f"--to {to} has no place for a price: leave --price-per-hour out")
+    if clocks and wishes.price is not None:
+        raise UsageError("--price-per-hour is for the results: leave --clocks out")
+    if wishes.for_rows and (clocks or foreign or to is Format.HTML):
+        what = "--clocks" if clocks else f"--to {to}"
+        raise UsageError(
+            f"{what} has rows of its own: leave --columns, --sort, --group-by and --baseline out"
+        )
+
+
+def _show(
+    benchmarks: Sequence[Benchmark], table: Table | None, wishes: Wishes, clocks: bool
+) -> None:
+    # Rich takes a tenth of a second to load, and only the terminal needs it.
+    from bench import terminal
+
+    if clocks:
+        terminal.show(terminal.clocks(benchmarks))
+    elif wishes.for_rows and table is not None:
+        terminal.show(terminal.rows(for_people(table, wishes), benchmarks))
+    else:
+        show = terminal.runs if wishes.per_run else terminal.summary
+        terminal.show(show(benchmarks, wishes.price))
+
+
+def _write_rows(table: Table, wishes: Wishes, to: Format, output: Path | None) -> None:
+    if to is Format.PARQUET:
+        assert output is not None
+        write_file(to_parquet(table.rows, table.columns), output)
+    elif to is Format.MARKDOWN:
+        shown = for_people(table, wishes)
+        write_document(to_markdown(shown), output)
+        if fewer := len(table.columns) - len(shown.columns):
+            left_out = f"{plural(fewer, 'column')}; name those that you want with --columns"
+            print(f"mnist-bench: not in markdown: {left_out}", file=sys.stderr)
+    else:
+        write = to_json if to is Format.JSON else to_csv
+        write_document(write(table.rows, table.columns), output)
 
 
 def _hand_over(benchmarks: Sequence[Benchmark], to: Format, output: Path | None) -> None:

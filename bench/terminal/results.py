@@ -14,11 +14,17 @@ from bench import comparison, notation
 from bench.clocks import Item, Reading, readings
 from bench.comparison import Benchmark, Cell, Row, Unit, benchmark_row, column, run_row, shown_path
 from bench.cost import Price, priced
+from bench.headings import LESSER, heading_of, is_text, unit_of
 from bench.notation import ABSENT, inert
 from bench.progress import outcome
+from bench.query import Table as Rows
 from bench.records import RunRecord, Status
 from bench.stats import ResultWarning, completed
 from bench.terminal.pages import Field, FittedTable, Section
+from bench.terminal.sparkline import courses
+
+_NARROWEST = 12
+"""Blanks that a text is left, of any column."""
 
 
 def summary(benchmarks: Sequence[Benchmark], price: Price | None = None) -> RenderableType:
@@ -63,6 +69,30 @@ def clocks(benchmarks: Sequence[Benchmark]) -> RenderableType:
     )
 
 
+def rows(table: Rows, benchmarks: Sequence[Benchmark]) -> RenderableType:
+    """Rows of any columns, the first of which stay on a narrow page; below it, what is doubtful."""
+    ordered: list[Row] = []
+    sections: list[Section] = []
+    for value, group in table.groups():
+        title = None
+        if table.group_by is not None:
+            shown = _text(value, unit_of(table.group_by)).plain
+            title = Text(f"{heading_of(table.group_by)}: {shown}", style="bold")
+        sections.append(Section(len(ordered), len(ordered) + len(group), title))
+        ordered += group
+    fields = [
+        Field(
+            heading_of(name),
+            [_text(row[name], unit_of(name)) for row in ordered],
+            priority=number + len(table.columns) * (name in LESSER),
+            justify="left" if is_text(name) else "right",
+            narrowest=_NARROWEST if is_text(name) else None,
+        )
+        for number, name in enumerate(table.columns)
+    ]
+    return Group(FittedTable(fields, sections), Text(), _notes(benchmarks))
+
+
 def _excluded(row: Reading, item: Item) -> Text:
     seconds = row.excluded.get(item)
     return Text("" if seconds is None else notation.seconds(seconds), style="dim")
@@ -101,14 +131,23 @@ def _run_fields(
         Field("at epoch", reached, priority=1),
         Field(target, _texts("time_to_target_seconds", rows)),
         Field(_heading("train_seconds"), _texts("train_seconds", rows), priority=3),
-        Field(_heading("eval_seconds"), _texts("eval_seconds", rows), priority=5),
+        Field(_heading("eval_seconds"), _texts("eval_seconds", rows), priority=6),
         Field(_heading("images_per_second"), _texts("images_per_second", rows)),
         *_known([energy]),
         *_cost_fields("cost_to_target", rows, price),
         Field(_heading("final_accuracy"), _texts("final_accuracy", rows)),
         Field(_heading("best_accuracy"), _texts("best_accuracy", rows), priority=2),
-        Field(_heading("record_path"), _file_names(rows), priority=4, justify="left"),
+        *_course(records),
+        Field(_heading("record_path"), _file_names(rows), priority=5, justify="left"),
     ]
+
+
+def _course(records: Sequence[RunRecord]) -> list[Field]:
+    """Accuracy over the evaluations, where there are several."""
+    lines = courses(records)
+    if not any(lines):
+        return []
+    return [Field("evaluations", [Text(line) for line in lines], priority=4, justify="left")]
 
 
 def _benchmark_table(benchmarks: Sequence[Benchmark], price: Price | None) -> RenderableType:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 
 import pytest
@@ -21,6 +22,7 @@ from accelerate import Accelerator
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
+from bench import store
 from bench.clock import DeviceClock
 from bench.inference import paired_shift
 from bench.meter import Meter
@@ -37,6 +39,7 @@ from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import FAST, Kernels
 from mnist_cnn.step import evaluated_by, step_of
 from mnist_cnn.train import seeded_model, train
+from tests.factories import make_benchmark
 
 ACCELERATOR = Accelerator(cpu=not torch.cuda.is_available(), dynamo_backend="no")
 CLOCK = DeviceClock(ACCELERATOR)
@@ -137,6 +140,27 @@ def test_data_load(benchmark: BenchmarkFixture, mnist: MnistData) -> None:
 def test_start_up(benchmark: BenchmarkFixture, command: str) -> None:
     words = [sys.executable, "-m", "bench", *command.split()]
     repeat(benchmark, lambda: subprocess.run(words, check=True, capture_output=True), rounds=5)
+
+
+@pytest.fixture(scope="module")
+def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of so many records: of a year of nightly runs on some machines."""
+    folder = tmp_path_factory.mktemp("records")
+    number = 0
+    for _ in range(1_000):
+        for record in make_benchmark([6.4 + 0.01 * run for run in range(10)]):
+            (folder / f"{number:05}.json").write_text(store.to_json(record), encoding="utf-8")
+            number += 1
+    return folder
+
+
+@pytest.mark.parametrize("options", ["--json", "--per run --to csv", "--filter runs>3 --json"])
+@pytest.mark.timeout(1200)
+def test_report(benchmark: BenchmarkFixture, ten_thousand: Path, options: str) -> None:
+    """Of 10,000 records, from the start of the command to its end."""
+    words = [sys.executable, "-m", "bench", "report", str(ten_thousand), *options.split()]
+    benchmark.extra_info["records"] = 10_000
+    repeat(benchmark, lambda: subprocess.run(words, check=True, capture_output=True), rounds=3)
 
 
 @by_our_clock
