@@ -102,7 +102,8 @@ def prepare(checkout: Checkout, project: Path) -> None:
             "remove that folder, and it is made anew"
         )
     # The same interpreter as here, unless another is asked for: what is compared are commits.
-    python = os.environ.get("PYTHON") or getattr(sys, "_base_executable", sys.executable)
+    base: str = getattr(sys, "_base_executable", sys.executable)
+    python = os.environ.get("PYTHON") or base
     try:
         status = subprocess.run(
             [checkout.folder / "scripts" / "setup"],
