@@ -6,16 +6,19 @@ import random
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from bench import store
+from bench import commits, store
+from bench.commits import Checkout
+from bench.environment import PROJECT
 from bench.notation import inert
 from bench.protocol import parse_share
-from bench.store import RESULTS_DIR
+from bench.store import RESULTS_DIR, Problem, ReadResult
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from mnist_cnn.errors import UsageError
 
@@ -31,10 +34,33 @@ OURS = ("--runs", "--seed", "--label", "--quiet", "--json", "--no-save", "--prof
 """Options of `run` that are not the user's here."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One of the two ways to run."""
+
+    words: tuple[str, ...]
+    """Options of `run` that are this side's alone."""
+    checkout: Checkout | None
+    """Another commit's; None for what is checked out here, changes and all."""
+
+
 def ab(
     context: typer.Context,
     a: Annotated[str, typer.Option("--a", help="Options of `run` for side A, in quotes.")] = "",
     b: Annotated[str, typer.Option("--b", help="Options of `run` for side B, in quotes.")] = "",
+    a_commit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REV",
+            help="Run side A from this commit, in a worktree with an environment of its own "
+            "(default: what is checked out here).",
+            show_default=False,
+        ),
+    ] = None,
+    b_commit: Annotated[
+        str | None,
+        typer.Option(metavar="REV", help="The same for side B.", show_default=False),
+    ] = None,
     rounds: Annotated[
         int | None,
         typer.Option(
@@ -54,18 +80,20 @@ def ab(
 ) -> int:
     """Run A and B in turn, each run in a process of its own, and compare them.
 
-    Every other option goes to both sides, as to `run`. With equal sides the machine's noise floor
-    is measured and kept beside the records.
+    Every other option goes to both sides, as to `run`. With equal sides, options and commits, the
+    machine's noise floor is measured and kept beside the records.
     """
     if rounds is not None and rounds < 1:
         raise UsageError(f"--rounds must be at least 1, not {rounds}")
     difference = parse_share(wanted, "--wanted")
     if not 0 < difference < 1:
         raise UsageError(f"--wanted must lie between 0 % and 100 %, not {inert(wanted)!r}")
-    sides = {"a": _words(a, "--a"), "b": _words(b, "--b")}
-    for word in (*context.args, *sides["a"], *sides["b"]):
+    sides = {"a": _way(a, "--a", a_commit), "b": _way(b, "--b", b_commit)}
+    for word in (*context.args, *sides["a"].words, *sides["b"].words):
         if word.split("=")[0] in OURS:
             raise UsageError(f"ab sets {word.split('=')[0]} itself: leave it out")
+    _prepare(sides)
+    known = {problem.path for problem in _read(results_dir).problems}
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     looks = LOOKS if rounds is None else (rounds,)
     records: dict[str, list[RunRecord]] = {"a": [], "b": []}
@@ -74,10 +102,17 @@ def ab(
         # Chance, and so independent of whatever else has a rhythm on this machine.
         for side in random.sample(("a", "b"), 2):
             label = f"{name}-{side} {stamp}"
-            words = [*context.args, *sides[side], "--seed", str(index), "--label", label]
-            if not _run([*words, "--results-dir", str(results_dir)], f"round {index + 1}, {side}"):
+            way, what = sides[side], f"round {index + 1}, {side}"
+            words = [*context.args, *way.words, "--seed", str(index), "--label", label]
+            if not _run([*words, "--results-dir", str(results_dir)], what, way.checkout):
                 return EXIT_FAILED
-            records[side] = _labelled(label, results_dir)
+            found = _read(results_dir)
+            records[side] = _labelled(label, found)
+            if len(records[side]) != index + 1:
+                new = [problem for problem in found.problems if problem.path not in known]
+                raise UsageError(_no_record(side, new))
+            if way.checkout is not None:
+                _check_commit(records[side][-1], way.checkout)
         if index == 0:
             _check(records)
         if index + 1 in looks:
@@ -91,23 +126,45 @@ def ab(
     return 0
 
 
-def _words(options: str, of: str) -> list[str]:
+def _way(options: str, of: str, revision: str | None) -> _Way:
     try:
-        return shlex.split(options)
+        words = tuple(shlex.split(options))
     except ValueError as error:
         raise UsageError(f"{of} {inert(options)!r}: {error}") from error
+    checkout = None if revision is None else commits.find(revision, f"{of}-commit", PROJECT)
+    return _Way(words, checkout)
 
 
-def _run(words: list[str], what: str) -> bool:
+def _prepare(sides: dict[str, _Way]) -> None:
+    """Have the other commits ready to run, each once, and say where they are."""
+    for checkout in dict.fromkeys(way.checkout for way in sides.values()):
+        if checkout is not None:
+            of = " and ".join(side for side, way in sides.items() if way.checkout == checkout)
+            print(
+                f"{of}: commit {checkout.short}, kept for the next time in "
+                f"{inert(str(checkout.folder))}",
+                file=sys.stderr,
+                flush=True,
+            )
+            commits.prepare(checkout, PROJECT)
+
+
+def _run(words: list[str], what: str, checkout: Checkout | None) -> bool:
     """One run in a process of its own; whether it completed.
 
     Raises:
         UsageError: its options are wrong; what it said stands above.
     """
     print(what, file=sys.stderr, flush=True)
-    script = str(Path(__file__).resolve().parents[1] / "run.py")
-    command = [sys.executable, script, *words, "--runs", "1", "--quiet"]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+    if checkout is None:
+        start, environment = (
+            [sys.executable, str(Path(__file__).resolve().parents[1] / "run.py")],
+            None,
+        )
+    else:
+        start, environment = checkout.run, commits.environment()
+    command = [*start, *words, "--runs", "1", "--quiet"]
+    done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False)
     if done.returncode == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
     if done.returncode == EXIT_USAGE:
@@ -125,19 +182,39 @@ def _check(records: dict[str, list[RunRecord]]) -> None:
     """
     from bench.sides import Side, match
 
-    for side, runs in records.items():
-        if len(runs) != 1:
-            raise UsageError(
-                f"side {side} left no record: are its options those of a measured run?"
-            )
     base, new = (Side(side, tuple(runs)) for side, runs in records.items())
     match(base, new)
 
 
-def _labelled(label: str, results_dir: Path) -> list[RunRecord]:
-    there = [results_dir] if results_dir.exists() else []
-    found = [record for _, record in store.read(there).records if record.label == label]
-    return sorted(found, key=lambda record: record.started_utc)
+def _check_commit(record: RunRecord, checkout: Checkout) -> None:
+    """Find out whether a run was of the commit it was meant to be of, whatever was imported.
+
+    Raises:
+        UsageError: no, or it does not say.
+    """
+    commit = record.environment.commit
+    if commit != checkout.commit:
+        raise UsageError(
+            f"a run of commit {checkout.short} says that it was of "
+            f"{inert(commit) if commit else 'no commit'}: nothing can be compared"
+        )
+
+
+def _no_record(side: str, new: list[Problem]) -> str:
+    """Why a run that ended well is not among the records; `new` could not be read since."""
+    if new:
+        first = f"{new[0].path}: {new[0].reason}"
+        return f"side {side} left no record that can be read here: {inert(first)}"
+    return f"side {side} left no record: are its options those of a measured run?"
+
+
+def _read(results_dir: Path) -> ReadResult:
+    return store.read([results_dir] if results_dir.exists() else [])
+
+
+def _labelled(label: str, found: ReadResult) -> list[RunRecord]:
+    records = [record for _, record in found.records if record.label == label]
+    return sorted(records, key=lambda record: record.started_utc)
 
 
 def _contrast(records: dict[str, list[RunRecord]], looks: int, wanted: float) -> Contrast:
