@@ -24,6 +24,7 @@ DOCUMENTS = [
     "docs/speed.md",
     "docs/statistics.md",
     "docs/ci.md",
+    "docs/export.md",
 ]
 BIN = Path(sys.executable).parent
 RESULTS = re.compile(
