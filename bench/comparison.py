@@ -16,9 +16,9 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from bench import stats
+from bench import notation, stats
 from bench.inference import Estimate, share
-from bench.records import LapKind, RunRecord
+from bench.records import LapKind, RunRecord, Status
 from bench.stats import MISSED, ResultWarning, Summary, benchmark_warnings, completed, summarise
 from bench.survival import Trial, expected_seconds, median_seconds
 
@@ -62,6 +62,36 @@ class Unit(StrEnum):
     SECONDS = "seconds"
     RATE = "rate"
     BYTES = "bytes"
+    JOULES = "joules"
+
+
+_ONE: dict[Unit, Callable[[float], str]] = {
+    Unit.COUNT: "{:,}".format,
+    Unit.FRACTION: notation.percent,
+    Unit.SECONDS: notation.seconds,
+    Unit.RATE: notation.quantity,
+    Unit.BYTES: notation.memory,
+    Unit.JOULES: notation.energy,
+}
+_BETWEEN: dict[Unit, Callable[[float, float, float], str]] = {
+    Unit.FRACTION: lambda low, high, _: notation.percent_between(low, high),
+    Unit.SECONDS: notation.seconds_between,
+    Unit.RATE: lambda low, high, _: notation.rate_between(low, high),
+    Unit.JOULES: notation.energy_between,
+}
+"""Lower end, upper end, and the value they stand below."""
+
+
+def written(value: Cell, unit: Unit) -> str:
+    """A column's value for people."""
+    if value is None:
+        return notation.ABSENT
+    return notation.inert(value) if isinstance(value, str) else _ONE[unit](value)
+
+
+def written_between(low: float, high: float, like: float, unit: Unit) -> str | None:
+    """An interval, to stand beside `like`; None where nobody writes one of that unit."""
+    return _BETWEEN[unit](low, high, like) if unit in _BETWEEN else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +152,7 @@ COLUMNS: tuple[Column, ...] = (
     _column("processes", "processes", SHARED, lambda r: r.setup.processes, Unit.COUNT),
     _column("threads", "threads", SHARED, lambda r: r.setup.threads, Unit.COUNT),
     _column("precision", "precision", SHARED, lambda r: r.setup.precision),
-    _column("kernels", "kernels", SHARED, lambda r: r.setup.kernels),
+    _column("kernels", "kernels", SHARED, lambda r: r.setup.computed_by),
     _column("global_batch_size", "batch", SHARED, _recipe_number("batch_size"), Unit.COUNT),
     _column("seed", "seed", OWN, lambda r: r.seed, Unit.COUNT),
     # The recipe's, also where a run ended earlier: how far it came is in its status and times.
@@ -141,6 +171,8 @@ COLUMNS: tuple[Column, ...] = (
     _column("eval_seconds", "evaluation", MEASURED, _laps(LapKind.EVAL), Unit.SECONDS),
     _column("images_per_second", "images/s", MEASURED, stats.images_per_second, Unit.RATE),
     _column("peak_memory_bytes", "memory", MEASURED, lambda r: r.peak_memory.bytes, Unit.BYTES),
+    _column("energy_joules", "energy", MEASURED, stats.energy_joules, Unit.JOULES),
+    _column("host_energy_joules", "host energy", MEASURED, stats.host_energy_joules, Unit.JOULES),
     _column("label", "label", SHARED, lambda r: r.label),
     _column("torch_version", "torch", SHARED, lambda r: r.environment.torch),
     _column("accelerate_version", "accelerate", SHARED, lambda r: r.environment.accelerate),
@@ -195,6 +227,20 @@ def benchmarks(runs: Iterable[Run]) -> list[Benchmark]:
     return [Benchmark(tuple(group)) for group in groups.values()]
 
 
+def pooled(benchmarks: Iterable[Benchmark]) -> list[Benchmark]:
+    """The same, but benchmarks of one run that differ in nothing but their id as one.
+
+    Whoever needs a fresh process a run (`ab`, for one) starts a benchmark a run.
+    """
+    groups: dict[tuple[Cell, ...], list[Run]] = {}
+    for benchmark in benchmarks:
+        first = benchmark.runs[0]
+        own_id = "" if first[1].protocol.runs == 1 else first[1].benchmark_id
+        key = (own_id, first[1].environment.dirty, *_setup_key(first, but="benchmark_id"))
+        groups.setdefault(key, []).extend(benchmark.runs)
+    return [Benchmark(tuple(group)) for group in groups.values()]
+
+
 def column(name: str) -> Column:
     """The column of that name."""
     return _BY_NAME[name]
@@ -231,17 +277,23 @@ def benchmark_rows(benchmarks: Iterable[Benchmark]) -> list[Row]:
     return [benchmark_row(benchmark) for benchmark in benchmarks]
 
 
-def benchmark_row(benchmark: Benchmark) -> Row:
-    """What is known of a benchmark, by column: what its runs share, and what they measured."""
-    row: Row = {c.name: _cell(c.value(*benchmark.runs[0])) for c in _with(SHARED)}
+def benchmark_row(benchmark: Benchmark, run_rows: Sequence[Row] | None = None) -> Row:
+    """What is known of a benchmark, by column: what its runs share, and what they measured.
+
+    Args:
+        benchmark: of which.
+        run_rows: `benchmark.rows`, where the caller has them already.
+    """
+    rows = benchmark.rows if run_rows is None else run_rows
+    row: Row = {c.name: rows[0][c.name] for c in _with(SHARED)}
     row["runs"] = len(benchmark.runs)
     row["runs_reached"] = benchmark.reached
-    records = completed(benchmark.records)
+    done = [one for one in rows if one["status"] == Status.COMPLETED.value]
     for column in _with(MEASURED):
-        summary = _summary(column, records)
+        summary = _summary(column, done)
         for part in SUMMARY_PARTS:
             row[f"{column.name}_{part}"] = getattr(summary, part)
-    return row | _censored([trial(record) for record in records])
+    return row | _censored([trial(record) for record in completed(benchmark.records)])
 
 
 def trial(record: RunRecord) -> Trial:
@@ -268,10 +320,10 @@ def _ends(estimate: Estimate | None) -> tuple[float | None, float | None]:
     return (None, None) if estimate is None else (estimate.low, estimate.high)
 
 
-def _summary(column: Column, records: Sequence[RunRecord]) -> Summary:
+def _summary(column: Column, rows: Sequence[Row]) -> Summary:
     values: list[float] = []
-    for record in records:
-        value = _cell(column.value(None, record))
+    for row in rows:
+        value = row[column.name]
         if isinstance(value, int | float):
             values.append(float(value))
         elif column.missing_is_missed:
@@ -288,11 +340,11 @@ def _when(run: Run) -> tuple[datetime, int, str]:
     return (record.started_utc, record.run_index, record.run_id)
 
 
-def _setup_key(run: Run) -> tuple[Cell, ...]:
-    """Equal for runs that may be summed up together."""
+def _setup_key(run: Run, but: str | None = None) -> tuple[Cell, ...]:
+    """Equal for runs that may be summed up together, one of the shared columns left out."""
     record = run[1]
     return (
-        *(column.value(*run) for column in _with(SHARED)),
+        *(column.value(*run) for column in _with(SHARED) if column.name != but),
         record.protocol.model_dump_json(),
         record.setup.model_dump_json(),
         json.dumps(record.recipe, sort_keys=True),

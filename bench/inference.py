@@ -198,11 +198,13 @@ def t_quantile(degrees: float, probability: float) -> float:
     return float(stdtrit(degrees, probability))
 
 
-def is_outlier(values: Sequence[float], value: float) -> bool:
-    """Whether a value lies far from the others: hyperfine's rule, |x - median| > 14.8 MAD."""
+def outliers(values: Sequence[float]) -> list[float]:
+    """Those that lie far from the others: hyperfine's rule, |x - median| > 14.8 MAD."""
+    if not values:
+        return []
     middle = median(values)
-    spread = median(abs(other - middle) for other in values)
-    return spread > 0 and abs(value - middle) / spread > 14.826
+    spread = median(abs(value - middle) for value in values)
+    return [value for value in values if spread > 0 and abs(value - middle) / spread > 14.826]
 
 
 def _interval(ordered: Sequence[float], outside: int) -> Estimate:

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -19,10 +23,10 @@ from accelerate.utils import DistributedType
 
 from bench.environment import PROJECT, device_name, usable_cores
 from bench.records import Setup
-from mnist_cnn import native
+from mnist_cnn import fused, native, static
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.ranks import process_group
-from mnist_cnn.recipe import Kernels, Precision, Recipe
+from mnist_cnn.recipe import DEFAULT_RECIPE, FAST_GPU, Kernels, Precision, Recipe
 from mnist_cnn.train import check_batch
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -67,6 +71,7 @@ def launch(
     precision: str = "auto",
     threads: int | None = None,
     kernels: str = "auto",
+    capture: bool | None = None,
 ) -> tuple[Accelerator, Recipe, Setup]:
     """The accelerator asked for, the recipe as it will run there, and what that set-up is.
 
@@ -75,7 +80,8 @@ def launch(
         device: a device type, or "auto" for the fastest present.
         precision: fp32, bf16, fp16, or "auto" for the recipe's wish.
         threads: of each process's operators; None for its share of the cores.
-        kernels: torch, avx512, amx, or "auto" for the fastest that this machine has.
+        kernels: torch, inductor, avx512, amx, or "auto" for the fastest that this machine has.
+        capture: whether the device is to record whole steps; None: where it can.
 
     Raises:
         UsageError: unknown or absent device, impossible precision, kernels, thread or rank counts,
@@ -86,7 +92,7 @@ def launch(
     device = choose_device(device)
     effective = choose_precision(precision, recipe, device)
     threads = choose_threads(threads)
-    computed_by = choose_kernels(kernels, device, effective)
+    computed_by = choose_kernels(kernels, device, effective, recipe)
     recipe = fitted(recipe, device, computed_by)
     check_batch(recipe.batch_size, recipe.train_images, processes)
     # Explicit: with a dynamo backend Accelerate would turn TF32 on, and cuDNN's is on by default.
@@ -102,8 +108,8 @@ def launch(
     )
     # Last: where OMP_NUM_THREADS is not set, Accelerate has chosen a number of its own.
     # Compiled code has threads of its own; torch's would wait for work on the same cores.
-    torch.set_num_threads(threads if computed_by == "torch" else 1)
-    if computed_by != "torch":
+    torch.set_num_threads(1 if computed_by in native.KINDS else threads)
+    if computed_by in native.KINDS:
         native.set_threads(threads)
     if accelerator.num_processes != processes or accelerator.device.type != device:
         raise UsageError(
@@ -120,11 +126,27 @@ def launch(
             f"{accelerator.gradient_accumulation_steps} steps of gradient accumulation, which "
             "would change the recipe; start without it: python -m bench.run"
         )
-    return (
-        accelerator,
-        recipe,
-        _describe(accelerator, recipe, effective, computed_by, threads, variables),
-    )
+    described = _describe(accelerator, recipe, effective, computed_by, threads, variables)
+    captured, reason = choose_capture(capture, recipe, accelerator)
+    described = described.model_copy(update={"captured": captured, "uncaptured_reason": reason})
+    return accelerator, recipe, described
+
+
+@contextmanager
+def usable_device() -> Iterator[None]:
+    """Around the first work given to a device: what it cannot do then is no fault of a run's.
+
+    Raises:
+        UsageError: its driver or its memory refused.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"the device cannot be used: {first_line}; see what else is on it, or name another "
+            "with --device"
+        ) from error
 
 
 def refuse_silent_single_process() -> None:
@@ -170,6 +192,15 @@ def choose_device(asked: str) -> str:
             f"no {asked} device found by torch {torch.__version__}; present: {', '.join(present)}"
         )
     return asked
+
+
+def choose_recipe(device: str) -> str:
+    """The name of the open division's recipe for a device: larger batches where it is no CPU.
+
+    Raises:
+        UsageError: as `choose_device`.
+    """
+    return DEFAULT_RECIPE if choose_device(device) == "cpu" else FAST_GPU.name
 
 
 def is_present(device: str) -> bool:
@@ -222,8 +253,14 @@ def multiplies_bf16_fast(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def choose_kernels(asked: str, device: str, precision: Precision) -> Kernels:
+def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe) -> Kernels:
     """What will compute a step; "auto" is the fastest compiled code that can, or torch.
+
+    Args:
+        asked: one of `KERNELS`, or "auto".
+        device: a device type.
+        precision: that it multiplies in.
+        recipe: what will be trained.
 
     Raises:
         UsageError: unknown, or compiled code was asked for where it cannot be used.
@@ -232,6 +269,10 @@ def choose_kernels(asked: str, device: str, precision: Precision) -> Kernels:
     def obstacle(kernels: Kernels) -> str | None:
         if kernels == "torch":
             return None
+        if kernels == "inductor":
+            return compiler_absence(device)
+        if kernels == "triton":
+            return triton_obstacle(device, precision, recipe)
         if device != "cpu":
             return "it is for CPUs"
         if precision != "bf16":
@@ -239,7 +280,8 @@ def choose_kernels(asked: str, device: str, precision: Precision) -> Kernels:
         return native.absence(kernels)
 
     if asked == "auto":
-        return next((kind for kind in native.KINDS if not obstacle(kind)), "torch")
+        compiled: tuple[Kernels, ...] = ("triton", *native.KINDS)
+        return next((kind for kind in compiled if not obstacle(kind)), "torch")
     known = next((kernels for kernels in KERNELS if kernels == asked), None)
     if known is None:
         raise UsageError(
@@ -249,6 +291,49 @@ def choose_kernels(asked: str, device: str, precision: Precision) -> Kernels:
     if reason := obstacle(known):
         raise UsageError(f"--kernels {known} cannot be used: {reason}; use --kernels auto")
     return known
+
+
+def compiler_absence(device: str) -> str | None:
+    """Why torch's compiler cannot fuse operators for this device; None where it can."""
+    if device == "cuda" and find_spec("triton") is None:
+        return "the package triton is not installed"
+    if device == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        return "there is no C++ compiler"
+    return None
+
+
+def triton_obstacle(device: str, precision: Precision, recipe: Recipe) -> str | None:
+    """Why the Triton kernels cannot train a recipe here; None where they can."""
+    if device != "cuda":
+        return "it is for CUDA devices"
+    if precision == "fp16":
+        return "it computes in bf16 or fp32, not fp16"
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        return "it is for one process"
+    if recipe.pipeline != "resident":
+        return f"it takes resident images, not the {recipe.pipeline}'s"
+    return fused.obstacle(recipe) or compiler_absence(device)
+
+
+def choose_capture(
+    asked: bool | None, recipe: Recipe, accelerator: Accelerator
+) -> tuple[bool, str | None]:
+    """Whether the device is to record whole steps, and why not where it could.
+
+    Raises:
+        UsageError: it was asked for and cannot be.
+    """
+    device = accelerator.device.type
+    if device != "cuda":
+        if asked:
+            raise UsageError(f"--capture is for CUDA graphs, which {device} has not; leave it out")
+        return False, None
+    if asked is False:
+        return False, "it was asked not to be"
+    reason = static.obstacle(recipe, accelerator)
+    if asked and reason:
+        raise UsageError(f"--capture cannot be had: {reason}; leave it out")
+    return reason is None, reason
 
 
 def choose_processes(
@@ -272,8 +357,9 @@ def choose_processes(
     """
     refuse_silent_single_process()
     device = choose_device(device)
-    computed_by = choose_kernels(kernels, device, choose_precision(precision, recipe, device))
-    if device != "cpu" or computed_by != "torch":
+    chosen = choose_precision(precision, recipe, device)
+    computed_by = choose_kernels(kernels, device, chosen, recipe)
+    if device != "cpu" or computed_by in native.KINDS:
         return 1
     most = usable_cores() // choose_threads(threads or 1)
     return next(n for n in range(max(1, most), 0, -1) if recipe.batch_size % n == 0)
@@ -297,7 +383,7 @@ def fitted(recipe: Recipe, device: str, kernels: Kernels) -> Recipe:
     """The recipe with the one choice a device may overrule: how activations lie in memory."""
     # MPS: wrong batch-norm gradients, convolutions 30x slower (pytorch issues 175189 and 193349).
     # Compiled kernels have a layout of their own and read contiguous weights.
-    overruled = device == "mps" or kernels != "torch"
+    overruled = device == "mps" or kernels in native.KINDS
     return replace(recipe, memory_format="contiguous") if overruled else recipe
 
 
@@ -324,6 +410,13 @@ def _describe(
         launcher=launcher(),
         environment=variables,
     )
+
+
+def as_it_ran(setup: Setup, capture_failure: str | None) -> Setup:
+    """`setup` as it turned out, where steps could not be recorded although they were to be."""
+    if capture_failure is None:
+        return setup
+    return setup.model_copy(update={"captured": False, "uncaptured_reason": capture_failure})
 
 
 def _variables() -> dict[str, str]:

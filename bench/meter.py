@@ -1,4 +1,4 @@
-"""How busy the machine was while a run was measured, and how much memory the run held.
+"""What is measured of the machine around a run: its load, memory, energy and state.
 
 Whatever a platform does not tell is null, never guessed. torch is imported where it is needed only.
 """
@@ -14,37 +14,89 @@ from pathlib import Path
 
 import psutil
 
-from bench.records import Load, PeakMemory
-from bench.system import field, text
+from bench.energy import Counters, EnergyMeter, boards, processors, untold
+from bench.monitor import Monitor
+from bench.nvml import Gpu, open_gpus
+from bench.records import Energy, Load, Monitoring, PeakMemory
+from bench.system import NotTold, field, text
+from mnist_cnn.console import is_main_process
 
 
 class Meter:
-    """How busy the machine was, and how much memory the run held, between `start` and `stop`."""
+    """What is measured of the machine between `start` and `stop`."""
 
     def __init__(self, device_type: str) -> None:
         """Meter the process it is made in; several ranks have one each."""
         self._device_type = device_type
         self._load = LoadMeter()
         self._memory_is_this_runs = False
+        gpus, source = _gpus(device_type)
+        self._monitor = Monitor(gpus, source)
+        self._energy = EnergyMeter(*_counters(device_type, gpus, source))
 
     def start(self) -> None:
         """The run begins."""
         self._memory_is_this_runs = reset_peak_memory(self._device_type)
+        self._monitor.start()
         self._load.start()
+        # Last, and first at the end: what the others take is no part of the run's.
+        self._energy.start()
 
     def own_cpu_seconds(self) -> float:
         """Core-seconds that this process and its children have used since `start`."""
         return self._load.own_cpu_seconds()
 
-    def stop(self, own_seconds: float | None = None) -> tuple[Load, PeakMemory]:
+    def stop(self, own_seconds: float | None = None) -> tuple[Load, PeakMemory, Energy, Monitoring]:
         """The run is over.
 
         Args:
             own_seconds: what all ranks *on this machine* used together; without it, this
                 process's, which is right for one rank.
         """
+        energy = self._energy.stop()
         load = self._load.stop(own_seconds)
-        return load, peak_memory(self._device_type, since_reset=self._memory_is_this_runs)
+        memory = peak_memory(self._device_type, since_reset=self._memory_is_this_runs)
+        return load, memory, energy, self._monitor.stop()
+
+
+def _gpus(device_type: str) -> tuple[list[Gpu], str]:
+    """The GPUs that this machine's ranks compute on, and what tells of them or why there are none.
+
+    Rank 0's alone knows them: its record is the one that is kept.
+    """
+    if device_type == "cpu":
+        return [], "no GPU trained"
+    if device_type != "cuda":
+        return [], f"no counters of {device_type} devices are known here"
+    if not is_main_process():
+        return [], "rank 0 watches them"
+    import torch
+
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    if ranks > torch.cuda.device_count():
+        return [], f"of {ranks} ranks' GPUs rank 0 is shown {torch.cuda.device_count()}"
+    uuids = [str(torch.cuda.get_device_properties(rank).uuid) for rank in range(ranks)]
+    try:
+        return open_gpus(uuids), "NVML"
+    except NotTold as reason:
+        return [], str(reason)
+
+
+def _counters(device_type: str, gpus: list[Gpu], source: str) -> tuple[Counters, Counters | None]:
+    """What counts the energy of the device, and of the host where that is something else."""
+    one_package = device_type in ("cpu", "mps")  # an Apple GPU is in the processor's
+    if _on_several_machines():
+        none = untold("other machines trained too, and their counters are not read")
+        return none, None if one_package else none
+    host = processors()
+    if one_package:
+        return host, None
+    return boards(gpus) if gpus else untold(source), host
+
+
+def _on_several_machines() -> bool:
+    world = int(os.environ.get("WORLD_SIZE") or 1)
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or world) < world
 
 
 class LoadMeter:

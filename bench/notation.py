@@ -121,6 +121,24 @@ def memory(number_of_bytes: float) -> str:
     return f"{quantity(value)} {units[0]}"
 
 
+def energy(joules: float) -> str:
+    """``"412 J"``, ``"1.23 kJ"``."""
+    value, units = joules, ["J", "kJ", "MJ", "GJ"]
+    while abs(value) >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{quantity(value)} {units[0]}"
+
+
+def energy_between(low: float, high: float, like: float) -> str:
+    """An interval of energies in the unit of `energy(like)`, beside which it stands."""
+    scale = 1.0
+    while abs(like) / scale >= 1000 and scale < 1e9:
+        scale *= 1000
+    decimals = _decimals((high - low) / scale)
+    return _between(f"{low / scale:,.{decimals}f}", f"{high / scale:,.{decimals}f}")
+
+
 def _between(low: str, high: str) -> str:
     # A dash before a minus sign would be misread.
     return f"{low} to {high}" if "-" in low + high else f"{low}–{high}"

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import pairwise
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """What is written. Version 2 added `Setup.kernels`; version 3 says which compiled ones they are;
-version 4 added `RunRecord.clock` and what `--runs auto` was asked for."""
-READABLE_VERSIONS: Final = (1, 2, 3, 4)
+version 4 added `RunRecord.clock` and what `--runs auto` was asked for; version 5 `Setup.captured`,
+`RunRecord.mistakes`, `energy` and `monitoring`."""
+READABLE_VERSIONS: Final = (1, 2, 3, 4, 5)
 """What is read; a field that an older version lacks has what was the case then as its default."""
 
 
@@ -99,6 +101,24 @@ class Evaluation(Model):
         return self.correct / self.samples
 
 
+class Mistakes(Model):
+    """What the last evaluation got wrong, found out after the run, off its clock."""
+
+    images: list[Count]
+    """Which of the images evaluated on, from 0, rising: of the test set, unless the recipe's
+    `evaluation_split` says otherwise."""
+    predicted: list[Annotated[int, Field(ge=0, le=9)]]
+    """What each was taken for."""
+
+    @model_validator(mode="after")
+    def _one_guess_an_image(self) -> Self:
+        if len(self.images) != len(self.predicted):
+            raise ValueError("not one prediction an image")
+        if any(a >= b for a, b in pairwise(self.images)):
+            raise ValueError("images are not in rising order")
+        return self
+
+
 class ProtocolValues(Model):
     """The protocol a run was measured by."""
 
@@ -139,9 +159,13 @@ class Setup(Model):
     threads: Annotated[int, Field(ge=1)]
     """That compute, of each process."""
     precision: Literal["fp32", "bf16", "fp16"]
-    kernels: Literal["torch", "avx512", "amx"] = "torch"
-    """What computes a step: torch's operators, as always before there was a choice, or one of
-    mnist_cnn.native's two kinds of compiled code."""
+    kernels: Literal["torch", "inductor", "triton", "avx512", "amx"] = "torch"
+    """What computes a step: torch's operators, as always before there was a choice, the same fused
+    by torch's compiler, or one of mnist_cnn.native's two kinds of compiled code."""
+    captured: bool = False
+    """Whether the device had whole steps recorded and replayed them (CUDA graphs)."""
+    uncaptured_reason: str | None = None
+    """Why it had not, where the device can."""
     matmul_precision: str
     """torch.get_float32_matmul_precision(): whether fp32 products may be rounded."""
     memory_format: str
@@ -153,6 +177,11 @@ class Setup(Model):
     """What started the ranks: "python", "accelerate" or "torchrun"."""
     environment: dict[str, str]
     """Environment variables that change speed or results, those that were set."""
+
+    @property
+    def computed_by(self) -> str:
+        """`kernels`, and whether they were replayed from graphs: ``"triton graph"``."""
+        return f"{self.kernels} graph" if self.captured else self.kernels
 
     @field_validator("kernels", mode="before")
     @classmethod
@@ -180,6 +209,72 @@ class Load(Model):
     own_seconds: Seconds | None
     """Of these, this run's own processes'."""
     elapsed_seconds: Seconds
+
+
+class Joules(Model):
+    """Energy that was used, by a counter."""
+
+    joules: Annotated[float, Field(ge=0)] | None
+    source: str
+    """What counted it, or why it is not known."""
+
+
+class Energy(Model):
+    """What was used from the run's start to its end, evaluation included."""
+
+    device: Joules
+    """By what trained: the GPUs' boards; else the machine's processors and their memory."""
+    host: Joules | None
+    """Beside an accelerator, by the machine's processors and their memory; null where these are the
+    device, or in one package with it."""
+
+
+class GpuState(Model):
+    """A GPU at one moment; null is what its driver does not tell, with the reason in `refused`."""
+
+    sm_clock_mhz: Count | None
+    memory_clock_mhz: Count | None
+    temperature_celsius: int | None
+    power_watts: Annotated[float, Field(ge=0)] | None
+    """The mean of up to the last second."""
+    utilization: Annotated[float, Field(ge=0)] | None
+    """Share of up to the last second in which anything ran on it, this run included."""
+    memory_used_bytes: Count | None
+    """By all processes and the driver."""
+    throttle_reasons: list[str] | None
+    """What holds its clocks down."""
+    other_processes: Count | None
+    """That compute on it, besides the run's own."""
+    others_memory_bytes: Count | None
+    """Of `memory_used_bytes`, those processes'."""
+    refused: dict[str, str]
+    """Why a field is null, by its name."""
+
+
+class GpuWatch(Model):
+    """A GPU around a run."""
+
+    before: GpuState
+    after: GpuState
+    throttled_seconds: dict[str, Seconds] | None
+    """How long in the run its clocks were held down, by what: power, heat, board limit."""
+    source: str
+    """What counted `throttled_seconds`, or why they are not known."""
+
+
+class Monitoring(Model):
+    """The state of what trained, around a run."""
+
+    gpus: list[GpuWatch]
+    gpus_source: str
+    """What told their state, or why there is none."""
+    cpu_mhz_before: Annotated[float, Field(ge=0)] | None
+    """Mean over the cores, as the system tells it."""
+    cpu_mhz_after: Annotated[float, Field(ge=0)] | None
+    cpu_throttle_events: Count | None
+    """How often in the run a core, or the package it is in, was slowed down for its heat."""
+    cpu_throttle_source: str
+    """What counted them, or why they are not known."""
 
 
 class Environment(Model):
@@ -215,7 +310,7 @@ class Environment(Model):
 class RunRecord(Model):
     """One training from random weights, measured."""
 
-    schema_version: Literal[1, 2, 3, 4] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3, 4, 5] = SCHEMA_VERSION
     run_id: str
     benchmark_id: str
     """Shared by the runs of one benchmark."""
@@ -246,8 +341,15 @@ class RunRecord(Model):
     """Epoch of the first evaluation at or above the target."""
     final_accuracy: float | None
     """The last evaluation's."""
+    mistakes: Mistakes | None = None
+    """None in records of before version 5, of runs that did not complete, and where the network,
+    evaluated once more, did not get as many wrong as the evaluation that counts."""
     peak_memory: PeakMemory
     load: Load
+    energy: Energy | None = None
+    """None in records of before version 5."""
+    monitoring: Monitoring | None = None
+    """None in records of before version 5."""
     dataset: dict[str, str]
     """SHA-256 of each uncompressed IDX file."""
     environment: Environment
@@ -259,6 +361,14 @@ class RunRecord(Model):
         return started.astimezone(UTC) if started.tzinfo else started.replace(tzinfo=UTC)
 
     @model_validator(mode="after")
+    def _has_nothing_newer_than_itself(self) -> Self:
+        """A version that had no such field could not have written it."""
+        for name in ("energy", "mistakes", "monitoring"):
+            if self.schema_version < 5 and getattr(self, name) is not None:
+                raise ValueError(f"{name} is not a field of schema_version {self.schema_version}")
+        return self
+
+    @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
         """The two summaries must be what the raw evaluations say."""
         if self.target_reached_epoch != first_reached(
@@ -268,8 +378,18 @@ class RunRecord(Model):
         final = self.evaluations[-1].accuracy if self.evaluations else None
         if self.final_accuracy != final:
             raise ValueError("final_accuracy is not what the last evaluation says")
+        if self.mistakes is not None:
+            last = self.evaluations[-1] if self.evaluations else None
+            if last is None or len(self.mistakes.images) != last.samples - last.correct:
+                raise ValueError("mistakes are not as many as the last evaluation counted")
+            if self.mistakes.images and self.mistakes.images[-1] >= last.samples:
+                raise ValueError("mistakes name an image that was not evaluated")
         if self.samples_seen != sum(epoch.samples for epoch in self.epochs):
             raise ValueError("samples_seen is not the sum of the epochs'")
+        try:
+            _ = self.started_utc
+        except OverflowError:
+            raise ValueError("started_at is in no year that UTC has") from None
         return self
 
 

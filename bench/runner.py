@@ -18,11 +18,14 @@ from bench.progress import RunProgress
 from bench.protocol import PROTOCOL_VERSION, Protocol as Rules
 from bench.records import (
     ClockCheck,
+    Energy,
     Environment,
     Evaluation,
     Lap,
     LapKind,
     Load,
+    Mistakes,
+    Monitoring,
     PeakMemory,
     ProtocolValues,
     RunRecord,
@@ -32,6 +35,7 @@ from bench.records import (
     first_reached,
 )
 from bench.sequential import enough
+from mnist_cnn import events as told
 from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Started
 from mnist_cnn.recipe import Recipe, division
 
@@ -58,7 +62,7 @@ class Meter(Protocol):
     def own_cpu_seconds(self) -> float:
         """Core-seconds that this rank and its children have used since `start`."""
 
-    def stop(self, own_seconds: float) -> tuple[Load, PeakMemory]:
+    def stop(self, own_seconds: float) -> tuple[Load, PeakMemory, Energy, Monitoring]:
         """The run is over; `own_seconds` is what all ranks together used."""
 
 
@@ -81,6 +85,9 @@ class Workload(Protocol):
     def run(self, seed: int) -> Generator[Event, None, None]:
         """One training from random weights, from the first touch of the data on."""
 
+    def mistakes(self) -> told.Mistakes | None:
+        """What the network of the completed run that was last gets wrong; every rank asks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
@@ -88,7 +95,8 @@ class Benchmark:
 
     recipe: Recipe
     protocol: Rules
-    setup: Setup
+    setup: Callable[[], Setup]
+    """What they run on, as it is known by then."""
     environment: Environment
     dataset: Callable[[], dict[str, str]]
     """Checksums of the data as last read."""
@@ -155,8 +163,9 @@ def run_benchmark(
         seen = observe(workload.run(seed), clock, rules, progress, benchmark.recipe.epochs, origin)
         gate.hold()
         healthy = seen.error is None
-        load, memory = meter.stop(_over_ranks(clock, [meter.own_cpu_seconds()], "sum", healthy)[0])
-        if not healthy and benchmark.setup.processes > 1:
+        own_seconds = _over_ranks(clock, [meter.own_cpu_seconds()], "sum", healthy)[0]
+        load, memory, energy, monitoring = meter.stop(own_seconds)
+        if not healthy and benchmark.setup().processes > 1:
             # The other ranks could not be asked: theirs must not pass for somebody else's work.
             load = load.model_copy(update={"own_seconds": None})
         before = _laps_before([benchmark.startup_seconds, warmup_seconds])
@@ -173,7 +182,7 @@ def run_benchmark(
             seed=seed,
             protocol=_protocol_values(rules),
             recipe=benchmark.recipe.values(),
-            setup=benchmark.setup,
+            setup=benchmark.setup(),
             clock=benchmark.clock,
             laps=_slowest(clock, before + seen.laps, healthy),
             epochs=seen.epochs,
@@ -181,8 +190,11 @@ def run_benchmark(
             samples_seen=seen.samples_seen,
             target_reached_epoch=first_reached(seen.evaluations, rules.target_accuracy),
             final_accuracy=seen.evaluations[-1].accuracy if seen.evaluations else None,
+            mistakes=_mistakes(seen, workload),
             peak_memory=memory,
             load=load,
+            energy=energy,
+            monitoring=monitoring,
             dataset=benchmark.dataset(),
             environment=benchmark.environment,
         )
@@ -204,6 +216,16 @@ def _enough(rules: Rules, done: Sequence[RunRecord]) -> bool:
     ]
     spent = [max(lap.start_seconds + lap.seconds for lap in record.laps) for record in done]
     return enough(rules.half_width, rules.budget_seconds, seconds, spent)
+
+
+def _mistakes(seen: Observation, workload: Workload) -> Mistakes | None:
+    """What the last evaluation got wrong, if a second look finds as many; see `RunRecord`."""
+    if seen.status is not Status.COMPLETED or not seen.evaluations:
+        return None
+    last, found = seen.evaluations[-1], workload.mistakes()
+    if found is None or len(found.images) != last.samples - last.correct:
+        return None
+    return Mistakes(images=list(found.images), predicted=list(found.predicted))
 
 
 def observe(

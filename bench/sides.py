@@ -46,7 +46,7 @@ _POOLED: tuple[tuple[str, _Value], ...] = (
 """And in these, different ones within a side."""
 _REMARKED: tuple[tuple[str, _Value], ...] = (
     ("precision", lambda r: r.setup.precision),
-    ("kernels", lambda r: r.setup.kernels),
+    ("kernels", lambda r: r.setup.computed_by),
     ("threads", lambda r: r.setup.threads),
     ("processes", lambda r: r.setup.processes),
     ("global batch", lambda r: r.recipe.get("batch_size")),
@@ -228,7 +228,7 @@ def _by_setting(of: Side) -> dict[Setting, list[RunRecord]]:
             processes=setup.processes,
             threads=setup.threads,
             precision=setup.precision,
-            kernels=setup.kernels,
+            kernels=setup.computed_by,
         )
         cases.setdefault(setting, []).append(record)
     for setting, records in cases.items():

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.inference import is_outlier
+from bench.inference import outliers
 from bench.records import Lap, LapKind, RunRecord, Status
 
 MISSED = math.inf
@@ -27,6 +27,20 @@ FEWEST_RUNS = 3
 
 BUSY_SHARE = 0.05
 """Share of the cores' time that other programs may use before a run's times are doubted."""
+
+THROTTLED_SHARE = 0.01
+"""Share of a run's time that a GPU may be slowed down before the run's times are doubted."""
+
+THROTTLED_FOR = frozenset(
+    {
+        "power cap",
+        "hardware slowdown",
+        "software thermal slowdown",
+        "hardware thermal slowdown",
+        "hardware power brake",
+    }
+)
+"""Of what holds a GPU's clocks down (`GpuState.throttle_reasons`), what should not."""
 
 # Student's t at 0.975, by degrees of freedom from 1 on.
 _T_975 = (
@@ -94,6 +108,39 @@ def images_per_second(record: RunRecord) -> float | None:
 def best_accuracy(record: RunRecord) -> float | None:
     """The highest of the run's evaluations. Biased upwards: a claim needs the final one."""
     return max((evaluation.accuracy for evaluation in record.evaluations), default=None)
+
+
+def energy_joules(record: RunRecord) -> float | None:
+    """What the device used from the run's start to its end, evaluation included."""
+    return None if record.energy is None else record.energy.device.joules
+
+
+def host_energy_joules(record: RunRecord) -> float | None:
+    """What the machine's processors used meanwhile, beside an accelerator."""
+    if record.energy is None or record.energy.host is None:
+        return None
+    return record.energy.host.joules
+
+
+def throttled(record: RunRecord) -> bool:
+    """Whether heat or a power limit slowed down what trained, as far as the machine tells."""
+    seen = record.monitoring
+    if seen is None:
+        return False
+    longest = THROTTLED_SHARE * record.load.elapsed_seconds
+    return bool(seen.cpu_throttle_events) or any(
+        THROTTLED_FOR & {*(gpu.before.throttle_reasons or ()), *(gpu.after.throttle_reasons or ())}
+        or max((gpu.throttled_seconds or {}).values(), default=0.0) > longest
+        for gpu in seen.gpus
+    )
+
+
+def shared_gpu(record: RunRecord) -> bool:
+    """Whether another process computed on a GPU of the run's, before it or after it."""
+    seen = record.monitoring
+    return seen is not None and any(
+        gpu.before.other_processes or gpu.after.other_processes for gpu in seen.gpus
+    )
 
 
 def busy_share(record: RunRecord) -> float | None:
@@ -171,6 +218,13 @@ class ResultWarning(StrEnum):
         "the machine did other work too, so the times are too long. Close other programs and run "
         "again."
     )
+    THROTTLED = (
+        "heat or a power limit slowed the device down, so the times are too long. See monitoring "
+        "in the record; cool the machine or raise the limit, and run again."
+    )
+    SHARED_GPU = (
+        "another process was on the GPU, so the times may be too long. End it and run again."
+    )
     OUTLIER = (
         "trained far longer or shorter than the others (14.8 median deviations), so something else "
         "went on. Run again."
@@ -206,6 +260,8 @@ def run_warnings(record: RunRecord) -> list[ResultWarning]:
         ResultWarning.NOT_COMPLETED: not done,
         ResultWarning.MISSED_TARGET: done and record.target_reached_epoch is None,
         ResultWarning.BUSY_MACHINE: share is not None and share > BUSY_SHARE,
+        ResultWarning.THROTTLED: throttled(record),
+        ResultWarning.SHARED_GPU: shared_gpu(record),
         ResultWarning.DIRTY_COMMIT: record.environment.dirty is True,
         ResultWarning.STOPPED_AT_TARGET: record.protocol.stop_at_target
         and record.target_reached_epoch is not None,
@@ -225,8 +281,8 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
     found: dict[ResultWarning, int | None] = {
         warning: of_runs.count(warning) for warning in ResultWarning if warning in of_runs
     }
-    if outliers := _outliers(runs):
-        found[ResultWarning.OUTLIER] = outliers
+    if far_off := _outliers(runs):
+        found[ResultWarning.OUTLIER] = far_off
     if len(completed(runs)) < FEWEST_RUNS:
         found[ResultWarning.FEW_RUNS] = None
     # A run that was interrupted or failed is its benchmark's last, and is named already.
@@ -239,8 +295,7 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
 def _outliers(runs: Sequence[RunRecord]) -> int:
     """Completed runs whose training time lies far from the others'."""
     times = [seconds_of(run, LapKind.TRAIN) for run in completed(runs)]
-    known = [seconds for seconds in times if seconds is not None]
-    return sum(is_outlier(known, seconds) for seconds in known)
+    return len(outliers([seconds for seconds in times if seconds is not None]))
 
 
 def _runs_promised(run: RunRecord) -> int:

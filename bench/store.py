@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from bench.garbage import without_collector
 from bench.notation import inert
 from bench.records import READABLE_VERSIONS, Environment, RunRecord
 from mnist_cnn.errors import UsageError
@@ -59,7 +60,7 @@ def save(record: RunRecord, results_dir: Path) -> Path:
         OSError: it could not be written, or a record of that name is there already. Nothing
             of it is left behind, and what was there before is untouched.
     """
-    final = results_dir / machine_name(record.environment) / _file_name(record)
+    final = results_dir / machine_name(record.environment) / file_name(record)
     final.parent.mkdir(parents=True, exist_ok=True)
     # Not named *.json: a reader of the folder must not meet half a record.
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
@@ -115,7 +116,13 @@ def read(paths: Iterable[Path]) -> ReadResult:
     Raises:
         UsageError: one of the paths does not exist.
     """
+    with without_collector():
+        return _read_all(paths)
+
+
+def _read_all(paths: Iterable[Path]) -> ReadResult:
     result = ReadResult()
+    benchmarks: dict[str, RunRecord] = {}
     known: dict[str, tuple[Path, RunRecord]] = {}
     seen: set[Path] = set()
     for path in (file for named in paths for file in _files(named, result.problems)):
@@ -129,12 +136,24 @@ def read(paths: Iterable[Path]) -> ReadResult:
         elif record.run_id in known:
             result.problems.append(_copy(path, record, *known[record.run_id]))
         else:
+            record = _sharing(record, benchmarks.setdefault(record.benchmark_id, record))
             known[record.run_id] = (path, record)
             result.records.append((path, record))
     return result
 
 
-def _file_name(record: RunRecord) -> str:
+def _sharing(record: RunRecord, other: RunRecord) -> RunRecord:
+    """The same record, which holds what is equal in both only once: thousands fit in memory."""
+    same = {
+        name: theirs
+        for name in ("protocol", "recipe", "setup", "clock", "dataset", "environment")
+        if getattr(record, name) == (theirs := getattr(other, name))
+    }
+    return record.model_copy(update=same)
+
+
+def file_name(record: RunRecord) -> str:
+    """What a record's file is called: when it started, what it trained, which run it is."""
     recipe = _slug(str(record.recipe.get("name") or ""))[:_LONGEST_NAME] or "unnamed"
     return f"{record.started_utc:%Y%m%dT%H%M%SZ}-{recipe}-{_slug(record.run_id)[:8]}.json"
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 import random
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -48,9 +50,10 @@ def kaplan_meier(trials: Sequence[Trial]) -> list[Step]:
     """The product-limit estimate, a step for each time at which a run reached the target."""
     steps: list[Step] = []
     survival, greenwood = 1.0, 0.0
-    for seconds in sorted({trial.seconds for trial in trials if trial.reached}):
-        at_risk = sum(trial.seconds >= seconds for trial in trials)
-        reached = sum(trial.reached and trial.seconds == seconds for trial in trials)
+    everyone = sorted(trial.seconds for trial in trials)
+    arrivals = Counter(trial.seconds for trial in trials if trial.reached)
+    for seconds, reached in sorted(arrivals.items()):
+        at_risk = len(everyone) - bisect_left(everyone, seconds)
         survival *= 1 - reached / at_risk
         left = at_risk - reached
         greenwood = greenwood + reached / (at_risk * left) if left else math.inf

@@ -11,6 +11,10 @@ _COMMAND_SECONDS = 10.0
 """After which a helper command (git, sysctl, ...) is given up on."""
 
 
+class NotTold(Exception):
+    """The machine does not tell something; the message says why, in one line."""
+
+
 def text(path: Path) -> str:
     """What a file holds; nothing where it cannot be read."""
     try:

@@ -8,9 +8,13 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from mnist_cnn.data import load
-from mnist_cnn.events import Event
+from mnist_cnn.data import Split, load
+from mnist_cnn.evaluation import mistakes
+from mnist_cnn.events import Event, Mistakes
+from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import Kernels, Recipe
+from mnist_cnn.static import Programs, as_call, as_cuda_graph
+from mnist_cnn.step import evaluated_by
 from mnist_cnn.train import seeded_model, train
 
 
@@ -23,6 +27,7 @@ class MnistTraining:
         data_dir: where MNIST lies, read anew by every run; None for the default folder.
         warmup_images: training images of the warm-up run.
         kernels: what computes a step.
+        captured: whether the device is to record whole steps and replay them.
     """
 
     def __init__(
@@ -32,14 +37,26 @@ class MnistTraining:
         data_dir: Path | None,
         warmup_images: int,
         kernels: Kernels = "torch",
+        *,
+        captured: bool = False,
     ) -> None:
         self._recipe = recipe
         self._accelerator = accelerator
         self._data_dir = data_dir
         self._warmup_images = warmup_images
         self._kernels = kernels
+        self._programs: Programs | None = None
+        if captured or kernels == "triton":
+            record = as_cuda_graph if captured else as_call
+            self._programs = Programs(recipe, accelerator, kernels, record)
         self.checksums: dict[str, str] = {}
         """SHA-256 of each data file, as last read."""
+        self._last: tuple[MnistCnn, Split] | None = None
+
+    @property
+    def capture_failure(self) -> str | None:
+        """Why steps could not be recorded although they were to be; None until it is tried."""
+        return self._programs.failure if self._programs else None
 
     def warm_up(self) -> Generator[Event, None, None]:
         """A run of one short epoch, with one whole evaluation."""
@@ -50,7 +67,22 @@ class MnistTraining:
         """One training from random weights; the data is first touched within it."""
         return self._train(self._recipe, seed, self._recipe.train_images)
 
+    def mistakes(self) -> Mistakes | None:
+        """What the run that ended last got wrong in the end; asked once, of every rank."""
+        if self._last is None:
+            return None
+        (model, split), self._last = self._last, None
+        device = self._accelerator.device
+        return mistakes(
+            evaluated_by(model, self._kernels),
+            split.evaluation_images.to(device),
+            split.evaluation_labels.to(device),
+            self._recipe,
+            self._accelerator,
+        )
+
     def _train(self, recipe: Recipe, seed: int, images: int) -> Generator[Event, None, None]:
+        self._last = None  # its memory is the next run's
         data = load(self._data_dir, offline=True)
         self.checksums = dict(data.checksums)
         split = data.split(recipe.evaluation_split)
@@ -60,4 +92,7 @@ class MnistTraining:
             train_labels=split.train_labels[:images],
         )
         model = seeded_model(recipe, seed)
-        yield from train(model, recipe, self._accelerator, split, seed, self._kernels)
+        self._last = model, split
+        yield from train(
+            model, recipe, self._accelerator, split, seed, self._kernels, self._programs
+        )

@@ -19,6 +19,8 @@ from mnist_cnn.recipe import Recipe
 
 SIDE = 28
 """Height and width of an image, pixels."""
+COLUMNS = 10
+"""Numbers that say how an image is distorted."""
 
 
 @dataclass(frozen=True, slots=True)

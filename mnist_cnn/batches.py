@@ -22,7 +22,17 @@ from mnist_cnn.augment import Distortions, augment, draw
 from mnist_cnn.data import Split
 from mnist_cnn.recipe import Kernels, Recipe
 from mnist_cnn.seeds import derived_seed
-from mnist_cnn.selection import Selection, images_in_epoch
+from mnist_cnn.selection import Selection, Shuffle, images_in_epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """Which images an epoch takes, and how each is distorted."""
+
+    order: Tensor
+    """(M,), int64, over all ranks, on the device."""
+    distortions: Distortions | None
+    """Of M images, on the device; None where the pipeline draws its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +43,6 @@ class Batch:
     """(N, 1, 28, 28), float32, distorted and normalised, on the device."""
     labels: Tensor
     """(N,), int64, on the device."""
-    indices: Tensor
-    """(N,), int64, which training images these are, on the device."""
     weight: float
     """This share's size over the mean share's: what its mean loss counts in the ranks' average."""
 
@@ -63,12 +71,17 @@ class Batches:
         self._seed = seed
         self._count = len(data.train_images)
         self._selection = Selection(recipe, self._count, accelerator)
-        self._native = kernels != "torch" and native.augments(recipe)
-        if recipe.pipeline == "resident":
-            self._images = data.train_images.to(accelerator.device)
-            self._labels = data.train_labels.to(accelerator.device)
+        self._drawn: dict[int, tuple[Shuffle, Distortions | None]] = {}
+        self._native = kernels in native.KINDS and native.augments(recipe)
+        self._data = data
+
+    def load(self) -> None:
+        """Bring the images where `batches` takes them from."""
+        if self._recipe.pipeline == "resident":
+            self._images = self._data.train_images.to(self._accelerator.device)
+            self._labels = self._data.train_labels.to(self._accelerator.device)
         else:
-            self._dataset = _TransformedImages(data, recipe)
+            self._dataset = _TransformedImages(self._data, self._recipe)
 
     def images(self, epoch: int) -> int:
         """How many images an epoch, counted from 1, has over all ranks."""
@@ -78,19 +91,42 @@ class Batches:
         """How many batches it has; the last may be smaller."""
         return math.ceil(self.images(epoch) / self._recipe.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 1. Each is to be noted before the next epoch."""
-        generator = torch.Generator().manual_seed(derived_seed(self._seed, "epoch", epoch))
-        order = self._selection.order(epoch, generator)
-        if self._recipe.pipeline == "resident":
-            yield from self._resident(order, draw(len(order), self._recipe, generator))
-        else:
-            yield from self._loader(order)
-        self._selection.end_epoch(order)
+    def draw(self, epoch: int) -> None:
+        """Draw an epoch's order and distortions, on the CPU: while the device does the last one.
 
-    def note(self, batch: Batch, losses: Tensor) -> None:
-        """Remember what each image of a batch cost, (N,), for the selection of later ones."""
-        self._selection.note(batch.indices, losses)
+        The generator depends on seed and epoch alone.
+        """
+        generator = torch.Generator().manual_seed(derived_seed(self._seed, "epoch", epoch))
+        shuffle = self._selection.shuffle(epoch, generator)
+        distortions = None
+        if self._recipe.pipeline == "resident":
+            distortions = draw(self.images(epoch), self._recipe, generator)
+        self._drawn[epoch] = shuffle, distortions
+
+    def epoch(self, epoch: int) -> Epoch:
+        """An epoch, counted from 1; to be ended before the next."""
+        if epoch not in self._drawn:
+            self.draw(epoch)
+        shuffle, distortions = self._drawn.pop(epoch)
+        return Epoch(
+            self._selection.order(shuffle),
+            None if distortions is None else distortions.to(self._accelerator.device),
+        )
+
+    def batches(self, epoch: Epoch) -> Iterator[Batch]:
+        """This rank's share of each batch of an epoch, once the images are loaded."""
+        if epoch.distortions is None:
+            return self._loader(epoch.order)
+        return self._resident(epoch.order, epoch.distortions)
+
+    def end_epoch(self, epoch: Epoch, losses: Tensor) -> None:
+        """Remember what each of this rank's images cost, (m,), for the selection of later ones."""
+        ranks = self._accelerator.num_processes
+        mine = epoch.order
+        if ranks > 1:
+            shares = [epoch.order[share] for share, _ in self._shares(len(epoch.order))]
+            mine = torch.cat(shares)
+        self._selection.end_epoch(epoch.order, mine, losses)
 
     def _shares(self, count: int) -> Iterator[tuple[slice, float]]:
         """Each batch's positions in an epoch's order that are this rank's, and their weight."""
@@ -101,8 +137,6 @@ class Batches:
             yield slice(first, stop, ranks), len(range(first, stop, ranks)) * ranks / (stop - start)
 
     def _resident(self, order: Tensor, distortions: Distortions) -> Iterator[Batch]:
-        distortions = distortions.to(self._accelerator.device)
-        order = order.to(self._accelerator.device)
         labels = self._labels[order]
         for share, weight in self._shares(len(order)):
             chosen = order[share]
@@ -110,22 +144,22 @@ class Batches:
                 images = native.augment(self._images, chosen, distortions[share], self._recipe)
             else:
                 images = augment(self._images[chosen], distortions[share], self._recipe)
-            yield Batch(images, labels[share], chosen, weight)
+            yield Batch(images, labels[share], weight)
 
     def _loader(self, order: Tensor) -> Iterator[Batch]:
         # Not prepared by Accelerate: its sharding pads the last batch, and would count some images
         # twice. The batch sampler already gives each rank its own share.
         device = self._accelerator.device
+        images_of = order.tolist()
         loader = DataLoader(
             self._dataset,
-            batch_sampler=[order[share].tolist() for share, _ in self._shares(len(order))],
+            batch_sampler=[images_of[share] for share, _ in self._shares(len(order))],
             pin_memory=device.type == "cuda",
         )
-        for (images, labels), (share, weight) in zip(loader, self._shares(len(order)), strict=True):
+        for (images, labels), (_, weight) in zip(loader, self._shares(len(order)), strict=True):
             yield Batch(
                 images.to(device, non_blocking=True),
                 labels.to(device, non_blocking=True),
-                order[share].to(device, non_blocking=True),
                 weight,
             )
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mnist_cnn import idx
-from mnist_cnn.download import data_folder, fetch
+from mnist_cnn.download import fetch
 from mnist_cnn.errors import UsageError
 from mnist_cnn.progress import Progress
 from mnist_cnn.recipe import VALIDATION_IMAGES, EvaluationSplit
@@ -82,7 +82,7 @@ def load(
     Raises:
         UsageError: a file is missing or corrupt and cannot be had elsewhere.
     """
-    folder = data_folder(data_dir)
+    folder = idx.data_folder(data_dir)
     found = _read(folder)
     if found is None:
         for file in fetch(folder, offline=offline, progress=progress).files:

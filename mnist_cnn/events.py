@@ -67,4 +67,14 @@ class Finished:
     """Training images seen in all, over all ranks."""
 
 
+@dataclass(frozen=True, slots=True)
+class Mistakes:
+    """What an evaluation took for something else. No event: nothing of it is told while timed."""
+
+    images: tuple[int, ...]
+    """Which of the images it evaluated, from 0, in order."""
+    predicted: tuple[int, ...]
+    """What each was taken for, 0 to 9."""
+
+
 Event = Started | EpochTrained | Evaluated | Finished

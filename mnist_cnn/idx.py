@@ -11,15 +11,19 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
+import platformdirs
+
 TORCHVISION_FOLDER = Path("MNIST", "raw")
 """Where torchvision.datasets.MNIST keeps the same files under its root."""
 
+FOLDER_VARIABLE = "MNIST_DATA_DIR"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -90,6 +94,15 @@ class Search:
     """Where the verified copy lies."""
     problems: dict[Path, str]
     """Copies looked at before it that are not the file, each with what is wrong with it."""
+
+
+def data_folder(data_dir: Path | None = None) -> Path:
+    """The folder meant: the one given, else MNIST_DATA_DIR's, else the user's cache."""
+    if data_dir is not None:
+        return data_dir.expanduser()
+    if named := os.environ.get(FOLDER_VARIABLE):
+        return Path(named).expanduser()
+    return platformdirs.user_cache_path("mnist-bench", appauthor=False) / "mnist"
 
 
 def search(folder: Path, file: IdxFile) -> Search:

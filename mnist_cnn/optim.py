@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
@@ -54,17 +56,36 @@ def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> Optim
             )
 
 
+def learning_rates(recipe: Recipe, steps: int) -> NDArray[np.float64]:
+    """The learning rate of each step of `build_schedule`'s cycle, (steps,), all at once."""
+    warmup = _warmup(recipe, steps)
+    first = recipe.peak_learning_rate / recipe.initial_divisor
+    last = first / recipe.final_divisor
+    step = np.arange(steps, dtype=np.float64)
+    top, end = warmup * steps - 1, steps - 1
+    rising = step <= top
+    progress = np.where(rising, step / top, (step - top) / (end - top))
+    start = np.where(rising, first, recipe.peak_learning_rate)
+    stop = np.where(rising, recipe.peak_learning_rate, last)
+    if recipe.anneal == "cos":
+        progress = (1 - np.cos(np.pi * progress)) / 2
+    rates: NDArray[np.float64] = start + (stop - start) * progress
+    return rates
+
+
+def _warmup(recipe: Recipe, steps: int) -> float:
+    """The share of the steps in which the rate rises."""
+    # torch would divide by the length of a warm-up of one step, which it counts as none.
+    return recipe.warmup_fraction * (0.99 if steps * recipe.warmup_fraction == 1 else 1)
+
+
 def build_schedule(optimizer: Optimizer, recipe: Recipe, steps: int) -> OneCycleLR:
     """One cycle over the whole run (Smith & Topin 2018), to be stepped after every batch."""
-    warmup = recipe.warmup_fraction
-    if steps * warmup == 1:
-        # torch would divide by the length of a warm-up of one step, which it counts as none.
-        warmup *= 0.99
     return OneCycleLR(
         optimizer,
         max_lr=recipe.peak_learning_rate,
         total_steps=steps,
-        pct_start=warmup,
+        pct_start=_warmup(recipe, steps),
         anneal_strategy=recipe.anneal,
         cycle_momentum=recipe.cycle_momentum,
         div_factor=recipe.initial_divisor,

@@ -19,9 +19,10 @@ MemoryFormat = Literal["contiguous", "channels_last"]
 Precision = Literal["fp32", "bf16", "fp16"]
 RecipePrecision = Literal["fp32", "auto"]
 EvaluationSplit = Literal["test", "validation"]
-Kernels = Literal["torch", "avx512", "amx"]
-"""What computes a training step: torch's operators, or the compiled code of mnist_cnn.native, by
-dot products (AVX512-BF16) or by matrix tiles (AMX-BF16)."""
+Kernels = Literal["torch", "inductor", "triton", "avx512", "amx"]
+"""What computes a training step: torch's operators, the same fused by torch's compiler (Inductor),
+the Triton kernels of mnist_cnn.fused, or the compiled code of mnist_cnn.native, by dot products
+(AVX512-BF16) or by matrix tiles (AMX-BF16)."""
 
 TRAIN_IMAGES = 60_000
 VALIDATION_IMAGES = 10_000
@@ -219,10 +220,23 @@ FAST = replace(
 then those that are still hard, and some others beside them; averaged weights, bf16. As many images
 as 2.4 whole epochs have."""
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (FAST, REFERENCE)}
+FAST_GPU = replace(
+    FAST,
+    name="fast-gpu",
+    epochs=28,
+    batch_size=256,
+    norm_batch_size=0,
+    peak_learning_rate=0.9,
+    average_interval=2,
+    evaluate_from_epoch=28,
+)
+"""`fast` for a GPU, which wants larger batches and has batch norm take all of one at once: as many
+images as 2.8 whole epochs have."""
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (FAST, FAST_GPU, REFERENCE)}
 DEFAULT_RECIPE = FAST.name
 
-_FREE_IN_CLOSED = ("pipeline", "memory_format")
+FREE_IN_CLOSED = ("pipeline", "memory_format")
 """Fields that change how the reference is computed, not what: both pipelines draw the same
 distribution, and a layout is arithmetic in another order."""
 
@@ -263,5 +277,5 @@ def changed(recipe: Recipe, epochs: int | None, pipeline: str | None) -> Recipe:
 
 def division(recipe: Recipe) -> Literal["closed", "open"]:
     """Whether a recipe is the reference ("closed") in every field that decides the outcome."""
-    free = {field: getattr(REFERENCE, field) for field in _FREE_IN_CLOSED}
+    free = {field: getattr(REFERENCE, field) for field in FREE_IN_CLOSED}
     return "closed" if replace(recipe, **free) == REFERENCE else "open"

@@ -7,6 +7,8 @@ nothing. Sources: selective backpropagation (Jiang et al. 2019), online batch se
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -26,6 +28,16 @@ def images_in_epoch(recipe: Recipe, count: int, epoch: int) -> int:
     return min(count, batches * recipe.batch_size)
 
 
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """What chance contributes to an epoch's order; it can be drawn before the last one is over."""
+
+    images: Tensor
+    """(N,), int64, on the CPU: all training images."""
+    places: Tensor
+    """(M,), int64, on the CPU: all places of the epoch's order, empty where it takes all images."""
+
+
 class Selection:
     """The images of each epoch, the same on every rank.
 
@@ -40,35 +52,52 @@ class Selection:
         self._count = count
         self._accelerator = accelerator
         self._losses = torch.full((count,), torch.inf, device=accelerator.device)
-        self._noted: list[tuple[Tensor, Tensor]] = []
 
-    def order(self, epoch: int, generator: torch.Generator) -> Tensor:
-        """The epoch's images, in the order in which they are trained on: (M,), int64, CPU."""
-        shuffled = torch.randperm(self._count, generator=generator)
+    def shuffle(self, epoch: int, generator: torch.Generator) -> Shuffle:
+        """Draw what `order` needs of chance."""
         wanted = images_in_epoch(self._recipe, self._count, epoch)
-        if wanted == self._count:
+        images = torch.randperm(self._count, generator=generator)
+        places = 0 if wanted == self._count else wanted
+        return Shuffle(images, torch.randperm(places, generator=generator))
+
+    def order(self, shuffle: Shuffle) -> Tensor:
+        """An epoch's images, in the order in which they are trained on: (M,), int64, on the device.
+
+        The device is not waited for. Of images with equal losses, those never seen, it is the
+        device that chooses, so not all devices choose the same.
+        """
+        device = self._losses.device
+        shuffled, places = shuffle.images.to(device), shuffle.places.to(device)
+        wanted = len(places)
+        if wanted == 0:
             return shuffled
         # By the shuffled order, so that of equal losses the same image is not always taken.
-        losses = self._losses.cpu()[shuffled]
-        hard = torch.zeros(self._count, dtype=torch.bool)
+        losses = self._losses[shuffled]
         hardest = round(wanted * self._recipe.hardest_share)
-        hard[losses.topk(hardest, sorted=False).indices] = True
-        # Among as many as are wanted there are as many others as are needed.
-        others = shuffled[:wanted][~hard[:wanted]]
-        chosen = torch.cat((shuffled[hard], others))[:wanted]
-        return chosen[torch.randperm(wanted, generator=generator)]
+        chosen = losses.topk(hardest, sorted=False).indices.sort().values
+        hard = torch.zeros(wanted + 1, dtype=torch.bool, device=device)
+        hard[chosen.clamp(max=wanted)] = True
+        # Among as many as are wanted there are as many others as are needed. Each goes to the place
+        # after those before it; the hard ones and what is too much go to one that is cut off.
+        others = ~hard[:wanted]
+        place = torch.where(others, others.cumsum(0) - 1, wanted)
+        taken = torch.empty(wanted + 1, dtype=torch.int64, device=device)
+        taken.scatter_(0, place, shuffled[:wanted])
+        return torch.cat((shuffled[chosen], taken))[:wanted][places]
 
-    def note(self, images: Tensor, losses: Tensor) -> None:
-        """Remember what images of this rank's share cost: both (N,), on the device."""
-        if self._recipe.selected_share < 1:
-            self._noted.append((images, losses))
+    def end_epoch(self, order: Tensor, mine: Tensor, losses: Tensor) -> None:
+        """Remember what each image cost, for the choice of later ones.
 
-    def end_epoch(self, order: Tensor) -> None:
-        """Share what all ranks have noted of the epoch's images."""
-        if self._noted:
-            images, losses = (torch.cat(part) for part in zip(*self._noted, strict=True))
-            seen = torch.zeros_like(self._losses)
-            seen[images] = losses
-            order = order.to(seen.device)
-            self._losses[order] = self._accelerator.reduce(seen, "sum")[order]
-            self._noted.clear()
+        Args:
+            order: the epoch's images, as `order` returned them.
+            mine: (m,), int64: those that this rank trained on.
+            losses: (m,): what they cost it.
+        """
+        if self._recipe.selected_share == 1:
+            return
+        if self._accelerator.num_processes == 1:
+            self._losses[mine] = losses
+            return
+        seen = torch.zeros_like(self._losses)
+        seen[mine] = losses
+        self._losses[order] = self._accelerator.reduce(seen, "sum")[order]

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from mnist_cnn.batches import Batch
 from mnist_cnn.model import GroupedNetwork, MnistCnn
-from mnist_cnn.native import NativeNetwork, NativeSgd, NativeStep
+from mnist_cnn.native import KINDS, NativeNetwork, NativeSgd, NativeStep
 from mnist_cnn.optim import build_optimizer
 from mnist_cnn.recipe import Kernels, Recipe
 
@@ -38,14 +38,14 @@ class Step(Protocol):
 
 def step_of(network: MnistCnn, recipe: Recipe, accelerator: Accelerator, kernels: Kernels) -> Step:
     """The step by which `network` is trained, on the accelerator's device."""
-    if kernels == "torch":
-        return TorchStep(network, recipe, accelerator)
+    if kernels not in KINDS:
+        return TorchStep(network, recipe, accelerator, kernels)
     return CompiledStep(network, recipe, accelerator, kernels)
 
 
 def evaluated_by(network: MnistCnn, kernels: Kernels) -> nn.Module:
     """`network` as it is computed for evaluation."""
-    return network if kernels == "torch" else NativeNetwork(network, kernels)
+    return NativeNetwork(network, kernels) if kernels in KINDS else network
 
 
 def _group(recipe: Recipe, accelerator: Accelerator) -> tuple[int, int]:
@@ -54,38 +54,53 @@ def _group(recipe: Recipe, accelerator: Accelerator) -> tuple[int, int]:
     return share, min(recipe.norm_batch_size or share, share)
 
 
-class TorchStep:
-    """By torch's operators; the ranks joined by DistributedDataParallel."""
+def grouped(network: MnistCnn, recipe: Recipe, accelerator: Accelerator) -> nn.Module:
+    """`network` as this rank goes through its share of a batch."""
+    share, group = _group(recipe, accelerator)
+    return GroupedNetwork(network, group) if group < share else network
 
-    def __init__(self, network: MnistCnn, recipe: Recipe, accelerator: Accelerator) -> None:
+
+def memory_layout(recipe: Recipe) -> torch.memory_format:
+    """The layout of activations that the recipe wants, as torch names it."""
+    if recipe.memory_format == "channels_last":
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+class TorchStep:
+    """By torch's operators, fused or not; the ranks joined by DistributedDataParallel."""
+
+    def __init__(
+        self, network: MnistCnn, recipe: Recipe, accelerator: Accelerator, kernels: Kernels
+    ) -> None:
         self._accelerator = accelerator
         self._label_smoothing = recipe.label_smoothing
-        self._layout = (
-            torch.channels_last
-            if recipe.memory_format == "channels_last"
-            else torch.contiguous_format
-        )
+        self._layout = memory_layout(recipe)
         network.to(memory_format=self._layout)
-        share, group = _group(recipe, accelerator)
-        self._module = accelerator.prepare(
-            GroupedNetwork(network, group) if group < share else network
-        )
+        accelerator.free_memory()  # what an earlier run in this process had prepared
+        self._module = accelerator.prepare(grouped(network, recipe, accelerator))
         if isinstance(self._module, DistributedDataParallel):
             # Each rank keeps statistics of its own share, which the loop joins before it evaluates;
             # by default rank 0's would replace the others' at every step, by a collective.
             self._module.broadcast_buffers = False
         self.optimizer = build_optimizer(network.parameters(), recipe)
+        self._losses = self._losses_of
+        if kernels == "inductor":
+            self._losses = torch.compile(self._losses_of, dynamic=False)
 
     def __call__(self, batch: Batch) -> Tensor:
         """See `Step`."""
-        logits = self._module(batch.images.contiguous(memory_format=self._layout))
-        losses = F.cross_entropy(
-            logits, batch.labels, label_smoothing=self._label_smoothing, reduction="none"
-        )
+        losses = self._losses(batch.images, batch.labels)
         # The ranks' gradients are averaged: weighted so, they are the global batch's mean even
         # where its last part is not the same for all.
         self._accelerator.backward(losses.mean() * batch.weight)
         return losses.detach()
+
+    def _losses_of(self, images: Tensor, labels: Tensor) -> Tensor:
+        logits = self._module(images.contiguous(memory_format=self._layout))
+        return F.cross_entropy(
+            logits, labels, label_smoothing=self._label_smoothing, reduction="none"
+        )
 
 
 class CompiledStep:

@@ -1,7 +1,9 @@
-"""What several test modules need: real MNIST, got once and kept in the user's cache."""
+"""What several test modules need: real MNIST, got once, and the records that are committed."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,3 +22,18 @@ def mnist_data_dir() -> Path:
 def mnist(mnist_data_dir: Path) -> MnistData:
     """The whole data set. Shared by all tests: do not write to its tensors."""
     return load(mnist_data_dir, offline=True)
+
+
+@pytest.fixture
+def committed(tmp_path: Path) -> Path:
+    """A folder with the results/ that is committed: whoever follows the README has made more."""
+    root = Path(__file__).resolve().parent.parent
+    listed = subprocess.run(
+        ["git", "ls-files", "results"], cwd=root, capture_output=True, text=True, check=False
+    ).stdout.split()
+    if not listed:
+        pytest.skip("not a git checkout")
+    for name in listed:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, tmp_path / name)
+    return tmp_path

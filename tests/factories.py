@@ -217,6 +217,51 @@ def _laps(
     return laps
 
 
+def gpu_state(**overrides: Any) -> dict[str, Any]:
+    """A GPU at one moment: warm, at its full clock, with nobody else on it."""
+    return {
+        "sm_clock_mhz": 1980,
+        "memory_clock_mhz": 2619,
+        "temperature_celsius": 41,
+        "power_watts": 312.5,
+        "utilization": 0.87,
+        "memory_used_bytes": 3 * 1024**3,
+        "throttle_reasons": [],
+        "other_processes": 0,
+        "others_memory_bytes": 0,
+        "refused": {},
+        **overrides,
+    }
+
+
+def monitoring(
+    throttled_seconds: dict[str, float] | None = None,
+    cpu_throttle_events: int | None = 0,
+    **after: Any,
+) -> dict[str, Any]:
+    """What was seen of a GPU around a run; `after` is what its state was then."""
+    return {
+        "gpus": [
+            {
+                "before": gpu_state(),
+                "after": gpu_state(**after),
+                "throttled_seconds": throttled_seconds,
+                "source": "a test",
+            }
+        ],
+        "gpus_source": "NVML",
+        "cpu_mhz_before": 2600.0,
+        "cpu_mhz_after": 2600.0,
+        "cpu_throttle_events": cpu_throttle_events,
+        "cpu_throttle_source": "a test",
+    }
+
+
+MONITORING = monitoring()
+ENERGY: dict[str, Any] = {
+    "device": {"joules": 1234.5, "source": "NVML's total energy of GPU 0"},
+    "host": {"joules": 456.0, "source": "RAPL's package-0 (intel-rapl:0)"},
+}
 _PROTOCOL: dict[str, Any] = {
     "version": 1,
     "target_accuracy": 0.994,

@@ -18,8 +18,8 @@ RUN_COLUMNS = """
 run_id benchmark_id status reason division recipe device device_name processes threads precision
 kernels global_batch_size seed epochs final_accuracy best_accuracy time_to_target_seconds
 train_time_to_target_seconds cold_time_to_target_seconds init_seconds warmup_seconds train_seconds
-eval_seconds images_per_second peak_memory_bytes label torch_version accelerate_version commit
-record_path
+eval_seconds images_per_second peak_memory_bytes energy_joules host_energy_joules label
+torch_version accelerate_version commit record_path
 """
 SHARED_COLUMNS = """
 benchmark_id division recipe device device_name processes threads precision kernels
@@ -28,7 +28,7 @@ global_batch_size epochs label torch_version accelerate_version commit
 MEASURED_COLUMNS = """
 final_accuracy best_accuracy time_to_target_seconds train_time_to_target_seconds
 cold_time_to_target_seconds init_seconds warmup_seconds train_seconds eval_seconds
-images_per_second peak_memory_bytes
+images_per_second peak_memory_bytes energy_joules host_energy_joules
 """
 
 
@@ -87,6 +87,8 @@ def test_a_run_in_a_row() -> None:
         "eval_seconds": 6.0,
         "images_per_second": 10_000.0,
         "peak_memory_bytes": 812 * 1024**2,
+        "energy_joules": None,
+        "host_energy_joules": None,
         "label": "quiet",
         "torch_version": "2.15.0",
         "accelerate_version": "1.15.0",

@@ -235,8 +235,14 @@ def test_the_fewest_values_that_have_an_interval(tail: float) -> None:
 
 @given(st.lists(st.floats(0.5, 2), min_size=3, max_size=20))
 def test_outliers_are_hyperfines(values: list[float]) -> None:
+    """|x - median| / MAD > 14.826."""
     middle = median(values)
-    spread = median(abs(value - middle) for value in values)
-    assert not inference.is_outlier(values, middle)
-    if spread > 0:
-        assert inference.is_outlier(values, middle + 15 * spread)
+    deviations = [abs(value - middle) for value in values]
+    found = inference.outliers(values)
+    for value, deviation in zip(values, deviations, strict=True):
+        assert (value in found) == (deviation > 14.826 * median(deviations) > 0)
+    assert inference.outliers([1.0, 1.1, 0.9, 1.05, 3.0]) == [3.0]
+
+
+def test_no_values_have_no_outliers() -> None:
+    assert inference.outliers([]) == []

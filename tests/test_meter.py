@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from bench import meter
+from bench.system import NotTold
 
 
 def burn(seconds: float) -> None:
@@ -141,9 +142,36 @@ def test_a_peak_of_nothing_is_null() -> None:
     assert meter._known_peak(0, "a counter").bytes is None
 
 
-def test_the_meter_gives_both() -> None:
+def test_the_meter_gives_all() -> None:
     metered = meter.Meter("cpu")
     metered.start()
-    load, memory = metered.stop(metered.own_cpu_seconds())
+    load, memory, energy, monitoring = metered.stop(metered.own_cpu_seconds())
     assert load.own_seconds is not None
     assert memory.bytes is not None
+    # Not even two seconds have passed, whatever counters there are.
+    assert energy.device.joules is None
+    assert energy.device.source
+    assert energy.host is None
+    assert (monitoring.gpus, monitoring.gpus_source) == ([], "no GPU trained")
+
+
+def test_on_several_machines_nobody_counts_the_energy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    metered = meter.Meter("cpu")
+    metered.start()
+    *_, energy, _ = metered.stop()
+    assert energy.device.source.startswith("other machines trained too")
+
+
+@pytest.mark.parametrize(
+    ("device", "platform", "reason"),
+    [("mps", "darwin", "root alone"), ("xpu", "linux", "no counters of xpu devices")],
+)
+def test_devices_without_known_counters_say_so(
+    device: str, platform: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    counters, _ = meter._counters(device, *meter._gpus(device))
+    with pytest.raises(NotTold, match=reason):
+        counters()

@@ -275,7 +275,7 @@ def test_a_compiled_training_does_not_import_torchs_compiler(mnist: MnistData) -
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == [choose_kernels("auto", "cpu", "bf16"), "Finished", "False"]
+    assert done.stdout.split() == [choose_kernels("auto", "cpu", "bf16", FAST), "Finished", "False"]
 
 
 @built_here
@@ -433,19 +433,19 @@ def test_auto_is_compiled_code_where_it_can_be_used() -> None:
     best = next(
         kind for kind in (*native.KINDS, "torch") if kind == "torch" or not native.absence(kind)
     )
-    assert choose_kernels("auto", "cpu", "bf16") == best
-    assert choose_kernels("auto", "cpu", "fp32") == "torch"
-    assert choose_kernels("auto", "cuda", "bf16") == "torch"
-    assert choose_kernels("torch", "cpu", "bf16") == "torch"
+    assert choose_kernels("auto", "cpu", "bf16", FAST) == best
+    assert choose_kernels("auto", "cpu", "fp32", FAST) == "torch"
+    assert choose_kernels("auto", "cuda", "bf16", FAST) == "torch"
+    assert choose_kernels("torch", "cpu", "bf16", FAST) == "torch"
 
 
 def test_compiled_code_that_cannot_be_used_is_refused_with_the_reason() -> None:
     with pytest.raises(UsageError, match="it computes in bf16, not fp32"):
-        choose_kernels("avx512", "cpu", "fp32")
+        choose_kernels("avx512", "cpu", "fp32", FAST)
     with pytest.raises(UsageError, match="it is for CPUs"):
-        choose_kernels("amx", "mps", "bf16")
+        choose_kernels("amx", "mps", "bf16", FAST)
     with pytest.raises(UsageError, match=r"unknown kernels 'avx521' \(did you mean 'avx512'\?\)"):
-        choose_kernels("avx521", "cpu", "bf16")
+        choose_kernels("avx521", "cpu", "bf16", FAST)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from pydantic import ValidationError
 
 from bench.records import Evaluation, RunRecord, first_reached
-from tests.factories import make_record, records
+from tests.factories import ENERGY, MONITORING, gpu_state, make_record, records
 
 
 @given(records())
@@ -33,12 +33,20 @@ def test_a_record_is_json_that_any_reader_takes(record: RunRecord) -> None:
         ({"final_accuracy": None}, "final_accuracy"),
         ({"samples_seen": 1}, "samples_seen"),
         ({"unheard_of": 1}, "unheard_of"),
-        ({"schema_version": 5}, "schema_version"),
+        ({"schema_version": 6}, "schema_version"),
         ({"status": "fine"}, "status"),
         ({"run_index": 0}, "run_index"),
         ({"final_accuracy": float("nan")}, "final_accuracy"),
         ({"protocol": {"target_accuracy": 99.4}}, "target_accuracy"),
         ({"laps": [{"kind": "train", "start_seconds": 0.0, "seconds": -1.0}]}, "seconds"),
+        ({"energy": {"device": {"joules": -1.0, "source": ""}, "host": None}}, "joules"),
+        ({"monitoring": MONITORING | {"gpus": [{"before": gpu_state()}]}}, "after"),
+        ({"mistakes": {"images": [1], "predicted": [2]}}, "as many"),
+        ({"mistakes": {"images": list(range(54)), "predicted": [2]}}, "one prediction"),
+        ({"mistakes": {"images": [0] * 54, "predicted": [2] * 54}}, "rising"),
+        ({"mistakes": {"images": [*range(53), 10_000], "predicted": [2] * 54}}, "not evaluated"),
+        ({"mistakes": {"images": [*range(54)], "predicted": [10] * 54}}, "less than or equal to 9"),
+        ({"started_at": "0001-01-01T00:00:00+14:00"}, "started_at"),
         ({"laps": [{"kind": "nap", "start_seconds": 0.0, "seconds": 1.0}]}, "kind"),
     ],
 )
@@ -62,6 +70,24 @@ def test_the_second_versions_one_kind_of_compiled_code_has_a_name_of_its_own_now
     values["schema_version"] = 2
     values["setup"]["kernels"] = "native"
     assert RunRecord.model_validate(values).setup.kernels == "avx512"
+
+
+def test_the_fourth_versions_records_know_of_no_energy_and_no_mistaken_field_of_it() -> None:
+    values = make_record(energy=ENERGY, monitoring=MONITORING).model_dump(mode="json")
+    values["schema_version"] = 4
+    for field in ("energy", "monitoring"):
+        with pytest.raises(ValidationError, match=f"{field} is not a field of schema_version 4"):
+            RunRecord.model_validate(values)
+        del values[field]
+    old = RunRecord.model_validate(values)
+    assert (old.energy, old.monitoring) == (None, None)
+
+
+def test_older_records_do_not_say_what_was_taken_for_what() -> None:
+    values = make_record().model_dump(mode="json")
+    values["schema_version"] = 4
+    del values["mistakes"]
+    assert RunRecord.model_validate(values).mistakes is None
 
 
 def test_a_record_is_never_edited() -> None:

@@ -15,10 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.cli import main
+from bench.clock import DeviceClock
 from bench.environment import usable_cores
-from bench.launch import choose_processes
+from bench.launch import choose_processes, choose_recipe
 from bench.store import read
 from mnist_cnn import native
 from mnist_cnn.errors import UsageError
@@ -66,6 +68,28 @@ def clean_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(left_by_launchers)} | {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"
     }
+
+
+def test_a_device_that_refuses_its_first_work_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A GPU whose memory others hold: stood in for, there being none here."""
+
+    def refuse(self: DeviceClock) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB\nmore")
+
+    monkeypatch.setattr(DeviceClock, "check", refuse)
+    assert main(["run", "--device", "cpu", "--results-dir", str(tmp_path / "results")]) == 2
+    said = capsys.readouterr().err
+    assert "the device cannot be used: CUDA out of memory. Tried to allocate 2.00 MiB; see" in said
+    assert said.count("\n") == 1
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_device_gets_the_recipe_that_fits_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for device, name in (("cpu", "fast"), ("cuda", "fast-gpu"), ("mps", "fast-gpu")):
+        monkeypatch.setattr("bench.launch.choose_device", lambda asked, device=device: device)
+        assert choose_recipe("auto") == name
 
 
 @pytest.mark.parametrize(
@@ -196,6 +220,9 @@ def test_two_processes_do_the_work_of_one(two_processes: Path) -> None:
     assert result.problems == []
     one, two = sorted((r for _, r in result.records), key=lambda record: record.setup.processes)
     assert (one.setup.processes, two.setup.processes) == (1, 2)
+    for record in (one, two):  # each rank looked at its share of the test images once more
+        assert record.mistakes is not None
+        assert len(record.mistakes.images) == 10_000 - record.evaluations[-1].correct
     for count in ("steps", "samples"):
         assert [getattr(e, count) for e in one.epochs] == [getattr(e, count) for e in two.epochs]
     assert [(e.epoch, e.samples) for e in one.evaluations] == [(1, 10_000)]

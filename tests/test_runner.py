@@ -12,15 +12,35 @@ import pytest
 from bench import stats
 from bench.progress import SilentProgress
 from bench.protocol import Protocol
-from bench.records import Lap, LapKind, Load, PeakMemory, RunRecord, Status
+from bench.records import (
+    Energy,
+    Joules,
+    Lap,
+    LapKind,
+    Load,
+    Monitoring,
+    PeakMemory,
+    RunRecord,
+    Status,
+)
 from bench.runner import Benchmark, run_benchmark
 from bench.sequential import PILOT
-from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Started
+from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Mistakes, Started
 from mnist_cnn.recipe import REFERENCE
 from tests.factories import make_record
 
 STARTED = Started(
     parameters=17_506, processes=1, train_samples=100, evaluation_samples=1000, steps=6
+)
+
+
+QUIET = Monitoring(
+    gpus=[],
+    gpus_source="a test",
+    cpu_mhz_before=2600.0,
+    cpu_mhz_after=2500.0,
+    cpu_throttle_events=0,
+    cpu_throttle_source="a test",
 )
 
 
@@ -53,6 +73,7 @@ class TimedEvents:
     script: Iterable[tuple[float, Event | BaseException]]
     seeds: list[int] = field(default_factory=list)
     closed: int = 0
+    wrong: Mistakes | None = None
 
     def warm_up(self) -> Generator[Event, None, None]:
         self.clock.time += 7.0
@@ -69,6 +90,10 @@ class TimedEvents:
         finally:
             self.closed += 1
 
+    def mistakes(self) -> Mistakes | None:
+        self.clock.time += 50.0
+        return self.wrong
+
 
 class HandMeter:
     def start(self) -> None: ...
@@ -76,7 +101,7 @@ class HandMeter:
     def own_cpu_seconds(self) -> float:
         return 3.0
 
-    def stop(self, own_seconds: float) -> tuple[Load, PeakMemory]:
+    def stop(self, own_seconds: float) -> tuple[Load, PeakMemory, Energy, Monitoring]:
         load = Load(
             load_average_before=0.5,
             load_average_after=1.5,
@@ -84,7 +109,8 @@ class HandMeter:
             own_seconds=own_seconds,
             elapsed_seconds=10.0,
         )
-        return load, PeakMemory(bytes=1000, source="a test")
+        energy = Energy(device=Joules(joules=500.0, source="a test"), host=None)
+        return load, PeakMemory(bytes=1000, source="a test"), energy, QUIET
 
 
 class OpenGate:
@@ -132,15 +158,16 @@ def measured(
     script: Iterable[tuple[float, Event | BaseException]],
     clock: HandClock | None = None,
     processes: int = 1,
+    wrong: Mistakes | None = None,
     **protocol: object,
 ) -> tuple[list[RunRecord], list[BaseException | None], TimedEvents]:
     clock = clock or HandClock()
-    workload = TimedEvents(clock, list(script))
+    workload = TimedEvents(clock, list(script), wrong=wrong)
     sample = make_record()
     benchmark = Benchmark(
         recipe=REFERENCE.with_epochs(2),
         protocol=replace(Protocol(runs=1), **protocol),  # type: ignore[arg-type]
-        setup=sample.setup.model_copy(update={"processes": processes}),
+        setup=lambda: sample.setup.model_copy(update={"processes": processes}),
         environment=sample.environment,
         dataset=lambda: {"train-images-idx3-ubyte": "ba89"},
         command=["mnist-bench", "run"],
@@ -173,6 +200,25 @@ def test_laps_are_what_passed_between_events_and_the_display_is_in_none() -> Non
     assert record.final_accuracy == 0.995
     assert record.samples_seen == 200
     assert [e.samples_seen for e in record.evaluations] == [100, 200]
+
+
+def test_what_the_last_evaluation_got_wrong_is_found_out_off_the_clock() -> None:
+    five = Mistakes(images=(3, 18, 247, 600, 999), predicted=(5, 0, 9, 9, 1))
+    (record,), _, _ = measured(TWO_EPOCHS, wrong=five)
+    assert record.mistakes is not None
+    assert (*record.mistakes.images,) == five.images
+    assert (*record.mistakes.predicted,) == five.predicted
+    assert stats.time_to_target_seconds(record) == 24.75
+
+
+def test_mistakes_that_are_not_the_last_evaluations_are_not_recorded() -> None:
+    one = Mistakes(images=(3,), predicted=(5,))
+    (record,), _, _ = measured(TWO_EPOCHS, wrong=one)
+    assert record.mistakes is None
+    diverged = [*TWO_EPOCHS[:3], (1.0, trained(2, math.nan))]
+    ten = Mistakes(images=tuple(range(10)), predicted=(0,) * 10)
+    (record,), _, _ = measured(diverged, wrong=ten)
+    assert (record.status, record.mistakes) == (Status.DIVERGED, None)
 
 
 def test_the_three_clocks_of_one_record() -> None:
@@ -211,6 +257,8 @@ def test_a_record_holds_what_the_benchmark_was() -> None:
     assert record.division == "open"  # the reference has 20 epochs
     assert record.dataset == {"train-images-idx3-ubyte": "ba89"}
     assert record.peak_memory.bytes == 1000
+    assert stats.energy_joules(record) == 500.0
+    assert record.monitoring == QUIET
     assert RunRecord.model_validate_json(record.model_dump_json()) == record
 
 
@@ -308,7 +356,7 @@ def test_interrupting_the_warm_up_leaves_no_record() -> None:
     benchmark = Benchmark(
         recipe=REFERENCE,
         protocol=Protocol(),
-        setup=sample.setup,
+        setup=lambda: sample.setup,
         environment=sample.environment,
         dataset=dict,
         command=[],

@@ -30,11 +30,13 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def after_first_epoch(selection: Selection, losses: torch.Tensor) -> None:
-    order = selection.order(1, generator())
+    order = order_of(selection, 1)
     assert sorted(order.tolist()) == list(range(len(losses)))
-    for part in order.split(8):
-        selection.note(part, losses[part])
-    selection.end_epoch(order)
+    selection.end_epoch(order, order, losses[order])
+
+
+def order_of(selection: Selection, epoch: int, seed: int = 0) -> torch.Tensor:
+    return selection.order(selection.shuffle(epoch, generator(seed)))
 
 
 def test_without_selection_every_epoch_takes_every_image(accelerator: Accelerator) -> None:
@@ -42,19 +44,19 @@ def test_without_selection_every_epoch_takes_every_image(accelerator: Accelerato
     selection = Selection(REFERENCE, COUNT, accelerator)
     for epoch in (1, 2, 20):
         assert images_in_epoch(REFERENCE, COUNT, epoch) == COUNT
-        assert sorted(selection.order(epoch, generator(epoch)).tolist()) == list(range(COUNT))
+        assert sorted(order_of(selection, epoch, epoch).tolist()) == list(range(COUNT))
 
 
 def test_the_hardest_are_taken_and_others_beside_them(accelerator: Accelerator) -> None:
     selection = Selection(RECIPE, COUNT, accelerator)
     losses = torch.rand(COUNT, generator=generator(5))
     after_first_epoch(selection, losses)
-    chosen = selection.order(2, generator(1)).tolist()
+    chosen = order_of(selection, 2, 1).tolist()
     assert len(chosen) == len(set(chosen)) == images_in_epoch(RECIPE, COUNT, 2) == 304
     hardest = set(losses.topk(228).indices.tolist())  # 0.75 of 304
     assert hardest <= set(chosen)
     others = set(chosen) - hardest
-    assert others != set(selection.order(2, generator(2)).tolist()) - hardest
+    assert others != set(order_of(selection, 2, 2).tolist()) - hardest
     # Nothing of their loss shows in the order, nor in who the others are.
     assert chosen[:228] != sorted(chosen[:228], key=lambda image: -losses[image])
 
@@ -62,11 +64,10 @@ def test_the_hardest_are_taken_and_others_beside_them(accelerator: Accelerator) 
 def test_what_an_image_cost_last_is_what_counts(accelerator: Accelerator) -> None:
     selection = Selection(RECIPE, COUNT, accelerator)
     after_first_epoch(selection, torch.arange(COUNT, dtype=torch.float32))
-    second = selection.order(2, generator())
-    selection.note(second, torch.zeros(len(second)))
-    selection.end_epoch(second)
+    second = order_of(selection, 2)
+    selection.end_epoch(second, second, torch.zeros(len(second)))
     learned = set(second.tolist())
-    third = set(selection.order(3, generator()).tolist())
+    third = set(order_of(selection, 3).tolist())
     assert set(range(COUNT)) - learned >= third - learned
     assert len(third & learned) < len(third) / 4 + 1  # of the random others alone
 
@@ -84,7 +85,7 @@ def test_an_epoch_is_whole_batches_of_different_images(
     recipe = replace(RECIPE, batch_size=batch, selected_share=share, hardest_share=hardest)
     selection = Selection(recipe, count, accelerator)
     after_first_epoch(selection, torch.rand(count, generator=generator(1)))
-    chosen = selection.order(2, generator(2)).tolist()
+    chosen = order_of(selection, 2, 2).tolist()
     assert len(chosen) == len(set(chosen)) == images_in_epoch(recipe, count, 2)
     assert len(chosen) % batch == 0 or len(chosen) == count
     assert 1 <= len(chosen) <= count
@@ -112,13 +113,12 @@ def test_from_the_start_images_never_seen_come_first(accelerator: Accelerator) -
     selection = Selection(recipe, COUNT, accelerator)
     seen: set[int] = set()
     for epoch in (1, 2, 3):
-        order = selection.order(epoch, generator(epoch))
+        order = order_of(selection, epoch, epoch)
         assert len(order) == images_in_epoch(recipe, COUNT, epoch) == 304
         assert not seen & set(order.tolist())
         seen |= set(order.tolist())
-        selection.note(order, torch.ones(len(order)))
-        selection.end_epoch(order)
-    last = set(selection.order(4, generator(4)).tolist())
+        selection.end_epoch(order, order, torch.ones(len(order)))
+    last = set(order_of(selection, 4, 4).tolist())
     assert set(range(COUNT)) - seen <= last
 
 

@@ -10,13 +10,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mnist_cnn.batches import Batches
+from mnist_cnn.batches import Batch, Batches
 from mnist_cnn.data import MnistData, Split
 from mnist_cnn.errors import UsageError
+from mnist_cnn.evaluation import evaluate, mistakes
 from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Started
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import FAST, REFERENCE, Pipeline, Recipe
-from mnist_cnn.train import check_batch, evaluate, seeded_model, train
+from mnist_cnn.train import check_batch, seeded_model, train
 
 RESIDENT = replace(REFERENCE, pipeline="resident")
 
@@ -103,6 +104,24 @@ def test_eighty_steps_learn(mnist: MnistData, accelerator: Accelerator) -> None:
     assert again == evaluations[-1]
 
 
+def test_what_was_taken_for_what_is_the_last_evaluations_also_where_training_was_stopped(
+    mnist: MnistData, accelerator: Accelerator
+) -> None:
+    recipe = replace(FAST.with_epochs(3), batch_size=64, average_decay=0.9, average_interval=1)
+    recipe = replace(recipe, evaluate_from_epoch=1)
+    data = part(mnist, 800)
+    model = seeded_model(recipe, 0)
+    events = train(model, recipe, accelerator, data, 0)
+    last = next(event for event in events if isinstance(event, Evaluated) and event.epoch == 2)
+    events.close()
+    found = mistakes(model, data.evaluation_images, data.evaluation_labels, recipe, accelerator)
+    assert 0 < len(found.images) == last.samples - last.correct
+    labels = data.evaluation_labels.tolist()
+    assert all(
+        guess != labels[image] for image, guess in zip(found.images, found.predicted, strict=True)
+    )
+
+
 def test_evaluation_counts_every_image_once_and_counts_right(
     mnist: MnistData, accelerator: Accelerator
 ) -> None:
@@ -162,7 +181,12 @@ def _seen(recipe: Recipe, data: Split, ranks: int) -> list[tuple[list[int], list
         def __init__(self, index: int) -> None:
             self.process_index = index
 
-    per_rank = [list(Batches(data, recipe, Rank(i), seed=3).epoch(1)) for i in range(ranks)]
+    def batches_of(index: int) -> list[Batch]:
+        batches = Batches(data, recipe, Rank(index), seed=3)
+        batches.load()
+        return list(batches.batches(batches.epoch(1)))
+
+    per_rank = [batches_of(index) for index in range(ranks)]
     return [
         ([int(x) for batch in batches for x in batch.labels], [b.weight for b in batches])
         for batches in zip(*per_rank, strict=True)

@@ -15,8 +15,10 @@ from bench.cli.ab import ab
 from bench.cli.compare import compare
 from bench.cli.data import data
 from bench.cli.env import env
+from bench.cli.publish import publish
 from bench.cli.report import report
 from bench.cli.run import run
+from bench.cli.verify import verify
 from mnist_cnn import console
 
 app = typer.Typer(
@@ -26,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (run, report, compare, env, data):
+for command in (run, report, compare, publish, verify, env, data):
     app.command()(command)
 # What it does not know goes to `run`.
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(ab)

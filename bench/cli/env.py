@@ -38,7 +38,7 @@ def env(
         "threads": launch.choose_threads(None),
         "precision": precisions,
         "kernels": {
-            name: launch.choose_kernels("auto", device, precision)
+            name: launch.choose_kernels("auto", device, precision, RECIPES[name])
             for name, precision in precisions.items()
         },
     }

@@ -23,6 +23,7 @@ def print_profile(
     precision: str,
     threads: int | None,
     kernels: str,
+    capture: bool | None,
     data_dir: Path | None,
 ) -> int:
     """Trace the warm-up run, warm, and print what it spent its time on."""
@@ -34,12 +35,22 @@ def print_profile(
 
     _check_trace_path(path)
     accelerator, fitted, setup = launch.launch(
-        recipe, device=device, precision=precision, threads=threads, kernels=kernels
+        recipe,
+        device=device,
+        precision=precision,
+        threads=threads,
+        kernels=kernels,
+        capture=capture,
     )
     try:
         get_data(data_dir, silent=not accelerator.is_main_process)
         workload = MnistTraining(
-            fitted, accelerator, data_dir, protocol.warmup_images, setup.kernels
+            fitted,
+            accelerator,
+            data_dir,
+            protocol.warmup_images,
+            setup.kernels,
+            captured=setup.captured,
         )
         for _ in workload.warm_up():
             pass
@@ -47,11 +58,11 @@ def print_profile(
             for _ in workload.warm_up():
                 pass
             return 0
-        if setup.kernels != "torch":
+        if setup.kernels in native.KINDS:
             native.take_layer_seconds()
         operations = trace(workload.warm_up(), setup.device, path)
         print(table(operations[:COSTLIEST]))
-        if setup.kernels != "torch":
+        if setup.kernels in native.KINDS:
             # torch's profiler does not see a compiled step.
             print(layer_table(native.take_layer_seconds()))
         print(f"the trace is in {path}; it opens in Perfetto (ui.perfetto.dev)")

@@ -28,7 +28,7 @@ from bench.protocol import (
 from bench.store import RESULTS_DIR
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, is_main_process
 from mnist_cnn.errors import UsageError
-from mnist_cnn.recipe import DEFAULT_RECIPE, Recipe, changed, named
+from mnist_cnn.recipe import Recipe, changed, named
 
 if TYPE_CHECKING:
     from bench.progress import RunProgress
@@ -37,7 +37,12 @@ if TYPE_CHECKING:
 
 def run(
     context: typer.Context,
-    recipe: Annotated[str, typer.Option(help="What to train: fast or reference.")] = DEFAULT_RECIPE,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="What to train: reference, fast, fast-gpu, or auto: fast as the device has it."
+        ),
+    ] = "auto",
     runs: Annotated[
         str,
         typer.Option(
@@ -72,8 +77,16 @@ def run(
     ] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     kernels: Annotated[
-        str, typer.Option(help="What computes a step: auto, torch, or compiled: avx512, amx.")
+        str,
+        typer.Option(help="What computes a step: auto, torch, inductor (fused), avx512 or amx."),
     ] = "auto",
+    capture: Annotated[
+        bool | None,
+        typer.Option(
+            "--capture/--no-capture",
+            help="Record whole steps as CUDA graphs (default: where they can be).",
+        ),
+    ] = None,
     pipeline: Annotated[
         str | None,
         typer.Option(help="loader (torchvision in a DataLoader) or resident (on the device)."),
@@ -104,13 +117,18 @@ def run(
     ] = False,
 ) -> int:
     """Train N times from random weights and say how long 99.4 % took."""
-    chosen = changed(named(recipe), epochs, pipeline)
     protocol = Protocol(
         first_seed=seed,
         target_accuracy=parse_accuracy(target_accuracy),
         stop_at_target=stop_at_target,
         **_how_many(runs, half_width, max_runs, budget),
     )
+    if recipe == "auto":
+        # torch is needed to find the device, and by the run itself too.
+        from bench.launch import choose_recipe
+
+        recipe = choose_recipe(device)
+    chosen = changed(named(recipe), epochs, pipeline)
     if processes is not None:
         if supervisor.is_rank():
             _check_started(processes)
@@ -127,6 +145,7 @@ def run(
             precision=precision,
             threads=threads,
             kernels=kernels,
+            capture=capture,
             data_dir=data_dir,
         )
     speaks = is_main_process()
@@ -146,6 +165,7 @@ def run(
         precision=precision,
         threads=threads,
         kernels=kernels,
+        capture=capture,
         data_dir=data_dir,
         label=_readable(label) if label else None,
         silent=quiet or as_json or not speaks,
@@ -264,6 +284,7 @@ def _measure(
     precision: str,
     threads: int | None,
     kernels: str,
+    capture: bool | None,
     data_dir: Path | None,
     label: str | None,
     silent: bool,
@@ -279,20 +300,32 @@ def _measure(
     from bench.runner import Benchmark, run_benchmark
     from bench.workload import MnistTraining
 
-    accelerator, fitted, setup = launch.launch(
-        recipe, device=device, precision=precision, threads=threads, kernels=kernels
-    )
+    with launch.usable_device():
+        accelerator, fitted, setup = launch.launch(
+            recipe,
+            device=device,
+            precision=precision,
+            threads=threads,
+            kernels=kernels,
+            capture=capture,
+        )
     try:
         get_data(data_dir, silent)
         workload = MnistTraining(
-            fitted, accelerator, data_dir, protocol.warmup_images, setup.kernels
+            fitted,
+            accelerator,
+            data_dir,
+            protocol.warmup_images,
+            setup.kernels,
+            captured=setup.captured,
         )
         clock = DeviceClock(accelerator)
-        checked = clock.check()
+        with launch.usable_device():
+            checked = clock.check()
         benchmark = Benchmark(
             recipe=fitted,
             protocol=protocol,
-            setup=setup,
+            setup=lambda: launch.as_it_ran(setup, workload.capture_failure),
             environment=describe(setup.device, setup.device_name),
             dataset=lambda: workload.checksums,
             command=[launch.shortened(_readable(word)) for word in sys.argv],

@@ -4,6 +4,7 @@ Text from records and from the user may hold anything. It gets onto the screen a
 markup, and only after `notation.inert`.
 """
 
+from bench.terminal.checks import checks as checks
 from bench.terminal.contrasts import comparison as comparison
 from bench.terminal.live import LiveProgress as LiveProgress, transfer_progress as transfer_progress
 from bench.terminal.pages import console_for as console_for, show as show

@@ -3,50 +3,41 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench import notation
+from bench import comparison, notation
 from bench.clocks import Item, Reading, readings
 from bench.comparison import Benchmark, Cell, Row, Unit, benchmark_row, column, run_row, shown_path
+from bench.cost import Price, priced
 from bench.notation import ABSENT, inert
 from bench.progress import outcome
 from bench.records import RunRecord, Status
 from bench.stats import ResultWarning, completed
 from bench.terminal.pages import Field, FittedTable, Section
 
-_ONE: dict[Unit, Callable[[float], str]] = {
-    Unit.COUNT: "{:,}".format,
-    Unit.FRACTION: notation.percent,
-    Unit.SECONDS: notation.seconds,
-    Unit.RATE: notation.quantity,
-    Unit.BYTES: notation.memory,
-}
-_BETWEEN: dict[Unit, Callable[[float, float, float], str]] = {
-    Unit.FRACTION: lambda low, high, _: notation.percent_between(low, high),
-    Unit.SECONDS: notation.seconds_between,
-    Unit.RATE: lambda low, high, _: notation.rate_between(low, high),
-}
-"""Lower end, upper end, and the value they stand below."""
 
-
-def summary(benchmarks: Sequence[Benchmark]) -> RenderableType:
+def summary(benchmarks: Sequence[Benchmark], price: Price | None = None) -> RenderableType:
     """Every run, the benchmarks they make, what is doubtful about those, and where it all is.
 
     In this order because the end is what is left standing on a terminal.
     """
     return Group(
-        _run_tables(benchmarks), Text(), _benchmark_table(benchmarks), Text(), _notes(benchmarks)
+        _run_tables(benchmarks, price),
+        Text(),
+        _benchmark_table(benchmarks, price),
+        Text(),
+        _notes(benchmarks),
     )
 
 
-def runs(benchmarks: Sequence[Benchmark]) -> RenderableType:
+def runs(benchmarks: Sequence[Benchmark], price: Price | None = None) -> RenderableType:
     """Every run, what is doubtful about them, and where they are."""
-    return Group(_run_tables(benchmarks), Text(), _notes(benchmarks))
+    return Group(_run_tables(benchmarks, price), Text(), _notes(benchmarks))
 
 
 def clocks(benchmarks: Sequence[Benchmark]) -> RenderableType:
@@ -77,7 +68,7 @@ def _excluded(row: Reading, item: Item) -> Text:
     return Text("" if seconds is None else notation.seconds(seconds), style="dim")
 
 
-def _run_tables(benchmarks: Sequence[Benchmark]) -> RenderableType:
+def _run_tables(benchmarks: Sequence[Benchmark], price: Price | None) -> RenderableType:
     """A line a run, under a title for each benchmark."""
     rows = [row for benchmark in benchmarks for row in benchmark.rows]
     records = [record for benchmark in benchmarks for record in benchmark.records]
@@ -91,14 +82,18 @@ def _run_tables(benchmarks: Sequence[Benchmark]) -> RenderableType:
         ]
         section = Section(start, start + len(benchmark.runs), _title(benchmark), remarks)
         sections.append(section)
-    return FittedTable(_run_fields(benchmarks, records, rows), sections)
+    return FittedTable(_run_fields(benchmarks, records, rows, price), sections)
 
 
 def _run_fields(
-    benchmarks: Sequence[Benchmark], records: Sequence[RunRecord], rows: Sequence[Row]
+    benchmarks: Sequence[Benchmark],
+    records: Sequence[RunRecord],
+    rows: Sequence[Row],
+    price: Price | None,
 ) -> list[Field]:
     target = _to_target(benchmarks)
     reached = [_text(record.target_reached_epoch, Unit.COUNT) for record in records]
+    energy = Field(_heading("energy_joules"), _texts("energy_joules", rows), priority=3)
     return [
         Field("run", [_text(record.run_index, Unit.COUNT) for record in records]),
         Field("seed", _texts("seed", rows)),
@@ -108,13 +103,15 @@ def _run_fields(
         Field(_heading("train_seconds"), _texts("train_seconds", rows), priority=3),
         Field(_heading("eval_seconds"), _texts("eval_seconds", rows), priority=5),
         Field(_heading("images_per_second"), _texts("images_per_second", rows)),
+        *_known([energy]),
+        *_cost_fields("cost_to_target", rows, price),
         Field(_heading("final_accuracy"), _texts("final_accuracy", rows)),
         Field(_heading("best_accuracy"), _texts("best_accuracy", rows), priority=2),
         Field(_heading("record_path"), _file_names(rows), priority=4, justify="left"),
     ]
 
 
-def _benchmark_table(benchmarks: Sequence[Benchmark]) -> RenderableType:
+def _benchmark_table(benchmarks: Sequence[Benchmark], price: Price | None) -> RenderableType:
     rows = [benchmark_row(benchmark) for benchmark in benchmarks]
     commits = [Text(inert(str(row["commit"] or ABSENT))[:7]) for row in rows]
     fields = [
@@ -125,6 +122,8 @@ def _benchmark_table(benchmarks: Sequence[Benchmark]) -> RenderableType:
         Field(_to_target(benchmarks), _summaries("time_to_target_seconds", rows)),
         Field("train only", _summaries("train_time_to_target_seconds", rows), priority=3),
         Field("cold", _summaries("cold_time_to_target_seconds", rows), priority=4),
+        *_cost_fields("cost_to_target_median", rows, price),
+        Field(_heading("energy_joules"), _summaries("energy_joules", rows), priority=2),
         Field(_heading("images_per_second"), _summaries("images_per_second", rows)),
         Field(_heading("final_accuracy"), _summaries("final_accuracy", rows)),
         Field(_heading("peak_memory_bytes"), _summaries("peak_memory_bytes", rows), priority=5),
@@ -134,12 +133,25 @@ def _benchmark_table(benchmarks: Sequence[Benchmark]) -> RenderableType:
     targets = [benchmark.target_accuracy for benchmark in benchmarks]
     if len(set(targets)) > 1:
         fields.insert(4, Field("target", [Text(notation.target(target)) for target in targets]))
-    known = [f for f in fields if f.priority == 0 or any(c.plain != ABSENT for c in f.cells)]
     return FittedTable(
-        known,
+        _known(fields),
         [Section(0, len(rows))],
         "Medians of completed runs; below, the 95 % interval of the mean (from 3 runs).",
     )
+
+
+def _known(fields: Sequence[Field]) -> list[Field]:
+    """Without those of which nothing is known and that may go."""
+    return [f for f in fields if f.priority == 0 or any(c.plain != ABSENT for c in f.cells)]
+
+
+def _cost_fields(name: str, rows: Sequence[Row], price: Price | None) -> list[Field]:
+    """What reaching the target cost; none where no price was given."""
+    if price is None:
+        return []
+    dearer, _ = priced(rows, list(rows[0]), price)
+    heading = "cost" if price.currency is None else f"cost, {inert(price.currency)}"
+    return [Field(heading, [_text(row[name], Unit.RATE) for row in dearer])]
 
 
 def _heading(name: str) -> str:
@@ -215,7 +227,7 @@ def _text(value: Cell, unit: Unit) -> Text:
     """A value for people."""
     if value is None:
         return Text(ABSENT, style="dim")
-    return Text(inert(value) if isinstance(value, str) else _ONE[unit](value))
+    return Text(comparison.written(value, unit))
 
 
 def _summaries(name: str, rows: Sequence[Row]) -> list[Text]:
@@ -228,12 +240,12 @@ def _summary(name: str, row: Row) -> Text:
     median, low, high = (row[f"{name}_{part}"] for part in ("median", "low", "high"))
     text = _text(median, unit)
     if (
-        unit in _BETWEEN
-        and isinstance(median, float)
+        isinstance(median, float)
         and isinstance(low, float)
         and isinstance(high, float)
+        and (between := comparison.written_between(low, high, median, unit))
     ):
-        text.append(f"\n{_BETWEEN[unit](low, high, median)}", style="dim")
+        text.append(f"\n{between}", style="dim")
     return text
 
 

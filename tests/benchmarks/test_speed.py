@@ -31,11 +31,12 @@ from mnist_cnn import native
 from mnist_cnn.augment import augment, draw
 from mnist_cnn.batches import Batch
 from mnist_cnn.data import MnistData, Split, load
+from mnist_cnn.evaluation import evaluate
 from mnist_cnn.events import EpochTrained, Evaluated, Event
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import FAST, Kernels
 from mnist_cnn.step import evaluated_by, step_of
-from mnist_cnn.train import evaluate, seeded_model, train
+from mnist_cnn.train import seeded_model, train
 
 ACCELERATOR = Accelerator(cpu=not torch.cuda.is_available(), dynamo_backend="no")
 CLOCK = DeviceClock(ACCELERATOR)
@@ -77,7 +78,7 @@ def batch(mnist: MnistData) -> tuple[Tensor, Tensor]:
 def test_training_step(benchmark: BenchmarkFixture, mnist: MnistData, kernels: Kernels) -> None:
     step = step_of(MnistCnn(dropout=0.0).to(ACCELERATOR.device), RECIPE, ACCELERATOR, kernels)
     images, labels = batch(mnist)
-    whole = Batch(images, labels, torch.arange(BATCH), 1.0)
+    whole = Batch(images, labels, 1.0)
 
     def train_batch() -> None:
         step(whole)

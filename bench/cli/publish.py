@@ -1,0 +1,104 @@
+"""`mnist-bench publish`: the results folder's page, made again from its records."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from difflib import SequenceMatcher
+from itertools import zip_longest
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench import store
+from bench.comparison import shown_path
+from bench.notation import inert
+from bench.store import RESULTS_DIR
+from mnist_cnn.console import EXIT_FAILED
+from mnist_cnn.errors import UsageError
+
+
+def publish(
+    results_dir: Annotated[
+        Path, typer.Option(help="The records, and where the page goes.")
+    ] = RESULTS_DIR,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Write nothing; exit 1 where the page is not what the records say."
+        ),
+    ] = False,
+) -> int:
+    """Make results/README.md again from the records, or check that it is what they say."""
+    if not results_dir.is_dir():
+        raise UsageError(
+            f"no folder {inert(str(results_dir))}: make records with `mnist-bench run`, or name "
+            "their folder with --results-dir"
+        )
+    found = store.read([results_dir])
+    # What cannot be read is not published, and that must not go unnoticed.
+    for problem in found.problems:
+        print(f"{inert(str(problem.path))}: {problem.reason}", file=sys.stderr)
+    if not found.records:
+        raise UsageError(
+            f"no run records in {inert(str(results_dir))}: make some with `mnist-bench run`"
+        )
+    agreed = not found.problems
+    for name, text in files(found, results_dir).items():
+        path = results_dir / name
+        if check:
+            for difference in differences(path, text):
+                print(difference)
+                agreed = False
+        else:
+            _write(path, text)
+            print(inert(str(shown_path(path))))
+    return 0 if agreed else EXIT_FAILED
+
+
+def files(found: store.ReadResult, results_dir: Path) -> dict[str, str]:
+    """What is made from the records, by file name; a page in another format is one more line."""
+    from bench import comparison
+    from bench.export.as_html import to_html
+    from bench.export.figures import draw
+    from bench.export.series import series
+    from bench.picture import picture
+    from bench.publication import PAGE, PICTURE, REPORT, entries, page
+
+    rows = entries(found.records, results_dir)
+    # The page lies beside the records, and is the same wherever the folder is.
+    beside = [(Path(os.path.relpath(path, results_dir)), record) for path, record in found.records]
+    seen = series(comparison.benchmarks(beside))
+    report = to_html(seen, draw(seen), found.problems)
+    return {PAGE: page(rows), PICTURE: picture(rows), REPORT: report}
+
+
+def differences(path: Path, text: str) -> Iterator[str]:
+    """A line for each in which the file is not this text."""
+    shown = inert(str(shown_path(path)))
+    try:
+        there = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        yield f"{shown}: cannot be read ({error.strerror}): make it with `mnist-bench publish`"
+        return
+    wanted = text.splitlines()
+    for kind, a, b, c, d in SequenceMatcher(None, there, wanted, autojunk=False).get_opcodes():
+        if kind == "equal":
+            continue
+        for number, (old, new) in enumerate(zip_longest(there[a:b], wanted[c:d]), start=a + 1):
+            at = f"{shown}:{min(number, len(there) + 1)}"
+            if new is None:
+                yield f"{at}: not in the records: {inert(old or '')}"
+            elif old is None:
+                yield f"{at}: missing: {inert(new)}"
+            else:
+                yield f"{at}: {inert(old)} -> {inert(new)}"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UsageError(f"cannot write {inert(str(path))}: {error.strerror}") from error

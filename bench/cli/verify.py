@@ -1,0 +1,75 @@
+"""`mnist-bench verify`: may these records stand beside the others?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.store import RESULTS_DIR
+from mnist_cnn.console import EXIT_FAILED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.verification import Folder, Result
+
+EXIT_UNKNOWN = 2
+"""Nothing was found wrong, but not everything could be checked here."""
+
+
+def verify(
+    path: Annotated[
+        Path, typer.Argument(help="A folder of records (default: results/).", show_default=False)
+    ] = RESULTS_DIR,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print checks and findings as JSON.")
+    ] = False,
+) -> int:
+    """Check a folder of records, ours or a contributed one: exit 0 where all is well, 1 where not.
+
+    Exit 2 where something could not be checked here, as a commit without a git checkout.
+    """
+    from bench import privacy, verification
+    from bench.history import history
+    from bench.verification import Outcome
+
+    folder = verification.read(path, history(), privacy.own_names())
+    results = verification.verify(folder)
+    steps = verification.pull_request(folder, results)
+    if as_json:
+        print(_json(folder, results, steps))
+    else:
+        from bench import terminal
+
+        terminal.show(terminal.checks(folder, results, steps))
+    exits = {Outcome.PASS: 0, Outcome.FAIL: EXIT_FAILED, Outcome.UNKNOWN: EXIT_UNKNOWN}
+    return exits[verification.overall(results)]
+
+
+def _json(folder: Folder, results: Sequence[Result], steps: Sequence[str]) -> str:
+    from bench.comparison import shown_path
+    from bench.verification import overall
+
+    checks = [
+        {
+            "name": result.check.name,
+            "outcome": result.outcome.value,
+            "claim": result.check.claim,
+            "findings": [finding.text for finding in result.findings],
+            "advice": result.check.advice,
+        }
+        for result in results
+    ]
+    return json.dumps(
+        {
+            "path": shown_path(folder.path),
+            "records": len(folder.found.records),
+            "outcome": overall(results).value,
+            "checks": checks,
+            "pull_request": list(steps),
+        },
+        indent=2,
+    )

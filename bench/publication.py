@@ -1,0 +1,269 @@
+"""results/README.md: every benchmark of the results folder, as its records have it.
+
+Made from the records alone, so that the same records always give the same page: `publish --check`
+and `verify` compare it with what is published. Text from records stands in code spans, where
+Markdown obeys nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from urllib.parse import quote
+
+from bench import notation
+from bench.comparison import Benchmark, Row, Run, benchmark_row, benchmarks, pooled
+from bench.notation import ABSENT, inert, plural
+from bench.protocol import QUALITY_TARGET
+from bench.stats import ResultWarning
+
+MARK = "<!-- Made by `mnist-bench publish` from the records beside it: do not edit. -->"
+"""The first line of a page that was made here."""
+PAGE = "README.md"
+PICTURE = "times.svg"
+REPORT = "index.html"
+
+_DEVICE_CLASSES = {"cpu": "CPU", "cuda": "CUDA", "mps": "MPS", "xpu": "XPU"}
+_HEADINGS = (
+    "id", "to target", "training only", "reached", "accuracy", "images/s", "recipe", "device",
+    "set-up", "label",
+)  # fmt: skip
+_SEED = "--seed"
+_PUBLISHED_ID = re.compile(r"- (`+[^`]+`+) in \[`+.*`+\]\((\S+)/\): ")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of the page: runs that are summed up together, and where their records are."""
+
+    folder: str
+    """Below the results folder, with slashes; "." is the results folder itself."""
+    benchmark: Benchmark
+
+    @property
+    def id(self) -> str:
+        """What its row is found by: the start of its first run's benchmark id."""
+        return self.benchmark.runs[0][1].benchmark_id[:8]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Division:
+    """What a table is about; only rows of the same table may be compared."""
+
+    name: str
+    device: str
+    target_accuracy: float
+
+
+def entries(runs: Iterable[Run], results_dir: Path) -> list[Entry]:
+    """The rows that these records make, folder by folder, the oldest first."""
+    folders: dict[str, list[Run]] = {}
+    for path, record in runs:
+        folder = "." if path is None else PurePath(os.path.relpath(path.parent, results_dir))
+        folders.setdefault(PurePath(folder).as_posix(), []).append((path, record))
+    return [
+        Entry(folder, benchmark)
+        for folder in sorted(folders)
+        for benchmark in pooled(benchmarks(folders[folder]))
+    ]
+
+
+def tables(found: Iterable[Entry]) -> dict[Division, list[Entry]]:
+    """Sorted by division, device class and target; in each, the fastest to the target first."""
+    divisions: dict[Division, list[tuple[float, int, Entry]]] = {}
+    for number, entry in enumerate(found):
+        record = entry.benchmark.runs[0][1]
+        key = Division(record.division, record.setup.device, record.protocol.target_accuracy)
+        median = benchmark_row(entry.benchmark)["time_to_target_seconds_median"]
+        seconds = float(median) if isinstance(median, int | float) else float("inf")
+        divisions.setdefault(key, []).append((seconds, number, entry))
+    return {
+        key: [entry for *_, entry in sorted(divisions[key], key=lambda row: row[:2])]
+        for key in sorted(divisions)
+    }
+
+
+def page(found: Sequence[Entry]) -> str:
+    """The whole page, in Markdown."""
+    runs = sum(len(entry.benchmark.runs) for entry in found)
+    lines = [
+        MARK,
+        "",
+        "# Results",
+        "",
+        f"{plural(runs, 'run')} in {plural(len(found), 'row')}: all records of this folder. "
+        "A row is a benchmark, or runs",
+        "that were started one by one and differ in nothing but their seed. Values are medians of "
+        "the",
+        "completed runs, a run that missed the target counting as infinitely long; in brackets the "
+        "95 %",
+        "interval of the mean, from 3 runs on. What is doubtful is marked **!**, and why is said "
+        "below each",
+        "table. [What is on the clock](../docs/protocol.md) · "
+        "[How to add a device](../docs/contributing-results.md)",
+        "",
+        f"![Time to target of every row that reached it]({PICTURE})",
+    ]
+    for division, rows in tables(found).items():
+        lines += ["", f"## {_title(division)}", "", *_table(rows), "", *map(provenance, rows)]
+    return "\n".join(lines) + "\n"
+
+
+def table_line(entry: Entry) -> str:
+    """An entry's row in its table."""
+    row = benchmark_row(entry.benchmark)
+    setup = entry.benchmark.runs[0][1].setup
+    set_up = notation.set_up(setup.processes, setup.threads, setup.precision, setup.computed_by)
+    # Misses are in a column of their own.
+    doubtful = entry.benchmark.warnings.keys() - {ResultWarning.MISSED_TARGET}
+    cells = [
+        f"{_text(entry.id)} **!**" if doubtful else _text(entry.id),
+        _measured(row, "time_to_target_seconds"),
+        _measured(row, "train_time_to_target_seconds"),
+        f"{row['runs_reached']}/{row['runs']}",
+        _measured(row, "final_accuracy"),
+        _measured(row, "images_per_second"),
+        _text(row["recipe"]),
+        _text(row["device_name"]),
+        _text(set_up),
+        _text(row["label"]),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def provenance(entry: Entry) -> str:
+    """How an entry was measured: command, seeds, commit, versions, and what is doubtful."""
+    records = entry.benchmark.records
+    first = records[0]
+    commit = first.environment.commit
+    facts = [
+        f"{_commands([record.command for record in records])}, "
+        f"{_seeds([record.seed for record in records])}",
+        "no commit known" if commit is None else f"commit {code(commit)}",
+        f"torch {code(first.environment.torch)}",
+        f"{first.started_utc:%Y-%m-%d}",
+    ]
+    of_all = f"of {plural(len(records), 'run')}: "
+    doubts = [
+        # What is to be done about it is for whoever measures, not for whoever reads.
+        f"{'' if number is None else f'{number} {of_all}'}{warning.split('. ')[0].rstrip('.')}."
+        for warning, number in entry.benchmark.warnings.items()
+    ]
+    return " ".join(
+        [f"{_where(entry)}: {', '.join(facts)}.", *(f"**!** {doubt}" for doubt in doubts)]
+    )
+
+
+def published_ids(text: str, folder: str) -> list[str]:
+    """The ids, as code spans, of the rows that a page has of a folder."""
+    found = (_PUBLISHED_ID.match(line) for line in text.splitlines())
+    return [match[1] for match in found if match and match[2] == _link(folder)]
+
+
+def disagreements(text: str, entry: Entry) -> Iterator[str]:
+    """Where a page says something else of an entry than its records; nothing if it has it not."""
+    # Found by where its records are as well: two folders may have the same id.
+    if code(entry.id) not in published_ids(text, entry.folder):
+        return
+    lines = text.splitlines()
+    wanted = table_line(entry)
+    if wanted not in lines:
+        start = f"| {_text(entry.id)} "
+        rows = [line.split(" | ") for line in lines if line.startswith(start)]
+        if not rows:
+            yield "its row is missing"
+        for name, old, new in zip(_HEADINGS, *rows[:1], wanted.split(" | "), strict=False):
+            if old != new:
+                yield f"{name}: published {old.strip('| ')}, its raw laps give {new.strip('| ')}"
+    if (how := provenance(entry)) not in lines:
+        yield f"how it was measured is not published as its records say: {how}"
+
+
+def code(text: str) -> str:
+    """The text as a code span, in which Markdown obeys nothing; on one line."""
+    shown = inert(text) or " "
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
+    # A backtick at an end needs a blank beside it, and both ends' blanks are then taken off.
+    blank = " " if shown[0] in "` " or shown[-1] in "` " else ""
+    return f"{fence}{blank}{shown}{blank}{fence}"
+
+
+def _text(value: object) -> str:
+    """A record's text in a cell of a table."""
+    if value is None:
+        return ABSENT
+    # Readers of tables disagree on a backslash before a pipe: there must be none.
+    span = re.sub(r"\\(?=\|)", r"\\ ", code(str(value)))
+    return span.replace("|", "\\|")
+
+
+def _title(division: Division) -> str:
+    device = _DEVICE_CLASSES.get(division.device) or code(division.device)
+    title = f"{division.name.capitalize()} division, {device}"
+    if division.target_accuracy == QUALITY_TARGET:
+        return title
+    return f"{title}, to {notation.target(division.target_accuracy)}"
+
+
+def _table(rows: Sequence[Entry]) -> Iterator[str]:
+    yield f"| {' | '.join(_HEADINGS)} |"
+    yield f"|{' --- |' * len(_HEADINGS)}"
+    yield from map(table_line, rows)
+
+
+def _measured(row: Row, name: str) -> str:
+    """The median, and the interval of the mean where there is one."""
+    median, low, high = (row[f"{name}_{part}"] for part in ("median", "low", "high"))
+    if not isinstance(median, int | float):
+        return ABSENT
+    ends = (low, high) if isinstance(low, float) and isinstance(high, float) else None
+    match name:
+        case "final_accuracy":
+            one, between = notation.percent(median), ends and notation.percent_between(*ends)
+        case "images_per_second":
+            one, between = notation.quantity(median), ends and notation.rate_between(*ends)
+        case _:
+            one, between = (
+                notation.seconds(median),
+                ends and notation.seconds_between(*ends, median),
+            )
+    return f"{one} ({between})" if between else one
+
+
+def _where(entry: Entry) -> str:
+    return f"- {code(entry.id)} in [{code(entry.folder)}]({_link(entry.folder)}/)"
+
+
+def _link(folder: str) -> str:
+    """The folder as a part of an address, also where its name is not text."""
+    return quote(os.fsencode(folder))
+
+
+def _commands(commands: Sequence[Sequence[str]]) -> str:
+    """The command line, or all of them where they differ in more than the seed."""
+    without_seeds = {tuple(_without_seed(command)) for command in commands}
+    differing = [commands[0]] if len(without_seeds) == 1 else commands
+    shown = dict.fromkeys(code(shlex.join(command)) for command in differing)
+    again = " and so on" if len(set(map(tuple, commands))) > len(shown) else ""
+    return " and ".join(shown) + again
+
+
+def _without_seed(command: Sequence[str]) -> Iterator[str]:
+    previous = ""
+    for word in command:
+        if previous != _SEED and not word.startswith(f"{_SEED}="):
+            yield word
+        previous = word
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    ordered = sorted(seeds)
+    if len(ordered) == 1:
+        return f"seed {ordered[0]}"
+    if ordered == list(range(ordered[0], ordered[0] + len(ordered))):
+        return f"seeds {ordered[0]} to {ordered[-1]}"
+    return f"seeds {', '.join(map(str, ordered))}"
