@@ -1,4 +1,4 @@
-"""The model without the harness: `python -m mnist_cnn train | predict | summary`.
+"""The model without the harness: `python -m mnist_cnn train | predict | summary | export`.
 
 Options without a command mean `train`, so that the seed's own
 `python -m mnist_cnn --epochs 20 --target-accuracy 99.4` works as written.
@@ -23,6 +23,7 @@ from mnist_cnn import console
 from mnist_cnn.accuracy import parse_accuracy
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated, Event
+from mnist_cnn.provenance import Provenance
 from mnist_cnn.recipe import REFERENCE, Recipe, changed, named
 
 # torch takes seconds to import: each command imports what it needs, `--help` needs none of it.
@@ -108,6 +109,58 @@ def summary() -> None:
     print(FOOTNOTE)
 
 
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Weights that train --save has written.")],
+    to: Annotated[str, typer.Option(help="onnx or safetensors.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="A new folder (default: beside the weights, NAME-onnx).", metavar="DIR"),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where MNIST is kept (default: the user's cache folder).")
+    ] = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(help="Then upload the folder to this repository.", metavar="USER/NAME"),
+    ] = None,
+) -> int:
+    """Write a model file for others and a card that says how well that file does."""
+    from mnist_cnn.data import load
+    from mnist_cnn.export import folder as exporting, hub
+    from mnist_cnn.export.measured import Disagreement
+    from mnist_cnn.weights import load_provenance, load_weights
+
+    wanted = exporting.parse_format(to)
+    folder = output or model.with_name(f"{model.stem}-{wanted}")
+    exporting.check_new(folder)
+    if push_to_hub is not None:
+        hub.check_ready(push_to_hub)
+    network, provenance = load_weights(model), load_provenance(model)
+    data = load(data_dir)
+    try:
+        done = exporting.export(network, provenance, wanted, folder, data)
+    except OSError as error:
+        _complain(f"error: cannot write {folder}: {error.strerror or error}")
+        return console.EXIT_FAILED
+    except Disagreement as error:
+        _complain(f"error: {folder} was not written: {error}")
+        return console.EXIT_FAILED
+    got = done.measured
+    print(
+        f"{done.model}: {100 * got.accuracy:.2f} % ({got.correct:,} of {got.samples:,} test "
+        f"images), run by {done.runtime}"
+    )
+    if push_to_hub is None:
+        return 0
+    try:
+        print(f"uploaded to {hub.push(folder, push_to_hub)}")
+    except hub.UploadFailed as error:
+        _complain(f"error: not uploaded: {error}; to try again: hf upload {push_to_hub} {folder}")
+        return console.EXIT_FAILED
+    return 0
+
+
 def _chosen(name: str, epochs: int | None, pipeline: str | None) -> Recipe:
     # Contiguous is right on every device, which no other layout is; this command is not timed.
     return replace(changed(named(name), epochs, pipeline), memory_format="contiguous")
@@ -138,7 +191,7 @@ def _train(
                 return console.EXIT_FAILED
         if save is not None and accelerator.is_main_process:
             try:
-                save_weights(model, save)
+                save_weights(model, save, _provenance(recipe, target, seed, accelerator).metadata())
             except OSError as error:
                 _complain(f"error: cannot write {save}: {error.strerror}")
                 return console.EXIT_FAILED
@@ -146,6 +199,20 @@ def _train(
         return 0
     finally:
         accelerator.end_training()
+
+
+def _provenance(recipe: Recipe, target: float, seed: int, accelerator: Accelerator) -> Provenance:
+    import torch
+
+    return Provenance(
+        recipe=recipe.name,
+        epochs=recipe.epochs,
+        seed=seed,
+        target_accuracy=target,
+        device=accelerator.device.type,
+        processes=accelerator.num_processes,
+        torch_version=str(torch.__version__),
+    )
 
 
 def _accelerator() -> Accelerator:
@@ -248,7 +315,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; without one, this process's.
 
     Returns:
-        The exit status: 0 done, 1 training diverged or saving failed, 2 bad input, 130 interrupted.
+        The exit status: 0 done, 1 training diverged or saving, exporting or uploading failed, 2 bad
+        input, 130 interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0].startswith("-") and words[0] != "--help"):

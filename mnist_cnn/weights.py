@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from mnist_cnn import provenance
 from mnist_cnn.errors import UsageError
 from mnist_cnn.model import MnistCnn
+from mnist_cnn.provenance import Provenance
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
+def save_weights(
+    model: nn.Module, path: Path, metadata: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Write every weight and batch-norm statistic, all or nothing.
 
     A file already at `path` is replaced only once the new one is complete on the disk.
+
+    Args:
+        model: what to save.
+        path: where to.
+        metadata: what else the file shall say, such as how the weights came about.
 
     Raises:
         OSError: the disk is full or the folder not writable; `path` is as it was before.
     """
     tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-    data = safetensors.torch.save(tensors, metadata={"format": "pt"})
+    data = _in_order(safetensors.torch.save(tensors, metadata={"format": "pt", **metadata}))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -34,6 +45,19 @@ def save_weights(model: nn.Module, path: Path) -> None:
         temporary.replace(path)
     finally:  # after a full disk, after Ctrl-C too
         temporary.unlink(missing_ok=True)
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with its header sorted: the library puts metadata in a random order.
+
+    Equal weights shall give equal files. Source of the layout: the safetensors format, a length of
+    8 bytes (little-endian), a header of JSON padded by spaces, the tensors.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    text = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":"))
+    header = text.encode()
+    header = header.ljust(-(-len(header) // 8) * 8)  # the tensors stay aligned
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def check_writable(path: Path) -> None:
@@ -82,6 +106,22 @@ def load_weights(path: Path) -> MnistCnn:
             raise UsageError(f"{path}: tensor {name!r} holds values that are not finite")
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def load_provenance(path: Path) -> Provenance | None:
+    """How the weights in that file came about, where it says so.
+
+    To be called after `load_weights`, which refuses other files.
+
+    Raises:
+        UsageError: it says part of it, or what cannot be so.
+    """
+    with safe_open(path, framework="pt") as file:
+        metadata = dict(file.metadata() or {})
+    try:
+        return provenance.read(metadata)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
 
 
 def check_shapes(

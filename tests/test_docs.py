@@ -23,6 +23,7 @@ DOCUMENTS = [
     "docs/speed.md",
     "docs/statistics.md",
     "docs/ci.md",
+    "docs/export.md",
     "docs/interop.md",
     "docs/energy.md",
     "docs/report.md",

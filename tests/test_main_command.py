@@ -23,7 +23,7 @@ from mnist_cnn.data import MnistData
 from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import FAST, REFERENCE
-from mnist_cnn.weights import load_weights, save_weights
+from mnist_cnn.weights import load_provenance, load_weights, save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_BY_LAUNCHERS = (
@@ -136,7 +136,7 @@ def test_help_needs_no_torch() -> None:
         text=True,
         check=True,
     )
-    assert all(name in done.stdout for name in ("train", "predict", "summary"))
+    assert all(name in done.stdout for name in ("train", "predict", "summary", "export"))
     imported = done.stdout.split()
     assert not {"torch", "accelerate", "numpy", "rich"} & set(imported)
 
@@ -228,6 +228,10 @@ def test_train_prints_a_line_an_epoch_and_saves(capsys: Output, tmp_path: Path) 
     assert saved == f"saved {path}"
     assert second.split("accuracy ")[1].startswith(outcome.split("accuracy ")[1])
     load_weights(path)
+    training = load_provenance(path)
+    assert training is not None
+    assert (training.recipe, training.epochs, training.seed) == ("reference", 2, 0)
+    assert (training.target_accuracy, training.device, training.processes) == (0.02, "cpu", 1)
 
 
 @pytest.mark.usefixtures("few_images")
