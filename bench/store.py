@@ -87,23 +87,31 @@ def machine_name(environment: Environment) -> str:
     return f"{device or 'unknown'}-{cores}-core{'' if cores == 1 else 's'}"
 
 
-def check_writable(results_dir: Path) -> None:
-    """Find out before training whether records can be saved, by saving something.
+def check_writable(
+    folder: Path,
+    what: str = "the results folder",
+    remedy: str = "choose another with --results-dir, or use --no-save",
+) -> None:
+    """Find out before training whether results can be kept there, by keeping something.
+
+    Args:
+        folder: where they will go; it is made where there is none.
+        what: what to call it in a refusal.
+        remedy: what to do instead.
 
     Raises:
         UsageError: they cannot.
     """
-    probe = results_dir / f".probe-{secrets.token_hex(4)}.tmp"
+    probe = folder / f".probe-{secrets.token_hex(4)}.tmp"
     try:
-        results_dir.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         try:
             _write(probe, bytes(_PROBE_BYTES))
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(
-            f"cannot write to the results folder {inert(str(results_dir))} "
-            f"({_why(error)}): choose another with --results-dir, or use --no-save"
+            f"cannot write to {what} {inert(str(folder))} ({_why(error)}): {remedy}"
         ) from error
 
 

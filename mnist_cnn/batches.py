@@ -7,7 +7,6 @@ pipeline draws the distortions so too; the loader's transforms draw theirs as th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ from mnist_cnn.augment import Distortions, augment, draw
 from mnist_cnn.data import Split
 from mnist_cnn.recipe import Kernels, Recipe
 from mnist_cnn.seeds import derived_seed
-from mnist_cnn.selection import Selection, Shuffle, images_in_epoch
+from mnist_cnn.selection import Selection, Shuffle, images_in_epoch, steps_in_epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class Batches:
 
     def steps(self, epoch: int) -> int:
         """How many batches it has; the last may be smaller."""
-        return math.ceil(self.images(epoch) / self._recipe.batch_size)
+        return steps_in_epoch(self._recipe, self._count, epoch)
 
     def draw(self, epoch: int) -> None:
         """Draw an epoch's order and distortions, on the CPU: while the device does the last one.

@@ -7,6 +7,7 @@ nothing. Sources: selective backpropagation (Jiang et al. 2019), online batch se
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,11 @@ def images_in_epoch(recipe: Recipe, count: int, epoch: int) -> int:
         return count
     batches = max(1, round(recipe.selected_share * count / recipe.batch_size))
     return min(count, batches * recipe.batch_size)
+
+
+def steps_in_epoch(recipe: Recipe, count: int, epoch: int) -> int:
+    """How many batches those images make; the last may be smaller."""
+    return math.ceil(images_in_epoch(recipe, count, epoch) / recipe.batch_size)
 
 
 @dataclass(frozen=True, slots=True)

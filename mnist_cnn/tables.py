@@ -11,7 +11,7 @@ from torch import Tensor
 from mnist_cnn.augment import COLUMNS, SIDE
 from mnist_cnn.data import Split
 from mnist_cnn.recipe import Recipe
-from mnist_cnn.selection import images_in_epoch
+from mnist_cnn.selection import steps_in_epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,5 @@ def tables_of(recipe: Recipe, accelerator: Accelerator, data: Split) -> Tables:
 
 def _steps(recipe: Recipe) -> int:
     """Optimizer steps of a whole run."""
-    images = (
-        images_in_epoch(recipe, recipe.train_images, epoch) for epoch in range(1, recipe.epochs + 1)
-    )
-    return sum(-(-count // recipe.batch_size) for count in images)
+    epochs = range(1, recipe.epochs + 1)
+    return sum(steps_in_epoch(recipe, recipe.train_images, epoch) for epoch in epochs)

@@ -15,6 +15,7 @@ import typer
 from bench import supervisor
 from bench.cli.data import get_data
 from bench.cli.profile import print_profile
+from bench.cli.track import check_trackers, hand_over
 from bench.environment import usable_cores
 from bench.interruption import Interruption
 from bench.protocol import (
@@ -111,6 +112,17 @@ def run(
         Path | None,
         typer.Option(help="Measure nothing; write a profiler trace of some steps there (JSON)."),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="After the last run, log all runs with tensorboard, trackio, mlflow or wandb, "
+            "here and offline. May be repeated."
+        ),
+    ] = None,
+    track_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where trackers write (default: .trackers among the results)."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the table.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the runs as JSON instead of the table.")
@@ -129,6 +141,7 @@ def run(
 
         recipe = choose_recipe(device)
     chosen = changed(named(recipe), epochs, pipeline)
+    tracked = check_trackers(track or [], track_dir, results_dir, profile)
     if processes is not None:
         if supervisor.is_rank():
             _check_started(processes)
@@ -153,6 +166,8 @@ def run(
         from bench.store import check_writable
 
         check_writable(results_dir)
+    if tracked is not None and speaks:
+        tracked.check_writable()
     done: list[tuple[Path | None, RunRecord]] = []
     status = 0
     failed = False
@@ -188,6 +203,9 @@ def run(
         status = EXIT_INTERRUPTED
     if speaks and done:
         _print(done, as_json)
+        if tracked is not None:
+            records = [record for _, record in done]
+            status = max(status, hand_over(records, chosen, tracked, quiet))
     # A rank that ends badly has the others killed, rank 0 in the middle of saving: where all saw
     # the same outcome, it alone reports it.
     return status if speaks or failed else 0
