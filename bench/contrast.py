@@ -122,6 +122,13 @@ def time_to_target(case: Case, comparisons: int) -> Line:
     return _Measure(case.base, case.new, paired, comparisons, wanted=0.05).time_to_target()
 
 
+def seconds_an_image(case: Case, comparisons: int, wanted: float = 0.05) -> Line:
+    """The second line of `contrast`, likewise."""
+    paired = interleaved(case.base, case.new)
+    measure = _Measure(case.base, case.new, paired, comparisons, wanted)
+    return measure.ratio(Metric.SECONDS_AN_IMAGE, _seconds_an_image)
+
+
 @dataclass(frozen=True, slots=True)
 class _Measure:
     base: Sequence[RunRecord]

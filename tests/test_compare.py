@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
@@ -122,7 +124,10 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no name": (["compare", "", "{a}"], "one of the names to compare is empty"),
     "a very long name": (["compare", "x" * 300, "{a}"], "is no file or folder"),
     "itself": (["compare", "{a}", "{a}"], "in common"),
+    "a copy of itself": (["compare", "{a}", "{copy}"], "8 runs in common"),
     "an empty folder": (["compare", "{a}", "{empty}"], "no run records in"),
+    "records with NaN": (["compare", "{a}", "{nan}"], "not a run record: final_accuracy"),
+    "a commit that is none": (["compare", "{a}", "0000000"], "is no file or folder"),
     "no such thing": (["compare", "{a}", "nowhere"], "is no file or folder"),
     "not a share": (["compare", "{a}", "{b}", "--fail-if-slower", "fast"], "takes a number"),
     "NaN": (["compare", "{a}", "{b}", "--fail-if-slower", "nan"], "takes a number"),
@@ -138,6 +143,10 @@ def test_bad_input_gets_one_line(
 ) -> None:
     words, message = BAD[what]
     (tmp_path / "empty").mkdir()
+    nan = saved(tmp_path / "nan", noisy_runs(2))
+    for path in Path(nan).rglob("*.json"):
+        values = json.loads(path.read_text())
+        path.write_text(json.dumps(values | {"final_accuracy": math.nan}))
     failed = [
         record.model_copy(update={"status": Status.FAILED, "reason": "RuntimeError: out of memory"})
         for record in noisy_runs(3)
@@ -146,8 +155,11 @@ def test_bad_input_gets_one_line(
         "a": saved(tmp_path / "a", noisy_runs(0)),
         "b": saved(tmp_path / "b", noisy_runs(1)),
         "failed": saved(tmp_path / "failed", failed),
+        "copy": str(tmp_path / "copy"),
+        "nan": nan,
         "empty": str(tmp_path / "empty"),
     }
+    copytree(names["a"], names["copy"])
     assert main([word.format(**names) for word in words]) == 2
     streams = capsys.readouterr()
     assert message in streams.err

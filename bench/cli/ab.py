@@ -23,7 +23,7 @@ from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.contrast import Contrast
+    from bench.contrast import Contrast, Line
     from bench.records import RunRecord
 
 LOOKS = (8, 12, 18)
@@ -83,6 +83,8 @@ def ab(
     Every other option goes to both sides, as to `run`. With equal sides, options and commits, the
     machine's noise floor is measured and kept beside the records.
     """
+    from bench.contrast import Metric
+
     if rounds is not None and rounds < 1:
         raise UsageError(f"--rounds must be at least 1, not {rounds}")
     difference = parse_share(wanted, "--wanted")
@@ -117,7 +119,7 @@ def ab(
             _check(records)
         if index + 1 in looks:
             contrast = _contrast(records, len(looks), difference)
-            if _clear(contrast, difference):
+            if is_clear(contrast.line(Metric.SECONDS_AN_IMAGE)):
                 break
     assert contrast is not None
     _show(contrast, name, as_json)
@@ -226,14 +228,11 @@ def _contrast(records: dict[str, list[RunRecord]], looks: int, wanted: float) ->
     return contrast(case, looks, wanted)
 
 
-def _clear(contrast: Contrast, wanted: float) -> bool:
-    """Whether it is established which side is faster, or that the difference is smaller."""
-    from bench.contrast import Metric, Verdict, within
+def is_clear(line: Line) -> bool:
+    """Whether it is established which side is faster, or that a difference wanted is ruled out."""
+    from bench.contrast import Verdict
 
-    line = contrast.line(Metric.SECONDS_AN_IMAGE)
-    if line.verdict in (Verdict.BETTER, Verdict.WORSE):
-        return True
-    return line.difference is not None and within(line.difference, 1 - wanted, 1 + wanted)
+    return line.verdict in (Verdict.BETTER, Verdict.WORSE, Verdict.EQUIVALENT)
 
 
 def _show(contrast: Contrast, name: str, as_json: bool) -> None:
