@@ -1,4 +1,4 @@
-"""How often `ab` and the gate are wrong, and what they see, at the noise measured on a real machine.
+"""How often `ab` and the gate are wrong, and what they see, at a real machine's noise.
 
 The eighteen rounds of equal sides in results/intel-xeon-2-cores-ab, drawn again and again (the
 bootstrap), the sides of a round swapped by chance: so nothing has changed, whatever those were.
