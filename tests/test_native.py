@@ -404,6 +404,7 @@ def test_the_same_pictures(
     )
 
 
+@pytest.mark.slow
 @each_kind
 def test_a_run_learns_as_torchs_does_and_repeats_itself(mnist: MnistData, kernels: Kernels) -> None:
     accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")

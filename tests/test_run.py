@@ -156,6 +156,7 @@ def test_no_data_and_no_network_is_one_line(
     assert "--from" in error
 
 
+@pytest.mark.slow
 def test_an_accelerate_launch_that_started_one_of_two_processes_is_refused() -> None:
     """Accelerate 1.15 starts one process here, and says nothing."""
     asked = ["accelerate", "launch", "--cpu", "--num_processes", "2", "bench/run.py", "--no-save"]

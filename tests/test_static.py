@@ -68,7 +68,13 @@ def same(first: MnistCnn, second: MnistCnn) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("all images") else ())
+        for name in RECIPES
+    ],
+)
 def test_it_trains_what_the_loop_trains_to_the_last_bit(name: str, mnist: MnistData) -> None:
     recipe, accelerator, data = RECIPES[name], on("cpu"), parts(mnist)
     events, model = run(recipe, accelerator, data, None)
