@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -77,7 +78,8 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, runs: list[tuple[Path, Run
 
 def expected(record: RunRecord) -> dict[str, dict[int, float]]:
     """By name and epoch, computed from the record itself."""
-    recipe = Recipe(**record.recipe)
+    values: dict[str, Any] = dict(record.recipe)
+    recipe = Recipe(**values)
     steps = [
         steps_in_epoch(recipe, recipe.train_images, epoch) for epoch in range(1, recipe.epochs + 1)
     ]
