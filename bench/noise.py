@@ -6,15 +6,14 @@ named ``*.json``, for it is no record of a run.
 
 from __future__ import annotations
 
-import contextlib
-import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from bench import aside
 from bench.records import Model
 from mnist_cnn.errors import UsageError
 
@@ -41,13 +40,7 @@ def save(floor: NoiseFloor, folder: Path) -> Path:
     Raises:
         UsageError: the folder cannot be written to.
     """
-    path = folder / f"{floor.measured_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}{SUFFIX}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(floor.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    return path
+    return aside.save(floor, floor.measured_at, SUFFIX, folder)
 
 
 def read(paths: Iterable[Path]) -> list[NoiseFloor]:
@@ -57,17 +50,12 @@ def read(paths: Iterable[Path]) -> list[NoiseFloor]:
         UsageError: one is there that cannot be understood: a gate must not go on without it.
     """
     floors = []
-    for path in sorted({file for named in paths for file in _files(named)}):
+    for path in aside.files(paths, SUFFIX):
         try:
             floors.append(NoiseFloor.model_validate_json(path.read_bytes()))
         except (OSError, ValidationError) as error:
             raise UsageError(f"{path} is no noise floor: measure it again with ab") from error
     return floors
-
-
-def _files(path: Path) -> Iterator[Path]:
-    with contextlib.suppress(OSError):
-        yield from (path.rglob(f"*{SUFFIX}") if path.is_dir() else path.parent.glob(f"*{SUFFIX}"))
 
 
 def floor_of(case: str, device_name: str, floors: Iterable[NoiseFloor]) -> float:

@@ -16,14 +16,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bench import comparison, privacy, publication, stats, store
+from bench import ceiling, comparison, noise, privacy, publication, stats, store
 from bench.agreement import contradictions
+from bench.ceiling import Ceiling
 from bench.history import History
-from bench.noise import SUFFIX, NoiseFloor
+from bench.noise import NoiseFloor
 from bench.notation import inert, plural
 from bench.protocol import PROTOCOL_VERSION, QUALITY_TARGET
 from bench.publication import Entry
-from bench.records import LapKind, RunRecord, Status
+from bench.records import LapKind, Model, RunRecord, Status
 from bench.sequential import enough
 from mnist_cnn import idx
 from mnist_cnn.errors import UsageError
@@ -33,6 +34,11 @@ PARAMETER_LIMIT = 20_000
 """As in mnist_cnn.model, which needs torch."""
 MADE_HERE = (publication.PAGE, publication.PICTURE, publication.REPORT)
 """Files beside records that `publish` makes."""
+_ASIDE: dict[str, tuple[str, type[Model]]] = {
+    noise.SUFFIX: ("noise floor", NoiseFloor),
+    ceiling.SUFFIX: ("measured peak", Ceiling),
+}
+"""What is kept beside records, by its suffix."""
 _OVERLAP_SECONDS = 2.0
 """By which a machine's wall clock may be set back between two runs."""
 
@@ -144,11 +150,12 @@ def _files(folder: Folder) -> Iterator[Finding]:
         name = folder.name(path)
         if path.is_symlink():
             yield Finding(f"{name}: a link")
-        elif path.suffix == SUFFIX:
+        elif path.suffix in _ASIDE:
+            what, kind = _ASIDE[path.suffix]
             try:
-                NoiseFloor.model_validate_json(path.read_bytes())
+                kind.model_validate_json(path.read_bytes())
             except (OSError, ValidationError):
-                yield Finding(f"{name}: no noise floor")
+                yield Finding(f"{name}: no {what}")
         elif path.name.startswith(".") or not (path.suffix == ".json" or path.name in MADE_HERE):
             yield Finding(f"{name}: no record")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import environment, meter, system
+from bench import ceiling, environment, meter, system
 from bench.cli import main
 from bench.cli.env import described
 from bench.records import Environment
@@ -252,14 +252,27 @@ def test_env_as_json_is_a_records_environment(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.slow
-def test_the_peak_is_at_least_what_a_product_reaches(capsys: pytest.CaptureFixture[str]) -> None:
-    """And the floor it sets for an epoch follows from it and from the network."""
-    assert main(["env", "--peak", "--json"]) == 0
-    peak = json.loads(capsys.readouterr().out)["peak"]
+def test_the_peak_is_at_least_what_a_product_reaches(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the floor it sets for an epoch follows from it and from the network; it is kept."""
+    assert main(["env", "--peak", "--save", "--results-dir", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    peak = found["peak"]
     rates = [rate for name, rate in peak.items() if name.endswith("_gflops")]
     assert min(rates) > 0
     epoch_gigaflops = 60_000 * training_flops(MnistCnn()) / 1e9
     assert peak["least_epoch_seconds"] == pytest.approx(epoch_gigaflops / max(rates), rel=0.01)
+    kept, broken = ceiling.read([tmp_path])
+    assert not broken
+    assert sorted(found["saved"]) == sorted(map(str, tmp_path.rglob("*.peak")))
+    assert {one.precision for one in kept} == set(found["precision"].values())
+    assert {one.threads for one in kept} == {found["threads"] if found["device"] == "cpu" else None}
+
+
+def test_what_is_not_measured_is_not_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["env", "--save"]) == 2
+    assert "--save keeps what --peak measures" in capsys.readouterr().err
 
 
 def test_values_read_as_people_write_them() -> None:

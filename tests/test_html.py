@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from bench import comparison, store
+from bench import ceiling, comparison, store
+from bench.ceiling import Ceiling
 from bench.cli import main
 from bench.export import drawing, figures
 from bench.export.as_html import to_html
@@ -26,8 +28,11 @@ from bench.export.figures import Drawing, Omission
 from bench.export.series import COLOURS, Series, series
 from bench.export.surroundings import ranges, surroundings
 from bench.records import RunRecord
+from bench.stats import images_per_second
 from bench.store import Problem
 from mnist_cnn import idx
+from mnist_cnn.model import MnistCnn
+from mnist_cnn.summary import training_flops
 from tests.factories import make_benchmark, make_record, noisy_runs, records, saved
 
 ROOT = Path(__file__).parent.parent
@@ -303,6 +308,46 @@ def test_scaling_is_of_equal_threads_a_process() -> None:
     assert "100 % with 1 process, 77 % with 2 processes" in drawn.description
     unequal = make_benchmark((6.5, 6.5, 6.5), setup={"processes": 2, "threads": 4})
     assert isinstance(outcome([*alone, *unequal], "Scaling efficiency"), Omission)
+
+
+def test_the_fraction_of_peak_is_of_the_same_device_precision_and_threads(tmp_path: Path) -> None:
+    """And of what was measured last."""
+    title, path = "Fraction of peak", tmp_path / "run.json"
+    runs = [
+        (path, run)
+        for run in make_benchmark((10.0,) * 3, setup={"precision": "bf16", "threads": 2})
+    ]
+    drawn = next(
+        one for one in figures.draw(series(comparison.benchmarks(runs))) if one.title == title
+    )
+    assert isinstance(drawn, Omission)
+    of_run = runs[0][1].setup
+    best = Ceiling(
+        device="cpu",
+        device_name=of_run.device_name,
+        precision="bf16",
+        threads=2,
+        flops_per_second=1e12,
+        side=512,
+        measured_at=datetime(2026, 11, 26, tzinfo=UTC),
+        commit=None,
+        torch="2.15.0",
+    )
+    earlier = {"measured_at": datetime(2026, 11, 25, tzinfo=UTC)}
+    others: list[dict[str, object]] = [dict(earlier), {"threads": 1}, {"precision": "fp32"}]
+    others.append({"device_name": "another"})
+    for other in others:
+        ceiling.save(best.model_copy(update={**other, "flops_per_second": 1.0}), tmp_path)
+    ceiling.save(best, tmp_path)
+    (tmp_path / "torn.peak").write_text("{")
+    drawn = next(
+        one for one in figures.draw(series(comparison.benchmarks(runs))) if one.title == title
+    )
+    assert isinstance(drawn, Drawing)
+    rate = images_per_second(runs[0][1])
+    assert rate is not None
+    assert f"{100 * rate * training_flops(MnistCnn()) / 1e12:.3g} %" in drawn.description
+    assert "torn.peak is no measured peak" in drawn.caption
 
 
 def test_the_time_to_another_target_is_read_off_the_curve() -> None:

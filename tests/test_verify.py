@@ -373,6 +373,7 @@ def _written(name: str, text: str = "x") -> Tamper:
         (".DS_Store: no record", _written(".DS_Store")),
         (".hidden.json: no record", _written(".hidden.json", "{}")),
         ("x.noise: no noise floor", _written("x.noise")),
+        ("x.peak: no measured peak", _written("x.peak", '{"flops_per_second": NaN}')),
     ],
 )
 def test_what_is_no_record_fails(

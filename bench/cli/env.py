@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench import notation
-from mnist_cnn.recipe import RECIPES
+from bench import ceiling, notation
+from bench.ceiling import Ceiling
+from bench.store import RESULTS_DIR, machine_name
+from mnist_cnn.errors import UsageError
+from mnist_cnn.recipe import RECIPES, TRAIN_IMAGES
 
 if TYPE_CHECKING:
     from bench.records import Environment
@@ -23,8 +28,19 @@ def env(
         bool,
         typer.Option("--peak", help="Measure how fast it multiplies matrices, for some seconds."),
     ] = False,
+    save: Annotated[
+        bool,
+        typer.Option(
+            "--save", help="With --peak: keep it beside this machine's records, for reports."
+        ),
+    ] = False,
+    results_dir: Annotated[
+        Path, typer.Option(help="With --save: where this machine's records are.")
+    ] = RESULTS_DIR,
 ) -> None:
     """Print what this machine is, and what a run would choose here."""
+    if save and not peak:
+        raise UsageError("--save keeps what --peak measures: name both")
     # torch is needed from here on.
     from bench import launch
     from bench.environment import describe, device_name
@@ -42,9 +58,13 @@ def env(
             for name, precision in precisions.items()
         },
     }
-    if peak:
-        choices["peak"] = _peaks(device, sorted(set(precisions.values())))
     environment = describe(device, device_name(device))
+    if peak:
+        ceilings = _ceilings(environment, device, sorted(set(precisions.values())))
+        choices["peak"] = _peaks(ceilings)
+        if save:
+            folder = results_dir / machine_name(environment)
+            choices["saved"] = [str(ceiling.save(one, folder)) for one in ceilings]
     if as_json:
         print(json.dumps({**choices, "environment": environment.model_dump()}, indent=2))
         return
@@ -52,21 +72,36 @@ def env(
         print(f"{title:<18} {text}")
 
 
-def _peaks(device: str, precisions: list[Precision]) -> dict[str, object]:
-    """Peak GFLOP/s by precision, and the seconds an epoch takes at least at the highest."""
+def _ceilings(environment: Environment, device: str, precisions: list[Precision]) -> list[Ceiling]:
+    """How fast the device multiplies in each precision."""
     from bench import launch
     from bench.peak import measure_peak
-    from mnist_cnn.model import MnistCnn
-    from mnist_cnn.recipe import TRAIN_IMAGES
-    from mnist_cnn.summary import training_flops
 
-    rates = {
-        precision: measure_peak(device, precision, launch.choose_threads(None)).flops_per_second
-        for precision in precisions
-    }
-    least = TRAIN_IMAGES * training_flops(MnistCnn()) / max(rates.values())
-    gigaflops = {f"{name}_gflops": round(rate / 1e9, 1) for name, rate in rates.items()}
-    return {**gigaflops, "least_epoch_seconds": round(least, 4)}
+    threads = launch.choose_threads(None)
+    ceilings = []
+    for precision in precisions:
+        best = measure_peak(device, precision, threads)
+        ceilings.append(
+            Ceiling(
+                device=device,
+                device_name=environment.device_name,
+                precision=precision,
+                threads=threads if device == "cpu" else None,
+                flops_per_second=best.flops_per_second,
+                side=best.side,
+                measured_at=datetime.now(UTC),
+                commit=environment.commit,
+                torch=environment.torch,
+            )
+        )
+    return ceilings
+
+
+def _peaks(ceilings: list[Ceiling]) -> dict[str, object]:
+    """Peak GFLOP/s by precision, and the seconds an epoch takes at least at the highest."""
+    least = TRAIN_IMAGES * ceiling.TRAINING_FLOPS / max(one.flops_per_second for one in ceilings)
+    rates = {f"{one.precision}_gflops": round(one.flops_per_second / 1e9, 1) for one in ceilings}
+    return {**rates, "least_epoch_seconds": round(least, 4)}
 
 
 def described(values: dict[str, object]) -> list[tuple[str, str]]:

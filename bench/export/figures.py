@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench import notation
+from bench import ceiling, notation
 from bench.clocks import Item, spent
 from bench.export import curve
 from bench.export.drawing import (
@@ -439,13 +439,44 @@ def scaling(series: Sequence[Series]) -> Outcome:
 
 
 def fraction_of_peak(series: Sequence[Series]) -> Outcome:
-    """The share of what the device can multiply; no record says yet what that is."""
-    del series
-    return Omission(
-        "Fraction of peak",
-        "no record holds the rate at which its machine multiplies matrices (mnist-bench env --peak "
-        "measures it)",
+    """The share of what the device can multiply, where that was measured beside the records."""
+    title = "Fraction of peak"
+    ceilings, broken = ceiling.read(path for one in series for path, _ in one.runs if path)
+    unread = "".join(f" {notation.inert(path.name)} is no measured peak." for path in broken)
+    shares: dict[int, float] = {}
+    for one in series:
+        rate = one.number_of("images_per_second_median")
+        most = ceiling.of_setup(one.runs[0][1].setup, ceilings)
+        if rate and most:
+            shares[one.number] = min(100 * rate * ceiling.TRAINING_FLOPS / most, _LONGEST_BAR)
+    if not shares:
+        return Omission(
+            title,
+            "the rate at which these devices multiply matrices was not measured (mnist-bench env "
+            f"--peak --save does, beside the records).{unread}",
+        )
+    known = sorted(
+        (one for one in series if one.number in shares), key=lambda one: -shares[one.number]
     )
+    shown = known[:MOST_ROWS]
+
+    def share_of(one: Series) -> str:
+        return f"{shares[one.number]:.3g} %"
+
+    figure, axes, mark = _row_axes(shown, shares, lambda share: f"{share:.3g} %")
+    for row, one in enumerate(shown):
+        axes.barh(
+            row + mark, shares[one.number], height=0.2, color=colour_of(one.colour), linewidth=0
+        )
+    axes.set_xlim(0, max(100.0, 1.04 * max(shares.values())))
+    axes.set_xlabel("of the measured rate of matrix products, %")
+    axes.locator_params(axis="x", nbins=5)
+    caption = (
+        f"Median images a second, {ceiling.TRAINING_FLOPS / 1e6:.1f} million floating-point "
+        "operations each, as a share of the fastest matrix product in the same precision, with as "
+        f"many threads.{_rest(known, 'nearest to it')}{unread}"
+    )
+    return Drawing("peak", title, caption, _listed(shown, share_of), figure)
 
 
 _FIGURES = (
