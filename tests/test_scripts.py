@@ -251,6 +251,9 @@ def test_test_runs_pytest_and_ci_the_slow_ones_too(
     status, out, _ = project.run("scripts/test", "-k", "one two", **environment)
     assert status == 0
     assert out.split("\n")[:-1] == ["-m", "pytest", *before, "-k", "one two"]
+    _, out, _ = project.run("scripts/test", **environment)
+    alone = before or ["-n", "2", "--dist", "worksteal"]
+    assert out.split("\n")[:-1] == ["-m", "pytest", *alone]
 
 
 def test_nothing_runs_where_setup_fails(project: Project) -> None:
