@@ -67,7 +67,8 @@ def _order(record: RunRecord) -> Iterator[str]:
         expected.append((LapKind.TRAIN, epoch.epoch))
         if epoch.epoch in evaluated:
             expected.append((LapKind.EVAL, epoch.epoch))
-    found = [(lap.kind, lap.epoch) for lap in _laps(record)]
+    aside = (LapKind.CHECKPOINT, LapKind.RESUME)  # counted nowhere
+    found = [(lap.kind, lap.epoch) for lap in _laps(record) if lap.kind not in aside]
     if record.status is not Status.COMPLETED:
         # It may have ended before its first step, or between a lap and what was counted in it.
         shorter = min(len(found), len(expected))
@@ -95,7 +96,8 @@ def _times(record: RunRecord) -> Iterator[str]:
             yield f"{quantity(gap)} s between {between} are in no lap"
         if after.start_seconds < before.start_seconds:
             yield f"{_name(after)} starts before {_name(before)}"
-    if record.status is Status.COMPLETED:
+    # The meter of a resumed run has seen its last part alone.
+    if record.status is Status.COMPLETED and not record.resumed:
         end = max(lap.start_seconds + lap.seconds for lap in laps)
         around = record.load.elapsed_seconds - end
         if around > _AROUND_SECONDS or (alone and around < -_CLOCK_SECONDS):

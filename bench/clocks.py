@@ -36,6 +36,7 @@ class Item(StrEnum):
     INIT = "init"
     TRAIN = "training"
     EVAL = "evaluation"
+    CHECKPOINT = "checkpoints"
     BETWEEN = "between"
     """Laps: what the harness itself took."""
 
@@ -46,6 +47,8 @@ _OF_LAP = {
     LapKind.INIT: Item.INIT,
     LapKind.TRAIN: Item.TRAIN,
     LapKind.EVAL: Item.EVAL,
+    LapKind.CHECKPOINT: Item.CHECKPOINT,
+    LapKind.RESUME: Item.INIT,
 }
 _COUNTED: dict[Clock, frozenset[Item]] = {
     Clock.COLD: frozenset(Item),
@@ -74,7 +77,8 @@ def spent(record: RunRecord) -> dict[Item, float] | None:
     for lap in record.laps:
         if lap.start_seconds < end:
             seconds[_OF_LAP[lap.kind]] += lap.seconds
-    timed = sum(seconds[item] for item in (Item.INIT, Item.TRAIN, Item.EVAL))
+    on_the_clock = (Item.INIT, Item.TRAIN, Item.EVAL, Item.CHECKPOINT)
+    timed = sum(seconds[item] for item in on_the_clock)
     seconds[Item.BETWEEN] = max(0.0, end - timed)
     return seconds
 

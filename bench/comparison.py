@@ -151,7 +151,7 @@ OWN, SHARED, MEASURED = Role.OWN, Role.SHARED, Role.MEASURED
 COLUMNS: tuple[Column, ...] = (
     _column("run_id", "run", OWN, lambda r: r.run_id),
     _column("benchmark_id", "benchmark", SHARED, lambda r: r.benchmark_id),
-    _column("status", "status", OWN, lambda r: r.status.value),
+    _column("status", "status", OWN, lambda r: r.outcome),
     _column("reason", "reason", OWN, lambda r: r.reason),
     _column("division", "division", SHARED, lambda r: r.division),
     _column("recipe", "recipe", SHARED, _recipe_name),

@@ -156,6 +156,8 @@ def outcome(record: RunRecord) -> str:
         parts = [f"missed {target}"]
     else:
         parts = [f"reached {target} in {notation.seconds(reached_seconds)}"]
+    if not record.counts:
+        parts.insert(0, record.outcome)
     if record.final_accuracy is not None:
         parts.append(f"{notation.percent(record.final_accuracy)} at the end")
     rate = images_per_second(record)

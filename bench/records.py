@@ -13,11 +13,12 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 """What is written. Version 2 added `Setup.kernels`; version 3 says which compiled ones they are;
 version 4 added `RunRecord.clock` and what `--runs auto` was asked for; version 5 `Setup.captured`,
-`RunRecord.mistakes`, `energy` and `monitoring`."""
-READABLE_VERSIONS: Final = (1, 2, 3, 4, 5)
+`RunRecord.mistakes`, `energy` and `monitoring`; version 6 `RunRecord.resumed` and `restarted`, and
+the laps checkpoint and resume."""
+READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6)
 """What is read; a field that an older version lacks has what was the case then as its default."""
 
 
@@ -51,6 +52,10 @@ class LapKind(StrEnum):
     """From the first touch of the data to the first step: read, verify, move, build."""
     TRAIN = "train"
     EVAL = "eval"
+    CHECKPOINT = "checkpoint"
+    """Keeping the state after an epoch."""
+    RESUME = "resume"
+    """As INIT, in a process that goes on from a checkpoint; what was lost before is in no lap."""
 
 
 Seconds = Annotated[float, Field(ge=0)]
@@ -310,7 +315,7 @@ class Environment(Model):
 class RunRecord(Model):
     """One training from random weights, measured."""
 
-    schema_version: Literal[1, 2, 3, 4, 5] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3, 4, 5, 6] = SCHEMA_VERSION
     run_id: str
     benchmark_id: str
     """Shared by the runs of one benchmark."""
@@ -321,6 +326,10 @@ class RunRecord(Model):
     status: Status
     reason: str | None
     """One line that says why the run is not completed; null when it is."""
+    resumed: Count = 0
+    """How often the run was lost and taken up again, from a checkpoint or from its start."""
+    restarted: Count = 0
+    """How often the launcher had started all ranks anew by then (torchrun's --max-restarts)."""
     label: str | None
     command: list[str]
     """The command line, paths shortened."""
@@ -360,12 +369,37 @@ class RunRecord(Model):
         started = self.started_at
         return started.astimezone(UTC) if started.tzinfo else started.replace(tzinfo=UTC)
 
+    @property
+    def outcome(self) -> str:
+        """The status; of a completed run that was not made in one go, what it was instead."""
+        if self.status is Status.COMPLETED and self.resumed:
+            return "resumed"
+        if self.status is Status.COMPLETED and self.restarted:
+            return "restarted"
+        return self.status.value
+
+    @property
+    def counts(self) -> bool:
+        """Whether it enters what is said of several runs: completed, and in one go."""
+        return self.outcome == Status.COMPLETED.value
+
     @model_validator(mode="after")
     def _has_nothing_newer_than_itself(self) -> Self:
         """A version that had no such field could not have written it."""
         for name in ("energy", "mistakes", "monitoring"):
             if self.schema_version < 5 and getattr(self, name) is not None:
                 raise ValueError(f"{name} is not a field of schema_version {self.schema_version}")
+        if self.schema_version < 6:
+            for name in ("resumed", "restarted"):
+                if getattr(self, name):
+                    raise ValueError(
+                        f"{name} is not a field of schema_version {self.schema_version}"
+                    )
+            for lap in self.laps:
+                if lap.kind in (LapKind.CHECKPOINT, LapKind.RESUME):
+                    raise ValueError(
+                        f"schema_version {self.schema_version} has no laps of kind {lap.kind}"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -35,8 +35,9 @@ from bench.records import (
     first_reached,
 )
 from bench.sequential import enough
+from bench.unfinished import Unfinished
 from mnist_cnn import events as told
-from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Started
+from mnist_cnn.events import Checkpointed, EpochTrained, Evaluated, Event, Finished, Started
 from mnist_cnn.recipe import Recipe, division
 
 
@@ -89,6 +90,23 @@ class Workload(Protocol):
         """What the network of the completed run that was last gets wrong; every rank asks."""
 
 
+class Journal(Protocol):
+    """Remembers a benchmark so that another process can go on with it; see `bench.journal`."""
+
+    @property
+    def earlier(self) -> Sequence[RunRecord]:
+        """The runs that are over already, in order."""
+
+    def begin(self, index: int, seed: int) -> Unfinished:
+        """A run begins, or goes on from what is returned."""
+
+    def keep(self, unfinished: Unfinished) -> None:
+        """A run has come so far."""
+
+    def finish(self) -> None:
+        """All runs are over, and their records kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Benchmark:
     """What the runs of a benchmark have in common."""
@@ -106,6 +124,10 @@ class Benchmark:
     """From the start of the process to here."""
     clock: ClockCheck | None = None
     """What the clock showed before."""
+    journal: Journal | None = None
+    """None where nothing is remembered."""
+    restarted: int = 0
+    """How often the launcher has started all ranks anew."""
     benchmark_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -145,7 +167,13 @@ def run_benchmark(
     Raises:
         Exception: the warm-up failed: nothing has been measured, and nothing can be.
     """
-    rules = benchmark.protocol
+    rules, journal = benchmark.protocol, benchmark.journal
+    done = list(journal.earlier) if journal else []
+    over = {record.run_index for record in done}
+    left = [(i, seed) for i, seed in enumerate(rules.seeds, start=1) if i not in over]
+    if journal and (not left or (done and _enough(rules, done))):
+        journal.finish()
+        return
     progress.benchmark_started(benchmark.recipe.name, rules.runs, benchmark.recipe.epochs)
     progress.warmup_started()
     begin = clock.together()
@@ -153,14 +181,23 @@ def run_benchmark(
         pass
     warmup_seconds = clock.now() - begin
     progress.warmup_finished(warmup_seconds)
-    done: list[RunRecord] = []
-    for index, seed in enumerate(rules.seeds, start=1):
+    for index, seed in left:
+        before = journal.begin(index, seed) if journal else Unfinished(run_index=index, seed=seed)
         progress.run_started(index, seed)
         started_at = datetime.now(UTC)
         meter.start()
         origin = clock.together()
         gate.allow()
-        seen = observe(workload.run(seed), clock, rules, progress, benchmark.recipe.epochs, origin)
+        seen = observe(
+            workload.run(seed),
+            clock,
+            rules,
+            progress,
+            benchmark.recipe.epochs,
+            origin,
+            before,
+            journal.keep if journal else None,
+        )
         gate.hold()
         healthy = seen.error is None
         own_seconds = _over_ranks(clock, [meter.own_cpu_seconds()], "sum", healthy)[0]
@@ -168,7 +205,7 @@ def run_benchmark(
         if not healthy and benchmark.setup().processes > 1:
             # The other ranks could not be asked: theirs must not pass for somebody else's work.
             load = load.model_copy(update={"own_seconds": None})
-        before = _laps_before([benchmark.startup_seconds, warmup_seconds])
+        first = _laps_before([benchmark.startup_seconds, warmup_seconds])
         record = RunRecord(
             run_id=uuid.uuid4().hex,
             benchmark_id=benchmark.benchmark_id,
@@ -176,15 +213,17 @@ def run_benchmark(
             started_at=started_at,
             status=seen.status,
             reason=seen.reason,
+            resumed=before.resumed,
+            restarted=benchmark.restarted,
             label=benchmark.label,
             command=benchmark.command,
             division=division(benchmark.recipe),
             seed=seed,
-            protocol=_protocol_values(rules),
+            protocol=protocol_values(rules),
             recipe=benchmark.recipe.values(),
             setup=benchmark.setup(),
             clock=benchmark.clock,
-            laps=_slowest(clock, before + seen.laps, healthy),
+            laps=_slowest(clock, first + seen.laps, healthy),
             epochs=seen.epochs,
             evaluations=seen.evaluations,
             samples_seen=seen.samples_seen,
@@ -201,8 +240,12 @@ def run_benchmark(
         yield record, seen.error
         progress.run_finished(record)
         done.append(record)
-        if not healthy or _enough(rules, done):
+        if not healthy:
             return
+        if _enough(rules, done):
+            break
+    if journal:
+        journal.finish()
 
 
 def _enough(rules: Rules, done: Sequence[RunRecord]) -> bool:
@@ -212,7 +255,7 @@ def _enough(rules: Rules, done: Sequence[RunRecord]) -> bool:
     seconds = [
         sum(lap.seconds for lap in record.laps if lap.kind is LapKind.TRAIN)
         for record in done
-        if record.status is Status.COMPLETED
+        if record.counts
     ]
     spent = [max(lap.start_seconds + lap.seconds for lap in record.laps) for record in done]
     return enough(rules.half_width, rules.budget_seconds, seconds, spent)
@@ -235,6 +278,8 @@ def observe(
     progress: RunProgress,
     epochs: int,
     origin: float,
+    before: Unfinished | None = None,
+    keep: Callable[[Unfinished], None] | None = None,
 ) -> Observation:
     """Stamp events as they come; never raises, for how a run failed is a result too.
 
@@ -244,10 +289,17 @@ def observe(
         rules: say when the target is reached and whether that ends the run.
         progress: told between laps, never within one.
         epochs: how many the run is to have, for the display.
-        origin: the clock's reading at which the run began; laps count from it.
+        origin: the clock's reading at which the run began, or goes on; laps count from there.
+        before: the run as it stood when it was lost, if it was.
+        keep: told how the run stands at every checkpoint.
     """
     seen = Observation()
     begin = origin
+    if before is not None:
+        seen.laps += before.laps
+        seen.epochs += before.epochs
+        seen.evaluations += before.evaluations
+        origin -= before.seconds  # as if nothing had been lost in between
 
     def lap(kind: LapKind, epoch: int | None = None) -> float:
         seconds = clock.now() - begin
@@ -261,7 +313,7 @@ def observe(
             for event in events:
                 match event:
                     case Started():
-                        lap(LapKind.INIT)
+                        lap(LapKind.RESUME if seen.laps else LapKind.INIT)
                     case EpochTrained():
                         _trained(seen, event, lap(LapKind.TRAIN, event.epoch), progress, epochs)
                         if not math.isfinite(event.loss):
@@ -274,6 +326,13 @@ def observe(
                         if reached and rules.stop_at_target:
                             seen.status = Status.COMPLETED
                             return seen
+                    case Checkpointed():
+                        lap(LapKind.CHECKPOINT, event.epoch)
+                        if before is not None and keep is not None:
+                            keep(_so_far(before, event, seen, clock))
+                            # Once more, for the keeping belongs to it.
+                            del seen.laps[-1]
+                            lap(LapKind.CHECKPOINT, event.epoch)
                     case Finished():
                         seen.status = Status.COMPLETED
                         return seen
@@ -287,6 +346,18 @@ def observe(
         seen.status, seen.error = Status.FAILED, error
         seen.reason = f"{type(error).__name__}: {first_line}"
     return seen
+
+
+def _so_far(before: Unfinished, event: Checkpointed, seen: Observation, clock: Clock) -> Unfinished:
+    return before.model_copy(
+        update={
+            "epoch": event.epoch,
+            "digests": event.digests,
+            "laps": tuple(_slowest(clock, seen.laps, healthy=True)),
+            "epochs": tuple(seen.epochs),
+            "evaluations": tuple(seen.evaluations),
+        }
+    )
 
 
 def _trained(
@@ -347,7 +418,8 @@ def _over_ranks(
     return clock.across_ranks(values, how) if healthy else list(values)
 
 
-def _protocol_values(rules: Rules) -> ProtocolValues:
+def protocol_values(rules: Rules) -> ProtocolValues:
+    """The rules as records hold them."""
     return ProtocolValues(
         version=PROTOCOL_VERSION,
         target_accuracy=rules.target_accuracy,

@@ -255,7 +255,7 @@ def _case(name: str, setting: str, olds: Sequence[RunRecord], news: Sequence[Run
         done = stats.completed(records)
         if len(done) < len(records):
             unfinished.append(
-                f"{which}: {len(records) - len(done)} of {len(records)} not completed"
+                f"{which}: {len(records) - len(done)} of {len(records)} not completed in one go"
             )
         benchmarks = comparison.benchmarks((None, record) for record in records)
         if any(ResultWarning.RUNS_MISSING in benchmark.warnings for benchmark in benchmarks):

@@ -221,6 +221,14 @@ class ResultWarning(StrEnum):
     NOT_COMPLETED = (
         "not completed, so left out of medians, means and intervals. Find out why, then run again."
     )
+    NOT_IN_ONE_GO = (
+        "resumed or restarted after an interruption, so left out of medians, means and intervals. "
+        "Run again for a result."
+    )
+    CHECKPOINTS = (
+        "kept checkpoints, whose writing is in the time to target. Run without --checkpoint-every "
+        "for a result."
+    )
     MISSED_TARGET = (
         "missed the target, which the median time counts as infinitely long. More epochs may help."
     )
@@ -266,16 +274,18 @@ class ResultWarning(StrEnum):
 
 
 def completed(runs: Sequence[RunRecord]) -> list[RunRecord]:
-    """The runs that count across runs."""
-    return [run for run in runs if run.status is Status.COMPLETED]
+    """The runs that count across runs: completed in one go."""
+    return [run for run in runs if run.counts]
 
 
 def run_warnings(record: RunRecord) -> list[ResultWarning]:
     """What is doubtful about one run."""
-    done = record.status is Status.COMPLETED
+    done = record.counts
     share = busy_share(record)
     found = {
-        ResultWarning.NOT_COMPLETED: not done,
+        ResultWarning.NOT_COMPLETED: record.status is not Status.COMPLETED,
+        ResultWarning.NOT_IN_ONE_GO: record.status is Status.COMPLETED and not record.counts,
+        ResultWarning.CHECKPOINTS: any(lap.kind is LapKind.CHECKPOINT for lap in record.laps),
         ResultWarning.MISSED_TARGET: done and record.target_reached_epoch is None,
         ResultWarning.BUSY_MACHINE: share is not None and share > BUSY_SHARE,
         ResultWarning.THROTTLED: throttled(record),

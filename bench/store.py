@@ -70,7 +70,7 @@ def save(record: RunRecord, results_dir: Path) -> Path:
         _rename_to_new(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
     return final
 
 
@@ -198,7 +198,7 @@ def _rename_to_new(source: Path, destination: Path) -> None:
             raise
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a new name outlive a power cut, where folders can be synced at all."""
     if os.name != "posix":
         return

@@ -307,7 +307,9 @@ def _of_benchmark(records: Sequence[RunRecord]) -> Iterator[str]:
     missing = sorted(set(range(1, promised + 1)) - set(indices))
     if missing:
         yield f"run {', '.join(map(str, missing))} of {promised} is not here"
-    if repeated := [index for index, count in Counter(indices).items() if count > 1]:
+    # A run that was taken up again has a record of each attempt that lived to write one.
+    attempts = Counter(r.run_index for r in records if not _superseded(r, records))
+    if repeated := [index for index, count in attempts.items() if count > 1]:
         yield f"run {', '.join(map(str, repeated))} is there more than once"
     if max(indices) > last.protocol.runs:
         yield f"run {max(indices)} of {last.protocol.runs}"
@@ -318,11 +320,18 @@ def _of_benchmark(records: Sequence[RunRecord]) -> Iterator[str]:
                 f"run {record.run_index} has seed {record.seed}; its command starts at {first}, "
                 f"so {first + record.run_index - 1} was due"
             )
-    ordered = sorted(records, key=lambda record: record.run_index)
+    ordered = sorted(records, key=lambda record: (record.run_index, record.started_utc))
     for before, after in pairwise(ordered):
         apart = (after.started_utc - before.started_utc).total_seconds()
         if apart < before.load.elapsed_seconds - _OVERLAP_SECONDS:
             yield f"run {after.run_index} started before run {before.run_index} had ended"
+
+
+def _superseded(record: RunRecord, records: Sequence[RunRecord]) -> bool:
+    """Whether a run that had ended badly was taken up again, by another record's word."""
+    return record.status in (Status.INTERRUPTED, Status.FAILED) and any(
+        other.run_index == record.run_index and other.resumed > record.resumed for other in records
+    )
 
 
 def _promised(records: Sequence[RunRecord]) -> int:
@@ -330,7 +339,7 @@ def _promised(records: Sequence[RunRecord]) -> int:
     protocol, there = records[-1].protocol, records[-1].run_index
     if protocol.half_width is None:
         return protocol.runs
-    done = [record for record in records if record.status is Status.COMPLETED]
+    done = stats.completed(records)
     trained = [stats.seconds_of(record, LapKind.TRAIN) or 0.0 for record in done]
     spent = [max((lap.start_seconds + lap.seconds for lap in r.laps), default=0) for r in records]
     stopped = all(trained) and enough(protocol.half_width, protocol.budget_seconds, trained, spent)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from mnist_cnn.checkpoint import Checkpoints
 from mnist_cnn.data import Split, load
 from mnist_cnn.evaluation import mistakes
 from mnist_cnn.events import Event, Mistakes
@@ -28,6 +29,7 @@ class MnistTraining:
         warmup_images: training images of the warm-up run.
         kernels: what computes a step.
         captured: whether the device is to record whole steps and replay them.
+        checkpoints: where measured runs keep their states, if they are to.
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class MnistTraining:
         kernels: Kernels = "torch",
         *,
         captured: bool = False,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self._recipe = recipe
         self._accelerator = accelerator
         self._data_dir = data_dir
         self._warmup_images = warmup_images
         self._kernels = kernels
+        self._checkpoints = checkpoints
         self._programs: Programs | None = None
         if captured or kernels == "triton":
             record = as_cuda_graph if captured else as_call
@@ -65,7 +69,7 @@ class MnistTraining:
 
     def run(self, seed: int) -> Generator[Event, None, None]:
         """One training from random weights; the data is first touched within it."""
-        return self._train(self._recipe, seed, self._recipe.train_images)
+        return self._train(self._recipe, seed, self._recipe.train_images, self._checkpoints)
 
     def mistakes(self) -> Mistakes | None:
         """What the run that ended last got wrong in the end; asked once, of every rank."""
@@ -81,7 +85,9 @@ class MnistTraining:
             self._accelerator,
         )
 
-    def _train(self, recipe: Recipe, seed: int, images: int) -> Generator[Event, None, None]:
+    def _train(
+        self, recipe: Recipe, seed: int, images: int, checkpoints: Checkpoints | None = None
+    ) -> Generator[Event, None, None]:
         self._last = None  # its memory is the next run's
         data = load(self._data_dir, offline=True)
         self.checksums = dict(data.checksums)
@@ -94,5 +100,12 @@ class MnistTraining:
         model = seeded_model(recipe, seed)
         self._last = model, split
         yield from train(
-            model, recipe, self._accelerator, split, seed, self._kernels, self._programs
+            model,
+            recipe,
+            self._accelerator,
+            split,
+            seed,
+            self._kernels,
+            self._programs,
+            checkpoints,
         )

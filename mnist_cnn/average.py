@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,15 @@ class Average:
         self._mine, self._theirs = floats(self.network), floats(network)
         self._recipe = recipe
         self._steps = 0
+
+    def state(self) -> dict[str, Any]:
+        """What later averages depend on."""
+        return {"network": self.network.state_dict(), "steps": self._steps}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.network.load_state_dict(state["network"])
+        self._steps = state["steps"]
 
     @torch.no_grad()
     def after_step(self) -> None:

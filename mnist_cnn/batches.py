@@ -127,6 +127,11 @@ class Batches:
             mine = torch.cat(shares)
         self._selection.end_epoch(epoch.order, mine, losses)
 
+    @property
+    def losses(self) -> Tensor:
+        """What each training image cost when it was last seen, (N,): see `Selection`."""
+        return self._selection.losses
+
     def _shares(self, count: int) -> Iterator[tuple[slice, float]]:
         """Each batch's positions in an epoch's order that are this rank's, and their weight."""
         ranks = self._accelerator.num_processes

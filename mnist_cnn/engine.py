@@ -5,7 +5,8 @@ Its like in `mnist_cnn.static` has a whole step done by the device alone, from t
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -16,7 +17,7 @@ from mnist_cnn.batches import Batches, Epoch
 from mnist_cnn.data import Split
 from mnist_cnn.evaluation import count
 from mnist_cnn.model import MnistCnn
-from mnist_cnn.optim import build_schedule
+from mnist_cnn.optim import build_schedule, state_of
 from mnist_cnn.recipe import Kernels, Recipe
 from mnist_cnn.step import evaluated_by, step_of
 
@@ -107,6 +108,28 @@ class SteppingEngine:
             )
         self._evaluated.train()
         return totals
+
+    def state(self) -> dict[str, Any]:
+        """All that later steps depend on but the generators; tensors themselves, no copies."""
+        scaler = self._accelerator.scaler
+        return {
+            "model": self._model.state_dict(),
+            "optimizer": state_of(self._optimizer),
+            "schedule": self._schedule.state_dict(),
+            "average": self._average.state() if self._average else None,
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        # In place: compiled code has the addresses.
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        if self._average:
+            self._average.restore(state["average"])
+        if self._accelerator.scaler is not None:
+            self._accelerator.scaler.load_state_dict(state["scaler"])
 
     def finish(self) -> None:
         """See `Engine`."""

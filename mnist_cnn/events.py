@@ -59,6 +59,16 @@ class Evaluated:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpointed:
+    """What the epochs after this one depend on is in files, of every rank."""
+
+    epoch: int
+    """The last epoch trained."""
+    digests: tuple[str, ...]
+    """SHA-256 of each rank's file, in hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """Every epoch of the recipe is done."""
 
@@ -77,4 +87,4 @@ class Mistakes:
     """What each was taken for, 0 to 9."""
 
 
-Event = Started | EpochTrained | Evaluated | Finished
+Event = Started | EpochTrained | Evaluated | Checkpointed | Finished

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -54,6 +54,14 @@ def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> Optim
                 nesterov=True,
                 weight_decay=recipe.weight_decay,
             )
+
+
+def state_of(optimizer: Optimizer) -> dict[str, Any]:
+    """`optimizer.state_dict()`, without torch's compiler being imported for it: see `_eager`."""
+    inner = getattr(optimizer, "optimizer", optimizer)  # within Accelerate's wrapper
+    method = Optimizer.state_dict
+    state: dict[str, Any] = getattr(method, "__wrapped__", method)(inner)
+    return state
 
 
 def learning_rates(recipe: Recipe, steps: int) -> NDArray[np.float64]:

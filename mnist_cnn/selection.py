@@ -57,7 +57,8 @@ class Selection:
         self._recipe = recipe
         self._count = count
         self._accelerator = accelerator
-        self._losses = torch.full((count,), torch.inf, device=accelerator.device)
+        self.losses = torch.full((count,), torch.inf, device=accelerator.device)
+        """What each training image cost when last seen, (N,); infinite where it never was."""
 
     def shuffle(self, epoch: int, generator: torch.Generator) -> Shuffle:
         """Draw what `order` needs of chance."""
@@ -72,13 +73,13 @@ class Selection:
         The device is not waited for. Of images with equal losses, those never seen, it is the
         device that chooses, so not all devices choose the same.
         """
-        device = self._losses.device
+        device = self.losses.device
         shuffled, places = shuffle.images.to(device), shuffle.places.to(device)
         wanted = len(places)
         if wanted == 0:
             return shuffled
         # By the shuffled order, so that of equal losses the same image is not always taken.
-        losses = self._losses[shuffled]
+        losses = self.losses[shuffled]
         hardest = round(wanted * self._recipe.hardest_share)
         chosen = losses.topk(hardest, sorted=False).indices.sort().values
         hard = torch.zeros(wanted + 1, dtype=torch.bool, device=device)
@@ -102,8 +103,8 @@ class Selection:
         if self._recipe.selected_share == 1:
             return
         if self._accelerator.num_processes == 1:
-            self._losses[mine] = losses
+            self.losses[mine] = losses
             return
-        seen = torch.zeros_like(self._losses)
+        seen = torch.zeros_like(self.losses)
         seen[mine] = losses
-        self._losses[order] = self._accelerator.reduce(seen, "sum")[order]
+        self.losses[order] = self._accelerator.reduce(seen, "sum")[order]

@@ -13,15 +13,21 @@ import torch
 from accelerate import Accelerator
 
 from mnist_cnn.batches import Batches
+from mnist_cnn.checkpoint import Checkpoints
 from mnist_cnn.data import Split
 from mnist_cnn.engine import Engine, SteppingEngine
 from mnist_cnn.errors import UsageError
 from mnist_cnn.evaluation import evaluated
-from mnist_cnn.events import EpochTrained, Event, Finished, Started
+from mnist_cnn.events import Checkpointed, EpochTrained, Event, Finished, Started
 from mnist_cnn.model import MnistCnn, build_model, parameter_count
 from mnist_cnn.recipe import Kernels, Recipe
 from mnist_cnn.seeds import derived_seed
 from mnist_cnn.static import Programs
+
+NO_CHECKPOINTS = (
+    "--checkpoint-every is for steps that the loop asks for one by one: add --no-capture "
+    "--kernels torch"
+)
 
 
 def seeded_model(recipe: Recipe, seed: int) -> MnistCnn:
@@ -38,6 +44,7 @@ def train(
     seed: int,
     kernels: Kernels = "torch",
     programs: Programs | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Generator[Event, None, None]:
     """Train `model` in place by `recipe`, yielding an event after each thing worth timing.
 
@@ -53,9 +60,10 @@ def train(
         kernels: what computes a step; compiled ones where `mnist_cnn.native` says that they can.
         programs: has whole steps done by the device alone, and keeps what that took to set up for
             the next run.
+        checkpoints: where states between epochs are kept, and one may be to go on from.
 
     Raises:
-        UsageError: the batch cannot be shared among the ranks.
+        UsageError: the batch cannot be shared among the ranks, or states cannot be kept.
     """
     check_batch(recipe.batch_size, len(data.train_images), accelerator.num_processes)
     # Of the global generators, which dropout and the loader's transforms draw from: each rank's
@@ -70,6 +78,15 @@ def train(
         engine = programs.engine(model, recipe, data, steps)
     else:
         engine = SteppingEngine(model, recipe, accelerator, data, batches, kernels, steps)
+    trained = 0
+    if checkpoints is not None:
+        if not isinstance(engine, SteppingEngine):
+            raise UsageError(NO_CHECKPOINTS)
+        if (point := checkpoints.start(seed)) is not None:
+            kept = checkpoints.read(point)
+            engine.restore(kept["engine"])
+            batches.losses.copy_(kept["losses"])
+            trained = point.epoch
 
     yield Started(
         parameters=parameter_count(model),
@@ -78,8 +95,8 @@ def train(
         evaluation_samples=len(data.evaluation_images),
         steps=steps,
     )
-    samples = 0
-    for number in range(1, recipe.epochs + 1):
+    samples = sum(map(batches.images, range(1, trained + 1)))
+    for number in range(trained + 1, recipe.epochs + 1):
         epoch = batches.epoch(number)
         losses = engine.epoch(epoch)
         batches.end_epoch(epoch, losses)
@@ -96,6 +113,10 @@ def train(
             except GeneratorExit:
                 engine.finish()
                 raise
+        if checkpoints is not None and checkpoints.due(number, recipe.epochs):
+            assert isinstance(engine, SteppingEngine)
+            state = {"engine": engine.state(), "losses": batches.losses}
+            yield Checkpointed(number, checkpoints.write(seed, number, state))
     engine.finish()
     yield Finished(recipe.epochs, samples)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import uuid
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer
 from bench import supervisor
 from bench.cli.data import get_data
 from bench.cli.profile import print_profile
+from bench.cli.resume import Keeping, check_keeping, open_journal, restarts
 from bench.cli.track import check_trackers, hand_over
 from bench.environment import usable_cores
 from bench.interruption import Interruption
@@ -108,6 +110,24 @@ def run(
     results_dir: Annotated[Path, typer.Option(help="Where records go.")] = RESULTS_DIR,
     label: Annotated[str | None, typer.Option(help="A word to find these runs by.")] = None,
     save: Annotated[bool, typer.Option("--save/--no-save", help="Keep a record a run.")] = True,
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option(help="Keep what a lost run can go on from, after every so many epochs."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the benchmark that was lost: same command."),
+    ] = False,
+    fall_back: Annotated[
+        bool,
+        typer.Option(
+            "--fall-back", help="With --resume: where a checkpoint is damaged, from the one before."
+        ),
+    ] = False,
+    checkpoint_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where checkpoints are kept (default: .checkpoints among the results)."),
+    ] = None,
     profile: Annotated[
         Path | None,
         typer.Option(help="Measure nothing; write a profiler trace of some steps there (JSON)."),
@@ -141,6 +161,15 @@ def run(
 
         recipe = choose_recipe(device)
     chosen = changed(named(recipe), epochs, pipeline)
+    keeping = check_keeping(
+        checkpoint_every,
+        resume,
+        fall_back,
+        checkpoint_dir,
+        results_dir,
+        save=save,
+        profile=profile,
+    )
     tracked = check_trackers(track or [], track_dir, results_dir, profile)
     if processes is not None:
         if supervisor.is_rank():
@@ -184,6 +213,8 @@ def run(
         data_dir=data_dir,
         label=_readable(label) if label else None,
         silent=quiet or as_json or not speaks,
+        keeping=keeping,
+        earlier=done,
     )
     try:
         with interruption, closing(measured):
@@ -306,6 +337,8 @@ def _measure(
     data_dir: Path | None,
     label: str | None,
     silent: bool,
+    keeping: Keeping | None,
+    earlier: list[tuple[Path | None, RunRecord]],
 ) -> Generator[tuple[RunRecord, BaseException | None], None, None]:
     """Put workload, clock and display together and yield each run's record as it ends."""
     # Read by torch as it is imported. A CPU fallback inside an MPS run would be timed as the GPU.
@@ -314,9 +347,12 @@ def _measure(
     from bench import launch
     from bench.clock import DeviceClock, seconds_since_process_start
     from bench.environment import describe
+    from bench.journal import identity
     from bench.meter import Meter
-    from bench.runner import Benchmark, run_benchmark
+    from bench.runner import Benchmark, protocol_values, run_benchmark
     from bench.workload import MnistTraining
+    from mnist_cnn.data import load
+    from mnist_cnn.train import NO_CHECKPOINTS
 
     with launch.usable_device():
         accelerator, fitted, setup = launch.launch(
@@ -327,8 +363,24 @@ def _measure(
             kernels=kernels,
             capture=capture,
         )
+    journal = checkpoints = None
     try:
         get_data(data_dir, silent)
+        environment = describe(setup.device, setup.device_name)
+        if keeping is not None:
+            if setup.captured or setup.kernels == "triton":
+                raise UsageError(NO_CHECKPOINTS)
+            who = identity(
+                fitted.values(),
+                protocol_values(protocol),
+                protocol.first_seed,
+                setup,
+                environment,
+                load(data_dir, offline=True).checksums,
+                label,
+            )
+            journal, checkpoints = open_journal(keeping, who, accelerator)
+            earlier += [(None, record) for record in journal.earlier]
         workload = MnistTraining(
             fitted,
             accelerator,
@@ -336,6 +388,7 @@ def _measure(
             protocol.warmup_images,
             setup.kernels,
             captured=setup.captured,
+            checkpoints=checkpoints,
         )
         clock = DeviceClock(accelerator)
         with launch.usable_device():
@@ -344,18 +397,23 @@ def _measure(
             recipe=fitted,
             protocol=protocol,
             setup=lambda: launch.as_it_ran(setup, workload.capture_failure),
-            environment=describe(setup.device, setup.device_name),
+            environment=environment,
             dataset=lambda: workload.checksums,
             command=[launch.shortened(_readable(word)) for word in sys.argv],
             label=label,
             startup_seconds=seconds_since_process_start(),
             clock=checked,
+            journal=journal,
+            restarted=restarts(),
+            benchmark_id=journal.benchmark_id if journal else uuid.uuid4().hex,
         )
         with closing(_progress(silent)) as progress:
             yield from run_benchmark(
                 benchmark, workload, clock, Meter(setup.device), progress, interruption
             )
     finally:
+        if journal is not None:
+            journal.close()
         accelerator.end_training()
 
 

@@ -31,7 +31,7 @@ from bench.export.series import Series
 from bench.export.surroundings import ranges, surroundings
 from bench.notation import inert, plural
 from bench.progress import outcome
-from bench.records import RunRecord, Status
+from bench.records import RunRecord
 from bench.stats import FEWEST_RUNS, ResultWarning
 from bench.store import Problem
 
@@ -350,8 +350,8 @@ def _number(value: Cell) -> int | float | None:
 
 
 def _outcome(record: RunRecord) -> Field:
-    if record.status is not Status.COMPLETED:
-        return Field(record.status.value, below=outcome(record), mark="bad")
+    if not record.counts:
+        return Field(record.outcome, below=outcome(record), mark="bad")
     if record.target_reached_epoch is None:
         return Field("missed", mark="middling")
     return Field("reached", mark="good")

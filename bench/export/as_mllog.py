@@ -193,14 +193,16 @@ def _stop(record: RunRecord) -> Event:
     if reached is not None:
         return Event(reached, "run_stop", metadata={"status": "success", **about})
     end = max((lap.start_seconds + lap.seconds for lap in record.laps), default=0.0)
-    reason = _text(record.reason) or "missed the target"
+    in_one_go = record.counts or record.status is not Status.COMPLETED
+    missed = "missed the target" if in_one_go else f"not made in one go: {record.outcome}"
+    reason = _text(record.reason) or missed
     return Event(
         max(0.0, end), "run_stop", metadata={"status": "aborted", "reason": reason, **about}
     )
 
 
 def _reached(record: RunRecord) -> bool:
-    return record.status is Status.COMPLETED and time_to_target_seconds(record) is not None
+    return record.counts and time_to_target_seconds(record) is not None
 
 
 def _line(time_ms: int, event: Event) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.records import RunRecord, Status
+from bench.records import RunRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +72,7 @@ def mistaken_digits(records: Iterable[RunRecord]) -> Digits | str:
     for record in records:
         if (
             record.mistakes is None
-            or record.status is not Status.COMPLETED
+            or not record.counts
             or record.recipe.get("evaluation_split", "test") != "test"
             or record.dataset.get(TEST_IMAGES.name) != TEST_IMAGES.sha256
         ):

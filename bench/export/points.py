@@ -136,7 +136,7 @@ def points(benchmark: Benchmark) -> list[Point]:
 
 def measured_seconds(benchmark: Benchmark) -> dict[str, list[float]]:
     """Of each column of times, the values of the completed runs that have one."""
-    rows = [run_row(run) for run in benchmark.runs if run[1].status is Status.COMPLETED]
+    rows = [run_row(run) for run in benchmark.runs if run[1].counts]
     return {
         column.name: [float(v) for row in rows if isinstance(v := row[column.name], int | float)]
         for column in COLUMNS
@@ -214,9 +214,9 @@ def _number(value: object) -> float | None:
 
 
 def _not_completed(records: Sequence[RunRecord]) -> str:
-    ended = Counter(record.status for record in records)
-    del ended[Status.COMPLETED]
+    ended = Counter(record.outcome for record in records)
+    del ended[Status.COMPLETED.value]
     if not ended:
         return ""
-    how = ", ".join(f"{number} {status.value}" for status, number in sorted(ended.items()))
+    how = ", ".join(f"{number} {outcome}" for outcome, number in sorted(ended.items()))
     return f"{plural(ended.total(), 'run')} not completed: {how}"

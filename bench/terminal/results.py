@@ -18,7 +18,7 @@ from bench.headings import LESSER, heading_of, is_text, unit_of
 from bench.notation import ABSENT, inert
 from bench.progress import outcome
 from bench.query import Table as Rows
-from bench.records import RunRecord, Status
+from bench.records import RunRecord
 from bench.stats import ResultWarning, completed
 from bench.terminal.pages import Field, FittedTable, Section
 from bench.terminal.sparkline import courses
@@ -240,8 +240,8 @@ def _reached(row: Row) -> Text:
 
 
 def _outcome(record: RunRecord) -> Text:
-    if record.status is not Status.COMPLETED:
-        return Text(record.status.value, style="red")
+    if not record.counts:
+        return Text(record.outcome, style="red")
     if record.target_reached_epoch is None:
         return Text("missed", style="yellow")
     return Text("reached", style="green")

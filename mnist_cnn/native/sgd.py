@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -58,6 +60,12 @@ class NativeSgd(torch.optim.Optimizer):
     # torch.optim.Optimizer then does not wrap it in what it needs for its profiler and hooks, which
     # takes three times as long as the step.
     step.hooked = True  # type: ignore[attr-defined]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, into the velocity that `step` moves."""
+        super().load_state_dict(state_dict)
+        self._velocity.copy_(self.state[self._parameter]["momentum_buffer"])
+        self.state[self._parameter]["momentum_buffer"] = self._velocity
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradient."""
