@@ -430,12 +430,5 @@ def launcher() -> str:
     return "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "python"
 
 
-def shortened(path: Path | str) -> str:
-    """Without what is private or this machine's alone: the project's folder left out, home as ~."""
-    text = str(path).replace(f"{PROJECT}{os.sep}", "")
-    home = str(Path.home())
-    return text.replace(home, "~") if len(home) > 1 else text
-
-
 def _macos_major() -> int:
     return int((platform.mac_ver()[0] or "0").split(".")[0])
