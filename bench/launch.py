@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from accelerate.commands.config.config_args import default_config_file
 from accelerate.utils import DistributedType
 
-from bench.environment import PROJECT, device_name, usable_cores
+from bench.environment import device_name, shortened, usable_cores
 from bench.records import Setup
 from mnist_cnn import fused, native, static
 from mnist_cnn.errors import UsageError, near_match

@@ -162,8 +162,8 @@ def _values(key: str, value: object) -> tuple[str, ...] | tuple[int, ...]:
     listed = value if isinstance(value, list) else [value]
     # bool is an int to isinstance.
     if not listed or any(type(one) is not (int if whole else str) for one in listed):
-        kind = "whole numbers" if whole else "words"
-        raise UsageError(f"{key} takes {kind}, as {key} = {'[1, 2]' if whole else '["auto"]'}")
+        how = "whole numbers, as [1, 2]" if whole else "words, as ['auto']"
+        raise UsageError(f"{key} takes {how}")
     return tuple(listed)
 
 
@@ -195,7 +195,7 @@ def _whole(axis: str, words: Sequence[str]) -> tuple[int, ...]:
     if not all(re.fullmatch(r"[0-9]{1,9}", word) for word in words):
         raise UsageError(f"--{axis} takes whole numbers, as 1,2,4, not {','.join(words)!r}")
     numbers = tuple(map(int, words))
-    # `--seeds 5` is five of them; `--seeds 5,` or a list names them.
+    # As in a file: one number says how many, several say which.
     return tuple(range(numbers[0])) if axis == "seeds" and len(numbers) == 1 else numbers
 
 
