@@ -250,6 +250,4 @@ def ordered(cells: Sequence[Cell], order_seed: int) -> list[Cell]:
     blocks: dict[int, list[Cell]] = {}
     for cell in cells:
         blocks.setdefault(cell.seed, []).append(cell)
-    return [
-        cell for block in blocks.values() for cell in generator.sample(block, k=len(block))
-    ]
+    return [cell for block in blocks.values() for cell in generator.sample(block, k=len(block))]

@@ -7,8 +7,10 @@ processor makes shorter); Karp & Flatt 1990 (that part, from measurements).
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bench.inference import Estimate, shift, t_quantile
 
@@ -70,20 +72,21 @@ def amdahl(seconds: Mapping[int, Sequence[float]]) -> Amdahl | str:
     import numpy as np
     from scipy.optimize import curve_fit
 
-    n = np.array([count for count in counts for _ in seconds[count]], dtype=float)
-    log_times = np.log([time for count in counts for time in seconds[count]])
     # A time must be positive for every count that was measured.
     least = -1 / (counts[-1] - 1) + 1e-9
 
-    def model(processes: object, log_alone: float, serial: float) -> object:
+    def model(processes: Any, log_alone: float, serial: float) -> Any:
         return log_alone + np.log(serial + (1 - serial) / processes)
 
-    start = (float(log_times.max() + math.log(counts[0])), 0.1)
     try:
-        found, covariance = curve_fit(
-            model, n, log_times, p0=start, bounds=([-np.inf, least], [np.inf, np.inf])
-        )
-    except RuntimeError:
+        n = np.array([count for count in counts for _ in seconds[count]], dtype=float)
+        log_times = np.log([time for count in counts for time in seconds[count]])
+        start = (float(log_times.max() + math.log(counts[0])), 0.1)
+        bounds = ([-np.inf, least], [np.inf, np.inf])
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is no covariance: seen below
+            found, covariance = curve_fit(model, n, log_times, p0=start, bounds=bounds)
+    except (RuntimeError, ValueError, OverflowError):
         return "no fit was found"
     serial = float(found[1])
     half = t_quantile(len(n) - 2, 0.975) * math.sqrt(float(covariance[1][1]))

@@ -7,6 +7,7 @@ process, so the global batch and the learning rate grow with their number.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -150,9 +151,7 @@ def studies(benchmarks: Sequence[Benchmark]) -> list[Study]:
     return sorted(found, key=lambda study: (study.mode is Scaling.WEAK, study.first))
 
 
-def _study(
-    mode: Scaling, benchmarks: Sequence[Benchmark], by_count: dict[int, list[int]]
-) -> Study:
+def _study(mode: Scaling, benchmarks: Sequence[Benchmark], by_count: dict[int, list[int]]) -> Study:
     pools = {
         count: Benchmark(tuple(run for index in indices for run in benchmarks[index].runs))
         for count, indices in by_count.items()
@@ -180,7 +179,7 @@ def _point(pool: Benchmark, times: dict[int, list[float]], fewest: int) -> Point
     alone = setup.processes == 1
     gain = scaling.speedup(times[fewest], times[setup.processes])
     if setup.processes == fewest:
-        gain = Estimate(1.0, 1.0, 1.0)  # with itself; ranks would give it an interval
+        gain = Estimate(1.0, None, None)  # with itself; ranks would give it an interval
     return Point(
         processes=setup.processes,
         batch_size=batch if isinstance(batch, int) else None,
@@ -224,7 +223,7 @@ def _first(benchmark: Benchmark) -> RunRecord:
 def _times(benchmark: Benchmark) -> list[float]:
     """Seconds an image, of each completed run."""
     rates = (stats.images_per_second(record) for record in completed(benchmark.records))
-    return [1 / rate for rate in rates if rate]
+    return [1 / rate for rate in rates if rate and 0 < 1 / rate < math.inf]
 
 
 def _name(mode: Scaling, pools: Sequence[Benchmark]) -> str:
