@@ -81,12 +81,17 @@ def amdahl(seconds: Mapping[int, Sequence[float]]) -> Amdahl | str:
     try:
         n = np.array([count for count in counts for _ in seconds[count]], dtype=float)
         log_times = np.log([time for count in counts for time in seconds[count]])
-        start = (float(log_times.max() + math.log(counts[0])), 0.1)
+        # T = a + b / n is linear: its answer, residuals as shares, is next to the one sought.
+        weights = np.exp(-log_times)
+        matrix = np.stack([weights, weights / n], axis=1)
+        a, b = np.linalg.lstsq(matrix, np.ones(len(n)), rcond=None)[0]
+        alone = float(a + b)
+        start = (math.log(alone), max(float(a) / alone, least + 1e-6))
         bounds = ([-np.inf, least], [np.inf, np.inf])
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there is no covariance: seen below
-            found, covariance = curve_fit(model, n, log_times, p0=start, bounds=bounds)
-    except (RuntimeError, ValueError, OverflowError):
+            found, covariance = curve_fit(model, n, log_times, p0=start, bounds=bounds, xtol=1e-12)
+    except (RuntimeError, ValueError, OverflowError, ZeroDivisionError):
         return "no fit was found"
     serial = float(found[1])
     half = t_quantile(len(n) - 2, 0.975) * math.sqrt(float(covariance[1][1]))

@@ -37,8 +37,8 @@ HEADINGS = (
     *("communication", "to target", "accuracy", ""),
 )
 NOTHING = (
-    "no recipe was measured with several process counts and otherwise alike (on a CPU, with as many "
-    "threads a process)"
+    "no recipe was measured with several process counts and otherwise alike (on a CPU, with as "
+    "many threads a process)"
 )
 CAPTION = (
     "Speed-up and efficiency in images a second, over the fewest processes; medians, with the 95 % "

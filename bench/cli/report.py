@@ -125,7 +125,7 @@ def report(
         group_by=group_by,
     )
     if scaling:
-        _check_scaling(wishes, to, output, plots, clocks)
+        _check_scaling(wishes, to, plots, clocks)
     _check(wishes, to, output, clocks)
     with without_collector():
         benchmarks, problems = _read(paths or [RESULTS_DIR])
@@ -186,9 +186,7 @@ def _check(wishes: Wishes, to: Format, output: Path | None, clocks: bool) -> Non
         )
 
 
-def _check_scaling(
-    wishes: Wishes, to: Format, output: Path | None, plots: Path | None, clocks: bool
-) -> None:
+def _check_scaling(wishes: Wishes, to: Format, plots: Path | None, clocks: bool) -> None:
     """Refuse what does not go with --scaling.
 
     Raises:

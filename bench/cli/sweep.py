@@ -69,8 +69,8 @@ def sweep(
     """Run every combination of the values given, in random order, each in a fresh process.
 
     MATRIX.toml has the same axes: recipe = ["fast"], processes = [1, 2], seeds = 5. What is given
-    here too replaces the file's. Every other option goes to all runs. Asked for again, it goes on where it stopped: it makes the
-    runs that are missing, and those that failed.
+    here too replaces the file's. Every other option goes to all runs. Asked for again, it goes on
+    where it stopped: it makes the runs that are missing, and those that failed.
     """
     if not re.fullmatch(r"[\w.-]{1,80}", name):
         raise UsageError(f"--name takes letters, digits, dots and hyphens, not {inert(name)!r}")

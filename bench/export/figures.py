@@ -399,7 +399,7 @@ def scaling(series: Sequence[Series]) -> Outcome:
     if not found:
         return Omission(title, NOTHING)
     shown = [series[study.first] for study in found]
-    figure, axes = _plot_axes(list(dict.fromkeys(shown)))
+    figure, axes = _plot_axes(list({one.number: one for one in shown}.values()))
     highest = 0.0
     for one, study in zip(shown, found, strict=True):
         _efficiencies(axes, study, colour_of(one.colour))
