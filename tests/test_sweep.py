@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ class Machine:
     def __call__(self, command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
         words = command[1:]
         self.started.append(words)
-        of = {a: b for a, b in zip(words, words[1:], strict=False) if a.startswith("--")}
+        of = {a: b for a, b in pairwise(words) if a.startswith("--")}
         code = self.fails.get(of["--processes"], 0)
         if code == 0 or self.status:
             record = make_record(
