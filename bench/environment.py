@@ -140,6 +140,13 @@ def os_name() -> str:
     return f"{name}, {platform.system()} {platform.release()} {machine}"
 
 
+def shortened(path: Path | str) -> str:
+    """Without what is private or this machine's alone: the project's folder left out, home as ~."""
+    text = str(path).replace(f"{PROJECT}{os.sep}", "")
+    home = str(Path.home())
+    return text.replace(home, "~") if len(home) > 1 else text
+
+
 def usable_cores() -> int:
     """Cores this process may run on: its affinity, or its control group's quota if that is less."""
     if sys.platform == "linux":

@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from accelerate.commands.config.config_args import default_config_file
 from accelerate.utils import DistributedType
 
-from bench.environment import PROJECT, device_name, usable_cores
+from bench.environment import device_name, shortened, usable_cores
 from bench.records import Setup
 from mnist_cnn import fused, native, static
 from mnist_cnn.errors import UsageError, near_match
@@ -428,13 +428,6 @@ def launcher() -> str:
     if "ACCELERATE_MIXED_PRECISION" in os.environ:
         return "accelerate"
     return "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "python"
-
-
-def shortened(path: Path | str) -> str:
-    """Without what is private or this machine's alone: the project's folder left out, home as ~."""
-    text = str(path).replace(f"{PROJECT}{os.sep}", "")
-    home = str(Path.home())
-    return text.replace(home, "~") if len(home) > 1 else text
 
 
 def _macos_major() -> int:

@@ -7,6 +7,7 @@ Standard library only: reading or listing recipes must not import torch.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -150,6 +151,23 @@ class Recipe:
             self, epochs=epochs, evaluate_from_epoch=max(1, min(self.evaluate_from_epoch, epochs))
         )
 
+    def with_batch_size(self, batch_size: int) -> Recipe:
+        """The same recipe, its steps taken over another number of images.
+
+        The peak learning rate follows: in proportion for SGD (Goyal et al. 2017), by the square
+        root of the proportion for Adam (Malladi et al. 2022). Nothing else does.
+
+        Raises:
+            UsageError: below 1.
+        """
+        if batch_size < 1:
+            raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
+        ratio = batch_size / self.batch_size
+        factor = ratio if self.optimizer == "sgd" else math.sqrt(ratio)
+        return replace(
+            self, batch_size=batch_size, peak_learning_rate=self.peak_learning_rate * factor
+        )
+
     def values(self) -> dict[str, Any]:
         """Every field and its value, as a record keeps them."""
         return asdict(self)
@@ -256,12 +274,16 @@ def named(name: str) -> Recipe:
         ) from None
 
 
-def changed(recipe: Recipe, epochs: int | None, pipeline: str | None) -> Recipe:
+def changed(
+    recipe: Recipe, epochs: int | None, pipeline: str | None, batch_size: int | None = None
+) -> Recipe:
     """The recipe with what a command line asked to have otherwise; None leaves it as it is.
 
     Raises:
-        UsageError: the pipeline is unknown, or the epochs cannot be trained.
+        UsageError: the pipeline is unknown, or the epochs or batches cannot be trained.
     """
+    if batch_size is not None:
+        recipe = recipe.with_batch_size(batch_size)
     if epochs is not None:
         recipe = recipe.with_epochs(epochs)
     match pipeline:

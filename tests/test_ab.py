@@ -48,7 +48,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         store.save(record, Path(of["--results-dir"]))
         return subprocess.CompletedProcess(words, 0)
 
-    monkeypatch.setattr(command.subprocess, "run", run)
+    monkeypatch.setattr("bench.fresh.subprocess.run", run)
     return tmp_path
 
 
@@ -161,7 +161,7 @@ def test_a_side_that_leaves_no_record_is_noticed_at_once(
     """As where its options only print something."""
     monkeypatch.chdir(tmp_path)
     done = subprocess.CompletedProcess[bytes]([], 0)
-    monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr("bench.fresh.subprocess.run", lambda *_, **__: done)
     assert main(["ab", "--a=--help"]) == 2
     error = capsys.readouterr().err
     assert "left no record" in error

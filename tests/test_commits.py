@@ -185,7 +185,7 @@ def test_one_commit_named_is_not_what_is_checked_out(
             options["env"] = commits.environment()
         return run(words, **options)
 
-    monkeypatch.setattr(command.subprocess, "run", here)
+    monkeypatch.setattr("bench.fresh.subprocess.run", here)
     assert main(["ab", "--b-commit", "HEAD"]) == 0
     assert {r.environment.commit for r in (*records("a"), *records("b"))} == {commit}
     assert not list(Path("results").rglob("*.noise"))

@@ -28,6 +28,7 @@ DOCUMENTS = [
     "docs/interop.md",
     "docs/energy.md",
     "docs/report.md",
+    "docs/sweep.md",
     "docs/notebooks.md",
     "docs/contributing-results.md",
     "results/README.md",
@@ -65,7 +66,7 @@ def test_every_command_shown_exists_with_its_options(line: str) -> None:
     match words:
         case ["mnist-bench", command, *options]:
             text = help_of(str(BIN / "mnist-bench"), command)
-            if command == "ab":  # what it does not know goes to `run`
+            if command in ("ab", "sweep"):  # what they do not know goes to `run`
                 text += help_of(str(BIN / "mnist-bench"), "run")
         case ["python", "-m", "mnist_cnn", command, *options]:
             text = help_of(sys.executable, "-m", "mnist_cnn", command)

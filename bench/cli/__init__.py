@@ -18,6 +18,7 @@ from bench.cli.env import env
 from bench.cli.publish import publish
 from bench.cli.report import report
 from bench.cli.run import run
+from bench.cli.sweep import sweep
 from bench.cli.verify import verify
 from mnist_cnn import console
 
@@ -30,8 +31,10 @@ app = typer.Typer(
 )
 for command in (run, report, compare, publish, verify, env, data):
     app.command()(command)
-# What it does not know goes to `run`.
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(ab)
+# What they do not know goes to `run`.
+passing_on = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command(context_settings=passing_on)(ab)
+app.command(context_settings=passing_on, options_metavar="[MATRIX.toml] [OPTIONS]")(sweep)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

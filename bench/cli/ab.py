@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from bench import commits, store
+from bench import commits, fresh, store
 from bench.commits import Checkout
 from bench.environment import PROJECT
 from bench.notation import inert
 from bench.protocol import parse_share
 from bench.store import RESULTS_DIR, Problem, ReadResult
-from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
+from mnist_cnn.console import EXIT_FAILED, EXIT_USAGE
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -158,22 +157,12 @@ def _run(words: list[str], what: str, checkout: Checkout | None) -> bool:
         UsageError: its options are wrong; what it said stands above.
     """
     print(what, file=sys.stderr, flush=True)
-    if checkout is None:
-        start, environment = (
-            [sys.executable, str(Path(__file__).resolve().parents[1] / "run.py")],
-            None,
-        )
-    else:
-        start, environment = checkout.run, commits.environment()
-    command = [*start, *words, "--runs", "1", "--quiet"]
-    done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False)
-    if done.returncode == EXIT_INTERRUPTED:
-        raise KeyboardInterrupt
-    if done.returncode == EXIT_USAGE:
+    status = fresh.start(words, checkout)
+    if status == EXIT_USAGE:
         raise UsageError(f"{what} could not be run; see above")
-    if done.returncode != 0:
+    if status != 0:
         print(f"mnist-bench: {what} failed, and nothing can be compared", file=sys.stderr)
-    return done.returncode == 0
+    return status == 0
 
 
 def _check(records: dict[str, list[RunRecord]]) -> None:

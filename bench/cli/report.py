@@ -87,6 +87,9 @@ def report(
         bool,
         typer.Option("--clocks", help="Times to target by four conventions, and what each omits."),
     ] = False,
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="What more processes brought, with intervals.")
+    ] = False,
     price_per_hour: Annotated[
         str | None,
         typer.Option(help="Of the machine, as 2.49 or '2.49 EUR': what reaching the target cost."),
@@ -121,9 +124,16 @@ def report(
         sort=sort,
         group_by=group_by,
     )
+    if scaling:
+        _check_scaling(wishes, to, plots, clocks)
     _check(wishes, to, output, clocks)
     with without_collector():
         benchmarks, problems = _read(paths or [RESULTS_DIR])
+        if scaling:
+            if where is not None:
+                benchmarks = list(choose(benchmarks, wishes).benchmarks)
+            _scaling(benchmarks, to, output)
+            return
         table: Table | None = None
         if to in _OF_ROWS or wishes.for_rows or where is not None:
             chosen = choose(benchmarks, wishes)
@@ -174,6 +184,39 @@ def _check(wishes: Wishes, to: Format, output: Path | None, clocks: bool) -> Non
         raise UsageError(
             f"{what} has rows of its own: leave --columns, --sort, --group-by and --baseline out"
         )
+
+
+def _check_scaling(wishes: Wishes, to: Format, plots: Path | None, clocks: bool) -> None:
+    """Refuse what does not go with --scaling.
+
+    Raises:
+        UsageError: with what to leave out.
+    """
+    if to not in (Format.TERMINAL, Format.JSON, Format.MARKDOWN):
+        raise UsageError("--scaling is for the terminal, --to json and --to markdown")
+    if wishes.for_rows or wishes.per_run or wishes.price is not None or clocks or plots is not None:
+        raise UsageError("--scaling has a table of its own: only --filter goes with it")
+
+
+def _scaling(benchmarks: Sequence[Benchmark], to: Format, output: Path | None) -> None:
+    """Print what more processes brought.
+
+    Raises:
+        UsageError: nothing was measured with several process counts.
+    """
+    from bench.export import as_scaling
+    from bench.scaling_study import NOTHING, studies
+
+    found = studies(comparison.pooled(benchmarks))
+    if not found:
+        raise UsageError(f"{NOTHING}: mnist-bench sweep --scaling strong makes such runs")
+    if to is Format.TERMINAL:
+        from bench import terminal
+
+        terminal.show(terminal.scaling(found))
+    else:
+        write = as_scaling.to_json if to is Format.JSON else as_scaling.to_markdown
+        write_document(write(found), output)
 
 
 def _show(

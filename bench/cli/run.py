@@ -97,6 +97,13 @@ def run(
     epochs: Annotated[
         int | None, typer.Option(help="Stretch the recipe's schedule over so many epochs.")
     ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Images a step over all processes, in place of the recipe's; the learning rate "
+            "follows (docs/sweep.md)."
+        ),
+    ] = None,
     target_accuracy: Annotated[
         str, typer.Option(help="Accuracy to reach: 99.4 or 0.994.")
     ] = "99.4",
@@ -160,7 +167,7 @@ def run(
         from bench.launch import choose_recipe
 
         recipe = choose_recipe(device)
-    chosen = changed(named(recipe), epochs, pipeline)
+    chosen = changed(named(recipe), epochs, pipeline, batch_size)
     keeping = check_keeping(
         checkpoint_every,
         resume,
@@ -346,7 +353,7 @@ def _measure(
     # From here on torch is needed, and takes its seconds.
     from bench import launch
     from bench.clock import DeviceClock, seconds_since_process_start
-    from bench.environment import describe
+    from bench.environment import describe, shortened
     from bench.journal import identity
     from bench.meter import Meter
     from bench.runner import Benchmark, protocol_values, run_benchmark
@@ -399,7 +406,7 @@ def _measure(
             setup=lambda: launch.as_it_ran(setup, workload.capture_failure),
             environment=environment,
             dataset=lambda: workload.checksums,
-            command=[launch.shortened(_readable(word)) for word in sys.argv],
+            command=[shortened(_readable(word)) for word in sys.argv],
             label=label,
             startup_seconds=seconds_since_process_start(),
             clock=checked,

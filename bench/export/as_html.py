@@ -32,6 +32,7 @@ from bench.export.surroundings import ranges, surroundings
 from bench.notation import inert, plural
 from bench.progress import outcome
 from bench.records import RunRecord
+from bench.scaling_study import CAPTION, HEADINGS, studies
 from bench.stats import FEWEST_RUNS, ResultWarning
 from bench.store import Problem
 
@@ -143,6 +144,9 @@ def to_html(
             if isinstance(one, Drawing)
         ],
         omissions=[one for one in outcomes if isinstance(one, Omission)],
+        studies=studies([one.pooled for one in series]),
+        study_headings=HEADINGS,
+        study_caption=CAPTION,
         digits=digits if not isinstance(digits, str) else None,
         digits_runs="" if isinstance(digits, str) else plural(digits.runs, "run"),
         no_digits=digits if isinstance(digits, str) else "",

@@ -19,6 +19,7 @@ from bench.export.drawing import (
     ACCENT,
     FAINT,
     FONT,
+    GROUND,
     INK,
     MUTED,
     SPENT,
@@ -28,8 +29,10 @@ from bench.export.drawing import (
     style,
 )
 from bench.export.series import COLOURS, Series
+from bench.matrix import Scaling
 from bench.notation import plural
 from bench.records import Status
+from bench.scaling_study import NOTHING, Study, studies
 from bench.stats import MISSED, summarise, time_to_target_seconds
 
 if TYPE_CHECKING:
@@ -392,50 +395,64 @@ def images_by_seconds(series: Sequence[Series]) -> Outcome:
 def scaling(series: Sequence[Series]) -> Outcome:
     """Throughput of several processes against as many times that of the fewest."""
     title = "Scaling efficiency"
-    groups: dict[tuple[object, ...], dict[int, Series]] = {}
-    for one in series:
-        record = one.runs[0][1]
-        threads = record.setup.threads if record.setup.device == "cpu" else None
-        name = one.row["recipe"], one.row["label"], one.row["commit"], one.row["torch_version"]
-        how = record.setup.device_name, record.setup.precision, record.setup.computed_by, threads
-        if one.number_of("images_per_second_median"):
-            groups.setdefault((*name, *how), {}).setdefault(record.setup.processes, one)
-    several = [group for group in groups.values() if len(group) > 1]
-    if not several:
-        return Omission(
-            title,
-            "no recipe was measured with several process counts and otherwise alike (on a CPU, "
-            "with as many threads a process)",
-        )
-    figure, axes = _plot_axes([group[min(group)] for group in several])
-    told, highest = {}, 0.0
-    for group in several:
-        fewest = min(group)
-        one = group[fewest]
-        base = (one.number_of("images_per_second_median") or 0) / fewest
-        points = [
-            (n, 100 * (group[n].number_of("images_per_second_median") or 0) / n / base)
-            for n in sorted(group)
-        ]
-        xs, ys = zip(*points, strict=True)
-        highest = max(highest, *ys)
-        axes.plot(xs, ys, "o-", color=colour_of(one.colour), linewidth=1.8, markersize=5)
-        told[one.number] = ", ".join(f"{y:.0f} % with {plural(x, 'process')}" for x, y in points)
-    counts = sorted({n for group in several for n in group})
+    found = studies([one.pooled for one in series])
+    if not found:
+        return Omission(title, NOTHING)
+    shown = [series[study.first] for study in found]
+    figure, axes = _plot_axes(list({one.number: one for one in shown}.values()))
+    highest = 0.0
+    for one, study in zip(shown, found, strict=True):
+        _efficiencies(axes, study, colour_of(one.colour))
+        highest = max(highest, *(100 * point.efficiency.value for point in study.points))
+    counts = sorted({point.processes for study in found for point in study.points})
     axes.set_xlim(counts[0] / 1.15, counts[-1] * 1.15)
     axes.set_xscale("log", base=2)
     axes.set_xticks(counts, [str(count) for count in counts])
     axes.minorticks_off()
     axes.axhline(100, color=MUTED, linewidth=1, linestyle=(0, (4, 2)))
-    axes.set_ylim(0, max(110.0, 1.05 * highest))
+    axes.set_ylim(0, max(110.0, 1.05 * min(highest, _LONGEST_BAR)))
     axes.set_xlabel("processes")
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0f} %")
-    shown = [group[min(group)] for group in several]
     caption = (
-        "Images a second and process, as a share of those with the fewest processes measured. "
-        "Dashed: twice the processes, twice the images."
+        "Images a second and process, as a share of those with the fewest processes measured, with "
+        "the 95 % interval where there are runs enough. Dashed: twice the processes, twice the "
+        "images. Solid: the same recipe (strong scaling); dotted: the batch of each process kept "
+        "(weak). Thin: Amdahl's law, fitted. Hollow: more threads than cores."
     )
-    return Drawing("scaling", title, caption, _listed(shown, lambda one: told[one.number]), figure)
+    told = (
+        f"{one.number} {one.full_name}, {study.mode} scaling: {_told(study)}"
+        for one, study in zip(shown, found, strict=True)
+    )
+    return Drawing("scaling", title, caption, "; ".join(told) + ".", figure)
+
+
+def _efficiencies(axes: Axes, study: Study, colour: str) -> None:
+    """A study's points with their intervals, and the law that was fitted to them."""
+    xs = [point.processes for point in study.points]
+    ys = [100 * point.efficiency.value for point in study.points]
+    line = "-" if study.mode is Scaling.STRONG else (0, (1, 2))
+    axes.plot(xs, ys, color=colour, linewidth=1.8, linestyle=line)
+    for point, y in zip(study.points, ys, strict=True):
+        of = point.efficiency
+        if of.low is not None and of.high is not None:
+            ends = [100 * of.low, min(100 * of.high, _LONGEST_BAR)]
+            axes.plot([point.processes] * 2, ends, color=colour, linewidth=1.2, alpha=0.6)
+        face = GROUND if point.oversubscribed else colour
+        axes.plot([point.processes], [y], "o", color=colour, markerfacecolor=face, markersize=5)
+    if study.fit is not None:
+        steps = [xs[0] * (xs[-1] / xs[0]) ** (step / 40) for step in range(41)]
+        gains = [study.fit.speedup(n) * xs[0] / n / study.fit.speedup(xs[0]) for n in steps]
+        axes.plot(steps, [100 * gain for gain in gains], color=colour, linewidth=0.8, alpha=0.7)
+
+
+def _told(study: Study) -> str:
+    points = ", ".join(
+        f"{100 * point.efficiency.value:.0f} % with {plural(point.processes, 'process')}"
+        for point in study.points
+    )
+    if study.fit is None:
+        return points
+    return f"{points}, serial fraction {100 * study.fit.serial_fraction.value:.1f} %"
 
 
 def fraction_of_peak(series: Sequence[Series]) -> Outcome:

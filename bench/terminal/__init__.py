@@ -9,3 +9,4 @@ from bench.terminal.contrasts import comparison as comparison
 from bench.terminal.live import LiveProgress as LiveProgress, transfer_progress as transfer_progress
 from bench.terminal.pages import console_for as console_for, show as show
 from bench.terminal.results import clocks as clocks, rows as rows, runs as runs, summary as summary
+from bench.terminal.scaling import scaling as scaling
