@@ -31,7 +31,7 @@ from bench.stats import completed
 COMMUNICATION_UNKNOWN = "no record times what ranks wait for each other"
 """Why a communication share is null: the all-reduce overlaps the backward pass, and the laps are of
 whole epochs."""
-OVERSUBSCRIBED = "more threads than cores: they wait for each other"
+OVERSUBSCRIBED = "oversubscribed"
 HEADINGS = (
     *("processes", "batch", "runs", "images/s", "speed-up", "efficiency", "95 % interval"),
     *("communication", "to target", "accuracy", ""),
@@ -112,6 +112,8 @@ class Study:
         found = [self._of_fit()]
         if any(point.communication_share is None for point in self.points):
             found.append(f"Communication share: not known, {COMMUNICATION_UNKNOWN}.")
+        if any(point.oversubscribed for point in self.points):
+            found.append("Oversubscribed: more threads than cores, which wait for each other.")
         return found
 
     def _of_fit(self) -> str:

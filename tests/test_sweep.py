@@ -45,7 +45,8 @@ class Machine:
                 command=words,
                 started_at=datetime.now(UTC),
                 setup={"processes": int(of["--processes"]), "threads": 1},
-                **({"status": self.status, "reason": "it broke"} if code else {}),
+                status=self.status if code else "completed",
+                reason="it broke" if code else None,
             )
             store.save(record, Path(of["--results-dir"]))
         return subprocess.CompletedProcess(command, code)

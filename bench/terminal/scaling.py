@@ -29,7 +29,6 @@ def scaling(studies: Sequence[Study]) -> RenderableType:
             [Text(cell, style="" if heading else "yellow") for cell in cells],
             priority=_PRIORITIES.get(heading, 0),
             justify="right" if heading else "left",
-            narrowest=None if heading else 12,
         )
         for heading, cells in zip(HEADINGS, zip(*rows, strict=True), strict=True)
     ]
