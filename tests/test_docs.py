@@ -24,6 +24,7 @@ DOCUMENTS = [
     "docs/statistics.md",
     "docs/ci.md",
     "docs/export.md",
+    "docs/resume.md",
     "docs/interop.md",
     "docs/energy.md",
     "docs/report.md",
