@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from pydantic import JsonValue
 
 from bench import stats, store
 from bench.cli import main
@@ -259,7 +260,7 @@ def test_what_no_checkpoint_needs_is_removed(tmp_path: Path) -> None:
 
 
 def test_the_first_difference_is_named() -> None:
-    kept = {"recipe.epochs": 3, "commit": "a", "data.x": "\x1b[31m"}
+    kept: dict[str, JsonValue] = {"recipe.epochs": 3, "commit": "a", "data.x": "\x1b[31m"}
     assert difference(kept, dict(kept)) is None
     assert difference(kept, kept | {"commit": "b"}) == 'its commit is "a", here it is "b"'
     said = difference(kept, {"recipe.epochs": 3, "commit": "a"})
@@ -269,8 +270,10 @@ def test_the_first_difference_is_named() -> None:
 
 def test_a_run_not_made_in_one_go_enters_nothing() -> None:
     clean = make_record()
-    for field, outcome in (("resumed", "resumed"), ("restarted", "restarted")):
-        record = make_record(**{field: 1})
+    for record, outcome in (
+        (make_record(resumed=1), "resumed"),
+        (make_record(restarted=1), "restarted"),
+    ):
         assert record.outcome == outcome
         assert stats.completed([clean, record]) == [clean]
         assert ResultWarning.NOT_IN_ONE_GO in stats.run_warnings(record)
