@@ -15,7 +15,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import bench.cli.run as command
 from bench import store
 from bench.cli import main
 from bench.workload import MnistTraining
@@ -98,6 +97,6 @@ if "DIE" in os.environ and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == 
             case "save" if rank == "0":
                 die_at(store, "_rename_to_new", int(run), 1, nothing)
             case "save":
-                die_at(command, "_explained", int(run), 1, nothing)
+                die_at(sys.modules["bench.cli.run"], "_explained", int(run), 1, nothing)
 
 sys.exit(main(sys.argv[1:]))
