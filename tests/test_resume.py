@@ -109,7 +109,11 @@ def test_any_rank_may_be_killed_anywhere(
     assert {attempt.status for attempt in attempts} <= allowed
 
     resumed = measure(TWO, tmp_path, "--runs", "2", "--resume")
-    assert resumed.returncode == 0, resumed.stderr
+    if saved and "nothing to resume" in resumed.stderr:
+        # The first rank had all it wanted of the other, and was done.
+        assert resumed.returncode == 2
+    else:
+        assert resumed.returncode == 0, resumed.stderr
     after = files(tmp_path)
     assert before.items() <= after.items()
     assert len(after) == len(before) + (not saved)
