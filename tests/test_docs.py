@@ -25,6 +25,7 @@ DOCUMENTS = [
     "docs/ci.md",
     "docs/export.md",
     "docs/trackers.md",
+    "docs/resume.md",
     "docs/interop.md",
     "docs/energy.md",
     "docs/report.md",

@@ -30,14 +30,14 @@ SERIES = (
 )
 """Of families of set-ups; those beyond are drawn in `OTHER`."""
 OTHER = "#8b94a1"
-SPENT = ("#7c8696", "#aab3c0", "#5d8fd9", "#1d5fc3", "#d07a2d", "#8f6fb5", "#c9ced6")
+SPENT = ("#7c8696", "#aab3c0", "#5d8fd9", "#1d5fc3", "#d07a2d", "#7a5bb5", "#c9ced6")
 """Of the items of `bench.clocks.Item`, in their order."""
 
 _DARK_SERIES = (
     *("#7fb0ff", "#ffa45c", "#6fd08c", "#c8a0f5"),
     *("#ff8fc4", "#56cfd2", "#e0bf4a", "#a7b5ef"),
 )
-_DARK_SPENT = ("#8c97a6", "#5f6975", "#4d7fc9", "#8bb8ff", "#e8954a", "#b79be0", "#49525e")
+_DARK_SPENT = ("#8c97a6", "#5f6975", "#4d7fc9", "#8bb8ff", "#e8954a", "#b79cf0", "#49525e")
 _DARK = {
     INK: "#e8ecf2",
     MUTED: "#a3adba",

@@ -186,17 +186,19 @@ def seconds_spent(series: Sequence[Series]) -> Outcome:
         {item: sum(run[item] for run in found) / len(found) for item in Item} for _, found in shown
     ]
     totals = {one.number: sum(mean.values()) for (one, _), mean in zip(shown, means, strict=True)}
+    coloured = zip(Item, SPENT, strict=True)
+    items = {item: colour for item, colour in coloured if any(mean[item] for mean in means)}
     figure, axes, mark = _row_axes([one for one, _ in shown], totals, notation.seconds, below=2)
     for row, mean in enumerate(means):
         left, total = 0.0, sum(mean.values()) or 1.0
-        for item, colour in zip(Item, SPENT, strict=True):
+        for item, colour in items.items():
             share = 100 * mean[item] / total
             axes.barh(row + mark, share, left=left, height=0.22, color=colour, linewidth=0)
             left += share
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of the time from the process's start to the target, in %")
     names = {item: item.value for item in Item} | {Item.WARMUP: "warm-up, compiling"}
-    _legend(figure, [(names[item], colour) for item, colour in zip(Item, SPENT, strict=True)], 3)
+    _legend(figure, [(names[item], colour) for item, colour in items.items()], 3)
     caption = (
         "Of the runs that reached the target, on average; at the right their whole time, start-up "
         "and warm-up included. \u201cBetween\u201d is what the harness took between two laps."
@@ -204,7 +206,7 @@ def seconds_spent(series: Sequence[Series]) -> Outcome:
     )
     shares = {
         one.number: ", ".join(
-            f"{item.value} {100 * mean[item] / (totals[one.number] or 1):.0f} %" for item in Item
+            f"{item.value} {100 * mean[item] / (totals[one.number] or 1):.0f} %" for item in items
         )
         for (one, _), mean in zip(shown, means, strict=True)
     }
