@@ -13,11 +13,11 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 """What is written. Version 2 added `Setup.kernels`; version 3 says which compiled ones they are;
 version 4 added `RunRecord.clock` and what `--runs auto` was asked for; version 5 `Setup.captured`,
-`RunRecord.mistakes`, `energy` and `monitoring`."""
-READABLE_VERSIONS: Final = (1, 2, 3, 4, 5)
+`RunRecord.mistakes`, `energy` and `monitoring`; version 6 `Setup.machines`."""
+READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6)
 """What is read; a field that an older version lacks has what was the case then as its default."""
 
 
@@ -156,6 +156,9 @@ class Setup(Model):
     """torch's device type: cpu, cuda, mps, xpu."""
     device_name: str
     processes: Annotated[int, Field(ge=1)]
+    """Over all machines."""
+    machines: Annotated[int, Field(ge=1)] = 1
+    """That the processes ran on, as many on each."""
     threads: Annotated[int, Field(ge=1)]
     """That compute, of each process."""
     precision: Literal["fp32", "bf16", "fp16"]
@@ -177,6 +180,12 @@ class Setup(Model):
     """What started the ranks: "python", "accelerate" or "torchrun"."""
     environment: dict[str, str]
     """Environment variables that change speed or results, those that were set."""
+
+    @model_validator(mode="after")
+    def _has_a_process_a_machine(self) -> Self:
+        if self.processes % self.machines:
+            raise ValueError("processes are not as many on every machine")
+        return self
 
     @property
     def computed_by(self) -> str:
@@ -310,7 +319,7 @@ class Environment(Model):
 class RunRecord(Model):
     """One training from random weights, measured."""
 
-    schema_version: Literal[1, 2, 3, 4, 5] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3, 4, 5, 6] = SCHEMA_VERSION
     run_id: str
     benchmark_id: str
     """Shared by the runs of one benchmark."""
@@ -366,6 +375,8 @@ class RunRecord(Model):
         for name in ("energy", "mistakes", "monitoring"):
             if self.schema_version < 5 and getattr(self, name) is not None:
                 raise ValueError(f"{name} is not a field of schema_version {self.schema_version}")
+        if self.schema_version < 6 and self.setup.machines != 1:
+            raise ValueError(f"machines is not a field of schema_version {self.schema_version}")
         return self
 
     @model_validator(mode="after")

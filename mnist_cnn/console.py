@@ -54,8 +54,8 @@ def is_main_process() -> bool:
 
 
 def _refuse(name: str, message: str) -> int:
-    # Every rank is given the same input: one complaint is enough.
-    if not is_main_process():
+    # Every rank is given the same input: one complaint is enough, on each machine.
+    if int(os.environ.get("LOCAL_RANK") or os.environ.get("RANK") or 0) != 0:
         # The launcher ends all ranks when the first one ends: that must be the one that speaks.
         time.sleep(_REFUSAL_SECONDS)
         return EXIT_USAGE

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -15,8 +17,15 @@ import typer
 from bench import supervisor
 from bench.cli.data import get_data
 from bench.cli.profile import print_profile
+from bench.cli.start import (
+    Wish,
+    check_started,
+    ranks_here,
+    shown_command,
+    start,
+    without_address,
+)
 from bench.cli.track import check_trackers, hand_over
-from bench.environment import usable_cores
 from bench.interruption import Interruption
 from bench.protocol import (
     DEFAULT_RUNS,
@@ -34,6 +43,9 @@ from mnist_cnn.recipe import Recipe, changed, named
 if TYPE_CHECKING:
     from bench.progress import RunProgress
     from bench.records import RunRecord
+
+_ADDRESS = re.compile(r"\[[0-9A-Fa-f.:]+\](?::\d+)?")
+"""As gloo writes them: ``[10.0.0.2]:4711``."""
 
 
 def run(
@@ -69,10 +81,25 @@ def run(
     processes: Annotated[
         str | None,
         typer.Option(
-            help="Start so many processes that train together, or auto: as many as are fastest "
-            "here (default: one)."
+            help="Start so many processes that train together, over all machines; or auto: as many "
+            "as are fastest here (default: one)."
         ),
     ] = None,
+    machines: Annotated[
+        int | None,
+        typer.Option(help="So many machines train together; started by this command on each."),
+    ] = None,
+    machine_rank: Annotated[
+        int | None,
+        typer.Option(help="Which of them this is: 0 is the one that --main-address names."),
+    ] = None,
+    main_address: Annotated[
+        str | None, typer.Option(help="HOST:PORT by which the others reach machine 0.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the command that starts the processes; train not."),
+    ] = False,
     threads: Annotated[
         int | None, typer.Option(help="Threads of each process (default: its share of the cores).")
     ] = None,
@@ -142,13 +169,20 @@ def run(
         recipe = choose_recipe(device)
     chosen = changed(named(recipe), epochs, pipeline)
     tracked = check_trackers(track or [], track_dir, results_dir, profile)
-    if processes is not None:
-        if supervisor.is_rank():
-            _check_started(processes)
-        else:
-            count = _processes(processes, chosen, device, precision, threads, kernels)
-            if count is not None:
-                return _start(context.obj, count, threads)
+    wish = Wish(
+        processes, machines, machine_rank, main_address, device, precision, threads, kernels
+    )
+    if supervisor.is_rank():
+        check_started(wish)
+        if dry_run:
+            raise UsageError("--dry-run shows how processes are started, and these are already")
+    else:
+        here, place = ranks_here(wish, chosen)
+        if dry_run:
+            print(shown_command(context.obj, wish, chosen, here, place))
+            return 0
+        if here is not None:
+            return start(context.obj, here, place, threads)
     if profile is not None:
         return print_profile(
             chosen,
@@ -239,47 +273,6 @@ def _how_many(
         raise UsageError(f"--runs takes a number or auto, not {runs!r}") from None
 
 
-def _check_started(processes: str) -> None:
-    """Refuse another number of ranks than the launcher started; "auto" takes any."""
-    if processes not in ("auto", os.environ["WORLD_SIZE"]):
-        raise UsageError(
-            f"--processes {processes}, but the launcher started {os.environ['WORLD_SIZE']}; "
-            "leave one of the two out"
-        )
-
-
-def _processes(
-    asked: str, recipe: Recipe, device: str, precision: str, threads: int | None, kernels: str
-) -> int | None:
-    """How many ranks to start; None where "auto" finds that this process alone is fastest."""
-    if asked == "auto":
-        # Chosen by what torch finds here; a process alone then goes on with the torch it has.
-        from bench.launch import choose_processes
-
-        count = choose_processes(recipe, device, precision, threads, kernels)
-        return None if count == 1 else count
-    try:
-        count = int(asked)
-    except ValueError:
-        raise UsageError(f"--processes must be a number or auto, not {asked!r}") from None
-    if count < 1:
-        raise UsageError(f"--processes must be at least 1, not {count}")
-    return count
-
-
-def _start(words: Sequence[str], processes: int, threads: int | None) -> int:
-    """Become the supervisor of the same command, run by several ranks."""
-    cores = usable_cores()
-    if processes > cores:
-        print(
-            f"mnist-bench: warning: {processes} processes on {cores} cores wait for each other",
-            file=sys.stderr,
-        )
-    # Not `-m bench`: that needs the project on the path, which a plain checkout is not.
-    command = [sys.executable, str(Path(__file__).resolve().parents[1] / "run.py"), *words[1:]]
-    return supervisor.supervise(command, processes, threads=threads or max(1, cores // processes))
-
-
 def _explained(
     measured: tuple[RunRecord, BaseException | None],
 ) -> tuple[RunRecord, BaseException | None]:
@@ -289,8 +282,12 @@ def _explained(
         return measured
     died = supervisor.obituary()
     if died is None:
-        return measured
-    return record.model_copy(update={"reason": f"{died}; {record.reason}"}), error
+        if record.setup.machines == 1:
+            return measured
+        died = "no process of this machine died first, so another machine or the network did"
+    # Errors of the network name other machines' addresses, which a record must not.
+    reason = _ADDRESS.sub("another rank", f"{died}; {record.reason}")
+    return record.model_copy(update={"reason": reason}), error
 
 
 def _measure(
@@ -314,21 +311,26 @@ def _measure(
     from bench import launch
     from bench.clock import DeviceClock, seconds_since_process_start
     from bench.environment import describe
+    from bench.meeting import Meeting, code_facts
     from bench.meter import Meter
     from bench.runner import Benchmark, run_benchmark
     from bench.workload import MnistTraining
 
+    meeting = Meeting()
+    chosen = meeting.agree(
+        "set-up",
+        lambda: launch.choose(recipe, device, precision, threads, kernels),
+        lambda chosen: {
+            **code_facts(),
+            **chosen.facts(),
+            "capture": capture,
+            **{f"protocol.{name}": value for name, value in asdict(protocol).items()},
+        },
+    )
+    meeting.agree("data", lambda: get_data(data_dir, silent), lambda files: files)
     with launch.usable_device():
-        accelerator, fitted, setup = launch.launch(
-            recipe,
-            device=device,
-            precision=precision,
-            threads=threads,
-            kernels=kernels,
-            capture=capture,
-        )
+        accelerator, fitted, setup = launch.join(chosen, capture=capture, machines=meeting.machines)
     try:
-        get_data(data_dir, silent)
         workload = MnistTraining(
             fitted,
             accelerator,
@@ -346,7 +348,7 @@ def _measure(
             setup=lambda: launch.as_it_ran(setup, workload.capture_failure),
             environment=describe(setup.device, setup.device_name),
             dataset=lambda: workload.checksums,
-            command=[launch.shortened(_readable(word)) for word in sys.argv],
+            command=[launch.shortened(_readable(word)) for word in without_address(sys.argv)],
             label=label,
             startup_seconds=seconds_since_process_start(),
             clock=checked,
