@@ -22,6 +22,7 @@ from accelerate.commands.config.config_args import default_config_file
 from accelerate.utils import DistributedType
 
 from bench.environment import PROJECT, device_name, usable_cores
+from bench.machines import interface
 from bench.records import Setup
 from mnist_cnn import fused, native, static
 from mnist_cnn.errors import UsageError, near_match
@@ -156,6 +157,8 @@ def join(
     # Explicit: with a dynamo backend Accelerate would turn TF32 on, and cuDNN's is on by default.
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
+    if machines > 1:
+        _name_the_interface()
     # Accelerate writes to the environment too: what it writes was not the user's.
     variables = _variables()
     accelerator = Accelerator(
@@ -487,6 +490,16 @@ def _describe(
         launcher=launcher(),
         environment=variables,
     )
+
+
+def _name_the_interface() -> None:
+    """Have gloo use the network by which the ranks have met, unless the user names another."""
+    address = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    is_main = os.environ.get("RANK") == os.environ.get("LOCAL_RANK")
+    if address[0] and address[1]:
+        name = interface(address[0], int(address[1]), is_main=is_main)
+        if name is not None:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 def as_it_ran(setup: Setup, capture_failure: str | None) -> Setup:

@@ -76,7 +76,7 @@ def check(here: Place) -> None:
     """
     if here.port == 0:
         return
-    addresses = [(family, end) for family, _, _, _, end in _resolved(here)]
+    addresses = [(family, end) for family, _, _, _, end in _resolved(here.host, here.port)]
     if here.rank != 0:
         return
     if not any(_is_ours(family, str(end[0])) for family, end in addresses):
@@ -98,15 +98,20 @@ def check(here: Place) -> None:
             ) from error
 
 
-def interface(here: Place) -> str | None:
+def interface(host: str, port: int, *, is_main: bool) -> str | None:
     """The network interface by which this machine reaches the others; None where none is known.
 
     Left to itself, gloo takes what this machine's own name means, which is often 127.0.0.1.
+
+    Args:
+        host: machine 0.
+        port: it listens on.
+        is_main: whether this is machine 0.
     """
-    family, _, _, _, end = _resolved(here)[0]
+    family, _, _, _, end = _resolved(host, port)[0]
     # Machine 0's own name may mean a loopback address, by which no other machine reaches it.
-    if here.rank == 0 and ipaddress.ip_address(str(end[0]).partition("%")[0]).is_loopback:
-        family, end = socket.AF_INET, (_ELSEWHERE, here.port)
+    if is_main and ipaddress.ip_address(str(end[0]).partition("%")[0]).is_loopback:
+        family, end = socket.AF_INET, (_ELSEWHERE, port)
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect(end)
@@ -128,12 +133,12 @@ def _parse(address: str) -> tuple[str, int]:
     return host, port
 
 
-def _resolved(here: Place) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+def _resolved(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
     try:
-        return socket.getaddrinfo(here.host, here.port, type=socket.SOCK_STREAM)  # type: ignore[return-value]
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)  # type: ignore[return-value]
     except (OSError, UnicodeError) as error:
         raise UsageError(
-            f"--main-address: the name {here.host!r} means no address here; name one that every "
+            f"--main-address: the name {host!r} means no address here; name one that every "
             "machine knows, or the number itself"
         ) from error
 

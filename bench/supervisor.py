@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from bench import machines
 from bench.machines import Place
 
 GRACE_SECONDS = 10.0
@@ -58,7 +57,7 @@ def supervise(
     with tempfile.TemporaryDirectory(prefix="mnist-bench-") as folder:
         obituary = Path(folder) / "obituary"
         shared = {name: os.environ[name] for name in os.environ if name not in leaks()}
-        shared |= variables(threads, place)
+        shared |= variables(threads)
         shared |= {
             "WORLD_SIZE": str(processes * place.machines),
             "LOCAL_WORLD_SIZE": str(processes),
@@ -95,16 +94,17 @@ def supervise(
                 signal.signal(number, handler)
 
 
-def variables(threads: int, place: Place) -> dict[str, str]:
+def variables(threads: int) -> dict[str, str]:
     """What every rank is told besides its number, unless the user has said otherwise.
 
     Args:
         threads: of each rank.
-        place: this machine's.
     """
-    wanted = {"OMP_NUM_THREADS": str(threads)}
-    if place.machines > 1 and (name := machines.interface(place)):
-        wanted["GLOO_SOCKET_IFNAME"] = name
+    wanted = {
+        "OMP_NUM_THREADS": str(threads),
+        # Of the C++ within torch, which warns of every network whose addresses have no names.
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
 
 

@@ -133,7 +133,7 @@ def shown_command(
     environment = [word for name in supervisor.leaks() for word in ("-u", name)]
     starter = [sys.executable]
     if here is not None:
-        variables = supervisor.variables(threads, place)
+        variables = supervisor.variables(threads)
         if device == "cpu":
             variables["ACCELERATE_USE_CPU"] = "true"
         environment += [f"{name}={value}" for name, value in sorted(variables.items())]
