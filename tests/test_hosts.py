@@ -154,12 +154,18 @@ def far_hosts(bare_hosts: tuple[Host, Host]) -> Iterator[tuple[Host, Host]]:
 def ended(*started: subprocess.Popen[str]) -> list[tuple[int, str, str]]:
     """Status, output and error output of each; none takes longer than the limit."""
     end = time.monotonic() + LIMIT_SECONDS
-    try:
-        done = [one.communicate(timeout=max(0.1, end - time.monotonic())) for one in started]
-    finally:
-        for one in started:
+    late = False
+    results: list[tuple[int, str, str]] = []
+    for one in started:
+        try:
+            texts = one.communicate(timeout=max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            late = True
             one.kill()
-    return [(one.returncode, *text) for one, text in zip(started, done, strict=True)]
+            texts = one.communicate()
+        results.append((one.returncode, *texts))
+    assert not late, results
+    return results
 
 
 def both(hosts: tuple[Host, Host], *options: object) -> list[tuple[int, str, str]]:

@@ -36,7 +36,7 @@ from bench.protocol import (
     parse_share,
 )
 from bench.store import RESULTS_DIR
-from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, is_main_process
+from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, is_first_here, is_main_process
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import Recipe, changed, named
 
@@ -241,8 +241,8 @@ def run(
             records = [record for _, record in done]
             status = max(status, hand_over(records, chosen, tracked, quiet))
     # A rank that ends badly has the others killed, rank 0 in the middle of saving: where all saw
-    # the same outcome, it alone reports it.
-    return status if speaks or failed else 0
+    # the same outcome, it alone reports it; on other machines, which have others to tell, one.
+    return status if is_first_here() or failed else 0
 
 
 class _HowMany(TypedDict):
