@@ -26,6 +26,7 @@ DOCUMENTS = [
     "docs/export.md",
     "docs/interop.md",
     "docs/energy.md",
+    "docs/machines.md",
     "docs/report.md",
     "docs/notebooks.md",
     "docs/contributing-results.md",

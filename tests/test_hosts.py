@@ -265,7 +265,8 @@ def test_a_machine_that_is_lost_ends_the_other(
 def test_a_machine_that_is_about_to_do_something_else_is_named_on_all(
     hosts: tuple[Host, Host], tmp_path: Path, options: list[str], complaint: str
 ) -> None:
-    common = [*TWO, "--precision", "bf16", "--results-dir", tmp_path, "--kernels", "torch"]
+    common = [*TWO, "--recipe", "fast", "--precision", "bf16", "--kernels", "torch"]
+    common += ["--results-dir", str(tmp_path)]
     results = ended(
         hosts[0].bench(*common, "--machine-rank", "0"),
         hosts[1].bench(*common, "--machine-rank", "1", *options),
