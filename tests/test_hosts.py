@@ -349,7 +349,7 @@ def test_waiting_for_a_machine_that_does_not_come_can_be_interrupted(
 def test_every_way_to_start_two_machines_does(
     hosts: tuple[Host, Host], tmp_path: Path, starter: str
 ) -> None:
-    options = [*map(str, ONE_EPOCH), "--kernels", "torch", "--device", "cpu"]
+    options = [*map(str, ONE_EPOCH), "--device", "cpu"]
     options += ["--results-dir", str(tmp_path / "results"), "--quiet"]
     started = [
         host.start(command_of(starter, host, k, options, tmp_path)) for k, host in enumerate(hosts)
