@@ -7,6 +7,7 @@ that everything here can be asked for before it, and without it where the answer
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import platform
@@ -61,6 +62,8 @@ ACCELERATOR_LIBRARIES = re.compile(r"nvidia-(cublas|cudnn|nccl|cuda-runtime)(-cu
 """Separately installed packages that an NVIDIA GPU's speed depends on."""
 
 PROJECT = Path(__file__).resolve().parent.parent
+SOURCES = (".py", ".cpp", ".h")
+"""How the names of files end that decide what is computed."""
 
 
 def describe(device_type: str, device_name: str) -> Environment:
@@ -294,3 +297,14 @@ def git_state(project: Path) -> tuple[str | None, bool | None]:
     if head is None or head == "(initial)":
         return None, None
     return head, any(not line.startswith("#") for line in lines)
+
+
+def source_digest(project: Path) -> str:
+    """SHA-256 over the code itself, names included: commits say nothing of changes since."""
+    digest = hashlib.sha256()
+    files = (file for folder in ("bench", "mnist_cnn") for file in (project / folder).rglob("*"))
+    for file in sorted(file for file in files if file.suffix in SOURCES):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(project).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()

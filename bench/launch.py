@@ -11,7 +11,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
@@ -22,6 +22,7 @@ from accelerate.commands.config.config_args import default_config_file
 from accelerate.utils import DistributedType
 
 from bench.environment import device_name, shortened, usable_cores
+from bench.machines import interface
 from bench.records import Setup
 from mnist_cnn import fused, native, static
 from mnist_cnn.errors import UsageError, near_match
@@ -56,12 +57,42 @@ RECORDED_VARIABLES = (
     "GLIBC_TUNABLES",
     "ONEDNN_MAX_CPU_ISA",
     "ATEN_CPU_CAPABILITY",
+    "GLOO_SOCKET_IFNAME",
+    "NCCL_SOCKET_IFNAME",
+    "NCCL_IB_DISABLE",
+    "NCCL_P2P_DISABLE",
     "CUDA_VISIBLE_DEVICES",
     "CUDA_LAUNCH_BLOCKING",
     "NVIDIA_TF32_OVERRIDE",
     "PYTORCH_ENABLE_MPS_FALLBACK",
     "TORCHINDUCTOR_LAYOUT_OPTIMIZATION",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What will run here, before anything of it is set up."""
+
+    recipe: Recipe
+    """As it will run on this device."""
+    device: str
+    precision: Precision
+    kernels: Kernels
+    threads: int
+    """That compute, of each process."""
+    processes: int
+    """Over all machines."""
+
+    def facts(self) -> dict[str, object]:
+        """What must be the same on every rank, by the names that a user knows."""
+        return {
+            **{f"recipe.{name}": value for name, value in self.recipe.values().items()},
+            "device": self.device,
+            "device name": device_name(self.device),
+            "precision": self.precision,
+            "kernels": self.kernels,
+            "threads": self.threads,
+        }
 
 
 def launch(
@@ -73,7 +104,19 @@ def launch(
     kernels: str = "auto",
     capture: bool | None = None,
 ) -> tuple[Accelerator, Recipe, Setup]:
-    """The accelerator asked for, the recipe as it will run there, and what that set-up is.
+    """`choose` and `join` in one, where nobody else is to agree; arguments and errors as theirs."""
+    chosen = choose(recipe, device, precision, threads, kernels)
+    return join(chosen, capture=capture)
+
+
+def choose(
+    recipe: Recipe,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    kernels: str = "auto",
+) -> Chosen:
+    """What was asked for as it can be had on this machine.
 
     Args:
         recipe: what will be trained.
@@ -81,7 +124,6 @@ def launch(
         precision: fp32, bf16, fp16, or "auto" for the recipe's wish.
         threads: of each process's operators; None for its share of the cores.
         kernels: torch, inductor, avx512, amx, or "auto" for the fastest that this machine has.
-        capture: whether the device is to record whole steps; None: where it can.
 
     Raises:
         UsageError: unknown or absent device, impossible precision, kernels, thread or rank counts,
@@ -90,32 +132,51 @@ def launch(
     refuse_silent_single_process()
     processes = int(os.environ.get("WORLD_SIZE") or 1)
     device = choose_device(device)
+    check_device_count(device, int(os.environ.get("LOCAL_WORLD_SIZE") or processes), processes)
     effective = choose_precision(precision, recipe, device)
     threads = choose_threads(threads)
     computed_by = choose_kernels(kernels, device, effective, recipe)
     recipe = fitted(recipe, device, computed_by)
     check_batch(recipe.batch_size, recipe.train_images, processes)
+    return Chosen(recipe, device, effective, computed_by, threads, processes)
+
+
+def join(
+    chosen: Chosen, *, capture: bool | None = None, machines: int = 1
+) -> tuple[Accelerator, Recipe, Setup]:
+    """The accelerator that truly is what was chosen, the recipe, and what that set-up is.
+
+    Args:
+        chosen: the same on every rank, which all call this.
+        capture: whether the device is to record whole steps; None: where it can.
+        machines: that the ranks are on.
+
+    Raises:
+        UsageError: Accelerate made something else of it, or steps cannot be recorded.
+    """
     # Explicit: with a dynamo backend Accelerate would turn TF32 on, and cuDNN's is on by default.
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
+    if machines > 1:
+        _name_the_interface()
     # Accelerate writes to the environment too: what it writes was not the user's.
     variables = _variables()
     accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision="no" if effective == "fp32" else effective,
+        cpu=chosen.device == "cpu",
+        mixed_precision="no" if chosen.precision == "fp32" else chosen.precision,
         dynamo_backend="no",
         kwargs_handlers=[process_group()],
     )
     # Last: where OMP_NUM_THREADS is not set, Accelerate has chosen a number of its own.
     # Compiled code has threads of its own; torch's would wait for work on the same cores.
-    torch.set_num_threads(1 if computed_by in native.KINDS else threads)
-    if computed_by in native.KINDS:
-        native.set_threads(threads)
-    if accelerator.num_processes != processes or accelerator.device.type != device:
+    torch.set_num_threads(1 if chosen.kernels in native.KINDS else chosen.threads)
+    if chosen.kernels in native.KINDS:
+        native.set_threads(chosen.threads)
+    if accelerator.num_processes != chosen.processes or accelerator.device.type != chosen.device:
         raise UsageError(
-            f"asked for {processes} processes on {device}, got {accelerator.num_processes} on "
-            f"{accelerator.device.type}; for several processes on a CPU use: "
-            f"{several_processes_command(processes)}"
+            f"asked for {chosen.processes} processes on {chosen.device}, got "
+            f"{accelerator.num_processes} on {accelerator.device.type}; for several processes on a "
+            f"CPU use: {several_processes_command(chosen.processes)}"
         )
     if (
         accelerator.distributed_type not in PLAIN_DISTRIBUTION
@@ -126,10 +187,10 @@ def launch(
             f"{accelerator.gradient_accumulation_steps} steps of gradient accumulation, which "
             "would change the recipe; start without it: python -m bench.run"
         )
-    described = _describe(accelerator, recipe, effective, computed_by, threads, variables)
-    captured, reason = choose_capture(capture, recipe, accelerator)
+    described = _describe(accelerator, chosen, machines, variables)
+    captured, reason = choose_capture(capture, chosen.recipe, accelerator)
     described = described.model_copy(update={"captured": captured, "uncaptured_reason": reason})
-    return accelerator, recipe, described
+    return accelerator, chosen.recipe, described
 
 
 @contextmanager
@@ -192,6 +253,29 @@ def choose_device(asked: str) -> str:
             f"no {asked} device found by torch {torch.__version__}; present: {', '.join(present)}"
         )
     return asked
+
+
+def check_device_count(device: str, here: int, processes: int) -> None:
+    """Refuse more ranks on this machine than it has devices: each has one of its own.
+
+    Args:
+        device: a device type.
+        here: ranks on this machine.
+        processes: ranks on all.
+
+    Raises:
+        UsageError: with how many there are.
+    """
+    if device == "cpu" or processes == 1:
+        return
+    if device == "mps":
+        raise UsageError("several processes cannot share an MPS device; use --processes 1")
+    count = int(torch.get_device_module(device).device_count())
+    if here > count:
+        raise UsageError(
+            f"{here} processes on this machine, which has {count} {device} devices; use one "
+            "process a device, or --device cpu"
+        )
 
 
 def choose_recipe(device: str) -> str:
@@ -388,28 +472,34 @@ def fitted(recipe: Recipe, device: str, kernels: Kernels) -> Recipe:
 
 
 def _describe(
-    accelerator: Accelerator,
-    recipe: Recipe,
-    precision: Precision,
-    kernels: Kernels,
-    threads: int,
-    variables: dict[str, str],
+    accelerator: Accelerator, chosen: Chosen, machines: int, variables: dict[str, str]
 ) -> Setup:
     config = Path(default_config_file)
     return Setup(
         device=accelerator.device.type,
         device_name=device_name(accelerator.device.type),
         processes=accelerator.num_processes,
-        threads=threads,
-        precision=precision,
-        kernels=kernels,
+        machines=machines,
+        threads=chosen.threads,
+        precision=chosen.precision,
+        kernels=chosen.kernels,
         matmul_precision=torch.get_float32_matmul_precision(),
-        memory_format=recipe.memory_format,
+        memory_format=chosen.recipe.memory_format,
         dynamo_backend=accelerator.state.dynamo_plugin.backend.value.lower(),
         accelerate_config=shortened(config) if config.exists() else None,
         launcher=launcher(),
         environment=variables,
     )
+
+
+def _name_the_interface() -> None:
+    """Have gloo use the network by which the ranks have met, unless the user names another."""
+    address = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    is_main = os.environ.get("RANK") == os.environ.get("LOCAL_RANK")
+    if address[0] and address[1]:
+        name = interface(address[0], int(address[1]), is_main=is_main)
+        if name is not None:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 def as_it_ran(setup: Setup, capture_failure: str | None) -> Setup:

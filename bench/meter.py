@@ -43,8 +43,12 @@ class Meter:
         self._energy.start()
 
     def own_cpu_seconds(self) -> float:
-        """Core-seconds that this process and its children have used since `start`."""
-        return self._load.own_cpu_seconds()
+        """Core-seconds that this process and its children have used since `start`.
+
+        0 on other machines than rank 0's, whose load is the one that is recorded.
+        """
+        first_here = int(os.environ.get("RANK") or 0) - int(os.environ.get("LOCAL_RANK") or 0)
+        return self._load.own_cpu_seconds() if first_here == 0 else 0.0
 
     def stop(self, own_seconds: float | None = None) -> tuple[Load, PeakMemory, Energy, Monitoring]:
         """The run is over.

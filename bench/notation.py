@@ -40,10 +40,17 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{ending}"
 
 
-def set_up(processes: int | None, threads: int | None, precision: str, kernels: str) -> str:
-    """``"2 processes, 1 thread, bf16"``, and which compiled code computes a step, if any."""
+def set_up(
+    processes: int | None, threads: int | None, precision: str, kernels: str, machines: int = 1
+) -> str:
+    """``"2 processes, 1 thread, bf16"``, and which compiled code computes a step, if any.
+
+    Of several machines ``"4 processes on 2 machines, 1 thread, bf16"``.
+    """
     counts = ((processes, "process"), (threads, "thread"))
     parts = [plural(number, noun) for number, noun in counts if number is not None]
+    if processes is not None and machines > 1:
+        parts[0] += f" on {plural(machines, 'machine')}"
     return ", ".join([*parts, precision if kernels == "torch" else f"{precision} {kernels}"])
 
 

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 SCHEMA_VERSION: Final = 6
 """What is written. Version 2 added `Setup.kernels`; version 3 says which compiled ones they are;
 version 4 added `RunRecord.clock` and what `--runs auto` was asked for; version 5 `Setup.captured`,
-`RunRecord.mistakes`, `energy` and `monitoring`; version 6 `RunRecord.resumed` and `restarted`, and
-the laps checkpoint and resume."""
+`RunRecord.mistakes`, `energy` and `monitoring`; version 6 `Setup.machines`, `RunRecord.resumed` and
+`restarted`, and the laps checkpoint and resume."""
 READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6)
 """What is read; a field that an older version lacks has what was the case then as its default."""
 
@@ -161,6 +161,9 @@ class Setup(Model):
     """torch's device type: cpu, cuda, mps, xpu."""
     device_name: str
     processes: Annotated[int, Field(ge=1)]
+    """Over all machines."""
+    machines: Annotated[int, Field(ge=1)] = 1
+    """That the processes ran on, as many on each."""
     threads: Annotated[int, Field(ge=1)]
     """That compute, of each process."""
     precision: Literal["fp32", "bf16", "fp16"]
@@ -182,6 +185,12 @@ class Setup(Model):
     """What started the ranks: "python", "accelerate" or "torchrun"."""
     environment: dict[str, str]
     """Environment variables that change speed or results, those that were set."""
+
+    @model_validator(mode="after")
+    def _has_a_process_a_machine(self) -> Self:
+        if self.processes % self.machines:
+            raise ValueError("processes are not as many on every machine")
+        return self
 
     @property
     def computed_by(self) -> str:
@@ -400,6 +409,8 @@ class RunRecord(Model):
                     raise ValueError(
                         f"schema_version {self.schema_version} has no laps of kind {lap.kind}"
                     )
+            if self.setup.machines != 1:
+                raise ValueError(f"machines is not a field of schema_version {self.schema_version}")
         return self
 
     @model_validator(mode="after")

@@ -49,6 +49,7 @@ _REMARKED: tuple[tuple[str, _Value], ...] = (
     ("kernels", lambda r: r.setup.computed_by),
     ("threads", lambda r: r.setup.threads),
     ("processes", lambda r: r.setup.processes),
+    ("machines", lambda r: r.setup.machines),
     ("global batch", lambda r: r.recipe.get("batch_size")),
     ("device", lambda r: r.setup.device_name),
     ("processor", lambda r: r.environment.cpu),
@@ -82,10 +83,13 @@ class Setting:
     threads: int
     precision: str
     kernels: str
+    machines: int = 1
 
     def __str__(self) -> str:
         """``"fast, cpu, 1 process, 2 threads, bf16 amx"``."""
-        set_up = notation.set_up(self.processes, self.threads, self.precision, self.kernels)
+        set_up = notation.set_up(
+            self.processes, self.threads, self.precision, self.kernels, self.machines
+        )
         return inert(f"{self.recipe}, {self.device}, {set_up}")
 
 
@@ -234,6 +238,7 @@ def by_setting(of: Side) -> dict[Setting, list[RunRecord]]:
             threads=setup.threads,
             precision=setup.precision,
             kernels=setup.computed_by,
+            machines=setup.machines,
         )
         cases.setdefault(setting, []).append(record)
     for setting, records in cases.items():

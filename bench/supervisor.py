@@ -1,6 +1,6 @@
 """Starts the processes of a run, and sees to it that they end together.
 
-What torchrun does for one machine, without its second import of torch (seconds of a cold start),
+What torchrun does, without its second import of torch (seconds of a cold start),
 with the ranks' own exit status, and with a word to the survivors on who died and how. The ranks
 find each other by the variables that torch.distributed and Accelerate read.
 Source: https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables
@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from bench.machines import Place
+
 GRACE_SECONDS = 10.0
 """How long the others may take to end by themselves once one has: they have records to save."""
 KILL_SECONDS = 5.0
@@ -27,6 +29,8 @@ KILL_SECONDS = 5.0
 LOOKING_SECONDS = 0.05
 OBITUARY = "MNIST_BENCH_OBITUARY"
 """Variable that names the file in which ranks read who died."""
+_ASKED_FOR = "ACCELERATE_USE_CPU"
+"""The one variable of Accelerate's that a user sets by hand; it chooses the device."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -35,27 +39,33 @@ def is_rank() -> bool:
     return "WORLD_SIZE" in os.environ
 
 
-def supervise(command: Sequence[str], processes: int, *, threads: int) -> int:
+def supervise(
+    command: Sequence[str], processes: int, *, threads: int, place: Place | None = None
+) -> int:
     """Run `command` as so many ranks on this machine.
 
     Args:
         command: started in this folder, once a rank.
-        processes: how many.
+        processes: how many; on every machine as many.
         threads: of each rank's operators, as torch is to find them when it starts.
+        place: this machine's among several.
 
     Returns:
-        The exit status: rank 0's, or where that is 0 the first other that is not.
+        The exit status: the first rank's, or where that is 0 the first other that is not.
     """
+    place = place or Place()
     with tempfile.TemporaryDirectory(prefix="mnist-bench-") as folder:
         obituary = Path(folder) / "obituary"
-        shared = os.environ | {
-            "WORLD_SIZE": str(processes),
+        shared = {name: os.environ[name] for name in os.environ if name not in leaks()}
+        shared |= variables(threads)
+        shared |= {
+            "WORLD_SIZE": str(processes * place.machines),
             "LOCAL_WORLD_SIZE": str(processes),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(_free_port()),
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+            "MASTER_ADDR": place.host,
+            "MASTER_PORT": str(place.port or _free_port()),
             OBITUARY: str(obituary),
         }
+        first = processes * place.rank
         ranks: list[subprocess.Popen[bytes]] = []
 
         def pass_on(number: int, _: FrameType | None) -> None:
@@ -67,8 +77,8 @@ def supervise(command: Sequence[str], processes: int, *, threads: int) -> int:
             number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)
         }
         try:
-            for rank in range(processes):
-                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            for local in range(processes):
+                own = {"RANK": str(first + local), "LOCAL_RANK": str(local)}
                 ranks.append(
                     # The supervisor has no other threads, whose locks a child could be left with.
                     subprocess.Popen(
@@ -77,11 +87,30 @@ def supervise(command: Sequence[str], processes: int, *, threads: int) -> int:
                         preexec_fn=_end_with_parent,  # noqa: PLW1509
                     )
                 )
-            return _wait(ranks, obituary)
+            return _wait(ranks, first, obituary)
         finally:
             _tell(ranks, signal.SIGKILL)
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def variables(threads: int) -> dict[str, str]:
+    """What every rank is told besides its number, unless the user has said otherwise.
+
+    Args:
+        threads: of each rank.
+    """
+    wanted = {
+        "OMP_NUM_THREADS": str(threads),
+        # Of the C++ within torch, which warns of every network whose addresses have no names.
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+
+
+def leaks() -> list[str]:
+    """Variables here by which Accelerate would change what is trained: another launcher's."""
+    return [n for n in os.environ if n.startswith(("ACCELERATE_", "FSDP_")) and n != _ASKED_FOR]
 
 
 def obituary() -> str | None:
@@ -97,7 +126,7 @@ def obituary() -> str | None:
     return None
 
 
-def _wait(ranks: Sequence[subprocess.Popen[bytes]], obituary: Path) -> int:
+def _wait(ranks: Sequence[subprocess.Popen[bytes]], first: int, obituary: Path) -> int:
     """Until all have ended; once one ended badly the others have not for ever."""
     first_bad: int | None = None
     deadline, asked = float("inf"), False
@@ -107,14 +136,14 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]], obituary: Path) -> int:
             if first_bad is None and rank.returncode not in (None, 0):
                 first_bad = number
                 deadline = time.monotonic() + GRACE_SECONDS
-                _publish(obituary, f"rank {number} {_how(rank.returncode)}")
+                _publish(obituary, f"rank {first + number} {_how(rank.returncode)}")
         if time.monotonic() > deadline:
             _tell(ranks, signal.SIGKILL if asked else signal.SIGTERM)
             deadline, asked = time.monotonic() + KILL_SECONDS, True
         time.sleep(LOOKING_SECONDS)
     statuses = [_status(rank.returncode) for rank in ranks]
     if ranks[0].returncode < 0:
-        print(f"mnist-bench: rank 0 {_how(ranks[0].returncode)}", file=sys.stderr)
+        print(f"mnist-bench: rank {first} {_how(ranks[0].returncode)}", file=sys.stderr)
     return statuses[0] or next((status for status in statuses if status), 0)
 
 

@@ -53,9 +53,14 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK") or 0) == 0
 
 
+def is_first_here() -> bool:
+    """Whether this is the first rank of its machine, whose exit status its supervisor passes on."""
+    return int(os.environ.get("LOCAL_RANK") or os.environ.get("RANK") or 0) == 0
+
+
 def _refuse(name: str, message: str) -> int:
-    # Every rank is given the same input: one complaint is enough.
-    if not is_main_process():
+    # Every rank is given the same input: one complaint is enough, on each machine.
+    if not is_first_here():
         # The launcher ends all ranks when the first one ends: that must be the one that speaks.
         time.sleep(_REFUSAL_SECONDS)
         return EXIT_USAGE

@@ -28,6 +28,7 @@ DOCUMENTS = [
     "docs/resume.md",
     "docs/interop.md",
     "docs/energy.md",
+    "docs/machines.md",
     "docs/report.md",
     "docs/sweep.md",
     "docs/notebooks.md",

@@ -54,14 +54,19 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def get_data(data_dir: Path | None, silent: bool) -> None:
-    """The same for another command: what is missing, before any clock runs."""
+def get_data(data_dir: Path | None, silent: bool) -> dict[str, str]:
+    """The same for another command: what is missing, before any clock runs.
+
+    Returns:
+        The SHA-256 of each file as it lies there.
+    """
     from mnist_cnn.download import fetch
 
     if silent:
-        fetch(data_dir)
-        return
-    from bench.terminal import transfer_progress
+        report = fetch(data_dir)
+    else:
+        from bench.terminal import transfer_progress
 
-    with transfer_progress() as progress:
-        fetch(data_dir, progress=progress)
+        with transfer_progress() as progress:
+            report = fetch(data_dir, progress=progress)
+    return {file.name: file.sha256 for file in report.files}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -17,8 +19,15 @@ from bench import supervisor
 from bench.cli.data import get_data
 from bench.cli.profile import print_profile
 from bench.cli.resume import Keeping, check_keeping, open_journal, restarts
+from bench.cli.start import (
+    Wish,
+    check_started,
+    ranks_here,
+    shown_command,
+    start,
+    without_address,
+)
 from bench.cli.track import check_trackers, hand_over
-from bench.environment import usable_cores
 from bench.interruption import Interruption
 from bench.protocol import (
     DEFAULT_RUNS,
@@ -29,13 +38,16 @@ from bench.protocol import (
     parse_share,
 )
 from bench.store import RESULTS_DIR
-from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, is_main_process
+from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, is_first_here, is_main_process
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import Recipe, changed, named
 
 if TYPE_CHECKING:
     from bench.progress import RunProgress
     from bench.records import RunRecord
+
+_ADDRESS = re.compile(r"\[[0-9A-Fa-f.:]+\](?::\d+)?")
+"""As gloo writes them: ``[10.0.0.2]:4711``."""
 
 
 def run(
@@ -71,10 +83,25 @@ def run(
     processes: Annotated[
         str | None,
         typer.Option(
-            help="Start so many processes that train together, or auto: as many as are fastest "
-            "here (default: one)."
+            help="Start so many processes that train together, over all machines; or auto: as many "
+            "as are fastest here (default: one)."
         ),
     ] = None,
+    machines: Annotated[
+        int | None,
+        typer.Option(help="So many machines train together; started by this command on each."),
+    ] = None,
+    machine_rank: Annotated[
+        int | None,
+        typer.Option(help="Which of them this is: 0 is the one that --main-address names."),
+    ] = None,
+    main_address: Annotated[
+        str | None, typer.Option(help="HOST:PORT by which the others reach machine 0.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the command that starts the processes; train not."),
+    ] = False,
     threads: Annotated[
         int | None, typer.Option(help="Threads of each process (default: its share of the cores).")
     ] = None,
@@ -178,13 +205,20 @@ def run(
         profile=profile,
     )
     tracked = check_trackers(track or [], track_dir, results_dir, profile)
-    if processes is not None:
-        if supervisor.is_rank():
-            _check_started(processes)
-        else:
-            count = _processes(processes, chosen, device, precision, threads, kernels)
-            if count is not None:
-                return _start(context.obj, count, threads)
+    wish = Wish(
+        processes, machines, machine_rank, main_address, device, precision, threads, kernels
+    )
+    if supervisor.is_rank():
+        check_started(wish)
+        if dry_run:
+            raise UsageError("--dry-run shows how processes are started, and these are already")
+    else:
+        here, place = ranks_here(wish, chosen)
+        if dry_run:
+            print(shown_command(context.obj, wish, chosen, here, place))
+            return 0
+        if here is not None:
+            return start(context.obj, here, place, threads)
     if profile is not None:
         return print_profile(
             chosen,
@@ -245,8 +279,8 @@ def run(
             records = [record for _, record in done]
             status = max(status, hand_over(records, chosen, tracked, quiet))
     # A rank that ends badly has the others killed, rank 0 in the middle of saving: where all saw
-    # the same outcome, it alone reports it.
-    return status if speaks or failed else 0
+    # the same outcome, it alone reports it; on other machines, which have others to tell, one.
+    return status if is_first_here() or failed else 0
 
 
 class _HowMany(TypedDict):
@@ -277,47 +311,6 @@ def _how_many(
         raise UsageError(f"--runs takes a number or auto, not {runs!r}") from None
 
 
-def _check_started(processes: str) -> None:
-    """Refuse another number of ranks than the launcher started; "auto" takes any."""
-    if processes not in ("auto", os.environ["WORLD_SIZE"]):
-        raise UsageError(
-            f"--processes {processes}, but the launcher started {os.environ['WORLD_SIZE']}; "
-            "leave one of the two out"
-        )
-
-
-def _processes(
-    asked: str, recipe: Recipe, device: str, precision: str, threads: int | None, kernels: str
-) -> int | None:
-    """How many ranks to start; None where "auto" finds that this process alone is fastest."""
-    if asked == "auto":
-        # Chosen by what torch finds here; a process alone then goes on with the torch it has.
-        from bench.launch import choose_processes
-
-        count = choose_processes(recipe, device, precision, threads, kernels)
-        return None if count == 1 else count
-    try:
-        count = int(asked)
-    except ValueError:
-        raise UsageError(f"--processes must be a number or auto, not {asked!r}") from None
-    if count < 1:
-        raise UsageError(f"--processes must be at least 1, not {count}")
-    return count
-
-
-def _start(words: Sequence[str], processes: int, threads: int | None) -> int:
-    """Become the supervisor of the same command, run by several ranks."""
-    cores = usable_cores()
-    if processes > cores:
-        print(
-            f"mnist-bench: warning: {processes} processes on {cores} cores wait for each other",
-            file=sys.stderr,
-        )
-    # Not `-m bench`: that needs the project on the path, which a plain checkout is not.
-    command = [sys.executable, str(Path(__file__).resolve().parents[1] / "run.py"), *words[1:]]
-    return supervisor.supervise(command, processes, threads=threads or max(1, cores // processes))
-
-
 def _explained(
     measured: tuple[RunRecord, BaseException | None],
 ) -> tuple[RunRecord, BaseException | None]:
@@ -327,8 +320,12 @@ def _explained(
         return measured
     died = supervisor.obituary()
     if died is None:
-        return measured
-    return record.model_copy(update={"reason": f"{died}; {record.reason}"}), error
+        if record.setup.machines == 1:
+            return measured
+        died = "no process of this machine died first, so another machine or the network did"
+    # Errors of the network name other machines' addresses, which a record must not.
+    reason = _ADDRESS.sub("another rank", f"{died}; {record.reason}")
+    return record.model_copy(update={"reason": reason}), error
 
 
 def _measure(
@@ -355,24 +352,29 @@ def _measure(
     from bench.clock import DeviceClock, seconds_since_process_start
     from bench.environment import describe, shortened
     from bench.journal import identity
+    from bench.meeting import Meeting, code_facts
     from bench.meter import Meter
     from bench.runner import Benchmark, protocol_values, run_benchmark
     from bench.workload import MnistTraining
     from mnist_cnn.data import load
     from mnist_cnn.train import NO_CHECKPOINTS
 
+    meeting = Meeting()
+    chosen = meeting.agree(
+        "set-up",
+        lambda: launch.choose(recipe, device, precision, threads, kernels),
+        lambda chosen: {
+            **code_facts(),
+            **chosen.facts(),
+            "capture": capture,
+            **{f"protocol.{name}": value for name, value in asdict(protocol).items()},
+        },
+    )
+    meeting.agree("data", lambda: get_data(data_dir, silent), lambda files: files)
     with launch.usable_device():
-        accelerator, fitted, setup = launch.launch(
-            recipe,
-            device=device,
-            precision=precision,
-            threads=threads,
-            kernels=kernels,
-            capture=capture,
-        )
+        accelerator, fitted, setup = launch.join(chosen, capture=capture, machines=meeting.machines)
     journal = checkpoints = None
     try:
-        get_data(data_dir, silent)
         environment = describe(setup.device, setup.device_name)
         if keeping is not None:
             if setup.captured or setup.kernels == "triton":
@@ -406,7 +408,7 @@ def _measure(
             setup=lambda: launch.as_it_ran(setup, workload.capture_failure),
             environment=environment,
             dataset=lambda: workload.checksums,
-            command=[shortened(_readable(word)) for word in sys.argv],
+            command=[shortened(_readable(word)) for word in without_address(sys.argv)],
             label=label,
             startup_seconds=seconds_since_process_start(),
             clock=checked,

@@ -118,7 +118,9 @@ def name_of(benchmark: Benchmark) -> str:
     label = f" ({shortened(inert(str(row['label'])), LONGEST_PART)})" if row["label"] else ""
     what = (str(row["recipe"] or "unnamed recipe"), str(row["device_name"] or "unknown device"))
     recipe, device = (shortened(inert(text), LONGEST_PART) for text in what)
-    parts = notation.set_up(setup.processes, setup.threads, setup.precision, setup.computed_by)
+    parts = notation.set_up(
+        setup.processes, setup.threads, setup.precision, setup.computed_by, setup.machines
+    )
     return f"{recipe} on {device}, {parts}{label}".translate(_MARKUP)
 
 

@@ -149,9 +149,10 @@ def _rank(one: Series) -> tuple[bool, float, str, str]:
 
 
 def _name(row: Row) -> str:
-    counts = [row["processes"], row["threads"]]
-    processes, threads = (count if isinstance(count, int) else None for count in counts)
-    set_up = notation.set_up(processes, threads, str(row["precision"]), str(row["kernels"]))
+    counts = [row["processes"], row["threads"], row["machines"]]
+    processes, threads, machines = (c if isinstance(c, int) else None for c in counts)
+    by = str(row["precision"]), str(row["kernels"])
+    set_up = notation.set_up(processes, threads, *by, machines or 1)
     return inert(f"{row['recipe'] or 'unnamed recipe'}, {set_up}")
 
 

@@ -214,10 +214,12 @@ def _name(row: Row) -> str:
 
 
 def _setup(row: Row) -> str:
-    processes, threads = (
-        count if isinstance(count, int) else None for count in (row["processes"], row["threads"])
+    processes, threads, machines = (
+        count if isinstance(count, int) else None
+        for count in (row["processes"], row["threads"], row["machines"])
     )
-    return inert(notation.set_up(processes, threads, str(row["precision"]), str(row["kernels"])))
+    by = str(row["precision"]), str(row["kernels"])
+    return inert(notation.set_up(processes, threads, *by, machines or 1))
 
 
 def _label(row: Row) -> str:
