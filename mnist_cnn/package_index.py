@@ -122,8 +122,6 @@ def _tools() -> Iterator[tuple[str, list[str]]]:
 
 
 def _has_pip(python: str) -> bool:
-    if python == sys.executable:
-        return importlib.util.find_spec("pip") is not None
     probe = [python, "-c", "import pip"]
     try:
         return subprocess.run(probe, capture_output=True, check=False).returncode == 0
