@@ -106,15 +106,15 @@ class Meeting:
 
     def _joined(self) -> Any:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            return self._joined_apart(host, port)
         if self._rank.number == 0:
             try:
                 return self._store_at(host, port, kept_here=True)
             except distributed.DistError as error:
-                # torchrun keeps a store of its own there, which the ranks share.
-                if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-                    raise UsageError(
-                        f"port {port} of this machine cannot be listened on; name another"
-                    ) from error
+                raise UsageError(
+                    f"port {port} of this machine cannot be listened on; name another"
+                ) from error
         self._wait_for(host, port)
         try:
             return self._store_at(host, port, kept_here=False)
@@ -122,6 +122,30 @@ class Meeting:
             raise UsageError(
                 f"what listens at {host}:{port} is not rank 0 of this benchmark; name another port"
             ) from error
+
+    def _joined_apart(self, host: str, port: int) -> Any:
+        """A store of these ranks alone, where torchrun offers one of its own.
+
+        That one outlives ranks that are started anew, with what they had told each other there:
+        gloo and NCCL would connect to those that are gone.
+        Source: https://github.com/pytorch/pytorch/issues/135712
+        """
+        shared = self._store_at(host, port, kept_here=False)
+        key = self._key("store", "port")
+        if self._rank.number == 0:
+            own = self._store_at(host, 0, kept_here=True)
+            shared.set(key, str(own.port))
+        else:
+            try:
+                own = self._store_at(host, int(shared.get(key)), kept_here=False)
+            except distributed.DistError as error:
+                raise UsageError(
+                    f"rank 0 did not come within {self._timeout_seconds:.0f} s; see what it says"
+                ) from error
+        # The process group is to meet there too.
+        os.environ["MASTER_PORT"] = str(own.port)
+        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
+        return own
 
     def _store_at(self, host: str, port: int, *, kept_here: bool) -> Any:
         """A `TCPStore`, which torch has types for under a private name only."""
