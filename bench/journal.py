@@ -7,10 +7,11 @@ Which runs are over is not written here: their records are in the results folder
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,6 +28,11 @@ CHECKPOINTS_DIR = ".checkpoints"
 """Among the results, and hidden: whoever reads those must not look for records in it."""
 _MANIFEST = "benchmark.json"
 _LOCK = ".lock"
+_OURS = re.compile(
+    rf"{re.escape(_MANIFEST)}|\.{re.escape(_MANIFEST)}\.tmp|{re.escape(_LOCK)}"
+    r"|(seed-\d+-epoch-\d+-rank-)\d+\.pt|\.seed-\d+-epoch-\d+-rank-\d+\.pt\.\d+\.tmp"
+)
+"""What this module and `mnist_cnn.checkpoint` write: --checkpoint-dir may hold others' files."""
 _LOCK_SECONDS = 15.0
 """Ranks that lost their supervisor or one of them save their records before they end."""
 
@@ -138,16 +144,23 @@ class Folder:
             for point in (manifest.current, manifest.previous)
             if point is not None and point.epoch
         }
-        for path in self.path.iterdir():
-            draft = path.name.endswith(".tmp")
-            old = path.suffix == ".pt" and not path.name.startswith(tuple(kept))
-            if draft or old:
+        for path, checkpoint in self._ours():
+            old = checkpoint is not None and checkpoint not in kept
+            if old or path.name.endswith(".tmp"):
                 path.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Forget everything."""
+        """Forget everything, and the folder where nothing else is in it."""
         (self.path / _MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(self.path, ignore_errors=True)
+        for path, _ in self._ours():
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+    def _ours(self) -> list[tuple[Path, str | None]]:
+        """The files that a benchmark wrote; with what those of one checkpoint begin with."""
+        named = ((path, _OURS.fullmatch(path.name)) for path in self.path.iterdir())
+        return [(path, match[1]) for path, match in named if match]
 
 
 def difference(kept: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> str | None:

@@ -222,6 +222,7 @@ def test_nothing_to_resume_is_said(capsys: pytest.CaptureFixture[str], tmp_path:
     options = ["--recipe", "fast", "--device", "cpu", "--results-dir", str(tmp_path)]
     assert main(["run", *options, "--resume", "--quiet"]) == 2
     assert "nothing to resume in" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 MANIFEST = Manifest(
@@ -258,9 +259,19 @@ def test_what_no_checkpoint_needs_is_removed(tmp_path: Path) -> None:
     needed = tmp_path / "seed-0-epoch-2-rank-0.pt"
     for name in (needed.name, "seed-0-epoch-1-rank-0.pt", ".seed-0-epoch-4-rank-0.pt.9.tmp"):
         (tmp_path / name).touch()
+    others = [tmp_path / name for name in ("best.pt", "seed-0-epoch-1-rank-0.pt.bak", "x.tmp")]
+    for path in others:
+        path.touch()
     folder.tidy(MANIFEST)
-    assert [path for path in tmp_path.iterdir() if path.name != ".lock"] == [needed]
+    kept = {path for path in tmp_path.iterdir() if path.name != ".lock"}
+    assert kept == {needed, *others}
+    folder.remove()
+    assert set(tmp_path.iterdir()) == set(others)
     folder.release()
+    for path in others:
+        path.unlink()
+    Folder(tmp_path).remove()
+    assert not tmp_path.exists()
 
 
 def test_the_first_difference_is_named() -> None:

@@ -132,6 +132,7 @@ def _found(asked: Keeping, identity: Mapping[str, JsonValue]) -> tuple[Folder, s
         going_on = asked.resume or (restarts() > 0 and manifest is not None)
         if manifest is None:
             if asked.resume:
+                folder.remove()
                 raise UsageError(f"nothing to resume in {shown}: run without --resume")
             assert asked.every is not None
             manifest = Manifest(
