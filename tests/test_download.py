@@ -551,3 +551,12 @@ def test_another_package_is_not_even_unpickled(
     monkeypatch.setenv("UV", str(impostor))
     with pytest.raises(UsageError, match=f"{package_index.PICKLE} has sha256 {sha256(payload)}"):
         load(tmp_path / "cache")
+
+
+def test_asking_for_pip_leaves_distutils_to_setuptools() -> None:
+    """Looked for here, pip would switch setuptools' distutils off, and inductor with it."""
+    script = (
+        "from mnist_cnn.package_index import _tools; list(_tools());"
+        "import torch.utils.cpp_extension"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
