@@ -31,6 +31,7 @@ DOCUMENTS = [
     "docs/machines.md",
     "docs/report.md",
     "docs/sweep.md",
+    "docs/scaling.md",
     "docs/notebooks.md",
     "docs/contributing-results.md",
     "results/README.md",
