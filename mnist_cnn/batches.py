@@ -1,12 +1,14 @@
 """An epoch's batches, by either input pipeline, and each rank's share of them.
 
 The order is drawn for the *global* batch by a generator that depends on seed and epoch alone, and
-every rank takes its share: two processes see, together, the batches that one would. The resident
-pipeline draws the distortions so too; the loader's transforms draw theirs as they go.
+every rank takes its share: two processes see, together, the batches that one would, and where the
+recipe has groups for batch norm, the same groups. The resident pipeline draws the distortions so
+too; the loader's transforms draw theirs as they go.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -132,13 +134,28 @@ class Batches:
         """What each training image cost when it was last seen, (N,): see `Selection`."""
         return self._selection.losses
 
-    def _shares(self, count: int) -> Iterator[tuple[slice, float]]:
+    def _shares(self, count: int) -> Iterator[tuple[slice | Tensor, float]]:
         """Each batch's positions in an epoch's order that are this rank's, and their weight."""
         ranks = self._accelerator.num_processes
         for start in range(0, count, self._recipe.batch_size):
-            stop = min(start + self._recipe.batch_size, count)
-            first = start + self._accelerator.process_index
-            yield slice(first, stop, ranks), len(range(first, stop, ranks)) * ranks / (stop - start)
+            size = min(self._recipe.batch_size, count - start)
+            if ranks == 1:
+                yield slice(start, start + size), 1.0
+            else:
+                mine = self._share(size, ranks)
+                yield mine + start, len(mine) * ranks / size
+
+    def _share(self, size: int, ranks: int) -> Tensor:
+        """This rank's places in a batch of so many images, from 0.
+
+        Whole groups of batch norm by turns, so that any number of ranks goes through the groups
+        that one would; image by image where there are no groups, or not one for each rank.
+        """
+        group = self._recipe.norm_batch_size
+        if group == 0 or math.ceil(size / group) < ranks:
+            group = 1
+        places = torch.arange(size, device=self._accelerator.device)
+        return places[places // group % ranks == self._accelerator.process_index]
 
     def _resident(self, order: Tensor, distortions: Distortions) -> Iterator[Batch]:
         labels = self._labels[order]
@@ -154,10 +171,9 @@ class Batches:
         # Not prepared by Accelerate: its sharding pads the last batch, and would count some images
         # twice. The batch sampler already gives each rank its own share.
         device = self._accelerator.device
-        images_of = order.tolist()
         loader = DataLoader(
             self._dataset,
-            batch_sampler=[images_of[share] for share, _ in self._shares(len(order))],
+            batch_sampler=[order[share].tolist() for share, _ in self._shares(len(order))],
             pin_memory=device.type == "cuda",
         )
         for (images, labels), (_, weight) in zip(loader, self._shares(len(order)), strict=True):
