@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from scipy.optimize import nnls
 
 from bench import stats, store
 from bench.records import LapKind
@@ -83,10 +84,10 @@ def fastest(seconds: Callable[[int], float], most: int = 1024) -> int:
 
 
 def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Intercept and slope through (x, y), by least squares of the errors as shares of y."""
+    """Intercept and slope, neither below 0, through (x, y), by least squares of shares of y."""
     x, y = (np.array(values, dtype=float) for values in zip(*points, strict=True))
     matrix = np.stack([1 / y, x / y], axis=1)
-    intercept, slope = np.linalg.lstsq(matrix, np.ones(len(y)), rcond=None)[0]
+    (intercept, slope), _ = nnls(matrix, np.ones(len(y)))
     return float(intercept), float(slope)
 
 
@@ -96,13 +97,22 @@ class Measured:
 
     found: Mapping[str, Any]
 
-    def seconds(self, mode: str, kernels: str, batch: int) -> list[float]:
+    def seconds(
+        self, mode: str, kernels: str, batch: int, options: str | None = None
+    ) -> list[float]:
         """Of a step, one a round: the slowest rank's."""
+        asked = (mode, kernels, batch, options)
         return [
             max(step["seconds"])
-            for step in self.found["measured"]
-            if (step["mode"], step.get("kernels"), step.get("batch")) == (mode, kernels, batch)
+            for step in sorted(self.found["measured"], key=lambda step: step["round"])
+            if tuple(map(step.get, ("mode", "kernels", "batch", "options"))) == asked
         ]
+
+    @property
+    def options(self) -> list[str]:
+        """Of DistributedDataParallel, that were tried."""
+        found = (step.get("options") for step in self.found["measured"])
+        return sorted({name for name in found if name})
 
     def all_reduce(self) -> list[tuple[float, float]]:
         """(bytes, seconds) of every round: the slowest rank's."""
@@ -181,7 +191,7 @@ def loopback(measured: Measured) -> Link:
     """Between processes of this machine, by gloo, from all-reduces of several sizes."""
     p = measured.processes
     intercept, slope = line(measured.all_reduce())
-    return Link(max(intercept, 0.0) / (2 * math.ceil(math.log2(p))), 2 * (p - 1) / p / slope)
+    return Link(intercept / (2 * math.ceil(math.log2(p))), 2 * (p - 1) / p / slope)
 
 
 H200_ROWS = (
@@ -366,6 +376,21 @@ def ratios(measured: Measured) -> str:
     )
 
 
+def options(measured: Measured) -> str:
+    """What DistributedDataParallel's options are worth, round by round."""
+    plain = measured.seconds("joined", "torch", BATCH)
+    rows = []
+    for name in measured.options:
+        times = [
+            before / after
+            for before, after in zip(
+                plain, measured.seconds("joined", "torch", BATCH, name), strict=True
+            )
+        ]
+        rows.append([name, f"{median(times):.2f}", f"{min(times):.2f}-{max(times):.2f}"])
+    return table(("option", "times as fast", "range"), rows)
+
+
 def _speedups(worker: Worker, batch: int, link: Link) -> list[str]:
     def seconds(count: int) -> float:
         return step_seconds(worker, batch, count, link)
@@ -512,6 +537,7 @@ def tables(measured: Measured) -> Iterator[tuple[str, str]]:
         f"One message takes {1e6 * link.message_seconds:.0f} us, a byte "
         f"{1e9 / link.bytes_per_second:.2f} ns ({link.bytes_per_second / 1e9:.1f} GB/s).\n",
     )
+    yield "options", options(measured)
     yield "strong", strong(measured)
     yield "weak", weak(measured)
     yield "whole", whole()

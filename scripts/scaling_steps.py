@@ -43,6 +43,12 @@ IMAGES = 3_200
 MESSAGES = (4, 17_506 * 4, 1 << 20, 1 << 23)
 """Bytes of an all-reduce: the least, all gradients in fp32, and two that the bandwidth shows in."""
 REPEATS = 200
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "gradient_as_bucket_view": {"gradient_as_bucket_view": True},
+    "static_graph": {"static_graph": True},
+    "bf16 hook": {"comm_hook": "bf16"},
+}
+"""Of DistributedDataParallel, which joins processes where torch's operators compute."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -67,6 +73,9 @@ def measure(
         for batch in (BATCHES if mode == "alone" else (_share(mode, cores),))
     ]
     work += [("joined", {"bytes": size}) for size in MESSAGES]
+    if "torch" in chosen:
+        plain = {"kernels": "torch", "batch": GLOBAL_BATCH}
+        work += [("joined", {**plain, "options": name}) for name in OPTIONS]
     steps: list[dict[str, Any]] = []
     with _workers(cores) as workers:
         about = _asked(workers["alone"], {"about": True})[0]
@@ -194,6 +203,7 @@ def worker(threads: int) -> None:
         elif "bytes" in what:
             answer = _all_reduce(what["bytes"])
         else:
+            accelerator.ddp_handler = _options(what.get("options"))
             answer = _step(what["kernels"], what["batch"], threads, accelerator, data)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
@@ -201,6 +211,18 @@ def worker(threads: int) -> None:
 
 def _recipe(batch: int) -> Any:
     return changed(REFERENCE, 2, "resident", batch)
+
+
+def _options(name: str | None) -> Any:
+    """What Accelerate is to hand to DistributedDataParallel; None: nothing."""
+    from accelerate.utils import DDPCommunicationHookType, DistributedDataParallelKwargs
+
+    if name is None:
+        return None
+    values = dict(OPTIONS[name])
+    if "comm_hook" in values:
+        values["comm_hook"] = DDPCommunicationHookType(values["comm_hook"])
+    return DistributedDataParallelKwargs(**values)
 
 
 def _step(kernels: Kernels, batch: int, threads: int, accelerator: Any, data: Any) -> float:
