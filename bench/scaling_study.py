@@ -135,16 +135,25 @@ class Study:
 def studies(benchmarks: Sequence[Benchmark]) -> list[Study]:
     """What was measured with several process counts and otherwise alike; strong before weak.
 
-    On a CPU, alike includes the threads of each process.
+    On a CPU, alike includes the threads of each process. Processes on one machine are one study,
+    and machines with as many processes each another, which one such machine begins.
 
     Args:
         benchmarks: pooled, so that each stands for all runs of its set-up.
     """
     found = []
     for mode in Scaling:
-        keyed = [(_key(one, mode), index) for index, one in enumerate(benchmarks) if _times(one)]
-        for _, group in groupby(sorted(keyed), key=lambda pair: pair[0]):
-            indices = [index for _, index in group]
+        keyed = [
+            (each, _key(one, mode), index)
+            for index, one in enumerate(benchmarks)
+            if _times(one)
+            for each in (0, _each_machines(one))
+            if each or not _on_several(one)
+        ]
+        for (each, _), group in groupby(sorted(keyed), key=lambda found: found[:2]):
+            indices = [index for *_, index in group]
+            if each and not any(_on_several(benchmarks[index]) for index in indices):
+                continue
             by_count: dict[int, list[int]] = {}
             for index in indices:
                 by_count.setdefault(_first(benchmarks[index]).setup.processes, []).append(index)
@@ -218,6 +227,16 @@ def _key(benchmark: Benchmark, mode: Scaling) -> str:
     return json.dumps(parts, sort_keys=True, default=str)
 
 
+def _on_several(benchmark: Benchmark) -> bool:
+    return _first(benchmark).setup.machines > 1
+
+
+def _each_machines(benchmark: Benchmark) -> int:
+    """Processes on each machine."""
+    setup = _first(benchmark).setup
+    return setup.processes // setup.machines
+
+
 def _first(benchmark: Benchmark) -> RunRecord:
     return benchmark.runs[0][1]
 
@@ -242,6 +261,8 @@ def _name(mode: Scaling, pools: Sequence[Benchmark]) -> str:
         parts.append(_rates(pools))
     if record.label:
         parts.append(f"“{record.label}”")
+    if any(map(_on_several, pools)):
+        parts.append(f"machines of {notation.plural(_each_machines(pools[0]), 'process')}")
     return inert(", ".join(filter(None, [*parts, how, record.setup.device_name])))
 
 

@@ -156,6 +156,22 @@ def test_weak_scaling_keeps_each_batch_and_says_the_rates(
     assert [point["global_batch_size"] for point in study["points"]] == [128, 256, 512]
 
 
+def test_machines_are_another_study_than_processes_of_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two on one machine are not pooled with one on each of two, which a network joins."""
+    folder = kept(
+        tmp_path, runs(1), runs(2), runs(2, serial=0.6, machines=2), runs(4, serial=0.6, machines=4)
+    )
+    found = json.loads(report(capsys, folder, "--scaling", "--json"))
+    one, several = sorted(found, key=lambda study: len(study["points"]))
+    assert [point["processes"] for point in one["points"]] == [1, 2]
+    assert [point["processes"] for point in several["points"]] == [1, 2, 4]
+    assert "machines of 1 process" in several["name"]
+    assert "machines" not in one["name"]
+    assert several["points"][1]["speedup"] < one["points"][1]["speedup"]
+
+
 def test_one_set_of_runs_alone_may_begin_both(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
