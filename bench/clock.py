@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 import psutil
@@ -22,6 +23,7 @@ from bench.records import ClockCheck
 from mnist_cnn.errors import UsageError
 
 _SIDE, _PRODUCTS, _TRIES = 384, 10, 3
+_EXCHANGES = 50
 
 
 class DeviceClock:
@@ -81,6 +83,21 @@ class DeviceClock:
                 f"{least.left_seconds:.2g} s more were needed"
             )
         return least
+
+    def all_reduce_seconds(self, values: int) -> float | None:
+        """Time of summing so many float32 over all ranks, by itself: the slowest rank's.
+
+        The median of some, each waited for; None for a rank alone. Every rank is to call it.
+        """
+        if self._accelerator.num_processes == 1:
+            return None
+        numbers = torch.zeros(values, device=self._accelerator.device)
+        seconds = []
+        for _ in range(_EXCHANGES):
+            begin = self.now()
+            self._accelerator.reduce(numbers, "sum")
+            seconds.append(self.now() - begin)
+        return self.across_ranks([median(seconds)], "max")[0]
 
     def together(self) -> float:
         """`now` at a moment when every rank has arrived here."""

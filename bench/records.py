@@ -13,12 +13,12 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 """What is written. Version 2 added `Setup.kernels`; version 3 says which compiled ones they are;
 version 4 added `RunRecord.clock` and what `--runs auto` was asked for; version 5 `Setup.captured`,
 `RunRecord.mistakes`, `energy` and `monitoring`; version 6 `Setup.machines`, `RunRecord.resumed` and
-`restarted`, and the laps checkpoint and resume."""
-READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6)
+`restarted`, and the laps checkpoint and resume; version 7 `RunRecord.all_reduce_seconds`."""
+READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6, 7)
 """What is read; a field that an older version lacks has what was the case then as its default."""
 
 
@@ -324,7 +324,7 @@ class Environment(Model):
 class RunRecord(Model):
     """One training from random weights, measured."""
 
-    schema_version: Literal[1, 2, 3, 4, 5, 6] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3, 4, 5, 6, 7] = SCHEMA_VERSION
     run_id: str
     benchmark_id: str
     """Shared by the runs of one benchmark."""
@@ -350,6 +350,9 @@ class RunRecord(Model):
     setup: Setup
     clock: ClockCheck | None = None
     """None in records of before version 4."""
+    all_reduce_seconds: Seconds | None = None
+    """To sum all gradients over the ranks, as measured by itself before the first run; None for one
+    rank, and in records of before version 7."""
     laps: list[Lap]
     epochs: list[TrainedEpoch]
     evaluations: list[Evaluation]
@@ -411,6 +414,10 @@ class RunRecord(Model):
                     )
             if self.setup.machines != 1:
                 raise ValueError(f"machines is not a field of schema_version {self.schema_version}")
+        if self.schema_version < 7 and self.all_reduce_seconds is not None:
+            raise ValueError(
+                f"all_reduce_seconds is not a field of schema_version {self.schema_version}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -124,6 +124,8 @@ class Benchmark:
     """From the start of the process to here."""
     clock: ClockCheck | None = None
     """What the clock showed before."""
+    all_reduce_seconds: float | None = None
+    """To sum all gradients over the ranks, by itself; None for one rank."""
     journal: Journal | None = None
     """None where nothing is remembered."""
     restarted: int = 0
@@ -223,6 +225,7 @@ def run_benchmark(
             recipe=benchmark.recipe.values(),
             setup=benchmark.setup(),
             clock=benchmark.clock,
+            all_reduce_seconds=benchmark.all_reduce_seconds,
             laps=_slowest(clock, first + seen.laps, healthy),
             epochs=seen.epochs,
             evaluations=seen.evaluations,

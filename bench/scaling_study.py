@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from statistics import median
 
 from bench import notation, scaling, stats
 from bench.comparison import (
@@ -28,9 +29,8 @@ from bench.records import RunRecord
 from bench.scaling import Amdahl
 from bench.stats import completed
 
-COMMUNICATION_UNKNOWN = "no record times what ranks wait for each other"
-"""Why a communication share is null: the all-reduce overlaps the backward pass, and the laps are of
-whole epochs."""
+COMMUNICATION_UNKNOWN = "these records are older than its measurement"
+"""Why a communication share is null."""
 OVERSUBSCRIBED = "oversubscribed"
 HEADINGS = (
     *("processes", "batch", "runs", "images/s", "speed-up", "efficiency", "95 % interval"),
@@ -64,8 +64,7 @@ class Point:
     efficiency: Estimate
     """Of that, the share of what as many times the processes could bring."""
     communication_share: float | None
-    """Of the training time: 0 for a process alone, else not known."""
-    communication_reason: str | None
+    """Of the training time, the median over the runs; see `bench.stats.communication_share`."""
     oversubscribed: bool
     """On a CPU, more computing threads than cores."""
 
@@ -187,7 +186,8 @@ def _study(mode: Scaling, benchmarks: Sequence[Benchmark], by_count: dict[int, l
 def _point(pool: Benchmark, times: dict[int, list[float]], fewest: int) -> Point:
     record = _first(pool)
     setup, batch = record.setup, record.recipe.get("batch_size")
-    alone = setup.processes == 1
+    known = map(stats.communication_share, completed(pool.records))
+    shares = [share for share in known if share is not None]
     gain = scaling.speedup(times[fewest], times[setup.processes])
     if setup.processes == fewest:
         gain = Estimate(1.0, None, None)  # with itself; ranks would give it an interval
@@ -198,8 +198,7 @@ def _point(pool: Benchmark, times: dict[int, list[float]], fewest: int) -> Point
         row=benchmark_row(pool),
         speedup=gain,
         efficiency=scaling.efficiency(gain, fewest, setup.processes),
-        communication_share=0.0 if alone else None,
-        communication_reason=None if alone else COMMUNICATION_UNKNOWN,
+        communication_share=median(shares) if shares else None,
         oversubscribed=setup.device == "cpu"
         and setup.processes * setup.threads > record.environment.usable_cores,
     )
@@ -318,7 +317,9 @@ def _as_row(point: Point) -> dict[str, object]:
         "efficiency_low": point.efficiency.low,
         "efficiency_high": point.efficiency.high,
         "communication_share": point.communication_share,
-        "communication_share_reason": point.communication_reason,
+        "communication_share_reason": (
+            COMMUNICATION_UNKNOWN if point.communication_share is None else None
+        ),
         "oversubscribed": point.oversubscribed,
         **{name: point.row[name] for name in measured},
     }

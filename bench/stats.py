@@ -110,6 +110,20 @@ def images_per_second(record: RunRecord) -> float | None:
         return None
 
 
+def communication_share(record: RunRecord) -> float | None:
+    """What a run's all-reduces would take one after another, as a share of its training.
+
+    One a step, each as long as one was by itself before the first run: without what ranks wait for
+    the slowest, and with what the backward pass hides. 0 for one rank; None where it is not known.
+    """
+    if record.setup.processes == 1:
+        return 0.0
+    spent = seconds_of(record, LapKind.TRAIN)
+    if record.all_reduce_seconds is None or not spent:
+        return None
+    return _finite(record.all_reduce_seconds * sum(e.steps for e in record.epochs) / spent)
+
+
 def samples_to_target(record: RunRecord) -> int | None:
     """Training images seen when the target was reached: what depends on luck, not on the device."""
     reached = record.target_reached_epoch

@@ -33,7 +33,7 @@ def test_a_record_is_json_that_any_reader_takes(record: RunRecord) -> None:
         ({"final_accuracy": None}, "final_accuracy"),
         ({"samples_seen": 1}, "samples_seen"),
         ({"unheard_of": 1}, "unheard_of"),
-        ({"schema_version": 7}, "schema_version"),
+        ({"schema_version": 8}, "schema_version"),
         ({"status": "fine"}, "status"),
         ({"run_index": 0}, "run_index"),
         ({"final_accuracy": float("nan")}, "final_accuracy"),
@@ -88,6 +88,14 @@ def test_older_records_do_not_say_what_was_taken_for_what() -> None:
     values["schema_version"] = 4
     del values["mistakes"]
     assert RunRecord.model_validate(values).mistakes is None
+
+
+def test_the_sixth_versions_records_do_not_say_what_an_all_reduce_takes() -> None:
+    values = make_record(all_reduce_seconds=1e-4).model_dump(mode="json") | {"schema_version": 6}
+    with pytest.raises(ValidationError, match="all_reduce_seconds is not a field of schema_versi"):
+        RunRecord.model_validate(values)
+    del values["all_reduce_seconds"]
+    assert RunRecord.model_validate(values).all_reduce_seconds is None
 
 
 def test_a_record_is_never_edited() -> None:

@@ -130,7 +130,7 @@ def test_strong_scaling_of_records(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (alone["efficiency"], alone["communication_share"]) == (1.0, 0.0)
     assert two["efficiency_low"] < 1 / 1.2 < two["efficiency_high"]
     assert two["communication_share"] is None
-    assert "no record times" in two["communication_share_reason"]
+    assert "older than its measurement" in two["communication_share_reason"]
     assert two["time_to_target_seconds_low"] < two["time_to_target_seconds_high"]
     assert two["final_accuracy_low"] < two["final_accuracy_high"]
     assert [point["oversubscribed"] for point in (alone, four, eight)] == [False, False, True]
@@ -154,6 +154,21 @@ def test_weak_scaling_keeps_each_batch_and_says_the_rates(
     assert study["serial_fraction"] is None
     assert "stays as it is" in study["serial_fraction_reason"]
     assert [point["global_batch_size"] for point in study["points"]] == [128, 256, 512]
+
+
+def test_the_communication_share_is_of_all_reduces_by_themselves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timed = [record.model_copy(update={"all_reduce_seconds": 1e-4}) for record in runs(2)]
+    steps = sum(epoch.steps for epoch in timed[0].epochs)
+    spent = sorted(
+        sum(lap.seconds for lap in record.laps if lap.kind == "train") for record in timed
+    )
+    (study,) = json.loads(report(capsys, kept(tmp_path, runs(1), timed), "--scaling", "--json"))
+    alone, two = study["points"]
+    assert (alone["communication_share"], alone["communication_share_reason"]) == (0.0, None)
+    assert two["communication_share"] == pytest.approx(1e-4 * steps / spent[2])
+    assert two["communication_share_reason"] is None
 
 
 def test_machines_are_another_study_than_processes_of_one(

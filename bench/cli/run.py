@@ -357,6 +357,7 @@ def _measure(
     from bench.runner import Benchmark, protocol_values, run_benchmark
     from bench.workload import MnistTraining
     from mnist_cnn.data import load
+    from mnist_cnn.model import PARAMETERS
     from mnist_cnn.train import NO_CHECKPOINTS
 
     meeting = Meeting()
@@ -402,6 +403,7 @@ def _measure(
         clock = DeviceClock(accelerator)
         with launch.usable_device():
             checked = clock.check()
+            all_reduce_seconds = clock.all_reduce_seconds(PARAMETERS)
         benchmark = Benchmark(
             recipe=fitted,
             protocol=protocol,
@@ -412,6 +414,7 @@ def _measure(
             label=label,
             startup_seconds=seconds_since_process_start(),
             clock=checked,
+            all_reduce_seconds=all_reduce_seconds,
             journal=journal,
             restarted=restarts(),
             benchmark_id=journal.benchmark_id if journal else uuid.uuid4().hex,
