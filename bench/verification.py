@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bench import ceiling, comparison, noise, privacy, publication, stats, store
+from bench import aside, ceiling, comparison, noise, order, privacy, publication, stats, store
 from bench.agreement import contradictions
 from bench.ceiling import Ceiling
 from bench.history import History
@@ -156,6 +157,11 @@ def _files(folder: Folder) -> Iterator[Finding]:
                 kind.model_validate_json(path.read_bytes())
             except (OSError, ValidationError):
                 yield Finding(f"{name}: no {what}")
+        elif path.suffix == order.SUFFIX:
+            try:
+                order.read(path)
+            except (OSError, ValueError):
+                yield Finding(f"{name}: no order of a sweep's runs")
         elif path.name.startswith(".") or not (path.suffix == ".json" or path.name in MADE_HERE):
             yield Finding(f"{name}: no record")
 
@@ -294,6 +300,11 @@ def _seeds(folder: Folder) -> Iterator[Finding]:
         if records[0].protocol.runs == 1:
             for text in _one_by_one(records):
                 yield Finding(f"runs like {inert(entry.id)}, started one by one: {text}")
+    for path in aside.files([folder.path], order.SUFFIX):
+        beside = [record for of, record in folder.found.records if of.parent == path.parent]
+        with suppress(OSError, ValueError):  # a finding of the first check
+            for run in order.unmade(path, order.read(path), beside):
+                yield Finding(f"{folder.name(path)}: no record of its run {inert(run)}")
 
 
 def _of_benchmark(records: Sequence[RunRecord]) -> Iterator[str]:
@@ -434,7 +445,8 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "seeds",
         "every benchmark has all its runs, each with the seed its command says, none twice",
-        "Put back what was left out. Runs of one seed made again belong in a folder of their own.",
+        "Put back what was left out, or finish the sweep. Runs of one seed made again belong in a "
+        "folder of their own.",
         _seeds,
     ),
     Check(

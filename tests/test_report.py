@@ -126,6 +126,19 @@ def test_results_are_the_default(
     assert all(row["record_path"].startswith("results/amd-epyc-2-cores/") for row in rows)
 
 
+def test_alike_runs_that_were_started_one_by_one_are_one_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `sweep` and `ab` start them; another label is another row."""
+    for label in ("swept", "other"):
+        for seed in range(3):
+            (record,) = make_benchmark((6.5,), label=label)
+            store.save(record.model_copy(update={"seed": seed}), tmp_path)
+    assert report(str(tmp_path), "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert sorted((row["label"], row["runs"]) for row in rows) == [("other", 3), ("swept", 3)]
+
+
 def test_what_is_no_record_is_named_and_the_rest_is_printed(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

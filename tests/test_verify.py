@@ -374,6 +374,8 @@ def _written(name: str, text: str = "x") -> Tamper:
         (".hidden.json: no record", _written(".hidden.json", "{}")),
         ("x.noise: no noise floor", _written("x.noise")),
         ("x.peak: no measured peak", _written("x.peak", '{"flops_per_second": NaN}')),
+        ("x.sweep: no order of a sweep's runs", _written("x.sweep", "x")),
+        ("x.sweep: no order of a sweep's runs", _written("x.sweep", "")),
     ],
 )
 def test_what_is_no_record_fails(
@@ -440,6 +442,23 @@ def test_a_seed_twice_in_runs_that_were_started_one_by_one(
     assert found["seeds"] == [
         "runs like 0ded0a89, started one by one: seed 5 is there more than once"
     ]
+
+
+def test_a_run_that_a_sweep_listed_and_nobody_has(
+    one_by_one: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [["--recipe", "fast", "--seed", str(seed)] for seed in range(7)]
+    for path, words in zip(files(one_by_one), options, strict=True):
+        edit(
+            path,
+            put(label="swept", command=["run.py", *words, "--label", "swept"]),
+        )
+    line = {"started_at": "2026-11-27T03:00:00Z", "order_seed": 0, "shard": "1/2", "runs": options}
+    (one_by_one / "swept.1-of-2.sweep").write_text(json.dumps(line) + "\n")
+    assert "seeds" not in report_of(one_by_one, capsys)[2]
+    files(one_by_one)[3].unlink()
+    (_, found) = report_of(one_by_one, capsys)[2]["seeds"]
+    assert found == "swept.1-of-2.sweep: no record of its run --recipe fast --seed 3"
 
 
 def test_runs_auto_have_as_many_as_that_rule_asks_for(

@@ -207,7 +207,7 @@ def _scaling(benchmarks: Sequence[Benchmark], to: Format, output: Path | None) -
     from bench.export import as_scaling
     from bench.scaling_study import NOTHING, studies
 
-    found = studies(comparison.pooled(benchmarks))
+    found = studies(benchmarks)
     if not found:
         raise UsageError(f"{NOTHING}: mnist-bench sweep --scaling strong makes such runs")
     if to is Format.TERMINAL:
@@ -281,7 +281,9 @@ def _drawn(
 
 
 def _read(paths: list[Path]) -> tuple[list[Benchmark], list[Problem]]:
-    """The benchmarks on disk, and what could not be read, which is said on stderr too.
+    """The benchmarks on disk, alike ones of a run each as one, and what could not be read.
+
+    The latter is said on stderr too.
 
     Raises:
         UsageError: there is nothing to report.
@@ -293,4 +295,4 @@ def _read(paths: list[Path]) -> tuple[list[Benchmark], list[Problem]]:
     if not found.records:
         where = ", ".join(inert(str(path)) for path in paths)
         raise UsageError(f"no run records in {where}: make some with `mnist-bench run`")
-    return comparison.benchmarks(found.records), found.problems
+    return comparison.pooled(comparison.benchmarks(found.records)), found.problems

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from bench import fresh, matrix, notation, store
+from bench import fresh, matrix, notation, order, store
 from bench.environment import shortened, usable_cores
 from bench.matrix import Cell, Matrix, Shard
 from bench.notation import inert, plural
@@ -150,13 +150,9 @@ class _Plan:
         if not self.results_dir.exists():
             return
         found = [one for one in store.read([self.results_dir]).records if one[1].label == self.name]
-        starts = {cell: [*map(shortened, cell.words), "--label"] for cell in self.cells}
-        of = {tuple(words): cell for cell, words in starts.items()}
+        of = {tuple(map(shortened, cell.words)): cell for cell in self.cells}
         for path, record in sorted(found, key=lambda one: one[1].started_utc):
-            words = record.command[1:]
-            if "--label" not in words:
-                continue
-            cell = of.get(tuple(words[: words.index("--label") + 1]))
+            cell = of.get(order.options_of(record) or ())
             if cell is None or (cell in self.records and not _measured(record)):
                 continue
             self.records[cell] = (path, record)
@@ -294,18 +290,18 @@ def _keep_order(plan: _Plan, part: Shard, order_seed: int) -> None:
         UsageError: it cannot be written.
     """
     ending = "" if part.count == 1 else f".{part.index}-of-{part.count}"
-    path = plan.results_dir / f"{plan.name}{ending}.sweep"
-    line = {
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "order_seed": order_seed,
-        "shard": str(part),
-        "runs": [[shortened(word) for word in cell.words] for cell in plan.left],
-    }
+    now = order.Order(
+        started_at=datetime.now(UTC).replace(microsecond=0),
+        order_seed=order_seed,
+        shard=str(part),
+        runs=[[shortened(word) for word in cell.words] for cell in plan.left],
+    )
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        order.keep(now, plan.name, ending, plan.results_dir)
     except OSError as error:
-        raise UsageError(f"cannot write {inert(str(path))}: {error.strerror}") from error
+        raise UsageError(
+            f"cannot write in {inert(str(plan.results_dir))}: {error.strerror}"
+        ) from error
 
 
 def _print_plan(plan: _Plan, part: Shard, order_seed: int, as_json: bool) -> None:
