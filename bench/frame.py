@@ -32,7 +32,7 @@ def frame(paths: Sequence[str | PathLike[str]], per: str) -> pandas.DataFrame:
     if not found.records:
         where = ", ".join(inert(str(path)) for path in wanted)
         raise UsageError(f"no run records in {where}" + "".join(f"; {p}" for p in problems[:1]))
-    benchmarks = comparison.benchmarks(found.records)
+    benchmarks = comparison.pooled(comparison.benchmarks(found.records))
     if per == "run":
         rows, columns = comparison.run_rows(benchmarks), comparison.run_column_names()
     else:
