@@ -159,6 +159,8 @@ COLUMNS: tuple[Column, ...] = (
     _column("device_name", "device", SHARED, lambda r: r.setup.device_name),
     _column("processes", "processes", SHARED, lambda r: r.setup.processes, Unit.COUNT),
     _column("machines", "machines", SHARED, lambda r: r.setup.machines, Unit.COUNT),
+    _column("parallel_seeds", "runs at a time", SHARED, lambda r: r.setup.parallel_seeds,
+            Unit.COUNT),
     _column("threads", "threads", SHARED, lambda r: r.setup.threads, Unit.COUNT),
     _column("precision", "precision", SHARED, lambda r: r.setup.precision),
     _column("kernels", "kernels", SHARED, lambda r: r.setup.computed_by),

@@ -255,6 +255,15 @@ def choose_device(asked: str) -> str:
     return asked
 
 
+def gpus_seen(asked: str) -> int:
+    """CUDA devices that independent runs may be given one each of; 0 where they train elsewhere.
+
+    Raises:
+        UsageError: the device asked for is not there.
+    """
+    return torch.cuda.device_count() if choose_device(asked) == "cuda" else 0
+
+
 def check_device_count(device: str, here: int, processes: int) -> None:
     """Refuse more ranks on this machine than it has devices: each has one of its own.
 

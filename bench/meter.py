@@ -25,14 +25,14 @@ from mnist_cnn.console import is_main_process
 class Meter:
     """What is measured of the machine between `start` and `stop`."""
 
-    def __init__(self, device_type: str) -> None:
+    def __init__(self, device_type: str, runs_at_a_time: int = 1) -> None:
         """Meter the process it is made in; several ranks have one each."""
         self._device_type = device_type
         self._load = LoadMeter()
         self._memory_is_this_runs = False
         gpus, source = _gpus(device_type)
         self._monitor = Monitor(gpus, source)
-        self._energy = EnergyMeter(*_counters(device_type, gpus, source))
+        self._energy = EnergyMeter(*_counters(device_type, gpus, source, runs_at_a_time))
 
     def start(self) -> None:
         """The run begins."""
@@ -86,9 +86,14 @@ def _gpus(device_type: str) -> tuple[list[Gpu], str]:
         return [], str(reason)
 
 
-def _counters(device_type: str, gpus: list[Gpu], source: str) -> tuple[Counters, Counters | None]:
+def _counters(
+    device_type: str, gpus: list[Gpu], source: str, runs_at_a_time: int
+) -> tuple[Counters, Counters | None]:
     """What counts the energy of the device, and of the host where that is something else."""
     one_package = device_type in ("cpu", "mps")  # an Apple GPU is in the processor's
+    if runs_at_a_time > 1:
+        none = untold(f"{runs_at_a_time} runs were made at a time, and counters tell none apart")
+        return none, None if one_package else none
     if _on_several_machines():
         none = untold("other machines trained too, and their counters are not read")
         return none, None if one_package else none

@@ -93,8 +93,6 @@ def _ticks(least: float, most: float) -> Iterator[float]:
 def _name(entry: Entry) -> str:
     record = entry.benchmark.runs[0][1]
     setup = record.setup
-    set_up = notation.set_up(
-        setup.processes, setup.threads, setup.precision, setup.computed_by, setup.machines
-    )
+    set_up = notation.set_up_of(setup)
     text = inert(f"{record.recipe.get('name')} {entry.id}, {set_up}, {setup.device_name}")
     return escape(text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…")

@@ -117,9 +117,7 @@ def table_line(entry: Entry) -> str:
     """An entry's row in its table."""
     row = benchmark_row(entry.benchmark)
     setup = entry.benchmark.runs[0][1].setup
-    set_up = notation.set_up(
-        setup.processes, setup.threads, setup.precision, setup.computed_by, setup.machines
-    )
+    set_up = notation.set_up_of(setup)
     # Misses are in a column of their own.
     doubtful = entry.benchmark.warnings.keys() - {ResultWarning.MISSED_TARGET}
     cells = [

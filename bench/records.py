@@ -17,7 +17,8 @@ SCHEMA_VERSION: Final = 7
 """What is written. Version 2 added `Setup.kernels`; version 3 says which compiled ones they are;
 version 4 added `RunRecord.clock` and what `--runs auto` was asked for; version 5 `Setup.captured`,
 `RunRecord.mistakes`, `energy` and `monitoring`; version 6 `Setup.machines`, `RunRecord.resumed` and
-`restarted`, and the laps checkpoint and resume; version 7 `RunRecord.all_reduce_seconds`."""
+`restarted`, and the laps checkpoint and resume; version 7 `RunRecord.all_reduce_seconds`
+and `Setup.parallel_seeds`."""
 READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6, 7)
 """What is read; a field that an older version lacks has what was the case then as its default."""
 
@@ -164,6 +165,9 @@ class Setup(Model):
     """Over all machines."""
     machines: Annotated[int, Field(ge=1)] = 1
     """That the processes ran on, as many on each."""
+    parallel_seeds: Annotated[int, Field(ge=1)] = 1
+    """Runs of its benchmark that were made at a time, this one among them: they share what the
+    machine has, so times are those of so many."""
     threads: Annotated[int, Field(ge=1)]
     """That compute, of each process."""
     precision: Literal["fp32", "bf16", "fp16"]
@@ -414,10 +418,15 @@ class RunRecord(Model):
                     )
             if self.setup.machines != 1:
                 raise ValueError(f"machines is not a field of schema_version {self.schema_version}")
-        if self.schema_version < 7 and self.all_reduce_seconds is not None:
-            raise ValueError(
-                f"all_reduce_seconds is not a field of schema_version {self.schema_version}"
-            )
+        if self.schema_version < 7:
+            if self.all_reduce_seconds is not None:
+                raise ValueError(
+                    f"all_reduce_seconds is not a field of schema_version {self.schema_version}"
+                )
+            if self.setup.parallel_seeds != 1:
+                raise ValueError(
+                    f"parallel_seeds is not a field of schema_version {self.schema_version}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -35,6 +35,7 @@ from bench.records import (
     first_reached,
 )
 from bench.sequential import enough
+from bench.share import Share
 from bench.unfinished import Unfinished
 from mnist_cnn import events as told
 from mnist_cnn.events import Checkpointed, EpochTrained, Evaluated, Event, Finished, Started
@@ -128,6 +129,8 @@ class Benchmark:
     """To sum all gradients over the ranks, by itself; None for one rank."""
     journal: Journal | None = None
     """None where nothing is remembered."""
+    share: Share | None = None
+    """Where other processes make some of the runs: which are made here."""
     restarted: int = 0
     """How often the launcher has started all ranks anew."""
     benchmark_id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -172,7 +175,12 @@ def run_benchmark(
     rules, journal = benchmark.protocol, benchmark.journal
     done = list(journal.earlier) if journal else []
     over = {record.run_index for record in done}
-    left = [(i, seed) for i, seed in enumerate(rules.seeds, start=1) if i not in over]
+    share = benchmark.share
+    left = [
+        (i, seed)
+        for i, seed in enumerate(rules.seeds, start=1)
+        if i not in over and (share is None or share.makes(i))
+    ]
     if journal and (not left or (done and _enough(rules, done))):
         journal.finish()
         return
@@ -204,8 +212,9 @@ def run_benchmark(
         healthy = seen.error is None
         own_seconds = _over_ranks(clock, [meter.own_cpu_seconds()], "sum", healthy)[0]
         load, memory, energy, monitoring = meter.stop(own_seconds)
-        if not healthy and benchmark.setup().processes > 1:
-            # The other ranks could not be asked: theirs must not pass for somebody else's work.
+        if share is not None or (not healthy and benchmark.setup().processes > 1):
+            # Nobody asks the other runs, or could ask the other ranks: what they used must not pass
+            # for somebody else's work.
             load = load.model_copy(update={"own_seconds": None})
         first = _laps_before([benchmark.startup_seconds, warmup_seconds])
         record = RunRecord(

@@ -220,7 +220,7 @@ def _key(benchmark: Benchmark, mode: Scaling) -> str:
         recipe,
         *(record.label, environment.commit, environment.dirty, environment.torch),
         *(setup.device, setup.device_name, setup.precision, setup.computed_by),
-        setup.threads if setup.device == "cpu" else None,
+        *(setup.threads if setup.device == "cpu" else None, setup.parallel_seeds),
         *(record.protocol.target_accuracy, record.protocol.stop_at_target),
     ]
     return json.dumps(parts, sort_keys=True, default=str)

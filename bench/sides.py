@@ -50,6 +50,7 @@ _REMARKED: tuple[tuple[str, _Value], ...] = (
     ("threads", lambda r: r.setup.threads),
     ("processes", lambda r: r.setup.processes),
     ("machines", lambda r: r.setup.machines),
+    ("runs at a time", lambda r: r.setup.parallel_seeds),
     ("global batch", lambda r: r.recipe.get("batch_size")),
     ("device", lambda r: r.setup.device_name),
     ("processor", lambda r: r.environment.cpu),
@@ -84,11 +85,17 @@ class Setting:
     precision: str
     kernels: str
     machines: int = 1
+    parallel_seeds: int = 1
 
     def __str__(self) -> str:
         """``"fast, cpu, 1 process, 2 threads, bf16 amx"``."""
         set_up = notation.set_up(
-            self.processes, self.threads, self.precision, self.kernels, self.machines
+            self.processes,
+            self.threads,
+            self.precision,
+            self.kernels,
+            self.machines,
+            self.parallel_seeds,
         )
         return inert(f"{self.recipe}, {self.device}, {set_up}")
 
@@ -239,6 +246,7 @@ def by_setting(of: Side) -> dict[Setting, list[RunRecord]]:
             precision=setup.precision,
             kernels=setup.computed_by,
             machines=setup.machines,
+            parallel_seeds=setup.parallel_seeds,
         )
         cases.setdefault(setting, []).append(record)
     for setting, records in cases.items():

@@ -61,7 +61,7 @@ def save(record: RunRecord, results_dir: Path) -> Path:
         OSError: it could not be written, or a record of that name is there already. Nothing
             of it is left behind, and what was there before is untouched.
     """
-    final = results_dir / machine_name(record.environment) / file_name(record)
+    final = place(record, results_dir)
     final.parent.mkdir(parents=True, exist_ok=True)
     # Not named *.json: a reader of the folder must not meet half a record.
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
@@ -72,6 +72,11 @@ def save(record: RunRecord, results_dir: Path) -> Path:
         temporary.unlink(missing_ok=True)
     sync_folder(final.parent)
     return final
+
+
+def place(record: RunRecord, results_dir: Path) -> Path:
+    """Where `save` puts it."""
+    return results_dir / machine_name(record.environment) / file_name(record)
 
 
 def to_json(record: RunRecord) -> str:

@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -66,32 +67,52 @@ def supervise(
             OBITUARY: str(obituary),
         }
         first = processes * place.rank
-        ranks: list[subprocess.Popen[bytes]] = []
-
-        def pass_on(number: int, _: FrameType | None) -> None:
-            # Ctrl-C reaches every process of the terminal by itself.
-            if number != signal.SIGINT:
-                _tell(ranks, number)
-
-        before = {
-            number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
-            for local in range(processes):
-                own = {"RANK": str(first + local), "LOCAL_RANK": str(local)}
-                ranks.append(
-                    # The supervisor has no other threads, whose locks a child could be left with.
-                    subprocess.Popen(
-                        command,
-                        env=shared | own,
-                        preexec_fn=_end_with_parent,  # noqa: PLW1509
-                    )
-                )
+        numbers = ({"RANK": str(first + k), "LOCAL_RANK": str(k)} for k in range(processes))
+        with _started(command, [shared | own for own in numbers]) as ranks:
             return _wait(ranks, first, obituary)
-        finally:
-            _tell(ranks, signal.SIGKILL)
-            for number, handler in before.items():
-                signal.signal(number, handler)
+
+
+def beside(command: Sequence[str], environments: Sequence[Mapping[str, str]]) -> list[int]:
+    """Run `command` once in each of these environments, at the same time, to the end of the last.
+
+    They know nothing of each other: one that ends badly ends no other.
+
+    Returns:
+        Their exit codes; of one that a signal ended, its number below 0.
+    """
+    with _started(command, environments) as processes:
+        return [process.wait() for process in processes]
+
+
+@contextmanager
+def _started(
+    command: Sequence[str], environments: Sequence[Mapping[str, str]]
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """A process for each environment; signals reach them, and none of them outlives this."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        # Ctrl-C reaches every process of the terminal by itself.
+        if number != signal.SIGINT:
+            _tell(processes, number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for environment in environments:
+            # One by one: where one cannot be started, those before it are to be ended.
+            processes.append(  # noqa: PERF401
+                # Nothing computes in other threads here, whose locks a child could be left with.
+                subprocess.Popen(
+                    command,
+                    env=environment,
+                    preexec_fn=_end_with_parent,  # noqa: PLW1509
+                )
+            )
+        yield processes
+    finally:
+        _tell(processes, signal.SIGKILL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def variables(threads: int) -> dict[str, str]:

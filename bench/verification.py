@@ -331,6 +331,8 @@ def _of_benchmark(records: Sequence[RunRecord]) -> Iterator[str]:
                 f"run {record.run_index} has seed {record.seed}; its command starts at {first}, "
                 f"so {first + record.run_index - 1} was due"
             )
+    if any(record.setup.parallel_seeds > 1 for record in records):
+        return  # several at a time
     ordered = sorted(records, key=lambda record: (record.run_index, record.started_utc))
     for before, after in pairwise(ordered):
         apart = (after.started_utc - before.started_utc).total_seconds()

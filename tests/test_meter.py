@@ -164,6 +164,13 @@ def test_on_several_machines_nobody_counts_the_energy(monkeypatch: pytest.Monkey
     assert energy.device.source.startswith("other machines trained too")
 
 
+def test_energy_of_several_runs_at_a_time_is_nobodys() -> None:
+    metered = meter.Meter("cpu", runs_at_a_time=2)
+    metered.start()
+    *_, energy, _ = metered.stop()
+    assert energy.device.source.startswith("2 runs were made at a time")
+
+
 @pytest.mark.parametrize(
     ("device", "platform", "reason"),
     [("mps", "darwin", "root alone"), ("xpu", "linux", "no counters of xpu devices")],
@@ -172,6 +179,6 @@ def test_devices_without_known_counters_say_so(
     device: str, platform: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
-    counters, _ = meter._counters(device, *meter._gpus(device))
+    counters, _ = meter._counters(device, *meter._gpus(device), runs_at_a_time=1)
     with pytest.raises(NotTold, match=reason):
         counters()

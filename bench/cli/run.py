@@ -7,7 +7,7 @@ import re
 import sys
 import traceback
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +17,14 @@ import typer
 
 from bench import supervisor
 from bench.cli.data import get_data
+from bench.cli.parallel import (
+    check_parallel,
+    left_for_others,
+    make,
+    shares_of,
+    shown_commands,
+    temporary_folder,
+)
 from bench.cli.profile import print_profile
 from bench.cli.resume import Keeping, check_keeping, open_journal, restarts
 from bench.cli.start import (
@@ -27,7 +35,7 @@ from bench.cli.start import (
     start,
     without_address,
 )
-from bench.cli.track import check_trackers, hand_over
+from bench.cli.track import Tracked, check_trackers, hand_over
 from bench.interruption import Interruption
 from bench.protocol import (
     DEFAULT_RUNS,
@@ -37,12 +45,14 @@ from bench.protocol import (
     parse_duration,
     parse_share,
 )
+from bench.share import Share, mine
 from bench.store import RESULTS_DIR
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, is_first_here, is_main_process
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import Recipe, changed, named
 
 if TYPE_CHECKING:
+    from bench.journal import Journal
     from bench.progress import RunProgress
     from bench.records import RunRecord
 
@@ -97,6 +107,13 @@ def run(
     ] = None,
     main_address: Annotated[
         str | None, typer.Option(help="HOST:PORT by which the others reach machine 0.")
+    ] = None,
+    parallel_seeds: Annotated[
+        str | None,
+        typer.Option(
+            help="Make so many runs at a time, each by a process of its own, on a GPU of its own "
+            "where there are as many; or auto: one a GPU, on a CPU one for --threads cores."
+        ),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -208,11 +225,35 @@ def run(
     wish = Wish(
         processes, machines, machine_rank, main_address, device, precision, threads, kernels
     )
+    share = mine()
+    if parallel_seeds is not None:
+        check_parallel(
+            wish,
+            protocol,
+            keeping=keeping is not None,
+            profile=profile is not None,
+            is_rank=supervisor.is_rank(),
+        )
+        if share is None:
+            return _in_parallel(
+                context.obj,
+                parallel_seeds,
+                wish,
+                chosen,
+                protocol,
+                dry_run=dry_run,
+                data_dir=data_dir,
+                saved_in=results_dir if save else None,
+                tracked=tracked,
+                quiet=quiet,
+                as_json=as_json,
+            )
+        threads = threads or share.threads
     if supervisor.is_rank():
         check_started(wish)
         if dry_run:
             raise UsageError("--dry-run shows how processes are started, and these are already")
-    else:
+    elif share is None:
         here, place = ranks_here(wish, chosen)
         if dry_run:
             print(shown_command(context.obj, wish, chosen, here, place))
@@ -256,11 +297,14 @@ def run(
         silent=quiet or as_json or not speaks,
         keeping=keeping,
         earlier=done,
+        share=share,
     )
     try:
         with interruption, closing(measured):
             for record, error in map(_explained, measured):
                 path = _save(record, results_dir) if save and speaks else None
+                if share is not None:
+                    left_for_others(record, share)
                 if error is not None and not isinstance(error, KeyboardInterrupt):
                     traceback.print_exception(error)
                     failed = True
@@ -273,7 +317,7 @@ def run(
             print("mnist-bench: interrupted while no run was being measured", file=sys.stderr)
     if interruption.asked:
         status = EXIT_INTERRUPTED
-    if speaks and done:
+    if speaks and done and not (share and share.records):
         _print(done, as_json)
         if tracked is not None:
             records = [record for _, record in done]
@@ -281,6 +325,43 @@ def run(
     # A rank that ends badly has the others killed, rank 0 in the middle of saving: where all saw
     # the same outcome, it alone reports it; on other machines, which have others to tell, one.
     return status if is_first_here() or failed else 0
+
+
+def _in_parallel(
+    words: Sequence[str],
+    at_a_time: str,
+    wish: Wish,
+    recipe: Recipe,
+    protocol: Protocol,
+    *,
+    dry_run: bool,
+    data_dir: Path | None,
+    saved_in: Path | None,
+    tracked: Tracked | None,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Have other processes make the runs, and print what came of them."""
+    with temporary_folder() as folder:
+        left_in = "" if dry_run else folder
+        shares, gpus = shares_of(at_a_time, wish, recipe, protocol.runs, left_in)
+        if dry_run:
+            print(shown_commands(words, shares, gpus))
+            return 0
+        if saved_in is not None:
+            from bench.store import check_writable
+
+            check_writable(saved_in)
+        if tracked is not None:
+            tracked.check_writable()
+        get_data(data_dir, quiet or as_json)
+        done, status = make(words, shares, gpus, saved_in)
+    if done:
+        _print(done, as_json)
+        if tracked is not None:
+            records = [record for _, record in done]
+            status = max(status, hand_over(records, recipe, tracked, quiet))
+    return status
 
 
 class _HowMany(TypedDict):
@@ -343,6 +424,7 @@ def _measure(
     silent: bool,
     keeping: Keeping | None,
     earlier: list[tuple[Path | None, RunRecord]],
+    share: Share | None,
 ) -> Generator[tuple[RunRecord, BaseException | None], None, None]:
     """Put workload, clock and display together and yield each run's record as it ends."""
     # Read by torch as it is imported. A CPU fallback inside an MPS run would be timed as the GPU.
@@ -374,6 +456,9 @@ def _measure(
     meeting.agree("data", lambda: get_data(data_dir, silent), lambda files: files)
     with launch.usable_device():
         accelerator, fitted, setup = launch.join(chosen, capture=capture, machines=meeting.machines)
+    if share is not None:
+        variables = share.as_the_user_set_it(setup.environment)
+        setup = setup.model_copy(update={"parallel_seeds": share.count, "environment": variables})
     journal = checkpoints = None
     try:
         environment = describe(setup.device, setup.device_name)
@@ -417,25 +502,32 @@ def _measure(
             all_reduce_seconds=all_reduce_seconds,
             journal=journal,
             restarted=restarts(),
-            benchmark_id=journal.benchmark_id if journal else uuid.uuid4().hex,
+            share=share,
+            benchmark_id=_benchmark_id(journal, share),
         )
-        with closing(_progress(silent)) as progress:
-            yield from run_benchmark(
-                benchmark, workload, clock, Meter(setup.device), progress, interruption
-            )
+        meter = Meter(setup.device, setup.parallel_seeds)
+        with closing(_progress(silent, alone=share is None)) as progress:
+            yield from run_benchmark(benchmark, workload, clock, meter, progress, interruption)
     finally:
         if journal is not None:
             journal.close()
         accelerator.end_training()
 
 
-def _progress(silent: bool) -> RunProgress:
-    """The display that fits where stderr goes."""
+def _benchmark_id(journal: Journal | None, share: Share | None) -> str:
+    """One of its own, unless other processes have made or make a part of the benchmark."""
+    if journal is not None:
+        return journal.benchmark_id
+    return uuid.uuid4().hex if share is None else share.benchmark_id
+
+
+def _progress(silent: bool, alone: bool) -> RunProgress:
+    """The display that fits where stderr goes, and who else writes there."""
     from bench.progress import PlainProgress, SilentProgress, wants_live
 
     if silent:
         return SilentProgress()
-    if not wants_live(sys.stderr, os.environ):
+    if not alone or not wants_live(sys.stderr, os.environ):
         return PlainProgress()
     from bench.terminal import LiveProgress
 

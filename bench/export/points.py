@@ -118,9 +118,7 @@ def name_of(benchmark: Benchmark) -> str:
     label = f" ({shortened(inert(str(row['label'])), LONGEST_PART)})" if row["label"] else ""
     what = (str(row["recipe"] or "unnamed recipe"), str(row["device_name"] or "unknown device"))
     recipe, device = (shortened(inert(text), LONGEST_PART) for text in what)
-    parts = notation.set_up(
-        setup.processes, setup.threads, setup.precision, setup.computed_by, setup.machines
-    )
+    parts = notation.set_up_of(setup)
     return f"{recipe} on {device}, {parts}{label}".translate(_MARKUP)
 
 

@@ -149,11 +149,7 @@ def _rank(one: Series) -> tuple[bool, float, str, str]:
 
 
 def _name(row: Row) -> str:
-    counts = [row["processes"], row["threads"], row["machines"]]
-    processes, threads, machines = (c if isinstance(c, int) else None for c in counts)
-    by = str(row["precision"]), str(row["kernels"])
-    set_up = notation.set_up(processes, threads, *by, machines or 1)
-    return inert(f"{row['recipe'] or 'unnamed recipe'}, {set_up}")
+    return inert(f"{row['recipe'] or 'unnamed recipe'}, {notation.set_up_in(row)}")
 
 
 def _alone(name: str, detail: str) -> str:

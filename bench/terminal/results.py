@@ -214,12 +214,7 @@ def _name(row: Row) -> str:
 
 
 def _setup(row: Row) -> str:
-    processes, threads, machines = (
-        count if isinstance(count, int) else None
-        for count in (row["processes"], row["threads"], row["machines"])
-    )
-    by = str(row["precision"]), str(row["kernels"])
-    return inert(notation.set_up(processes, threads, *by, machines or 1))
+    return notation.set_up_in(row)
 
 
 def _label(row: Row) -> str:
