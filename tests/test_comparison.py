@@ -15,15 +15,16 @@ from tests.factories import make_benchmark, make_record, records
 
 # As docs and readers know them: this list is written out so that a change of it is seen.
 RUN_COLUMNS = """
-run_id benchmark_id status reason division recipe device device_name processes machines threads
-precision kernels global_batch_size seed epochs final_accuracy best_accuracy time_to_target_seconds
-train_time_to_target_seconds cold_time_to_target_seconds init_seconds warmup_seconds train_seconds
-eval_seconds samples_to_target images_per_second peak_memory_bytes energy_joules
-host_energy_joules label torch_version accelerate_version commit record_path
+run_id benchmark_id status reason division recipe device device_name processes machines
+parallel_seeds threads precision kernels global_batch_size seed epochs final_accuracy
+best_accuracy time_to_target_seconds train_time_to_target_seconds cold_time_to_target_seconds
+init_seconds warmup_seconds train_seconds eval_seconds samples_to_target images_per_second
+peak_memory_bytes energy_joules host_energy_joules label torch_version accelerate_version commit
+record_path
 """
 SHARED_COLUMNS = """
-benchmark_id division recipe device device_name processes machines threads precision kernels
-global_batch_size epochs label torch_version accelerate_version commit
+benchmark_id division recipe device device_name processes machines parallel_seeds threads
+precision kernels global_batch_size epochs label torch_version accelerate_version commit
 """
 MEASURED_COLUMNS = """
 final_accuracy best_accuracy time_to_target_seconds train_time_to_target_seconds
@@ -77,6 +78,7 @@ def test_a_run_in_a_row() -> None:
         "device_name": "AMD EPYC",
         "processes": 1,
         "machines": 1,
+        "parallel_seeds": 1,
         "threads": 2,
         "precision": "bf16",
         "kernels": "torch",
