@@ -23,6 +23,7 @@ class Interruption(AbstractContextManager["Interruption"]):
     def __init__(self) -> None:
         self.asked = False
         """Whether somebody wants this to end."""
+        self._how = ""
         self._allowed = True
         self._before: dict[int, object] = {}
 
@@ -49,7 +50,7 @@ class Interruption(AbstractContextManager["Interruption"]):
             KeyboardInterrupt: somebody has asked meanwhile.
         """
         if self.asked:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(self._how)
         self._allowed = True
 
     def hold(self) -> None:
@@ -57,7 +58,9 @@ class Interruption(AbstractContextManager["Interruption"]):
         self._allowed = False
 
     def _arrived(self, number: int, _: FrameType | None) -> None:
+        if not self.asked:
+            self._how = f"ended by {signal.Signals(number).name}"
         self.asked = True
         if self._allowed:
             self._allowed = False
-            raise KeyboardInterrupt(f"ended by {signal.Signals(number).name}")
+            raise KeyboardInterrupt(self._how)

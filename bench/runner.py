@@ -26,6 +26,7 @@ from bench.records import (
     Load,
     Mistakes,
     Monitoring,
+    ParityCheck,
     PeakMemory,
     ProtocolValues,
     RunRecord,
@@ -125,6 +126,8 @@ class Benchmark:
     """From the start of the process to here."""
     clock: ClockCheck | None = None
     """What the clock showed before."""
+    parity: ParityCheck | None = None
+    """How near the device's gradients were to the CPU's."""
     all_reduce_seconds: float | None = None
     """To sum all gradients over the ranks, by itself; None for one rank."""
     journal: Journal | None = None
@@ -190,6 +193,7 @@ def run_benchmark(
     for _ in workload.warm_up():
         pass
     warmup_seconds = clock.now() - begin
+    gate.hold()  # who is told of a run finds its record
     progress.warmup_finished(warmup_seconds)
     for index, seed in left:
         before = journal.begin(index, seed) if journal else Unfinished(run_index=index, seed=seed)
@@ -197,10 +201,10 @@ def run_benchmark(
         started_at = datetime.now(UTC)
         meter.start()
         origin = clock.together()
-        gate.allow()
         seen = observe(
             workload.run(seed),
             clock,
+            gate,
             rules,
             progress,
             benchmark.recipe.epochs,
@@ -208,7 +212,6 @@ def run_benchmark(
             before,
             journal.keep if journal else None,
         )
-        gate.hold()
         healthy = seen.error is None
         own_seconds = _over_ranks(clock, [meter.own_cpu_seconds()], "sum", healthy)[0]
         load, memory, energy, monitoring = meter.stop(own_seconds)
@@ -234,6 +237,7 @@ def run_benchmark(
             recipe=benchmark.recipe.values(),
             setup=benchmark.setup(),
             clock=benchmark.clock,
+            parity=benchmark.parity,
             all_reduce_seconds=benchmark.all_reduce_seconds,
             laps=_slowest(clock, first + seen.laps, healthy),
             epochs=seen.epochs,
@@ -286,6 +290,7 @@ def _mistakes(seen: Observation, workload: Workload) -> Mistakes | None:
 def observe(
     events: Generator[Event, None, None],
     clock: Clock,
+    gate: Gate,
     rules: Rules,
     progress: RunProgress,
     epochs: int,
@@ -298,6 +303,7 @@ def observe(
     Args:
         events: the run's; nothing has been taken from it yet.
         clock: waits for the device at every stamp.
+        gate: open while events are waited for, and no longer.
         rules: say when the target is reached and whether that ends the run.
         progress: told between laps, never within one.
         epochs: how many the run is to have, for the display.
@@ -318,7 +324,8 @@ def observe(
         seen.laps.append(Lap(kind=kind, epoch=epoch, start_seconds=begin - origin, seconds=seconds))
         return seconds
 
-    try:
+    def follow() -> tuple[Status, str | None]:
+        nonlocal begin
         # Closed here, not when the garbage collector comes by: a stopped run must let go of its
         # memory before the next is timed.
         with closing(events):
@@ -329,15 +336,13 @@ def observe(
                     case EpochTrained():
                         _trained(seen, event, lap(LapKind.TRAIN, event.epoch), progress, epochs)
                         if not math.isfinite(event.loss):
-                            seen.status = Status.DIVERGED
-                            seen.reason = f"the training loss of epoch {event.epoch} is not finite"
-                            return seen
+                            reason = f"the training loss of epoch {event.epoch} is not finite"
+                            return Status.DIVERGED, reason
                     case Evaluated():
                         lap(LapKind.EVAL, event.epoch)
                         reached = _evaluated(seen, event, rules, progress)
                         if reached and rules.stop_at_target:
-                            seen.status = Status.COMPLETED
-                            return seen
+                            return Status.COMPLETED, None
                     case Checkpointed():
                         lap(LapKind.CHECKPOINT, event.epoch)
                         if before is not None and keep is not None:
@@ -346,14 +351,19 @@ def observe(
                             del seen.laps[-1]
                             lap(LapKind.CHECKPOINT, event.epoch)
                     case Finished():
-                        seen.status = Status.COMPLETED
-                        return seen
+                        return Status.COMPLETED, None
                 begin = clock.now()
-        seen.reason = "the run ended without saying that it had finished"
+        return Status.FAILED, "the run ended without saying that it had finished"
+
+    try:
+        gate.allow()
+        seen.status, seen.reason = follow()
+        gate.hold()  # within the try: what comes before it ends the run, what comes after waits
     except KeyboardInterrupt as error:
         seen.status, seen.error = Status.INTERRUPTED, error
         seen.reason = str(error) or "interrupted from the keyboard"
     except Exception as error:
+        gate.hold()
         first_line = (str(error).splitlines() or [""])[0]
         seen.status, seen.error = Status.FAILED, error
         seen.reason = f"{type(error).__name__}: {first_line}"

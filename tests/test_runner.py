@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -10,7 +12,8 @@ from typing import Literal
 import pytest
 
 from bench import stats
-from bench.progress import SilentProgress
+from bench.interruption import Interruption
+from bench.progress import RunProgress, SilentProgress
 from bench.protocol import Protocol
 from bench.records import (
     Energy,
@@ -23,7 +26,7 @@ from bench.records import (
     RunRecord,
     Status,
 )
-from bench.runner import Benchmark, run_benchmark
+from bench.runner import Benchmark, Gate, run_benchmark
 from bench.sequential import PILOT
 from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Mistakes, Started
 from mnist_cnn.recipe import REFERENCE
@@ -159,6 +162,8 @@ def measured(
     clock: HandClock | None = None,
     processes: int = 1,
     wrong: Mistakes | None = None,
+    display: RunProgress | None = None,
+    gate: Gate | None = None,
     **protocol: object,
 ) -> tuple[list[RunRecord], list[BaseException | None], TimedEvents]:
     clock = clock or HandClock()
@@ -175,7 +180,14 @@ def measured(
         startup_seconds=4.0,
     )
     seen = list(
-        run_benchmark(benchmark, workload, clock, HandMeter(), SlowDisplay(clock), OpenGate())
+        run_benchmark(
+            benchmark,
+            workload,
+            clock,
+            HandMeter(),
+            display or SlowDisplay(clock),
+            gate or OpenGate(),
+        )
     )
     return [record for record, _ in seen], [error for _, error in seen], workload
 
@@ -342,6 +354,44 @@ def test_what_the_other_ranks_used_is_unknown_when_they_cannot_be_asked() -> Non
     (joined,), _, _ = measured(script, processes=2)
     assert joined.load.own_seconds is None
     assert stats.busy_share(joined) is None
+
+
+class Stopped(SilentProgress):
+    """Somebody ends the benchmark with what this shows."""
+
+    def __init__(self, by: str) -> None:
+        self._by = by
+
+    def run_started(self, index: int, seed: int) -> None:
+        self._stop("start")
+
+    def evaluated(self, epoch: int, accuracy: float, best: float, reached: bool) -> None:
+        self._stop("evaluation")
+
+    def run_finished(self, record: RunRecord) -> None:
+        self._stop("end")
+
+    def _stop(self, now: str) -> None:
+        if now == self._by:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("by", "statuses"),
+    [
+        ("start", [Status.INTERRUPTED]),
+        ("evaluation", [Status.INTERRUPTED]),
+        ("end", [Status.COMPLETED, Status.INTERRUPTED]),
+    ],
+)
+def test_a_run_that_was_announced_leaves_a_record_whenever_it_is_interrupted(
+    by: str, statuses: list[Status]
+) -> None:
+    with Interruption() as gate:
+        records, errors, _ = measured(TWO_EPOCHS, display=Stopped(by), gate=gate, runs=3)
+    assert [record.status for record in records] == statuses
+    assert records[-1].reason == "ended by SIGTERM"
+    assert isinstance(errors[-1], KeyboardInterrupt)
 
 
 def test_interrupting_the_warm_up_leaves_no_record() -> None:

@@ -25,6 +25,7 @@ from torch import Tensor
 from bench import store
 from bench.clock import DeviceClock
 from bench.inference import paired_shift
+from bench.interruption import Interruption
 from bench.meter import Meter
 from bench.progress import SilentProgress
 from bench.protocol import Protocol
@@ -187,7 +188,9 @@ def test_harness_overhead(benchmark: BenchmarkFixture, mnist: MnistData) -> None
         start = CLOCK.now()
         meter = Meter(ACCELERATOR.device.type)
         meter.start()
-        seen = observe(events(), CLOCK, Protocol(), SilentProgress(), 1, CLOCK.together())
+        seen = observe(
+            events(), CLOCK, Interruption(), Protocol(), SilentProgress(), 1, CLOCK.together()
+        )
         meter.stop(meter.own_cpu_seconds())
         observed.append(CLOCK.now() - start)
         assert seen.error is None
