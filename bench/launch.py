@@ -11,7 +11,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
@@ -23,9 +23,11 @@ from accelerate.utils import DistributedType
 
 from bench.environment import device_name, shortened, usable_cores
 from bench.machines import interface
-from bench.records import Setup
+from bench.records import ParityCheck, Setup
 from mnist_cnn import fused, native, static
+from mnist_cnn.data import load
 from mnist_cnn.errors import UsageError, near_match
+from mnist_cnn.parity import parity
 from mnist_cnn.ranks import process_group
 from mnist_cnn.recipe import DEFAULT_RECIPE, FAST_GPU, Kernels, Precision, Recipe
 from mnist_cnn.train import check_batch
@@ -159,6 +161,7 @@ def join(
     torch.backends.cudnn.allow_tf32 = False
     if machines > 1:
         _name_the_interface()
+    keep_layout(chosen.device, chosen.kernels)
     # Accelerate writes to the environment too: what it writes was not the user's.
     variables = _variables()
     accelerator = Accelerator(
@@ -208,6 +211,27 @@ def usable_device() -> Iterator[None]:
             f"the device cannot be used: {first_line}; see what else is on it, or name another "
             "with --device"
         ) from error
+
+
+def check_parity(
+    recipe: Recipe, accelerator: Accelerator, data_dir: Path | None, setup: Setup
+) -> ParityCheck | None:
+    """See that what is about to be timed computes what the CPU does.
+
+    Raises:
+        UsageError: it does not; how fast it is would mean nothing.
+    """
+    data = load(data_dir, offline=True).split(recipe.evaluation_split)
+    found = parity(recipe, accelerator, data, setup.precision, setup.kernels)
+    if found is None:
+        return None
+    if found.problem is not None:
+        other = "--kernels torch" if setup.device == "cpu" else "--precision fp32 or --device cpu"
+        raise UsageError(
+            f"{setup.computed_by} in {setup.precision} on {setup.device} does not compute this "
+            f"network: {found.problem}; use {other}"
+        )
+    return ParityCheck(**asdict(found))
 
 
 def refuse_silent_single_process() -> None:
@@ -470,6 +494,15 @@ def choose_threads(asked: int | None) -> int:
     if not 1 <= asked <= cores:
         raise UsageError(f"--threads must be 1 to {cores} on this machine, not {asked}")
     return asked
+
+
+def keep_layout(device: str, kernels: Kernels) -> None:
+    """Before torch's compiler is imported: have it leave activations as `fitted` has them.
+
+    It would choose channels last. The user's word goes before this; either is in the record.
+    """
+    if device == "mps" and kernels == "inductor":
+        os.environ.setdefault("TORCHINDUCTOR_LAYOUT_OPTIMIZATION", "0")
 
 
 def fitted(recipe: Recipe, device: str, kernels: Kernels) -> Recipe:

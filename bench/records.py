@@ -17,8 +17,8 @@ SCHEMA_VERSION: Final = 7
 """What is written. Version 2 added `Setup.kernels`; version 3 says which compiled ones they are;
 version 4 added `RunRecord.clock` and what `--runs auto` was asked for; version 5 `Setup.captured`,
 `RunRecord.mistakes`, `energy` and `monitoring`; version 6 `Setup.machines`, `RunRecord.resumed` and
-`restarted`, and the laps checkpoint and resume; version 7 `RunRecord.all_reduce_seconds`
-and `Setup.parallel_seeds`."""
+`restarted`, and the laps checkpoint and resume; version 7 `RunRecord.all_reduce_seconds`,
+`parity` and `Setup.parallel_seeds`."""
 READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6, 7)
 """What is read; a field that an older version lacks has what was the case then as its default."""
 
@@ -60,6 +60,8 @@ class LapKind(StrEnum):
 
 
 Seconds = Annotated[float, Field(ge=0)]
+Difference = Annotated[float, Field(ge=0)]
+"""As a share of what it is from."""
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -153,6 +155,20 @@ class ClockCheck(Model):
     """What had still to be waited for then, until a result was there: next to nothing."""
     resolution_seconds: Seconds
     """The least difference between two readings."""
+
+
+class ParityCheck(Model):
+    """How far a device's batch and step were from the CPU's in fp32; see `mnist_cnn.parity`."""
+
+    images: Difference
+    loss: Difference
+    gradient: Difference
+    parameter: str
+    """Whose gradient was furthest off,"""
+    parameter_gradient: Difference
+    """by so much."""
+    allowed: Difference
+    """Of gradients, and a tenth of it of the loss; with more, nothing is trained."""
 
 
 class Setup(Model):
@@ -354,6 +370,9 @@ class RunRecord(Model):
     setup: Setup
     clock: ClockCheck | None = None
     """None in records of before version 4."""
+    parity: ParityCheck | None = None
+    """What the device was found to compute before the first run; None where it is the CPU's own
+    operators in fp32, and in records of before version 7."""
     all_reduce_seconds: Seconds | None = None
     """To sum all gradients over the ranks, as measured by itself before the first run; None for one
     rank, and in records of before version 7."""
@@ -419,10 +438,11 @@ class RunRecord(Model):
             if self.setup.machines != 1:
                 raise ValueError(f"machines is not a field of schema_version {self.schema_version}")
         if self.schema_version < 7:
-            if self.all_reduce_seconds is not None:
-                raise ValueError(
-                    f"all_reduce_seconds is not a field of schema_version {self.schema_version}"
-                )
+            for name in ("all_reduce_seconds", "parity"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} is not a field of schema_version {self.schema_version}"
+                    )
             if self.setup.parallel_seeds != 1:
                 raise ValueError(
                     f"parallel_seeds is not a field of schema_version {self.schema_version}"

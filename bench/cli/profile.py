@@ -27,7 +27,6 @@ def print_profile(
     data_dir: Path | None,
 ) -> int:
     """Trace the warm-up run, warm, and print what it spent its time on."""
-    os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = "0"
     from bench import launch
     from bench.profiling import layer_table, table, trace
     from bench.workload import MnistTraining

@@ -200,6 +200,8 @@ def run(
     ] = False,
 ) -> int:
     """Train N times from random weights and say how long 99.4 % took."""
+    # Read by torch as it is imported. A CPU fallback inside an MPS run would be timed as the GPU.
+    os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = "0"
     protocol = Protocol(
         first_seed=seed,
         target_accuracy=parse_accuracy(target_accuracy),
@@ -427,8 +429,6 @@ def _measure(
     share: Share | None,
 ) -> Generator[tuple[RunRecord, BaseException | None], None, None]:
     """Put workload, clock and display together and yield each run's record as it ends."""
-    # Read by torch as it is imported. A CPU fallback inside an MPS run would be timed as the GPU.
-    os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = "0"
     # From here on torch is needed, and takes its seconds.
     from bench import launch
     from bench.clock import DeviceClock, seconds_since_process_start
@@ -488,6 +488,7 @@ def _measure(
         clock = DeviceClock(accelerator)
         with launch.usable_device():
             checked = clock.check()
+            checked_parity = launch.check_parity(fitted, accelerator, data_dir, setup)
             all_reduce_seconds = clock.all_reduce_seconds(PARAMETERS)
         benchmark = Benchmark(
             recipe=fitted,
@@ -499,6 +500,7 @@ def _measure(
             label=label,
             startup_seconds=seconds_since_process_start(),
             clock=checked,
+            parity=checked_parity,
             all_reduce_seconds=all_reduce_seconds,
             journal=journal,
             restarted=restarts(),
