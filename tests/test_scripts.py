@@ -241,7 +241,8 @@ def test_bench_launches_run_with_the_options_as_given(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "before"), [({}, []), ({"CI": "true"}, ["-m", ""]), ({"CI": "false"}, [])]
+    ("environment", "before"),
+    [({}, []), ({"CI": "true"}, ["-m", "", "--durations=25"]), ({"CI": "false"}, [])],
 )
 def test_test_runs_pytest_and_ci_the_slow_ones_too(
     project: Project, environment: dict[str, str], before: list[str]
