@@ -6,6 +6,7 @@ second run in it takes is not what a first one does.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from bench import commits
 from bench.commits import Checkout
+from bench.supervisor import beside
 from mnist_cnn.console import EXIT_INTERRUPTED
 
 
@@ -32,12 +34,11 @@ def start(words: Sequence[str], checkout: Checkout | None = None) -> int:
     """Run it, its table thrown away, and give its exit status.
 
     Raises:
-        KeyboardInterrupt: it was interrupted.
+        KeyboardInterrupt: it or this process was interrupted; it has ended, its record kept.
     """
-    environment = None if checkout is None else commits.environment()
-    done = subprocess.run(
-        command(words, checkout), env=environment, stdout=subprocess.DEVNULL, check=False
-    )
-    if done.returncode == EXIT_INTERRUPTED:
+    environment = dict(os.environ) if checkout is None else commits.environment()
+    ended = beside(command(words, checkout), [environment], stdout=subprocess.DEVNULL)
+    (code,) = ended.codes
+    if ended.asked or code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
-    return done.returncode
+    return code

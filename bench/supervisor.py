@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from bench.machines import Place
 
@@ -68,30 +69,55 @@ def supervise(
         }
         first = processes * place.rank
         numbers = ({"RANK": str(first + k), "LOCAL_RANK": str(k)} for k in range(processes))
-        with _started(command, [shared | own for own in numbers]) as ranks:
+        with _started(command, [shared | own for own in numbers]) as (ranks, _):
             return _wait(ranks, first, obituary)
 
 
-def beside(command: Sequence[str], environments: Sequence[Mapping[str, str]]) -> list[int]:
+class Ended(NamedTuple):
+    """How processes ended that were waited for."""
+
+    codes: list[int]
+    """Their exit codes, in order; of one that a signal ended, its number below 0."""
+    asked: bool
+    """Whether somebody wanted this process to end meanwhile, whatever they made of it."""
+
+
+def beside(
+    command: Sequence[str],
+    environments: Sequence[Mapping[str, str]],
+    *,
+    stdout: int | None = None,
+) -> Ended:
     """Run `command` once in each of these environments, at the same time, to the end of the last.
 
-    They know nothing of each other: one that ends badly ends no other.
+    They know nothing of each other: one that ends badly ends no other. A signal ends them, and this
+    waits until they have left their records.
 
-    Returns:
-        Their exit codes; of one that a signal ended, its number below 0.
+    Args:
+        command: started in this folder.
+        environments: one a process.
+        stdout: as `subprocess.Popen` takes it.
     """
-    with _started(command, environments) as processes:
-        return [process.wait() for process in processes]
+    with _started(command, environments, stdout) as (processes, signals):
+        return Ended([process.wait() for process in processes], bool(signals))
 
 
 @contextmanager
 def _started(
-    command: Sequence[str], environments: Sequence[Mapping[str, str]]
-) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """A process for each environment; signals reach them, and none of them outlives this."""
+    command: Sequence[str],
+    environments: Sequence[Mapping[str, str]],
+    stdout: int | None = None,
+) -> Iterator[tuple[list[subprocess.Popen[bytes]], list[int]]]:
+    """A process for each environment; signals reach them, and none of them outlives this.
+
+    Yields:
+        They, and the signals that have come since.
+    """
     processes: list[subprocess.Popen[bytes]] = []
+    signals: list[int] = []
 
     def pass_on(number: int, _: FrameType | None) -> None:
+        signals.append(number)
         # Ctrl-C reaches every process of the terminal by itself.
         if number != signal.SIGINT:
             _tell(processes, number)
@@ -105,10 +131,11 @@ def _started(
                 subprocess.Popen(
                     command,
                     env=environment,
+                    stdout=stdout,
                     preexec_fn=_end_with_parent,  # noqa: PLW1509
                 )
             )
-        yield processes
+        yield processes, signals
     finally:
         _tell(processes, signal.SIGKILL)
         for number, handler in before.items():

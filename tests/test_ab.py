@@ -13,6 +13,7 @@ import pytest
 from bench import noise, store
 from bench.cli import main
 from bench.noise import NoiseFloor
+from bench.supervisor import Ended
 from mnist_cnn.errors import UsageError
 from tests.factories import make_record, noisy_runs, saved
 
@@ -34,7 +35,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     made = 0
 
-    def run(words: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+    def run(words: list[str], *_: object, **__: object) -> Ended:
         nonlocal made
         made += 1
         of = {word: words[at + 1] for at, word in enumerate(words[:-1]) if word.startswith("--")}
@@ -46,9 +47,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             started_at=datetime.now(UTC),
         )
         store.save(record, Path(of["--results-dir"]))
-        return subprocess.CompletedProcess(words, 0)
+        return Ended([0], asked=False)
 
-    monkeypatch.setattr("bench.fresh.subprocess.run", run)
+    monkeypatch.setattr("bench.fresh.beside", run)
     return tmp_path
 
 
@@ -160,8 +161,7 @@ def test_a_side_that_leaves_no_record_is_noticed_at_once(
 ) -> None:
     """As where its options only print something."""
     monkeypatch.chdir(tmp_path)
-    done = subprocess.CompletedProcess[bytes]([], 0)
-    monkeypatch.setattr("bench.fresh.subprocess.run", lambda *_, **__: done)
+    monkeypatch.setattr("bench.fresh.beside", lambda *_, **__: Ended([0], asked=False))
     assert main(["ab", "--a=--help"]) == 2
     error = capsys.readouterr().err
     assert "left no record" in error

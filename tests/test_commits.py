@@ -22,6 +22,7 @@ import pytest
 from bench import commits, noise, store
 from bench.cli import main
 from bench.records import RunRecord
+from bench.supervisor import Ended, beside
 from tests.factories import make_record
 
 command = importlib.import_module("bench.cli.ab")  # the package has the function by that name
@@ -176,16 +177,15 @@ def test_one_commit_named_is_not_what_is_checked_out(
 ) -> None:
     """The other side is this process's own project, here with a run that leaves the same."""
     commit = project.commit()
-    run = subprocess.run
 
-    def here(words: list[Any], **options: Any) -> subprocess.CompletedProcess[Any]:
+    def here(words: list[str], environments: list[dict[str, str]], **options: Any) -> Ended:
         if words[:2] == [sys.executable, str(ROOT / "bench" / "run.py")]:
-            assert options["env"] is None
+            assert environments == [dict(os.environ)]
             words = [sys.executable, str(project.folder / "bench" / "run.py"), *words[2:]]
-            options["env"] = commits.environment()
-        return run(words, **options)
+            environments = [commits.environment()]
+        return beside(words, environments, **options)
 
-    monkeypatch.setattr("bench.fresh.subprocess.run", here)
+    monkeypatch.setattr("bench.fresh.beside", here)
     assert main(["ab", "--b-commit", "HEAD"]) == 0
     assert {r.environment.commit for r in (*records("a"), *records("b"))} == {commit}
     assert not list(Path("results").rglob("*.noise"))

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given, strategies as st
 
 from bench import store
 from bench.cli import main
 from bench.matrix import Matrix, Scaling, Shard, ordered
+from bench.supervisor import Ended
 from mnist_cnn.recipe import FAST, REFERENCE, division
 from tests.factories import make_record
 
+ROOT = Path(__file__).resolve().parent.parent
 SWEEP = ["sweep", "--recipe", "fast", "--processes", "1,2", "--threads", "1", "--seeds", "3"]
 
 
@@ -33,7 +38,7 @@ class Machine:
         self.status = "failed"
         """Of the record that such a run leaves; "" for none."""
 
-    def __call__(self, command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+    def __call__(self, command: list[str], *_: object, **__: object) -> Ended:
         words = command[1:]
         self.started.append(words)
         of = {a: b for a, b in pairwise(words) if a.startswith("--")}
@@ -49,7 +54,7 @@ class Machine:
                 reason="it broke" if code else None,
             )
             store.save(record, Path(of["--results-dir"]))
-        return subprocess.CompletedProcess(command, code)
+        return Ended([code], asked=False)
 
     def cells(self) -> list[tuple[str, str]]:
         """Processes and seed of each run, in the order made."""
@@ -63,7 +68,7 @@ class Machine:
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.chdir(tmp_path)
     made = Machine(tmp_path)
-    monkeypatch.setattr("bench.fresh.subprocess.run", made)
+    monkeypatch.setattr("bench.fresh.beside", made)
     return made
 
 
@@ -113,8 +118,7 @@ def test_a_divergence_is_a_result_and_said(
 def test_a_run_that_leaves_no_record_failed(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int
 ) -> None:
-    done = subprocess.CompletedProcess[bytes]([], code)
-    monkeypatch.setattr("bench.fresh.subprocess.run", lambda *_, **__: done)
+    monkeypatch.setattr("bench.fresh.beside", lambda *_, **__: Ended([code], asked=False))
     assert main([*SWEEP, "--json"]) == 1
     streams = capsys.readouterr()
     runs = json.loads(streams.out)["runs"]
@@ -278,3 +282,35 @@ def test_a_real_sweep_is_made_reported_and_found_again(tmp_path: Path) -> None:
     assert "2 of 2 there already" in again.stderr
     shown = call("report", "--scaling")
     assert "weak scaling of fast, peak learning rates 0.6 to 1.2" in shown.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_sweep_that_is_ended_leaves_no_process_and_the_run_its_record(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    words = ["--recipe", "fast", "--device", "cpu", "--processes", "2", "--seeds", "2"]
+    # Only because it writes as a run begins.
+    words += ["--checkpoint-every", "1", "--results-dir", str(tmp_path)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench", "sweep", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as sweep:
+        end = time.monotonic() + 200
+        while not list(tmp_path.glob(".checkpoints/**/*.json")):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        # Who starts the ranks, and they.
+        processes = psutil.Process(sweep.pid).children(recursive=True)
+        assert len(processes) == 3
+        sweep.send_signal(number)
+        _, error = sweep.communicate(timeout=60)
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    assert alive == []
+    (record,) = [record for _, record in store.read([tmp_path]).records]
+    assert (record.status, record.reason) == ("interrupted", "ended by SIGTERM")
+    if number == signal.SIGTERM:
+        assert sweep.returncode == 130
+        assert "interrupted; the same command goes on from here" in error

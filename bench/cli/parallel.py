@@ -18,6 +18,7 @@ from bench.notation import plural
 from bench.protocol import Protocol
 from bench.records import RunRecord
 from bench.share import Share
+from bench.supervisor import Ended
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import Recipe
@@ -127,11 +128,11 @@ def make(
     """
     command = [sys.executable, str(SCRIPT), *words[1:]]
     clean = {name: os.environ[name] for name in os.environ if name not in supervisor.leaks()}
-    codes = supervisor.beside(
+    ended = supervisor.beside(
         command,
         [clean | supervisor.variables(part.threads) | part.variables(gpus) for part in shares],
     )
-    for part, code in zip(shares, codes, strict=True):
+    for part, code in zip(shares, ended.codes, strict=True):
         if code < 0:
             print(
                 f"mnist-bench: process {part.index + 1} of {part.count} was ended by "
@@ -140,7 +141,7 @@ def make(
             )
     found = [record for _, record in store.read([Path(shares[0].records)]).records]
     done = [(_where(record, saved_in), record) for record in found]
-    return sorted(done, key=lambda one: one[1].run_index), _status(codes)
+    return sorted(done, key=lambda one: one[1].run_index), _status(ended)
 
 
 def left_for_others(record: RunRecord, part: Share) -> None:
@@ -161,7 +162,7 @@ def _where(record: RunRecord, saved_in: Path | None) -> Path | None:
     return path if path.exists() else None
 
 
-def _status(codes: Sequence[int]) -> int:
-    if EXIT_INTERRUPTED in codes:
+def _status(ended: Ended) -> int:
+    if ended.asked or EXIT_INTERRUPTED in ended.codes:
         return EXIT_INTERRUPTED
-    return max(EXIT_FAILED if code < 0 else code for code in codes)
+    return max(EXIT_FAILED if code < 0 else code for code in ended.codes)
