@@ -24,7 +24,8 @@ import typer
 from scipy.optimize import nnls
 
 from bench import stats, store
-from bench.records import LapKind
+from bench.notation import plural
+from bench.records import LapKind, RunRecord
 from mnist_cnn.console import run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -526,6 +527,42 @@ def records() -> str:
     return table(("two processes over two threads, Xeon", "times", "range", "n"), rows)
 
 
+RUNS = ROOT / "results" / "amd-epyc-2-cores-scaling"
+
+
+def runs() -> str:
+    """Whole runs of `fast`, seed by seed against one process with a thread a core."""
+    found: dict[tuple[int, int], dict[int, RunRecord]] = {}
+    for _, record in store.read([RUNS]).records:
+        if record.counts:
+            key = record.setup.processes, record.setup.threads
+            found.setdefault(key, {})[record.seed] = record
+    base = found[1, 2]
+    rows = []
+    for (processes, threads), of in sorted(found.items()):
+        trained = {seed: _trained(record) for seed, record in of.items()}
+        reached = [stats.time_to_target_seconds(record) for record in of.values()]
+        times = stats.summarise([trained[seed] / _trained(base[seed]) for seed in of])
+        accuracies = [record.final_accuracy or 0.0 for record in of.values()]
+        rows.append(
+            [
+                f"{plural(processes, 'process')}, {plural(threads, 'thread')} each",
+                f"{median(math.inf if r is None else r for r in reached):.1f}",
+                f"{median(trained.values()):.1f}",
+                "1" if of is base else f"{times.mean:.2f} ({times.low:.2f}-{times.high:.2f})",
+                f"{100 * sum(accuracies) / len(accuracies):.2f} %",
+                f"{sum(r is not None for r in reached)}/{len(of)}",
+            ]
+        )
+    return table(
+        ("`fast`", "to 99.4 %, s", "training, s", "times as long", "accuracy", "reached"), rows
+    )
+
+
+def _trained(record: RunRecord) -> float:
+    return stats.seconds_of(record, LapKind.TRAIN) or math.nan
+
+
 def tables(measured: Measured) -> Iterator[tuple[str, str]]:
     """Every table by the name that docs/scaling.md has for its place."""
     link = loopback(measured)
@@ -541,6 +578,7 @@ def tables(measured: Measured) -> Iterator[tuple[str, str]]:
     yield "strong", strong(measured)
     yield "weak", weak(measured)
     yield "whole", whole()
+    yield "runs", runs()
     yield "records", records()
     yield "published", published()
 
