@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench import commits
 from bench.commits import Checkout
-from bench.supervisor import beside
+from bench.supervisor import run_each
 from mnist_cnn.console import EXIT_INTERRUPTED
 
 
@@ -37,7 +37,7 @@ def start(words: Sequence[str], checkout: Checkout | None = None) -> int:
         KeyboardInterrupt: it or this process was interrupted; it has ended, its record kept.
     """
     environment = dict(os.environ) if checkout is None else commits.environment()
-    ended = beside(command(words, checkout), [environment], stdout=subprocess.DEVNULL)
+    ended = run_each(command(words, checkout), [environment], stdout=subprocess.DEVNULL)
     (code,) = ended.codes
     if ended.asked or code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt

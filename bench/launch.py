@@ -226,7 +226,10 @@ def check_parity(
     if found is None:
         return None
     if found.problem is not None:
-        other = "--kernels torch" if setup.device == "cpu" else "--precision fp32 or --device cpu"
+        if setup.device != "cpu":
+            other = "--precision fp32 or --device cpu"
+        else:
+            other = "--kernels torch" if setup.kernels in native.KINDS else "--precision fp32"
         raise UsageError(
             f"{setup.computed_by} in {setup.precision} on {setup.device} does not compute this "
             f"network: {found.problem}; use {other}"

@@ -82,7 +82,7 @@ class Ended(NamedTuple):
     """Whether somebody wanted this process to end meanwhile, whatever they made of it."""
 
 
-def beside(
+def run_each(
     command: Sequence[str],
     environments: Sequence[Mapping[str, str]],
     *,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import random
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from statistics import median
@@ -19,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from bench import stats, store
+from bench import fresh, stats, store
 from bench.records import LapKind, RunRecord
 from mnist_cnn.console import run
 from mnist_cnn.errors import UsageError
@@ -59,16 +58,10 @@ def road(
         # The order is chance, but the same whenever the same rounds are run again.
         for label in random.Random(seed).sample(chosen, len(chosen)):
             words = ["--label", label, "--seed", str(seed), "--results-dir", str(results_dir)]
-            command = [sys.executable, "-m", "bench", "run", "--runs", "1", "--quiet"]
             print(f"round {seed + 1}: {label}", file=sys.stderr, flush=True)
-            done = subprocess.run(
-                [*command, *words, *shlex.split(ROAD[label])],
-                cwd=ROOT,
-                stdout=subprocess.DEVNULL,
-                check=False,
-            )
-            if done.returncode != 0:
-                raise UsageError(f"{label!r} ended with status {done.returncode}; see above")
+            status = fresh.start([*words, *shlex.split(ROAD[label])])
+            if status != 0:
+                raise UsageError(f"{label!r} ended with status {status}; see above")
     print(table([record for _, record in store.read([results_dir]).records], chosen))
 
 

@@ -49,7 +49,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         store.save(record, Path(of["--results-dir"]))
         return Ended([0], asked=False)
 
-    monkeypatch.setattr("bench.fresh.beside", run)
+    monkeypatch.setattr("bench.fresh.run_each", run)
     return tmp_path
 
 
@@ -161,7 +161,7 @@ def test_a_side_that_leaves_no_record_is_noticed_at_once(
 ) -> None:
     """As where its options only print something."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("bench.fresh.beside", lambda *_, **__: Ended([0], asked=False))
+    monkeypatch.setattr("bench.fresh.run_each", lambda *_, **__: Ended([0], asked=False))
     assert main(["ab", "--a=--help"]) == 2
     error = capsys.readouterr().err
     assert "left no record" in error

@@ -22,7 +22,7 @@ import pytest
 from bench import commits, noise, store
 from bench.cli import main
 from bench.records import RunRecord
-from bench.supervisor import Ended, beside
+from bench.supervisor import Ended, run_each
 from tests.factories import make_record
 
 command = importlib.import_module("bench.cli.ab")  # the package has the function by that name
@@ -183,9 +183,9 @@ def test_one_commit_named_is_not_what_is_checked_out(
             assert environments == [dict(os.environ)]
             words = [sys.executable, str(project.folder / "bench" / "run.py"), *words[2:]]
             environments = [commits.environment()]
-        return beside(words, environments, **options)
+        return run_each(words, environments, **options)
 
-    monkeypatch.setattr("bench.fresh.beside", here)
+    monkeypatch.setattr("bench.fresh.run_each", here)
     assert main(["ab", "--b-commit", "HEAD"]) == 0
     assert {r.environment.commit for r in (*records("a"), *records("b"))} == {commit}
     assert not list(Path("results").rglob("*.noise"))

@@ -125,6 +125,7 @@ def test_nothing_is_timed_on_a_device_that_computes_something_else(
     assert main(["run", *options, "--quiet", "--results-dir", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("mnist-bench: error: torch in bf16 on cpu does not compute this network")
+    assert line.endswith("; use --precision fp32")
     assert not list(tmp_path.rglob("*.json"))
 
 

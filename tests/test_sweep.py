@@ -68,7 +68,7 @@ class Machine:
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.chdir(tmp_path)
     made = Machine(tmp_path)
-    monkeypatch.setattr("bench.fresh.beside", made)
+    monkeypatch.setattr("bench.fresh.run_each", made)
     return made
 
 
@@ -118,7 +118,7 @@ def test_a_divergence_is_a_result_and_said(
 def test_a_run_that_leaves_no_record_failed(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int
 ) -> None:
-    monkeypatch.setattr("bench.fresh.beside", lambda *_, **__: Ended([code], asked=False))
+    monkeypatch.setattr("bench.fresh.run_each", lambda *_, **__: Ended([code], asked=False))
     assert main([*SWEEP, "--json"]) == 1
     streams = capsys.readouterr()
     runs = json.loads(streams.out)["runs"]

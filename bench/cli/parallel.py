@@ -128,7 +128,7 @@ def make(
     """
     command = [sys.executable, str(SCRIPT), *words[1:]]
     clean = {name: os.environ[name] for name in os.environ if name not in supervisor.leaks()}
-    ended = supervisor.beside(
+    ended = supervisor.run_each(
         command,
         [clean | supervisor.variables(part.threads) | part.variables(gpus) for part in shares],
     )
