@@ -13,10 +13,10 @@ import pytest
 import yaml
 from hypothesis import given, strategies as st
 
+from bench.choices import check_device_count
 from bench.cli import main
 from bench.cli.start import without_address
 from bench.environment import source_digest
-from bench.launch import check_device_count
 from bench.machines import Place, check, place
 from bench.meeting import _different, _miscounted, _refused
 from bench.store import read

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 
-from bench.launch import choose_kernels
+from bench.choices import choose_kernels
 from mnist_cnn import native
 from mnist_cnn.augment import augment, draw
 from mnist_cnn.data import MnistData, Split

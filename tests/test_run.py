@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.choices import choose_processes, choose_recipe
 from bench.cli import main
 from bench.clock import DeviceClock
 from bench.environment import usable_cores
-from bench.launch import choose_processes, choose_recipe
 from bench.store import read
 from mnist_cnn import native
 from mnist_cnn.errors import UsageError
@@ -89,7 +89,7 @@ def test_a_device_that_refuses_its_first_work_is_one_line(
 
 def test_a_device_gets_the_recipe_that_fits_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for device, name in (("cpu", "fast"), ("cuda", "fast-gpu"), ("mps", "fast-gpu")):
-        monkeypatch.setattr("bench.launch.choose_device", lambda asked, device=device: device)
+        monkeypatch.setattr("bench.choices.choose_device", lambda asked, device=device: device)
         assert choose_recipe("auto") == name
 
 
@@ -415,7 +415,7 @@ def test_process_counts_that_cannot_be_are_refused(
 def test_auto_is_a_process_a_core_for_torchs_operators_and_one_for_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bench.launch.usable_cores", lambda: 12)
+    monkeypatch.setattr("bench.choices.usable_cores", lambda: 12)
     plain = replace(REFERENCE, batch_size=96)
     assert choose_processes(plain, "cpu", "auto", None, "auto") == 12
     assert choose_processes(plain, "cpu", "auto", 4, "auto") == 3

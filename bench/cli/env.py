@@ -42,42 +42,42 @@ def env(
     if save and not peak:
         raise UsageError("--save keeps what --peak measures: name both")
     # torch is needed from here on.
-    from bench import launch
+    from bench import choices
     from bench.environment import describe, device_name
 
-    device = launch.choose_device("auto")
+    device = choices.choose_device("auto")
     precisions = {
-        name: launch.choose_precision("auto", recipe, device) for name, recipe in RECIPES.items()
+        name: choices.choose_precision("auto", recipe, device) for name, recipe in RECIPES.items()
     }
-    choices: dict[str, object] = {
+    chosen: dict[str, object] = {
         "device": device,
-        "threads": launch.choose_threads(None),
+        "threads": choices.choose_threads(None),
         "precision": precisions,
         "kernels": {
-            name: launch.choose_kernels("auto", device, precision, RECIPES[name])
+            name: choices.choose_kernels("auto", device, precision, RECIPES[name])
             for name, precision in precisions.items()
         },
     }
     environment = describe(device, device_name(device))
     if peak:
         ceilings = _ceilings(environment, device, sorted(set(precisions.values())))
-        choices["peak"] = _peaks(ceilings)
+        chosen["peak"] = _peaks(ceilings)
         if save:
             folder = results_dir / machine_name(environment)
-            choices["saved"] = [str(ceiling.save(one, folder)) for one in ceilings]
+            chosen["saved"] = [str(ceiling.save(one, folder)) for one in ceilings]
     if as_json:
-        print(json.dumps({**choices, "environment": environment.model_dump()}, indent=2))
+        print(json.dumps({**chosen, "environment": environment.model_dump()}, indent=2))
         return
-    for title, text in described({**choices, **_named(environment)}):
+    for title, text in described({**chosen, **_named(environment)}):
         print(f"{title:<18} {text}")
 
 
 def _ceilings(environment: Environment, device: str, precisions: list[Precision]) -> list[Ceiling]:
     """How fast the device multiplies in each precision."""
-    from bench import launch
+    from bench import choices
     from bench.peak import measure_peak
 
-    threads = launch.choose_threads(None)
+    threads = choices.choose_threads(None)
     ceilings = []
     for precision in precisions:
         best = measure_peak(device, precision, threads)

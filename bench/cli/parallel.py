@@ -68,10 +68,10 @@ def shares_of(
         UsageError: it cannot be had.
     """
     # torch knows the device; better here, once, than by every process.
-    from bench import launch
+    from bench import choices
 
-    launch.choose(recipe, wish.device, wish.precision, wish.threads, wish.kernels)
-    gpus = launch.gpus_seen(wish.device)
+    choices.choose(recipe, wish.device, wish.precision, wish.threads, wish.kernels)
+    gpus = choices.gpus_seen(wish.device)
     cores = usable_cores()
     if text == "auto":
         count = gpus or max(1, cores // (wish.threads or 1))

@@ -6,10 +6,8 @@ import os
 import re
 import sys
 import traceback
-import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -17,6 +15,7 @@ import typer
 
 from bench import supervisor
 from bench.cli.data import get_data
+from bench.cli.measure import measure
 from bench.cli.parallel import (
     check_parallel,
     left_for_others,
@@ -26,14 +25,13 @@ from bench.cli.parallel import (
     temporary_folder,
 )
 from bench.cli.profile import print_profile
-from bench.cli.resume import Keeping, check_keeping, open_journal, restarts
+from bench.cli.resume import check_keeping
 from bench.cli.start import (
     Wish,
     check_started,
     ranks_here,
     shown_command,
     start,
-    without_address,
 )
 from bench.cli.track import Tracked, check_trackers, hand_over
 from bench.interruption import Interruption
@@ -45,15 +43,13 @@ from bench.protocol import (
     parse_duration,
     parse_share,
 )
-from bench.share import Share, mine
+from bench.share import mine
 from bench.store import RESULTS_DIR
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, is_first_here, is_main_process
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import Recipe, changed, named
 
 if TYPE_CHECKING:
-    from bench.journal import Journal
-    from bench.progress import RunProgress
     from bench.records import RunRecord
 
 _ADDRESS = re.compile(r"\[[0-9A-Fa-f.:]+\](?::\d+)?")
@@ -210,7 +206,7 @@ def run(
     )
     if recipe == "auto":
         # torch is needed to find the device, and by the run itself too.
-        from bench.launch import choose_recipe
+        from bench.choices import choose_recipe
 
         recipe = choose_recipe(device)
     chosen = changed(named(recipe), epochs, pipeline, batch_size)
@@ -285,7 +281,7 @@ def run(
     status = 0
     failed = False
     interruption = Interruption()
-    measured = _measure(
+    measured = measure(
         chosen,
         protocol,
         interruption,
@@ -295,7 +291,7 @@ def run(
         kernels=kernels,
         capture=capture,
         data_dir=data_dir,
-        label=_readable(label) if label else None,
+        label=label,
         silent=quiet or as_json or not speaks,
         keeping=keeping,
         earlier=done,
@@ -411,131 +407,6 @@ def _explained(
     return record.model_copy(update={"reason": reason}), error
 
 
-def _measure(
-    recipe: Recipe,
-    protocol: Protocol,
-    interruption: Interruption,
-    *,
-    device: str,
-    precision: str,
-    threads: int | None,
-    kernels: str,
-    capture: bool | None,
-    data_dir: Path | None,
-    label: str | None,
-    silent: bool,
-    keeping: Keeping | None,
-    earlier: list[tuple[Path | None, RunRecord]],
-    share: Share | None,
-) -> Generator[tuple[RunRecord, BaseException | None], None, None]:
-    """Put workload, clock and display together and yield each run's record as it ends."""
-    # From here on torch is needed, and takes its seconds.
-    from bench import launch
-    from bench.clock import DeviceClock, seconds_since_process_start
-    from bench.environment import describe, shortened
-    from bench.journal import identity
-    from bench.meeting import Meeting, code_facts
-    from bench.meter import Meter
-    from bench.runner import Benchmark, protocol_values, run_benchmark
-    from bench.workload import MnistTraining
-    from mnist_cnn.data import load
-    from mnist_cnn.model import PARAMETERS
-    from mnist_cnn.train import NO_CHECKPOINTS
-
-    meeting = Meeting()
-    chosen = meeting.agree(
-        "set-up",
-        lambda: launch.choose(recipe, device, precision, threads, kernels),
-        lambda chosen: {
-            **code_facts(),
-            **chosen.facts(),
-            "capture": capture,
-            **{f"protocol.{name}": value for name, value in asdict(protocol).items()},
-        },
-    )
-    meeting.agree("data", lambda: get_data(data_dir, silent), lambda files: files)
-    with launch.usable_device():
-        accelerator, fitted, setup = launch.join(chosen, capture=capture, machines=meeting.machines)
-    if share is not None:
-        variables = share.as_the_user_set_it(setup.environment)
-        setup = setup.model_copy(update={"parallel_seeds": share.count, "environment": variables})
-    journal = checkpoints = None
-    try:
-        environment = describe(setup.device, setup.device_name)
-        if keeping is not None:
-            if setup.captured or setup.kernels == "triton":
-                raise UsageError(NO_CHECKPOINTS)
-            who = identity(
-                fitted.values(),
-                protocol_values(protocol),
-                protocol.first_seed,
-                setup,
-                environment,
-                load(data_dir, offline=True).checksums,
-                label,
-            )
-            journal, checkpoints = open_journal(keeping, who, accelerator)
-            earlier += [(None, record) for record in journal.earlier]
-        workload = MnistTraining(
-            fitted,
-            accelerator,
-            data_dir,
-            protocol.warmup_images,
-            setup.kernels,
-            captured=setup.captured,
-            checkpoints=checkpoints,
-        )
-        clock = DeviceClock(accelerator)
-        with launch.usable_device():
-            checked = clock.check()
-            checked_parity = launch.check_parity(fitted, accelerator, data_dir, setup)
-            all_reduce_seconds = clock.all_reduce_seconds(PARAMETERS)
-        benchmark = Benchmark(
-            recipe=fitted,
-            protocol=protocol,
-            setup=lambda: launch.as_it_ran(setup, workload.capture_failure),
-            environment=environment,
-            dataset=lambda: workload.checksums,
-            command=[shortened(_readable(word)) for word in without_address(sys.argv)],
-            label=label,
-            startup_seconds=seconds_since_process_start(),
-            clock=checked,
-            parity=checked_parity,
-            all_reduce_seconds=all_reduce_seconds,
-            journal=journal,
-            restarted=restarts(),
-            share=share,
-            benchmark_id=_benchmark_id(journal, share),
-        )
-        meter = Meter(setup.device, setup.parallel_seeds)
-        with closing(_progress(silent, alone=share is None)) as progress:
-            yield from run_benchmark(benchmark, workload, clock, meter, progress, interruption)
-    finally:
-        if journal is not None:
-            journal.close()
-        accelerator.end_training()
-
-
-def _benchmark_id(journal: Journal | None, share: Share | None) -> str:
-    """One of its own, unless other processes have made or make a part of the benchmark."""
-    if journal is not None:
-        return journal.benchmark_id
-    return uuid.uuid4().hex if share is None else share.benchmark_id
-
-
-def _progress(silent: bool, alone: bool) -> RunProgress:
-    """The display that fits where stderr goes, and who else writes there."""
-    from bench.progress import PlainProgress, SilentProgress, wants_live
-
-    if silent:
-        return SilentProgress()
-    if not alone or not wants_live(sys.stderr, os.environ):
-        return PlainProgress()
-    from bench.terminal import LiveProgress
-
-    return LiveProgress()
-
-
 def _save(record: RunRecord, results_dir: Path) -> Path | None:
     """Where the record went; None, said on stderr, where it could not be written."""
     from bench.store import save
@@ -564,11 +435,6 @@ def _print(done: list[tuple[Path | None, RunRecord]], as_json: bool) -> None:
     from bench import terminal
 
     terminal.show(terminal.summary(benchmarks))
-
-
-def _readable(word: str) -> str:
-    """A word of the command line that a record can hold: some are not text."""
-    return os.fsencode(word).decode("utf-8", errors="replace")
 
 
 def _exit_status(record: RunRecord, unsaved: bool) -> int:

@@ -118,14 +118,14 @@ def shown_command(
     Raises:
         UsageError: what was asked for is not to be had here.
     """
-    from bench import launch
+    from bench import choices
 
-    device = launch.choose_device(wish.device)
-    launch.check_device_count(device, here or 1, (here or 1) * place.machines)
-    threads = launch.choose_threads(_threads(wish.threads, here or 1))
+    device = choices.choose_device(wish.device)
+    choices.check_device_count(device, here or 1, (here or 1) * place.machines)
+    threads = choices.choose_threads(_threads(wish.threads, here or 1))
     explicit = {
         "--device": device,
-        "--precision": launch.choose_precision(wish.precision, recipe, device),
+        "--precision": choices.choose_precision(wish.precision, recipe, device),
         "--threads": str(threads),
     }
     options = _without(words[1:], (*_OF_THE_START, *_MADE_EXPLICIT), ("--dry-run",))
@@ -179,7 +179,7 @@ def _total(wish: Wish, recipe: Recipe, count: int) -> int | None:
                 "many over all"
             )
         # Chosen by what torch finds here; a process alone then goes on with the torch it has.
-        from bench.launch import choose_processes
+        from bench.choices import choose_processes
 
         fastest = choose_processes(recipe, wish.device, wish.precision, wish.threads, wish.kernels)
         return None if fastest == 1 else fastest

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from bench.choices import choose_device
 from bench.environment import describe, device_name
-from bench.launch import choose_device
 from bench.store import machine_name
 
 DEFAULT_STORAGE = "file://./.benchmarks"
