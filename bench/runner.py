@@ -311,53 +311,11 @@ def observe(
         before: the run as it stood when it was lost, if it was.
         keep: told how the run stands at every checkpoint.
     """
-    seen = Observation()
-    begin = origin
-    if before is not None:
-        seen.laps += before.laps
-        seen.epochs += before.epochs
-        seen.evaluations += before.evaluations
-        origin -= before.seconds  # as if nothing had been lost in between
-
-    def lap(kind: LapKind, epoch: int | None = None) -> float:
-        seconds = clock.now() - begin
-        seen.laps.append(Lap(kind=kind, epoch=epoch, start_seconds=begin - origin, seconds=seconds))
-        return seconds
-
-    def follow() -> tuple[Status, str | None]:
-        nonlocal begin
-        # Closed here, not when the garbage collector comes by: a stopped run must let go of its
-        # memory before the next is timed.
-        with closing(events):
-            for event in events:
-                match event:
-                    case Started():
-                        lap(LapKind.RESUME if seen.laps else LapKind.INIT)
-                    case EpochTrained():
-                        _trained(seen, event, lap(LapKind.TRAIN, event.epoch), progress, epochs)
-                        if not math.isfinite(event.loss):
-                            reason = f"the training loss of epoch {event.epoch} is not finite"
-                            return Status.DIVERGED, reason
-                    case Evaluated():
-                        lap(LapKind.EVAL, event.epoch)
-                        reached = _evaluated(seen, event, rules, progress)
-                        if reached and rules.stop_at_target:
-                            return Status.COMPLETED, None
-                    case Checkpointed():
-                        lap(LapKind.CHECKPOINT, event.epoch)
-                        if before is not None and keep is not None:
-                            keep(_so_far(before, event, seen, clock))
-                            # Once more, for the keeping belongs to it.
-                            del seen.laps[-1]
-                            lap(LapKind.CHECKPOINT, event.epoch)
-                    case Finished():
-                        return Status.COMPLETED, None
-                begin = clock.now()
-        return Status.FAILED, "the run ended without saying that it had finished"
-
+    observer = _Observer(clock, rules, progress, epochs, origin, before, keep)
+    seen = observer.seen
     try:
         gate.allow()
-        seen.status, seen.reason = follow()
+        seen.status, seen.reason = observer.follow(events)
         gate.hold()  # within the try: what comes before it ends the run, what comes after waits
     except KeyboardInterrupt as error:
         seen.status, seen.error = Status.INTERRUPTED, error
@@ -370,6 +328,98 @@ def observe(
     return seen
 
 
+class _Observer:
+    """Follows one run's events; arguments as those of `observe`."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        rules: Rules,
+        progress: RunProgress,
+        epochs: int,
+        origin: float,
+        before: Unfinished | None,
+        keep: Callable[[Unfinished], None] | None,
+    ) -> None:
+        self.seen = Observation()
+        self._clock, self._rules, self._progress, self._epochs = clock, rules, progress, epochs
+        self._begin = self._origin = origin
+        self._before, self._keep = before, keep
+        if before is not None:
+            self.seen.laps += before.laps
+            self.seen.epochs += before.epochs
+            self.seen.evaluations += before.evaluations
+            self._origin -= before.seconds  # as if nothing had been lost in between
+
+    def follow(self, events: Generator[Event, None, None]) -> tuple[Status, str | None]:
+        """How the run ended, and why, where that needs a word."""
+        # Closed here, not when the garbage collector comes by: a stopped run must let go of its
+        # memory before the next is timed.
+        with closing(events):
+            for event in events:
+                match event:
+                    case Started():
+                        self._lap(LapKind.RESUME if self.seen.laps else LapKind.INIT)
+                    case EpochTrained():
+                        self._trained(event)
+                        if not math.isfinite(event.loss):
+                            reason = f"the training loss of epoch {event.epoch} is not finite"
+                            return Status.DIVERGED, reason
+                    case Evaluated():
+                        if self._evaluated(event) and self._rules.stop_at_target:
+                            return Status.COMPLETED, None
+                    case Checkpointed():
+                        self._checkpointed(event)
+                    case Finished():
+                        return Status.COMPLETED, None
+                self._begin = self._clock.now()
+        return Status.FAILED, "the run ended without saying that it had finished"
+
+    def _lap(self, kind: LapKind, epoch: int | None = None) -> float:
+        seconds = self._clock.now() - self._begin
+        start = self._begin - self._origin
+        self.seen.laps.append(Lap(kind=kind, epoch=epoch, start_seconds=start, seconds=seconds))
+        return seconds
+
+    def _trained(self, event: EpochTrained) -> None:
+        seconds = self._lap(LapKind.TRAIN, event.epoch)
+        self.seen.epochs.append(
+            TrainedEpoch(
+                epoch=event.epoch,
+                steps=event.steps,
+                samples=event.samples,
+                loss=event.loss if math.isfinite(event.loss) else None,
+            )
+        )
+        images_per_second = event.samples / seconds if seconds > 0 else math.inf
+        self._progress.epoch_trained(event.epoch, self._epochs, event.loss, images_per_second)
+
+    def _evaluated(self, event: Evaluated) -> bool:
+        """Whether the target has been reached by now."""
+        self._lap(LapKind.EVAL, event.epoch)
+        self.seen.evaluations.append(
+            Evaluation(
+                epoch=event.epoch,
+                samples=event.samples,
+                correct=event.correct,
+                loss=event.loss if math.isfinite(event.loss) else None,
+                samples_seen=self.seen.samples_seen,
+            )
+        )
+        best = max(evaluation.accuracy for evaluation in self.seen.evaluations)
+        reached = best >= self._rules.target_accuracy
+        self._progress.evaluated(event.epoch, event.accuracy, best, reached)
+        return reached
+
+    def _checkpointed(self, event: Checkpointed) -> None:
+        self._lap(LapKind.CHECKPOINT, event.epoch)
+        if self._before is not None and self._keep is not None:
+            self._keep(_so_far(self._before, event, self.seen, self._clock))
+            # Once more, for the keeping belongs to it.
+            del self.seen.laps[-1]
+            self._lap(LapKind.CHECKPOINT, event.epoch)
+
+
 def _so_far(before: Unfinished, event: Checkpointed, seen: Observation, clock: Clock) -> Unfinished:
     return before.model_copy(
         update={
@@ -380,38 +430,6 @@ def _so_far(before: Unfinished, event: Checkpointed, seen: Observation, clock: C
             "evaluations": tuple(seen.evaluations),
         }
     )
-
-
-def _trained(
-    seen: Observation, event: EpochTrained, seconds: float, progress: RunProgress, epochs: int
-) -> None:
-    seen.epochs.append(
-        TrainedEpoch(
-            epoch=event.epoch,
-            steps=event.steps,
-            samples=event.samples,
-            loss=event.loss if math.isfinite(event.loss) else None,
-        )
-    )
-    images_per_second = event.samples / seconds if seconds > 0 else math.inf
-    progress.epoch_trained(event.epoch, epochs, event.loss, images_per_second)
-
-
-def _evaluated(seen: Observation, event: Evaluated, rules: Rules, progress: RunProgress) -> bool:
-    """Keep what was counted; whether the target has been reached by now."""
-    seen.evaluations.append(
-        Evaluation(
-            epoch=event.epoch,
-            samples=event.samples,
-            correct=event.correct,
-            loss=event.loss if math.isfinite(event.loss) else None,
-            samples_seen=seen.samples_seen,
-        )
-    )
-    best = max(evaluation.accuracy for evaluation in seen.evaluations)
-    reached = best >= rules.target_accuracy
-    progress.evaluated(event.epoch, event.accuracy, best, reached)
-    return reached
 
 
 def _laps_before(seconds: Sequence[float]) -> list[Lap]:
