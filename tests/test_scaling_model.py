@@ -1,4 +1,4 @@
-"""scripts/scaling_model.py and scaling_steps.py: the arithmetic, the page it is on, real steps."""
+"""scripts/scaling_*.py: the arithmetic, the page it is on, real steps."""
 
 from __future__ import annotations
 
@@ -6,38 +6,24 @@ import json
 import math
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import scaling_model as model
+import scaling_page as page
 from hypothesis import given, strategies as st
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPT = ROOT / "scripts" / "scaling_model.py"
-
-
-def _module() -> ModuleType:
-    spec = spec_from_file_location("scaling_model", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = module_from_spec(spec)
-    sys.modules["scaling_model"] = module  # dataclasses look their annotations up there
-    spec.loader.exec_module(module)
-    return module
-
-
-model = _module()
 times = st.floats(1e-7, 1e-1)
 counts = st.integers(2, 512)
 
 
 def test_the_page_says_what_the_model_says() -> None:
-    computed = dict(model.tables(model.Measured(json.loads(model.MEASUREMENTS.read_text()))))
-    text = model.DOCUMENT.read_text()
-    places = [found[1] for found in model.BLOCK.findall(text)]
+    computed = dict(page.tables(model.Measured(json.loads(page.MEASUREMENTS.read_text()))))
+    text = page.DOCUMENT.read_text()
+    places = [found[1] for found in page.BLOCK.findall(text)]
     assert sorted(places) == sorted(computed)
-    assert model.with_tables(text, computed) == text, "run scripts/scaling_model.py --write"
+    assert page.with_tables(text, computed) == text, "run scripts/scaling_page.py --write"
 
 
 def test_an_all_reduce_of_four_is_four_messages_and_one_and_a_half_times_the_data() -> None:
@@ -115,4 +101,4 @@ def test_real_steps_are_measured_on_their_own_and_together(tmp_path: Path) -> No
     # Sixteen times the images: longer, however busy the machine is.
     alone = dict(measured.alone("torch"))
     assert alone[256] > alone[16]
-    assert dict(model.tables(measured))["shares"].count("\n") == 3
+    assert dict(page.tables(measured))["shares"].count("\n") == 3
