@@ -45,6 +45,9 @@ def test_the_committed_page_has_every_run_once(committed: Path) -> None:
     assert sum(int(row["reached"].split("/")[1]) for row in rows) == len(
         store.read([committed / "results"]).records
     )
+    # Of the peaks beside the records, wherever publish was started.
+    report = (committed / "results" / publication.REPORT).read_text(encoding="utf-8")
+    assert '<figure id="figure-peak">' in report
     [claim] = [row for row in rows if row["id"] == "<code>55d4e4a2</code>"]
     assert (claim["reached"], claim["accuracy"]) == ("15/20", "99.43 % (99.40–99.45)")
     [slowed] = [row for row in rows if row["label"] == "<code>injected-b</code>"]

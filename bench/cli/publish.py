@@ -82,7 +82,7 @@ def files(found: store.ReadResult, results_dir: Path) -> dict[str, str]:
     # The page lies beside the records, and is the same wherever the folder is.
     beside = [(Path(os.path.relpath(path, results_dir)), record) for path, record in found.records]
     seen = series(comparison.benchmarks(beside))
-    report = to_html(seen, draw(seen), found.problems)
+    report = to_html(seen, draw(seen, results_dir), found.problems)
     return {PAGE: page(rows), PICTURE: picture(rows), REPORT: report}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -88,10 +89,15 @@ class Omission:
 Outcome = Drawing | Omission
 
 
-def draw(series: Sequence[Series]) -> list[Outcome]:
-    """Every figure, in the order of the page."""
+def draw(series: Sequence[Series], root: Path = Path()) -> list[Outcome]:
+    """Every figure, in the order of the page.
+
+    Args:
+        series: what is shown.
+        root: the folder that the records' paths start from, where they are relative.
+    """
     with style():
-        return [make(series) for make in _FIGURES]
+        return [*(make(series) for make in _FIGURES), fraction_of_peak(series, root)]
 
 
 # --- A row a set-up
@@ -404,7 +410,7 @@ def scaling(series: Sequence[Series]) -> Outcome:
     figure, axes = _plot_axes(list({one.number: one for one in shown}.values()))
     highest = 0.0
     for one, study in zip(shown, found, strict=True):
-        _efficiencies(axes, study, colour_of(one.colour))
+        _efficiencies(axes, study, colour_of(one.colour), str(one.number))
         highest = max(highest, *(100 * point.efficiency.value for point in study.points))
     counts = sorted({point.processes for study in found for point in study.points})
     axes.set_xlim(counts[0] / 1.15, counts[-1] * 1.15)
@@ -419,7 +425,8 @@ def scaling(series: Sequence[Series]) -> Outcome:
         "Images a second and process, as a share of those with the fewest processes measured, with "
         "the 95 % interval where there are runs enough. Dashed: twice the processes, twice the "
         "images. Solid: the same recipe (strong scaling); dotted: the batch of each process kept "
-        "(weak). Thin: Amdahl's law, fitted. Hollow: more threads than cores."
+        "(weak). Thin: Amdahl's law, fitted. Hollow: more threads than cores. The number at a "
+        "line's end is the set-up's that it begins with."
     )
     told = (
         f"{one.number} {one.full_name}, {study.mode} scaling: {_told(study)}"
@@ -428,8 +435,11 @@ def scaling(series: Sequence[Series]) -> Outcome:
     return Drawing("scaling", title, caption, "; ".join(told) + ".", figure)
 
 
-def _efficiencies(axes: Axes, study: Study, colour: str) -> None:
-    """A study's points with their intervals, and the law that was fitted to them."""
+def _efficiencies(axes: Axes, study: Study, colour: str, number: str) -> None:
+    """A study's points with their intervals, and the law that was fitted to them.
+
+    Its number stands where it ends: colours are shared by set-ups of one recipe and device.
+    """
     xs = [point.processes for point in study.points]
     ys = [100 * point.efficiency.value for point in study.points]
     line = "-" if study.mode is Scaling.STRONG else (0, (1, 2))
@@ -441,6 +451,8 @@ def _efficiencies(axes: Axes, study: Study, colour: str) -> None:
             axes.plot([point.processes] * 2, ends, color=colour, linewidth=1.2, alpha=0.6)
         face = GROUND if point.oversubscribed else colour
         axes.plot([point.processes], [y], "o", color=colour, markerfacecolor=face, markersize=5)
+    end = xs[-1], ys[-1]
+    axes.annotate(number, end, (7, 0), textcoords="offset points", va="center", color=colour)
     if study.fit is not None:
         steps = [xs[0] * (xs[-1] / xs[0]) ** (step / 40) for step in range(41)]
         gains = [study.fit.speedup(n) * xs[0] / n / study.fit.speedup(xs[0]) for n in steps]
@@ -457,10 +469,10 @@ def _told(study: Study) -> str:
     return f"{points}, serial fraction {100 * study.fit.serial_fraction.value:.1f} %"
 
 
-def fraction_of_peak(series: Sequence[Series]) -> Outcome:
+def fraction_of_peak(series: Sequence[Series], root: Path) -> Outcome:
     """The share of what the device can multiply, where that was measured beside the records."""
     title = "Fraction of peak"
-    ceilings, broken = ceiling.read(path for one in series for path, _ in one.runs if path)
+    ceilings, broken = ceiling.read(root / path for one in series for path, _ in one.runs if path)
     unread = "".join(f" {notation.inert(path.name)} is no measured peak." for path in broken)
     shares: dict[int, float] = {}
     for one in series:
@@ -472,7 +484,7 @@ def fraction_of_peak(series: Sequence[Series]) -> Outcome:
         return Omission(
             title,
             "the rate at which these devices multiply matrices was not measured (mnist-bench env "
-            f"--peak --save does, beside the records).{unread}",
+            f"--peak --save does, beside the records).{unread}".removesuffix("."),
         )
     known = sorted(
         (one for one in series if one.number in shares), key=lambda one: -shares[one.number]
@@ -506,7 +518,6 @@ _FIGURES = (
     seconds_spent,
     time_by_target,
     scaling,
-    fraction_of_peak,
 )
 
 
