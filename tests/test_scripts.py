@@ -19,6 +19,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ("scripts/bench", "scripts/lock", "scripts/setup", "scripts/test")
+LAUNCHERS = [
+    f"scripts/launch/{p.name}" for p in (ROOT / "scripts/launch").iterdir() if not p.suffix
+]
 LAUNCHER = ROOT / "scripts" / "accelerate_launch.py"
 CONFIG = ROOT / "scripts" / "accelerate.yaml"
 
@@ -110,7 +113,7 @@ def test_scripts_are_posix_shell_and_can_be_run(script: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck")
-@pytest.mark.parametrize("script", [*SCRIPTS, ".ci/run"])
+@pytest.mark.parametrize("script", [*SCRIPTS, *LAUNCHERS, "scripts/gpu", ".ci/run"])
 def test_shellcheck_finds_nothing(script: str) -> None:
     found = subprocess.run(
         ["shellcheck", ROOT / script], capture_output=True, text=True, check=False
