@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ("scripts/bench", "scripts/lock", "scripts/setup", "scripts/test")
 LAUNCHERS = [
-    f"scripts/launch/{p.name}" for p in (ROOT / "scripts/launch").iterdir() if not p.suffix
+    f"scripts/launch/{p.name}" for p in sorted((ROOT / "scripts/launch").iterdir()) if not p.suffix
 ]
 LAUNCHER = ROOT / "scripts" / "accelerate_launch.py"
 CONFIG = ROOT / "scripts" / "accelerate.yaml"
