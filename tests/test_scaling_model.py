@@ -99,6 +99,6 @@ def test_real_steps_are_measured_on_their_own_and_together(tmp_path: Path) -> No
         assert all(seconds > 0 for seconds in step["seconds"])
     measured = model.Measured(found)
     # Sixteen times the images: longer, however busy the machine is.
-    alone = dict(measured.alone("torch"))
+    alone = dict(measured.alone("torch")[0])
     assert alone[256] > alone[16]
     assert dict(page.tables(measured))["shares"].count("\n") == 3
