@@ -38,8 +38,6 @@ the same as one training."""
 BATCHES = (16, 32, 64, 128, 256)
 """Images a step of one process alone."""
 GLOBAL_BATCH = 128
-IMAGES = 3_200
-"""An epoch of a measurement: enough to be timed, little enough to be repeated."""
 MESSAGES = (4, 17_506 * 4, 1 << 20, 1 << 23)
 """Bytes of an all-reduce: the least, all gradients in fp32, and two that the bandwidth shows in."""
 REPEATS = 200
@@ -60,6 +58,9 @@ def measure(
     kernels: Annotated[
         list[str] | None, typer.Option(help="Some of what computes a step here; may be repeated.")
     ] = None,
+    images: Annotated[
+        int, typer.Option(min=max(BATCHES), help="Of an epoch: enough to be timed.")
+    ] = 3_200,
 ) -> None:
     """Measure steps and all-reduces on this machine's CPU."""
     cores = usable_cores()
@@ -67,14 +68,14 @@ def measure(
         raise UsageError("one core: there is nothing to share")
     chosen = kernels or _kernels_here()
     work: list[tuple[Mode, dict[str, Any]]] = [
-        (mode, {"kernels": kind, "batch": batch})
+        (mode, {"kernels": kind, "batch": batch, "images": images})
         for kind in chosen
         for mode in get_args(Mode)
         for batch in (BATCHES if mode == "alone" else (_share(mode, cores),))
     ]
     work += [("joined", {"bytes": size}) for size in MESSAGES]
     if "torch" in chosen:
-        plain = {"kernels": "torch", "batch": GLOBAL_BATCH}
+        plain = {"kernels": "torch", "batch": GLOBAL_BATCH, "images": images}
         work += [("joined", {**plain, "options": name}) for name in OPTIONS]
     steps: list[dict[str, Any]] = []
     with _workers(cores) as workers:
@@ -83,11 +84,13 @@ def measure(
             for mode, what in random.Random(number).sample(work, len(work)):
                 print(f"round {number + 1}: {mode} {what}", file=sys.stderr, flush=True)
                 seconds = _asked(workers[mode], what)
-                steps.append({"round": number, "mode": mode, **what, "seconds": seconds})
+                kept = {name: value for name, value in what.items() if name != "images"}
+                steps.append({"round": number, "mode": mode, **kept, "seconds": seconds})
     found = {
         "machine": about,
         "date": datetime.now(UTC).date().isoformat(),
         "processes": cores,
+        "images": images,
         "measured": steps,
     }
     path.write_text(_text(found), encoding="utf-8")
@@ -204,7 +207,11 @@ def worker(threads: int) -> None:
             answer = _all_reduce(what["bytes"])
         else:
             accelerator.ddp_handler = _options(what.get("options"))
-            answer = _step(what["kernels"], what["batch"], threads, accelerator, data)
+            count = what["images"]
+            few = replace(
+                data, train_images=data.train_images[:count], train_labels=data.train_labels[:count]
+            )
+            answer = _step(what["kernels"], what["batch"], threads, accelerator, few)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
@@ -238,11 +245,8 @@ def _step(kernels: Kernels, batch: int, threads: int, accelerator: Any, data: An
     # As `launch.join` sets them: compiled code has threads of its own.
     torch.set_num_threads(1 if kernels in native.KINDS else threads)
     native.set_threads(threads if kernels in native.KINDS else 1)
-    few = replace(
-        data, train_images=data.train_images[:IMAGES], train_labels=data.train_labels[:IMAGES]
-    )
     begin = seconds = 0.0
-    for event in train(seeded_model(recipe, 0), recipe, accelerator, few, 0, kernels):
+    for event in train(seeded_model(recipe, 0), recipe, accelerator, data, 0, kernels):
         if isinstance(event, EpochTrained):
             now = perf_counter()
             begin, seconds = now, now - begin

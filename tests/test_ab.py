@@ -171,7 +171,7 @@ def test_a_side_that_leaves_no_record_is_noticed_at_once(
 @pytest.mark.slow
 def test_real_runs_by_turns(tmp_path: Path) -> None:
     """Two real rounds of a short recipe: records of both labels, and a table."""
-    words = ["ab", "--recipe", "fast", "--epochs", "1", "--rounds", "2", "--b", "--threads 1"]
+    words = ["ab", "--recipe", "fast", "--epochs", "2", "--rounds", "2", "--b", "--threads 1"]
     done = subprocess.run(
         [str(Path(sys.executable).with_name("mnist-bench")), *words],
         cwd=tmp_path,

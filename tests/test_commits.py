@@ -338,7 +338,7 @@ def test_a_real_run_of_the_last_commit(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "PROJECT", clone)
     monkeypatch.setattr(commits, "kept_in", lambda: cache)
-    options = ["--recipe", "fast", "--epochs", "1", "--kernels", "torch", "--rounds", "1"]
+    options = ["--recipe", "fast", "--epochs", "2", "--kernels", "torch", "--rounds", "1"]
     data = ["--data-dir", str(mnist_data_dir)]
     assert main(["ab", "--a-commit", "HEAD", *options, *data]) == 0
     streams = capfd.readouterr()

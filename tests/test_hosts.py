@@ -21,7 +21,7 @@ import yaml
 
 from bench.records import RunRecord
 from bench.store import read
-from tests.test_run import ONE_EPOCH, PYTHON, ROOT, clean_environment, launch
+from tests.test_run import PYTHON, ROOT, SHORT_RUN, clean_environment, launch
 
 MAIN, PORT = "10.77.0.1", 29501
 ADDRESS = f"{MAIN}:{PORT}"
@@ -192,13 +192,13 @@ def curve(record: RunRecord) -> list[object]:
 def test_two_machines_learn_what_two_processes_of_one_do(
     hosts: tuple[Host, Host], tmp_path: Path
 ) -> None:
-    for status, _, error in both(hosts, *ONE_EPOCH, "--results-dir", tmp_path / "two"):
+    for status, _, error in both(hosts, *SHORT_RUN, "--results-dir", tmp_path / "two"):
         assert status == 0, error
     record = only_record(tmp_path / "two")
     assert (record.status, record.setup.processes, record.setup.machines) == ("completed", 2, 2)
     assert record.setup.environment["GLOO_SOCKET_IFNAME"] == "veth0"
     assert MAIN not in record.model_dump_json()
-    options = [*ONE_EPOCH, "--results-dir", tmp_path / "one"]
+    options = [*SHORT_RUN, "--results-dir", tmp_path / "one"]
     done = launch([*COMMAND, "--processes", "2", *options])
     assert done.returncode == 0, done.stderr
     alone = only_record(tmp_path / "one")
@@ -210,9 +210,9 @@ def test_two_machines_learn_what_two_processes_of_one_do(
 def test_a_slow_network_that_loses_some_changes_times_alone(
     far_hosts: tuple[Host, Host], tmp_path: Path
 ) -> None:
-    for status, _, error in both(far_hosts, *ONE_EPOCH, "--results-dir", tmp_path / "two"):
+    for status, _, error in both(far_hosts, *SHORT_RUN, "--results-dir", tmp_path / "two"):
         assert status == 0, error
-    done = launch([*COMMAND, "--processes", "2", *ONE_EPOCH, "--results-dir", tmp_path / "one"])
+    done = launch([*COMMAND, "--processes", "2", *SHORT_RUN, "--results-dir", tmp_path / "one"])
     assert done.returncode == 0, done.stderr
     record, alone = only_record(tmp_path / "two"), only_record(tmp_path / "one")
     assert curve(record) == curve(alone)
@@ -349,7 +349,7 @@ def test_waiting_for_a_machine_that_does_not_come_can_be_interrupted(
 def test_every_way_to_start_two_machines_does(
     hosts: tuple[Host, Host], tmp_path: Path, starter: str
 ) -> None:
-    options = [*map(str, ONE_EPOCH), "--device", "cpu"]
+    options = [*map(str, SHORT_RUN), "--device", "cpu"]
     options += ["--results-dir", str(tmp_path / "results"), "--quiet"]
     started = [
         host.start(command_of(starter, host, k, options, tmp_path)) for k, host in enumerate(hosts)

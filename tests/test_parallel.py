@@ -19,7 +19,7 @@ from bench.records import RunRecord
 from bench.share import Share
 
 BIN = Path(sys.executable).parent
-SHORT = ("--recipe", "fast", "--device", "cpu", "--epochs", "1", "--threads", "1")
+SHORT = ("--recipe", "fast", "--device", "cpu", "--epochs", "2", "--threads", "1")
 
 
 def part(index: int = 0, count: int = 2, visible: str | None = None) -> Share:

@@ -29,8 +29,9 @@ from mnist_cnn.recipe import REFERENCE
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 BIN = Path(PYTHON).parent
-ONE_EPOCH = ("--runs", "1", "--epochs", "1", "--threads", "1")
-"""One thread: on a busy machine two wait for each other most of the time."""
+SHORT_RUN = ("--runs", "1", "--epochs", "3", "--threads", "1")
+"""Three epochs of `fast` take a tenth of the images each, where its only one would take all. One
+thread: on a busy machine two wait for each other most of the time."""
 WAYS = ("forward", "backward")
 
 
@@ -175,7 +176,7 @@ def test_a_batch_that_does_not_divide_among_the_processes_is_refused() -> None:
     assert "bench/cli" not in done.stderr  # the only traceback is torchrun's own
 
 
-# Real runs of one epoch. Each is a process of its own: Accelerate's state is one a process.
+# Real runs, short ones. Each is a process of its own: Accelerate's state is one a process.
 
 
 @pytest.mark.slow
@@ -191,19 +192,19 @@ def test_a_batch_that_does_not_divide_among_the_processes_is_refused() -> None:
     ids=lambda command: "-".join(Path(word).name for word in command),
 )
 def test_every_way_to_start_it_runs(command: list[object]) -> None:
-    done = launch([*command, *ONE_EPOCH, "--no-save", "--json"])
+    done = launch([*command, *SHORT_RUN, "--no-save", "--json"])
     assert done.returncode == 0, done.stderr
     (run,) = json.loads(done.stdout)
-    assert (run["status"], run["processes"], run["epochs"]) == ("completed", 1, 1)
-    assert run["final_accuracy"] > 0.97
+    assert (run["status"], run["processes"], run["epochs"]) == ("completed", 1, 3)
+    assert run["final_accuracy"] > 0.9
     assert run["time_to_target_seconds"] is None
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Records of a run of the fast recipe, one epoch, in one and in two processes."""
+    """Records of a run of the fast recipe, a short one, in one and in two processes."""
     folder = tmp_path_factory.mktemp("two")
-    options = [*ONE_EPOCH, "--seed", "3", "--quiet"]
+    options = [*SHORT_RUN, "--seed", "3", "--quiet"]
     for count in (1, 2):
         done = launch(
             [
@@ -227,8 +228,8 @@ def test_two_processes_do_the_work_of_one(two_processes: Path) -> None:
         assert len(record.mistakes.images) == 10_000 - record.evaluations[-1].correct
     for count in ("steps", "samples"):
         assert [getattr(e, count) for e in one.epochs] == [getattr(e, count) for e in two.epochs]
-    assert [(e.epoch, e.samples) for e in one.evaluations] == [(1, 10_000)]
-    assert [(e.epoch, e.samples) for e in two.evaluations] == [(1, 10_000)]
+    assert [(e.epoch, e.samples) for e in one.evaluations] == [(3, 10_000)]
+    assert [(e.epoch, e.samples) for e in two.evaluations] == [(3, 10_000)]
     assert one.recipe == two.recipe
     assert one.all_reduce_seconds is None
     assert two.all_reduce_seconds
@@ -237,7 +238,7 @@ def test_two_processes_do_the_work_of_one(two_processes: Path) -> None:
         assert (record.parity is None) == (record.setup.precision == "fp32")
     # The same images, distorted alike, in the same groups of the same batches.
     assert one.epochs[0].loss == pytest.approx(two.epochs[0].loss, rel=0.01)
-    assert min(one.evaluations[0].accuracy, two.evaluations[0].accuracy) > 0.98
+    assert min(one.evaluations[0].accuracy, two.evaluations[0].accuracy) > 0.9
     assert abs(one.evaluations[0].accuracy - two.evaluations[0].accuracy) < 0.01
 
 
@@ -249,7 +250,7 @@ def test_two_processes_without_being_told_of_the_cpu_still_find_each_other() -> 
     if torch.cuda.is_available():
         pytest.skip("would find GPUs")
     command = [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", "bench/run.py"]
-    done = launch([*command, *ONE_EPOCH, "--no-save", "--json"])
+    done = launch([*command, *SHORT_RUN, "--no-save", "--json"])
     assert done.returncode == 0, done.stderr
     (run,) = json.loads(done.stdout)
     assert (run["processes"], run["threads"]) == (2, 1)
@@ -306,7 +307,7 @@ def test_stop_at_target_ends_the_run_and_the_table_says_so(tmp_path: Path) -> No
 def test_a_diverged_run_of_two_ranks_has_a_record_and_a_table(tmp_path: Path) -> None:
     (tmp_path / "wild.py").write_text(WILD)
     ranks = [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", tmp_path / "wild.py"]
-    options = ["run", "--recipe", "wild", *ONE_EPOCH, "--results-dir", tmp_path]
+    options = ["run", "--recipe", "wild", *SHORT_RUN, "--results-dir", tmp_path]
     done = launch([*ranks, *options])
     assert done.returncode != 0
     ((_, record),) = read([tmp_path]).records
@@ -316,7 +317,7 @@ def test_a_diverged_run_of_two_ranks_has_a_record_and_a_table(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_a_diverged_run_has_a_record_and_exit_1(tmp_path: Path) -> None:
-    options = ["run", "--recipe", "wild", *ONE_EPOCH, "--results-dir", tmp_path]
+    options = ["run", "--recipe", "wild", *SHORT_RUN, "--results-dir", tmp_path]
     done = launch([PYTHON, "-c", WILD, *options])
     assert done.returncode == 1, done.stderr
     ((_, record),) = read([tmp_path]).records
@@ -333,7 +334,7 @@ def test_a_disk_that_fills_up_loses_the_record_but_not_the_table(tmp_path: Path)
     results.mkdir()
     script = (
         f"mount -t tmpfs -o size=400k tmpfs {results} || exit 77\n"
-        f"{BIN}/mnist-bench run {' '.join(ONE_EPOCH)} --results-dir {results} 2>log &\n"
+        f"{BIN}/mnist-bench run {' '.join(SHORT_RUN)} --results-dir {results} 2>log &\n"
         "until grep -q 'seed 0' log || ! kill -0 $!; do sleep 0.2; done\n"
         f"dd if=/dev/zero of={results}/fill bs=1k 2>/dev/null\n"
         "wait $!\n"
@@ -429,7 +430,7 @@ def test_auto_is_a_process_a_core_for_torchs_operators_and_one_for_the_rest(
 @pytest.mark.slow
 def test_auto_starts_them_and_its_ranks_know(tmp_path: Path) -> None:
     options = ["--processes", "auto", "--kernels", "torch", "--device", "cpu", "--json"]
-    done = launch([BIN / "mnist-bench", "run", *options, *ONE_EPOCH, "--no-save"])
+    done = launch([BIN / "mnist-bench", "run", *options, *SHORT_RUN, "--no-save"])
     assert done.returncode == 0, done.stderr
     [run] = json.loads(done.stdout)
     assert (run["processes"], run["threads"]) == (usable_cores(), 1)
@@ -449,7 +450,7 @@ def test_processes_that_do_not_divide_the_batch_are_refused_in_one_line() -> Non
 @pytest.mark.slow
 def test_processes_are_started_and_joined() -> None:
     done = launch(
-        [BIN / "mnist-bench", "run", "--processes", "2", *ONE_EPOCH, "--no-save", "--json"]
+        [BIN / "mnist-bench", "run", "--processes", "2", *SHORT_RUN, "--no-save", "--json"]
     )
     assert done.returncode == 0, done.stderr
     (run,) = json.loads(done.stdout)

@@ -88,7 +88,7 @@ def test_the_model_is_held_against_a_step_it_was_not_fitted_to() -> None:
 def test_real_steps_are_measured_on_their_own_and_together(tmp_path: Path) -> None:
     path = tmp_path / "steps.json"
     script = str(ROOT / "scripts" / "scaling_steps.py")
-    words = [sys.executable, script, str(path), "--rounds", "1"]
+    words = [sys.executable, script, str(path), "--rounds", "1", "--images", "640"]
     subprocess.run([*words, "--kernels", "torch"], check=True, cwd=ROOT, capture_output=True)
     found = json.loads(path.read_text())
     p = found["processes"]

@@ -262,7 +262,7 @@ def test_a_matrix_that_is_none_gets_one_line(
 def test_a_real_sweep_is_made_reported_and_found_again(tmp_path: Path) -> None:
     """One and two real processes of a short recipe, weakly scaled; then nothing is left to do."""
     program = str(Path(sys.executable).with_name("mnist-bench"))
-    words = ["sweep", "--recipe", "fast", "--processes", "1,2", "--seeds", "1", "--epochs", "1"]
+    words = ["sweep", "--recipe", "fast", "--processes", "1,2", "--seeds", "1", "--epochs", "2"]
 
     def call(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

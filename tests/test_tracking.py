@@ -165,7 +165,7 @@ def test_a_folder_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.slow
 def test_real_runs_are_logged_after_the_last(tmp_path: Path) -> None:
     """And what is meant for other programs stays alone on stdout."""
-    words = ["--runs", "2", "--epochs", "1", "--threads", "1", "--device", "cpu", "--json"]
+    words = ["--runs", "2", "--epochs", "2", "--threads", "1", "--device", "cpu", "--json"]
     words += ["--track", "tensorboard", "--track", "trackio", "--recipe", "fast"]
     done = subprocess.run(
         [sys.executable, "-m", "bench", "run", *words, "--results-dir", tmp_path / "results"],
@@ -198,7 +198,7 @@ def test_a_tracker_that_fails_costs_no_run(
         raise OSError("the disk\nis full")
 
     monkeypatch.setattr(tracking, "log", refuse)
-    words = ["--runs", "1", "--epochs", "1", "--threads", "1", "--device", "cpu", "--quiet"]
+    words = ["--runs", "1", "--epochs", "2", "--threads", "1", "--device", "cpu", "--quiet"]
     words += ["--recipe", "fast", "--track", "tensorboard", "--results-dir", str(tmp_path)]
     assert main(["run", *words]) == 1
     assert "tensorboard did not take the runs: OSError: the disk" in capsys.readouterr().err
