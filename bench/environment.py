@@ -62,7 +62,7 @@ ACCELERATOR_LIBRARIES = re.compile(r"nvidia-(cublas|cudnn|nccl|cuda-runtime)(-cu
 """Separately installed packages that an NVIDIA GPU's speed depends on."""
 
 PROJECT = Path(__file__).resolve().parent.parent
-SOURCES = (".py", ".cpp", ".h")
+SOURCES = (".py", ".cpp", ".hpp")
 """How the names of files end that decide what is computed."""
 
 

@@ -241,6 +241,18 @@ def test_the_codes_digest_is_of_names_and_contents(tmp_path: Path) -> None:
     assert source_digest(tmp_path) != first
 
 
+def test_the_codes_digest_has_the_compiled_steps_sources(tmp_path: Path) -> None:
+    native = ROOT / "mnist_cnn" / "native"
+    endings = {path.suffix for path in native.iterdir() if path.is_file()} - {".so"}
+    assert endings == {".py", ".cpp", ".hpp"}
+    folder = tmp_path / "mnist_cnn"
+    folder.mkdir()
+    for ending in endings:
+        before = source_digest(tmp_path)
+        (folder / f"code{ending}").write_text("1")
+        assert source_digest(tmp_path) != before, ending
+
+
 def test_a_recorded_command_names_no_host() -> None:
     words = ["run", MAIN, "node-1:29500", f"{MAIN}=node-1:29500", "--runs", "1"]
     assert without_address(words) == [
