@@ -1,4 +1,4 @@
-"""Build hook: compiles mnist_cnn/native into a library beside its source, where that is possible.
+"""Build hook: compiles mnist_cnn/kernels/native into a library beside its source, where possible.
 
 Where it is not (no compiler, another processor) the package is installed without; torch's own
 operators then do the same work. CXX names another compiler.
@@ -42,7 +42,7 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile; say on stderr where that cannot be done, and go on without."""
         del version
-        folder = Path(self.root) / "mnist_cnn" / "native"
+        folder = Path(self.root) / "mnist_cnn" / "kernels" / "native"
         library = folder / "libnative.so"
         library.unlink(missing_ok=True)
         if platform.machine() not in ("x86_64", "AMD64") or sys.platform == "win32":
@@ -69,6 +69,6 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             )
             return
         made.replace(library)
-        build_data["artifacts"].append("mnist_cnn/native/libnative.so")
+        build_data["artifacts"].append("mnist_cnn/kernels/native/libnative.so")
         build_data["pure_python"] = False
         build_data["infer_tag"] = True

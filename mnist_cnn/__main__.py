@@ -23,7 +23,7 @@ from mnist_cnn import console
 from mnist_cnn.accuracy import parse_accuracy
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated, Event
-from mnist_cnn.provenance import Provenance
+from mnist_cnn.inference.provenance import Provenance
 from mnist_cnn.recipe import REFERENCE, Recipe, changed, named
 
 # torch takes seconds to import: each command imports what it needs, `--help` needs none of it.
@@ -67,7 +67,7 @@ def train(
     if seed < 0:
         raise UsageError(f"--seed must be 0 or more, not {seed}")
     if save is not None and console.is_main_process():
-        from mnist_cnn.weights import check_writable
+        from mnist_cnn.inference.weights import check_writable
 
         check_writable(save)
     try:
@@ -83,8 +83,8 @@ def predict(
     pictures: Annotated[list[Path], typer.Argument(help="PNG or JPEG files, a digit in each.")],
 ) -> int:
     """Say which digit each picture shows, and how surely."""
-    from mnist_cnn import predict as prediction
-    from mnist_cnn.weights import load_weights
+    from mnist_cnn.inference import predict as prediction
+    from mnist_cnn.inference.weights import load_weights
 
     network = load_weights(model)
     status = 0
@@ -126,10 +126,10 @@ def export(
     ] = None,
 ) -> int:
     """Write a model file for others and a card that says how well that file does."""
-    from mnist_cnn.data import load
-    from mnist_cnn.export import folder as exporting, hub
-    from mnist_cnn.export.measured import Disagreement
-    from mnist_cnn.weights import load_provenance, load_weights
+    from mnist_cnn.data.dataset import load
+    from mnist_cnn.inference.export import folder as exporting, hub
+    from mnist_cnn.inference.export.evaluation import Disagreement
+    from mnist_cnn.inference.weights import load_provenance, load_weights
 
     wanted = exporting.parse_format(to)
     folder = output or model.with_name(f"{model.stem}-{wanted}")
@@ -171,8 +171,8 @@ def _train(
 ) -> int:
     """Train, report and save; the exit status."""
     from mnist_cnn import train as training
-    from mnist_cnn.data import load
-    from mnist_cnn.weights import save_weights
+    from mnist_cnn.data.dataset import load
+    from mnist_cnn.inference.weights import save_weights
 
     # Before the ranks meet: a first download may take longer than they wait for each other.
     data = load(data_dir).split(recipe.evaluation_split)
@@ -225,7 +225,7 @@ def _accelerator() -> Accelerator:
     """
     from accelerate import Accelerator
 
-    from mnist_cnn.ranks import process_group
+    from mnist_cnn.distributed import process_group
 
     accelerator = Accelerator(
         mixed_precision="no",

@@ -18,12 +18,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mnist_cnn import native
 from mnist_cnn.augment import Distortions, augment, draw
-from mnist_cnn.data import Split
+from mnist_cnn.data.dataset import Split
+from mnist_cnn.kernels import native
 from mnist_cnn.recipe import Kernels, Recipe
+from mnist_cnn.sampler import Selection, Shuffle, images_in_epoch, steps_in_epoch
 from mnist_cnn.seeds import derived_seed
-from mnist_cnn.selection import Selection, Shuffle, images_in_epoch, steps_in_epoch
 
 
 @dataclass(frozen=True, slots=True)

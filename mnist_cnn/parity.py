@@ -17,11 +17,11 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mnist_cnn.batches import Batch, Batches
-from mnist_cnn.data import Split
+from mnist_cnn.data.dataset import Split
+from mnist_cnn.engine.step import step_of
+from mnist_cnn.kernels.native import KINDS
 from mnist_cnn.model import GroupedNetwork
-from mnist_cnn.native import KINDS
 from mnist_cnn.recipe import Kernels, Precision, Recipe
-from mnist_cnn.step import step_of
 from mnist_cnn.train import seeded_model
 
 IMAGES = 128

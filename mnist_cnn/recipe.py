@@ -22,8 +22,8 @@ RecipePrecision = Literal["fp32", "auto"]
 EvaluationSplit = Literal["test", "validation"]
 Kernels = Literal["torch", "inductor", "triton", "avx512", "amx"]
 """What computes a training step: torch's operators, the same fused by torch's compiler (Inductor),
-the Triton kernels of mnist_cnn.fused, or the compiled code of mnist_cnn.native, by dot products
-(AVX512-BF16) or by matrix tiles (AMX-BF16)."""
+the Triton kernels of mnist_cnn.kernels.triton, or the compiled code of
+mnist_cnn.kernels.native, by dot products (AVX512-BF16) or by matrix tiles (AMX-BF16)."""
 
 TRAIN_IMAGES = 60_000
 VALIDATION_IMAGES = 10_000

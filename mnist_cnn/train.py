@@ -13,16 +13,16 @@ import torch
 from accelerate import Accelerator
 
 from mnist_cnn.batches import Batches
-from mnist_cnn.checkpoint import Checkpoints
-from mnist_cnn.data import Split
-from mnist_cnn.engine import Engine, SteppingEngine
+from mnist_cnn.data.dataset import Split
+from mnist_cnn.engine.checkpoint import Checkpoints
+from mnist_cnn.engine.eager import Engine, SteppingEngine
+from mnist_cnn.engine.graph import Programs
 from mnist_cnn.errors import UsageError
 from mnist_cnn.evaluation import evaluated
 from mnist_cnn.events import Checkpointed, EpochTrained, Event, Finished, Started
 from mnist_cnn.model import MnistCnn, build_model, parameter_count
 from mnist_cnn.recipe import Kernels, Recipe
 from mnist_cnn.seeds import derived_seed
-from mnist_cnn.static import Programs
 
 NO_CHECKPOINTS = (
     "--checkpoint-every is for steps that the loop asks for one by one: add --no-capture "
@@ -57,7 +57,7 @@ def train(
         accelerator: device, precision and ranks.
         data: the training and the evaluation images, uint8, on the CPU.
         seed: decides data order, distortions and dropout.
-        kernels: what computes a step; compiled ones where `mnist_cnn.native` says that they can.
+        kernels: what computes a step; compiled ones where `mnist_cnn.kernels.native` has them.
         programs: has whole steps done by the device alone, and keeps what that took to set up for
             the next run.
         checkpoints: where states between epochs are kept, and one may be to go on from.

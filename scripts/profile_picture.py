@@ -14,15 +14,15 @@ import matplotlib as mpl
 import typer
 from matplotlib import pyplot as plt
 
-from bench import launch
-from mnist_cnn import native
+from bench.measure.accelerator import prepare
 from mnist_cnn.console import run
-from mnist_cnn.data import load
+from mnist_cnn.data.dataset import load
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained
+from mnist_cnn.inference.weights import check_writable
+from mnist_cnn.kernels import native
 from mnist_cnn.recipe import FAST, Kernels
 from mnist_cnn.train import seeded_model, train
-from mnist_cnn.weights import check_writable
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -33,7 +33,7 @@ def picture(path: Annotated[Path, typer.Argument(help="The picture, SVG or PNG."
     if path.suffix not in (".svg", ".png"):
         raise UsageError(f"{path} must end in .svg or .png")
     check_writable(path)
-    accelerator, recipe, setup = launch.launch(FAST, device="cpu")
+    accelerator, recipe, setup = prepare(FAST, device="cpu")
     if setup.kernels == "torch":
         raise UsageError(f"no compiled code here: {native.absence()}")
     data = load().split(recipe.evaluation_split)

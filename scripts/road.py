@@ -18,8 +18,10 @@ from typing import Annotated
 
 import typer
 
-from bench import fresh, stats, store
-from bench.records import LapKind, RunRecord
+from bench.analysis import metrics
+from bench.launch import single_run
+from bench.records import store
+from bench.records.schema import LapKind, RunRecord
 from mnist_cnn.console import run
 from mnist_cnn.errors import UsageError
 
@@ -59,7 +61,7 @@ def road(
         for label in random.Random(seed).sample(chosen, len(chosen)):
             words = ["--label", label, "--seed", str(seed), "--results-dir", str(results_dir)]
             print(f"round {seed + 1}: {label}", file=sys.stderr, flush=True)
-            status = fresh.start([*words, *shlex.split(ROAD[label])])
+            status = single_run.start([*words, *shlex.split(ROAD[label])])
             if status != 0:
                 raise UsageError(f"{label!r} ended with status {status}; see above")
     print(table([record for _, record in store.read([results_dir]).records], chosen))
@@ -71,8 +73,8 @@ def table(records: list[RunRecord], labels: list[str]) -> str:
     The ratio is the median over rounds (a seed each) of the two runs of the same round.
     """
     seconds: dict[str, dict[int, float]] = {label: {} for label in labels}
-    for record in stats.completed(records):
-        trained = stats.seconds_of(record, LapKind.TRAIN)
+    for record in metrics.completed(records):
+        trained = metrics.seconds_of(record, LapKind.TRAIN)
         if record.label in seconds and trained is not None:
             seconds[record.label][record.seed] = trained
     lines = [f"{'set-up':<28} {'n':>2} {'median s':>9} {'least':>7} {'most':>7} {'times':>6}"]

@@ -41,9 +41,11 @@ from scaling_model import (
     step_seconds,
 )
 
-from bench import stats, store
-from bench.notation import plural
-from bench.records import LapKind, RunRecord
+from bench.analysis import metrics
+from bench.records import store
+from bench.records.schema import LapKind, RunRecord
+from bench.stats import summary
+from bench.text import plural
 from mnist_cnn.console import run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -339,7 +341,7 @@ def records() -> str:
     )
     by_label: dict[str, dict[int, float]] = {}
     for _, record in store.read([ROOT / "results" / "intel-xeon-2-cores-road"]).records:
-        seconds = stats.seconds_of(record, LapKind.TRAIN)
+        seconds = metrics.seconds_of(record, LapKind.TRAIN)
         if record.counts and record.label and seconds is not None:
             by_label.setdefault(record.label, {})[record.seed] = seconds
     rows = []
@@ -366,9 +368,9 @@ def runs() -> str:
     rows = []
     for (processes, threads), of in sorted(found.items()):
         trained = _trained(of)
-        reached = [stats.time_to_target_seconds(record) for record in of.values()]
-        times = stats.summarise([trained[seed] / base[seed] for seed in of])
-        accuracy = stats.summarise([100 * a for r in of.values() if (a := r.final_accuracy)])
+        reached = [metrics.time_to_target_seconds(record) for record in of.values()]
+        times = summary.summarise([trained[seed] / base[seed] for seed in of])
+        accuracy = summary.summarise([100 * a for r in of.values() if (a := r.final_accuracy)])
         rows.append(
             [
                 f"{plural(processes, 'process')}, {plural(threads, 'thread')} each",
@@ -387,11 +389,11 @@ def runs() -> str:
 def _trained(runs: Mapping[int, RunRecord]) -> dict[int, float]:
     """Seconds by seed; what did not train stands out as nan."""
     return {
-        seed: stats.seconds_of(record, LapKind.TRAIN) or math.nan for seed, record in runs.items()
+        seed: metrics.seconds_of(record, LapKind.TRAIN) or math.nan for seed, record in runs.items()
     }
 
 
-def _mean(of: stats.Summary) -> str:
+def _mean(of: summary.Summary) -> str:
     return f"{of.mean:.2f} ({of.low:.2f}-{of.high:.2f})"
 
 

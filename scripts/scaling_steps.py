@@ -26,8 +26,8 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from bench import supervisor
-from bench.environment import usable_cores
+from bench.launch import supervisor
+from bench.machine.cores import usable_cores
 from mnist_cnn.console import run
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import REFERENCE, Kernels, changed
@@ -104,7 +104,7 @@ def _share(mode: Mode, cores: int) -> int:
 
 
 def _kernels_here() -> list[str]:
-    from mnist_cnn import native
+    from mnist_cnn.kernels import native
 
     return ["torch", *(kind for kind in reversed(native.KINDS) if not native.absence(kind))]
 
@@ -184,15 +184,16 @@ def _asked(workers: list[Worker], what: Mapping[str, Any]) -> list[Any]:
 
 def worker(threads: int) -> None:
     """Answer, a line each, what is asked on standard input."""
-    from bench import choices, launch
-    from bench.environment import describe, device_name
-    from mnist_cnn.data import load
+    from bench.machine.environment import describe, device_name
+    from bench.measure import resolve
+    from bench.measure.accelerator import join
+    from mnist_cnn.data.dataset import load
 
     # What torch or gloo may print is not an answer.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    chosen = choices.choose(_recipe(GLOBAL_BATCH), "cpu", "bf16", threads, "torch")
-    accelerator, _, _ = launch.join(chosen)
+    chosen = resolve.choose(_recipe(GLOBAL_BATCH), "cpu", "bf16", threads, "torch")
+    accelerator, _, _ = join(chosen)
     data = load().split("test")
     for line in sys.stdin:
         what = json.loads(line)
@@ -236,12 +237,12 @@ def _step(kernels: Kernels, batch: int, threads: int, accelerator: Any, data: An
     """Seconds of a step of so many images (over all ranks), of an epoch after one not counted."""
     import torch
 
-    from bench import choices
-    from mnist_cnn import native
+    from bench.measure import resolve
     from mnist_cnn.events import EpochTrained
+    from mnist_cnn.kernels import native
     from mnist_cnn.train import seeded_model, train
 
-    recipe = choices.choose(_recipe(batch), "cpu", "bf16", threads, kernels).recipe
+    recipe = resolve.choose(_recipe(batch), "cpu", "bf16", threads, kernels).recipe
     # As `launch.join` sets them: compiled code has threads of its own.
     torch.set_num_threads(1 if kernels in native.KINDS else threads)
     native.set_threads(threads if kernels in native.KINDS else 1)

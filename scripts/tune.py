@@ -16,10 +16,10 @@ from typing import Annotated, Any
 
 import typer
 
-from bench import launch
-from bench.stats import summarise
+from bench.measure.accelerator import prepare
+from bench.stats.summary import summarise
 from mnist_cnn.console import run
-from mnist_cnn.data import load
+from mnist_cnn.data.dataset import load
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.events import EpochTrained, Evaluated
 from mnist_cnn.recipe import EvaluationSplit, Recipe, named
@@ -41,9 +41,7 @@ def tune(
     chosen = changed(named(recipe), changes or [])
     split: EvaluationSplit = "test" if test else "validation"
     chosen = replace(chosen, evaluation_split=split, evaluate_from_epoch=chosen.epochs)
-    accelerator, chosen, setup = launch.launch(
-        chosen, device="cpu", threads=threads, kernels=kernels
-    )
+    accelerator, chosen, setup = prepare(chosen, device="cpu", threads=threads, kernels=kernels)
     data = load().split(split)
     accuracies = []
     for seed in range(seeds):

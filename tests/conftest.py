@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mnist_cnn.data import MnistData, load
-from mnist_cnn.download import fetch
+from mnist_cnn.data.dataset import MnistData, load
+from mnist_cnn.data.download import fetch
 
 
 @pytest.fixture(scope="session")

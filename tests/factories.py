@@ -11,10 +11,10 @@ from typing import Any
 
 from hypothesis import settings, strategies as st
 
-from bench import store
-from bench.contrast import Contrast, contrast
-from bench.records import Evaluation, LapKind, RunRecord, Status, first_reached
-from bench.sides import Side, match
+from bench.analysis.cases import Side, match
+from bench.analysis.comparison import Contrast, contrast
+from bench.records import store
+from bench.records.schema import Evaluation, LapKind, RunRecord, Status, first_reached
 from mnist_cnn.recipe import FAST
 
 # No test may fail because the machine is busy.

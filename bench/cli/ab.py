@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from bench import commits, fresh, store
-from bench.commits import Checkout
-from bench.environment import PROJECT
-from bench.notation import inert
-from bench.protocol import parse_share
-from bench.store import RESULTS_DIR, Problem, ReadResult
+from bench.cli.options import parse_share
+from bench.launch import single_run
+from bench.launch.checkout import Checkout, find, prepare
+from bench.machine.repository import PROJECT
+from bench.records import store
+from bench.records.store import RESULTS_DIR, Problem, ReadResult
+from bench.text import inert
 from mnist_cnn.console import EXIT_FAILED, EXIT_USAGE
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.contrast import Contrast, Line
-    from bench.records import RunRecord
+    from bench.analysis.comparison import Contrast, Line
+    from bench.records.schema import RunRecord
 
 LOOKS = (8, 12, 18)
 """Rounds after which the runs so far are looked at. The chance to err is shared among the looks
@@ -82,7 +83,7 @@ def ab(
     Every other option goes to both sides, as to `run`. With equal sides, options and commits, the
     machine's noise floor is measured and kept beside the records.
     """
-    from bench.contrast import Metric
+    from bench.analysis.comparison import Metric
 
     if rounds is not None and rounds < 1:
         raise UsageError(f"--rounds must be at least 1, not {rounds}")
@@ -132,7 +133,7 @@ def _way(options: str, of: str, revision: str | None) -> _Way:
         words = tuple(shlex.split(options))
     except ValueError as error:
         raise UsageError(f"{of} {inert(options)!r}: {error}") from error
-    checkout = None if revision is None else commits.find(revision, f"{of}-commit", PROJECT)
+    checkout = None if revision is None else find(revision, f"{of}-commit", PROJECT)
     return _Way(words, checkout)
 
 
@@ -147,7 +148,7 @@ def _prepare(sides: dict[str, _Way]) -> None:
                 file=sys.stderr,
                 flush=True,
             )
-            commits.prepare(checkout, PROJECT)
+            prepare(checkout, PROJECT)
 
 
 def _run(words: list[str], what: str, checkout: Checkout | None) -> bool:
@@ -157,7 +158,7 @@ def _run(words: list[str], what: str, checkout: Checkout | None) -> bool:
         UsageError: its options are wrong; what it said stands above.
     """
     print(what, file=sys.stderr, flush=True)
-    status = fresh.start(words, checkout)
+    status = single_run.start(words, checkout)
     if status == EXIT_USAGE:
         raise UsageError(f"{what} could not be run; see above")
     if status != 0:
@@ -171,7 +172,7 @@ def _check(records: dict[str, list[RunRecord]]) -> None:
     Raises:
         UsageError: no.
     """
-    from bench.sides import Side, match
+    from bench.analysis.cases import Side, match
 
     base, new = (Side(side, tuple(runs)) for side, runs in records.items())
     match(base, new)
@@ -209,8 +210,8 @@ def _labelled(label: str, found: ReadResult) -> list[RunRecord]:
 
 
 def _contrast(records: dict[str, list[RunRecord]], looks: int, wanted: float) -> Contrast:
-    from bench.contrast import contrast
-    from bench.sides import Side, match
+    from bench.analysis.cases import Side, match
+    from bench.analysis.comparison import contrast
 
     base, new = (Side(side, tuple(runs)) for side, runs in records.items())
     (case,) = match(base, new).cases
@@ -219,15 +220,15 @@ def _contrast(records: dict[str, list[RunRecord]], looks: int, wanted: float) ->
 
 def is_clear(line: Line) -> bool:
     """Whether it is established which side is faster, or that a difference wanted is ruled out."""
-    from bench.contrast import Verdict
+    from bench.analysis.comparison import Verdict
 
     return line.verdict in (Verdict.BETTER, Verdict.WORSE, Verdict.EQUIVALENT)
 
 
 def _show(contrast: Contrast, name: str, as_json: bool) -> None:
-    from bench import terminal
-    from bench.export.as_contrasts import to_json
-    from bench.sides import Matched
+    from bench.analysis.cases import Matched
+    from bench.report import terminal
+    from bench.report.formats.comparisons import to_json
 
     matched = Matched((contrast.case,), (), ())
     if as_json:
@@ -237,8 +238,8 @@ def _show(contrast: Contrast, name: str, as_json: bool) -> None:
 
 
 def _keep_floor(contrast: Contrast, results_dir: Path, file: TextIO) -> None:
-    from bench.contrast import Metric
-    from bench.noise import NoiseFloor, save
+    from bench.analysis.comparison import Metric
+    from bench.records.sidecars import NoiseFloor, write_noise_floor
 
     between = contrast.line(Metric.SECONDS_AN_IMAGE).difference
     if between is None or between.low is None or between.high is None:
@@ -254,7 +255,7 @@ def _keep_floor(contrast: Contrast, results_dir: Path, file: TextIO) -> None:
         commit=record.environment.commit,
         torch=record.environment.torch,
     )
-    path = save(floor, results_dir / store.machine_name(record.environment))
+    path = write_noise_floor(floor, results_dir / store.machine_name(record.environment))
     percent = f"{100 * floor.relative:.1f} %"
     text = f"noise floor: {percent}, the farther end of the interval; kept in {path}"
     print(text, file=file)

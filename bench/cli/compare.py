@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench import store
-from bench.notation import inert
-from bench.protocol import parse_share
-from bench.store import RESULTS_DIR
+from bench.cli.options import parse_share
+from bench.records import store
+from bench.records.store import RESULTS_DIR
+from bench.text import inert
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.contrast import Contrast
-    from bench.gate import Finding, Limits
-    from bench.sides import Matched, Side
+    from bench.analysis.cases import Matched, Side
+    from bench.analysis.comparison import Contrast
+    from bench.analysis.gate import Finding, Limits
 
 DEFAULT_DIFFERENCE = 0.05
 LEAST_DIFFERENCE = 0.001
@@ -53,7 +53,7 @@ def compare(
     ] = False,
 ) -> int:
     """Compare runs with runs: faster, as accurate, learning alike? Intervals with everything."""
-    from bench.gate import Limits, verdict
+    from bench.analysis.gate import Limits, verdict
 
     limits = Limits(
         slower=None if fail_if_slower is None else _share(fail_if_slower),
@@ -70,13 +70,13 @@ def compare(
     wanted = max(limits.slower or DEFAULT_DIFFERENCE, LEAST_DIFFERENCE)
     compared = _compared(base, others, wanted)
     if not as_json:
-        from bench import terminal
+        from bench.report import terminal
 
         for new, matched, contrasts in compared:
             terminal.show(terminal.comparison(base.name, new.name, matched, contrasts))
     findings = _judged(base, compared, limits, results_dir) if gated else None
     if as_json:
-        from bench.export.as_contrasts import to_json
+        from bench.report.formats.comparisons import to_json
 
         named = [(new.name, matched, contrasts) for new, matched, contrasts in compared]
         sys.stdout.write(to_json(base.name, named, findings))
@@ -97,10 +97,10 @@ def _judged(
     results_dir: Path,
 ) -> list[Finding]:
     """What the gate says of every case."""
-    from bench import noise
-    from bench.gate import judge
+    from bench.analysis.gate import judge
+    from bench.records import sidecars
 
-    floors = noise.read([results_dir, *([Path(base.name)] if base.is_path else [])])
+    floors = sidecars.read_noise_floors([results_dir, *([Path(base.name)] if base.is_path else [])])
     return [
         finding
         for _, matched, contrasts in compared
@@ -109,7 +109,7 @@ def _judged(
 
 
 def _sides(names: list[str], results_dir: Path) -> list[Side]:
-    from bench.sides import side
+    from bench.analysis.cases import side
 
     sides = [side(name, results_dir) for name in names]
     problems: dict[store.Problem, None] = {
@@ -123,8 +123,8 @@ def _sides(names: list[str], results_dir: Path) -> list[Side]:
 def _compared(
     base: Side, others: list[Side], wanted: float
 ) -> list[tuple[Side, Matched, list[Contrast]]]:
-    from bench.contrast import contrast
-    from bench.sides import match
+    from bench.analysis.cases import match
+    from bench.analysis.comparison import contrast
 
     matches = [(new, match(base, new)) for new in others]
     comparisons = sum(len(matched.cases) for _, matched in matches)

@@ -28,8 +28,8 @@ def data(
     ] = False,
 ) -> None:
     """Get MNIST if it is not here yet, and check every byte of it."""
-    from bench.terminal import transfer_progress
-    from mnist_cnn.download import ALREADY_HERE, fetch
+    from bench.report.terminal import transfer_progress
+    from mnist_cnn.data.download import ALREADY_HERE, fetch
 
     with transfer_progress() as progress:
         report = fetch(data_dir, source_dir=source, offline=offline, progress=progress)
@@ -52,21 +52,3 @@ def data(
 
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
-
-
-def get_data(data_dir: Path | None, silent: bool) -> dict[str, str]:
-    """The same for another command: what is missing, before any clock runs.
-
-    Returns:
-        The SHA-256 of each file as it lies there.
-    """
-    from mnist_cnn.download import fetch
-
-    if silent:
-        report = fetch(data_dir)
-    else:
-        from bench.terminal import transfer_progress
-
-        with transfer_progress() as progress:
-            report = fetch(data_dir, progress=progress)
-    return {file.name: file.sha256 for file in report.files}

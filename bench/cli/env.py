@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench import ceiling, notation
-from bench.ceiling import Ceiling
-from bench.store import RESULTS_DIR, machine_name
+from bench import text
+from bench.records import sidecars
+from bench.records.sidecars import PeakFlops
+from bench.records.store import RESULTS_DIR, machine_name
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import RECIPES, TRAIN_IMAGES
 
 if TYPE_CHECKING:
-    from bench.records import Environment
+    from bench.records.schema import Environment
     from mnist_cnn.recipe import Precision
 
 _MEMORY_SUFFIX = "_bytes"
@@ -42,19 +43,19 @@ def env(
     if save and not peak:
         raise UsageError("--save keeps what --peak measures: name both")
     # torch is needed from here on.
-    from bench import choices
-    from bench.environment import describe, device_name
+    from bench.machine.environment import describe, device_name
+    from bench.measure import resolve
 
-    device = choices.choose_device("auto")
+    device = resolve.choose_device("auto")
     precisions = {
-        name: choices.choose_precision("auto", recipe, device) for name, recipe in RECIPES.items()
+        name: resolve.choose_precision("auto", recipe, device) for name, recipe in RECIPES.items()
     }
     chosen: dict[str, object] = {
         "device": device,
-        "threads": choices.choose_threads(None),
+        "threads": resolve.choose_threads(None),
         "precision": precisions,
         "kernels": {
-            name: choices.choose_kernels("auto", device, precision, RECIPES[name])
+            name: resolve.choose_kernels("auto", device, precision, RECIPES[name])
             for name, precision in precisions.items()
         },
     }
@@ -64,25 +65,27 @@ def env(
         chosen["peak"] = _peaks(ceilings)
         if save:
             folder = results_dir / machine_name(environment)
-            chosen["saved"] = [str(ceiling.save(one, folder)) for one in ceilings]
+            chosen["saved"] = [str(sidecars.write_peak_flops(one, folder)) for one in ceilings]
     if as_json:
         print(json.dumps({**chosen, "environment": environment.model_dump()}, indent=2))
         return
-    for title, text in described({**chosen, **_named(environment)}):
-        print(f"{title:<18} {text}")
+    for title, value in described({**chosen, **_named(environment)}):
+        print(f"{title:<18} {value}")
 
 
-def _ceilings(environment: Environment, device: str, precisions: list[Precision]) -> list[Ceiling]:
+def _ceilings(
+    environment: Environment, device: str, precisions: list[Precision]
+) -> list[PeakFlops]:
     """How fast the device multiplies in each precision."""
-    from bench import choices
-    from bench.peak import measure_peak
+    from bench.machine.peak_flops import measure_peak
+    from bench.measure import resolve
 
-    threads = choices.choose_threads(None)
+    threads = resolve.choose_threads(None)
     ceilings = []
     for precision in precisions:
         best = measure_peak(device, precision, threads)
         ceilings.append(
-            Ceiling(
+            PeakFlops(
                 device=device,
                 device_name=environment.device_name,
                 precision=precision,
@@ -97,9 +100,9 @@ def _ceilings(environment: Environment, device: str, precisions: list[Precision]
     return ceilings
 
 
-def _peaks(ceilings: list[Ceiling]) -> dict[str, object]:
+def _peaks(ceilings: list[PeakFlops]) -> dict[str, object]:
     """Peak GFLOP/s by precision, and the seconds an epoch takes at least at the highest."""
-    least = TRAIN_IMAGES * ceiling.TRAINING_FLOPS / max(one.flops_per_second for one in ceilings)
+    least = TRAIN_IMAGES * sidecars.TRAINING_FLOPS / max(one.flops_per_second for one in ceilings)
     rates = {f"{one.precision}_gflops": round(one.flops_per_second / 1e9, 1) for one in ceilings}
     return {**rates, "least_epoch_seconds": round(least, 4)}
 
@@ -119,14 +122,14 @@ def _named(environment: Environment) -> dict[str, object]:
 def _text(name: str, value: object) -> str:
     match value:
         case None:
-            return notation.ABSENT
+            return text.ABSENT
         case bool():
             return "yes" if value else "no"
         case int() if name.endswith(_MEMORY_SUFFIX):
-            return notation.memory(value)
+            return text.memory(value)
         case dict():
-            return ", ".join(f"{key} {item}" for key, item in value.items()) or notation.ABSENT
+            return ", ".join(f"{key} {item}" for key, item in value.items()) or text.ABSENT
         case list():
-            return ", ".join(map(str, value)) or notation.ABSENT
+            return ", ".join(map(str, value)) or text.ABSENT
         case _:
-            return notation.inert(str(value))
+            return text.inert(str(value))

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from bench.notation import inert
+from bench.text import inert
 from mnist_cnn.errors import UsageError
+
+if TYPE_CHECKING:
+    from bench.measure.progress import RunProgress
+    from bench.report.html.figures import Outcome
 
 
 def write_document(text: str, path: Path | None) -> None:
@@ -65,3 +71,59 @@ def write_folder(files: Mapping[PurePosixPath, str], folder: Path | None) -> Non
 
 def _refusal(path: Path, error: OSError) -> UsageError:
     return UsageError(f"cannot write {inert(str(path))}: {error.strerror}")
+
+
+def write_plots(outcomes: Sequence[Outcome], folder: Path) -> None:
+    """Each figure as SVG and PNG, over what was there; says on stderr which there is no data for.
+
+    Raises:
+        UsageError: they cannot be written there.
+    """
+    from bench.report.html import drawing
+    from bench.report.html.figures import Drawing
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for one in outcomes:
+            if not isinstance(one, Drawing):
+                print(f"mnist-bench: no figure {one.title!r}: {one.reason}", file=sys.stderr)
+                continue
+            svg = drawing.to_svg(one.figure, one.name, one.title, one.description, alone=True)
+            (folder / f"{one.name}.svg").write_bytes(svg.encode())
+            (folder / f"{one.name}.png").write_bytes(drawing.to_png(one.figure))
+    except OSError as error:
+        raise UsageError(
+            f"cannot write figures to {inert(str(folder))}: {error.strerror or error}"
+        ) from error
+
+
+def get_data(data_dir: Path | None, silent: bool) -> dict[str, str]:
+    """Get what is missing of MNIST, before any clock runs.
+
+    Returns:
+        The SHA-256 of each file as it lies there.
+    """
+    from mnist_cnn.data.download import fetch
+
+    if silent:
+        report = fetch(data_dir)
+    else:
+        from bench.report.terminal import transfer_progress
+
+        with transfer_progress() as progress:
+            report = fetch(data_dir, progress=progress)
+    return {file.name: file.sha256 for file in report.files}
+
+
+def choose_progress(silent: bool, alone: bool) -> RunProgress:
+    """The display that fits where stderr goes, and who else writes there."""
+    from bench.measure.progress import SilentProgress
+    from bench.report.progress import PlainProgress, wants_live
+
+    if silent:
+        return SilentProgress()
+    if not alone or not wants_live(sys.stderr, os.environ):
+        return PlainProgress()
+    from bench.report.terminal import LiveProgress
+
+    return LiveProgress()

@@ -13,10 +13,10 @@ from typing import Annotated
 
 import typer
 
-from bench import store
-from bench.comparison import shown_path
-from bench.notation import inert
-from bench.store import RESULTS_DIR
+from bench.analysis.columns import shown_path
+from bench.records import store
+from bench.records.store import RESULTS_DIR
+from bench.text import inert
 from mnist_cnn.console import EXIT_FAILED
 from mnist_cnn.errors import UsageError
 
@@ -71,17 +71,19 @@ def publish(
 
 def files(found: store.ReadResult, results_dir: Path) -> dict[str, str]:
     """What is made from the records, by file name; a page in another format is one more line."""
-    from bench import comparison
-    from bench.export.as_html import to_html
-    from bench.export.figures import draw
-    from bench.export.series import series
-    from bench.picture import picture
-    from bench.publication import PAGE, PICTURE, REPORT, entries, page
+    from bench.analysis import benchmarks
+    from bench.analysis.benchmarks import entries
+    from bench.records.store import PAGE, PICTURE, REPORT
+    from bench.report.html.figures import draw
+    from bench.report.html.page import to_html
+    from bench.report.html.series import series
+    from bench.report.results_chart import picture
+    from bench.report.results_page import page
 
     rows = entries(found.records, results_dir)
     # The page lies beside the records, and is the same wherever the folder is.
     beside = [(Path(os.path.relpath(path, results_dir)), record) for path, record in found.records]
-    seen = series(comparison.benchmarks(beside))
+    seen = series(benchmarks.group_runs(beside))
     report = to_html(seen, draw(seen, results_dir), found.problems)
     return {PAGE: page(rows), PICTURE: picture(rows), REPORT: report}
 

@@ -11,24 +11,23 @@ from typing import Annotated
 
 import typer
 
-from bench import comparison, store
+from bench.analysis import benchmarks
+from bench.analysis.benchmarks import Benchmark
+from bench.analysis.cost import parse_price
+from bench.analysis.table import Table, Wishes, choose, for_people
 from bench.cli.output import write_document, write_file, write_folder
-from bench.cli.rows import Wishes, choose, for_people
-from bench.comparison import Benchmark
-from bench.cost import parse_price
-from bench.export.as_bmf import to_bmf
-from bench.export.as_csv import to_csv
-from bench.export.as_github_action import to_github_action_bigger, to_github_action_smaller
-from bench.export.as_json import to_json
-from bench.export.as_markdown import to_markdown
-from bench.export.as_mllog import to_mllog
-from bench.export.as_parquet import to_parquet
-from bench.export.as_pytest_benchmark import to_pytest_benchmark
-from bench.export.points import Document
-from bench.garbage import without_collector
-from bench.notation import inert, plural
-from bench.query import Table
-from bench.store import RESULTS_DIR, Problem
+from bench.records import store
+from bench.records.store import RESULTS_DIR, Problem, without_collector
+from bench.report.formats.bencher import to_bmf
+from bench.report.formats.csv import to_csv
+from bench.report.formats.github_action import to_github_action_bigger, to_github_action_smaller
+from bench.report.formats.json import to_json
+from bench.report.formats.markdown import to_markdown
+from bench.report.formats.measures import Document
+from bench.report.formats.mllog import to_mllog
+from bench.report.formats.parquet import to_parquet
+from bench.report.formats.pytest_benchmark import to_pytest_benchmark
+from bench.text import inert, plural
 from mnist_cnn.errors import UsageError
 
 
@@ -204,18 +203,18 @@ def _scaling(benchmarks: Sequence[Benchmark], to: Format, output: Path | None) -
     Raises:
         UsageError: nothing was measured with several process counts.
     """
-    from bench.export import as_scaling
-    from bench.scaling_study import NOTHING, studies
+    from bench.analysis.scaling import NOTHING, studies
+    from bench.report.formats import scaling
 
     found = studies(benchmarks)
     if not found:
         raise UsageError(f"{NOTHING}: mnist-bench sweep --scaling strong makes such runs")
     if to is Format.TERMINAL:
-        from bench import terminal
+        from bench.report import terminal
 
         terminal.show(terminal.scaling(found))
     else:
-        write = as_scaling.to_json if to is Format.JSON else as_scaling.to_markdown
+        write = scaling.to_json if to is Format.JSON else scaling.to_markdown
         write_document(write(found), output)
 
 
@@ -223,7 +222,7 @@ def _show(
     benchmarks: Sequence[Benchmark], table: Table | None, wishes: Wishes, clocks: bool
 ) -> None:
     # Rich takes a tenth of a second to load, and only the terminal needs it.
-    from bench import terminal
+    from bench.report import terminal
 
     if clocks:
         terminal.show(terminal.clocks(benchmarks))
@@ -268,10 +267,10 @@ def _drawn(
 ) -> Callable[[], str]:
     """Draw the figures, into files where these are wanted; gives what makes the page of them."""
     # Matplotlib takes most of a second to load, and only a page needs it.
-    from bench.cli.plots import write_plots
-    from bench.export.as_html import to_html
-    from bench.export.figures import draw
-    from bench.export.series import series
+    from bench.cli.output import write_plots
+    from bench.report.html.figures import draw
+    from bench.report.html.page import to_html
+    from bench.report.html.series import series
 
     found = series(benchmarks)
     outcomes = draw(found)
@@ -295,4 +294,4 @@ def _read(paths: list[Path]) -> tuple[list[Benchmark], list[Problem]]:
     if not found.records:
         where = ", ".join(inert(str(path)) for path in paths)
         raise UsageError(f"no run records in {where}: make some with `mnist-bench run`")
-    return comparison.pooled(comparison.benchmarks(found.records)), found.problems
+    return benchmarks.pooled(benchmarks.group_runs(found.records)), found.problems

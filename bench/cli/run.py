@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
-from bench import supervisor
-from bench.cli.data import get_data
-from bench.cli.measure import measure
-from bench.cli.parallel import (
+from bench.cli.options import check_keeping, parse_duration, parse_share
+from bench.cli.output import choose_progress, get_data
+from bench.launch import supervisor
+from bench.launch.parallel_seeds import (
     check_parallel,
     left_for_others,
     make,
@@ -24,33 +24,20 @@ from bench.cli.parallel import (
     shown_commands,
     temporary_folder,
 )
-from bench.cli.profile import print_profile
-from bench.cli.resume import check_keeping
-from bench.cli.start import (
-    Wish,
-    check_started,
-    ranks_here,
-    shown_command,
-    start,
-)
-from bench.cli.track import Tracked, check_trackers, hand_over
-from bench.interruption import Interruption
-from bench.protocol import (
-    DEFAULT_RUNS,
-    MOST_RUNS,
-    Protocol,
-    parse_accuracy,
-    parse_duration,
-    parse_share,
-)
-from bench.share import mine
-from bench.store import RESULTS_DIR
+from bench.launch.ranks import check_started, ranks_here, shown_command, start
+from bench.measure.interruption import Interruption
+from bench.measure.request import Wish
+from bench.measure.seed_share import mine
+from bench.measure.session import measure
+from bench.records.protocol import DEFAULT_RUNS, MOST_RUNS, Protocol, parse_accuracy
+from bench.records.store import RESULTS_DIR
+from bench.report.trackers import Tracked, check_trackers, hand_over
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, is_first_here, is_main_process
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import Recipe, changed, named
 
 if TYPE_CHECKING:
-    from bench.records import RunRecord
+    from bench.records.schema import RunRecord
 
 _ADDRESS = re.compile(r"\[[0-9A-Fa-f.:]+\](?::\d+)?")
 """As gloo writes them: ``[10.0.0.2]:4711``."""
@@ -206,7 +193,7 @@ def run(
     )
     if recipe == "auto":
         # torch is needed to find the device, and by the run itself too.
-        from bench.choices import choose_recipe
+        from bench.measure.resolve import choose_recipe
 
         recipe = choose_recipe(device)
     chosen = changed(named(recipe), epochs, pipeline, batch_size)
@@ -259,6 +246,8 @@ def run(
         if here is not None:
             return start(context.obj, here, place, threads)
     if profile is not None:
+        from bench.measure.profiling import print_profile
+
         return print_profile(
             chosen,
             protocol,
@@ -269,10 +258,11 @@ def run(
             kernels=kernels,
             capture=capture,
             data_dir=data_dir,
+            fetch_data=lambda silent: get_data(data_dir, silent),
         )
     speaks = is_main_process()
     if save and speaks:
-        from bench.store import check_writable
+        from bench.records.store import check_writable
 
         check_writable(results_dir)
     if tracked is not None and speaks:
@@ -281,6 +271,7 @@ def run(
     status = 0
     failed = False
     interruption = Interruption()
+    silent = quiet or as_json or not speaks
     measured = measure(
         chosen,
         protocol,
@@ -292,10 +283,11 @@ def run(
         capture=capture,
         data_dir=data_dir,
         label=label,
-        silent=quiet or as_json or not speaks,
         keeping=keeping,
         earlier=done,
         share=share,
+        progress=choose_progress(silent, alone=share is None),
+        fetch_data=lambda: get_data(data_dir, silent),
     )
     try:
         with interruption, closing(measured):
@@ -347,7 +339,7 @@ def _in_parallel(
             print(shown_commands(words, shares, gpus))
             return 0
         if saved_in is not None:
-            from bench.store import check_writable
+            from bench.records.store import check_writable
 
             check_writable(saved_in)
         if tracked is not None:
@@ -409,7 +401,7 @@ def _explained(
 
 def _save(record: RunRecord, results_dir: Path) -> Path | None:
     """Where the record went; None, said on stderr, where it could not be written."""
-    from bench.store import save
+    from bench.records.store import save
 
     try:
         return save(record, results_dir)
@@ -423,16 +415,17 @@ def _save(record: RunRecord, results_dir: Path) -> Path | None:
 
 
 def _print(done: list[tuple[Path | None, RunRecord]], as_json: bool) -> None:
-    from bench import comparison
+    from bench.analysis.benchmarks import group_runs, run_rows
+    from bench.analysis.columns import run_column_names
 
-    benchmarks = comparison.benchmarks(done)
+    benchmarks = group_runs(done)
     if as_json:
-        from bench.export.as_json import to_json
+        from bench.report.formats.json import to_json
 
-        rows, columns = comparison.run_rows(benchmarks), comparison.run_column_names()
+        rows, columns = run_rows(benchmarks), run_column_names()
         sys.stdout.write(to_json(rows, columns))
         return
-    from bench import terminal
+    from bench.report import terminal
 
     terminal.show(terminal.summary(benchmarks))
 

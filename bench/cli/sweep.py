@@ -16,13 +16,16 @@ from typing import Annotated
 
 import typer
 
-from bench import fresh, matrix, notation, order, store
-from bench.environment import shortened, usable_cores
-from bench.matrix import Cell, Matrix, Shard
-from bench.notation import inert, plural
-from bench.protocol import parse_duration
-from bench.records import RunRecord, Status
-from bench.store import RESULTS_DIR
+from bench import text
+from bench.cli.options import parse_duration
+from bench.launch import matrix, single_run
+from bench.launch.matrix import Cell, Matrix, Shard
+from bench.machine.cores import usable_cores
+from bench.measure.redaction import shortened
+from bench.records import sidecars, store
+from bench.records.schema import RunRecord, Status
+from bench.records.store import RESULTS_DIR
+from bench.text import inert, plural
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
 from mnist_cnn.errors import UsageError
 
@@ -152,7 +155,7 @@ class _Plan:
         found = [one for one in store.read([self.results_dir]).records if one[1].label == self.name]
         of = {tuple(map(shortened, cell.words)): cell for cell in self.cells}
         for path, record in sorted(found, key=lambda one: one[1].started_utc):
-            cell = of.get(order.options_of(record) or ())
+            cell = of.get(sidecars.options_of(record) or ())
             if cell is None or (cell in self.records and not _measured(record)):
                 continue
             self.records[cell] = (path, record)
@@ -248,13 +251,13 @@ def _make(plan: _Plan, budget_seconds: float | None) -> None:
             spent + (plan.expected_seconds(cell) or 0.0) > budget_seconds
         ):
             _say(
-                f"the budget of {notation.seconds(budget_seconds)} is spent: "
+                f"the budget of {text.seconds(budget_seconds)} is spent: "
                 f"{plural(len(left) - number + 1, 'run')} left; the same command goes on from here"
             )
             return
         _say(f"[{number}/{len(left)}] {inert(cell.name)}{_eta(plan, left[number - 1 :])}")
         begun = time.monotonic()
-        status = fresh.start(plan.words(cell))
+        status = single_run.start(plan.words(cell))
         plan.records.pop(cell, None)
         plan.read()
         if plan.is_done(cell):
@@ -271,7 +274,7 @@ def _eta(plan: _Plan, left: Sequence[Cell]) -> str:
     seconds = plan.expected_left(left)
     if seconds is None:
         return "; how long it takes is known after the first"
-    return f"; about {notation.seconds(seconds)} left"
+    return f"; about {text.seconds(seconds)} left"
 
 
 def _reason(plan: _Plan, cell: Cell) -> str:
@@ -290,14 +293,14 @@ def _keep_order(plan: _Plan, part: Shard, order_seed: int) -> None:
         UsageError: it cannot be written.
     """
     ending = "" if part.count == 1 else f".{part.index}-of-{part.count}"
-    now = order.Order(
+    now = sidecars.SweepPlanEntry(
         started_at=datetime.now(UTC).replace(microsecond=0),
         order_seed=order_seed,
         shard=str(part),
         runs=[[shortened(word) for word in cell.words] for cell in plan.left],
     )
     try:
-        order.keep(now, plan.name, ending, plan.results_dir)
+        sidecars.append_sweep_plan(now, plan.name, ending, plan.results_dir)
     except OSError as error:
         raise UsageError(
             f"cannot write in {inert(str(plan.results_dir))}: {error.strerror}"
@@ -310,7 +313,7 @@ def _print_plan(plan: _Plan, part: Shard, order_seed: int, as_json: bool) -> Non
         return
     left = plan.left
     for cell in left:
-        print(shlex.join(fresh.command(plan.words(cell))))
+        print(shlex.join(single_run.command(plan.words(cell))))
     done = len(plan.cells) - len(left)
     _say(f"{plural(len(left), 'run')} to be made, {done} of {len(plan.cells)} there already")
 
@@ -344,7 +347,7 @@ def _print_json(plan: _Plan, part: Shard, order_seed: int) -> None:
                 "reason": _reason(plan, cell) or None,
                 "seconds": plan.seconds.get(cell),
                 "run_id": plan.records[cell][1].run_id if cell in plan.records else None,
-                "command": fresh.command(plan.words(cell)),
+                "command": single_run.command(plan.words(cell)),
             }
             for cell in plan.cells
         ],

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.store import RESULTS_DIR
+from bench.records.store import RESULTS_DIR
 from mnist_cnn.console import EXIT_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.verification import Folder, Result
+    from bench.verify.checks import Folder, Result
 
 EXIT_UNKNOWN = 2
 """Nothing was found wrong, but not everything could be checked here."""
@@ -32,26 +32,27 @@ def verify(
 
     Exit 2 where something could not be checked here, as a commit without a git checkout.
     """
-    from bench import privacy, verification
-    from bench.history import history
-    from bench.verification import Outcome
+    from bench.machine.repository import history
+    from bench.report.contribution import PUBLISHED, pull_request
+    from bench.verify import checks, privacy
+    from bench.verify.checks import Outcome
 
-    folder = verification.read(path, history(), privacy.own_names())
-    results = verification.verify(folder)
-    steps = verification.pull_request(folder, results)
+    folder = checks.read(path, history(), privacy.own_names())
+    results = checks.run_checks(folder, [PUBLISHED])
+    steps = pull_request(folder, results)
     if as_json:
         print(_json(folder, results, steps))
     else:
-        from bench import terminal
+        from bench.report import terminal
 
         terminal.show(terminal.checks(folder, results, steps))
     exits = {Outcome.PASS: 0, Outcome.FAIL: EXIT_FAILED, Outcome.UNKNOWN: EXIT_UNKNOWN}
-    return exits[verification.overall(results)]
+    return exits[checks.overall(results)]
 
 
 def _json(folder: Folder, results: Sequence[Result], steps: Sequence[str]) -> str:
-    from bench.comparison import shown_path
-    from bench.verification import overall
+    from bench.analysis.columns import shown_path
+    from bench.verify.checks import overall
 
     checks = [
         {

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from bench.choices import choose_device
-from bench.environment import describe, device_name
-from bench.store import machine_name
+from bench.machine.environment import describe, device_name
+from bench.measure.resolve import choose_device
+from bench.records.store import machine_name
 
 DEFAULT_STORAGE = "file://./.benchmarks"
 

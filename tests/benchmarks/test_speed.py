@@ -22,23 +22,23 @@ from accelerate import Accelerator
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from bench import store
-from bench.clock import DeviceClock
-from bench.inference import paired_shift
-from bench.interruption import Interruption
-from bench.meter import Meter
-from bench.progress import SilentProgress
-from bench.protocol import Protocol
-from bench.runner import observe
-from mnist_cnn import native
+from bench.machine.meter import Meter
+from bench.measure.clock import DeviceClock
+from bench.measure.interruption import Interruption
+from bench.measure.observer import observe
+from bench.measure.progress import SilentProgress
+from bench.records import store
+from bench.records.protocol import Protocol
+from bench.stats.intervals import paired_shift
 from mnist_cnn.augment import augment, draw
 from mnist_cnn.batches import Batch
-from mnist_cnn.data import MnistData, Split, load
+from mnist_cnn.data.dataset import MnistData, Split, load
+from mnist_cnn.engine.step import evaluated_by, step_of
 from mnist_cnn.evaluation import evaluate
 from mnist_cnn.events import EpochTrained, Evaluated, Event
+from mnist_cnn.kernels import native
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import FAST, Kernels
-from mnist_cnn.step import evaluated_by, step_of
 from mnist_cnn.train import seeded_model, train
 from tests.factories import make_benchmark
 

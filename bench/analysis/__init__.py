@@ -1,0 +1,1 @@
+"""Records to numbers, rows and verdicts. No printing, no torch."""

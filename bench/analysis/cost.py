@@ -1,0 +1,80 @@
+"""What reaching the target costs, where somebody says what an hour of the machine does.
+
+A price is no measurement: it is in no record, only in a report that was given one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from unicodedata import category
+
+from bench.analysis.columns import Row
+from mnist_cnn.errors import UsageError
+
+_PRICE = re.compile(r"\s*([^\d\s.]*)\s*(\d+(?:\.\d*)?|\.\d+)\s*([^\d\s.]*)\s*", re.ASCII)
+_HOUR = 3600.0
+_TIME, _COST = "time_to_target_seconds", "cost_to_target"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Of an hour of the machine."""
+
+    per_hour: float
+    currency: str | None
+    """As the user wrote it; None where there was only a number."""
+
+
+def parse_price(text: str) -> Price:
+    """The price of ``2.49``, ``2.49 EUR``, ``$2.49``.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    found = _PRICE.fullmatch(text)
+    before, number, after = found.groups() if found else ("", "nan", "")
+    currency = before + after
+    if (
+        not 0 < float(number) < math.inf
+        or (before and after)
+        or not all(letter.isalpha() or category(letter) == "Sc" for letter in currency)
+    ):
+        raise UsageError(
+            f"--price-per-hour takes a number above 0, as 2.49 or '2.49 EUR', not {text!r}"
+        )
+    return Price(float(number), currency or None)
+
+
+def priced(
+    rows: Sequence[Row], columns: Sequence[str], price: Price
+) -> tuple[list[Row], list[str]]:
+    """Rows with what each time to the target costs, and the price that was taken.
+
+    Args:
+        rows: of runs or of benchmarks.
+        columns: theirs, in order.
+        price: of an hour.
+
+    Returns:
+        The rows, and their columns: for each of a time to the target one of the cost.
+    """
+    costs = {name: _COST + name.removeprefix(_TIME) for name in columns if name.startswith(_TIME)}
+    added = ["price_per_hour", "currency", *costs.values()]
+    dearer = [
+        row
+        | {"price_per_hour": price.per_hour, "currency": price.currency}
+        | {cost: _cost(row[time], price) for time, cost in costs.items()}
+        for row in rows
+    ]
+    return dearer, [*columns, *added]
+
+
+def _cost(seconds: object, price: Price) -> float | None:
+    """The price times the hours; None where there is no time, or the cost is beyond all range."""
+    if not isinstance(seconds, int | float):
+        return None
+    cost = seconds / _HOUR * price.per_hour
+    return cost if math.isfinite(cost) else None

@@ -1,0 +1,55 @@
+"""How a set-up is called in tables and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from bench.text import inert, plural
+
+if TYPE_CHECKING:
+    from bench.records.schema import Setup
+
+
+def set_up(
+    processes: int | None,
+    threads: int | None,
+    precision: str,
+    kernels: str,
+    machines: int = 1,
+    parallel_seeds: int = 1,
+) -> str:
+    """``"2 processes, 1 thread, bf16"``, and which compiled code computes a step, if any.
+
+    Of several machines ``"4 processes on 2 machines, 1 thread, bf16"``; of several runs at a time
+    ``"1 process, 1 thread, bf16, 2 runs at a time"``.
+    """
+    counts = ((processes, "process"), (threads, "thread"))
+    parts = [plural(number, noun) for number, noun in counts if number is not None]
+    if processes is not None and machines > 1:
+        parts[0] += f" on {plural(machines, 'machine')}"
+    parts.append(precision if kernels == "torch" else f"{precision} {kernels}")
+    if parallel_seeds > 1:
+        parts.append(f"{plural(parallel_seeds, 'run')} at a time")
+    return ", ".join(parts)
+
+
+def set_up_of(setup: Setup) -> str:
+    """The same of what a record holds."""
+    return set_up(
+        setup.processes,
+        setup.threads,
+        setup.precision,
+        setup.computed_by,
+        setup.machines,
+        setup.parallel_seeds,
+    )
+
+
+def set_up_in(row: Mapping[str, object]) -> str:
+    """The same of a row of `bench.analysis.columns`; what of it is not known is left out."""
+    names = ("processes", "threads", "machines", "parallel_seeds")
+    counts = (row[name] for name in names)
+    processes, threads, machines, at_once = (c if isinstance(c, int) else None for c in counts)
+    by = str(row["precision"]), str(row["kernels"])
+    return inert(set_up(processes, threads, *by, machines or 1, at_once or 1))

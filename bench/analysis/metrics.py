@@ -1,0 +1,132 @@
+"""Every number derived from records: of one run, and across the runs of a benchmark.
+
+Standard library only. A value that does not exist is None, never 0 and never a guess.
+
+Across runs, only *completed* runs count. A completed run that missed the target has no time to
+it; its time is longer than any that was measured. The median is the one summary that can take
+that in: it counts such a run as infinitely long, and so is None once half of the runs or more
+missed. The mean and its interval would be infinite, and are None as soon as one run missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.records.schema import LapKind, RunRecord
+from bench.stats.summary import _finite
+
+
+def time_to_target_seconds(record: RunRecord) -> float | None:
+    """From the start of the run's clock to the end of the evaluation that reached the target.
+
+    MLPerf's rule: the clock starts before the data is touched and is never paused, so reading,
+    evaluating and whatever lies between two laps is in it.
+    """
+    reached = record.target_reached_epoch
+    if reached is None:
+        return None
+    ends = [
+        lap.start_seconds + lap.seconds
+        for lap in record.laps
+        if lap.kind is LapKind.EVAL and lap.epoch == reached
+    ]
+    return _finite(max(ends)) if ends else None
+
+
+def train_time_to_target_seconds(record: RunRecord) -> float | None:
+    """Training alone, up to the end of the epoch that reached the target: the speed-runs' rule."""
+    reached = record.target_reached_epoch
+    if reached is None:
+        return None
+    return _total(
+        [
+            lap.seconds
+            for lap in record.laps
+            if lap.kind is LapKind.TRAIN and lap.epoch is not None and lap.epoch <= reached
+        ]
+    )
+
+
+def cold_time_to_target_seconds(record: RunRecord) -> float | None:
+    """The time to target of somebody who starts from nothing: start-up and warm-up before it."""
+    warm = time_to_target_seconds(record)
+    before = seconds_of(record, LapKind.STARTUP, LapKind.WARMUP)
+    return None if warm is None or before is None else _finite(before + warm)
+
+
+def seconds_of(record: RunRecord, *kinds: LapKind) -> float | None:
+    """The sum of all laps of these kinds; None where there is none."""
+    return _total([lap.seconds for lap in record.laps if lap.kind in kinds])
+
+
+def images_per_second(record: RunRecord) -> float | None:
+    """Training throughput: the images of the epochs trained to the end, over their train laps."""
+    trained = {epoch.epoch for epoch in record.epochs}
+    spent = _total(
+        [lap.seconds for lap in record.laps if lap.kind is LapKind.TRAIN and lap.epoch in trained]
+    )
+    if not spent:
+        return None
+    try:
+        return _finite(sum(epoch.samples for epoch in record.epochs) / spent)
+    except OverflowError:
+        return None
+
+
+def communication_share(record: RunRecord) -> float | None:
+    """What a run's all-reduces would take one after another, as a share of its training.
+
+    One a step, each as long as one was by itself before the first run: without what ranks wait for
+    the slowest, and with what the backward pass hides. 0 for one rank; None where it is not known.
+    """
+    if record.setup.processes == 1:
+        return 0.0
+    spent = seconds_of(record, LapKind.TRAIN)
+    if record.all_reduce_seconds is None or not spent:
+        return None
+    return _finite(record.all_reduce_seconds * sum(e.steps for e in record.epochs) / spent)
+
+
+def samples_to_target(record: RunRecord) -> int | None:
+    """Training images seen when the target was reached: what depends on luck, not on the device."""
+    reached = record.target_reached_epoch
+    seen = (e.samples_seen for e in record.evaluations if e.epoch == reached)
+    return next(seen, None) or None
+
+
+def best_accuracy(record: RunRecord) -> float | None:
+    """The highest of the run's evaluations. Biased upwards: a claim needs the final one."""
+    return max((evaluation.accuracy for evaluation in record.evaluations), default=None)
+
+
+def energy_joules(record: RunRecord) -> float | None:
+    """What the device used from the run's start to its end, evaluation included."""
+    return None if record.energy is None else record.energy.device.joules
+
+
+def host_energy_joules(record: RunRecord) -> float | None:
+    """What the machine's processors used meanwhile, beside an accelerator."""
+    if record.energy is None or record.energy.host is None:
+        return None
+    return record.energy.host.joules
+
+
+def busy_share(record: RunRecord) -> float | None:
+    """Share of the usable cores' time, 0 to 1, that programs other than this run were busy."""
+    load = record.load
+    if load.busy_seconds is None or load.own_seconds is None:
+        return None
+    try:
+        available = load.elapsed_seconds * record.environment.usable_cores
+        return max(0.0, load.busy_seconds - load.own_seconds) / available
+    except (OverflowError, ZeroDivisionError):
+        return None
+
+
+def completed(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """The runs that count across runs: completed in one go."""
+    return [run for run in runs if run.counts]
+
+
+def _total(seconds: Sequence[float]) -> float | None:
+    return _finite(sum(seconds)) if seconds else None

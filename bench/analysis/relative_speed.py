@@ -1,0 +1,106 @@
+"""How fast each row of a report is, relative to the runs of one label.
+
+Relative speed is the baseline's time to target over the row's: 2 is twice as fast. It and its
+interval are those that `mnist-bench compare` gives of the same runs, seen the other way round, and
+what `compare` refuses has none, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.analysis.benchmarks import Benchmark
+from bench.analysis.cases import Side, by_setting, match
+from bench.analysis.columns import Row
+from bench.analysis.comparison import time_to_target
+from bench.analysis.metrics import completed
+from bench.records.schema import RunRecord
+from bench.stats.intervals import Estimate
+from bench.text import inert, plural
+from mnist_cnn.errors import UsageError, near_match
+
+COLUMNS = (
+    "relative_speed",
+    "relative_speed_low",
+    "relative_speed_high",
+    "relative_speed_reason",
+)
+"""What a row gets: the ratio, the ends of its 95 % interval, and why one of these is absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relative:
+    """A row's."""
+
+    speed: Estimate | None
+    reason: str | None
+
+    def row(self) -> Row:
+        """Its columns."""
+        of = self.speed
+        ends = (None, None, None) if of is None else (of.value, of.low, of.high)
+        return dict(zip(COLUMNS, (*ends, self.reason), strict=True))
+
+
+def baseline(benchmarks: Sequence[Benchmark], label: str) -> Side:
+    """The runs of that label.
+
+    Raises:
+        UsageError: there are none, or they are not of one kind.
+    """
+    records = [record for one in benchmarks for record in one.records]
+    chosen = tuple(record for record in records if record.label == label)
+    if not chosen:
+        labels = sorted({inert(record.label) for record in records if record.label})
+        raise UsageError(
+            f"--baseline: none of these runs has the label {inert(label)!r}"
+            f"{near_match(inert(label), labels)}"
+        )
+    side = Side(label, chosen)
+    if not any(completed(runs) for runs in by_setting(side).values()):
+        raise UsageError(f"--baseline: no run labelled {inert(label)!r} was completed")
+    return side
+
+
+def relative_speeds(base: Side, rows: Sequence[Sequence[RunRecord]]) -> list[Relative]:
+    """Each row's, of the runs that it stands for.
+
+    The chance to err is shared among all rows that are not the baseline's own, as in `compare`.
+    """
+    ours = {record.run_id for record in base.records}
+    others = sum(not ours & {record.run_id for record in row} for row in rows)
+    return [_relative(base, ours, row, max(1, others)) for row in rows]
+
+
+def _relative(
+    base: Side, ours: set[str], records: Sequence[RunRecord], comparisons: int
+) -> Relative:
+    own = {record.run_id for record in records}
+    if own == ours:
+        return Relative(Estimate(1.0, None, None), "the baseline")
+    if own & ours:
+        return Relative(None, "part of the baseline")
+    try:
+        (case,) = match(base, Side("the row", tuple(records))).cases
+    except UsageError as error:
+        return Relative(None, inert(str(error)))
+    if not case.base or not case.new:
+        whose = "row" if case.base else "baseline"
+        return Relative(None, f"no completed run of the {whose}'s")
+    try:
+        line = time_to_target(case, comparisons)
+        if line.difference is None:
+            return Relative(None, inert(line.note or line.verdict.value))
+        speed = _inverse(line.difference)
+    except ZeroDivisionError:
+        return Relative(None, "a time to target is zero")
+    if speed.low is not None and speed.high is not None:
+        return Relative(speed, None)
+    made = plural(comparisons, "comparison")
+    return Relative(speed, f"no interval: too few runs for {made} at once")
+
+
+def _inverse(ratio: Estimate) -> Estimate:
+    low, high = (None if end is None else 1 / end for end in (ratio.high, ratio.low))
+    return Estimate(1 / ratio.value, low, high)

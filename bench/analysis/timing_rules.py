@@ -1,0 +1,106 @@
+"""One record, four clocks: what other benchmarks would have shown, and what each leaves out.
+
+A time to target is a convention. Whoever compares with a published number needs that number's
+convention, and must see what it does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bench.analysis.metrics import time_to_target_seconds
+from bench.records.schema import LapKind, RunRecord
+from bench.stats.summary import summarise
+
+
+class Clock(StrEnum):
+    """A convention of what is on the clock."""
+
+    COLD = "cold"
+    """Everything from the start of the process: what somebody waits who starts from nothing."""
+    MLPERF = "MLPerf"
+    """From the first touch of the data to the evaluation that reached the target, never paused
+    (MLPerf training rules, "Timing"). This benchmark's own."""
+    ALGOPERF = "AlgoPerf"
+    """The same, paused while it is evaluated (AlgoPerf, Dahl et al. 2023, section 4.2)."""
+    SPEEDRUN = "speed-run"
+    """Training alone, warm (airbench, Jordan 2024; modded-nanogpt)."""
+
+
+class Item(StrEnum):
+    """What the seconds up to the target were spent on."""
+
+    STARTUP = "start-up"
+    WARMUP = "warm-up"
+    INIT = "init"
+    TRAIN = "training"
+    EVAL = "evaluation"
+    CHECKPOINT = "checkpoints"
+    BETWEEN = "between"
+    """Laps: what the harness itself took."""
+
+
+_OF_LAP = {
+    LapKind.STARTUP: Item.STARTUP,
+    LapKind.WARMUP: Item.WARMUP,
+    LapKind.INIT: Item.INIT,
+    LapKind.TRAIN: Item.TRAIN,
+    LapKind.EVAL: Item.EVAL,
+    LapKind.CHECKPOINT: Item.CHECKPOINT,
+    LapKind.RESUME: Item.INIT,
+}
+_COUNTED: dict[Clock, frozenset[Item]] = {
+    Clock.COLD: frozenset(Item),
+    Clock.MLPERF: frozenset(Item) - {Item.STARTUP, Item.WARMUP},
+    Clock.ALGOPERF: frozenset(Item) - {Item.STARTUP, Item.WARMUP, Item.EVAL},
+    Clock.SPEEDRUN: frozenset({Item.TRAIN}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a clock shows of one run, or of the median of several."""
+
+    clock: Clock
+    seconds: float
+    excluded: dict[Item, float]
+    """Seconds that it does not count, by what they were spent on; what took none is left out."""
+
+
+def spent(record: RunRecord) -> dict[Item, float] | None:
+    """Every second from the start of the process to the target; None where it was not reached."""
+    end = time_to_target_seconds(record)
+    if end is None:
+        return None
+    seconds = dict.fromkeys(Item, 0.0)
+    for lap in record.laps:
+        if lap.start_seconds < end:
+            seconds[_OF_LAP[lap.kind]] += lap.seconds
+    on_the_clock = (Item.INIT, Item.TRAIN, Item.EVAL, Item.CHECKPOINT)
+    timed = sum(seconds[item] for item in on_the_clock)
+    seconds[Item.BETWEEN] = max(0.0, end - timed)
+    return seconds
+
+
+def readings(records: Sequence[RunRecord]) -> list[Reading]:
+    """All four clocks of the runs that reached the target, each item's median; [] where none did.
+
+    A run's clocks are sums of its items; medians of sums are not sums of medians, so each clock is
+    the median over runs of its own sum.
+    """
+    runs = [items for record in records if (items := spent(record)) is not None]
+    if not runs:
+        return []
+    found = []
+    for clock, counted in _COUNTED.items():
+        total = summarise([sum(items[item] for item in counted) for items in runs]).median
+        excluded = {
+            item: median
+            for item in Item
+            if item not in counted and (median := summarise([r[item] for r in runs]).median)
+        }
+        if total is not None:
+            found.append(Reading(clock, total, excluded))
+    return found

@@ -1,0 +1,86 @@
+"""Parse and check option values that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.measure.resume import Keeping
+from mnist_cnn.errors import UsageError
+
+if TYPE_CHECKING:
+    pass
+import math
+
+from mnist_cnn.accuracy import parse_accuracy as parse_accuracy
+
+
+def check_keeping(
+    every: int | None,
+    resume: bool,
+    fall_back: bool,
+    folder: Path | None,
+    results_dir: Path,
+    *,
+    save: bool,
+    profile: Path | None,
+) -> Keeping | None:
+    """What the options ask for; None where nothing is to be kept.
+
+    Raises:
+        UsageError: they do not go together.
+    """
+    if every is None and not resume:
+        for option, given in (("--fall-back", fall_back), ("--checkpoint-dir", folder)):
+            if given:
+                raise UsageError(f"{option} is for --checkpoint-every or --resume")
+        return None
+    if every is not None and every < 1:
+        raise UsageError(f"--checkpoint-every must be at least 1 epoch, not {every}")
+    if fall_back and not resume:
+        raise UsageError("--fall-back is for --resume")
+    for option, given in (("--no-save", not save), ("--profile", profile)):
+        if given:
+            raise UsageError(
+                f"{option} leaves no records to go on from: leave it or the checkpoints out"
+            )
+    from bench.measure.journal import CHECKPOINTS_DIR
+
+    return Keeping(folder or results_dir / CHECKPOINTS_DIR, results_dir, every, resume, fall_back)
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``90``, ``90s``, ``10m`` or ``1.5h``.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    word = text.strip().lower()
+    number = word.rstrip("".join(_UNITS))
+    unit = word[len(number) :].strip()
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except (KeyError, ValueError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise UsageError(f"--budget takes a time, as 90s, 10m or 1.5h, not {text!r}")
+    return seconds
+
+
+def parse_share(text: str, option: str) -> float:
+    """A share of ``5%``, ``5 %`` or ``0.05``.
+
+    Raises:
+        UsageError: it is none of these; the message names the option.
+    """
+    word = text.strip()
+    try:
+        value = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{option} takes a number, as 5% or 0.05, not {text!r}")
+    return value

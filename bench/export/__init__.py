@@ -1,1 +1,0 @@
-"""Rows to other tools' formats, one file a format; the columns are `bench.comparison`'s."""

@@ -1,0 +1,1 @@
+"""Other processes: ranks, hosts, parallel seeds, sweeps and A/B comparisons."""

@@ -1,0 +1,234 @@
+"""The state of what trains, around a run: clocks, heat, power, throttling, and who else is there.
+
+Read before a run and after it, never in it. GPUs are asked through NVML, one question at a time,
+for a driver may refuse any: that field is null then, with the reason. How busy the machine's cores
+were is `bench.machine.meter`'s; here is at what clock, and whether heat
+slowed them down.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.machine.nvml import Gpu
+from bench.machine.system import NotTold
+from bench.records.schema import GpuState, GpuWatch, Monitoring
+
+SM_CLOCK, MEMORY_CLOCK = 1, 2
+"""nvmlClockType_t."""
+GPU_SENSOR = 0
+"""nvmlTemperatureSensors_t."""
+POLICIES = {"power": 0, "heat": 1, "board limit": 3}
+"""nvmlPerfPolicyType_t of what slows a GPU down against its will. The others do so at its own: for
+want of work, for its voltage, for the group it is in."""
+REASONS = {
+    0x1: "idle",
+    0x2: "application clocks",
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "hardware power brake",
+    0x100: "display clocks",
+}
+"""Bits of NVML's clocks event reasons (nvml.h, nvmlClocksEventReason*)."""
+CPUS = Path("/sys/devices/system/cpu")
+
+
+class Monitor:
+    """The state of what trains, at `start` and at `stop`.
+
+    Args:
+        gpus: those the run computes on; this process's first.
+        source: what tells their state, or why there are none.
+        cpus: the kernel's folder of processors.
+    """
+
+    def __init__(self, gpus: Sequence[Gpu], source: str, cpus: Path = CPUS) -> None:
+        """Not started."""
+        self._gpus = gpus
+        self._source = source
+        self._cpus = cpus
+        self._states: list[GpuState] = []
+        self._throttled: list[dict[str, int] | NotTold] = []
+        self._mhz: float | None = None
+        self._events: dict[str, int] = {}
+
+    def start(self) -> None:
+        """The run begins."""
+        self._mhz = _cpu_mhz()
+        self._events = throttle_events(self._cpus)
+        self._states = [gpu_state(gpu) for gpu in self._gpus]
+        self._throttled = [_throttled_nanoseconds(gpu) for gpu in self._gpus]
+
+    def stop(self) -> Monitoring:
+        """The run is over."""
+        throttled = [_throttled_nanoseconds(gpu) for gpu in self._gpus]
+        states = [gpu_state(gpu) for gpu in self._gpus]
+        events, source = _more_events(self._events, throttle_events(self._cpus))
+        return Monitoring(
+            gpus=[
+                _watch(*around)
+                for around in zip(self._states, states, self._throttled, throttled, strict=True)
+            ],
+            gpus_source=self._source,
+            cpu_mhz_before=self._mhz,
+            cpu_mhz_after=_cpu_mhz(),
+            cpu_throttle_events=events,
+            cpu_throttle_source=source,
+        )
+
+
+def gpu_state(gpu: Gpu) -> GpuState:
+    """A GPU now."""
+    refused: dict[str, str] = {}
+
+    def told(field: str, ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        except NotTold as reason:
+            refused[field] = str(reason)
+            return None
+
+    processes = told("other_processes", lambda: _processes(gpu))
+    return GpuState(
+        sm_clock_mhz=told("sm_clock_mhz", lambda: gpu.ask("ClockInfo", about=[SM_CLOCK])),
+        memory_clock_mhz=told(
+            "memory_clock_mhz", lambda: gpu.ask("ClockInfo", about=[MEMORY_CLOCK])
+        ),
+        temperature_celsius=told(
+            "temperature_celsius",
+            lambda: gpu.ask("TemperatureV", "Temperature", about=[GPU_SENSOR]),
+        ),
+        power_watts=told("power_watts", lambda: gpu.ask("PowerUsage") / 1e3),
+        utilization=told("utilization", lambda: gpu.ask("UtilizationRates").gpu / 100),
+        memory_used_bytes=told("memory_used_bytes", lambda: gpu.ask("MemoryInfo").used),
+        throttle_reasons=told(
+            "throttle_reasons",
+            lambda: named_reasons(
+                gpu.ask("CurrentClocksEventReasons", "CurrentClocksThrottleReasons")
+            ),
+        ),
+        other_processes=None if processes is None else len(processes) - 1,
+        others_memory_bytes=told("others_memory_bytes", lambda: _others_memory_bytes(processes)),
+        refused=refused,
+    )
+
+
+def named_reasons(bits: int) -> list[str]:
+    """What holds a GPU's clocks down, in words; a bit that is not known here by its value."""
+    set_bits = [1 << place for place in range(bits.bit_length()) if bits >> place & 1]
+    return [REASONS.get(bit, f"reason {bit:#x}") for bit in set_bits]
+
+
+def _processes(gpu: Gpu) -> list[tuple[int, int | None]]:
+    """Number and bytes of those that compute on it; the run's own is one of them."""
+    questions = ("ComputeRunningProcesses", "ComputeRunningProcesses_v2")
+    processes = [(one.pid, one.usedGpuMemory) for one in gpu.ask(*questions)]
+    if not processes:
+        # In a container a driver may hide them all.
+        raise NotTold("NVML shows no process, not even the run's own")
+    return processes
+
+
+def _others_memory_bytes(processes: list[tuple[int, int | None]] | None) -> int:
+    if processes is None:
+        raise NotTold("NVML shows no processes")
+    if len(processes) == 1:
+        return 0
+    others = [memory for pid, memory in processes if pid != os.getpid()]
+    if len(others) == len(processes):
+        # Another rank's GPU, or a container that numbers processes in its own way.
+        raise NotTold("which of the processes is the run's own is not known")
+    known = [memory for memory in others if memory is not None]
+    if len(known) < len(others):
+        raise NotTold("NVML does not say how much each process holds")
+    return sum(known)
+
+
+def _throttled_nanoseconds(gpu: Gpu) -> dict[str, int] | NotTold:
+    """How long its clocks have been held down since the driver was loaded, by what."""
+    try:
+        return {
+            name: int(gpu.ask("ViolationStatus", about=[policy]).violationTime)
+            for name, policy in POLICIES.items()
+        }
+    except NotTold as reason:
+        return reason
+
+
+def _watch(
+    before: GpuState,
+    after: GpuState,
+    since: dict[str, int] | NotTold,
+    until: dict[str, int] | NotTold,
+) -> GpuWatch:
+    try:
+        seconds, source = _passed_seconds(since, until), "NVML's violation times"
+    except NotTold as reason:
+        seconds, source = None, str(reason)
+    return GpuWatch(before=before, after=after, throttled_seconds=seconds, source=source)
+
+
+def _passed_seconds(
+    since: dict[str, int] | NotTold, until: dict[str, int] | NotTold
+) -> dict[str, float]:
+    if isinstance(since, NotTold):
+        raise since
+    if isinstance(until, NotTold):
+        raise until
+    passed = {name: (until[name] - start) / 1e9 for name, start in since.items()}
+    if min(passed.values()) < 0:
+        raise NotTold("NVML's violation times ran backwards")
+    return passed
+
+
+# The processor
+
+
+def _cpu_mhz() -> float | None:
+    """The cores' mean clock, where the system tells one."""
+    try:
+        # psutil has no such function on some systems, and nothing to tell on others.
+        mhz = float(getattr(psutil.cpu_freq(), "current", 0.0))
+    except (OSError, NotImplementedError, RuntimeError, AttributeError):
+        return None
+    return mhz if mhz > 0 else None
+
+
+def throttle_events(cpus: Path = CPUS) -> dict[str, int]:
+    """How often a core or its package was slowed down for its heat since boot, by file.
+
+    Intel's processors alone have these files, and few virtual machines show them.
+    Source: the kernel's documentation, admin-guide/thermal/intel_thermal_throttle.rst.
+    """
+    counters = {}
+    for file in sorted(_throttle_files(cpus)):
+        try:
+            counters[str(file)] = int(file.read_text())
+        except (OSError, ValueError):
+            # A core that was switched off meanwhile has none.
+            continue
+    return counters
+
+
+def _throttle_files(cpus: Path) -> Iterable[Path]:
+    usable = os.sched_getaffinity(0) if sys.platform == "linux" else ()
+    for core in usable:
+        yield from (cpus / f"cpu{core}" / "thermal_throttle").glob("*_throttle_count")
+
+
+def _more_events(before: dict[str, int], after: dict[str, int]) -> tuple[int | None, str]:
+    """How many came, and what counted them or why it is not known."""
+    both = before.keys() & after.keys()
+    if not both:
+        return None, "no thermal_throttle counters: Intel's processors alone have them"
+    # Each core of a package counts the package's too: one number, not their sum.
+    return max(max(0, after[name] - before[name]) for name in both), "Linux's thermal_throttle"

@@ -1,0 +1,221 @@
+"""What this machine is.
+
+Holds no host name, user name, serial number or path: a record can be published as it is. Whatever
+a platform does not tell is null, never guessed. torch is imported where it is needed only, so
+that everything here can be asked for before it, and without it where the answer needs none.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from bench.machine.cores import usable_cores
+from bench.machine.repository import PROJECT, git_state
+from bench.machine.system import field, output, sysctl, text
+from bench.records.schema import Environment
+
+CPU_FEATURES = {
+    "avx2": "avx2",
+    "avx512f": "avx512f",
+    "avx512_bf16": "avx512_bf16",
+    "amx_bf16": "amx_bf16",
+    "asimd": "neon",
+    "bf16": "bf16",
+    "sve": "sve",
+    "sve2": "sve2",
+    "sme": "sme",
+}
+"""Instruction sets that decide the speed of matrix products: Linux's name -> ours."""
+
+MACOS_CPU_FEATURES = {
+    "hw.optional.avx2_0": "avx2",
+    "hw.optional.avx512f": "avx512f",
+    "hw.optional.AdvSIMD": "neon",
+    "hw.optional.arm.FEAT_BF16": "bf16",
+    "hw.optional.arm.FEAT_SME": "sme",
+}
+"""sysctl name -> our name."""
+
+PACKAGES = (
+    "filelock",
+    "numpy",
+    "pillow",
+    "psutil",
+    "pydantic",
+    "rich",
+    "safetensors",
+    "torchvision",
+    "triton",
+    "typer",
+)
+"""What a run uses besides torch and accelerate, which have fields of their own."""
+
+ACCELERATOR_LIBRARIES = re.compile(r"nvidia-(cublas|cudnn|nccl|cuda-runtime)(-cu\d+)?")
+"""Separately installed packages that an NVIDIA GPU's speed depends on."""
+
+
+def describe(device_type: str, device_name: str) -> Environment:
+    """What machine and software this is.
+
+    Args:
+        device_type: torch's, "cpu", "cuda", "mps" or "xpu"; of an accelerator, the current one.
+        device_name: what the device calls itself.
+    """
+    import torch
+
+    commit, dirty = git_state(PROJECT)
+    return Environment(
+        device_name=device_name,
+        device_memory_bytes=_device_memory_bytes(device_type),
+        cpu=cpu_name(),
+        cpu_features=cpu_features(),
+        physical_cores=psutil.cpu_count(logical=False),
+        logical_cores=psutil.cpu_count() or os.cpu_count() or 1,
+        usable_cores=usable_cores(),
+        memory_bytes=psutil.virtual_memory().total,
+        os=os_name(),
+        virtual_machine=is_virtual_machine(),
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        driver=_driver(device_type),
+        torch=str(torch.__version__),
+        torch_build=_torch_build(),
+        accelerate=metadata.version("accelerate"),
+        packages=package_versions(device_type),
+        commit=commit,
+        dirty=dirty,
+    )
+
+
+# The processor and the system
+
+
+def cpu_name() -> str:
+    """The processor's own name, else its architecture."""
+    if sys.platform == "darwin":
+        return sysctl("machdep.cpu.brand_string") or platform.machine()
+    # Arm kernels give numbers in /proc/cpuinfo; lscpu knows their names.
+    return (
+        cpuinfo_field("model name")
+        or field(output("lscpu"), "Model name")
+        or platform.processor()
+        or platform.machine()
+    )
+
+
+def cpu_features() -> list[str]:
+    """Those of the instruction sets known here that this processor has."""
+    if sys.platform == "darwin":
+        return [ours for name, ours in MACOS_CPU_FEATURES.items() if sysctl(name) == "1"]
+    flags = _cpu_flags()
+    return [ours for theirs, ours in CPU_FEATURES.items() if theirs in flags]
+
+
+def is_virtual_machine() -> bool | None:
+    """Whether a hypervisor runs below this system; None where the system does not say."""
+    if sys.platform == "darwin":
+        return {"0": False, "1": True}.get(sysctl("kern.hv_vmm_present") or "")
+    if "hypervisor" in _cpu_flags() or Path("/sys/hypervisor/type").exists():
+        return True
+    # Only x86 has a flag whose absence means something.
+    return False if cpuinfo_field("flags") else None
+
+
+def os_name() -> str:
+    """Distribution and kernel, or the macOS version, with the architecture."""
+    machine = platform.machine()
+    if sys.platform == "darwin":
+        return f"macOS {platform.mac_ver()[0]} {machine}"
+    name = platform.system()
+    with suppress(OSError):
+        name = platform.freedesktop_os_release()["PRETTY_NAME"]
+    return f"{name}, {platform.system()} {platform.release()} {machine}"
+
+
+def cpuinfo_field(name: str) -> str | None:
+    """A field of the first processor in Linux's /proc/cpuinfo."""
+    return field(text(Path("/proc/cpuinfo")), name)
+
+
+def _cpu_flags() -> set[str]:
+    return set((cpuinfo_field("flags") or cpuinfo_field("Features") or "").split())
+
+
+# The accelerator and the software
+
+
+def device_name(device_type: str) -> str:
+    """What the device of this type calls itself; of several, the current one."""
+    import torch
+
+    match device_type:
+        case "cuda" | "xpu":
+            return str(torch.get_device_module(device_type).get_device_name())
+        case "mps":
+            return f"{cpu_name()} GPU"
+        case _:
+            return cpu_name()
+
+
+def _device_memory_bytes(device_type: str) -> int | None:
+    """An accelerator's own memory; None for a CPU and for MPS, which share the machine's."""
+    import torch
+
+    if device_type == "cuda":
+        return int(torch.cuda.get_device_properties().total_memory)
+    if device_type == "xpu":
+        return int(torch.xpu.get_device_properties().total_memory)
+    return None
+
+
+def _driver(device_type: str) -> str | None:
+    import torch
+
+    if device_type == "xpu":
+        return str(torch.xpu.get_device_properties().driver_version)
+    if device_type != "cuda":
+        return None
+    if torch.version.hip:
+        return text(Path("/sys/module/amdgpu/version")).strip() or None
+    return nvidia_driver(text(Path("/proc/driver/nvidia/version"))) or _nvidia_smi_driver()
+
+
+def nvidia_driver(kernel_module: str) -> str | None:
+    """The driver's version, from what its kernel module says in /proc/driver/nvidia/version."""
+    found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", kernel_module)
+    return found.group(1) if found else None
+
+
+def _nvidia_smi_driver() -> str | None:
+    # No file says it under WSL.
+    lines = output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return next(iter(lines.split()), None)
+
+
+def _torch_build() -> str | None:
+    """What torch was built for; None for a build that knows the CPU (or MPS) alone."""
+    import torch
+
+    if torch.version.cuda:
+        return f"CUDA {torch.version.cuda}"
+    if torch.version.hip:
+        return f"ROCm {torch.version.hip}"
+    return None
+
+
+def package_versions(device_type: str) -> dict[str, str]:
+    """Installed versions of `PACKAGES` and, for a GPU, of the libraries it computes with."""
+    versions = {}
+    for distribution in metadata.distributions():
+        name = distribution.name
+        library = device_type == "cuda" and ACCELERATOR_LIBRARIES.fullmatch(name)
+        if name in PACKAGES or library:
+            versions[name] = distribution.version
+    return dict(sorted(versions.items()))

@@ -1,0 +1,1 @@
+"""One benchmark in this process: request, plan, accelerator, runs, records. The only clock."""

@@ -1,0 +1,130 @@
+"""The only place that waits for a device's queue, and the only one that reads a timer.
+
+An accelerator runs behind the program that feeds it: a time read without waiting for its queue
+is the time at which work was *asked for*. AlgoPerf's 20-50 % timing error was of this kind.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import psutil
+import torch
+from accelerate import Accelerator
+
+from bench.records.schema import ClockCheck
+from mnist_cnn.errors import UsageError
+
+_SIDE, _PRODUCTS, _TRIES = 384, 10, 3
+_EXCHANGES = 50
+
+
+class DeviceClock:
+    """Seconds on this rank, read when everything given to the device before is done.
+
+    Args:
+        accelerator: its device is waited for, its ranks are asked for the slowest.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        # Works for cpu, cuda, mps and xpu; `torch.accelerator.synchronize` raises where torch
+        # was built for CUDA and there is no GPU.
+        self._synchronize = torch.get_device_module(accelerator.device).synchronize
+
+    def now(self) -> float:
+        """Seconds since an arbitrary start, never running backwards, once the queue is empty."""
+        self._synchronize()
+        return time.perf_counter()
+
+    def check(self) -> ClockCheck:
+        """Show, on a known piece of work, that readings wait for it and never run backwards.
+
+        Raises:
+            UsageError: they do not; nothing timed here would mean anything.
+        """
+        readings = [self.now() for _ in range(100)]
+        steps = [later - sooner for sooner, later in pairwise(readings)]
+        if min(steps) < 0:
+            raise UsageError("the clock ran backwards: times measured here would mean nothing")
+        matrix = torch.ones(_SIDE, _SIDE, device=self._accelerator.device) / _SIDE
+        (matrix @ matrix)[0, 0].item()  # what a first product sets up
+        least: ClockCheck | None = None
+        for _ in range(_TRIES):
+            begin = self.now()
+            product = matrix
+            for _ in range(_PRODUCTS):
+                product = product @ matrix
+            asked = time.perf_counter() - begin
+            done = self.now() - begin
+            product[0, 0].item()
+            left = time.perf_counter() - begin - done
+            # Of several: a machine that does other work may interrupt any of them.
+            if least is None or left < least.left_seconds:
+                least = ClockCheck(
+                    work=f"{_PRODUCTS} products of {_SIDE} x {_SIDE} matrices, one after the other",
+                    asked_seconds=asked,
+                    done_seconds=done,
+                    left_seconds=max(0.0, left),
+                    resolution_seconds=min((step for step in steps if step > 0), default=0.0),
+                )
+        assert least is not None
+        if least.left_seconds > least.done_seconds / 2:
+            raise UsageError(
+                f"the clock does not wait for the {self._accelerator.device.type} device: after "
+                f"{least.done_seconds:.2g} s it said that a piece of work was done for which "
+                f"{least.left_seconds:.2g} s more were needed"
+            )
+        return least
+
+    def all_reduce_seconds(self, values: int) -> float | None:
+        """Time of summing so many float32 over all ranks, by itself: the slowest rank's.
+
+        The median of some, each waited for; None for a rank alone. Every rank is to call it.
+        """
+        if self._accelerator.num_processes == 1:
+            return None
+        numbers = torch.zeros(values, device=self._accelerator.device)
+        seconds = []
+        for _ in range(_EXCHANGES):
+            begin = self.now()
+            self._accelerator.reduce(numbers, "sum")
+            seconds.append(self.now() - begin)
+        return self.across_ranks([median(seconds)], "max")[0]
+
+    def together(self) -> float:
+        """`now` at a moment when every rank has arrived here."""
+        self._accelerator.wait_for_everyone()
+        return self.now()
+
+    def across_ranks(self, values: Sequence[float], how: Literal["max", "sum"]) -> list[float]:
+        """Each value's maximum or sum over all ranks; to be called by every one of them."""
+        if self._accelerator.num_processes == 1:
+            return list(values)
+        # As float32 a run of hours would be known to a millisecond only; MPS has no float64, but
+        # there is never more than one rank on MPS.
+        mine = torch.tensor(list(values), dtype=torch.float64, device=self._accelerator.device)
+        gathered = self._accelerator.gather(mine.unsqueeze(0))
+        reduced = gathered.amax(0) if how == "max" else gathered.sum(0)
+        return [float(value) for value in reduced.tolist()]
+
+
+def seconds_since_process_start() -> float:
+    """Age of this process: what it has spent on imports and set-up so far.
+
+    Source: on Linux the process's start in proc(5), field 22, in ticks of 10 ms since boot;
+    elsewhere psutil's, as good as the system's wall clock is steady.
+    """
+    if sys.platform == "linux":
+        # The name, in parentheses, may hold spaces; field 3 is the first after it.
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
+    return max(0.0, time.time() - psutil.Process().create_time())

@@ -1,0 +1,29 @@
+"""Take out of a command line or a path what a published record must not hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.machine.repository import PROJECT
+
+
+def without_address(words: Sequence[str]) -> list[str]:
+    """A command line as a record may hold it: it names no host."""
+    option, hidden = "--main-address", "HOST:PORT"
+    return [
+        hidden
+        if before == option
+        else f"{option}={hidden}"
+        if word.startswith(f"{option}=")
+        else word
+        for before, word in zip(["", *words[:-1]], words, strict=True)
+    ]
+
+
+def shortened(path: Path | str) -> str:
+    """Without what is private or this machine's alone: the project's folder left out, home as ~."""
+    text = str(path).replace(f"{PROJECT}{os.sep}", "")
+    home = str(Path.home())
+    return text.replace(home, "~") if len(home) > 1 else text

@@ -1,0 +1,69 @@
+"""The rules a run is measured by: target, repeats, warm-up, and their version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mnist_cnn.accuracy import parse_accuracy as parse_accuracy
+from mnist_cnn.errors import UsageError
+
+PROTOCOL_VERSION = 1
+"""Raised whenever a change makes times or accuracies of old and new records incomparable."""
+
+QUALITY_TARGET = 0.994
+"""Share of the 10,000 test images to be classified rightly."""
+
+DEFAULT_RUNS = 3
+MOST_RUNS = 30
+"""Runs after which --runs auto stops, however much they scatter."""
+WARMUP_IMAGES = 2_656
+"""Training images of the discarded warm-up run: 20 batches of 128 for caches, allocators and
+kernel choices to settle, and one of 96, the size of an epoch's last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How a benchmark is run, whatever the recipe.
+
+    Raises:
+        UsageError: from the constructor, when the values make no benchmark.
+    """
+
+    runs: int = DEFAULT_RUNS
+    """Measured runs, each from new random weights with a seed of its own."""
+    first_seed: int = 0
+    """Seed of the first run; the others follow it one by one."""
+    target_accuracy: float = QUALITY_TARGET
+    """The accuracy to be reached, as a fraction."""
+    stop_at_target: bool = False
+    """Whether a run ends at the first evaluation that reaches the target."""
+    warmup_images: int = WARMUP_IMAGES
+    """Training images of the warm-up run, which is timed and discarded."""
+    half_width: float | None = None
+    """Where set, make as many runs as make the 95 % interval of the training time this narrow to
+    either side (0.05: 5 %); `runs` is then the most there may be."""
+    budget_seconds: float | None = None
+    """With `half_width`: what the runs may take together."""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no benchmark, in one line."""
+        if self.runs < 1:
+            raise UsageError(f"--runs must be at least 1, not {self.runs}")
+        if self.first_seed < 0:
+            raise UsageError(f"--seed must be 0 or more, not {self.first_seed}")
+        if not 0 < self.target_accuracy < 1:
+            raise UsageError(
+                f"--target-accuracy must lie between 0 and 1 (or 0 % and 100 %), "
+                f"not {self.target_accuracy}"
+            )
+        if self.half_width is not None and not 0 < self.half_width < 1:
+            raise UsageError(
+                f"--half-width must lie between 0 % and 100 %, not {self.half_width:.10g}"
+            )
+        if self.budget_seconds is not None and self.budget_seconds <= 0:
+            raise UsageError(f"--budget must be longer than nothing, not {self.budget_seconds} s")
+
+    @property
+    def seeds(self) -> range:
+        """One seed a run, in order."""
+        return range(self.first_seed, self.first_seed + self.runs)

@@ -1,0 +1,1 @@
+"""What people and programs are shown: terminal, HTML, files. Computes nothing."""

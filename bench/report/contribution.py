@@ -1,0 +1,85 @@
+"""What a contributed folder of records still lacks: rows of the published page, a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench.analysis import benchmarks
+from bench.records import store
+from bench.report.results_page import MARK, code, disagreements, published_ids
+from bench.text import inert, plural
+from bench.verify.checks import Check, Finding, Folder, Outcome, Result
+
+
+def published_page(path: Path) -> Path | None:
+    """The page that has, or will have, the rows of these records."""
+    absolute = path.resolve()
+    for folder in (absolute, *absolute.parents):
+        page = folder / store.PAGE
+        try:
+            with page.open(encoding="utf-8", errors="replace") as file:
+                if file.readline().strip() == MARK:
+                    return page
+        except OSError:
+            continue
+    return None
+
+
+def _published(folder: Folder) -> Iterator[Finding]:
+    page = published_page(folder.path)
+    if page is None:
+        return
+    try:
+        text = page.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        yield Finding(f"{inert(page.name)}: cannot be read: {error.strerror}", unknown=True)
+        return
+    runs = [(path.resolve(), record) for path, record in folder.found.records]
+    entries = benchmarks.entries(runs, page.parent)
+    for entry in entries:
+        for difference in disagreements(text, entry):
+            yield Finding(f"{inert(entry.id)}: {inert(difference)}")
+    known = {(entry.folder, code(entry.id)) for entry in entries}
+    for name in {entry.folder for entry in entries}:
+        for one in published_ids(text, name):
+            if (name, one) not in known:
+                yield Finding(f"{inert(one)}: published, but its records are not here")
+
+
+def unpublished(folder: Folder) -> int:
+    """Rows that the page does not have yet."""
+    page = published_page(folder.path)
+    text = "" if page is None else page.read_text(encoding="utf-8", errors="replace")
+    runs = [(path.resolve(), record) for path, record in folder.found.records]
+    parent = folder.path.resolve() if page is None else page.parent
+    entries = benchmarks.entries(runs, parent)
+    return sum(code(entry.id) not in published_ids(text, entry.folder) for entry in entries)
+
+
+def pull_request(folder: Folder, results: Sequence[Result]) -> list[str]:
+    """What is left to be done before, and what a pull request consists of."""
+    left = [
+        f"{result.check.name}: {result.check.advice}"
+        for result in results
+        if result.outcome is not Outcome.PASS
+    ]
+    if rows := unpublished(folder):
+        left.append(
+            f"{plural(rows, 'row')} of results/{store.PAGE} to be made: mnist-bench publish"
+        )
+    return [
+        *left,
+        f"the folder of records below results/, and results/{store.PAGE} and "
+        f"results/{store.PICTURE} as publish makes them: no other change",
+        "in its text: what the machine is, that nothing else ran on it, and what records do not "
+        "say (power limit, cooling, a laptop's charger)",
+    ]
+
+
+PUBLISHED = Check(
+    "published",
+    "what is published of these records is what their raw laps give",
+    "Make the page again: mnist-bench publish.",
+    _published,
+)

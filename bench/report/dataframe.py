@@ -1,0 +1,64 @@
+"""Records as a pandas DataFrame: the columns of every other format, with their types."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import pandas
+
+from bench.analysis.benchmarks import benchmark_rows, group_runs, pooled, run_rows
+from bench.analysis.columns import (
+    benchmark_column_names,
+    is_text,
+    is_whole,
+    meaning_of,
+    run_column_names,
+)
+from bench.records import store
+from bench.records.store import RESULTS_DIR
+from bench.text import inert, plural
+from mnist_cnn.errors import UsageError, near_match
+
+_PER = ("run", "benchmark")
+
+
+def frame(paths: Sequence[str | PathLike[str]], per: str) -> pandas.DataFrame:
+    """The table that `bench.load` promises.
+
+    Raises:
+        UsageError: `per` is neither; a path does not exist, or no record is there.
+    """
+    if per not in _PER:
+        raise UsageError(f"per must be 'run' or 'benchmark', not {per!r}{near_match(per, _PER)}")
+    wanted = [Path(path) for path in paths] or [RESULTS_DIR]
+    found = store.read(wanted)
+    problems = [inert(f"{problem.path}: {problem.reason}") for problem in found.problems]
+    if not found.records:
+        where = ", ".join(inert(str(path)) for path in wanted)
+        raise UsageError(f"no run records in {where}" + "".join(f"; {p}" for p in problems[:1]))
+    benchmarks = pooled(group_runs(found.records))
+    if per == "run":
+        rows, columns = run_rows(benchmarks), run_column_names()
+    else:
+        rows, columns = benchmark_rows(benchmarks), benchmark_column_names()
+    # As objects first: numbers beside None would pass through floats.
+    table = pandas.DataFrame(rows, columns=columns, dtype=object)
+    table = table.astype({name: _dtype(name) for name in columns})
+    table.attrs["units"] = {name: meaning_of(name) for name in columns}
+    table.attrs["problems"] = problems
+    if problems:
+        warnings.warn(
+            f"{plural(len(problems), 'file')} not among the rows, see .attrs['problems']: "
+            f"{problems[0]}",
+            stacklevel=3,  # where `bench.load` was called
+        )
+    return table
+
+
+def _dtype(name: str) -> str:
+    if is_text(name):
+        return "string"
+    return "Int64" if is_whole(name) else "Float64"

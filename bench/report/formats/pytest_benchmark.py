@@ -1,0 +1,178 @@
+"""Benchmarks as pytest-benchmark's JSON, for `pytest-benchmark compare` and what else reads it.
+
+A "test" is one kind of time of one benchmark (time to target, training, evaluation, ...), a "round"
+of it one completed run. Tests are grouped by the kind of time: a table then holds set-ups that may
+be compared. What is no time, such as accuracy, is in `extra_info`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+
+from bench.analysis.benchmarks import Benchmark, benchmark_row
+from bench.analysis.columns import SUMMARY_PARTS, Cell
+from bench.analysis.metrics import completed
+from bench.report.formats.measures import (
+    Document,
+    measured_seconds,
+    name_of,
+    named,
+    remarks,
+    shared,
+    shortened,
+)
+from bench.text import inert, plural
+
+Statistics = dict[str, float | str]
+
+_BEYOND_A_FENCE = 1.5
+"""Interquartile ranges beyond the quartiles from which Tukey calls a value an outlier."""
+_EXTRA = ("final_accuracy", "best_accuracy", "images_per_second", "peak_memory_bytes")
+
+
+def to_pytest_benchmark(benchmarks: Sequence[Benchmark]) -> Document:
+    """One document, as `pytest --benchmark-json` would have written it."""
+    found, left_out = named(benchmarks)
+    tests, missed, immense = [], 0, 0
+    for benchmark in found.values():
+        missed += len(completed(benchmark.records)) - benchmark.reached
+        for kind, seconds in measured_seconds(benchmark).items():
+            if not seconds:
+                continue
+            if values := round_statistics(seconds):
+                tests.append(_test(benchmark, kind, values))
+            else:
+                immense += 1
+    if missed:
+        left_out.append(
+            f"the times to target of {plural(missed, 'run')} that missed it: there are none "
+            "(runs and runs_reached in extra_info count them)"
+        )
+    if immense:
+        left_out.append(f"{plural(immense, 'kind')} of times, too long or short for a number")
+    document = _about(list(found.values())) | {"benchmarks": tests}
+    return Document(json.dumps(document, indent=4, allow_nan=False) + "\n", tuple(left_out))
+
+
+def round_statistics(seconds: Sequence[float]) -> Statistics | None:
+    """The statistics that pytest-benchmark keeps of a test's rounds, by its definitions.
+
+    Args:
+        seconds: of each round; at least one.
+
+    Returns:
+        By pytest-benchmark's names; None where one of them is beyond all range.
+    """
+    data = sorted(seconds)
+    total = sum(data)
+    if not math.isfinite(total):
+        return None
+    try:
+        mean = statistics.mean(data)
+        deviation = statistics.stdev(data) if len(data) > 1 else 0.0
+    except OverflowError:
+        return None
+    low, high = _quartiles(data)
+    spread = high - low
+    fences = low - _BEYOND_A_FENCE * spread, high + _BEYOND_A_FENCE * spread
+    far = sum(not mean - deviation <= value <= mean + deviation for value in data)
+    outside = sum(not fences[0] <= value <= fences[1] for value in data)
+    values: Statistics = {
+        "min": data[0],
+        "max": data[-1],
+        "mean": mean,
+        "stddev": deviation,
+        "rounds": len(data),
+        "median": statistics.median(data),
+        "iqr": spread,
+        "q1": low,
+        "q3": high,
+        "iqr_outliers": outside,
+        "stddev_outliers": far,
+        "outliers": f"{far};{outside}",
+        "ld15iqr": data[bisect_left(data, fences[0])],
+        "hd15iqr": data[bisect_right(data, fences[1]) - 1],
+        "ops": len(data) / total if total else 0,
+        "total": total,
+        "iterations": 1,
+    }
+    numbers = [value for value in values.values() if not isinstance(value, str)]
+    return values if all(map(math.isfinite, numbers)) else None
+
+
+def _quartiles(data: Sequence[float]) -> tuple[float, float]:
+    """Medians of the halves; of an odd number, Wikipedia's "method 3", as pytest-benchmark."""
+    count = len(data)
+    if count == 1:
+        return data[0], data[0]
+    if count % 2 == 0:
+        return statistics.median(data[: count // 2]), statistics.median(data[count // 2 :])
+    quarter = count // 4
+    if count % 4 == 1:
+        low = 0.25 * data[quarter - 1] + 0.75 * data[quarter]
+        return low, 0.75 * data[3 * quarter] + 0.25 * data[3 * quarter + 1]
+    low = 0.75 * data[quarter] + 0.25 * data[quarter + 1]
+    return low, 0.25 * data[3 * quarter + 1] + 0.75 * data[3 * quarter + 2]
+
+
+def _test(benchmark: Benchmark, kind: str, values: Statistics) -> dict[str, object]:
+    name = name_of(benchmark)
+    row = benchmark_row(benchmark)
+    return {
+        "group": kind,
+        "name": name,
+        "fullname": f"mnist-bench::{kind}[{name}]",
+        "params": {
+            part: _harmless(row[part])
+            for part in ("recipe", "device_name", "processes", "threads", "precision", "kernels")
+        },
+        "param": name,
+        "extra_info": {
+            "runs": len(completed(benchmark.records)),
+            "runs_reached": benchmark.reached,
+            "target_accuracy": benchmark.target_accuracy,
+            **{
+                f"{column}_{part}": row[f"{column}_{part}"]
+                for column in _EXTRA
+                for part in SUMMARY_PARTS
+            },
+            **{part: _harmless(row[part]) for part in ("division", "label", "commit")},
+            "remarks": remarks(benchmark),
+        },
+        "options": {},
+        "stats": values,
+    }
+
+
+def _about(benchmarks: Sequence[Benchmark]) -> dict[str, object]:
+    """The machine and the commit, as far as all have the same; else null."""
+    environments = [record.environment for one in benchmarks for record in one.records]
+    machine = {
+        "processor": shared(environments, "cpu"),
+        "system": shared(environments, "os"),
+        "python_version": shared(environments, "python"),
+        "device_name": shared(environments, "device_name"),
+        "cpu": {"count": shared(environments, "logical_cores")},
+    }
+    commit = {"id": shared(environments, "commit"), "dirty": shared(environments, "dirty")}
+    started = max((r.started_utc for one in benchmarks for r in one.records), default=None)
+    return {
+        "machine_info": {name: _inert(value) for name, value in machine.items()},
+        "commit_info": {name: _inert(value) for name, value in commit.items()}
+        | {"project": "mnist-bench", "branch": None, "time": None},
+        "datetime": started.isoformat() if started else None,
+        # pytest-benchmark's own stands here; nothing reads it.
+        "version": "mnist-bench",
+    }
+
+
+def _inert(value: object) -> object:
+    return inert(value) if isinstance(value, str) else value
+
+
+def _harmless(cell: Cell) -> Cell:
+    return shortened(inert(cell), 200) if isinstance(cell, str) else cell

@@ -1,0 +1,221 @@
+"""Matplotlib figures as SVG that a strict page may hold, in light and dark, and as PNG.
+
+Matplotlib writes colours as numbers and styles as attributes. A page with a strict
+Content-Security-Policy refuses the latter, and the former fit one background only; so each style
+becomes the presentation attributes it stands for, and each colour of the palette a CSS variable.
+No date, no random name: the same records give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH = 384.0
+"""Of every figure, in CSS pixels: what a phone shows almost without shrinking it."""
+FONT = 11.5
+
+INK, MUTED, FAINT, GROUND, ACCENT = "#16202c", "#556070", "#d5dae1", "#fdfdfd", "#b3261e"
+SERIES = (
+    *("#1d5fc4", "#b4540a", "#1f7a3d", "#7a3fb0"),
+    *("#b02a6f", "#0d7377", "#7a5c00", "#4a5a9a"),
+)
+"""Of families of set-ups; those beyond are drawn in `OTHER`."""
+OTHER = "#8b94a1"
+SPENT = ("#7c8696", "#aab3c0", "#5d8fd9", "#1d5fc3", "#d07a2d", "#7a5bb5", "#c9ced6")
+"""Of the items of `bench.analysis.timing_rules.Item`, in their order."""
+
+_DARK_SERIES = (
+    *("#7fb0ff", "#ffa45c", "#6fd08c", "#c8a0f5"),
+    *("#ff8fc4", "#56cfd2", "#e0bf4a", "#a7b5ef"),
+)
+_DARK_SPENT = ("#8c97a6", "#5f6975", "#4d7fc9", "#8bb8ff", "#e8954a", "#b79cf0", "#49525e")
+_DARK = {
+    INK: "#e8ecf2",
+    MUTED: "#a3adba",
+    FAINT: "#39424e",
+    GROUND: "#171c22",
+    ACCENT: "#ff8a80",
+    OTHER: "#7d8794",
+    **dict(zip(SERIES, _DARK_SERIES, strict=True)),
+    **dict(zip(SPENT, _DARK_SPENT, strict=True)),
+}
+_NAMES = {
+    INK: "ink",
+    MUTED: "muted",
+    FAINT: "faint",
+    GROUND: "ground",
+    ACCENT: "accent",
+    OTHER: "other",
+    **{colour: f"series-{number}" for number, colour in enumerate(SERIES, start=1)},
+    **{colour: f"spent-{number}" for number, colour in enumerate(SPENT, start=1)},
+}
+
+_SVG = "http://www.w3.org/2000/svg"
+_XLINK = "{http://www.w3.org/1999/xlink}href"
+_FONT = re.compile(r"^(?:(?P<weight>bold|\d{3}) )?(?P<size>[\d.]+)px ")
+_KEPT = frozenset({
+    *("clip-path", "fill", "fill-opacity", "fill-rule", "font-size", "font-weight", "opacity"),
+    *("stroke", "stroke-dasharray", "stroke-dashoffset", "stroke-linecap", "stroke-linejoin"),
+    *("stroke-opacity", "stroke-width", "text-anchor", "visibility"),
+})  # fmt: skip
+"""Style properties that are presentation attributes as well."""
+_STYLE: dict[Any, Any] = {
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": FONT,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.axisbelow": True,
+    "figure.dpi": 72,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "font.size": FONT,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "lines.solid_capstyle": "round",
+    "path.simplify": True,
+    "savefig.facecolor": "none",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mnist-bench",
+    "text.color": INK,
+    "text.parse_math": False,  # a label's dollar signs are dollar signs
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": FONT - 1,
+    "ytick.labelsize": FONT - 1,
+}
+
+
+def variables(dark: bool) -> str:
+    """The palette as CSS declarations."""
+    return " ".join(
+        f"--{name}: {_DARK[colour] if dark else colour};" for colour, name in _NAMES.items()
+    )
+
+
+def colour_of(number: int) -> str:
+    """The palette's, from 1; 0 is everybody else's."""
+    return SERIES[number - 1] if number else OTHER
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Matplotlib's settings while a figure is made or written."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # A label may hold letters that matplotlib's own font lacks; the reader's fonts have them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure, `WIDTH` wide and so many CSS pixels high; within `style`."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH / 72, height / 72))
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure in its light colours, three pixels a CSS pixel."""
+    stream = io.BytesIO()
+    with style():
+        figure.savefig(
+            stream, format="png", dpi=216, facecolor="#ffffff", metadata={"Software": None}
+        )
+    return stream.getvalue()
+
+
+def to_svg(figure: Figure, name: str, title: str, description: str, *, alone: bool) -> str:
+    """The figure as an SVG element whose colours are the variables of `variables`.
+
+    Args:
+        figure: made within `style`.
+        name: letters, digits and hyphens, not given to another figure of the same page.
+        title: read out for it.
+        description: likewise, what there is to see.
+        alone: for a file of its own, which holds the variables, rather than for a page that does.
+    """
+    stream = io.StringIO()
+    with style():
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Type": None})
+    root = ElementTree.fromstring(stream.getvalue())
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
+                parent.remove(child)
+    _rename(root, name)
+    for element in root.iter():
+        _plain_attributes(element)
+    for attribute in ("width", "height", "version"):
+        root.attrib.pop(attribute, None)
+    root.attrib |= {
+        "font-family": "system-ui, sans-serif",
+        "stroke-linejoin": "round",
+        "role": "img",
+        "aria-labelledby": f"{name}-title {name}-description",
+    }
+    labels = [("title", title), ("desc", description)]
+    for place, (tag, text) in enumerate(labels):
+        label = ElementTree.Element(f"{{{_SVG}}}{tag}")
+        label.set("id", f"{name}-{'title' if tag == 'title' else 'description'}")
+        label.text = text
+        root.insert(place, label)
+    if alone:
+        root.insert(2, _own_style())
+    return _written(root)
+
+
+def _own_style() -> ElementTree.Element:
+    element = ElementTree.Element(f"{{{_SVG}}}style")
+    element.text = (
+        f":root {{ {variables(dark=False)} }} "
+        f"@media (prefers-color-scheme: dark) {{ :root {{ {variables(dark=True)} }} }}"
+    )
+    return element
+
+
+def _written(root: ElementTree.Element) -> str:
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _rename(root: ElementTree.Element, name: str) -> None:
+    """Give ids the figure's name; those that nothing refers to go."""
+    text = " ".join(value for element in root.iter() for value in element.attrib.values())
+    wanted = set(re.findall(r"#([\w.:-]+)", text))
+    for element in root.iter():
+        own = element.attrib.pop("id", None)
+        if own in wanted:
+            element.set("id", f"{name}-{own}")
+        for key, value in element.attrib.items():
+            if key == _XLINK or "url(#" in value:
+                element.set(key, value.replace("#", f"#{name}-", 1))
+
+
+def _plain_attributes(element: ElementTree.Element) -> None:
+    """A style as attributes, colours as variables."""
+    for declaration in element.attrib.pop("style", "").split(";"):
+        key, _, value = (part.strip() for part in declaration.partition(":"))
+        if key == "font" and (found := _FONT.match(value)):
+            element.set("font-size", found["size"])
+            if found["weight"]:
+                element.set("font-weight", found["weight"])
+        elif key in _KEPT:
+            element.set(key, value)
+    for key in ("fill", "stroke"):
+        colour = element.get(key, "").lower()
+        if colour in _NAMES:
+            element.set(key, f"var(--{_NAMES[colour]})")

@@ -1,0 +1,20 @@
+"""Tables and live progress for a terminal; the only folder that imports rich.
+
+Text from records and from the user may hold anything. It gets onto the screen as `Text`, never as
+markup, and only after `notation.inert`.
+"""
+
+from bench.report.terminal.checks import checks as checks
+from bench.report.terminal.comparisons import comparison as comparison
+from bench.report.terminal.live import (
+    LiveProgress as LiveProgress,
+    transfer_progress as transfer_progress,
+)
+from bench.report.terminal.results import (
+    clocks as clocks,
+    rows as rows,
+    runs as runs,
+    summary as summary,
+)
+from bench.report.terminal.scaling import scaling as scaling
+from bench.report.terminal.tables import console_for as console_for, show as show

@@ -1,0 +1,44 @@
+"""What came of the checks of a folder: a line a check, and what is to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from bench.report.terminal.tables import Field, FittedTable, Section
+from bench.text import inert, plural
+from bench.verify.checks import Folder, Outcome, Result
+
+_STYLES = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.UNKNOWN: "yellow"}
+_SHOWN = 3
+"""Findings of a check; `--json` has all."""
+
+
+def checks(folder: Folder, results: Sequence[Result], steps: Sequence[str]) -> RenderableType:
+    """A table of the checks, and below it what a pull request needs."""
+    title = f"{inert(str(folder.path))}: {plural(len(folder.found.records), 'record')}"
+    fields = [
+        Field("check", [Text(result.check.name) for result in results], justify="left"),
+        Field("outcome", [_outcome(result) for result in results], justify="left"),
+        Field("", [_found(result) for result in results], justify="left", narrowest=40),
+    ]
+    table = FittedTable(fields, [Section(0, len(results), Text(title, style="bold"))])
+    needs = [Text(f"{number}. {inert(step)}") for number, step in enumerate(steps, start=1)]
+    return Group(table, Text(), Text("A pull request needs:", style="bold"), *needs)
+
+
+def _outcome(result: Result) -> Text:
+    return Text(result.outcome.value, style=_STYLES[result.outcome])
+
+
+def _found(result: Result) -> Text:
+    """What is so, or what is not and what to do about it."""
+    if not result.findings:
+        return Text(result.check.claim, style="dim")
+    lines = [inert(finding.text) for finding in result.findings[:_SHOWN]]
+    if more := len(result.findings) - _SHOWN:
+        lines += [f"and {more} more: --json lists them"] if more > 0 else []
+    text = Text("\n".join(lines))
+    return text.append(f"\n-> {result.check.advice}", style="bold")

@@ -1,0 +1,102 @@
+"""Comparisons as tables: both sides, what lies between them, and what may be said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from bench import text
+from bench.analysis.cases import Matched
+from bench.analysis.comparison import Contrast, Line, Metric, Verdict
+from bench.report.terminal.tables import Field, FittedTable, Section
+from bench.text import ABSENT, inert
+
+_VERDICT_STYLES = {
+    Verdict.BETTER: "green",
+    Verdict.EQUIVALENT: "green",
+    Verdict.ALIKE: "green",
+    Verdict.WORSE: "red",
+    Verdict.APART: "red",
+}
+
+
+def comparison(
+    base: str, new: str, matched: Matched, contrasts: Sequence[Contrast]
+) -> RenderableType:
+    """A table a case, what is to be known of it, and the cases that only one side has."""
+    parts: list[RenderableType] = [Text(inert(f"{new} against {base}"), style="bold")]
+    for contrast in contrasts:
+        parts += [Text(), _contrast_table(contrast)]
+        parts += [Text(inert(f"! {remark}"), style="yellow") for remark in contrast.case.remarks]
+    parts += [
+        Text(inert(f"! {name}: only {which} has it"), style="yellow")
+        for which, names in (("the base", matched.missing), ("the new side", matched.added))
+        for name in names
+    ]
+    return Group(*parts, Text())
+
+
+def _contrast_table(contrast: Contrast) -> RenderableType:
+    """A line a metric: both sides, what lies between them, and what may be said of it."""
+    case, lines = contrast.case, contrast.lines
+    counts = f"{len(case.base)} and {len(case.new)} runs"
+    title = Text(inert(f"{case.name}: {counts}{', by turns' if contrast.paired else ''}"))
+    fields = [
+        Field("", [Text(line.metric.value) for line in lines], justify="left"),
+        Field("base", [_side(line, line.base) for line in lines], priority=2),
+        Field("new", [_side(line, line.new) for line in lines], priority=1),
+        Field("difference", [_difference(line) for line in lines]),
+        Field("95 % interval", [_difference_between(line) for line in lines]),
+        Field("verdict", [_verdict(line) for line in lines], justify="left"),
+    ]
+    notes = [Text(inert(f"{line.metric}: {line.note}"), style="dim") for line in lines if line.note]
+    notes += [
+        Text(f"{line.metric}: about {line.runs_needed} runs a side could tell", style="dim")
+        for line in lines
+        if line.verdict is Verdict.UNCLEAR and line.runs_needed
+    ]
+    section = Section(0, len(lines), title, notes)
+    return FittedTable(fields, [section], elsewhere=" for want of width")
+
+
+def _side(line: Line, value: float | None) -> Text:
+    if value is None:
+        return Text(ABSENT)
+    match line.metric:
+        case Metric.ACCURACY:
+            return Text(text.percent(value))
+        case Metric.TIME_TO_TARGET:
+            return Text(text.seconds(value))
+        case Metric.SECONDS_AN_IMAGE:
+            return Text(f"{text.quantity(1e6 * value)} us")
+        case Metric.SAMPLES_TO_TARGET:
+            return Text(f"{value:,.0f}")
+        case Metric.CONVERGENCE:
+            return Text(f"{value:.4f}")
+
+
+def _difference(line: Line) -> Text:
+    return Text(ABSENT if line.difference is None else _relative(line, line.difference.value))
+
+
+def _difference_between(line: Line) -> Text:
+    ends = line.difference
+    if ends is None or (ends.low is None and ends.high is None):
+        return Text(ABSENT)
+    low, high = (
+        "?" if end is None else _relative(line, end, unit=False) for end in (ends.low, ends.high)
+    )
+    return Text(f"{low} to {high}")
+
+
+def _relative(line: Line, value: float, unit: bool = True) -> str:
+    """A difference of accuracies in points, of everything else in per cent of the base."""
+    if line.metric is Metric.ACCURACY:
+        return f"{value:+.3f}{' pts' if unit else ''}"
+    return f"{100 * (value - 1):+.1f}{' %' if unit else ''}"
+
+
+def _verdict(line: Line) -> Text:
+    return Text(line.verdict.value, style=_VERDICT_STYLES.get(line.verdict, "dim"))

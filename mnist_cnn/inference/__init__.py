@@ -1,0 +1,1 @@
+"""Trained weights in use: saved, loaded, predicted with, exported."""

@@ -1,0 +1,99 @@
+"""The network as an ONNX graph, written by PyTorch and run by ONNX Runtime.
+
+The graph takes MNIST's own bytes. Were it to take floats, images scaled to 0..1, to 0..255 or
+normalised would all be accepted, and two of the three answered wrongly without a word; a uint8
+input has one reading.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mnist_cnn.errors import UsageError
+from mnist_cnn.inference.export.evaluation import Classifier, RawPixels
+from mnist_cnn.model import MnistCnn
+
+OPSET = 18
+"""The exporter's own: no conversion, and runtimes since 2023 have it."""
+INPUT, OUTPUT = "images", "logits"
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+
+def check_installed() -> None:
+    """Find out before anything is written whether what this needs is there.
+
+    Raises:
+        UsageError: it is not; how to get it.
+    """
+    if any(importlib.util.find_spec(name) is None for name in PACKAGES):
+        raise UsageError("--to onnx needs more packages: pip install 'mnist-bench[export]'")
+
+
+def write(network: MnistCnn, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the graph: images (batch, 1, 28, 28), uint8, to logits (batch, 10), float32.
+
+    Args:
+        network: trained, on the CPU.
+        path: where to.
+        metadata: is put into the file, for viewers to show.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    import onnx
+
+    program = torch.onnx.export(
+        RawPixels(network).eval(),
+        # Two images: a batch of one would be taken for a constant.
+        (torch.zeros(2, 1, 28, 28, dtype=torch.uint8),),
+        dynamo=True,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        opset_version=OPSET,
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    graph = model.graph
+    # The exporter's notes hold this machine's paths and lines of source.
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        part.ClearField("metadata_props")
+    graph.name = "mnist_cnn"
+    model.doc_string = (
+        f"{INPUT}: (batch, 1, 28, 28), uint8, 0 background to 255 ink, as in MNIST's files; "
+        f"normalised inside. {OUTPUT}: (batch, 10), float32; the largest is the digit."
+    )
+    onnx.helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def read(path: Path) -> Classifier:
+    """The graph in that file, run by ONNX Runtime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: it warns of GPUs it does not find
+    session = onnxruntime.InferenceSession(
+        path.read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
+
+    def classify(images: Tensor) -> Tensor:
+        (logits,) = session.run([OUTPUT], {INPUT: images.numpy()})
+        return torch.from_numpy(logits)
+
+    return classify
+
+
+def runtime() -> str:
+    """What runs the graph, and its version."""
+    import onnxruntime
+
+    return f"ONNX Runtime {onnxruntime.__version__}"

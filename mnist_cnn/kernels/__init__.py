@@ -1,0 +1,1 @@
+"""What computes a training step besides torch's operators."""

@@ -1,0 +1,479 @@
+"""The step of `kernels.triton.kernels` as the engine of `mnist_cnn.engine.graph` takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from triton.runtime.jit import JITFunction
+
+from mnist_cnn.augment import COLUMNS, SIDE
+from mnist_cnn.kernels.buffers import Tables
+from mnist_cnn.kernels.triton import kernels
+from mnist_cnn.model import MnistCnn
+from mnist_cnn.recipe import Recipe
+
+EVALUATION_BATCH = 2_500
+"""Images that go through the network together in an evaluation."""
+BLOCK = 128
+"""Parameters a program updates; a layer's weights begin at a multiple, and so does what follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a kernel is launched."""
+
+    pixels: int
+    """A program takes at a time."""
+    warps: int = 4
+    per_unit: int = 4
+    """Programs a multiprocessor; each goes through as many tiles as it takes. 0: one a tile."""
+    stages: int | None = None
+    """Of the pipeline that loads the next taps of a 3x3 kernel."""
+
+    def options(self) -> dict[str, int]:
+        """As Triton takes them."""
+        options = {"BM": self.pixels, "num_warps": self.warps, "num_stages": 1}
+        return options if self.stages is None else options | {"STAGES": self.stages}
+
+
+SHAPES: dict[str, dict[int, Shape]] = {
+    "stem_sums": {28: Shape(256, 4, 4)},
+    "stem": {28: Shape(256, 4, 0)},
+    "block": {28: Shape(256, 4, 2, 3), 14: Shape(128, 4, 4, 3), 7: Shape(64, 4, 2, 4)},
+    "pointwise": {28: Shape(256, 4, 2), 14: Shape(128, 4, 2), 7: Shape(16, 8, 2)},
+    "pool": {14: Shape(64, 2, 0), 7: Shape(16, 4, 0)},
+    "pointwise_back": {28: Shape(128, 4, 2), 14: Shape(64, 4, 1), 7: Shape(16, 8, 1)},
+    "block_weight_back": {28: Shape(128, 2, 1), 14: Shape(32, 1, 2), 7: Shape(32, 1, 1)},
+    "pooled_back": {14: Shape(64, 4, 2, 3), 7: Shape(32, 2, 4, 3)},
+    "stem_input_back": {28: Shape(256, 4, 2, 3)},
+    "stem_weight_back": {28: Shape(256, 4, 2)},
+}
+"""By kernel and side of the images it goes through; measured on an H200 with batches of 256."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Where a convolution and its batch norm lie among the flat tensors."""
+
+    weight: int
+    affine: int
+    end: int
+    sums: int
+    inputs: int
+    outputs: int
+    taps: int
+    side: int
+
+
+def _layers() -> list[_Layer]:
+    """In the network's order; the parameters of one follow those of the last."""
+    layers = []
+    start = sums = 0
+    for inputs, outputs, taps, side in (
+        (1, 18, 9, SIDE),
+        (18, 32, 9, SIDE),
+        (32, 18, 1, SIDE),
+        (18, 32, 9, SIDE // 2),
+        (32, 18, 1, SIDE // 2),
+        (18, 32, 9, SIDE // 4),
+        (32, 10, 1, SIDE // 4),
+    ):
+        affine = start + -(-inputs * outputs * taps // BLOCK) * BLOCK
+        end = affine + -(-2 * outputs // BLOCK) * BLOCK
+        layers.append(_Layer(start, affine, end, sums, inputs, outputs, taps, side))
+        start, sums = end, sums + 2 * outputs
+    return layers
+
+
+LAYERS = _layers()
+PARAMETERS = LAYERS[-1].end
+"""Numbers of the flat weights, those that fill up included."""
+STATISTICS = LAYERS[-1].sums + 2 * LAYERS[-1].outputs
+"""Numbers of the flat running statistics."""
+
+
+class FusedNetwork:
+    """Trains and evaluates by the kernels; see `mnist_cnn.engine.graph.Body`.
+
+    Args:
+        recipe: one that `obstacle` finds nothing against.
+        accelerator: the device and the precision.
+        tables: what the engine shares with it.
+    """
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator, tables: Tables) -> None:
+        device = tables.images.device
+        kind = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+        self._recipe, self._tables = recipe, tables
+        self._units = _multiprocessors(device)
+        self._run = _launch
+        self._weights = torch.zeros(PARAMETERS, device=device)
+        self._kept = torch.zeros(PARAMETERS, dtype=kind, device=device)
+        """The weights as products take them."""
+        self._velocities = torch.zeros_like(self._weights)
+        self._running = torch.zeros(STATISTICS, device=device)
+        averages = recipe.average_decay > 0
+        self._average = torch.zeros_like(self._weights) if averages else self._weights
+        self._average_kept = torch.zeros_like(self._kept) if averages else self._kept
+        self._average_running = torch.zeros_like(self._running) if averages else self._running
+        self._averages = averages
+        self._gradients = torch.zeros(PARAMETERS, dtype=torch.int64, device=device)
+        counts = [_rows_of(layer) * self._units for layer in LAYERS]
+        self._rows = torch.zeros(max(counts), PARAMETERS, device=device)
+        """Weights' gradients, a program's in a row."""
+        row_counts = torch.zeros(PARAMETERS // BLOCK, dtype=torch.int64)
+        for layer, count in zip(LAYERS, counts, strict=True):
+            row_counts[layer.weight // BLOCK : layer.affine // BLOCK] = count
+        self._row_counts = row_counts.to(device)
+        self._sums = torch.zeros(STATISTICS, dtype=torch.int64, device=device)
+        self._totals = torch.zeros(2, dtype=torch.int64, device=device)
+        self._starts = torch.tensor([layer.sums for layer in LAYERS], device=device)
+        self._widths = torch.tensor([layer.outputs for layer in LAYERS], device=device)
+        self._counts: dict[int, Tensor] = {}
+
+        images = max(recipe.batch_size, min(EVALUATION_BATCH, len(tables.held_out)))
+        whole, half, quarter = (images * (SIDE // n) ** 2 for n in (1, 2, 4))
+
+        def room(rows: int, columns: int, of: torch.dtype = kind) -> Tensor:
+            return torch.zeros(rows, columns, dtype=of, device=device)
+
+        self._pixels = room(whole, 1)
+        self._stem = room(whole, 24)
+        self._y1, self._y2 = room(whole, 32), room(whole, 24)
+        self._x1, self._y3, self._y4 = room(half, 24), room(half, 32), room(half, 24)
+        self._x2, self._y5, self._y6 = room(quarter, 24), room(quarter, 32), room(quarter, 16)
+        batch = recipe.batch_size
+        whole, half, quarter = (batch * (SIDE // n) ** 2 for n in (1, 2, 4))
+        self._slopes = room(batch, 16, torch.float32)
+        self._dz0, self._dz1, self._dz2 = room(whole, 24), room(whole, 32), room(whole, 24)
+        self._dx1, self._dz3, self._dz4 = room(half, 24), room(half, 32), room(half, 24)
+        self._dz5 = room(quarter, 32)
+        self._dy1, self._dy3, self._dy5 = room(whole, 32), room(half, 32), room(quarter, 32)
+        if isinstance(kernels.update, JITFunction):  # not by Triton's interpreter
+            self._compile()
+
+    def _compile(self) -> None:
+        """Compile what a step and an evaluation take, several kernels at a time.
+
+        One after the other, as they are first launched, they take several times as long.
+        """
+        launches: dict[tuple[object, ...], Callable[[], object]] = {}
+
+        def gather(kernel: Any, grid: tuple[int, ...], *given: Any, **options: Any) -> None:
+            # What Triton makes different code for.
+            key = [
+                value % 16 == 0 if isinstance(value, int) else value.data_ptr() % 16 == 0
+                for value in given
+                if isinstance(value, int | Tensor)
+            ]
+            launches[(kernel, *key, *options.items())] = partial(
+                kernel.warmup, *given, grid=grid, **options
+            )
+
+        self._run = gather
+        self.train(self._recipe.batch_size)
+        self.evaluate()
+        self._run = _launch
+        with ThreadPoolExecutor() as pool:
+            for done in [pool.submit(launch) for launch in launches.values()]:
+                done.result()
+
+    def load(self, model: MnistCnn) -> None:
+        """Begin with `model`'s weights and statistics."""
+        for layer, (convolution, norm) in zip(LAYERS, _modules(model), strict=True):
+            weight = convolution.weight.detach()
+            flat = weight.permute(2, 3, 1, 0).reshape(-1)
+            self._weights[layer.weight : layer.weight + flat.numel()].copy_(flat)
+            _halves(self._weights, layer.affine, layer.outputs, norm.weight, norm.bias)
+            mean, variance = norm.running_mean, norm.running_var
+            assert mean is not None
+            assert variance is not None
+            _halves(self._running, layer.sums, layer.outputs, mean, variance)
+        self._kept.copy_(self._weights)
+        for tensor in (self._velocities, self._gradients, self._sums):
+            tensor.zero_()
+
+    @torch.no_grad()
+    def store(self, model: MnistCnn) -> None:
+        """Leave in `model` what an evaluation would take now."""
+        for layer, (convolution, norm) in zip(LAYERS, _modules(model), strict=True):
+            weight = convolution.weight
+            outputs, inputs, height, width = weight.shape
+            flat = self._average[layer.weight : layer.weight + weight.numel()]
+            weight.copy_(flat.view(height, width, inputs, outputs).permute(3, 2, 0, 1))
+            end = layer.affine + layer.outputs
+            norm.weight.copy_(self._average[layer.affine : end])
+            norm.bias.copy_(self._average[end : end + layer.outputs])
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            end = layer.sums + layer.outputs
+            norm.running_mean.copy_(self._average_running[layer.sums : end])
+            norm.running_var.copy_(self._average_running[end : end + layer.outputs])
+
+    def train(self, size: int) -> None:
+        """One whole step of `size` images."""
+        tables, recipe = self._tables, self._recipe
+        scale = 1 / (255 * recipe.pixel_deviation)
+        offset = recipe.pixel_mean / recipe.pixel_deviation
+        self._run(
+            kernels.distort, (size,),
+            tables.images, tables.order, tables.table, tables.place, tables.step, self._pixels,
+            scale, offset, SIDE=SIDE, COLUMNS=COLUMNS, BLOCK=1024,
+        )  # fmt: skip
+        self._forward(size, self._kept, self._weights, self._running, train=True)
+        self._backward(size)
+        if size not in self._counts:
+            self._counts[size] = torch.tensor(
+                [size * layer.side**2 for layer in LAYERS], device=self._sums.device
+            )
+        self._run(
+            kernels.update, (PARAMETERS // BLOCK + len(LAYERS) + 1,),
+            self._weights, self._velocities, self._gradients, self._rows, self._row_counts,
+            self._kept, self._average,
+            self._running, self._sums, self._average_running, self._starts, self._widths,
+            self._counts[size], tables.rates, tables.shares, tables.step, tables.place, size,
+            PARAMETERS, recipe.momentum, recipe.weight_decay, AVERAGE=self._averages,
+            LAYERS=len(LAYERS), TOGETHER=32, BLOCK=BLOCK, num_warps=4,
+        )  # fmt: skip
+
+    def evaluate(self) -> None:
+        """Leave in the tables' totals what the held-out images come to."""
+        tables, recipe = self._tables, self._recipe
+        scale = 1 / (255 * recipe.pixel_deviation)
+        offset = recipe.pixel_mean / recipe.pixel_deviation
+        self._average_kept.copy_(self._average)
+        self._totals.zero_()
+        for start in range(0, len(tables.held_out), EVALUATION_BATCH):
+            images = tables.held_out[start : start + EVALUATION_BATCH]
+            count = images.numel()
+            self._run(
+                kernels.normalise,
+                (-(-count // 1024),),
+                images,
+                self._pixels,
+                count,
+                scale,
+                offset,
+                BLOCK=1024,
+            )
+            self._forward(
+                len(images), self._average_kept, self._average, self._average_running, train=False
+            )
+            layer = LAYERS[6]
+            self._run(
+            kernels.tally, (len(images),),
+                self._y6, self._average_running[layer.sums :], self._average[layer.affine :],
+                tables.truth[start:], self._totals, len(images), PIXELS=layer.side**2, BP=64,
+                num_warps=1,
+            )  # fmt: skip
+        tables.totals[0].copy_(self._totals[0])
+        tables.totals[1].copy_(self._totals[1] / kernels.OUTPUT_UNIT.value)
+        tables.totals[2].fill_(len(tables.held_out))
+
+    def _forward(
+        self, size: int, kept: Tensor, weights: Tensor, running: Tensor, *, train: bool
+    ) -> None:
+        whole, half, quarter = (size * (SIDE // n) ** 2 for n in (1, 2, 4))
+
+        def of(index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            layer = LAYERS[index]
+            return (
+                kept[layer.weight :], self._sums[layer.sums :], running[layer.sums :],
+                weights[layer.affine :],
+            )  # fmt: skip
+
+        w, sums, stats, affine = of(0)
+        if train:
+            self._run(
+                kernels.stem_sums,
+                self._grid("stem_sums", SIDE, whole),
+                self._pixels,
+                w,
+                sums,
+                whole,
+                SIDE=SIDE,
+                **_shape("stem_sums", SIDE),
+            )
+        self._run(
+            kernels.stem, self._grid("stem", SIDE, whole),
+            self._pixels, w, sums, stats, affine, self._stem, whole, SIDE=SIDE, TRAIN=train,
+            **_shape("stem", SIDE),
+        )  # fmt: skip
+        self._block(1, self._stem, self._y1, whole, kept, 1, train)
+        self._pointwise(2, of(1), self._y1, self._y2, whole, kept, train)
+        self._pool(of(2), self._y2, self._stem, self._x1, half, SIDE // 2, train)
+        self._block(3, self._x1, self._y3, half, kept, 2, train)
+        self._pointwise(4, of(3), self._y3, self._y4, half, kept, train)
+        self._pool(of(4), self._y4, None, self._x2, quarter, SIDE // 4, train)
+        self._block(5, self._x2, self._y5, quarter, kept, 1, train)
+        self._pointwise(6, of(5), self._y5, self._y6, quarter, kept, train)
+
+    def _block(
+        self, index: int, source: Tensor, target: Tensor, count: int, kept: Tensor, dilation: int,
+        train: bool,
+    ) -> None:  # fmt: skip
+        layer = LAYERS[index]
+        self._run(
+            kernels.block, self._grid("block", layer.side, count),
+            source, kept[layer.weight :], target, self._sums[layer.sums :], count, SIDE=layer.side,
+            DILATION=dilation, TRAIN=train, **_shape("block", layer.side),
+        )  # fmt: skip
+
+    def _pointwise(
+        self, index: int, before: tuple[Tensor, Tensor, Tensor, Tensor], source: Tensor,
+        target: Tensor, count: int, kept: Tensor, train: bool,
+    ) -> None:  # fmt: skip
+        layer = LAYERS[index]
+        self._run(
+            kernels.pointwise, self._grid("pointwise", layer.side, count),
+            source, *before[1:], kept[layer.weight :], target, self._sums[layer.sums :], count,
+            OUTPUTS=layer.outputs, STRIDE=_stride(layer), BO=16 if layer.outputs <= 16 else 32,
+            TRAIN=train, **_shape("pointwise", layer.side),
+        )  # fmt: skip
+
+    def _pool(
+        self, before: tuple[Tensor, Tensor, Tensor, Tensor], source: Tensor, skip: Tensor | None,
+        target: Tensor, count: int, side: int, train: bool,
+    ) -> None:  # fmt: skip
+        self._run(
+            kernels.pool, self._grid("pool", side, count),
+            source, *before[1:], source if skip is None else skip, target, count, SIDE=side,
+            SKIP=skip is not None, TRAIN=train, **_shape("pool", side),
+        )  # fmt: skip
+
+    def _backward(self, size: int) -> None:
+        whole, half, quarter = (size * (SIDE // n) ** 2 for n in (1, 2, 4))
+        tables = self._tables
+        classifier = LAYERS[6]
+        self._run(
+            kernels.loss, (min(size, 4 * self._units),),
+            self._y6, self._sums[classifier.sums :], self._weights[classifier.affine :],
+            tables.order, tables.labels, tables.place, tables.losses, self._slopes,
+            self._gradients[classifier.affine :], size, self._recipe.label_smoothing,
+            PIXELS=classifier.side**2, BP=64, num_warps=1,
+        )  # fmt: skip
+        self._pointwise_back(6, self._slopes, self._y6, self._y5, self._dz5, quarter)
+        self._block_back(5, self._dz5, self._y5, self._x2, self._dy5, quarter, 1)
+        self._pooled_back(5, self._dy5, self._y4, self._dz4, None, quarter, 1)
+        self._pointwise_back(4, self._dz4, self._y4, self._y3, self._dz3, half)
+        self._block_back(3, self._dz3, self._y3, self._x1, self._dy3, half, 2)
+        self._pooled_back(3, self._dy3, self._y2, self._dz2, self._dx1, half, 2)
+        self._pointwise_back(2, self._dz2, self._y2, self._y1, self._dz1, whole)
+        self._block_back(1, self._dz1, self._y1, self._stem, self._dy1, whole, 1)
+        stem, block = LAYERS[0], LAYERS[1]
+        self._run(
+            kernels.stem_input_back, self._grid("stem_input_back", SIDE, whole),
+            self._dy1, self._kept[block.weight :], self._dx1, self._stem, self._pixels,
+            self._kept[stem.weight :], self._sums[stem.sums :], self._weights[stem.affine :],
+            self._gradients[stem.affine :], self._dz0, whole, SIDE=SIDE,
+            **_shape("stem_input_back", SIDE),
+        )  # fmt: skip
+        self._run(
+            kernels.stem_weight_back, self._rows_grid("stem_weight_back", SIDE),
+            self._dz0, self._pixels, self._kept[stem.weight :], self._sums[stem.sums :],
+            self._weights[stem.affine :], self._gradients[stem.affine :],
+            self._rows[0, stem.weight :], whole, WIDTH=PARAMETERS, SIDE=SIDE,
+            **_shape("stem_weight_back", SIDE),
+        )  # fmt: skip
+
+    def _pointwise_back(
+        self, index: int, dz: Tensor, y: Tensor, source: Tensor, source_dz: Tensor, count: int
+    ) -> None:
+        layer, before = LAYERS[index], LAYERS[index - 1]
+        head = index == 6
+        self._run(
+            kernels.pointwise_back, self._rows_grid("pointwise_back", layer.side),
+            dz, y, self._sums[layer.sums :], self._weights[layer.affine :],
+            self._gradients[layer.affine :], self._kept[layer.weight :],
+            self._rows[0, layer.weight :], source, self._sums[before.sums :],
+            self._weights[before.affine :], self._gradients[before.affine :], source_dz, dz, count,
+            WIDTH=PARAMETERS, OUTPUTS=layer.outputs, STRIDE=_stride(layer), BO=16 if head else 32,
+            HEAD=head, PIXELS=layer.side**2, **_shape("pointwise_back", layer.side),
+        )  # fmt: skip
+
+    def _block_back(
+        self, index: int, dz: Tensor, y: Tensor, source: Tensor, dy: Tensor, count: int,
+        dilation: int,
+    ) -> None:  # fmt: skip
+        layer = LAYERS[index]
+        self._run(
+            kernels.block_weight_back, (*self._rows_grid("block_weight_back", layer.side), 3),
+            dz, y, self._sums[layer.sums :], self._weights[layer.affine :],
+            self._gradients[layer.affine :], source, self._rows[0, layer.weight :], dy, count,
+            WIDTH=PARAMETERS, SIDE=layer.side, DILATION=dilation,
+            **_shape("block_weight_back", layer.side),
+        )  # fmt: skip
+
+    def _pooled_back(
+        self, index: int, dy: Tensor, y: Tensor, dz: Tensor, dx: Tensor | None, count: int,
+        dilation: int,
+    ) -> None:  # fmt: skip
+        layer, before = LAYERS[index], LAYERS[index - 1]
+        self._run(
+            kernels.pooled_back, self._grid("pooled_back", layer.side, count),
+            dy, self._kept[layer.weight :], y, self._sums[before.sums :],
+            self._weights[before.affine :], self._gradients[before.affine :], dz,
+            dz if dx is None else dx, count, SIDE=layer.side, DILATION=dilation,
+            SKIP=dx is not None, **_shape("pooled_back", layer.side),
+        )  # fmt: skip
+
+    def _grid(self, kernel: str, side: int, count: int) -> tuple[int]:
+        """Programs that go through `count` pixels."""
+        shape = SHAPES[kernel][side]
+        tiles = -(-count // shape.pixels)
+        return (min(tiles, shape.per_unit * self._units) if shape.per_unit else tiles,)
+
+    def _rows_grid(self, kernel: str, side: int) -> tuple[int]:
+        """Programs that leave a row of gradients each, those with nothing to do one of zeros."""
+        return (SHAPES[kernel][side].per_unit * self._units,)
+
+
+def _rows_of(layer: _Layer) -> int:
+    """Rows of gradients of a layer's weights, in programs a multiprocessor."""
+    if layer.inputs == 1:
+        return SHAPES["stem_weight_back"][layer.side].per_unit
+    kernel = "block_weight_back" if layer.taps == 9 else "pointwise_back"
+    return SHAPES[kernel][layer.side].per_unit
+
+
+def _launch(kernel: Any, grid: tuple[int, ...], *given: Any, **options: Any) -> None:
+    kernel[grid](*given, **options)
+
+
+def _shape(kernel: str, side: int) -> dict[str, int]:
+    return SHAPES[kernel][side].options()
+
+
+def _stride(layer: _Layer) -> int:
+    """Channels of an activation with those that fill up."""
+    return -(-layer.outputs // 8) * 8
+
+
+def _halves(flat: Tensor, start: int, width: int, first: Tensor, second: Tensor) -> None:
+    flat[start : start + width].copy_(first.detach())
+    flat[start + width : start + 2 * width].copy_(second.detach())
+
+
+def _modules(model: MnistCnn) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    stages: list[Any] = [
+        model.stem, model.block1, model.transition1, model.block2, model.transition2, model.block3,
+    ]  # fmt: skip
+    return [
+        *((stage.conv, stage.norm) for stage in stages),
+        (model.classifier, model.classifier_norm),
+    ]
+
+
+def _multiprocessors(device: torch.device) -> int:
+    """How many programs the device has room for at once, in its own units."""
+    module = torch.get_device_module(device)
+    if not hasattr(module, "get_device_properties"):
+        return 1
+    return int(module.get_device_properties(device).multi_processor_count)

@@ -1,0 +1,202 @@
+"""The gate: how seldom it is wrong, and that no selection passes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.analysis.cases import Side, match
+from bench.analysis.comparison import Metric, Verdict, contrast
+from bench.analysis.gate import Limits, Outcome, judge, verdict
+from bench.cli import main
+from bench.records.schema import RunRecord, Status
+from tests.factories import compared, noisy_runs, saved
+
+
+@pytest.mark.parametrize("count", [3, 5, 10])
+@pytest.mark.parametrize("spread", [0.01, 0.15])
+def test_the_gate_seldom_fires_where_nothing_has_changed(count: int, spread: float) -> None:
+    """At most its 5 % to either side, on times alone; noise of 1 % and of 15 %."""
+    fired = passed = 0
+    runs = 60
+    for seed in range(runs):
+        outcome = _time_gate(
+            noisy_runs(2 * seed, count, spread=spread),
+            noisy_runs(2 * seed + 1, count, spread=spread),
+            0.0,
+        )
+        fired += outcome is Outcome.REGRESSION
+        passed += outcome is Outcome.PASS
+    # Allowed: nothing. 5 % of 60, and what chance adds once in a thousand times.
+    assert fired <= 9
+    assert passed <= 9
+
+
+@pytest.mark.parametrize(("slower", "sees"), [(1.05, 0.0), (1.10, 0.9)])
+def test_the_gate_sees_what_is_more_than_allowed(slower: float, sees: float) -> None:
+    """1 % noise, ten runs a side, 5 % allowed: 5 % is not more, 10 % is nearly always seen."""
+    runs = 30
+    outcomes = [
+        _time_gate(
+            noisy_runs(2 * seed, 10),
+            noisy_runs(2 * seed + 1, 10, slower=slower),
+            0.05,
+        )
+        for seed in range(runs)
+    ]
+    rate = sum(outcome is Outcome.REGRESSION for outcome in outcomes) / runs
+    assert rate >= sees
+    if slower == 1.05:
+        assert rate <= 0.2
+
+
+def _time_gate(base: list[RunRecord], new: list[RunRecord], allowed: float) -> Outcome:
+    matched = match(Side("base", tuple(base)), Side("new", tuple(new)))
+    found = contrast(matched.cases[0], 1)
+    only = [line for line in found.lines if line.metric is Metric.SECONDS_AN_IMAGE]
+    return verdict(judge(matched, [replace(found, lines=tuple(only))], Limits(allowed)))
+
+
+def gate_on(tmp_path: Path, base: Sequence[RunRecord], new: Sequence[RunRecord]) -> int:
+    names = [saved(tmp_path / "a", base), saved(tmp_path / "b", new)]
+    limits = ["--fail-if-slower", "20%", "--fail-if-less-accurate", "0.1"]
+    return main(["compare", *names, *limits])
+
+
+def ended(records: Sequence[RunRecord], status: Status) -> list[RunRecord]:
+    changes = {"status": status, "reason": "it ended so"}
+    return [record.model_copy(update=changes) for record in records]
+
+
+def test_no_selection_passes_the_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Runs that are missing, were stopped, broke or cannot be read are no pass."""
+    base, new = noisy_runs(0, 10), noisy_runs(1, 10)
+    assert gate_on(tmp_path / "whole", base, new) == 0
+    assert gate_on(tmp_path / "missing", base, new[:5]) == 2
+    assert "some runs of this benchmark are not here" in capsys.readouterr().out
+    stopped = [*new[:6], *ended(new[6:], Status.INTERRUPTED)]
+    assert gate_on(tmp_path / "stopped", base, stopped) == 2
+    assert "new: 4 of 10 not completed" in capsys.readouterr().out
+    assert gate_on(tmp_path / "broke", base, [*new[:4], *ended(new[4:], Status.DIVERGED)]) == 1
+    torn = tmp_path / "torn" / "b"
+    torn.mkdir(parents=True)
+    (torn / "torn.json").write_text("{")
+    assert gate_on(tmp_path / "torn", base, new) == 2
+    assert "torn.json" in capsys.readouterr().out
+
+
+def test_a_side_that_no_longer_reaches_the_target_is_a_regression(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", saved(tmp_path / "a", noisy_runs(0, 10))]
+    never = noisy_runs(1, 10, accuracy=0.9930)
+    words.append(saved(tmp_path / "b", [r for r in never if r.target_reached_epoch is None]))
+    never = [reached_nothing(record) for record in never]
+    words[-1] = saved(tmp_path / "c", never)
+    assert main([*words, "--fail-if-slower", "20%"]) == 1
+    assert "reached by 10/10 and 0/10" in capsys.readouterr().out
+    both = [
+        "compare",
+        saved(tmp_path / "d", [reached_nothing(r) for r in noisy_runs(4, 10)]),
+        words[-1],
+    ]
+    assert main([*both, "--fail-if-slower", "20%"]) == 0
+    assert "not judged, reached by 0/10 and 0/10" in capsys.readouterr().out
+
+
+def reached_nothing(record: RunRecord) -> RunRecord:
+    """The same run, had every evaluation been half a point lower."""
+    lower = [{**e.model_dump(), "correct": e.correct - 50} for e in record.evaluations]
+    values = record.model_dump() | {"evaluations": lower, "target_reached_epoch": None}
+    values["final_accuracy"] = lower[-1]["correct"] / lower[-1]["samples"]
+    return RunRecord.model_validate(values)
+
+
+def test_two_runs_a_side_are_no_certainty_of_accuracy(tmp_path: Path) -> None:
+    bound = compared(noisy_runs(0, 2), noisy_runs(1, 2)).line(Metric.ACCURACY).bound
+    assert bound is not None
+    assert bound.low is bound.high is None
+    assert gate_on(tmp_path, noisy_runs(0, 2), noisy_runs(1, 2)) == 2
+
+
+def test_missing_and_new_cases_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A case that was renamed away must not pass silently."""
+    base = [*noisy_runs(0), *noisy_runs(1, setup={"processes": 2})]
+    new = [*noisy_runs(2), *noisy_runs(3, setup={"processes": 4})]
+    words = ["compare", saved(tmp_path / "a", base), saved(tmp_path / "b", new)]
+    assert main([*words, "--fail-if-slower", "20%"]) == 2
+    text = capsys.readouterr().out
+    assert "2 processes" in text
+    assert "missing or renamed" in text
+    assert "new, nothing to compare it with" in text
+
+
+def test_a_base_of_another_machine_is_compared_but_is_no_gate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = noisy_runs(1, slower=1.3, setup={"device_name": "EPYC 2"}, environment={"cpu": "EPYC 2"})
+    words = ["compare", saved(tmp_path / "a", noisy_runs(0)), saved(tmp_path / "b", new)]
+    assert main(words) == 0
+    assert "device differs: AMD EPYC against EPYC 2" in capsys.readouterr().out
+    assert main([*words, "--fail-if-slower", "5%"]) == 2
+    assert "the base is of another machine" in capsys.readouterr().out
+
+
+def test_one_run_a_side_is_no_claim(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "compare",
+        saved(tmp_path / "a", noisy_runs(0, 1)),
+        saved(tmp_path / "b", noisy_runs(1, 1)),
+    ]
+    assert main([*words, "--fail-if-slower", "5%", "--fail-if-less-accurate", "0.05"]) == 2
+    assert "cannot tell" in capsys.readouterr().out
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "a loss below zero": {"epochs": [{"epoch": 1, "steps": 1, "samples": 1, "loss": -1.0}]},
+    "no laps": {"laps": []},
+    "a time of before the start": {
+        "laps": [
+            {"kind": "train", "epoch": 1, "start_seconds": -9.0, "seconds": 1.0},
+            {"kind": "eval", "epoch": 5, "start_seconds": -8.0, "seconds": 1.0},
+        ]
+    },
+    "a time without a zone": {"started_at": "2025-11-03T09:30:00"},
+    "a recipe of anything": {"recipe": {"name": ["fast"], "batch_size": [1, {}]}},
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_odd_records_are_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    odd = ODD[what] | ({"samples_seen": 1} if "epochs" in ODD[what] else {})
+    new = [
+        RunRecord.model_validate(record.model_dump(mode="json") | odd) for record in noisy_runs(1)
+    ]
+    gate_on(tmp_path, noisy_runs(0), new)
+    streams = capsys.readouterr()
+    # Compared as far as it goes, or refused in a line.
+    assert "8 and 8 runs" in streams.out or "cannot be compared" in streams.err
+
+
+def test_what_stopped_at_the_target_says_nothing_of_accuracy(tmp_path: Path) -> None:
+    protocol = {"stop_at_target": True}
+    line = compared(noisy_runs(0, protocol=protocol), noisy_runs(1, protocol=protocol)).line(
+        Metric.ACCURACY
+    )
+    assert line.verdict is Verdict.ABSENT
+    assert (
+        gate_on(
+            tmp_path,
+            noisy_runs(0, protocol=protocol),
+            noisy_runs(1, protocol=protocol),
+        )
+        == 2
+    )

@@ -1,0 +1,208 @@
+"""`mnist-bench compare`: what may be compared, and what is printed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+
+from bench.analysis.cases import Side, match
+from bench.cli import main
+from bench.records.schema import SCHEMA_VERSION, RunRecord, Status
+from mnist_cnn.errors import UsageError
+from tests.factories import noisy_runs, saved
+
+
+def test_a_table_and_the_gates_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    base = saved(tmp_path / "base", noisy_runs(0))
+    new = saved(tmp_path / "new", noisy_runs(1, slower=1.2))
+    assert main(["compare", base, new]) == 0
+    table = capsys.readouterr().out
+    assert "time to target" in table
+    assert "worse" in table
+    assert "+20" in table
+    summary = tmp_path / "summary.md"
+    words = ["compare", base, new, "--fail-if-slower", "5%", "--summary", str(summary)]
+    assert main(words) == 1
+    lines = capsys.readouterr().out
+    assert "regression" in lines
+    assert "allowed +5.0 %" in lines
+    assert summary.read_text().startswith("| outcome | what |")
+    assert main([*words[:3], "--fail-if-slower", "50%"]) == 0
+    assert main(["compare", base, new, "--fail-if-less-accurate", "0.05"]) == 0
+    assert main(["compare", new, base, "--fail-if-slower", "5%"]) == 0
+
+
+def test_sides_by_label_commit_and_id(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved(
+        tmp_path / "results",
+        noisy_runs(0, label="before", environment={"commit": "a" * 40}),
+    )
+    saved(
+        tmp_path / "results",
+        noisy_runs(1, label="after", environment={"commit": "b" * 40}),
+    )
+    assert main(["compare", "before", "after"]) == 0
+    assert main(["compare", "aaaaaaa", "bbbbbbbb"]) == 0
+    assert main(["compare", "befor", "after"]) == 2
+    assert "did you mean 'before'" in capsys.readouterr().err
+
+
+ROOT = Path(__file__).resolve().parents[2]
+Make = Callable[[], tuple[list[RunRecord], list[RunRecord]]]
+
+
+REFUSED: dict[str, tuple[Make, str]] = {
+    "another target": (
+        lambda: (
+            noisy_runs(0),
+            noisy_runs(1, protocol={"target_accuracy": 0.99}),
+        ),
+        "target differs: 0.994 against 0.99",
+    ),
+    "another protocol": (
+        lambda: (noisy_runs(0), noisy_runs(1, protocol={"version": 2})),
+        "protocol version differs: 1 against 2",
+    ),
+    "another division": (
+        lambda: (noisy_runs(0), noisy_runs(1, division="closed")),
+        "division differs: open against closed",
+    ),
+    "other data": (
+        lambda: (
+            noisy_runs(0),
+            noisy_runs(1, dataset={"train-images-idx3-ubyte": "cafe" * 16}),
+        ),
+        "data sums differs: train-images-idx3-ubyte",
+    ),
+    "two kinds within a side": (
+        lambda: (
+            [*noisy_runs(0), *noisy_runs(2, division="closed")],
+            noisy_runs(1),
+        ),
+        "not of one kind: division differs",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_compared_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    make, message = REFUSED[what]
+    base, new = make()
+    words = ["compare", saved(tmp_path / "a", base), saved(tmp_path / "b", new)]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_what_differs_is_remarked_upon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = noisy_runs(0)
+    new = noisy_runs(1, setup={"precision": "fp32"}, environment={"torch": "9.9", "dirty": True})
+    words = ["compare", saved(tmp_path / "a", base), saved(tmp_path / "b", new)]
+    assert main(words) == 0
+    table = capsys.readouterr().out
+    assert "precision differs" in table
+    assert "torch differs" in table
+    assert "files differed from the commit" in table
+
+
+BAD: dict[str, tuple[list[str], str]] = {
+    "one side": (["compare", "{a}"], "name two things to compare"),
+    "no name": (["compare", "", "{a}"], "one of the names to compare is empty"),
+    "a very long name": (["compare", "x" * 300, "{a}"], "is no file or folder"),
+    "itself": (["compare", "{a}", "{a}"], "in common"),
+    "a copy of itself": (["compare", "{a}", "{copy}"], "8 runs in common"),
+    "an empty folder": (["compare", "{a}", "{empty}"], "no run records in"),
+    "records with NaN": (["compare", "{a}", "{nan}"], "not a run record: final_accuracy"),
+    "a commit that is none": (["compare", "{a}", "0000000"], "is no file or folder"),
+    "no such thing": (["compare", "{a}", "nowhere"], "is no file or folder"),
+    "not a share": (["compare", "{a}", "{b}", "--fail-if-slower", "fast"], "takes a number"),
+    "NaN": (["compare", "{a}", "{b}", "--fail-if-slower", "nan"], "takes a number"),
+    "too much": (["compare", "{a}", "{b}", "--fail-if-slower", "500%"], "0 to 100"),
+    "a summary of nothing": (["compare", "{a}", "{b}", "--summary", "{empty}/s"], "the gate's"),
+    "all failed": (["compare", "{a}", "{failed}"], "no completed run among the new's"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_gets_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    words, message = BAD[what]
+    (tmp_path / "empty").mkdir()
+    nan = saved(tmp_path / "nan", noisy_runs(2))
+    for path in Path(nan).rglob("*.json"):
+        values = json.loads(path.read_text())
+        path.write_text(json.dumps(values | {"final_accuracy": math.nan}))
+    failed = [
+        record.model_copy(update={"status": Status.FAILED, "reason": "RuntimeError: out of memory"})
+        for record in noisy_runs(3)
+    ]
+    names = {
+        "a": saved(tmp_path / "a", noisy_runs(0)),
+        "b": saved(tmp_path / "b", noisy_runs(1)),
+        "failed": saved(tmp_path / "failed", failed),
+        "copy": str(tmp_path / "copy"),
+        "nan": nan,
+        "empty": str(tmp_path / "empty"),
+    }
+    copytree(names["a"], names["copy"])
+    assert main([word.format(**names) for word in words]) == 2
+    streams = capsys.readouterr()
+    assert message in streams.err
+    assert streams.err.count("\n") == 1
+    assert "Traceback" not in streams.err
+
+
+def test_older_schemas_are_compared_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = saved(tmp_path / "a", noisy_runs(0))
+    for path in Path(base).rglob("*.json"):
+        values = json.loads(path.read_text())
+        values["schema_version"] = 1
+        del values["setup"]["kernels"]
+        path.write_text(json.dumps(values))
+    assert main(["compare", base, saved(tmp_path / "b", noisy_runs(1))]) == 0
+    assert f"record schema differs: 1 against {SCHEMA_VERSION}" in capsys.readouterr().out
+
+
+def test_a_side_is_not_compared_with_itself() -> None:
+    runs = tuple(noisy_runs(0))
+    with pytest.raises(UsageError, match="8 runs in common"):
+        match(Side("a", runs), Side("b", runs))
+
+
+def test_sides_without_a_set_up_in_common_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two set-ups each, so that it is not clear which is meant."""
+    base = [*noisy_runs(0), *noisy_runs(1, setup={"processes": 2})]
+    new = [*noisy_runs(2, setup={"processes": 3}), *noisy_runs(3, setup={"processes": 4})]
+    assert main(["compare", saved(tmp_path / "a", base), saved(tmp_path / "b", new)]) == 2
+    error = capsys.readouterr().err
+    assert "have no set-up in common" in error
+    assert error.count("\n") == 1
+
+
+def test_the_readmes_folders_have_something_in_common(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    line = readme[readme.index("compare results/") :].split("  #")[0]
+    assert main(line.split()) == 0
+    assert "time an image" in capsys.readouterr().out

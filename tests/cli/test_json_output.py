@@ -1,0 +1,62 @@
+"""Every command has --json: one JSON document on stdout, and the exit status it has without."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.analysis.comparison import Metric
+from bench.cli import main
+from tests.factories import compared, noisy_runs, saved
+
+
+def document(capsys: pytest.CaptureFixture[str], status: int, *words: str) -> Any:
+    assert main([*words, "--json"]) == status
+    return json.loads(capsys.readouterr().out)
+
+
+def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, new = noisy_runs(1), noisy_runs(2, slower=1.5)
+    paths = [saved(tmp_path / "base", base), saved(tmp_path / "new", new)]
+    found = document(capsys, 0, "compare", *paths)
+    assert found["base"] == paths[0]
+    assert found["gate"] is None
+    [side] = found["comparisons"]
+    [case] = side["cases"]
+    expected = compared(base, new)
+    assert [line["metric"] for line in case["metrics"]] == [metric.value for metric in Metric]
+    for line, metric in zip(case["metrics"], expected.lines, strict=True):
+        assert line["verdict"] == metric.verdict.value
+        assert line["low"] == (metric.difference and metric.difference.low)
+    gated = document(capsys, 1, "compare", *paths, "--fail-if-slower", "5%")
+    assert gated["gate"]["outcome"] == "regression"
+    assert any(one["outcome"] == "regression" for one in gated["gate"]["findings"])
+
+
+def test_data(mnist_data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = document(capsys, 0, "data", "--offline")
+    assert found["folder"] == str(mnist_data_dir)
+    assert len(found["files"]) == 4
+
+
+def test_publish(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved(tmp_path, noisy_runs(1))
+    folder = ["--results-dir", str(tmp_path)]
+    before = document(capsys, 1, "publish", "--check", *folder)
+    assert not before["agreed"]
+    assert len(before["differences"]) == 3
+    made = document(capsys, 0, "publish", *folder)
+    assert [Path(name).name for name in made["files"]] == ["README.md", "times.svg", "index.html"]
+    after = document(capsys, 0, "publish", "--check", *folder)
+    assert after == {"agreed": True, "differences": [], "problems": []}
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "ab", "report", "compare", "publish", "verify", "env", "data"]
+)
+def test_every_command_offers_it(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert "--json" in capsys.readouterr().out

@@ -1,0 +1,510 @@
+"""`mnist-bench run` through its command line: bad input first, real runs where marked slow."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.cli import main
+from bench.machine.cores import usable_cores
+from bench.measure.clock import DeviceClock
+from bench.measure.resolve import choose_processes, choose_recipe
+from bench.records.store import read
+from mnist_cnn.errors import UsageError
+from mnist_cnn.kernels import native
+from mnist_cnn.recipe import REFERENCE
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = sys.executable
+BIN = Path(PYTHON).parent
+SHORT_RUN = ("--runs", "1", "--epochs", "3", "--threads", "1")
+"""Three epochs of `fast` take a tenth of the images each, where its only one would take all. One
+thread: on a busy machine two wait for each other most of the time."""
+WAYS = ("forward", "backward")
+
+
+WILD = """
+import sys
+from dataclasses import replace
+from mnist_cnn import recipe
+
+recipe.RECIPES["wild"] = replace(
+    recipe.FAST, name="wild", peak_learning_rate=1e30, average_decay=0.0
+)
+from bench.cli import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def launch(
+    command: Sequence[object], cwd: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=clean_environment() | environment,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+
+
+def clean_environment() -> dict[str, str]:
+    """Without what a launcher around pytest would have left."""
+    left_by_launchers = ("ACCELERATE_", "MASTER_", "WORLD_SIZE", "RANK", "LOCAL_RANK", "OMP_")
+    return {k: v for k, v in os.environ.items() if not k.startswith(left_by_launchers)} | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    }
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_a_device_that_refuses_its_first_work_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A GPU whose memory others hold: stood in for, there being none here."""
+
+    def refuse(self: DeviceClock) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB\nmore")
+
+    monkeypatch.setattr(DeviceClock, "check", refuse)
+    assert main(["run", "--device", "cpu", "--results-dir", str(tmp_path / "results")]) == 2
+    said = capsys.readouterr().err
+    assert "the device cannot be used: CUDA out of memory. Tried to allocate 2.00 MiB; see" in said
+    assert said.count("\n") == 1
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_device_gets_the_recipe_that_fits_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for device, name in (("cpu", "fast"), ("cuda", "fast-gpu"), ("mps", "fast-gpu")):
+        monkeypatch.setattr(
+            "bench.measure.resolve.choose_device", lambda asked, device=device: device
+        )
+        assert choose_recipe("auto") == name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--recipe", "fats"], "unknown recipe 'fats' (did you mean 'fast'?); there are: fast, "),
+        (["--device", "cdua"], "unknown device 'cdua' (did you mean 'cuda'?); there are: auto, "),
+        (["--precision", "bf61"], "unknown precision 'bf61' (did you mean 'bf16'?)"),
+        (["--precision", "fp16", "--device", "cpu"], "fp16 is not computed on a CPU"),
+        (["--pipeline", "lodaer"], "unknown pipeline 'lodaer' (did you mean 'loader'?)"),
+        (["--runs", "0"], "--runs must be at least 1, not 0"),
+        (["--runs", "three"], "--runs"),
+        (["--epochs", "0"], "--epochs must be at least 1, not 0"),
+        (["--seed", "-1"], "--seed must be 0 or more, not -1"),
+        (["--threads", "0"], "--threads must be 1 to "),
+        (["--threads", "100000"], "--threads must be 1 to "),
+        (["--target-accuracy", "0"], "such as 99.4 or a fraction such as 0.994, not '0'"),
+        (["--target-accuracy", "101"], "such as 99.4 or a fraction such as 0.994, not '101'"),
+        (["--target-accuracy", "abc"], "such as 99.4 or a fraction such as 0.994, not 'abc'"),
+        (["--no-such-option"], "--no-such-option"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["run", "--results-dir", str(tmp_path / "results"), *options]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("mnist-bench: error: ")
+    assert message in output.err
+    assert output.err.count("\n") == 1
+
+
+def test_an_absent_device_is_refused_and_the_present_ones_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import torch
+
+    absent = next(
+        d for d in ("cuda", "xpu", "mps") if not torch.get_device_module(d).is_available()
+    )
+    assert main(["run", "--no-save", "--device", absent]) == 2
+    error = capsys.readouterr().err
+    assert re.search(rf"error: no {absent} device found by torch \S+; present: cpu", error)
+
+
+def test_an_unwritable_results_folder_is_found_out_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main(["run", "--results-dir", str(tmp_path / "file" / "results")]) == 2
+    error = capsys.readouterr().err
+    assert "cannot write to the results folder" in error
+    assert error.count("\n") == 1
+
+
+def test_no_data_and_no_network_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "--offline", "--data-dir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--from" in error
+
+
+@pytest.mark.slow
+def test_an_accelerate_launch_that_started_one_of_two_processes_is_refused() -> None:
+    """Accelerate 1.15 starts one process here, and says nothing."""
+    asked = ["accelerate", "launch", "--cpu", "--num_processes", "2", "bench/run.py", "--no-save"]
+    done = launch(asked)
+    assert done.returncode != 0
+    assert "started one process although several were asked for" in done.stderr
+    assert "torchrun --standalone --nproc_per_node 2 bench/run.py" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_divide_among_the_processes_is_refused() -> None:
+    done = launch([BIN / "torchrun", "--standalone", "--nproc_per_node", "3", "bench/run.py"])
+    assert done.returncode != 0
+    refusals = re.findall(r"mnist-bench: error: .*128 images does not divide among 3", done.stderr)
+    assert len(refusals) == 1
+    assert "bench/cli" not in done.stderr  # the only traceback is torchrun's own
+
+
+# Real runs, short ones. Each is a process of its own: Accelerate's state is one a process.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        [BIN / "accelerate", "launch", "bench/run.py"],
+        [BIN / "accelerate", "launch", "-m", "bench.run"],
+        [PYTHON, "-m", "bench.run"],
+        [PYTHON, "bench/run.py"],
+        [BIN / "mnist-bench", "run"],
+    ],
+    ids=lambda command: "-".join(Path(word).name for word in command),
+)
+def test_every_way_to_start_it_runs(command: list[object]) -> None:
+    done = launch([*command, *SHORT_RUN, "--no-save", "--json"])
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)
+    assert (run["status"], run["processes"], run["epochs"]) == ("completed", 1, 3)
+    assert run["final_accuracy"] > 0.9
+    assert run["time_to_target_seconds"] is None
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records of a run of the fast recipe, a short one, in one and in two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    options = [*SHORT_RUN, "--seed", "3", "--quiet"]
+    for count in (1, 2):
+        done = launch(
+            [
+                *(BIN / "torchrun", "--standalone", "--nproc_per_node", str(count)),
+                *("bench/run.py", *options, "--results-dir", folder, "--label", str(count)),
+            ]
+        )
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_processes_do_the_work_of_one(two_processes: Path) -> None:
+    result = read([two_processes])
+    assert result.problems == []
+    one, two = sorted((r for _, r in result.records), key=lambda record: record.setup.processes)
+    assert (one.setup.processes, two.setup.processes) == (1, 2)
+    for record in (one, two):  # each rank looked at its share of the test images once more
+        assert record.mistakes is not None
+        assert len(record.mistakes.images) == 10_000 - record.evaluations[-1].correct
+    for count in ("steps", "samples"):
+        assert [getattr(e, count) for e in one.epochs] == [getattr(e, count) for e in two.epochs]
+    assert [(e.epoch, e.samples) for e in one.evaluations] == [(3, 10_000)]
+    assert [(e.epoch, e.samples) for e in two.evaluations] == [(3, 10_000)]
+    assert one.recipe == two.recipe
+    assert one.all_reduce_seconds is None
+    assert two.all_reduce_seconds
+    assert two.all_reduce_seconds < 1
+    for record in (one, two):  # in fp32 the CPU's own operators have nothing to be compared with
+        assert (record.parity is None) == (record.setup.precision == "fp32")
+    # The same images, distorted alike, in the same groups of the same batches.
+    assert one.epochs[0].loss == pytest.approx(two.epochs[0].loss, rel=0.01)
+    assert min(one.evaluations[0].accuracy, two.evaluations[0].accuracy) > 0.9
+    assert abs(one.evaluations[0].accuracy - two.evaluations[0].accuracy) < 0.01
+
+
+@pytest.mark.slow
+def test_two_processes_without_being_told_of_the_cpu_still_find_each_other() -> None:
+    """torchrun alone leaves each process of Accelerate believing that it is the only one."""
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("would find GPUs")
+    command = [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", "bench/run.py"]
+    done = launch([*command, *SHORT_RUN, "--no-save", "--json"])
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)
+    assert (run["processes"], run["threads"]) == (2, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_a_record_of_what_it_did(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    command = [BIN / "mnist-bench", "run", "--runs", "2", "--epochs", "50", "--threads", "1"]
+    with subprocess.Popen(
+        [str(word) for word in (*command, "--results-dir", tmp_path)],
+        cwd=ROOT,
+        env=clean_environment() | {"CI": "true"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if "epoch 1 of 50" in line:
+                    break
+            time.sleep(3)
+            process.send_signal(number)
+            process.send_signal(number)  # supervisors often send two
+            output, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
+    ((_, record),) = read([tmp_path]).records
+    assert record.status == "interrupted"
+    assert record.reason == f"ended by {number.name}"
+    assert [e.epoch for e in record.epochs][:1] == [1]
+    assert "interrupted" in output
+
+
+@pytest.mark.slow
+def test_stop_at_target_ends_the_run_and_the_table_says_so(tmp_path: Path) -> None:
+    # The reference is evaluated after every epoch, `fast` only after its last.
+    recipe = ["--recipe", "reference", "--pipeline", "resident", "--precision", "bf16"]
+    options = ["--runs", "1", "--epochs", "3", "--threads", "1", "--stop-at-target"]
+    target = ["--target-accuracy", "90", "--results-dir", tmp_path]
+    done = launch([BIN / "mnist-bench", "run", *recipe, *options, *target])
+    assert done.returncode == 0, done.stderr
+    ((_, record),) = read([tmp_path]).records
+    assert (record.status, record.target_reached_epoch, len(record.epochs)) == ("completed", 1, 1)
+    assert "without --stop-at-target" in " ".join(done.stdout.split())
+
+
+@pytest.mark.slow
+def test_a_diverged_run_of_two_ranks_has_a_record_and_a_table(tmp_path: Path) -> None:
+    (tmp_path / "wild.py").write_text(WILD)
+    ranks = [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", tmp_path / "wild.py"]
+    options = ["run", "--recipe", "wild", *SHORT_RUN, "--results-dir", tmp_path]
+    done = launch([*ranks, *options])
+    assert done.returncode != 0
+    ((_, record),) = read([tmp_path]).records
+    assert (record.status, record.setup.processes) == ("diverged", 2)
+    assert "diverged" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_diverged_run_has_a_record_and_exit_1(tmp_path: Path) -> None:
+    options = ["run", "--recipe", "wild", *SHORT_RUN, "--results-dir", tmp_path]
+    done = launch([PYTHON, "-c", WILD, *options])
+    assert done.returncode == 1, done.stderr
+    ((_, record),) = read([tmp_path]).records
+    assert record.status == "diverged"
+    assert record.epochs[-1].loss is None
+    assert "diverged" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_loses_the_record_but_not_the_table(tmp_path: Path) -> None:
+    if not shutil.which("unshare") or launch(["unshare", "-Urm", "true"]).returncode:
+        pytest.skip("needs user and mount namespaces to make a small disk")
+    results = tmp_path / "results"
+    results.mkdir()
+    script = (
+        f"mount -t tmpfs -o size=400k tmpfs {results} || exit 77\n"
+        f"{BIN}/mnist-bench run {' '.join(SHORT_RUN)} --results-dir {results} 2>log &\n"
+        "until grep -q 'seed 0' log || ! kill -0 $!; do sleep 0.2; done\n"
+        f"dd if=/dev/zero of={results}/fill bs=1k 2>/dev/null\n"
+        "wait $!\n"
+        "status=$?\n"
+        "cat log >&2\n"
+        f"find {results} -name '*.json' -o -name '*.tmp'\n"
+        "exit $status\n"
+    )
+    done = launch(["unshare", "-Urm", "sh", "-c", script], cwd=tmp_path)
+    if done.returncode == 77:
+        pytest.skip("mounting a small disk is not allowed here")
+    assert done.returncode == 1, done.stderr
+    assert "could not be saved" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "fast" in done.stdout  # the table
+    assert ".json" not in done.stdout.split("fast")[-1]
+
+
+@pytest.mark.slow
+def test_a_profile_is_a_trace_and_the_costliest_operations(
+    mnist_data_dir: Path, tmp_path: Path
+) -> None:
+    """Measuring nothing: no record."""
+    path = tmp_path / "trace.json"
+    done = launch([BIN / "mnist-bench", "run", "--profile", path, "--kernels", "torch"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["operation", "share", "seconds", "calls"]
+    assert len(lines) == 12
+    shares = [float(line[47:54].rstrip("% ")) for line in lines[1:11]]
+    assert shares == sorted(shares, reverse=True)
+    assert any("convolution" in line for line in lines)
+    names = {event.get("name") for event in json.loads(path.read_text())["traceEvents"]}
+    assert "aten::convolution_backward" in names
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(native.absence() is not None, reason="no compiled code here")
+def test_a_profile_of_compiled_code_names_its_layers(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    done = launch([BIN / "mnist-bench", "run", "--profile", path, "--device", "cpu"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("layer of"))
+    layers = {line[:46].strip(): float(line[54:]) for line in lines[start + 1 : start + 15]}
+    assert set(layers) == {f"{name} {way}" for name in native.LAYERS for way in WAYS}
+    assert list(layers.values()) == sorted(layers.values(), reverse=True)
+    assert layers["block1 backward"] > layers["block3 backward"] > 0
+
+
+def test_a_trace_that_could_not_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    done = launch([BIN / "mnist-bench", "run", "--profile", tmp_path / "no" / "trace.json"])
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "make it first" in done.stderr
+
+
+# --processes
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "complaint"),
+    [
+        (["--processes", "0"], {}, "--processes must be at least 1, not 0"),
+        (["--processes", "many"], {}, "--processes must be a number or auto, not 'many'"),
+        (["--processes", "2"], {"WORLD_SIZE": "3"}, "--processes 2, but the launcher started 3"),
+    ],
+)
+def test_process_counts_that_cannot_be_are_refused(
+    options: list[str], environment: dict[str, str], complaint: str
+) -> None:
+    done = launch([BIN / "mnist-bench", "run", *options], ROOT, **environment)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert complaint in done.stderr
+
+
+def test_auto_is_a_process_a_core_for_torchs_operators_and_one_for_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bench.measure.resolve.usable_cores", lambda: 12)
+    plain = replace(REFERENCE, batch_size=96)
+    assert choose_processes(plain, "cpu", "auto", None, "auto") == 12
+    assert choose_processes(plain, "cpu", "auto", 4, "auto") == 3
+    assert choose_processes(REFERENCE, "cpu", "auto", None, "torch") == 8  # of a batch of 128
+    if native.absence() is None:
+        assert choose_processes(REFERENCE, "cpu", "bf16", None, "auto") == 1
+    with pytest.raises(UsageError, match="it computes in bf16, not fp32"):
+        choose_processes(REFERENCE, "cpu", "fp32", None, "avx512")
+
+
+@pytest.mark.slow
+def test_auto_starts_them_and_its_ranks_know(tmp_path: Path) -> None:
+    options = ["--processes", "auto", "--kernels", "torch", "--device", "cpu", "--json"]
+    done = launch([BIN / "mnist-bench", "run", *options, *SHORT_RUN, "--no-save"])
+    assert done.returncode == 0, done.stderr
+    [run] = json.loads(done.stdout)
+    assert (run["processes"], run["threads"]) == (usable_cores(), 1)
+
+
+@pytest.mark.slow
+def test_processes_that_do_not_divide_the_batch_are_refused_in_one_line() -> None:
+    """And more than there are cores are warned of."""
+    done = launch([BIN / "mnist-bench", "run", "--processes", "3", "--no-save"])
+    assert done.returncode == 2
+    *warned, refused = done.stderr.splitlines()
+    assert "128 images does not divide among 3 processes; use 2 processes" in refused
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    assert len(warned) == (cores < 3)
+
+
+@pytest.mark.slow
+def test_processes_are_started_and_joined() -> None:
+    done = launch(
+        [BIN / "mnist-bench", "run", "--processes", "2", *SHORT_RUN, "--no-save", "--json"]
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)
+    assert run["processes"] == 2
+    assert run["status"] == "completed"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the rank in /proc")
+def test_a_rank_that_dies_ends_all_and_the_record_says_which(tmp_path: Path) -> None:
+    command = ["run", "--processes", "2", "--runs", "2", "--threads", "1"]
+    with subprocess.Popen(
+        [str(BIN / "mnist-bench"), *command, "--results-dir", str(tmp_path)],
+        cwd=ROOT,
+        env=clean_environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "epoch 2 of" in line:
+                break
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        (second,) = [
+            int(child)
+            for child in children
+            if b"\0RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes()
+        ]
+        os.kill(second, signal.SIGKILL)
+        begin = time.monotonic()
+        process.stderr.read()
+        assert process.wait(60) == 1
+        assert time.monotonic() - begin < 30
+    ((_, record),) = read([tmp_path]).records
+    assert record.status == "failed"
+    assert record.reason is not None
+    assert record.reason.startswith("rank 1 was ended by SIGKILL; ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--budget", "3m"], "--budget is for --runs auto"),
+        (["--half-width", "3%"], "--half-width is for --runs auto"),
+        (["--max-runs", "9"], "--max-runs is for --runs auto"),
+        (["--runs", "auto", "--max-runs", "0"], "--max-runs must be at least 1, not 0"),
+        (["--runs", "many"], "--runs takes a number or auto, not 'many'"),
+    ],
+)
+def test_how_many_runs_is_asked_for_in_one_way(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["run", *words]) == 2
+    assert message in capsys.readouterr().err

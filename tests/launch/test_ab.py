@@ -1,0 +1,187 @@
+"""`mnist-bench ab`: by turns, each in a process of its own; and the noise floor."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from bench.cli import main
+from bench.launch.supervisor import Ended
+from bench.records import sidecars, store
+from bench.records.sidecars import NoiseFloor
+from mnist_cnn.errors import UsageError
+from tests.factories import make_record, noisy_runs, saved
+
+command = importlib.import_module("bench.cli.ab")  # the package has the function by that name
+FLOOR = NoiseFloor(
+    case="fast, cpu, 1 process, 2 threads, bf16",
+    relative=0.25,
+    rounds=8,
+    measured_at=datetime(2026, 11, 25, tzinfo=UTC),
+    device_name="AMD EPYC",
+    commit=None,
+    torch="2.15.0",
+)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs that take no time: what `run` would have left, slower by a third with one thread."""
+    monkeypatch.chdir(tmp_path)
+    made = 0
+
+    def run(words: list[str], *_: object, **__: object) -> Ended:
+        nonlocal made
+        made += 1
+        of = {word: words[at + 1] for at, word in enumerate(words[:-1]) if word.startswith("--")}
+        slower = 1.3 if of.get("--threads") == "1" else 1.0
+        record = make_record(
+            label=of["--label"],
+            seed=int(of["--seed"]),
+            train_seconds=6.5 * slower * (1 + 0.004 * ((7 * made) % 5)),
+            started_at=datetime.now(UTC),
+        )
+        store.save(record, Path(of["--results-dir"]))
+        return Ended([0], asked=False)
+
+    monkeypatch.setattr("bench.launch.single_run.run_each", run)
+    return tmp_path
+
+
+def test_it_stops_at_the_first_look_that_is_clear(
+    machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["ab", "--recipe", "fast", "--a", "--threads 2", "--b", "--threads 1"]
+    assert main(words) == 0
+    streams = capsys.readouterr()
+    assert "worse" in streams.out
+    assert "by turns" in streams.out
+    assert streams.err.count("round") == 2 * command.LOOKS[0]
+    assert not list(machine.rglob("*.noise"))
+
+
+def test_equal_sides_measure_the_noise_floor(
+    machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ab", "--recipe", "fast"]) == 0
+    assert "noise floor:" in capsys.readouterr().out
+    (floor,) = sidecars.read_noise_floors([machine / "results"])
+    assert 0 < floor.relative < 0.03
+    assert floor.rounds in command.LOOKS
+
+
+def test_the_order_within_a_round_is_chance(
+    machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ab", "--rounds", "18"]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("round")]
+    first = {line[-1] for line in lines[::2]}
+    assert first == {"a", "b"}
+    assert all(
+        {one[-1], other[-1]} == {"a", "b"}
+        for one, other in zip(lines[::2], lines[1::2], strict=True)
+    )
+    assert len(list(machine.rglob("*.json"))) == 36
+
+
+def test_the_gate_does_not_fire_below_the_noise_floor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, new = (
+        saved(tmp_path / "a", noisy_runs(0)),
+        saved(tmp_path / "b", noisy_runs(1, slower=1.15)),
+    )
+    words = ["compare", base, new, "--fail-if-slower", "5%"]
+    assert main(words) == 1
+    sidecars.write_noise_floor(FLOOR, Path(base))
+    assert main(words) == 2
+    assert "slower, but within this machine's noise" in capsys.readouterr().out
+    faster = saved(tmp_path / "d", noisy_runs(2, slower=0.9))
+    assert main(["compare", base, faster, "--fail-if-slower", "5%"]) == 0
+    other = FLOOR.model_copy(update={"device_name": "another", "measured_at": datetime.now(UTC)})
+    sidecars.write_noise_floor(other, Path(base))
+    assert main(words) == 2
+    lower = FLOOR.model_copy(update={"relative": 0.02, "measured_at": datetime.now(UTC)})
+    sidecars.write_noise_floor(lower, Path(base))
+    assert main(words) == 1
+
+
+def test_a_floor_that_cannot_be_understood_stops_the_gate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, new = (
+        saved(tmp_path / "a", noisy_runs(0)),
+        saved(tmp_path / "b", noisy_runs(1)),
+    )
+    Path(base, "broken.noise").write_text("{")
+    assert main(["compare", base, new, "--fail-if-slower", "5%"]) == 2
+    assert "is no noise floor" in capsys.readouterr().err
+    with pytest.raises(UsageError):
+        sidecars.read_noise_floors([Path(base)])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--a", '"'], "No closing quotation"),
+        (["--rounds", "0"], "--rounds must be at least 1"),
+        (["--wanted", "0"], "--wanted must lie between 0 % and 100 %"),
+        (["--wanted", "much"], "--wanted takes a number, as 5%"),
+        (["--runs", "3"], "ab sets --runs itself"),
+        (["--b", "--seed=7"], "ab sets --seed itself"),
+    ],
+)
+def test_bad_input_gets_one_line(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["ab", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_side_that_cannot_run_ends_it_with_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["ab", "--recipe", "fsat"]) == 2
+    error = capfd.readouterr().err
+    assert "unknown recipe 'fsat'" in error
+    assert "round 1" in error
+    assert "could not be run" in error
+
+
+def test_a_side_that_leaves_no_record_is_noticed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where its options only print something."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "bench.launch.single_run.run_each", lambda *_, **__: Ended([0], asked=False)
+    )
+    assert main(["ab", "--a=--help"]) == 2
+    error = capsys.readouterr().err
+    assert "left no record" in error
+    assert error.count("round") == 1
+
+
+@pytest.mark.slow
+def test_real_runs_by_turns(tmp_path: Path) -> None:
+    """Two real rounds of a short recipe: records of both labels, and a table."""
+    words = ["ab", "--recipe", "fast", "--epochs", "2", "--rounds", "2", "--b", "--threads 1"]
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("mnist-bench")), *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    labels = [r.label for _, r in store.read([tmp_path / "results"]).records]
+    assert sorted(str(label).split()[0] for label in labels) == ["ab-a", "ab-a", "ab-b", "ab-b"]
+    assert "time an image" in done.stdout

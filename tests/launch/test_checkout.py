@@ -1,0 +1,353 @@
+"""`mnist-bench ab --a-commit`, `--b-commit`: other commits, in worktrees of their own.
+
+git is the real one. The project is a tiny one whose set-up and runs take no time, but for the slow
+test, which runs this one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cli import main
+from bench.launch import checkout
+from bench.launch.supervisor import Ended, run_each
+from bench.records import sidecars, store
+from bench.records.schema import RunRecord
+from tests.factories import make_record
+
+command = importlib.import_module("bench.cli.ab")  # the package has the function by that name
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+
+SETUP = f"""#!/bin/sh
+set -eu
+cd "$(dirname "$0")/.."
+[ -x .venv/bin/python ] && exit 0
+echo "on the output of the set-up"
+echo "setting up" >&2
+mkdir -p .venv/bin
+printf '#!/bin/sh\\nexec "{sys.executable}" "$@"\\n' >.venv/bin/python
+chmod +x .venv/bin/python
+"""
+RUN = """
+import datetime, json, os, pathlib, subprocess, sys, uuid
+assert not {"PYTHONPATH", "VIRTUAL_ENV", "GIT_DIR"} & set(os.environ)
+root = pathlib.Path(__file__).resolve().parent.parent
+of = {word: value for word, value in zip(sys.argv, sys.argv[1:]) if word.startswith("--")}
+record = json.loads((root / "record.json").read_text())
+record |= {
+    "run_id": uuid.uuid4().hex,
+    "label": of["--label"],
+    "started_at": datetime.datetime.now(datetime.timezone.utc).isoformat(),
+}
+record["environment"]["commit"] = record["environment"]["commit"] or subprocess.run(
+    ["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+).stdout.strip()
+for lap in record["laps"]:
+    lap["seconds"] *= 1 + 0.001 * (record["run_id"].encode()[0] % 7)
+folder = pathlib.Path(of["--results-dir"])
+folder.mkdir(exist_ok=True)
+(folder / (record["run_id"] + ".json")).write_text(json.dumps(record))
+"""
+
+
+class Project:
+    """A repository that can be committed to, and the cache beside it."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder = folder
+        self.cache = cache
+        self.git("init", "--quiet")
+        self.write("scripts/setup", SETUP)
+        self.write("bench/run.py", RUN)
+        self.write(".gitignore", ".venv/\n")
+
+    def git(self, *words: str) -> str:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.invalid"]
+        return subprocess.run(
+            ["git", "-C", self.folder, *identity, *words],
+            env={name: text for name, text in os.environ.items() if not name.startswith("GIT_")},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+
+    def write(self, name: str, content: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(content)
+        if content.startswith("#!"):
+            path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    def commit(self, seconds: float = 6.5, schema: int = 5, says: str | None = None) -> str:
+        """Commit everything, with the record that runs of this commit leave.
+
+        Args:
+            seconds: what an epoch of training takes.
+            schema: version of its records.
+            says: the commit in its records; None for the true one.
+        """
+        values: dict[str, Any] = make_record(train_seconds=seconds).model_dump(mode="json")
+        if schema < 5:
+            for name in ("energy", "mistakes", "monitoring"):
+                del values[name]
+            del values["setup"]["captured"]
+        values["schema_version"] = schema
+        values["environment"]["commit"] = says
+        self.write("record.json", json.dumps(values))
+        self.git("add", ".")
+        self.git("commit", "--quiet", "--no-verify", "--message", "a state")
+        return self.git("rev-parse", "HEAD")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    (tmp_path / "the project").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    made = Project(tmp_path / "the project", tmp_path / "my cache")
+    monkeypatch.setattr(command, "PROJECT", made.folder)
+    monkeypatch.setattr(checkout, "kept_in", lambda: made.cache)
+    # What a hook, an activated environment and a path of one's own leave for every process.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+    return made
+
+
+def records(side: str) -> list[RunRecord]:
+    found = store.read([Path("results")]).records
+    return [record for _, record in found if str(record.label).startswith(f"ab-{side} ")]
+
+
+def test_each_side_runs_its_own_commit(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    """Also one whose records are of an older schema; and equal options are no equal sides."""
+    old = project.commit(seconds=6.5, schema=4)
+    new = project.commit(seconds=8.5)
+    assert main(["ab", "--a-commit", "HEAD~1", "--b-commit", new[:9]]) == 0
+    streams = capfd.readouterr()
+    assert "worse" in streams.out
+    assert "by turns" in streams.out
+    assert "output of the set-up" not in streams.out
+    assert {r.environment.commit for r in records("a")} == {old}
+    assert {r.environment.commit for r in records("b")} == {new}
+    assert len(records("a")) == len(records("b")) == command.LOOKS[0]
+    for side, commit in (("a", old), ("b", new)):
+        place = project.cache / commit[:12]
+        line = f"{side}: commit {commit[:12]}, kept for the next time in {place}\n"
+        assert streams.err.count(line) == 1
+    assert streams.err.count("setting up") == 2
+    assert not list(Path("results").rglob("*.noise"))
+
+    assert main(["ab", "--a-commit", old, "--b-commit", new, "--rounds", "1", "--name", "x"]) == 0
+    assert "setting up" not in capfd.readouterr().err
+
+
+def test_one_commit_on_both_sides_measures_the_noise_floor(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    commit = project.commit()
+    project.git("tag", "v1")
+    assert main(["ab", "--a-commit", "v1", "--b-commit", "HEAD"]) == 0
+    streams = capfd.readouterr()
+    assert streams.err.count(f"a and b: commit {commit[:12]}") == 1
+    (floor,) = sidecars.read_noise_floors([Path("results")])
+    assert floor.commit == commit
+
+
+def test_unequal_options_of_one_commit_measure_none(project: Project) -> None:
+    project.commit()
+    words = ["--a-commit", "HEAD", "--b-commit", "HEAD", "--b", "--threads 1"]
+    assert main(["ab", *words]) == 0
+    assert not list(Path("results").rglob("*.noise"))
+
+
+def test_one_commit_named_is_not_what_is_checked_out(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other side is this process's own project, here with a run that leaves the same."""
+    commit = project.commit()
+
+    def here(words: list[str], environments: list[dict[str, str]], **options: Any) -> Ended:
+        if words[:2] == [sys.executable, str(ROOT / "bench" / "run.py")]:
+            assert environments == [dict(os.environ)]
+            words = [sys.executable, str(project.folder / "bench" / "run.py"), *words[2:]]
+            environments = [checkout.run_environment()]
+        return run_each(words, environments, **options)
+
+    monkeypatch.setattr("bench.launch.single_run.run_each", here)
+    assert main(["ab", "--b-commit", "HEAD"]) == 0
+    assert {r.environment.commit for r in (*records("a"), *records("b"))} == {commit}
+    assert not list(Path("results").rglob("*.noise"))
+
+
+def test_a_worktree_that_was_removed_by_hand_is_made_anew(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    commit = project.commit()
+    words = ["ab", "--a-commit", "HEAD", "--b-commit", "HEAD", "--rounds", "1"]
+    assert main(words) == 0
+    shutil.rmtree(project.cache / commit[:12])
+    assert main([*words, "--name", "again"]) == 0
+    assert capfd.readouterr().err.count("setting up") == 2
+
+
+# What is refused, in one line of ours
+
+
+def refused(capfd: pytest.CaptureFixture[str], *words: str) -> str:
+    """The last line on stderr; before it stands at most what others said."""
+    assert main(["ab", *words]) == 2
+    streams = capfd.readouterr()
+    assert streams.out == ""
+    assert streams.err.count("mnist-bench: error: ") == 1
+    last = streams.err.splitlines()[-1]
+    assert last.startswith("mnist-bench: error: ")
+    return last
+
+
+@pytest.mark.parametrize("option", ["--a-commit", "--b-commit"])
+@pytest.mark.parametrize("revision", ["no-such", "", "--git-dir", "--all", "HEAD:record.json"])
+def test_a_revision_that_is_no_commit(
+    project: Project, capfd: pytest.CaptureFixture[str], option: str, revision: str
+) -> None:
+    project.commit()
+    line = refused(capfd, f"{option}={revision}")
+    assert f"{option} {revision!r} is no commit of {project.folder}" in line
+    assert not project.cache.exists()
+
+
+def test_what_a_revision_would_tell_the_terminal_is_left_out(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert "\x1b" not in refused(capfd, "--a-commit", "\x1b[31mred")
+
+
+def test_outside_a_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "PROJECT", tmp_path)
+    assert "--b-commit needs a git checkout" in refused(capfd, "--b-commit", "HEAD")
+
+
+def test_without_git(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(project.folder))
+    assert "--a-commit needs git" in refused(capfd, "--a-commit", "HEAD")
+
+
+@pytest.mark.parametrize(
+    ("setup", "message"),
+    [
+        ("#!/bin/sh\necho no such package >&2\nexit 2\n", "failed; see above"),
+        ("#!/bin/sh\n", "left no .venv/bin/python"),
+        ("not a program", "has no scripts/setup that can be run"),
+        (None, "has no scripts/setup that can be run"),
+    ],
+)
+def test_a_set_up_that_fails(
+    project: Project, capfd: pytest.CaptureFixture[str], setup: str | None, message: str
+) -> None:
+    (project.folder / "scripts" / "setup").unlink()
+    if setup is not None:
+        project.write("scripts/setup", setup)
+    project.commit()
+    assert message in refused(capfd, "--a-commit", "HEAD")
+    # Nothing is left that would pass for whole the next time.
+    assert message in refused(capfd, "--a-commit", "HEAD")
+
+
+def test_a_worktree_that_was_changed(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    place = project.cache / project.commit()[:12]
+    words = ["--a-commit", "HEAD", "--b-commit", "HEAD", "--rounds", "1"]
+    assert main(["ab", *words]) == 0
+    capfd.readouterr()
+    (place / "bench" / "run.py").write_text("")
+    assert f"{place} is not, or no longer, an unchanged checkout" in refused(capfd, *words)
+
+
+def test_a_cache_that_cannot_be_written_to(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    commit = project.commit()
+    project.cache.write_text("a file")
+    line = refused(capfd, "--a-commit", "HEAD")
+    assert f"cannot keep commit {commit[:12]} in {project.cache}" in line
+
+
+def test_a_run_of_another_commit_is_noticed(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    commit = project.commit(says="f" * 40)
+    line = refused(capfd, "--a-commit", "HEAD", "--b-commit", "HEAD")
+    assert f"a run of commit {commit[:12]} says that it was of {'f' * 40}" in line
+
+
+def test_records_of_a_schema_to_come_are_named(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    project.commit(schema=99)
+    Path("results").mkdir()
+    Path("results", "another.json").write_text("{}")  # was there before, and is not to blame
+    line = refused(capfd, "--a-commit", "HEAD", "--b-commit", "HEAD")
+    assert "left no record that can be read here" in line
+    assert "its schema_version is 99" in line
+
+
+# In earnest
+
+
+@pytest.mark.slow
+def test_a_real_run_of_the_last_commit(
+    tmp_path: Path,
+    mnist_data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The environment is this one, put where the commit's own set-up finds it complete."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    clone, cache = tmp_path / "clone", tmp_path / "cache"
+    subprocess.run(["git", "clone", "--quiet", "--no-checkout", ROOT, clone], check=True)
+    git = ["git", "-C", str(clone)]
+    commit = subprocess.run(
+        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    place = cache / commit[:12]
+    subprocess.run([*git, "worktree", "add", "--quiet", "--detach", place, commit], check=True)
+    log, python = tmp_path / "log", place / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$*" >>"{log}"\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    lines = (place / "scripts" / "setup").read_text().splitlines()
+    stamp = [line for line in lines if re.match(r"python=|compiler\(\)|made_of\(\)", line)]
+    script = "\n".join([*stamp, "made_of >.venv/made-of"])
+    subprocess.run(["sh", "-euc", script], cwd=place, check=True)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "PROJECT", clone)
+    monkeypatch.setattr(checkout, "kept_in", lambda: cache)
+    options = ["--recipe", "fast", "--epochs", "2", "--kernels", "torch", "--rounds", "1"]
+    data = ["--data-dir", str(mnist_data_dir)]
+    assert main(["ab", "--a-commit", "HEAD", *options, *data]) == 0
+    streams = capfd.readouterr()
+    assert "time an image" in streams.out
+    assert "set-up:" not in streams.err
+    runs = [line for line in log.read_text().splitlines() if "bench/run.py" in line]
+    assert len(runs) == 1
+    assert runs[0].startswith(str(place / "bench" / "run.py"))
+    (a,), (b,) = records("a"), records("b")
+    assert (a.environment.commit, a.environment.dirty) == (commit, False)
+    assert a.recipe == b.recipe

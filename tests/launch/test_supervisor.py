@@ -1,0 +1,143 @@
+"""Ranks that are started together and end together. Small programs stand in for trainings here;
+tests/cli/test_run.py starts real ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.launch import supervisor
+from bench.launch.supervisor import supervise
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def program(folder: Path, text: str) -> list[str]:
+    """A program that finds its number as `rank`."""
+    path = folder / "program.py"
+    head = "import os, signal, sys, time\nrank = int(os.environ['RANK'])\n"
+    path.write_text(head + textwrap.dedent(text))
+    return [sys.executable, str(path)]
+
+
+def test_each_rank_knows_who_it_is_and_where_to_meet(tmp_path: Path) -> None:
+    command = program(
+        tmp_path,
+        f"""
+        names = "WORLD_SIZE LOCAL_WORLD_SIZE RANK LOCAL_RANK MASTER_ADDR MASTER_PORT"
+        values = " ".join(os.environ[name] for name in names.split())
+        open({str(tmp_path)!r} + f"/{{rank}}.txt", "w").write(values)
+        """,
+    )
+    assert supervise(command, 3, threads=2) == 0
+    told = [(tmp_path / f"{rank}.txt").read_text().split() for rank in range(3)]
+    assert [words[:4] for words in told] == [["3", "3", str(r), str(r)] for r in range(3)]
+    assert len({tuple(words[4:]) for words in told}) == 1
+    assert told[0][4] == "127.0.0.1"
+    assert 0 < int(told[0][5]) < 65536
+
+
+def test_the_status_is_rank_0s_or_the_first_bad_one(tmp_path: Path) -> None:
+    assert supervise(program(tmp_path, "sys.exit([130, 0][rank])"), 2, threads=1) == 130
+    assert supervise(program(tmp_path, "sys.exit([0, 0, 3][rank])"), 3, threads=1) == 3
+    assert supervise(program(tmp_path, "sys.exit([1, 3][rank])"), 2, threads=1) == 1
+
+
+def test_survivors_read_who_died_and_may_finish(tmp_path: Path) -> None:
+    command = program(
+        tmp_path,
+        f"""
+        sys.path.insert(0, {str(ROOT)!r})
+        from bench.launch import supervisor
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        open({str(tmp_path / "said")!r}, "w").write(str(supervisor.obituary()))
+        sys.exit(1)
+        """,
+    )
+    assert supervise(command, 2, threads=1) == 1
+    assert (tmp_path / "said").read_text() == "rank 1 was ended by SIGKILL"
+
+
+def test_one_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it takes being asked."""
+    monkeypatch.setattr(supervisor, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(supervisor, "KILL_SECONDS", 0.3)
+    command = program(
+        tmp_path,
+        """
+        if rank == 1:
+            sys.exit(7)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(60)
+        """,
+    )
+    begin = time.monotonic()
+    assert supervise(command, 2, threads=1) == 128 + signal.SIGKILL
+    assert time.monotonic() - begin < 30
+
+
+SUPERVISOR = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from bench.launch.supervisor import supervise
+sys.exit(supervise(sys.argv[1:], 2, threads=1))
+"""
+
+
+def started(tmp_path: Path, text: str) -> tuple[subprocess.Popen[bytes], list[int]]:
+    """A supervisor of its own process, and its ranks once they have said where they are."""
+    command = program(
+        tmp_path,
+        f"open({str(tmp_path)!r} + f'/pid{{rank}}', 'w').write(str(os.getpid()))\n"
+        + textwrap.dedent(text),
+    )
+    process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, *command])
+    files = [tmp_path / "pid0", tmp_path / "pid1"]
+    end = time.monotonic() + 30
+    while not all(file.exists() and file.read_text() for file in files):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return process, [int(file.read_text()) for file in files]
+
+
+def gone(pids: list[int]) -> bool:
+    end = time.monotonic() + 15
+    while time.monotonic() < end:
+        if not any(
+            psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+            for pid in pids
+        ):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_sigterm_reaches_every_rank_and_their_word_counts(tmp_path: Path) -> None:
+    process, pids = started(
+        tmp_path,
+        """
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+        time.sleep(60)
+        """,
+    )
+    time.sleep(0.3)  # the handlers are set right after the numbers are written
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 130
+    assert gone(pids)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_ranks_do_not_outlive_their_supervisor(tmp_path: Path) -> None:
+    process, pids = started(tmp_path, "time.sleep(60)")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(30)
+    assert gone(pids)

@@ -1,0 +1,319 @@
+"""`mnist-bench sweep`: which runs, in which order, what is gone on with, and a real one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import given, strategies as st
+
+from bench.analysis.scaling import Scaling
+from bench.cli import main
+from bench.launch.matrix import Matrix, Shard, ordered
+from bench.launch.supervisor import Ended
+from bench.records import store
+from mnist_cnn.recipe import FAST, REFERENCE, division
+from tests.factories import make_record
+
+ROOT = Path(__file__).resolve().parents[2]
+SWEEP = ["sweep", "--recipe", "fast", "--processes", "1,2", "--threads", "1", "--seeds", "3"]
+
+
+class Machine:
+    """Runs that take no time: they leave what `run` would have left, or fail as they are told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.started: list[list[str]] = []
+        self.fails: dict[str, int] = {}
+        """Exit status of the runs that have this word behind --processes."""
+        self.status = "failed"
+        """Of the record that such a run leaves; "" for none."""
+
+    def __call__(self, command: list[str], *_: object, **__: object) -> Ended:
+        words = command[1:]
+        self.started.append(words)
+        of = {a: b for a, b in pairwise(words) if a.startswith("--")}
+        code = self.fails.get(of["--processes"], 0)
+        if code == 0 or self.status:
+            record = make_record(
+                label=of["--label"],
+                seed=int(of["--seed"]),
+                command=words,
+                started_at=datetime.now(UTC),
+                setup={"processes": int(of["--processes"]), "threads": 1},
+                status=self.status if code else "completed",
+                reason="it broke" if code else None,
+            )
+            store.save(record, Path(of["--results-dir"]))
+        return Ended([code], asked=False)
+
+    def cells(self) -> list[tuple[str, str]]:
+        """Processes and seed of each run, in the order made."""
+        return [
+            (words[words.index("--processes") + 1], words[words.index("--seed") + 1])
+            for words in self.started
+        ]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    monkeypatch.chdir(tmp_path)
+    made = Machine(tmp_path)
+    monkeypatch.setattr("bench.launch.single_run.run_each", made)
+    return made
+
+
+def test_each_combination_is_run_once_in_a_recorded_order(machine: Machine) -> None:
+    assert main([*SWEEP, "--order-seed", "7", "--epochs", "2"]) == 0
+    cells = machine.cells()
+    assert Counter(cells) == Counter((p, s) for p in "12" for s in "012")
+    assert [seed for _, seed in cells] == sorted(seed for _, seed in cells)
+    assert all(words[words.index("--epochs") + 1] == "2" for words in machine.started)
+    line = json.loads((machine.folder / "results" / "sweep.sweep").read_text())
+    assert line["order_seed"] == 7
+    assert [(r[r.index("--processes") + 1], r[-1]) for r in line["runs"]] == cells
+
+
+def test_it_goes_on_where_it_stopped_and_only_there(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.fails = {"2": 1}
+    assert main(SWEEP) == 1
+    assert len(machine.started) == 6  # a failure stops no other
+    error = capsys.readouterr().err
+    assert "3 of 6 runs completed, 3 went wrong" in error
+    assert "failed: it broke" in error
+    machine.fails, machine.started = {}, []
+    assert main(SWEEP) == 0
+    assert {processes for processes, _ in machine.cells()} == {"2"}
+    machine.started = []
+    assert main(SWEEP) == 0
+    assert machine.started == []
+    # Another set-up is not what was measured, though its words begin or end alike.
+    assert main([*SWEEP, "--epochs", "3"]) == 0
+    assert len(machine.started) == 6
+
+
+def test_a_divergence_is_a_result_and_said(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.fails, machine.status = {"2": 1}, "diverged"
+    assert main(SWEEP) == 1
+    machine.started = []
+    assert main(SWEEP) == 1
+    assert machine.started == []
+    assert "diverged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_run_that_leaves_no_record_failed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int
+) -> None:
+    monkeypatch.setattr(
+        "bench.launch.single_run.run_each", lambda *_, **__: Ended([code], asked=False)
+    )
+    assert main([*SWEEP, "--json"]) == 1
+    streams = capsys.readouterr()
+    runs = json.loads(streams.out)["runs"]
+    assert {run["outcome"] for run in runs} == {"failed"}
+    assert {run["reason"] for run in runs} == {
+        f"exit status {code}" if code else "it left no record that can be read"
+    }
+
+
+def test_an_interruption_ends_it_and_what_was_made_counts(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.fails, machine.status = {"2": 130}, ""
+    assert main(SWEEP) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+    made = len(machine.started) - 1
+    machine.fails, machine.started = {}, []
+    assert main(SWEEP) == 0
+    assert len(machine.started) == 6 - made
+
+
+def test_a_budget_that_is_spent_starts_nothing_more(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*SWEEP, "--budget", "0s"]) == 0
+    assert machine.started == []
+    assert "6 runs left" in capsys.readouterr().err
+
+
+def test_a_dry_run_prints_the_commands_and_makes_nothing(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*SWEEP, "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert all("run.py --recipe fast --processes" in line for line in lines)
+    assert machine.started == []
+    assert not (machine.folder / "results").exists()
+
+
+def test_a_file_and_what_the_command_line_changes_of_it(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'recipe = ["fast", "reference"]\nprocesses = [1, 2, 3]\nthreads = 1\nseeds = 2\n'
+    Path("matrix.toml").write_text(text + 'scaling = "weak"\n')
+    assert main(["sweep", "matrix.toml", "--processes", "1,2", "--dry-run", "--json"]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert len(runs) == 8
+    batches = {
+        (o[1], o[o.index("--processes") + 1], o[o.index("--batch-size") + 1])
+        for o in (run["options"] for run in runs)
+    }
+    assert batches == {
+        (recipe, count, batch)
+        for recipe in ("fast", "reference")
+        for count, batch in (("1", "128"), ("2", "256"))
+    }
+
+
+names = st.lists(st.sampled_from(["fast", "fast-gpu", "reference"]), min_size=1, unique=True)
+numbers = st.lists(st.integers(1, 64), min_size=1, max_size=4, unique=True)
+
+
+@given(names, numbers, numbers, numbers, st.integers(1, 9), st.integers())
+def test_shards_are_disjoint_and_complete(
+    recipe: list[str],
+    processes: list[int],
+    threads: list[int],
+    seeds: list[int],
+    count: int,
+    order_seed: int,
+) -> None:
+    axes = {"processes": tuple(processes), "threads": tuple(threads), "seeds": tuple(seeds)}
+    cells = Matrix(recipe=tuple(recipe), **axes).cells()  # type: ignore[arg-type]
+    parts = [ordered(Shard(i, count).of(cells), order_seed) for i in range(1, count + 1)]
+    together = [cell for part in parts for cell in part]
+    assert len(together) == len(set(together)) == len(cells)
+    assert set(together) == set(cells)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_weak_scaling_changes_batch_and_rate_alone_and_leaves_the_closed_division() -> None:
+    twice = FAST.with_batch_size(256)
+    assert twice.peak_learning_rate == pytest.approx(2 * FAST.peak_learning_rate)
+    adam = REFERENCE.with_batch_size(512)
+    assert adam.peak_learning_rate == pytest.approx(2 * REFERENCE.peak_learning_rate)
+    assert division(adam) == "open"
+    assert REFERENCE.with_batch_size(128) == REFERENCE
+    assert {name for name, value in twice.values().items() if value != FAST.values()[name]} == {
+        "batch_size",
+        "peak_learning_rate",
+    }
+    assert not any(
+        "--batch-size" in cell.options
+        for cell in Matrix(processes=(1, 2), scaling=Scaling.STRONG).cells()
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--recipe", "fsat"], "unknown recipe 'fsat'"),
+        (["--device", "gpu"], "unknown device 'gpu'"),
+        (["--processes", "1,x"], "--processes takes whole numbers"),
+        (["--processes", "0"], "processes must be at least 1"),
+        (["--processes", "2,2"], "processes has a value twice"),
+        (["--seeds", "0"], "seeds must be one or more"),
+        (["--shard", "3/2"], "--shard takes i/n"),
+        (["--shard", "9/9"], "there are fewer runs than that"),
+        (["--scaling", "strong"], "--scaling needs several process counts"),
+        (["--scaling", "odd"], "scaling is strong or weak"),
+        (["--scaling", "weak", "--processes", "1,2"], "name one with --recipe"),
+        (["--budget", "much"], "--budget takes a time"),
+        (["--name", "a/b"], "--name takes letters"),
+        (["--runs", "3"], "sweep sets --runs itself"),
+        (["none.toml"], "cannot read none.toml"),
+        (["--epochs", "1", "m.toml"], "put m.toml first"),
+    ],
+)
+def test_bad_input_gets_one_line(
+    machine: Machine, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["sweep", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert machine.started == []
+
+
+@pytest.mark.parametrize("text", ["recipe = [", "colour = 1", "processes = ['1']", "threads = []",
+                                  "processes = true", "scaling = 3", "recipe = [1]"])  # fmt: skip
+def test_a_matrix_that_is_none_gets_one_line(
+    machine: Machine, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    Path("m.toml").write_text(text)
+    assert main(["sweep", "m.toml"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_real_sweep_is_made_reported_and_found_again(tmp_path: Path) -> None:
+    """One and two real processes of a short recipe, weakly scaled; then nothing is left to do."""
+    program = str(Path(sys.executable).with_name("mnist-bench"))
+    words = ["sweep", "--recipe", "fast", "--processes", "1,2", "--seeds", "1", "--epochs", "2"]
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [program, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    done = call(*words, "--scaling", "weak", "--threads", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [run["outcome"] for run in json.loads(done.stdout)["runs"]] == ["completed"] * 2
+    batches = {
+        record.setup.processes: record.recipe["batch_size"]
+        for _, record in store.read([tmp_path / "results"]).records
+    }
+    assert batches == {1: 128, 2: 256}
+    again = call(*words, "--scaling", "weak", "--threads", "1", "--dry-run")
+    assert again.stdout == ""
+    assert "2 of 2 there already" in again.stderr
+    shown = call("report", "--scaling")
+    assert "weak scaling of fast, peak learning rates 0.6 to 1.2" in shown.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_sweep_that_is_ended_leaves_no_process_and_the_run_its_record(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    words = ["--recipe", "fast", "--device", "cpu", "--processes", "2", "--seeds", "2"]
+    # Only because it writes as a run begins.
+    words += ["--checkpoint-every", "1", "--results-dir", str(tmp_path)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench", "sweep", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as sweep:
+        end = time.monotonic() + 200
+        while not list(tmp_path.glob(".checkpoints/**/*.json")):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        # Who starts the ranks, and they.
+        processes = psutil.Process(sweep.pid).children(recursive=True)
+        assert len(processes) == 3
+        sweep.send_signal(number)
+        _, error = sweep.communicate(timeout=60)
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    assert alive == []
+    (record,) = [record for _, record in store.read([tmp_path]).records]
+    assert (record.status, record.reason) == ("interrupted", "ended by SIGTERM")
+    if number == signal.SIGTERM:
+        assert sweep.returncode == 130
+        assert "interrupted; the same command goes on from here" in error

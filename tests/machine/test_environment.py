@@ -1,0 +1,295 @@
+"""What is said of a machine, and what is not."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.cli import main
+from bench.cli.env import described
+from bench.machine import cores, environment, memory, system
+from bench.machine.cores import usable_cores
+from bench.machine.repository import git_state
+from bench.records import sidecars
+from bench.records.schema import Environment
+from mnist_cnn.model import MnistCnn
+from mnist_cnn.summary import training_flops
+
+GIT = shutil.which("git")
+
+
+@pytest.fixture(scope="module")
+def here() -> Environment:
+    return environment.describe("cpu", environment.device_name("cpu"))
+
+
+# describe
+
+
+def test_this_machine_is_described_and_survives_its_record(here: Environment) -> None:
+    assert Environment.model_validate_json(here.model_dump_json()) == here
+    assert here.device_name == here.cpu != ""
+    assert 1 <= here.usable_cores <= here.logical_cores
+    assert here.memory_bytes > 2**28
+    assert here.python.endswith(platform.python_version())
+    assert here.driver is None
+    assert here.device_memory_bytes is None
+    assert {"numpy", "torchvision", "pydantic", "safetensors"} <= here.packages.keys()
+
+
+def test_nothing_says_whose_machine_it_is(here: Environment) -> None:
+    text = here.model_dump_json()
+    assert str(Path.home()) + os.sep not in text
+    for secret in (platform.node(), getpass.getuser()):
+        # Short names ("vm", "ci") may be part of honest words.
+        assert len(secret) < 5 or secret not in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's files")
+def test_features_are_those_of_the_kernels_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = "processor\t: 0\nmodel name\t: A CPU\nflags\t\t: fpu avx2 amx_bf16 hypervisor\n"
+    monkeypatch.setattr(environment, "text", lambda path: cpuinfo)
+    assert environment.cpu_name() == "A CPU"
+    assert environment.cpu_features() == ["avx2", "amx_bf16"]
+    assert environment.is_virtual_machine() is True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's files")
+def test_an_arm_system_does_not_say_whether_it_is_virtual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "text", lambda path: "Features\t: fp asimd bf16\n")
+    monkeypatch.setattr(environment, "output", lambda *command: "Model name:   Neoverse-V1\n")
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    assert environment.cpu_name() == "Neoverse-V1"
+    assert environment.cpu_features() == ["neon", "bf16"]
+    assert environment.is_virtual_machine() is None
+
+
+@pytest.mark.parametrize(
+    "kernel_module",
+    [
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\n",
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.15  Release Build  (d)\n",
+    ],
+)
+def test_the_driver_is_read_from_its_kernel_module(kernel_module: str) -> None:
+    assert environment.nvidia_driver(kernel_module) == "550.54.15"
+
+
+def test_no_kernel_module_no_driver() -> None:
+    assert environment.nvidia_driver("") is None
+
+
+# Cores
+
+
+def cgroup(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_the_least_quota_on_the_way_up_counts(tmp_path: Path) -> None:
+    mount = cgroup(
+        tmp_path,
+        {
+            "own": "0::/a/b\n",
+            "cpu.max": "max 100000\n",
+            "a/cpu.max": "150000 100000\n",
+            "a/b/cpu.max": "400000 100000\n",
+        },
+    )
+    assert cores.cgroup_quota_cores(mount / "own", mount) == 1.5
+
+
+def test_version_1_quotas_count_too_even_under_the_hosts_path(tmp_path: Path) -> None:
+    mount = cgroup(
+        tmp_path,
+        {
+            "own": "4:memory:/x\n3:cpu,cpuacct:/docker/0123\n",
+            "cpu/cpu.cfs_quota_us": "300000\n",
+            "cpu/cpu.cfs_period_us": "100000\n",
+        },
+    )
+    assert cores.cgroup_quota_cores(mount / "own", mount) == 3
+
+
+@pytest.mark.parametrize("files", [{}, {"own": "0::/\n", "cpu.max": "max 100000\n"}])
+def test_no_quota_is_none(tmp_path: Path, files: dict[str, str]) -> None:
+    mount = cgroup(tmp_path, files)
+    assert cores.cgroup_quota_cores(mount / "own", mount) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
+@pytest.mark.parametrize(("quota", "expected"), [(0.2, 1), (1.0, 1), (None, 4), (64.0, 4)])
+def test_usable_cores_are_at_least_one(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, expected: int
+) -> None:
+    monkeypatch.setattr(cores, "cgroup_quota_cores", lambda: quota)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    assert usable_cores() == expected
+
+
+# The commit
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    if GIT is None:
+        pytest.skip("no git")
+    (tmp_path / "results").mkdir()
+    for name in ("code.py", "results/run.json"):
+        (tmp_path / name).write_text("1\n")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--no-verify", "--message", "first")
+    return tmp_path
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.invalid"]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return subprocess.run(
+        ["git", "-C", folder, *identity, *arguments],
+        env=inherited,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+
+
+def test_a_clean_checkout_is_its_commit(repository: Path) -> None:
+    assert git_state(repository) == (git(repository, "rev-parse", "HEAD"), False)
+
+
+def test_records_and_untracked_files_are_no_dirt(repository: Path) -> None:
+    (repository / "results" / "run.json").write_text("2\n")
+    (repository / "results" / "new.json").write_text("2\n")
+    (repository / "notes.txt").write_text("2\n")
+    assert git_state(repository)[1] is False
+
+
+@pytest.mark.parametrize("stage", [False, True])
+def test_changed_code_is_dirt(repository: Path, stage: bool) -> None:
+    (repository / "code.py").write_text("2\n")
+    if stage:
+        git(repository, "add", "code.py")
+    assert git_state(repository)[1] is True
+
+
+def test_a_hooks_variables_do_not_mislead(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", str(tmp_path_factory.mktemp("elsewhere")))
+    assert git_state(repository)[1] is False
+
+
+def test_a_copy_inside_another_repository_is_none_of_its_commits(repository: Path) -> None:
+    (repository / "site-packages").mkdir()
+    assert git_state(repository / "site-packages") == (None, None)
+
+
+def test_no_commit_yet(tmp_path: Path) -> None:
+    if GIT is None:
+        pytest.skip("no git")
+    git(tmp_path, "init", "--quiet")
+    assert git_state(tmp_path) == (None, None)
+
+
+def test_no_git(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(repository))
+    assert git_state(repository) == (None, None)
+
+
+def test_a_command_that_hangs_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "_COMMAND_SECONDS", 0.05)
+    assert system.output(sys.executable, "-c", "import time; time.sleep(60)") == ""
+
+
+# The load
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_described_and_its_peak_counted() -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    gpu = environment.describe("cuda", environment.device_name("cuda"))
+    assert gpu.device_name == torch.cuda.get_device_name()
+    assert gpu.driver is not None
+    assert gpu.device_memory_bytes is not None
+    assert memory.reset_peak_memory("cuda")
+    tensor = torch.zeros(2**24, dtype=torch.uint8, device="cuda")
+    peak = memory.peak_memory("cuda", since_reset=True)
+    assert peak.bytes is not None
+    assert peak.bytes >= tensor.numel()
+
+
+# mnist-bench env
+
+
+def test_env_prints_what_a_run_would_choose(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["env"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line[:18].strip() for line in lines]
+    assert names[:3] == ["device", "threads", "precision"]
+    assert "cpu features" in names
+    assert "reference fp32" in lines[2]
+
+
+def test_env_as_json_is_a_records_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["env", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["device"] in ("cpu", "cuda", "mps", "xpu")
+    assert printed["precision"]["reference"] == "fp32"
+    Environment.model_validate(printed["environment"])
+
+
+@pytest.mark.slow
+def test_the_peak_is_at_least_what_a_product_reaches(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the floor it sets for an epoch follows from it and from the network; it is kept."""
+    assert main(["env", "--peak", "--save", "--results-dir", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    peak = found["peak"]
+    rates = [rate for name, rate in peak.items() if name.endswith("_gflops")]
+    assert min(rates) > 0
+    epoch_gigaflops = 60_000 * training_flops(MnistCnn()) / 1e9
+    assert peak["least_epoch_seconds"] == pytest.approx(epoch_gigaflops / max(rates), rel=0.01)
+    kept, broken = sidecars.read_peak_flops([tmp_path])
+    assert not broken
+    assert sorted(found["saved"]) == sorted(map(str, tmp_path.rglob("*.peak")))
+    assert {one.precision for one in kept} == set(found["precision"].values())
+    assert {one.threads for one in kept} == {found["threads"] if found["device"] == "cpu" else None}
+
+
+def test_what_is_not_measured_is_not_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["env", "--save"]) == 2
+    assert "--save keeps what --peak measures" in capsys.readouterr().err
+
+
+def test_values_read_as_people_write_them() -> None:
+    values: dict[str, object] = {
+        "memory_bytes": 24 * 2**30,
+        "virtual_machine": None,
+        "dirty": True,
+        "packages": {"numpy": "2.4"},
+        "cpu_features": [],
+    }
+    assert described(values) == [
+        ("memory", "24.0 GiB"),
+        ("virtual machine", "–"),
+        ("dirty", "yes"),
+        ("packages", "numpy 2.4"),
+        ("cpu features", "–"),
+    ]

@@ -1,0 +1,185 @@
+"""How busy the machine was, and the most memory held: real processes, real memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from bench.machine import load, memory, meter
+from bench.machine.load import LoadMeter
+from bench.machine.system import NotTold
+
+
+def burn(seconds: float) -> None:
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
+BURN_IN_CHILD = "import time\nwhile time.process_time() < 0.3: pass\n"
+
+
+def test_own_seconds_are_this_process_and_its_children() -> None:
+    metered = LoadMeter()
+    burn(0.1)
+    metered.start()
+    burn(0.2)
+    subprocess.run([sys.executable, "-c", BURN_IN_CHILD], check=True)
+    load = metered.stop()
+    assert load.own_seconds is not None
+    assert 0.48 < load.own_seconds < 3
+    assert load.elapsed_seconds > 0.2
+    # The kernel's counters tick every hundredth of a second on each core.
+    assert load.busy_seconds is not None
+    assert load.busy_seconds > load.own_seconds - 0.3
+
+
+def test_children_that_still_live_count() -> None:
+    metered = load.LoadMeter()
+    metered.start()
+    code = f"{BURN_IN_CHILD}print(flush=True)\ninput()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert metered.own_cpu_seconds() > 0.25
+        child.communicate("\n")
+    assert metered.own_cpu_seconds() > 0.25
+
+
+def test_several_ranks_seconds_are_handed_in() -> None:
+    metered = load.LoadMeter()
+    metered.start()
+    assert metered.stop(own_seconds=123.0).own_seconds == 123.0
+
+
+def counters(**seconds: float) -> SimpleNamespace:
+    return SimpleNamespace(_asdict=lambda: seconds)
+
+
+def test_stolen_time_is_busy_and_waiting_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = counters(user=10, system=5, idle=100, iowait=7, steal=1, guest=4, guest_nice=0)
+    after = counters(user=14, system=6, idle=150, iowait=9, steal=3, guest=6, guest_nice=0)
+    elsewhere = counters(user=0, system=0, idle=0), counters(user=50, system=0, idle=0)
+    # Core 1 is not this process's to use: what it does is nobody's business here.
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    readings = iter([[before, elsewhere[0]], [after, elsewhere[1]]])
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: next(readings))
+    metered = load.LoadMeter()
+    metered.start()
+    # 4 user (2 of them a guest's, which are not counted again), 1 system, 2 stolen.
+    assert metered.stop().busy_seconds == 4 + 1 + 2
+
+
+def test_counters_that_stand_still_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: [counters(user=0, system=0, idle=0)])
+    metered = load.LoadMeter()
+    metered.start()
+    assert metered.stop().busy_seconds is None
+
+
+def test_no_load_average_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unobtainable() -> tuple[float, float, float]:
+        raise OSError
+
+    monkeypatch.setattr(os, "getloadavg", unobtainable)
+    metered = load.LoadMeter()
+    metered.start()
+    assert metered.stop().load_average_before is None
+
+
+# Memory
+
+
+def test_a_peak_is_kept_after_its_memory_is_gone() -> None:
+    since_reset = memory.reset_peak_memory("cpu")
+    before = memory.peak_memory("cpu", since_reset=since_reset)
+    # Large enough that malloc gives it back when it is freed.
+    hold = bytearray(os.urandom(1024) * 96 * 1024)
+    del hold
+    peak = memory.peak_memory("cpu", since_reset=since_reset)
+    assert before.bytes is not None
+    assert peak.bytes is not None
+    assert "this process" in peak.source
+    if since_reset:
+        assert "since the run began" in peak.source
+        assert peak.bytes - before.bytes > 64 * 2**20
+        memory.reset_peak_memory("cpu")
+        again = memory.peak_memory("cpu", since_reset=True).bytes
+        assert again is not None
+        assert again < peak.bytes
+
+
+@pytest.mark.parametrize(("system", "unit"), [("darwin", 1), ("linux", 1024)])
+def test_without_proc_the_units_are_the_platforms(
+    monkeypatch: pytest.MonkeyPatch, system: str, unit: int
+) -> None:
+    monkeypatch.setattr(memory, "text", lambda path: "")
+    monkeypatch.setattr(sys, "platform", system)
+    usage = SimpleNamespace(ru_maxrss=7)
+    monkeypatch.setattr(resource, "getrusage", lambda who: usage)
+    peak = memory.peak_memory("cpu")
+    assert peak.bytes == 7 * unit
+    assert peak.source.startswith("ru_maxrss since the process began")
+
+
+def test_where_nothing_counts_it_is_null_and_says_why() -> None:
+    assert memory.reset_peak_memory("mps") is False
+    peak = memory.peak_memory("mps")
+    assert peak.bytes is None
+    assert "mps" in peak.source
+
+
+def test_a_peak_of_nothing_is_null() -> None:
+    assert memory._known_peak(0, "a counter").bytes is None
+
+
+def test_the_meter_gives_all() -> None:
+    metered = meter.Meter("cpu")
+    metered.start()
+    load, memory, energy, monitoring = metered.stop(metered.own_cpu_seconds())
+    assert load.own_seconds is not None
+    assert memory.bytes is not None
+    # Not even two seconds have passed, whatever counters there are.
+    assert energy.device.joules is None
+    assert energy.device.source
+    assert energy.host is None
+    assert (monitoring.gpus, monitoring.gpus_source) == ([], "no GPU trained")
+
+
+def test_on_several_machines_nobody_counts_the_energy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    metered = meter.Meter("cpu")
+    metered.start()
+    *_, energy, _ = metered.stop()
+    assert energy.device.source.startswith("other machines trained too")
+
+
+def test_energy_of_several_runs_at_a_time_is_nobodys() -> None:
+    metered = meter.Meter("cpu", runs_at_a_time=2)
+    metered.start()
+    *_, energy, _ = metered.stop()
+    assert energy.device.source.startswith("2 runs were made at a time")
+
+
+@pytest.mark.parametrize(
+    ("device", "platform", "reason"),
+    [("mps", "darwin", "root alone"), ("xpu", "linux", "no counters of xpu devices")],
+)
+def test_devices_without_known_counters_say_so(
+    device: str, platform: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    counters, _ = meter._counters(device, *meter._gpus(device), runs_at_a_time=1)
+    with pytest.raises(NotTold, match=reason):
+        counters()

@@ -1,0 +1,309 @@
+"""A benchmark that is lost goes on where it was, to the same curve, and says so.
+
+Real processes, ended by SIGKILL at real places (`tests/stand_ins/resume_driver.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from pydantic import JsonValue
+
+from bench.analysis import metrics, result_warnings
+from bench.analysis.result_warnings import ResultWarning
+from bench.cli import main
+from bench.measure.journal import Folder, difference
+from bench.measure.run_state import Manifest, Unfinished
+from bench.records import store
+from bench.records.schema import LapKind, RunRecord, Status
+from mnist_cnn.errors import UsageError
+from tests.cli.test_run import BIN, ROOT, clean_environment
+from tests.factories import make_record
+
+DRIVER = ROOT / "tests" / "stand_ins" / "resume_driver.py"
+COMMON = ("--recipe", "tiny", "--device", "cpu", "--threads", "1", "--quiet")
+KEEPING = ("--checkpoint-every", "1")
+PLACES = ("init", "first-step", "mid-epoch", "evaluation", "checkpoint", "save")
+SUPERVISED = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from bench.launch.supervisor import supervise
+sys.exit(supervise([sys.executable, {str(DRIVER)!r}, *sys.argv[1:]], 2, threads=1))
+"""
+ONE: tuple[str, ...] = (sys.executable, str(DRIVER))
+TWO: tuple[str, ...] = (sys.executable, "-c", SUPERVISED)
+
+
+def measure(
+    start: Sequence[str], results: Path, *options: str, die: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`mnist-bench run` of the tiny recipe; it ends by itself, and leaves nobody behind."""
+    done = subprocess.run(
+        [*start, "run", *COMMON, "--results-dir", str(results), *options],
+        cwd=ROOT,
+        env=clean_environment() | ({} if die is None else {"DIE": die}),
+        capture_output=True,
+        text=True,
+        timeout=130,
+        check=False,
+    )
+    left = [
+        process.pid
+        for process in psutil.process_iter(["cmdline", "status"])
+        if str(results) in (process.info["cmdline"] or [])
+        and process.info["status"] != psutil.STATUS_ZOMBIE
+    ]
+    assert not left
+    return done
+
+
+def records(results: Path) -> list[RunRecord]:
+    found = store.read([results])
+    assert not found.problems
+    return sorted((r for _, r in found.records), key=lambda r: (r.run_index, r.started_utc))
+
+
+def curve(record: RunRecord) -> tuple[Any, ...]:
+    """All that was trained to, to the last bit."""
+    return record.seed, record.epochs, record.evaluations, record.mistakes
+
+
+def files(results: Path) -> dict[Path, bytes]:
+    return {
+        path: path.read_bytes() for path in results.rglob("*.json") if ".check" not in str(path)
+    }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
+    """Two runs by two ranks, without a checkpoint."""
+    results = tmp_path_factory.mktemp("whole")
+    done = measure(TWO, results, "--runs", "2")
+    assert done.returncode == 0, done.stderr
+    return records(results)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mnist_data_dir")
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_any_rank_may_be_killed_anywhere(
+    rank: int, place: str, tmp_path: Path, uninterrupted: list[RunRecord]
+) -> None:
+    lost = measure(TWO, tmp_path, "--runs", "2", *KEEPING, die=f"{rank} {place} 2")
+    assert lost.returncode != 0
+    before = files(tmp_path)
+    first, *attempts = records(tmp_path)
+    assert (first.run_index, first.outcome) == (1, "completed")
+    # Whoever lived to write a record of the second run said how it ended.
+    assert {attempt.run_index for attempt in attempts} <= {2}
+    saved = rank == 1 and place == "save"
+    allowed = {Status.COMPLETED} if saved else {Status.FAILED, Status.INTERRUPTED}
+    assert {attempt.status for attempt in attempts} <= allowed
+
+    resumed = measure(TWO, tmp_path, "--runs", "2", "--resume")
+    if saved and "nothing to resume" in resumed.stderr:
+        # The first rank had all it wanted of the other, and was done.
+        assert resumed.returncode == 2
+    else:
+        assert resumed.returncode == 0, resumed.stderr
+    after = files(tmp_path)
+    assert before.items() <= after.items()
+    assert len(after) == len(before) + (not saved)
+    whole = [record for record in records(tmp_path) if record.status is Status.COMPLETED]
+    assert [curve(record) for record in whole] == [curve(record) for record in uninterrupted]
+    assert [record.resumed for record in whole] == [0, 0 if saved else 1]
+    assert len({record.benchmark_id for record in records(tmp_path)}) == 1
+    assert not (tmp_path / ".checkpoints").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mnist_data_dir")
+@pytest.mark.parametrize("kernels", ["auto", "torch"])
+def test_one_process_goes_on_to_the_same_curve(kernels: str, tmp_path: Path) -> None:
+    options = ("--runs", "1", "--kernels", kernels)
+    assert measure(ONE, tmp_path / "whole", *options).returncode == 0
+    lost = measure(ONE, tmp_path / "lost", *options, *KEEPING, die="0 evaluation 1")
+    assert lost.returncode == -signal.SIGKILL
+    # The same command again would throw away what there is.
+    again = measure(ONE, tmp_path / "lost", *options, *KEEPING)
+    assert again.returncode == 2
+    assert "is not over" in again.stderr
+    other = measure(ONE, tmp_path / "lost", *options, "--resume", "--seed", "7")
+    assert other.returncode == 2
+    assert "its seed is 0, here it is 7" in other.stderr
+    other = measure(ONE, tmp_path / "lost", *options, "--resume", "--epochs", "5")
+    assert other.returncode == 2
+    assert "its recipe.epochs is 3, here it is 5" in other.stderr
+    assert measure(ONE, tmp_path / "lost", *options, "--resume").returncode == 0
+    (whole,), (resumed,) = records(tmp_path / "whole"), records(tmp_path / "lost")
+    assert curve(resumed) == curve(whole)
+    kinds = [lap.kind for lap in resumed.laps]
+    assert kinds.count(LapKind.RESUME) == 1
+    assert kinds.count(LapKind.CHECKPOINT) == 2
+    assert resumed.outcome == "resumed"
+    assert metrics.completed([resumed]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mnist_data_dir")
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_taken_if_asked(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    assert measure(ONE, tmp_path / "whole", "--runs", "1").returncode == 0
+    lost = measure(ONE, results, "--runs", "1", *KEEPING, die="0 save 1")
+    assert lost.returncode == -signal.SIGKILL
+    newest = results / ".checkpoints" / "seed-0-epoch-2-rank-0.pt"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    refused = measure(ONE, results, "--runs", "1", "--resume")
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "epoch 2" in refused.stderr
+    assert "add --fall-back to go on from that of epoch 1" in refused.stderr
+    done = measure(ONE, results, "--runs", "1", "--resume", "--fall-back")
+    assert done.returncode == 0, done.stderr
+    assert "going on from that of epoch 1" in done.stderr
+    (whole,), (resumed,) = records(tmp_path / "whole"), records(results)
+    assert curve(resumed) == curve(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mnist_data_dir")
+def test_a_launcher_that_starts_all_ranks_anew_is_recorded(
+    tmp_path: Path, uninterrupted: list[RunRecord]
+) -> None:
+    torchrun = (
+        str(BIN / "torchrun"),
+        "--standalone",
+        "--nproc_per_node=2",
+        "--max-restarts=1",
+        str(DRIVER),
+    )
+    done = measure(torchrun, tmp_path, "--runs", "1", *KEEPING, die="1 evaluation 1")
+    assert done.returncode == 0, done.stderr
+    last = records(tmp_path)[-1]
+    assert (last.status, last.resumed, last.restarted) == (Status.COMPLETED, 1, 1)
+    assert curve(last) == curve(uninterrupted[0])
+
+
+# --- What it takes no training to know
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--checkpoint-every", "0"], "--checkpoint-every must be at least 1 epoch, not 0"),
+        (["--checkpoint-every", "1", "--no-save"], "--no-save leaves no records to go on from"),
+        (["--resume", "--profile", "x.json"], "--profile leaves no records to go on from"),
+        (["--fall-back"], "--fall-back is for --checkpoint-every or --resume"),
+        (["--fall-back", "--checkpoint-every", "1"], "--fall-back is for --resume"),
+        (["--checkpoint-dir", "x"], "--checkpoint-dir is for --checkpoint-every or --resume"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--recipe", "fast", *options]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.usefixtures("fresh_accelerate", "mnist_data_dir")
+def test_nothing_to_resume_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    options = ["--recipe", "fast", "--device", "cpu", "--results-dir", str(tmp_path)]
+    assert main(["run", *options, "--resume", "--quiet"]) == 2
+    assert "nothing to resume in" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+MANIFEST = Manifest(
+    benchmark_id="b" * 32,
+    every=2,
+    identity={"recipe.epochs": 3, "commit": None},
+    current=Unfinished(run_index=1, seed=0, epoch=2, digests=("0" * 64,)),
+)
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "kept")
+    assert folder.manifest() is None
+    folder.write(MANIFEST)
+    assert folder.manifest() == MANIFEST
+    folder.release()
+
+
+@pytest.mark.parametrize("position", [0, 10, 70, 200])
+def test_a_changed_byte_of_a_manifest_is_found(position: int, tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.write(MANIFEST)
+    path = tmp_path / "benchmark.json"
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="is damaged"):
+        folder.manifest()
+    folder.release()
+
+
+def test_what_no_checkpoint_needs_is_removed(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    needed = tmp_path / "seed-0-epoch-2-rank-0.pt"
+    for name in (needed.name, "seed-0-epoch-1-rank-0.pt", ".seed-0-epoch-4-rank-0.pt.9.tmp"):
+        (tmp_path / name).touch()
+    others = [tmp_path / name for name in ("best.pt", "seed-0-epoch-1-rank-0.pt.bak", "x.tmp")]
+    for path in others:
+        path.touch()
+    folder.tidy(MANIFEST)
+    kept = {path for path in tmp_path.iterdir() if path.name != ".lock"}
+    assert kept == {needed, *others}
+    folder.remove()
+    assert set(tmp_path.iterdir()) == set(others)
+    folder.release()
+    for path in others:
+        path.unlink()
+    Folder(tmp_path).remove()
+    assert not tmp_path.exists()
+
+
+def test_the_first_difference_is_named() -> None:
+    kept: dict[str, JsonValue] = {"recipe.epochs": 3, "commit": "a", "data.x": "\x1b[31m"}
+    assert difference(kept, dict(kept)) is None
+    assert difference(kept, kept | {"commit": "b"}) == 'its commit is "a", here it is "b"'
+    said = difference(kept, {"recipe.epochs": 3, "commit": "a"})
+    assert said is not None
+    assert "\x1b" not in said
+
+
+def test_a_run_not_made_in_one_go_enters_nothing() -> None:
+    clean = make_record()
+    for record, outcome in (
+        (make_record(resumed=1), "resumed"),
+        (make_record(restarted=1), "restarted"),
+    ):
+        assert record.outcome == outcome
+        assert metrics.completed([clean, record]) == [clean]
+        assert ResultWarning.NOT_IN_ONE_GO in result_warnings.run_warnings(record)
+    assert make_record(resumed=1, status="failed", reason="x").outcome == "failed"
+    assert ResultWarning.NOT_IN_ONE_GO not in result_warnings.run_warnings(clean)
+
+
+def test_older_records_know_of_neither() -> None:
+    values = json.loads(make_record().model_dump_json())
+    del values["resumed"], values["restarted"]
+    values["schema_version"] = 5
+    assert RunRecord.model_validate(values).resumed == 0
+    with pytest.raises(ValueError, match="resumed is not a field of schema_version 5"):
+        RunRecord.model_validate(values | {"resumed": 1})
+    laps = [*values["laps"], values["laps"][-1] | {"kind": "checkpoint"}]
+    with pytest.raises(ValueError, match="no laps of kind checkpoint"):
+        RunRecord.model_validate(values | {"laps": laps})

@@ -1,0 +1,227 @@
+"""Whole steps as programs of the device: the same as steps asked for one by one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from hypothesis import given, strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mnist_cnn.data.dataset import MnistData, Split
+from mnist_cnn.engine import graph
+from mnist_cnn.engine.graph import Programs, Recorder, as_call, as_cuda_graph
+from mnist_cnn.events import EpochTrained, Evaluated, Event
+from mnist_cnn.model import MnistCnn
+from mnist_cnn.optim import build_schedule, learning_rates
+from mnist_cnn.recipe import FAST, FAST_GPU, REFERENCE, Kernels, Recipe
+from mnist_cnn.train import seeded_model, train
+
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+SMALL = replace(FAST.with_epochs(4), batch_size=64, norm_batch_size=0, memory_format="contiguous")
+RECIPES = {
+    "selected and averaged": replace(SMALL, evaluate_from_epoch=3, average_interval=3),
+    "in groups": replace(SMALL, norm_batch_size=32),
+    "all images, a smaller batch at last": replace(
+        SMALL.with_epochs(2), selected_share=1.0, average_decay=0.0, evaluate_from_epoch=1
+    ),
+}
+
+
+def parts(mnist: MnistData, count: int = 1500) -> Split:
+    return Split(
+        mnist.train_images[:count],
+        mnist.train_labels[:count],
+        mnist.test_images[:300],
+        mnist.test_labels[:300],
+    )
+
+
+def on(device: str, precision: str = "no") -> Accelerator:
+    AcceleratorState._reset_state(reset_partial_state=True)  # another test may have had another
+    return Accelerator(cpu=device == "cpu", mixed_precision=precision, dynamo_backend="no")
+
+
+def run(
+    recipe: Recipe,
+    accelerator: Accelerator,
+    data: Split,
+    programs: Programs | None,
+    kernels: Kernels = "torch",
+) -> tuple[list[Event], MnistCnn]:
+    model = seeded_model(recipe, 1)
+    return list(train(model, recipe, accelerator, data, 1, kernels, programs)), model
+
+
+def same(first: MnistCnn, second: MnistCnn) -> bool:
+    return all(
+        torch.equal(one, other)
+        for one, other in zip(
+            first.state_dict().values(), second.state_dict().values(), strict=True
+        )
+        if one.is_floating_point()
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("all images") else ())
+        for name in RECIPES
+    ],
+)
+def test_it_trains_what_the_loop_trains_to_the_last_bit(name: str, mnist: MnistData) -> None:
+    recipe, accelerator, data = RECIPES[name], on("cpu"), parts(mnist)
+    events, model = run(recipe, accelerator, data, None)
+    programs = Programs(recipe, accelerator, "torch", as_call)
+    for _ in range(2):  # the second run finds everything set up
+        again, other = run(recipe, accelerator, data, programs)
+        assert [event for event in again if isinstance(event, EpochTrained)] == [
+            event for event in events if isinstance(event, EpochTrained)
+        ]
+        assert same(model, other)
+        for ours, theirs in zip(again, events, strict=True):
+            if isinstance(ours, Evaluated) and isinstance(theirs, Evaluated):
+                assert ours.correct == theirs.correct
+                assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
+
+
+def test_a_shorter_run_first_changes_nothing(mnist: MnistData) -> None:
+    """The warm-up is one epoch over fewer images, by the same programs."""
+    recipe, accelerator = RECIPES["selected and averaged"], on("cpu")
+    _, model = run(recipe, accelerator, parts(mnist), None)
+    programs = Programs(recipe, accelerator, "torch", as_call)
+    run(recipe.with_epochs(1), accelerator, parts(mnist, 200), programs)
+    _, other = run(recipe, accelerator, parts(mnist), programs)
+    assert same(model, other)
+
+
+def test_what_cannot_be_recorded_is_asked_for_and_said(mnist: MnistData) -> None:
+    recipe, accelerator, data = RECIPES["in groups"], on("cpu"), parts(mnist)
+
+    def refuse(work: Callable[[], None], rewind: Callable[[], None]) -> graph.Replay:
+        work()  # it gets as far as having trained
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    programs = Programs(recipe, accelerator, "torch", refuse)
+    _, model = run(recipe, accelerator, data, programs)
+    assert programs.failure == "operation not permitted when stream is capturing"
+    _, other = run(recipe, accelerator, data, None)
+    assert same(model, other)
+
+
+def test_an_epoch_waits_for_the_device_once(mnist: MnistData) -> None:
+    """A read of a number from the device is the only thing here that would wait for a GPU."""
+    recipe, accelerator = RECIPES["selected and averaged"], on("cpu")
+    for programs in (None, Programs(recipe, accelerator, "torch", as_call)):
+        events = train(
+            seeded_model(recipe, 0), recipe, accelerator, parts(mnist), 0, "torch", programs
+        )
+        next(events)
+        for _ in range(2):
+            with _Reads() as reads:
+                assert isinstance(next(events), EpochTrained)
+            assert reads.count == 1
+
+
+class _Reads(TorchDispatchMode):
+    """Counts numbers that Python asks tensors for, and what else has a size that data decide."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero", "masked_select", "unique", "item"):
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@given(
+    steps=st.integers(1, 400),
+    warmup=st.floats(0.05, 0.9),
+    peak=st.floats(1e-4, 10),
+    anneal=st.sampled_from(["cos", "linear"]),
+)
+def test_rates_are_those_of_torchs_schedule(
+    steps: int, warmup: float, peak: float, anneal: str
+) -> None:
+    recipe = replace(FAST, warmup_fraction=warmup, peak_learning_rate=peak, anneal=anneal)  # type: ignore[arg-type]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1, momentum=0.9)
+    schedule = build_schedule(optimizer, recipe, steps)
+    expected = []
+    for step in range(steps):
+        expected.append(optimizer.param_groups[0]["lr"])
+        if step + 1 < steps:
+            optimizer.step()
+            schedule.step()
+    assert learning_rates(recipe, steps).tolist() == pytest.approx(expected, rel=1e-9)
+
+
+def test_what_a_program_cannot_do_has_a_reason() -> None:
+    accelerator = on("cpu")
+    assert graph.obstacle(FAST_GPU, accelerator) is None
+    assert "CPU" in str(graph.obstacle(REFERENCE, accelerator))
+    resident = replace(REFERENCE, pipeline="resident")
+    assert "SGD" in str(graph.obstacle(resident, accelerator))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The distutils package is deprecated")  # torch's C++ builder
+def test_fused_operators_train_alike(mnist: MnistData) -> None:
+    """Inductor's arithmetic is in another order, and where values tie pooling takes another."""
+    recipe, accelerator, data = RECIPES["selected and averaged"], on("cpu"), parts(mnist, 640)
+    for programs in (None, Programs(recipe, accelerator, "inductor", as_call)):
+        events, _ = run(recipe, accelerator, data, programs, "inductor")
+        plain, _ = run(recipe, accelerator, data, None)
+        losses, expected = (
+            [event.loss for event in some if isinstance(event, EpochTrained)]
+            for some in (events, plain)
+        )
+        assert losses[0] == pytest.approx(expected[0], rel=1e-3)
+        assert losses == pytest.approx(expected, rel=0.1)
+
+
+@CUDA
+@pytest.mark.parametrize("record", [as_call, as_cuda_graph])
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_gpu_trains_the_same_recorded_or_not(
+    name: str, record: Recorder, mnist: MnistData
+) -> None:
+    recipe = replace(RECIPES[name], memory_format="channels_last")
+    accelerator, data = on("cuda"), parts(mnist)
+    events, _ = run(recipe, accelerator, data, None)
+    programs = Programs(recipe, accelerator, "torch", record)
+    for _ in range(2):
+        again, _ = run(recipe, accelerator, data, programs)
+        assert programs.failure is None
+        losses, expected = (
+            [event.loss for event in some if isinstance(event, EpochTrained)]
+            for some in (again, events)
+        )
+        assert losses[0] == pytest.approx(expected[0], rel=1e-3)
+        assert losses == pytest.approx(expected, rel=0.15)
+
+
+@CUDA
+def test_an_epoch_on_a_gpu_waits_for_it_once(mnist: MnistData) -> None:
+    accelerator, data = on("cuda", "bf16"), parts(mnist)
+    recipe = replace(SMALL, memory_format="channels_last")
+    for kernels in ("torch", "triton"):
+        programs = Programs(recipe, accelerator, kernels, as_cuda_graph)
+        events = train(seeded_model(recipe, 0), recipe, accelerator, data, 0, kernels, programs)
+        next(events)
+        next(events)
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")  # which warns that it is a prototype
+            next(events)
+            torch.cuda.set_sync_debug_mode("default")
+        said = [str(wait.message) for wait in waits]
+        assert sum("called a synchronizing" in text for text in said) == 1, said

@@ -1,0 +1,164 @@
+"""Weights to a file and back, and the files that are refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from mnist_cnn.errors import UsageError
+from mnist_cnn.inference.weights import check_writable, load_weights, save_weights
+from mnist_cnn.model import MnistCnn
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model.safetensors"
+
+
+def test_a_round_trip_changes_no_bit(path: Path) -> None:
+    model = MnistCnn()
+    model.train()(torch.randn(4, 1, 28, 28))  # batch norm's statistics are no longer the first
+    save_weights(model, path)
+    loaded = load_weights(path)
+    assert not loaded.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_any_memory_layout_is_saved(path: Path) -> None:
+    model = MnistCnn()
+    before = model.block1.conv.weight.detach().clone()
+    save_weights(model.to(memory_format=torch.channels_last), path)
+    assert torch.equal(load_weights(path).block1.conv.weight, before)
+
+
+def test_a_saved_file_has_the_permissions_of_any_other(path: Path) -> None:
+    save_weights(MnistCnn(), path)
+    other = path.with_name("other")
+    other.touch()
+    assert path.stat().st_mode == other.stat().st_mode
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(
+    path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    path.write_text("the old one")
+
+    def fail(descriptor: int) -> None:
+        raise failure
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(type(failure)):
+        save_weights(MnistCnn(), path)
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    assert path.read_text() == "the old one"
+
+
+Tensors = dict[str, Tensor]
+
+
+def without(name: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {key: value for key, value in tensors.items() if key != name}
+
+
+def with_other(name: str, value: Tensor) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: tensors | {name: value}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (without("block2.conv.weight"), "has no tensor 'block2.conv.weight'"),
+        (
+            with_other("block1.conv.weight", torch.zeros(32, 16, 3, 3)),
+            "tensor 'block1.conv.weight' is of shape 32x16x3x3, not 32x18x3x3",
+        ),
+        (
+            with_other("stem.norm.num_batches_tracked", torch.zeros(2).long()),
+            "'stem.norm.num_batches_tracked' is of shape 2, not a single number",
+        ),
+        (with_other("extra.weight", torch.zeros(1)), "tensor 'extra.weight' is one too many"),
+        (
+            with_other("stem.norm.bias", torch.full((18,), torch.nan)),
+            "'stem.norm.bias' holds values that are not finite",
+        ),
+        (
+            with_other("stem.norm.bias", torch.zeros(18, dtype=torch.int32)),
+            r"'stem.norm.bias' holds torch.int32 numbers",
+        ),
+        (lambda tensors: {}, "has no tensor 'stem.conv.weight'"),
+    ],
+    ids=["missing", "shape", "scalar", "extra", "nan", "integers", "empty"],
+)
+def test_another_networks_weights_are_refused(
+    path: Path, change: Callable[[Tensors], Tensors], complaint: str
+) -> None:
+    path.write_bytes(safetensors.torch.save(change(dict(MnistCnn().state_dict()))))
+    with pytest.raises(UsageError, match=complaint) as refusal:
+        load_weights(path)
+    assert str(path) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_first_tensor_that_differs_is_named(path: Path) -> None:
+    tensors = MnistCnn().state_dict()
+    for name in ("block3.conv.weight", "block1.conv.weight", "classifier.weight"):
+        tensors[name] = torch.zeros(3)
+    path.write_bytes(safetensors.torch.save(tensors))
+    with pytest.raises(UsageError, match=r"'block1\.conv\.weight'"):
+        load_weights(path)
+
+
+def test_half_precision_weights_are_taken(path: Path) -> None:
+    halves = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in MnistCnn().state_dict().items()
+    }
+    path.write_bytes(safetensors.torch.save(halves))
+    assert load_weights(path).stem.conv.weight.dtype == torch.float32
+
+
+def whole(path: Path) -> bytes:
+    save_weights(MnistCnn(), path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("length", [0, 5, 100, -1])
+def test_a_truncated_file_is_refused(path: Path, length: int) -> None:
+    path.write_bytes(whole(path)[:length])
+    with pytest.raises(UsageError, match="is not a safetensors file"):
+        load_weights(path)
+
+
+def test_files_of_other_kinds_are_refused(path: Path) -> None:
+    path.write_text("These are not the weights you are looking for.\n" * 9)
+    with pytest.raises(UsageError, match="is not a safetensors file"):
+        load_weights(path)
+    torch.save(MnistCnn().state_dict(), path)
+    with pytest.raises(UsageError, match="is not a safetensors file"):
+        load_weights(path)
+    with pytest.raises(UsageError, match="it is a folder"):
+        load_weights(path.parent)
+    with pytest.raises(UsageError, match="no such file"):
+        load_weights(path.with_name("absent"))
+
+
+def test_where_nothing_can_be_written_is_known_beforehand(path: Path) -> None:
+    check_writable(path)
+    assert list(path.parent.iterdir()) == []
+    with pytest.raises(UsageError, match="it is a folder"):
+        check_writable(path.parent)
+    with pytest.raises(UsageError, match=r"cannot write .*absent.x: No such file or directory"):
+        check_writable(path.parent / "absent" / "x")
+    path.touch()
+    with pytest.raises(UsageError, match="Not a directory"):
+        check_writable(path / "x")

@@ -1,0 +1,201 @@
+"""The Triton kernels against torch's operators: by Triton's interpreter, on a GPU where one is.
+
+The interpreter has to be asked for before the kernels are imported: a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from mnist_cnn.augment import draw
+from mnist_cnn.data.dataset import MnistData, Split
+from mnist_cnn.engine.graph import Body, Programs, TorchBody, as_call, as_cuda_graph
+from mnist_cnn.events import EpochTrained, Evaluated
+from mnist_cnn.kernels import triton
+from mnist_cnn.kernels.buffers import Tables, tables_of
+from mnist_cnn.model import MnistCnn
+from mnist_cnn.recipe import FAST, FAST_GPU, REFERENCE, Recipe
+from mnist_cnn.train import seeded_model, train
+
+pytest.importorskip("triton", reason="the package triton is not installed")
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+STEPS = 2
+
+
+@dataclass
+class Trained:
+    body: Body
+    tables: Tables
+    before: MnistCnn
+    after: MnistCnn
+
+
+def trained(
+    kernels: str, recipe: Recipe, accelerator: Accelerator, mnist: MnistData, held_out: int
+) -> Trained:
+    """A few steps from the same weights on the same images."""
+    data = Split(
+        mnist.train_images,
+        mnist.train_labels,
+        mnist.test_images[:held_out],
+        mnist.test_labels[:held_out],
+    )
+    tables = tables_of(recipe, accelerator, data)
+    tables.images.copy_(data.train_images)
+    tables.labels.copy_(data.train_labels)
+    tables.held_out.copy_(data.evaluation_images)
+    tables.truth.copy_(data.evaluation_labels)
+    count = STEPS * recipe.batch_size
+    generator = torch.Generator().manual_seed(5)
+    tables.order[:count] = torch.randperm(60_000, generator=generator)[:count].to(
+        accelerator.device
+    )
+    tables.table[:count] = draw(count, recipe, generator).to(accelerator.device).table
+    tables.rates[:] = 0.001  # where rounding does not yet decide which way a ReLU goes
+    tables.shares[:] = 0.5
+    tables.shares[0] = 1
+    body: Body
+    if kernels == "triton":
+        from mnist_cnn.kernels.triton.network import FusedNetwork
+
+        body = FusedNetwork(recipe, accelerator, tables)
+    else:
+        body = TorchBody(recipe, accelerator, tables, "torch")
+    before = seeded_model(recipe, 0).to(accelerator.device)
+    body.load(before)
+    for _ in range(STEPS):
+        body.train(recipe.batch_size)
+    body.evaluate()
+    after = seeded_model(recipe, 1).to(accelerator.device)
+    body.store(after)
+    return Trained(body, tables, before, after)
+
+
+def deviations(ours: Trained, theirs: Trained) -> dict[str, float]:
+    """Of each tensor's change over the steps: the difference, relative to the change."""
+    start, mine, other = (t.state_dict() for t in (ours.before, ours.after, theirs.after))
+    return {
+        name: float((mine[name] - other[name]).norm() / (other[name] - start[name]).norm())
+        for name in start
+        if start[name].is_floating_point()
+    }
+
+
+def check_against_torch(accelerator: Accelerator, batch: int, held_out: int) -> None:
+    """In float32, where both compute the same but for the order of sums."""
+    from mnist_cnn.data.dataset import load
+
+    mnist = load()
+    recipe = replace(FAST_GPU, batch_size=batch, memory_format="contiguous", label_smoothing=0.1)
+    ours = trained("triton", recipe, accelerator, mnist, held_out)
+    theirs = trained("torch", recipe, accelerator, mnist, held_out)
+    count = STEPS * batch
+    torch.testing.assert_close(
+        ours.tables.losses[:count], theirs.tables.losses[:count], rtol=1e-3, atol=1e-3
+    )
+    worst = max(deviations(ours, theirs).items(), key=lambda item: item[1])
+    assert worst[1] < 0.01, worst
+    assert ours.tables.totals[0] == theirs.tables.totals[0]
+    torch.testing.assert_close(ours.tables.totals, theirs.tables.totals, rtol=1e-4, atol=1e-2)
+    assert int(ours.tables.place) == count
+    assert int(ours.tables.step) == STEPS
+
+
+@pytest.mark.slow
+def test_the_kernels_are_torchs_operators_by_the_interpreter() -> None:
+    program = (
+        "from accelerate import Accelerator\n"
+        "from tests.mnist_cnn.kernels.test_triton import check_against_torch\n"
+        "check_against_torch(Accelerator(cpu=True, mixed_precision='no'), batch=5, held_out=30)\n"
+    )
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_what_they_cannot_do_has_a_reason() -> None:
+    assert triton.obstacle(FAST_GPU) is None
+    assert "batch norm" in str(triton.obstacle(FAST))
+    assert "SGD" in str(triton.obstacle(REFERENCE))
+    assert "dropout" in str(triton.obstacle(replace(FAST_GPU, dropout=0.1)))
+    assert "bilinear" in str(triton.obstacle(replace(FAST_GPU, brightness=0.2)))
+
+
+@CUDA
+@pytest.mark.parametrize("batch", [96, 256])
+def test_the_kernels_are_torchs_operators_on_a_gpu(batch: int) -> None:
+    check_against_torch(_Precision("no"), batch, held_out=5000)
+
+
+@CUDA
+def test_in_bf16_they_are_no_further_from_fp32_than_torch_is(mnist: MnistData) -> None:
+    exact, rounded = (_Precision(kind) for kind in ("no", "bf16"))
+    truth = trained("torch", FAST_GPU, exact, mnist, 1000)
+    ours = deviations(trained("triton", FAST_GPU, rounded, mnist, 1000), truth)
+    torchs = deviations(trained("torch", FAST_GPU, rounded, mnist, 1000), truth)
+    mean_ours, mean_torchs = (sum(some.values()) / len(some) for some in (ours, torchs))
+    print(f"mean deviation from fp32: ours {mean_ours:.3f}, torch's {mean_torchs:.3f}")
+    assert mean_ours < 1.25 * mean_torchs
+
+
+class _Precision:
+    """An accelerator of a precision of its own: Accelerate keeps one for the whole process."""
+
+    num_processes, process_index, scaler = 1, 0, None
+
+    def __init__(self, mixed_precision: str) -> None:
+        self.device = torch.device("cuda")
+        self.mixed_precision = mixed_precision
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast("cuda", torch.bfloat16, enabled=self.mixed_precision == "bf16")
+
+
+def on_gpu() -> Accelerator:
+    """In bf16, whatever another test has had Accelerate keep."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(mixed_precision="bf16")
+
+
+@CUDA
+def test_a_run_repeats_itself_recorded_or_not(mnist: MnistData) -> None:
+    recipe = replace(FAST_GPU.with_epochs(4), evaluate_from_epoch=1)
+    accelerator, data = on_gpu(), mnist.split("test")
+    seen = []
+    for record in (as_cuda_graph, as_cuda_graph, as_call):
+        programs = Programs(recipe, accelerator, "triton", record)
+        model = seeded_model(recipe, 3)
+        events = list(train(model, recipe, accelerator, data, 3, "triton", programs))
+        assert programs.failure is None
+        seen.append((events, [value.cpu() for value in model.state_dict().values()]))
+    for events, values in seen[1:]:
+        assert events == seen[0][0]
+        assert all(torch.equal(a, b) for a, b in zip(values, seen[0][1], strict=True))
+    assert [e for e in seen[0][0] if isinstance(e, Evaluated)][-1].accuracy > 0.97
+
+
+@CUDA
+def test_a_diverging_run_says_so_on_a_gpu(mnist: MnistData) -> None:
+    recipe = replace(FAST_GPU.with_epochs(2), peak_learning_rate=1e30)
+    accelerator = on_gpu()
+    programs = Programs(recipe, accelerator, "triton", as_cuda_graph)
+    events = train(
+        seeded_model(recipe, 0), recipe, accelerator, mnist.split("test"), 0, "triton", programs
+    )
+    losses = [event.loss for event in events if isinstance(event, EpochTrained)]
+    assert not all(map(torch.isfinite, map(torch.tensor, losses)))

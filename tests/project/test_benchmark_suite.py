@@ -1,0 +1,49 @@
+"""tests/benchmarks as a user runs it: stored by device, refused across machines, valid JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def benchmarks(cwd: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    suite = str(ROOT / "tests" / "benchmarks")
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml")),
+            *("--rootdir", str(ROOT), "-p", "no:cacheprovider", suite),
+            *("-k", "test_augmentation and torch", *options),
+        ],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_times_are_stored_by_device_and_compared_on_it_alone(tmp_path: Path) -> None:
+    saved = benchmarks(tmp_path, "--benchmark-autosave")
+    assert saved.returncode == 0, saved.stdout + saved.stderr
+    (path,) = tmp_path.rglob("*.json")
+    assert path.relative_to(tmp_path).parts[0] == ".benchmarks"
+    assert path.relative_to(tmp_path).parts[1].endswith("-cores")
+
+    def no_constant(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    values = json.loads(path.read_text(), parse_constant=no_constant)
+    assert values["benchmarks"][0]["extra_info"]["device"]
+    again = benchmarks(tmp_path, "--benchmark-compare")
+    assert again.returncode == 0, again.stdout + again.stderr
+    values["machine_info"]["benchmarked"]["device_name"] = "NVIDIA H100"
+    path.write_text(json.dumps(values))
+    refused = benchmarks(tmp_path, "--benchmark-compare")
+    assert refused.returncode != 0
+    assert "these times are of NVIDIA H100" in refused.stdout + refused.stderr

@@ -1,0 +1,196 @@
+"""What the documents say is so: their commands exist and the results table is the records'."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from bench.records import store
+from bench.stats.summary import summarise
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/protocol.md",
+    "docs/speed.md",
+    "docs/statistics.md",
+    "docs/ci.md",
+    "docs/export.md",
+    "docs/trackers.md",
+    "docs/resume.md",
+    "docs/interop.md",
+    "docs/energy.md",
+    "docs/machines.md",
+    "docs/report.md",
+    "docs/sweep.md",
+    "docs/scaling.md",
+    "docs/notebooks.md",
+    "docs/contributing-results.md",
+    "results/README.md",
+]
+BIN = Path(sys.executable).parent
+RESULTS = re.compile(
+    r"<!-- results: COLUMNS=(\d+) mnist-bench (.+?) -->\n```\n(.*?)```\n", re.DOTALL
+)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def commands(name: str) -> list[str]:
+    """Every line of a document's shell blocks, without its comment."""
+    blocks = re.findall(r"```sh\n(.*?)```", read(name), re.DOTALL)
+    lines = (line.split("  #")[0].strip() for block in blocks for line in block.splitlines())
+    return [line for line in lines if line]  # a block in a list ends in blanks
+
+
+@cache
+def help_of(*command: str) -> str:
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"}
+    done = subprocess.run(
+        [*command, "--help"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("line", [line for name in DOCUMENTS for line in commands(name)])
+def test_every_command_shown_exists_with_its_options(line: str) -> None:
+    """The runs behind them are made by tests/cli/test_run.py, test_report.py and their like."""
+    words = [word for word in shlex.split(line) if "=" not in word.split("/")[0]]
+    match words:
+        case ["mnist-bench", command, *options]:
+            text = help_of(str(BIN / "mnist-bench"), command)
+            if command in ("ab", "sweep"):  # what they do not know goes to `run`
+                text += help_of(str(BIN / "mnist-bench"), "run")
+        case ["python", "-m", "mnist_cnn", command, *options]:
+            text = help_of(sys.executable, "-m", "mnist_cnn", command)
+        case ["torchrun", "--standalone", "--nproc_per_node", "2", "bench/run.py"]:
+            return  # tests/cli/test_run.py starts it
+        case [".venv/bin/python", script, *options]:
+            text = help_of(sys.executable, script)
+            command = script
+        case ["pytest", "tests/benchmarks", *options]:
+            return  # tests/project/test_benchmark_suite.py runs it
+        case ["python", "-m", "mlperf_logging.compliance_checker", *_] | [
+            "pytest-benchmark" | "sed",
+            *_,
+        ]:
+            return  # tests/report/test_formats.py runs all of docs/interop.md
+        case [script] if script.startswith("./scripts/"):
+            assert os.access(ROOT / script, os.X_OK)
+            return
+        case _:
+            pytest.fail(f"no test knows this command: {line}")
+    for option in options:
+        if re.fullmatch(r"--\S+", option):
+            assert re.search(rf"{option}\b", text), f"{option} is not an option of {command}"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_leads_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", read(name)):
+        if not target.startswith("https://"):
+            assert ((ROOT / name).parent / target).exists(), target
+
+
+def test_the_results_table_is_what_the_records_say(committed: Path) -> None:
+    found = RESULTS.search(read("README.md"))
+    assert found, "README.md has no results block"
+    columns, arguments, shown = found.groups()
+    done = subprocess.run(
+        [BIN / "mnist-bench", *shlex.split(arguments)],
+        cwd=committed,
+        env=os.environ | {"COLUMNS": columns, "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+    assert shown == expected, f"replace the block in README.md by:\n{expected}"
+
+
+def test_the_gpus_claim_is_what_its_records_say(committed: Path) -> None:
+    """Of the forty runs, none left out: mean, interval, lower bound, seconds, how many reached."""
+    records = [
+        record
+        for _, record in store.read([committed / "results/nvidia-h200-16-cores"]).records
+        if record.label == "h200"
+    ]
+    values = [record.final_accuracy for record in records if record.final_accuracy is not None]
+    assert len(values) == len(records) == 40
+    summary = summarise(values)
+    assert summary.mean is not None
+    assert summary.low is not None
+    assert summary.high is not None
+    t_95, t_975 = 1.684875, 2.022691  # Student's, 39 degrees of freedom
+    lower = summary.mean - (summary.mean - summary.low) * t_95 / t_975
+    mean, low, high = (f"{100 * value:.3f}" for value in (summary.mean, summary.low, summary.high))
+    seconds = sorted(
+        sum(lap.seconds for lap in record.laps if lap.kind in ("init", "train", "eval"))
+        for record in records
+    )
+    took = f"{(seconds[19] + seconds[20]) / 2:.3f} s"
+    spread = f"median; {seconds[0]:.3f} to {seconds[-1]:.3f}"
+    reached = sum(value >= 0.994 for value in values)
+    speed, readme = (" ".join(read(name).split()) for name in ("docs/speed.md", "README.md"))
+    assert (
+        f"{mean} % on average, 95 % interval {low} to {high} %, one-sided 95 % lower bound "
+        f"{100 * lower:.3f} %" in speed
+    )
+    assert f"{took}** ({spread})" in speed
+    assert f"{reached} of 40 reached" in speed
+    assert f"{mean} % on average (40 seeds, 95 % interval {low}-{high} %)" in readme
+    assert f"{took} ({spread}), and {reached} of its 40 runs" in readme
+
+
+def test_the_claim_is_what_its_records_say(committed: Path) -> None:
+    """Mean, interval and one-sided lower bound of the twenty runs, none left out."""
+    accuracies = [
+        record.final_accuracy
+        for _, record in store.read([committed / "results/intel-xeon-2-cores"]).records
+        if (record.recipe["name"], record.setup.processes) == ("fast", 1)
+    ]
+    values = [value for value in accuracies if value is not None]
+    assert len(values) == len(accuracies) == 20
+    summary = summarise(values)
+    assert summary.mean is not None
+    assert summary.low is not None
+    assert summary.high is not None
+    t_95, t_975 = 1.729133, 2.093024  # Student's, 19 degrees of freedom
+    lower = summary.mean - (summary.mean - summary.low) * t_95 / t_975
+    claim = (
+        (
+            f"{summary.mean:.3%} on average, 95 % interval {100 * summary.low:.3f} to "
+            f"{summary.high:.3%}, one-sided 95 % lower bound {lower:.3%}"
+        )
+        .replace("%", " %")
+        .replace("95  %", "95 %")
+    )
+    assert claim in " ".join(read("docs/speed.md").split())
+    short = (
+        f"{100 * summary.mean:.3f} % on average (20 seeds, 95 % interval {100 * summary.low:.3f}-"
+        f"{100 * summary.high:.3f} %, one-sided lower bound {100 * lower:.3f} %)"
+    )
+    assert short in " ".join(read("README.md").split())
+
+
+def test_nothing_names_a_package_registry_or_this_machine() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    if not listed:
+        pytest.skip("not a git checkout")
+    hosts = ["py" + "pi.org", "python" + "hosted", "registry.npm" + "js"]
+    for name in listed:
+        text = (ROOT / name).read_text(encoding="utf-8", errors="replace")
+        for forbidden in (*hosts, f"{ROOT}/"):
+            assert forbidden not in text, f"{name} names {forbidden}"

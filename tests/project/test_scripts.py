@@ -1,0 +1,377 @@
+"""The scripts, on a copy of the project in a folder with a space in its name.
+
+A fake uv stands for the real one, so that only what the scripts themselves decide is tested here;
+the slow tests fetch and launch in earnest.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ("scripts/bench", "scripts/lock", "scripts/setup", "scripts/test")
+LAUNCHERS = [
+    f"scripts/launch/{p.name}" for p in sorted((ROOT / "scripts/launch").iterdir()) if not p.suffix
+]
+LAUNCHER = ROOT / "scripts" / "accelerate_launch.py"
+CONFIG = ROOT / "scripts" / "accelerate.yaml"
+
+FAKE_UV = """#!/bin/sh
+echo "$*" >>"$UV_LOG"
+echo "index ${UV_DEFAULT_INDEX:-none}" >>"$UV_LOG"
+[ -z "${UV_FAILS:-}" ] || exit 1
+if [ -n "${UV_SLOW:-}" ]; then
+    mkdir "$UV_LOG.busy" || echo OVERLAP >>"$UV_LOG"
+    sleep 0.4
+    rmdir "$UV_LOG.busy"
+fi
+"""
+
+
+class Project:
+    """A copy of the scripts, and a uv that writes down what it is asked for."""
+
+    def __init__(self, folder: Path, tools: Path) -> None:
+        self.folder = folder
+        self.log = tools / "uv.log"
+        (tools / "uv").write_text(FAKE_UV)
+        (tools / "uv").chmod(0o755)
+        self.environment = {
+            **{name: text for name, text in os.environ.items() if not name.startswith("UV_")},
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "PYTHON": sys.executable,
+            "UV_LOG": str(self.log),
+        }
+        self.environment.pop("CI", None)
+        self.environment.pop("PIP_INDEX_URL", None)
+
+    def start(self, script: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [self.folder / script, *arguments],
+            cwd=self.folder.parent,
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, script: str, *arguments: str, **environment: str) -> tuple[int, str, str]:
+        """Its exit status, output and error output; from another folder than its own."""
+        with self.start(script, *arguments, **environment) as process:
+            out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    def uv_commands(self) -> list[str]:
+        """What uv was asked since last time."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        self.log.unlink(missing_ok=True)
+        return lines
+
+    def replace_python(self) -> None:
+        """Let the environment's Python print its arguments, one a line."""
+        python = self.folder / ".venv" / "bin" / "python"
+        version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout
+        python.unlink()
+        python.write_text(
+            f'#!/bin/sh\n[ "$1" = -V ] && echo "{version.strip()}" || printf "%s\\n" "$@"\n'
+        )
+        python.chmod(0o755)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    folder = tmp_path / "my project"
+    folder.mkdir()
+    (tmp_path / "tools").mkdir()
+    shutil.copytree(ROOT / "scripts", folder / "scripts")
+    shutil.copytree(ROOT / "mnist_cnn/kernels/native", folder / "mnist_cnn/kernels/native")
+    (folder / "mnist_cnn/kernels/native/libnative.so").touch()  # as the build leaves it
+    for name in ("hatch_build.py", "pyproject.toml", "requirements.txt", "requirements-uv.txt"):
+        shutil.copy(ROOT / name, folder / name)
+    return Project(folder, tmp_path / "tools")
+
+
+# The files
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_are_posix_shell_and_can_be_run(script: str) -> None:
+    path = ROOT / script
+    assert os.access(path, os.X_OK)
+    assert path.read_text().startswith("#!/bin/sh\n# ")
+    subprocess.run(["sh", "-n", path], check=True)
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck")
+@pytest.mark.parametrize("script", [*SCRIPTS, *LAUNCHERS, "scripts/gpu", ".ci/run"])
+def test_shellcheck_finds_nothing(script: str) -> None:
+    found = subprocess.run(
+        ["shellcheck", ROOT / script], capture_output=True, text=True, check=False
+    )
+    assert found.stdout == ""
+
+
+# Set-up
+
+
+def test_setup_installs_what_is_pinned_then_the_project(project: Project) -> None:
+    status, out, err = project.run("scripts/setup")
+    assert (status, out) == (0, "")
+    assert len(err.splitlines()) == 1
+    assert (project.folder / ".venv" / "bin" / "python").exists()
+    sync, _, install, _ = project.uv_commands()
+    assert re.fullmatch(
+        r"pip sync --python \.venv/bin/python .*--require-hashes requirements.txt", sync
+    )
+    assert install.endswith("--no-deps --no-build-isolation -e .")
+
+
+def test_the_second_time_nothing_happens(project: Project) -> None:
+    project.run("scripts/setup")
+    project.uv_commands()
+    assert project.run("scripts/setup") == (0, "", "")
+    assert project.uv_commands() == []
+
+
+def test_a_machine_without_a_compiler_is_told_once_and_one_that_gets_one_builds(
+    project: Project,
+) -> None:
+    library = project.folder / "mnist_cnn/kernels/native/libnative.so"
+    library.unlink(missing_ok=True)
+    status, _, err = project.run("scripts/setup", CXX="no-such-compiler")
+    assert status == 0
+    assert "set-up: no compiled training step" in err
+    assert project.run("scripts/setup", CXX="no-such-compiler") == (0, "", "")
+    project.uv_commands()
+    library.touch()  # as the build would
+    assert "no compiled" not in project.run("scripts/setup", CXX="cat")[2]
+    assert project.uv_commands()
+
+
+@pytest.mark.parametrize(
+    "changed", ["requirements.txt", "pyproject.toml", "mnist_cnn/kernels/native/network.cpp"]
+)
+def test_changed_requirements_are_installed(project: Project, changed: str) -> None:
+    project.run("scripts/setup")
+    project.uv_commands()
+    with (project.folder / changed).open("a") as file:
+        file.write("\n# more\n")
+    assert project.run("scripts/setup")[0] == 0
+    assert project.uv_commands() != []
+
+
+def test_what_failed_is_said_in_a_line_and_done_again(project: Project) -> None:
+    status, out, err = project.run("scripts/setup", UV_FAILS="1")
+    assert (status, out) == (2, "")
+    assert "run this again" in err.splitlines()[-1]
+    project.uv_commands()
+    assert project.run("scripts/setup")[0] == 0
+    assert len(project.uv_commands()) == 4
+
+
+def test_a_moved_environment_is_made_anew(project: Project) -> None:
+    project.run("scripts/setup")
+    (project.folder / ".venv" / "old").touch()
+    project.folder = project.folder.rename(project.folder.with_name("moved"))
+    assert project.run("scripts/setup")[0] == 0
+    assert not (project.folder / ".venv" / "old").exists()
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(project: Project) -> None:
+    project.run("scripts/setup")
+    python = project.folder / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/nonexistent/python")
+    assert project.run("scripts/setup")[0] == 0
+    assert python.exists()
+
+
+def test_two_at_once_take_turns(project: Project) -> None:
+    both = [project.start("scripts/setup", UV_SLOW="1") for _ in range(2)]
+    said = []
+    for process in both:
+        with process:
+            said.append(process.communicate(timeout=120)[1])
+        assert process.returncode == 0
+    commands = project.uv_commands()
+    assert "OVERLAP" not in commands
+    assert sum(command.startswith("pip sync") for command in commands) == 1
+    assert sum("waiting" in err for err in said) == 1
+
+
+@pytest.mark.parametrize("python", ["/nonexistent/python", "false"])
+def test_without_a_python_there_is_one_line(project: Project, python: str) -> None:
+    status, out, err = project.run("scripts/setup", PYTHON=python)
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert "Python 3.11" in err
+
+
+def test_pips_index_is_handed_to_uv(project: Project) -> None:
+    project.run("scripts/setup", PIP_INDEX_URL="file:///mirror")
+    assert "index file:///mirror" in project.uv_commands()
+
+
+def test_uvs_own_index_comes_first(project: Project) -> None:
+    project.run("scripts/setup", PIP_INDEX_URL="file:///a", UV_DEFAULT_INDEX="file:///b")
+    assert "index file:///b" in project.uv_commands()
+
+
+# bench and test
+
+
+def test_bench_launches_run_with_the_options_as_given(project: Project) -> None:
+    project.run("scripts/setup")
+    project.replace_python()
+    status, out, err = project.run("scripts/bench", "--label", "two words", "")
+    assert (status, err) == (0, "")
+    launcher, flag, config, run, *options = out.split("\n")[:-1]
+    folder = project.folder
+    assert Path(launcher) == folder / "scripts" / "accelerate_launch.py"
+    assert (flag, Path(config)) == ("--config_file", folder / "scripts" / "accelerate.yaml")
+    assert Path(run) == folder / "bench" / "run.py"
+    assert options == ["--processes", "auto", "--label", "two words", ""]
+
+
+@pytest.mark.parametrize(
+    ("environment", "before"),
+    [({}, []), ({"CI": "true"}, ["-m", "", "--durations=25"]), ({"CI": "false"}, [])],
+)
+def test_test_runs_pytest_and_ci_the_slow_ones_too(
+    project: Project, environment: dict[str, str], before: list[str]
+) -> None:
+    project.run("scripts/setup")
+    project.replace_python()
+    status, out, _ = project.run("scripts/test", "-k", "one two", **environment)
+    assert status == 0
+    assert out.split("\n")[:-1] == ["-m", "pytest", *before, "-k", "one two"]
+    _, out, _ = project.run("scripts/test", **environment)
+    alone = before or ["-n", "2", "--dist", "worksteal"]
+    assert out.split("\n")[:-1] == ["-m", "pytest", *alone]
+
+
+def test_nothing_runs_where_setup_fails(project: Project) -> None:
+    for script in ("scripts/bench", "scripts/test"):
+        status, out, _ = project.run(script, UV_FAILS="1")
+        assert (status, out) == (2, "")
+
+
+# In earnest
+
+
+def launched(program: Path, *arguments: str) -> subprocess.Popen[str]:
+    command: list[str | Path] = [
+        sys.executable,
+        LAUNCHER,
+        "--config_file",
+        CONFIG,
+        program,
+        *arguments,
+    ]
+    return subprocess.Popen(
+        command,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """Ends with the status it is told, or waits to be stopped and then takes a while to save."""
+    path = tmp_path / "program.py"
+    path.write_text(
+        "import os, signal, sys, time\n"
+        "print(os.environ['ACCELERATE_MIXED_PRECISION'], sys.argv[1:], flush=True)\n"
+        "if sys.argv[1] != 'wait':\n"
+        "    number = int(sys.argv[1])\n"
+        "    os.kill(os.getpid(), -number) if number < 0 else sys.exit(number)\n"
+        "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
+        "try:\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    time.sleep(1)\n"
+        "    print('saved', flush=True)\n"
+        "    sys.exit(130)\n"
+    )
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("status", "seen", "said"),
+    [("0", 0, ""), ("2", 2, ""), ("-9", 137, "the benchmark was ended by SIGKILL\n")],
+)
+def test_the_launcher_passes_the_exit_status_on(
+    program: Path, status: str, seen: int, said: str
+) -> None:
+    with launched(program, status, "a b") as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == seen
+    assert out == f"no ['{status}', 'a b']\n"
+    assert err == said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stop", "number"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)]
+)
+def test_the_launcher_waits_until_an_interrupted_program_has_saved(
+    program: Path, stop: Callable[[int, int], None], number: int
+) -> None:
+    with launched(program, "wait") as process:
+        assert process.stdout is not None
+        while process.stdout.readline() != "ready\n":
+            assert process.poll() is None
+        stop(process.pid, number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == "saved\n"
+    assert err == ""
+
+
+@pytest.mark.slow
+def test_setup_fetches_uv_where_there_is_none(project: Project) -> None:
+    lock = project.folder / "requirements.txt"
+    wanted = "hatchling|editables|packaging|pathspec|pluggy|trove-classifiers"
+    blocks = re.findall(rf"^(?:{wanted})==.*\n(?:    --hash=.*\n)+", lock.read_text(), re.MULTILINE)
+    lock.write_text("".join(blocks))
+    for name in ("README.md", "LICENSE"):
+        (project.folder / name).touch()
+    for package in ("bench", "mnist_cnn"):
+        (project.folder / package).mkdir(exist_ok=True)
+        (project.folder / package / "__init__.py").touch()
+    # Everything of the system's but uv.
+    tools = project.folder / "bin"
+    tools.mkdir()
+    for tool in ("cat", "cksum", "dirname", "head", "mv", "rm", "sh"):
+        found = shutil.which(tool)
+        assert found is not None
+        (tools / tool).symlink_to(found)
+    status, _, err = project.run("scripts/setup", PATH=str(tools))
+    if re.search(r"Could not find a version|Connection|Temporary failure|timed out", err):
+        pytest.skip(f"no package index: {err.splitlines()[-1]}")
+    assert status == 0, err
+    assert (project.folder / ".venv" / "uv" / "bin" / "uv").exists()
+    python = project.folder / ".venv" / "bin" / "python"
+    where = subprocess.run(
+        [python, "-c", "import bench; print(bench.__file__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd="/",
+    )
+    assert Path(where.stdout.strip()).parent == project.folder / "bench"
+    assert project.run("scripts/setup", PATH=str(tools)) == (0, "", "")

@@ -1,0 +1,60 @@
+"""What GitHub's runners are told to do: that it can be read, and that what it calls is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def jobs(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    found: dict[str, Any] = document["jobs"]
+    return found
+
+
+def test_there_is_one() -> None:
+    assert WORKFLOWS
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_calls_what_there_is(path: Path) -> None:
+    for job in jobs(path).values():
+        assert job["timeout-minutes"] <= 90
+        for step in job["steps"]:
+            if "uses" in step:
+                assert re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"])
+                continue
+            for line in step["run"].splitlines():
+                words = shlex.split(line, comments=True)
+                if words[0].startswith("./scripts/"):
+                    assert os.access(ROOT / words[0], os.X_OK)
+                if words[0].endswith("/mnist-bench"):
+                    known = help_of(words[0].rpartition("/")[2], words[1])
+                    assert all(word in known for word in words if word.startswith("--"))
+
+
+def help_of(program: str, command: str) -> str:
+    done = subprocess.run(
+        [str(BIN / program), command, "--help"], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_steps_that_need_the_device_ask_for_it() -> None:
+    steps = jobs(ROOT / ".github" / "workflows" / "tests.yml")["mps"]["steps"]
+    probe = next(step["id"] for step in steps if "id" in step)
+    for step in steps:
+        if "mnist-bench" in step.get("run", ""):
+            assert step["if"] == f"steps.{probe}.outputs.allocates == 'true'"

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from bench.records import store
+from bench.records.schema import RunRecord
+from mnist_cnn.errors import UsageError
+from tests.factories import make_record, records
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+# --- Saving
+
+
+@given(record=records())
+def test_what_is_saved_is_read_again(
+    record: RunRecord, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("results")
+    path = store.save(record, folder)
+    found = store.read([folder])
+    assert found.records == [(path, record)]
+    assert found.problems == []
+
+
+def test_a_path_can_be_guessed(tmp_path: Path) -> None:
+    started = datetime(2025, 11, 3, 23, 30, 5, 999, tzinfo=timezone(timedelta(hours=-5)))
+    record = make_record(run_id="0123456789abcdef", started_at=started)
+    path = store.save(record, tmp_path / "new" / "results")
+    expected = "new/results/amd-epyc-2-cores/20251104T043005Z-fast-01234567.json"
+    assert path == tmp_path / expected
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "name"),
+    [
+        ("AMD EPYC", 2, "amd-epyc-2-cores"),
+        ("AMD EPYC 7763 64-Core Processor", 4, "amd-epyc-7763-4-cores"),
+        ("Intel(R) Xeon(R) CPU @ 2.20GHz", 1, "intel-xeon-1-core"),
+        ("NVIDIA H200", 16, "nvidia-h200-16-cores"),
+        ("NVIDIA GeForce RTX 4090", 32, "nvidia-geforce-rtx-4090-32-cores"),
+        ("Apple M2 Pro", 10, "apple-m2-pro-10-cores"),
+        ("../../etc/passwd", 2, "etc-passwd-2-cores"),
+        ("", 2, "unknown-2-cores"),
+        ("x" * 300, 2, "x" * 60 + "-2-cores"),
+    ],
+)
+def test_a_machines_folder_can_be_guessed(device: str, cores: int, name: str) -> None:
+    record = make_record(environment={"device_name": device, "logical_cores": cores})
+    assert store.machine_name(record.environment) == name
+
+
+def test_a_file_is_the_same_each_time_and_fit_for_diffs(tmp_path: Path) -> None:
+    record = make_record(label="größer")
+    content = store.save(record, tmp_path).read_bytes()
+    assert content == store.to_json(record).encode()
+    assert content.endswith(b"}\n")
+    assert content.startswith(b'{\n  "schema_version": 7,\n  "run_id": ')
+    assert "größer".encode() in content
+    assert list(json.loads(content)) == list(RunRecord.model_fields)
+
+
+def test_nothing_but_the_record_is_left_and_others_may_read_it(tmp_path: Path) -> None:
+    path = store.save(make_record(), tmp_path)
+    assert list(path.parent.iterdir()) == [path]
+    if os.name == "posix":
+        umask = os.umask(0)
+        os.umask(umask)
+        assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_an_existing_record_is_never_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hard_links: bool
+) -> None:
+    if not hard_links:
+        monkeypatch.setattr(os, "link", _no_hard_links)
+    record = make_record()
+    path = store.save(record, tmp_path)
+    assert store.read([path]).records == [(path, record)]
+    path.write_text("mine")
+    with pytest.raises(FileExistsError):
+        store.save(record, tmp_path)
+    assert path.read_text() == "mine"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are POSIX's")
+@pytest.mark.parametrize("target", ["save", "check_writable"])
+def test_when_the_disk_takes_no_more_nothing_partial_is_left(tmp_path: Path, target: str) -> None:
+    # A limit on file sizes fails a write half-way, as a full disk does.
+    script = f"""
+import resource
+from pathlib import Path
+from bench.records import store
+from mnist_cnn.errors import UsageError
+from tests.factories import make_record
+record = make_record()
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    if {target!r} == "save":
+        store.save(record, Path({str(tmp_path)!r}))
+    else:
+        store.check_writable(Path({str(tmp_path)!r}))
+except (OSError, UsageError) as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("OSError" if target == "save" else "UsageError")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_check_writable_makes_the_folder_and_leaves_nothing_in_it(tmp_path: Path) -> None:
+    store.check_writable(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_found_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"cannot write to the results folder .*--results-dir"):
+        store.check_writable(tmp_path / "file")
+    with pytest.raises(UsageError, match="cannot write"):
+        store.check_writable(tmp_path / "file" / "below")
+
+
+# --- Reading
+
+
+def test_files_and_folders_at_any_depth_are_read_in_order(tmp_path: Path) -> None:
+    paths = [_put(make_record(), tmp_path / name) for name in ("c.json", "b/x/1.json", "a.json")]
+    _put(make_record(), tmp_path / "notes.txt")
+    _put(make_record(), tmp_path / ".hidden" / "h.json")
+    _put(make_record(), tmp_path / ".half.json.1.tmp")
+    found = store.read([tmp_path])
+    assert [path for path, _ in found.records] == [paths[2], paths[0], paths[1]]
+    assert found.problems == []
+
+
+def test_a_file_may_be_named_whatever_it_is_called(tmp_path: Path) -> None:
+    path = _put(make_record(), tmp_path / "record.txt")
+    assert [path for path, _ in store.read([path]).records] == [path]
+
+
+def test_a_path_that_does_not_exist_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*nowhere: No such file"):
+        store.read([tmp_path / "nowhere"])
+
+
+HUGE = {"epoch": 1, "samples": 1, "correct": 10**400, "loss": None, "samples_seen": 1}
+
+
+def _json(**changes: Any) -> str:
+    return json.dumps(json.loads(store.to_json(make_record())) | changes)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "Invalid JSON: "),
+        (b"{", "Invalid JSON: "),
+        (b"\xff\xfe\x00", "Invalid JSON: "),
+        (b"[" * 100_000, "Invalid JSON: "),
+        (b"[]", "not a run record: it has no schema_version"),
+        (b"null", "not a run record: it has no schema_version"),
+        (b'{"name": "something else"}', "not a run record: it has no schema_version"),
+        (b'{"schema_version": 8}', "its schema_version is 8; this mnist-bench reads 1 to 7"),
+        (b'{"schema_version": "\\u001b[31m"}', "its schema_version is ; this"),
+        (b'{"schema_version": 1}', "not a run record: run_id: Field required (and "),
+        (_json(samples_seen=1).encode(), "samples_seen is not the sum of the epochs'"),
+        (_json(**{"\x1b[2J": 1}).encode(), "not a run record: : Extra inputs"),
+        (_json(final_accuracy=float("nan")).encode(), "final_accuracy: Input should be a finite"),
+        (
+            _json(evaluations=[HUGE]).encode(),
+            "evaluations.0: Value error, correct is more than samples",
+        ),
+    ],
+)
+def test_what_is_no_record_is_listed_with_the_reason(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    good = _put(make_record(), tmp_path / "good.json")
+    bad = tmp_path / "bad.json"
+    bad.write_bytes(content)
+    found = store.read([tmp_path])
+    assert [path for path, _ in found.records] == [good]
+    [problem] = found.problems
+    assert problem.path == bad
+    assert reason in problem.reason
+    assert problem.reason.isprintable()
+
+
+def test_a_record_without_a_schema_version_is_not_taken_for_one(tmp_path: Path) -> None:
+    values = json.loads(_json())
+    del values["schema_version"]
+    (tmp_path / "x.json").write_text(json.dumps(values))
+    [problem] = store.read([tmp_path]).problems
+    assert problem.reason == "not a run record: it has no schema_version"
+
+
+def test_a_copy_of_a_run_is_counted_once_and_said_so(tmp_path: Path) -> None:
+    record = make_record()
+    first = _put(record, tmp_path / "a" / "1.json")
+    second = _put(record, tmp_path / "b" / "1.json")
+    found = store.read([tmp_path])
+    assert found.records == [(first, record)]
+    assert found.problems == [store.Problem(second, f"the same run as {first}: counted once")]
+
+
+def test_an_altered_copy_of_a_run_is_not_counted(tmp_path: Path) -> None:
+    record = make_record()
+    first = _put(record, tmp_path / "a.json")
+    second = _put(record.model_copy(update={"seed": 7}), tmp_path / "b.json")
+    found = store.read([tmp_path])
+    assert found.records == [(first, record)]
+    assert found.problems == [
+        store.Problem(second, f"claims to be the run of {first} but differs from it: not counted")
+    ]
+
+
+def test_the_same_file_named_twice_is_no_problem(tmp_path: Path) -> None:
+    path = _put(make_record(), tmp_path / "a.json")
+    found = store.read([tmp_path, path, tmp_path])
+    assert len(found.records) == 1
+    assert found.problems == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_pipes_and_dangling_links_are_listed_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "link.json").symlink_to(tmp_path / "gone.json")
+    found = store.read([tmp_path])
+    assert [(p.path.name, p.reason) for p in found.problems] == [
+        ("link.json", "not a regular file"),
+        ("pipe.json", "not a regular file"),
+    ]
+
+
+def test_a_folder_that_cannot_be_listed_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _put(make_record(), tmp_path / "a.json")
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    scan = os.scandir
+
+    # By a stand-in: permissions stop nobody who runs the tests as root.
+    def scandir(path: Any) -> Any:
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = store.read([tmp_path])
+    assert len(found.records) == 1
+    assert found.problems == [store.Problem(closed, "Permission denied")]
+
+
+def test_times_without_a_zone_are_utc(tmp_path: Path) -> None:
+    naive = datetime(2025, 11, 3, 9, 30)
+    aware = naive.replace(tzinfo=UTC)
+    first = store.save(make_record(started_at=naive), tmp_path)
+    second = store.save(make_record(started_at=aware), tmp_path)
+    assert first.name.split("-")[0] == second.name.split("-")[0] == "20251103T093000Z"
+
+
+def _put(record: RunRecord, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(store.to_json(record), encoding="utf-8")
+    return path
+
+
+def _no_hard_links(*arguments: object, **options: object) -> None:
+    raise PermissionError(1, "Operation not permitted")

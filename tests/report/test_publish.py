@@ -1,0 +1,177 @@
+"""results/README.md is what the committed records say, and holds what they say inertly."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings, strategies as st
+from markdown_it import MarkdownIt
+
+from bench.analysis import benchmarks
+from bench.cli import main
+from bench.records import store
+from bench.report import results_page
+from bench.text import inert
+from tests.factories import make_benchmark, make_record, saved
+
+
+def publish(folder: Path | str, *options: str) -> int:
+    return main(["publish", "--results-dir", str(folder), *options])
+
+
+def cells(page: str) -> list[dict[str, str]]:
+    """The rows of a page's tables, by heading, as a reader of Markdown sees them."""
+    html = MarkdownIt("commonmark").enable("table").render(page)
+    rows = []
+    for table in re.findall(r"<table>(.*?)</table>", html, re.DOTALL):
+        headings = re.findall(r"<th>(.*?)</th>", table)
+        rows += [
+            dict(zip(headings, re.findall(r"<td>(.*?)</td>", row), strict=True))
+            for row in re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)[1:]
+        ]
+    return rows
+
+
+def test_what_is_committed_is_what_the_records_say(
+    committed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = publish(committed / "results", "--check")
+    assert (status, capsys.readouterr().out) == (0, ""), "run `mnist-bench publish`"
+
+
+def test_the_committed_page_has_every_run_once(committed: Path) -> None:
+    page = (committed / "results" / store.PAGE).read_text(encoding="utf-8")
+    rows = cells(page)
+    assert sum(int(row["reached"].split("/")[1]) for row in rows) == len(
+        store.read([committed / "results"]).records
+    )
+    # Of the peaks beside the records, wherever publish was started.
+    report = (committed / "results" / store.REPORT).read_text(encoding="utf-8")
+    assert '<figure id="figure-peak">' in report
+    [claim] = [row for row in rows if row["id"] == "<code>55d4e4a2</code>"]
+    assert (claim["reached"], claim["accuracy"]) == ("15/20", "99.43 % (99.40–99.45)")
+    [slowed] = [row for row in rows if row["label"] == "<code>injected-b</code>"]
+    assert "<strong>!</strong>" in slowed["id"], "files differed from the commit"
+
+
+def test_a_difference_is_a_line_and_exit_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(saved(tmp_path / "results", make_benchmark()))
+    assert publish(folder) == 0
+    assert publish(folder, "--check") == 0
+    page = folder / store.PAGE
+    text = page.read_text(encoding="utf-8")
+    capsys.readouterr()
+
+    page.write_text(text.replace("35.9 s", "25.9 s\x1b[31m"), encoding="utf-8")
+    assert publish(folder, "--check") == 1
+    [line] = capsys.readouterr().out.splitlines()
+    assert re.match(r".*results/README\.md:\d+: \| `\w{8}` \| 25\.9 s .* -> \| .* 35\.9 s", line)
+    assert "\x1b" not in line
+
+    page.write_text(text + "one more\n", encoding="utf-8")
+    assert publish(folder, "--check") == 1
+    assert capsys.readouterr().out.endswith("not in the records: one more\n")
+
+    page.write_text("".join(text.splitlines(keepends=True)[:-1]), encoding="utf-8")
+    assert publish(folder, "--check") == 1
+    assert ": missing: - `" in capsys.readouterr().out
+
+    page.unlink()
+    assert publish(folder, "--check") == 1
+    assert "cannot be read (No such file or directory)" in capsys.readouterr().out
+    assert not page.exists(), "a check writes nothing"
+
+    assert publish(folder) == 0
+    assert page.read_text(encoding="utf-8") == text
+    capsys.readouterr()
+    (folder / store.PICTURE).write_text("<svg/>\n", encoding="utf-8")
+    assert publish(folder, "--check") == 1
+    assert "times.svg:1: <svg/> -> <svg " in capsys.readouterr().out
+
+
+def test_what_cannot_be_read_is_said_and_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(saved(tmp_path, make_benchmark()))
+    (folder / "torn.json").write_text('{"schema_version": 1, "run')
+    assert publish(folder) == 1
+    assert "torn.json: Invalid JSON" in capsys.readouterr().err
+    assert len(cells((folder / store.PAGE).read_text(encoding="utf-8"))) == 1
+
+
+def test_nothing_to_publish_is_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert publish(tmp_path / "nowhere") == 2
+    assert publish(tmp_path) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "--results-dir" in first
+    assert "make some with `mnist-bench run`" in second
+
+
+def test_tables_are_by_division_and_device_and_the_fastest_is_first(tmp_path: Path) -> None:
+    for seconds, overrides in (
+        ((9.4, 9.5, 9.7), {"label": "slow"}),
+        ((6.4, 6.5, 6.7), {"label": "quick"}),
+        ((0.4, 0.5, 0.7), {"label": "gpu", "setup": {"device": "cuda"}}),
+        ((1.4, 1.5, 1.7), {"label": "easy", "protocol": {"target_accuracy": 0.98}}),
+        ((7.4, 7.5, 7.7), {"label": "plain", "division": "closed"}),
+    ):
+        saved(tmp_path, make_benchmark(seconds, **overrides))
+    saved(tmp_path, make_benchmark((5.0, 5.0, 5.0), label="never", accuracies=[0.9]))
+    assert publish(tmp_path) == 0
+    page = (tmp_path / store.PAGE).read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)", page, re.MULTILINE) == [
+        "Closed division, CPU",
+        "Open division, CPU, to 98 %",
+        "Open division, CPU",
+        "Open division, CUDA",
+    ]
+    labels = [re.sub("</?code>", "", row["label"]) for row in cells(page)]
+    assert labels == ["plain", "easy", "quick", "slow", "never", "gpu"]
+
+
+def test_command_seeds_and_commit_stand_below_the_table(tmp_path: Path) -> None:
+    for seed in (4, 3, 5):
+        command = ["bench/run.py", "--runs", "1", "--seed", str(seed), "--label", "a b"]
+        run = make_record(benchmark_id=f"{seed:032x}", seed=seed, command=command, label="a b")
+        saved(tmp_path, [run])
+    assert publish(tmp_path) == 0
+    page = (tmp_path / store.PAGE).read_text(encoding="utf-8")
+    assert len(cells(page)) == 1, "runs that differ in their seed alone are one row"
+    [line] = [line for line in page.splitlines() if line.startswith("- `")]
+    assert "in [`amd-epyc-2-cores`](amd-epyc-2-cores/): " in line
+    assert "--label 'a b'` and so on, seeds 3 to 5, commit `0123456789abcdef" in line
+
+
+@settings(max_examples=200)
+@given(st.text(st.characters(exclude_categories=["Cs"])) | st.text("`|\\*_<>[]()!&#@ ax"))
+def test_text_of_a_record_is_text_whatever_it_is(label: str) -> None:
+    """As markdown-it renders it: one cell of code, holding what was written, obeying nothing."""
+    entry = benchmarks.entries([(Path("m/x.json"), make_record(label=label))], Path())
+    [row] = cells(results_page.page(entry))
+    shown = row["label"].removeprefix("<code>").removesuffix("</code>")
+    assert "<" not in shown
+    for escaped, letter in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
+        shown = shown.replace(escaped, letter)
+    expected = re.sub(r"\\(?=\|)", r"\\ ", inert(label))
+    assert " ".join(shown.split()) == " ".join(expected.split())
+
+
+def test_a_hostile_device_stays_inside_the_picture(tmp_path: Path) -> None:
+    name = "</text><script>alert(1)</script>"
+    runs = make_benchmark(setup={"device_name": name}, recipe={"name": "<b>&amp;"})
+    assert publish(saved(tmp_path, runs)) == 0
+    picture = (tmp_path / store.PICTURE).read_text(encoding="utf-8")
+    assert "<script" not in picture
+    assert "<b>" not in picture
+    assert picture.count("<circle") == 1
+
+
+def test_a_picture_of_nothing_is_a_picture(tmp_path: Path) -> None:
+    assert publish(saved(tmp_path, make_benchmark(accuracies=[0.5]))) == 0
+    assert "<circle" not in (tmp_path / store.PICTURE).read_text(encoding="utf-8")

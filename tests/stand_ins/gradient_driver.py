@@ -1,0 +1,55 @@
+"""The gradients of a whole and of a short batch, by as many ranks as started this.
+
+A program, not a test: `tests/mnist_cnn/test_distributed.py` starts it. Arguments: what computes
+the step, the batch norm's group, and where rank 0 leaves them.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from accelerate import Accelerator
+
+from mnist_cnn.batches import Batches
+from mnist_cnn.data.dataset import Split, load
+from mnist_cnn.engine.step import step_of
+from mnist_cnn.recipe import FAST, Kernels
+from mnist_cnn.train import seeded_model
+
+IMAGES = 128 + 96
+"""As the last two batches of 60,000."""
+
+
+def main(kernels: str, group: str, path: str) -> None:
+    accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
+    recipe = replace(FAST.with_epochs(1), norm_batch_size=int(group))
+    whole = load(offline=True).split("test")
+    data = Split(
+        whole.train_images[:IMAGES],
+        whole.train_labels[:IMAGES],
+        whole.evaluation_images[:1],
+        whole.evaluation_labels[:1],
+    )
+    kind = cast(Kernels, kernels)
+    batches = Batches(data, recipe, accelerator, 0, kind)
+    batches.load()
+    step = step_of(seeded_model(recipe, 0).train(), recipe, accelerator, kind)
+    found = []
+    for batch in batches.batches(batches.epoch(1)):
+        step(batch)
+        parameters = [p for group in step.optimizer.param_groups for p in group["params"]]
+        found.append(torch.cat([p.grad.flatten() for p in parameters]).clone())
+        step.optimizer.zero_grad()
+    if accelerator.is_main_process:
+        torch.save(found, path)
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

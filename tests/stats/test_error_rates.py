@@ -1,0 +1,121 @@
+"""How often `ab` and the gate are wrong, and what they see, at a real machine's noise.
+
+The eighteen rounds of equal sides in results/intel-xeon-2-cores-ab, drawn again and again (the
+bootstrap), the sides of a round swapped by chance: so nothing has changed, whatever those were.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from statistics import stdev
+
+import pytest
+
+from bench.analysis.cases import Matched, Side, match
+from bench.analysis.comparison import GATE_TAIL, TAIL, Contrast, Verdict, seconds_an_image
+from bench.analysis.gate import Limits, Outcome, judge, verdict
+from bench.cli.ab import LOOKS, is_clear
+from bench.records import store
+from bench.records.schema import LapKind, RunRecord
+
+ROOT = Path(__file__).resolve().parents[2]
+MEASURED = ROOT / "results" / "intel-xeon-2-cores-ab"
+WANTED = 0.05
+
+
+@cache
+def rounds() -> list[tuple[RunRecord, RunRecord]]:
+    """The real pairs."""
+    found = store.read([MEASURED]).records
+    of_floor = [record for _, record in found if (record.label or "").startswith("floor-")]
+    of_floor.sort(key=lambda record: record.started_utc)
+    return list(zip(of_floor[::2], of_floor[1::2], strict=True))
+
+
+def placed(record: RunRecord, slower: float, minute: int) -> RunRecord:
+    """The run as if it had started then, each image taking so many times as long."""
+    laps = [
+        lap.model_copy(update={"seconds": lap.seconds * slower})
+        if lap.kind is LapKind.TRAIN
+        else lap
+        for lap in record.laps
+    ]
+    start = rounds()[0][0].started_at + timedelta(minutes=minute)
+    fresh = {"laps": laps, "started_at": start, "run_id": f"{minute:032x}"}
+    return record.model_copy(update=fresh)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """One use of `ab`."""
+
+    says: Verdict
+    rounds: int
+    gate: Outcome
+    """The gate's word on the same runs, its chance to err not shared among looks."""
+
+
+def by_turns(chance: random.Random, slower: float, allowed: float) -> Ended:
+    """What `ab` does, with runs that take no time; then the gate, on what it left."""
+    base: list[RunRecord] = []
+    new: list[RunRecord] = []
+    matched = Matched((), (), ())
+    for index in range(LOOKS[-1]):
+        pair = list(chance.choice(rounds()))
+        chance.shuffle(pair)
+        base.append(placed(pair[0], 1.0, 2 * index))
+        new.append(placed(pair[1], slower, 2 * index + 1))
+        if index + 1 in LOOKS:
+            matched = match(Side("a", tuple(base)), Side("b", tuple(new)))
+            line = seconds_an_image(matched.cases[0], len(LOOKS), WANTED)
+            if is_clear(line):
+                break
+    of_gate = seconds_an_image(matched.cases[0], 1, allowed)
+    alone = Contrast(matched.cases[0], paired=True, lines=(of_gate,), gate_tail=GATE_TAIL)
+    outcome = verdict(judge(matched, [alone], Limits(allowed)))
+    return Ended(line.verdict, len(base), outcome)
+
+
+def seconds(record: RunRecord) -> float:
+    """Those of its training laps."""
+    return sum(lap.seconds for lap in record.laps if lap.kind is LapKind.TRAIN)
+
+
+def shares(slower: float, allowed: float, times: int) -> tuple[float, float, float]:
+    """Of that many uses: `ab` says worse, it says better, the gate fires."""
+    chance = random.Random(0)
+    ends = [by_turns(chance, slower, allowed) for _ in range(times)]
+    return (
+        sum(end.says is Verdict.WORSE for end in ends) / times,
+        sum(end.says is Verdict.BETTER for end in ends) / times,
+        sum(end.gate is Outcome.REGRESSION for end in ends) / times,
+    )
+
+
+def test_false_alarms_stay_below_the_stated_rates() -> None:
+    """With three looks; the gate on what the looks left, with nothing allowed."""
+    worse, better, fires = shares(slower=1.0, allowed=0.0, times=300)
+    assert worse + better <= 2 * TAIL
+    # 5 %, and what chance adds in 300 once in a hundred times.
+    assert 0 < fires <= GATE_TAIL + 0.03
+
+
+@pytest.mark.slow
+def test_the_documents_rates() -> None:
+    """The table of docs/statistics.md, computed again."""
+    lines = []
+    for slower, allowed in ((1.0, 0.0), (1.05, 0.05), (1.10, 0.05), (1.15, 0.05)):
+        worse, better, fires = (100 * share for share in shares(slower, allowed, times=1000))
+        change = "as fast" if slower == 1 else f"{100 * (slower - 1):.0f} % slower"
+        cells = f"{worse:.1f} % | {better:.1f} % | {100 * allowed:.0f} % | {fires:.1f} %"
+        lines.append(f"| {change} | {cells} |")
+    noise = stdev(math.log(seconds(new) / seconds(base)) for base, new in rounds())
+    lines.append(f"{100 * noise:.1f} % (standard deviation)")
+    document = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
+    for line in lines:
+        assert line in document, "\n".join(lines)

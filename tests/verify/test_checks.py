@@ -1,0 +1,725 @@
+"""`verify` on the committed records, and on copies of them with one thing tampered with each."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cli import main
+from bench.machine.repository import asserted_parameters, history
+from bench.records import store
+from bench.records.schema import RunRecord
+from bench.report import terminal
+from bench.report.contribution import PUBLISHED
+from bench.report.terminal.tables import console_for
+from bench.stats.stopping import PILOT
+from bench.verify import checks
+from mnist_cnn import model
+from tests.factories import make_benchmark, make_record, saved
+
+Values = dict[str, Any]
+Tamper = Callable[[Path], None]
+
+CLOSED = "7691c330"
+"""A benchmark of three runs of the reference, one process."""
+KNOWN = {
+    # Slowed down on purpose, by a file that differed from the commit.
+    "intel-xeon-2-cores-ab": {"commit"},
+    # The first seeds of an earlier version's road were run a second time.
+    "intel-xeon-2-cores-earlier-road": {"seeds"},
+}
+"""What is not as it should be in what is committed, and stays: records are not edited."""
+
+
+def report_of(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, dict[str, Any], dict[str, list[str]]]:
+    """Exit status, the whole report, and the findings of every check that did not pass."""
+    capsys.readouterr()
+    status = main(["verify", str(path), "--json"])
+    report = json.loads(capsys.readouterr().out)
+    found = {check["name"]: check["findings"] for check in report["checks"] if check["findings"]}
+    return status, report, found
+
+
+def edit(path: Path, change: Callable[[Values], None]) -> None:
+    """Change a record's file, and name it as its new content asks for."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    change(values)
+    path.write_text(json.dumps(values), encoding="utf-8")
+    found = store.read([path])
+    if found.records:
+        path.rename(path.with_name(store.file_name(found.records[0][1])))
+
+
+def first(change: Callable[[Values], None]) -> Tamper:
+    """The same, of a folder's first record."""
+    return lambda folder: edit(files(folder)[0], change)
+
+
+def every(change: Callable[[Values], None]) -> Tamper:
+    def tamper(folder: Path) -> None:
+        for path in files(folder):
+            edit(path, change)
+
+    return tamper
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.json"))
+
+
+def put(**changes: Any) -> Callable[[Values], None]:
+    """Set fields; dots are written as two underscores: ``environment__dirty=True``."""
+
+    def change(values: Values) -> None:
+        for name, value in changes.items():
+            *path, last = name.split("__")
+            place: Any = values
+            for step in path:
+                place = place[int(step)] if step.isdecimal() else place[step]
+            place[last] = value
+
+    return change
+
+
+@pytest.fixture
+def closed(committed: Path) -> Path:
+    """Three committed records that belong together, unpublished."""
+    return _selected(committed, "intel-xeon-2-cores", CLOSED)
+
+
+@pytest.fixture
+def one_by_one(committed: Path) -> Path:
+    """Seven committed runs of a command each, seeds 0 to 6."""
+    return _selected(committed, "intel-xeon-2-cores-cold", "")
+
+
+def _selected(committed: Path, name: str, benchmark: str) -> Path:
+    folder = committed / "contributed"
+    folder.mkdir()
+    for path, record in store.read([committed / "results" / name]).records:
+        if record.benchmark_id.startswith(benchmark):
+            shutil.copy(path, folder)
+    return folder
+
+
+# --- What is committed
+
+
+def test_what_is_committed_passes_but_for_what_is_known(
+    committed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [path for path in sorted((committed / "results").iterdir()) if path.is_dir()]
+    assert len(folders) >= 8
+    for folder in folders:
+        status, report, found = report_of(folder, capsys)
+        failed = {c["name"] for c in report["checks"] if c["outcome"] == "fail"}
+        assert failed == KNOWN.get(folder.name, set()), (folder.name, found)
+        assert (status == 1) == bool(failed)
+        assert report["records"] == len(files(folder))
+
+
+def test_the_whole_results_folder_at_once(
+    committed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, report, _ = report_of(committed / "results", capsys)
+    failed = {check["name"] for check in report["checks"] if check["outcome"] == "fail"}
+    assert (status, failed) == (1, set.union(*KNOWN.values()))
+
+
+def test_a_good_folder_passes_every_check(closed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, report, found = report_of(closed, capsys)
+    assert (status, report["outcome"], found) == (0, "pass", {})
+    assert [check["name"] for check in report["checks"]] == [
+        check.name for check in (*checks.CHECKS, PUBLISHED)
+    ]
+    assert report["pull_request"][0].startswith("1 row of results/README.md to be made")
+
+
+def test_the_table_says_what_to_do(closed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    every(put(protocol__version=2, environment__dirty=True))(closed)
+    files(closed)[0].rename(closed / "other.json")
+    capsys.readouterr()
+    assert main(["verify", str(closed)]) == 1
+    printed = " ".join(capsys.readouterr().out.split())  # wrapped, by how long the folder's name is
+    for text in (
+        "3 records",
+        "protocol version 2, not 1",
+        "-> Run again without --target-accuracy",
+        "files differed from commit 5a846a378856",
+        "other.json: its content is that of 2026",
+        "A pull request needs:",
+    ):
+        assert text in printed
+    assert "mnist-bench publish" in printed
+
+
+# --- One thing tampered with: (check that must fail, what it says, how)
+
+
+def _lap(values: Values, kind: str, epoch: int | None) -> Values:
+    laps: list[Values] = values["laps"]
+    return next(lap for lap in laps if (lap["kind"], lap["epoch"]) == (kind, epoch))
+
+
+def _shorter_lap(values: Values) -> None:
+    _lap(values, "train", 3)["seconds"] -= 1
+
+
+def _longer_lap(values: Values) -> None:
+    _lap(values, "train", 3)["seconds"] += 1
+
+
+def _no_lap(values: Values) -> None:
+    values["laps"].remove(_lap(values, "eval", 16))
+
+
+def _two_laps_swapped(values: Values) -> None:
+    values["laps"][4], values["laps"][5] = values["laps"][5], values["laps"][4]
+
+
+def _moved(values: Values) -> None:
+    for lap in values["laps"][2:]:
+        lap["start_seconds"] -= 1
+
+
+def _one_epoch_less(values: Values) -> None:
+    gone = values["epochs"].pop()
+    values["evaluations"].pop()
+    values["laps"] = [lap for lap in values["laps"] if lap["epoch"] != gone["epoch"]]
+    values["samples_seen"] -= gone["samples"]
+    last = values["evaluations"][-1]
+    values["final_accuracy"] = last["correct"] / last["samples"]
+
+
+def _an_evaluation_less(values: Values) -> None:
+    del values["evaluations"][0]
+    values["laps"].remove(_lap(values, "eval", 1))
+
+
+def _fewer_evaluated(values: Values) -> None:
+    values["evaluations"][0] |= {"samples": 9_000, "correct": 5_000}
+
+
+def _fewer_images(values: Values) -> None:
+    values["epochs"][0]["samples"] -= 1000
+    values["samples_seen"] -= 1000
+
+
+def _another_epoch_number(values: Values) -> None:
+    values["epochs"][0]["epoch"] = 7
+
+
+def _all_faster(values: Values) -> None:
+    for lap in values["laps"]:
+        lap["seconds"] *= 0.8
+        lap["start_seconds"] *= 0.8
+
+
+def _more_images(values: Values) -> None:
+    values["epochs"][1] |= {"samples": 120_000, "steps": 938}
+    values["samples_seen"] += 60_000
+    for one in values["evaluations"][1:]:
+        one["samples_seen"] += 60_000
+
+
+LAPS: list[tuple[str, str, Callable[[Values], None]]] = [
+    ("laps", "s between train 3 and eval 3 are in no lap", _shorter_lap),
+    ("laps", "train 3 and eval 3 overlap by 1.0", _longer_lap),
+    ("laps", "its laps are not those of the epochs and evaluations", _no_lap),
+    ("laps", "it reached the target after epoch 16, but no lap says when", _no_lap),
+    ("laps", "its laps are not those of the epochs and evaluations", _two_laps_swapped),
+    ("laps", "its clock starts -1.00 s", _moved),
+    ("laps", "it is called completed after 19 of 20 epochs", _one_epoch_less),
+    ("laps", "the recipe says 1, 2, 3", _an_evaluation_less),
+    ("laps", "epoch 1 was evaluated on 9000 images, not 10000", _fewer_evaluated),
+    ("laps", "epoch 1: 59000 images are not 469 batches", _fewer_images),
+    ("laps", "has seen other images than were trained", _fewer_images),
+    ("laps", "its epochs are 7, 2, 3", _another_epoch_number),
+    ("laps", "but the meter was stopped after", _all_faster),
+    ("laps", "not 469 batches", put(recipe__batch_size=64, division="open")),
+]
+OTHERS: list[tuple[str, str, Callable[[Values], None]]] = [
+    ("data", "SHA-256 0000, MNIST's is", put(**{"dataset__train-images-idx3-ubyte": "0000"})),
+    ("data", "t10k-labels-idx1-ubyte: SHA-256 None", lambda v: v["dataset"].popitem()),
+    ("data", "more: SHA-256 00, MNIST's is None", put(dataset__more="00")),
+    ("data", "SHA-256 None", put(dataset={})),
+    ("commit", "no commit", put(environment__commit=None)),
+    ("commit", "files differed from commit", put(environment__dirty=True)),
+    ("commit", "files differed from commit", put(environment__dirty=None)),
+    ("commit", "is not in this checkout's history", put(environment__commit="0" * 40)),
+    ("commit", "is not in this checkout's history", put(environment__commit="--all")),
+    ("protocol", "protocol version 2, not 1", put(protocol__version=2)),
+    ("protocol", "not on the test set", put(recipe__evaluation_split="validation")),
+    ("division", "it says open division, its recipe is closed", put(division="open")),
+    ("division", "unlike the reference in dropout", put(recipe__dropout=0.0)),
+    ("division", "its recipe is none", put(recipe__trick="yes")),
+    ("division", "its recipe is none", put(recipe__epochs="many")),
+    ("division", "epoch 2 trained on more images", _more_images),
+    ("seeds", "run 1 has seed 7; its command starts at 0, so 0 was due", put(seed=7)),
+    ("seeds", "so 5 was due", lambda v: v["command"].extend(["--seed", "5"])),
+    ("seeds", "so 5 was due", lambda v: v["command"].append("--seed=5")),
+    ("seeds", "run 2 is there more than once", put(run_index=2)),
+    ("seeds", "run 1 of 3 is not here", put(run_index=2)),
+    ("seeds", "run 9 of 3", put(run_index=9)),
+    ("seeds", "run 2 started before run 1 had ended", put(started_at="2026-11-25T14:40:00Z")),
+    ("seeds", "its runs differ in set-up, recipe", put(setup__threads=1)),
+    ("seeds", "its runs differ in set-up, recipe", put(protocol__runs=4)),
+]
+
+
+def _easier_target(values: Values) -> None:
+    values["protocol"]["target_accuracy"] = 0.98
+    reached = [e["epoch"] for e in values["evaluations"] if e["correct"] >= 9_800]
+    values["target_reached_epoch"] = reached[0]
+
+
+@pytest.mark.parametrize(("check", "says", "change"), LAPS + OTHERS)
+def test_a_tampered_record_fails_the_check_for_it(
+    closed: Path,
+    capsys: pytest.CaptureFixture[str],
+    check: str,
+    says: str,
+    change: Callable[[Values], None],
+) -> None:
+    name = files(closed)[0].name
+    first(change)(closed)
+    status, report, found = report_of(closed, capsys)
+    assert status == 1, report
+    assert any(says in text for text in found[check]), found
+    # It says which file, or which benchmark.
+    assert all(text.startswith((name[:8], "benchmark", "runs like")) for text in found[check])
+
+
+@pytest.mark.parametrize("check", ["laps", "division", "protocol", "data", "commit"])
+def test_most_tampering_fails_one_check_alone(
+    closed: Path, capsys: pytest.CaptureFixture[str], check: str
+) -> None:
+    change = {
+        "laps": _longer_lap,
+        "division": put(division="open"),
+        "protocol": put(protocol__version=2),
+        "data": put(dataset={}),
+        "commit": put(environment__dirty=True),
+    }[check]
+    every(change)(closed)
+    _, _, found = report_of(closed, capsys)
+    assert list(found) == [check]
+    named = {text.partition(":")[0] for text in found[check]}
+    assert named == {path.name for path in files(closed)}, "every record is looked at"
+
+
+def test_a_target_that_is_easier_fails(closed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    every(_easier_target)(closed)
+    _, _, found = report_of(closed, capsys)
+    assert list(found) == ["protocol"]
+    assert found["protocol"][0].endswith("target 0.98, not 0.994")
+
+
+def test_an_accuracy_that_its_counts_do_not_give_is_no_record(
+    closed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first(put(final_accuracy=0.9999))(closed)
+    status, _, found = report_of(closed, capsys)
+    assert status == 1
+    assert "final_accuracy is not what the last evaluation says" in found["records"][0]
+
+
+# --- Files
+
+
+def _renamed(folder: Path) -> None:
+    files(folder)[0].rename(folder / "20200101T000000Z-reference-00000000.json")
+
+
+def _copied(folder: Path) -> None:
+    shutil.copy(files(folder)[0], folder / "copy.json")
+
+
+def _torn(folder: Path) -> None:
+    path = files(folder)[0]
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def _linked(folder: Path) -> None:
+    path = files(folder)[0]
+    target = path.rename(folder.parent / "elsewhere.json")
+    path.symlink_to(target)
+
+
+def _written(name: str, text: str = "x") -> Tamper:
+    def tamper(folder: Path) -> None:
+        (folder / name).write_text(text)
+
+    return tamper
+
+
+@pytest.mark.parametrize(
+    ("says", "tamper"),
+    [
+        ("20200101T000000Z-reference-00000000.json: its content is that of 2026", _renamed),
+        ("copy.json: the same run as", _copied),
+        ("Invalid JSON", _torn),
+        ("its schema_version is 99", first(put(schema_version=99))),
+        ("Extra inputs are not permitted", first(put(comment="mine"))),
+        ("a link", _linked),
+        ("notes.txt: no record", _written("notes.txt")),
+        (".DS_Store: no record", _written(".DS_Store")),
+        (".hidden.json: no record", _written(".hidden.json", "{}")),
+        ("x.noise: no noise floor", _written("x.noise")),
+        ("x.peak: no measured peak", _written("x.peak", '{"flops_per_second": NaN}')),
+        ("x.sweep: no order of a sweep's runs", _written("x.sweep", "x")),
+        ("x.sweep: no order of a sweep's runs", _written("x.sweep", "")),
+    ],
+)
+def test_what_is_no_record_fails(
+    closed: Path, capsys: pytest.CaptureFixture[str], says: str, tamper: Tamper
+) -> None:
+    tamper(closed)
+    status, _, found = report_of(closed, capsys)
+    assert status == 1
+    assert any(says in text for text in found["records"]), found
+
+
+def test_a_folder_without_records_is_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(tmp_path / "nowhere")]) == 2
+    assert main(["verify", str(tmp_path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "is no folder: name one of records" in lines[0]
+    assert "make some with `mnist-bench run`" in lines[1]
+
+
+# --- Runs left out
+
+
+@pytest.mark.parametrize(("left_out", "says"), [(0, "run 1"), (1, "run 2"), (2, "run 3")])
+def test_a_run_left_out_is_missed(
+    closed: Path, capsys: pytest.CaptureFixture[str], left_out: int, says: str
+) -> None:
+    files(closed)[left_out].unlink()
+    status, _, found = report_of(closed, capsys)
+    assert (status, found) == (1, {"seeds": [f"benchmark {CLOSED}: {says} of 3 is not here"]})
+
+
+def test_the_last_run_may_be_missing_where_somebody_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = make_benchmark((6.4, 6.5, 6.7))
+    stopped = runs[1].model_dump() | {"status": "interrupted", "reason": "ended by SIGINT"}
+    saved(tmp_path, [runs[0], RunRecord.model_validate(stopped)])
+    _, _, found = report_of(tmp_path, capsys)
+    assert "seeds" not in found
+
+
+def test_a_gap_in_runs_that_were_started_one_by_one(
+    one_by_one: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report_of(one_by_one, capsys)[0] == 0
+    files(one_by_one)[3].unlink()
+    _, _, found = report_of(one_by_one, capsys)
+    assert found["seeds"] == [
+        "runs like 0ded0a89, started one by one: seed 3 of 0 to 6 is not here"
+    ]
+
+
+def test_a_seed_twice_in_runs_that_were_started_one_by_one(
+    one_by_one: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def again(values: Values) -> None:
+        values["seed"] = 5
+        values["command"] += ["--seed", "5"]
+
+    edit(files(one_by_one)[6], again)
+    _, _, found = report_of(one_by_one, capsys)
+    assert found["seeds"] == [
+        "runs like 0ded0a89, started one by one: seed 5 is there more than once"
+    ]
+
+
+def test_a_run_that_a_sweep_listed_and_nobody_has(
+    one_by_one: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [["--recipe", "fast", "--seed", str(seed)] for seed in range(7)]
+    for path, words in zip(files(one_by_one), options, strict=True):
+        edit(
+            path,
+            put(label="swept", command=["run.py", *words, "--label", "swept"]),
+        )
+    line = {"started_at": "2026-11-27T03:00:00Z", "order_seed": 0, "shard": "1/2", "runs": options}
+    (one_by_one / "swept.1-of-2.sweep").write_text(json.dumps(line) + "\n")
+    assert "seeds" not in report_of(one_by_one, capsys)[2]
+    files(one_by_one)[3].unlink()
+    (_, found) = report_of(one_by_one, capsys)[2]["seeds"]
+    assert found == "swept.1-of-2.sweep: no record of its run --recipe fast --seed 3"
+
+
+def test_runs_auto_have_as_many_as_that_rule_asks_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    auto = {"half_width": 0.05, "runs": 30}
+    alike = make_benchmark((6.5, 6.51, 6.52, 6.5, 6.51), protocol=auto)
+    assert len(alike) == PILOT
+    folder = Path(saved(tmp_path / "enough", alike))
+    assert "seeds" not in report_of(folder, capsys)[2]
+    files(next(folder.iterdir()))[-1].unlink()
+    _, _, found = report_of(folder, capsys)
+    assert found["seeds"][0].endswith("run 5 of 5 is not here")
+
+
+# --- What is published
+
+
+@pytest.fixture
+def published(committed: Path) -> Path:
+    return committed / "results" / "intel-xeon-2-cores"
+
+
+def test_a_published_cell_that_is_better_than_its_laps(
+    published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = published.parent / store.PAGE
+    text = page.read_text(encoding="utf-8")
+    page.write_text(text.replace("| 6.26 s |", "| 5.26 s |"), encoding="utf-8")
+    status, _, found = report_of(published, capsys)
+    assert status == 1
+    assert found == {
+        "published": ["55d4e4a2: to target: published 5.26 s, its raw laps give 6.26 s"]
+    }
+
+
+def test_a_published_command_that_is_not_the_record_s(
+    published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = published.parent / store.PAGE
+    text = page.read_text(encoding="utf-8")
+    page.write_text(text.replace("fast --runs 20", "fast --runs 2"), encoding="utf-8")
+    _, _, found = report_of(published, capsys)
+    assert list(found) == ["published"]
+    assert "55d4e4a2: how it was measured is not published as" in found["published"][0]
+
+
+def test_runs_left_out_of_what_is_published_are_missed_though_the_records_agree(
+    published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that missed the target dropped, and what the nineteen others promise made to fit."""
+    runs = [p for p in files(published) if "55d4e4a2" in p.read_text(encoding="utf-8")]
+    for path in runs[-1:]:
+        path.unlink()
+    for path in runs[:-1]:
+        edit(path, put(protocol__runs=19))
+    _, _, found = report_of(published, capsys)
+    assert list(found) == ["published"]
+    assert "55d4e4a2: reached: published 15/20, its raw laps give 15/19" in found["published"]
+
+
+def test_a_published_benchmark_whose_records_are_gone(
+    published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in files(published):
+        if "aa4881a7" in path.read_text(encoding="utf-8"):
+            path.unlink()
+    _, _, found = report_of(published, capsys)
+    assert found == {"published": ["`aa4881a7`: published, but its records are not here"]}
+
+
+def test_records_in_the_results_folder_itself_are_published_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "flat"
+    [machine] = Path(saved(tmp_path / "made", make_benchmark())).iterdir()
+    machine.rename(folder)
+    assert main(["publish", "--results-dir", str(folder)]) == 0
+    _, report, found = report_of(folder, capsys)
+    assert "published" not in found
+    assert not any("to be made" in step for step in report["pull_request"])
+    page = folder / store.PAGE
+    page.write_text(page.read_text(encoding="utf-8").replace("35.9 s", "5.9 s"), encoding="utf-8")
+    assert "published 5.9 s" in report_of(folder, capsys)[2]["published"][0]
+
+
+# --- The code
+
+
+def test_without_a_checkout_the_commit_is_unknown(tmp_path: Path, closed: Path) -> None:
+    (tmp_path / "unpacked").mkdir()
+    folder = checks.read(closed, history(tmp_path / "unpacked"), frozenset())
+    results = checks.run_checks(folder)
+    found = {r.check.name: r.outcome.value for r in results if r.outcome.value != "pass"}
+    assert found == {"commit": "unknown", "parameters": "unknown"}
+    assert checks.overall(results).value == "unknown"
+
+
+def test_what_cannot_be_checked_is_exit_2(
+    closed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = history(closed)
+    monkeypatch.setattr("bench.machine.repository.history", lambda: nowhere)
+    status, report, _ = report_of(closed, capsys)
+    assert (status, report["outcome"]) == (2, "unknown")
+
+
+def git(project: Path, *words: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    return subprocess.run(
+        ["git", *identity, *words], cwd=project, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+MODEL = "PARAMETERS = {}\n\ndef build():\n    assert count() == PARAMETERS < 20_000\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A repository whose network grew, lost its number, and lost the assertion."""
+    project = tmp_path / "project"
+    (project / "mnist_cnn").mkdir(parents=True)
+    git(project, "init", "-q")
+    for source in (
+        MODEL.format("17_506"),
+        MODEL.format("20_000"),
+        MODEL.format("count()"),
+        "PARAMETERS = 17_506\n",
+    ):
+        (project / "mnist_cnn" / "model.py").write_text(source)
+        git(project, "add", ".")
+        git(project, "commit", "-qm", "a network")
+    return project
+
+
+@pytest.mark.parametrize(
+    ("back", "says"),
+    [
+        (3, None),
+        (2, "has 20,000 parameters"),
+        (1, "asserts no number of parameters"),
+        (0, "asserts no number of parameters"),
+    ],
+)
+def test_the_commit_s_own_code_says_how_many_parameters(
+    tmp_path: Path, project: Path, back: int, says: str | None
+) -> None:
+    commit = git(project, "rev-parse", f"HEAD~{back}")
+    run = make_record(environment={"commit": commit})
+    folder = checks.read(Path(saved(tmp_path / "records", [run])), history(project), frozenset())
+    found = {r.check.name: [f.text for f in r.findings] for r in checks.run_checks(folder)}
+    assert found["commit"] == []
+    assert bool(found["parameters"]) == bool(says)
+    assert says is None or says in found["parameters"][0]
+
+
+def test_a_shallow_clone_does_not_know(tmp_path: Path, project: Path) -> None:
+    git(tmp_path, "clone", "-q", "--depth", "1", project.as_uri(), "shallow")
+    old = git(project, "rev-parse", "HEAD~3")
+    run = make_record(environment={"commit": old})
+    folder = checks.read(
+        Path(saved(tmp_path / "records", [run])), history(tmp_path / "shallow"), frozenset()
+    )
+    results = {result.check.name: result for result in checks.run_checks(folder)}
+    assert results["commit"].outcome is checks.Outcome.UNKNOWN
+    assert "git fetch --unshallow" in results["commit"].findings[0].text
+
+
+def test_a_commit_of_nobody_s_is_not_asked_for(project: Path) -> None:
+    assert history(project).parameters("--output=x") is None
+    assert asserted_parameters("PARAMETERS = (\n") is None
+    assert checks.PARAMETER_LIMIT == model.PARAMETER_LIMIT
+
+
+# --- Private data: bench/verify/privacy.py has tests of its own
+
+
+GPU_UUID = f"GPU-12345678-{'abcd-' * 3}{'0' * 12}"
+
+
+@pytest.mark.parametrize(
+    ("says", "change"),
+    [
+        ("label: a home folder: home/alice", put(label="in /home/alice/x")),
+        (
+            "command: a home folder: Users/alice",
+            lambda values: values["command"].append("--results-dir=/Users/alice/r"),
+        ),
+        (
+            "setup.environment.CUDA_VISIBLE_DEVICES: a device's UUID",
+            put(setup__environment={"CUDA_VISIBLE_DEVICES": GPU_UUID}),
+        ),
+        ("an IP address: 192.168.1.20", put(label="MASTER_ADDR 192.168.1.20")),
+        ("a token", lambda values: values["command"].extend(["--token", "hunter2secret"])),
+        ("a user at a host: alice@box", put(reason=None, label="alice@box")),
+    ],
+)  # fmt: skip
+def test_private_data_in_a_record_fails(
+    closed: Path,
+    capsys: pytest.CaptureFixture[str],
+    says: str,
+    change: Callable[[Values], None],
+) -> None:
+    every(change)(closed)
+    status, _, found = report_of(closed, capsys)
+    assert status == 1
+    assert len(found["private"]) == 3
+    assert says in found["private"][0]
+
+
+def test_private_data_is_found_in_what_is_no_record_and_in_names(
+    closed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (closed / "run.log").write_text("host alice-laptop.local\n")
+    (closed / "torn.json").write_text('{"label": "/home/alice')
+    (closed / "x.noise").write_text('{"case": "/home/alice"}')
+    (closed / "alice@box.txt").write_text("")
+    _, _, found = report_of(closed, capsys)
+    assert [text.split(": ")[0] for text in found["private"]] == [
+        "alice@box.txt",
+        "run.log",
+        "torn.json",
+        "x.noise",
+    ]
+
+
+def test_your_own_name_is_found_where_you_verify(
+    closed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "Margarethe")
+    monkeypatch.setattr("socket.gethostname", lambda: "workbox7.example.org")
+    first(put(label="for margarethe on WORKBOX7"))(closed)
+    _, _, found = report_of(closed, capsys)
+    assert [text.rpartition(": ")[2] for text in found["private"]] == ["margarethe", "workbox7"]
+
+
+# --- Inert
+
+
+def test_hostile_text_comes_out_inert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b]0;owned\x07[red]/home/alice\n\u202e"
+    runs = [
+        make_record(label=evil, dataset={evil: evil}, environment={"commit": evil}, division="open")
+    ]
+    folder = Path(saved(tmp_path, runs))
+    (folder / "a\x1b[31m\n.txt").write_text("x")
+    assert main(["verify", str(folder)]) == 1
+    printed = capsys.readouterr().out
+    assert not set("\x1b\x07\u202e") & set(printed)
+    assert "[red]" in printed
+    _, report, _ = report_of(folder, capsys)
+    assert all(text.isprintable() for check in report["checks"] for text in check["findings"])
+
+
+def test_a_check_shows_three_findings_and_says_how_many_more(closed: Path) -> None:
+    for number in range(5):
+        (closed / f"{number}.txt").write_text("x")
+    folder = checks.read(closed, history(), frozenset())
+    stream = io.StringIO()
+    console = console_for(stream)
+    console.print(terminal.checks(folder, checks.run_checks(folder), []))
+    assert "and 2 more: --json lists them" in stream.getvalue()
