@@ -64,7 +64,7 @@ def road(
             status = single_run.start([*words, *shlex.split(ROAD[label])])
             if status != 0:
                 raise UsageError(f"{label!r} ended with status {status}; see above")
-    print(table([record for _, record in store.read([results_dir]).records], chosen))
+    print(table([record for _, record in store.read_records([results_dir]).records], chosen))
 
 
 def table(records: list[RunRecord], labels: list[str]) -> str:

@@ -340,7 +340,7 @@ def records() -> str:
         ("compiled, by tiles", "amx", "amx, 2 processes"),
     )
     by_label: dict[str, dict[int, float]] = {}
-    for _, record in store.read([ROOT / "results" / "intel-xeon-2-cores-road"]).records:
+    for _, record in store.read_records([ROOT / "results" / "intel-xeon-2-cores-road"]).records:
         seconds = metrics.seconds_of(record, LapKind.TRAIN)
         if record.counts and record.label and seconds is not None:
             by_label.setdefault(record.label, {})[record.seed] = seconds
@@ -361,7 +361,7 @@ def records() -> str:
 def runs() -> str:
     """Whole runs of `fast`, seed by seed against one process with a thread a core."""
     found: dict[tuple[int, int], dict[int, RunRecord]] = {}
-    for _, record in store.read([RUNS]).records:
+    for _, record in store.read_records([RUNS]).records:
         key = record.setup.processes, record.setup.threads
         found.setdefault(key, {})[record.seed] = record
     base = _trained(found[1, 2])

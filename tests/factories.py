@@ -155,7 +155,7 @@ def compared(base: Sequence[RunRecord], new: Sequence[RunRecord], comparisons: i
 def saved(path: Path, records: Sequence[RunRecord]) -> str:
     """The records as files of a folder, which is made; its name."""
     for record in records:
-        store.save(record, path)
+        store.save_record(record, path)
     return str(path)
 
 

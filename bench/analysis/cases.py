@@ -16,7 +16,7 @@ from bench.analysis.benchmarks import group_runs
 from bench.analysis.result_warnings import ResultWarning
 from bench.records import store
 from bench.records.schema import RunRecord, Status
-from bench.records.store import Problem
+from bench.records.store import UnreadableFile
 from bench.text import inert, plural
 from mnist_cnn.errors import UsageError
 
@@ -70,7 +70,7 @@ class Side:
     name: str
     records: tuple[RunRecord, ...]
     """At least one."""
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[UnreadableFile, ...] = ()
     """Files that could not be read."""
     is_path: bool = False
     """Whether the name is a file's or folder's."""
@@ -148,13 +148,13 @@ def side(argument: str, results_dir: Path) -> Side:
     if not argument.strip():
         raise UsageError("one of the names to compare is empty")
     if _exists(argument):
-        found = store.read([Path(argument)])
+        found = store.read_records([Path(argument)])
         if not found.records:
             raise UsageError(_no_records(argument, found.problems))
         return Side(
             argument, tuple(r for _, r in found.records), tuple(found.problems), is_path=True
         )
-    known = store.read([results_dir] if results_dir.exists() else [])
+    known = store.read_records([results_dir] if results_dir.exists() else [])
     records = [record for _, record in known.records]
     for matches in (
         lambda record: record.label == argument,
@@ -322,7 +322,7 @@ def _begins(value: str | None, start: str) -> bool:
     return bool(value) and len(start) >= SHORTEST_COMMIT and str(value).startswith(start.lower())
 
 
-def _no_records(argument: str, problems: Sequence[Problem]) -> str:
+def _no_records(argument: str, problems: Sequence[UnreadableFile]) -> str:
     if problems:
         first = problems[0]
         return f"no run records in {inert(argument)}: {inert(str(first.path))}: {first.reason}"

@@ -16,7 +16,7 @@ from enum import IntEnum
 
 from bench.analysis.cases import Matched
 from bench.analysis.comparison import POWER, Contrast, Line, Metric, Verdict
-from bench.records.sidecars import NoiseFloor, noise_floor_of
+from bench.records.sidecars import NoiseFloor, find_noise_floor
 from bench.stats import intervals
 from bench.stats.intervals import Estimate
 
@@ -77,7 +77,7 @@ def judge(
         case = contrast.case
         outcome = Outcome.REGRESSION if case.broke else Outcome.UNCLEAR
         findings += [Finding(outcome, f"{case.name}: {line}") for line in case.unfinished]
-        floor = noise_floor_of(case.setting, case.base[0].setup.device_name, floors)
+        floor = find_noise_floor(case.setting, case.base[0].setup.device_name, floors)
         for line in contrast.lines:
             if finding := _finding(line, contrast, limits, floor):
                 outcome, text = finding

@@ -17,7 +17,7 @@ from bench.launch import single_run
 from bench.launch.checkout import Checkout, find, prepare
 from bench.machine.repository import PROJECT
 from bench.records import store
-from bench.records.store import RESULTS_DIR, Problem, ReadResult
+from bench.records.store import RESULTS_DIR, ReadResult, UnreadableFile
 from bench.text import inert
 from mnist_cnn.console import EXIT_FAILED, EXIT_USAGE
 from mnist_cnn.errors import UsageError
@@ -192,7 +192,7 @@ def _check_commit(record: RunRecord, checkout: Checkout) -> None:
         )
 
 
-def _no_record(side: str, new: list[Problem]) -> str:
+def _no_record(side: str, new: list[UnreadableFile]) -> str:
     """Why a run that ended well is not among the records; `new` could not be read since."""
     if new:
         first = f"{new[0].path}: {new[0].reason}"
@@ -201,7 +201,7 @@ def _no_record(side: str, new: list[Problem]) -> str:
 
 
 def _read(results_dir: Path) -> ReadResult:
-    return store.read([results_dir] if results_dir.exists() else [])
+    return store.read_records([results_dir] if results_dir.exists() else [])
 
 
 def _labelled(label: str, found: ReadResult) -> list[RunRecord]:

@@ -112,7 +112,7 @@ def _sides(names: list[str], results_dir: Path) -> list[Side]:
     from bench.analysis.cases import side
 
     sides = [side(name, results_dir) for name in names]
-    problems: dict[store.Problem, None] = {
+    problems: dict[store.UnreadableFile, None] = {
         problem: None for one in sides for problem in one.problems
     }
     for problem in problems:

@@ -41,7 +41,7 @@ def publish(
             f"no folder {inert(str(results_dir))}: make records with `mnist-bench run`, or name "
             "their folder with --results-dir"
         )
-    found = store.read([results_dir])
+    found = store.read_records([results_dir])
     # What cannot be read is not published, and that must not go unnoticed.
     for problem in found.problems:
         print(f"{inert(str(problem.path))}: {problem.reason}", file=sys.stderr)
@@ -73,7 +73,7 @@ def files(found: store.ReadResult, results_dir: Path) -> dict[str, str]:
     """What is made from the records, by file name; a page in another format is one more line."""
     from bench.analysis import benchmarks
     from bench.analysis.benchmarks import entries
-    from bench.records.store import PAGE, PICTURE, REPORT
+    from bench.records.store import CHART_NAME, PAGE_NAME, REPORT_NAME
     from bench.report.html.figures import draw
     from bench.report.html.page import to_html
     from bench.report.html.series import series
@@ -85,7 +85,7 @@ def files(found: store.ReadResult, results_dir: Path) -> dict[str, str]:
     beside = [(Path(os.path.relpath(path, results_dir)), record) for path, record in found.records]
     seen = series(benchmarks.group_runs(beside))
     report = to_html(seen, draw(seen, results_dir), found.problems)
-    return {PAGE: page(rows), PICTURE: picture(rows), REPORT: report}
+    return {PAGE_NAME: page(rows), CHART_NAME: picture(rows), REPORT_NAME: report}
 
 
 def differences(path: Path, text: str) -> Iterator[str]:

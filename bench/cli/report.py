@@ -17,7 +17,7 @@ from bench.analysis.cost import parse_price
 from bench.analysis.table import Table, Wishes, choose, for_people
 from bench.cli.output import write_document, write_file, write_folder
 from bench.records import store
-from bench.records.store import RESULTS_DIR, Problem, without_collector
+from bench.records.store import RESULTS_DIR, UnreadableFile, gc_paused
 from bench.report.formats.bencher import to_bmf
 from bench.report.formats.csv import to_csv
 from bench.report.formats.github_action import to_github_action_bigger, to_github_action_smaller
@@ -126,7 +126,7 @@ def report(
     if scaling:
         _check_scaling(wishes, to, plots, clocks)
     _check(wishes, to, output, clocks)
-    with without_collector():
+    with gc_paused():
         benchmarks, problems = _read(paths or [RESULTS_DIR])
         if scaling:
             if where is not None:
@@ -263,7 +263,7 @@ def _hand_over(benchmarks: Sequence[Benchmark], to: Format, output: Path | None)
 
 
 def _drawn(
-    benchmarks: Sequence[Benchmark], problems: Sequence[Problem], plots: Path | None
+    benchmarks: Sequence[Benchmark], problems: Sequence[UnreadableFile], plots: Path | None
 ) -> Callable[[], str]:
     """Draw the figures, into files where these are wanted; gives what makes the page of them."""
     # Matplotlib takes most of a second to load, and only a page needs it.
@@ -279,7 +279,7 @@ def _drawn(
     return partial(to_html, found, outcomes, problems)
 
 
-def _read(paths: list[Path]) -> tuple[list[Benchmark], list[Problem]]:
+def _read(paths: list[Path]) -> tuple[list[Benchmark], list[UnreadableFile]]:
     """The benchmarks on disk, alike ones of a run each as one, and what could not be read.
 
     The latter is said on stderr too.
@@ -288,7 +288,7 @@ def _read(paths: list[Path]) -> tuple[list[Benchmark], list[Problem]]:
         UsageError: there is nothing to report.
     """
     # Where nothing has been run yet there is no such folder; that is not a mistyped path.
-    found = store.read(path for path in paths if path != RESULTS_DIR or path.exists())
+    found = store.read_records(path for path in paths if path != RESULTS_DIR or path.exists())
     for problem in found.problems:
         print(f"{inert(str(problem.path))}: {problem.reason}", file=sys.stderr)
     if not found.records:

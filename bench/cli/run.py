@@ -29,7 +29,7 @@ from bench.measure.interruption import Interruption
 from bench.measure.request import Wish
 from bench.measure.seed_share import mine
 from bench.measure.session import measure
-from bench.records.protocol import DEFAULT_RUNS, MOST_RUNS, Protocol, parse_accuracy
+from bench.records.protocol import DEFAULT_RUNS, MOST_RUNS, BenchmarkProtocol, parse_accuracy
 from bench.records.store import RESULTS_DIR
 from bench.report.trackers import Tracked, check_trackers, hand_over
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, is_first_here, is_main_process
@@ -185,7 +185,7 @@ def run(
     """Train N times from random weights and say how long 99.4 % took."""
     # Read by torch as it is imported. A CPU fallback inside an MPS run would be timed as the GPU.
     os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = "0"
-    protocol = Protocol(
+    protocol = BenchmarkProtocol(
         first_seed=seed,
         target_accuracy=parse_accuracy(target_accuracy),
         stop_at_target=stop_at_target,
@@ -322,7 +322,7 @@ def _in_parallel(
     at_a_time: str,
     wish: Wish,
     recipe: Recipe,
-    protocol: Protocol,
+    protocol: BenchmarkProtocol,
     *,
     dry_run: bool,
     data_dir: Path | None,
@@ -401,10 +401,10 @@ def _explained(
 
 def _save(record: RunRecord, results_dir: Path) -> Path | None:
     """Where the record went; None, said on stderr, where it could not be written."""
-    from bench.records.store import save
+    from bench.records.store import save_record
 
     try:
-        return save(record, results_dir)
+        return save_record(record, results_dir)
     except OSError as error:
         print(
             f"mnist-bench: error: the record could not be saved in {results_dir}: "

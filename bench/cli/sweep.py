@@ -152,10 +152,14 @@ class _Plan:
         """Look for this sweep's records, of whatever session or machine."""
         if not self.results_dir.exists():
             return
-        found = [one for one in store.read([self.results_dir]).records if one[1].label == self.name]
+        found = [
+            one
+            for one in store.read_records([self.results_dir]).records
+            if one[1].label == self.name
+        ]
         of = {tuple(map(shortened, cell.words)): cell for cell in self.cells}
         for path, record in sorted(found, key=lambda one: one[1].started_utc):
-            cell = of.get(sidecars.options_of(record) or ())
+            cell = of.get(sidecars.sweep_options_of(record) or ())
             if cell is None or (cell in self.records and not _measured(record)):
                 continue
             self.records[cell] = (path, record)

@@ -19,7 +19,7 @@ from bench.measure import seed_share
 from bench.measure.request import Wish
 from bench.measure.seed_share import Share
 from bench.records import store
-from bench.records.protocol import Protocol
+from bench.records.protocol import BenchmarkProtocol
 from bench.records.schema import RunRecord
 from bench.text import plural
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
@@ -28,7 +28,7 @@ from mnist_cnn.recipe import Recipe
 
 
 def check_parallel(
-    wish: Wish, protocol: Protocol, *, keeping: bool, profile: bool, is_rank: bool
+    wish: Wish, protocol: BenchmarkProtocol, *, keeping: bool, profile: bool, is_rank: bool
 ) -> None:
     """Refuse what does not go with runs that are made several at a time.
 
@@ -142,7 +142,7 @@ def make(
                 f"{signal.Signals(-code).name}; the runs it had left are missing",
                 file=sys.stderr,
             )
-    found = [record for _, record in store.read([Path(shares[0].records)]).records]
+    found = [record for _, record in store.read_records([Path(shares[0].records)]).records]
     done = [(_where(record, saved_in), record) for record in found]
     return sorted(done, key=lambda one: one[1].run_index), _status(ended)
 
@@ -150,7 +150,7 @@ def make(
 def left_for_others(record: RunRecord, part: Share) -> None:
     """Leave a run's record to who started this process."""
     if part.records:
-        store.save(record, Path(part.records))
+        store.save_record(record, Path(part.records))
 
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
@@ -161,7 +161,7 @@ def temporary_folder() -> tempfile.TemporaryDirectory[str]:
 def _where(record: RunRecord, saved_in: Path | None) -> Path | None:
     if saved_in is None:
         return None
-    path = store.place(record, saved_in)
+    path = store.record_path(record, saved_in)
     return path if path.exists() else None
 
 

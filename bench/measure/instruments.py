@@ -6,13 +6,7 @@ from collections.abc import Generator, Sequence
 from typing import Literal, Protocol
 
 from bench.measure.run_state import Unfinished
-from bench.records.schema import (
-    Energy,
-    Load,
-    Monitoring,
-    PeakMemory,
-    RunRecord,
-)
+from bench.records.schema import Energy, Load, Monitoring, PeakMemory, RunRecord
 from mnist_cnn import events as told
 from mnist_cnn.events import Event
 

@@ -177,7 +177,7 @@ def finished(results_dir: Path, benchmark_id: str) -> list[RunRecord]:
     """The records of a benchmark's runs that need not be made again, in order."""
     found = [
         record
-        for _, record in (store.read([results_dir]).records if results_dir.exists() else [])
+        for _, record in (store.read_records([results_dir]).records if results_dir.exists() else [])
         if record.benchmark_id == benchmark_id
         and record.status in (Status.COMPLETED, Status.DIVERGED)
     ]

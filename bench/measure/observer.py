@@ -11,14 +11,8 @@ from typing import Literal
 from bench.measure.instruments import Clock, Gate
 from bench.measure.progress import RunProgress
 from bench.measure.run_state import Unfinished
-from bench.records.protocol import Protocol as Rules
-from bench.records.schema import (
-    Evaluation,
-    Lap,
-    LapKind,
-    Status,
-    TrainedEpoch,
-)
+from bench.records.protocol import BenchmarkProtocol as Rules
+from bench.records.schema import Evaluation, Lap, LapKind, Status, TrainedEpoch
 from mnist_cnn.events import Checkpointed, EpochTrained, Evaluated, Event, Finished, Started
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from bench.records.protocol import Protocol
+from bench.records.protocol import BenchmarkProtocol
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import Recipe
 
@@ -91,7 +91,7 @@ COSTLIEST = 10
 
 def print_profile(
     recipe: Recipe,
-    protocol: Protocol,
+    protocol: BenchmarkProtocol,
     path: Path,
     *,
     device: str,

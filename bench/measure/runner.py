@@ -16,7 +16,7 @@ from bench.measure.observer import Observation, observe, over_ranks, slowest_lap
 from bench.measure.progress import RunProgress
 from bench.measure.run_state import Unfinished
 from bench.measure.seed_share import Share
-from bench.records.protocol import PROTOCOL_VERSION, Protocol as Rules
+from bench.records.protocol import PROTOCOL_VERSION, BenchmarkProtocol as Rules
 from bench.records.schema import (
     ClockCheck,
     Environment,

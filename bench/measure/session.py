@@ -15,7 +15,7 @@ from bench.measure.interruption import Interruption
 from bench.measure.redaction import without_address
 from bench.measure.resume import Keeping, open_journal, restarts
 from bench.measure.seed_share import Share
-from bench.records.protocol import Protocol
+from bench.records.protocol import BenchmarkProtocol
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import Recipe
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def measure(
     recipe: Recipe,
-    protocol: Protocol,
+    protocol: BenchmarkProtocol,
     interruption: Interruption,
     *,
     device: str,

@@ -22,7 +22,7 @@ kernel choices to settle, and one of 96, the size of an epoch's last."""
 
 
 @dataclass(frozen=True, slots=True)
-class Protocol:
+class BenchmarkProtocol:
     """How a benchmark is run, whatever the recipe.
 
     Raises:

@@ -85,7 +85,7 @@ def read_noise_floors(paths: Iterable[Path]) -> list[NoiseFloor]:
     return floors
 
 
-def noise_floor_of(case: str, device_name: str, floors: Iterable[NoiseFloor]) -> float:
+def find_noise_floor(case: str, device_name: str, floors: Iterable[NoiseFloor]) -> float:
     """What was measured last of a case on a device; 0 where nothing was."""
     of_case = [f for f in floors if (f.case, f.device_name) == (case, device_name)]
     return max(of_case, key=lambda f: f.measured_at).relative if of_case else 0.0
@@ -133,7 +133,7 @@ def read_peak_flops(paths: Iterable[Path]) -> tuple[list[PeakFlops], list[Path]]
     return ceilings, broken
 
 
-def peak_flops_of(setup: Setup, ceilings: Iterable[PeakFlops]) -> float | None:
+def find_peak_flops(setup: Setup, ceilings: Iterable[PeakFlops]) -> float | None:
     """FLOP/s that a set-up cannot exceed, by what was measured last; None where nothing was.
 
     Its processes' together: on a CPU of all their threads, elsewhere of as many devices.
@@ -200,7 +200,7 @@ def read_sweep_plan(path: Path) -> list[SweepPlanEntry]:
     return [SweepPlanEntry.model_validate_json(line) for line in lines]
 
 
-def options_of(record: RunRecord) -> tuple[str, ...] | None:
+def sweep_options_of(record: RunRecord) -> tuple[str, ...] | None:
     """The options that a sweep gave to a run before its label; None for another's."""
     words = record.command[1:]
     return tuple(words[: words.index("--label")]) if "--label" in words else None
@@ -212,6 +212,6 @@ def missing_runs(
     """The runs in a sweep's file that no record is of, each as its options."""
     named = _SWEEP_FILE.fullmatch(path.name)
     name = named and named[1]
-    made = {options_of(record) for record in records if record.label == name}
+    made = {sweep_options_of(record) for record in records if record.label == name}
     listed = dict.fromkeys(tuple(words) for order in orders for words in order.runs)
     return (" ".join(words) for words in listed if words not in made)

@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bench.records.schema import READABLE_VERSIONS, Environment, RunRecord
-from bench.records.zip_archive import Refusal, is_archive, members
+from bench.records.zip_archive import RefusedArchive, is_archive, read_members
 from bench.text import inert
 from mnist_cnn.errors import UsageError
 
@@ -36,7 +36,7 @@ _NO_VERSION = "not a run record: it has no schema_version"
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class UnreadableFile:
     """Something that was to be read and is not among the records."""
 
     path: Path
@@ -49,10 +49,10 @@ class ReadResult:
     """What was found: every file read is in exactly one of the two lists."""
 
     records: list[tuple[Path, RunRecord]] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[UnreadableFile] = field(default_factory=list)
 
 
-def save(record: RunRecord, results_dir: Path) -> Path:
+def save_record(record: RunRecord, results_dir: Path) -> Path:
     """Write a run's record; when this returns it is on disk, whole.
 
     Returns:
@@ -62,7 +62,7 @@ def save(record: RunRecord, results_dir: Path) -> Path:
         OSError: it could not be written, or a record of that name is there already. Nothing
             of it is left behind, and what was there before is untouched.
     """
-    final = place(record, results_dir)
+    final = record_path(record, results_dir)
     final.parent.mkdir(parents=True, exist_ok=True)
     # Not named *.json: a reader of the folder must not meet half a record.
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
@@ -75,7 +75,7 @@ def save(record: RunRecord, results_dir: Path) -> Path:
     return final
 
 
-def place(record: RunRecord, results_dir: Path) -> Path:
+def record_path(record: RunRecord, results_dir: Path) -> Path:
     """Where `save` puts it."""
     return results_dir / machine_name(record.environment) / file_name(record)
 
@@ -117,11 +117,11 @@ def check_writable(
             probe.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(
-            f"cannot write to {what} {inert(str(folder))} ({_why(error)}): {remedy}"
+            f"cannot write to {what} {inert(str(folder))} ({_os_reason(error)}): {remedy}"
         ) from error
 
 
-def read(paths: Iterable[Path]) -> ReadResult:
+def read_records(paths: Iterable[Path]) -> ReadResult:
     """Read every record in these files, folders and zip files.
 
     Folders are searched to the bottom for ``*.json``; hidden files and folders, and folders that
@@ -132,7 +132,7 @@ def read(paths: Iterable[Path]) -> ReadResult:
     Raises:
         UsageError: one of the paths does not exist.
     """
-    with without_collector():
+    with gc_paused():
         return _read_all(paths)
 
 
@@ -141,25 +141,25 @@ def _read_all(paths: Iterable[Path]) -> ReadResult:
     benchmarks: dict[str, RunRecord] = {}
     known: dict[str, tuple[Path, RunRecord]] = {}
     seen: set[str] = set()
-    for path in (file for named in paths for file in _files(named, result.problems)):
+    for path in (file for named in paths for file in _record_files(named, result.problems)):
         identity = os.path.realpath(path)
         if identity in seen:  # the very same file, named twice
             continue
         seen.add(identity)
-        for found, content in _contents(path):
-            record = content if isinstance(content, Problem) else _parsed(found, content)
-            if isinstance(record, Problem):
+        for found, content in _read_contents(path):
+            record = content if isinstance(content, UnreadableFile) else _parse(found, content)
+            if isinstance(record, UnreadableFile):
                 result.problems.append(record)
             elif record.run_id in known:
-                result.problems.append(_copy(found, record, *known[record.run_id]))
+                result.problems.append(_copied_reason(found, record, *known[record.run_id]))
             else:
-                record = _sharing(record, benchmarks.setdefault(record.benchmark_id, record))
+                record = _interned(record, benchmarks.setdefault(record.benchmark_id, record))
                 known[record.run_id] = (found, record)
                 result.records.append((found, record))
     return result
 
 
-def _sharing(record: RunRecord, other: RunRecord) -> RunRecord:
+def _interned(record: RunRecord, other: RunRecord) -> RunRecord:
     """The same record, which holds what is equal in both only once: thousands fit in memory."""
     same = {
         name: theirs
@@ -216,19 +216,19 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _files(path: Path, problems: list[Problem]) -> Iterator[Path]:
+def _record_files(path: Path, problems: list[UnreadableFile]) -> Iterator[Path]:
     """The files a path names, in an order that does not depend on the disk."""
     try:
         is_folder = stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError) as error:
-        why = _why(error) if isinstance(error, OSError) else str(error)
+        why = _os_reason(error) if isinstance(error, OSError) else str(error)
         raise UsageError(f"cannot read {inert(str(path))}: {why}") from error
     if not is_folder:
         yield path
         return
 
     def unreadable(error: OSError) -> None:
-        problems.append(Problem(Path(error.filename or path), _why(error)))
+        problems.append(UnreadableFile(Path(error.filename or path), _os_reason(error)))
 
     for folder, folders, names in os.walk(path, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -237,34 +237,37 @@ def _files(path: Path, problems: list[Problem]) -> Iterator[Path]:
                 yield Path(folder, name)
 
 
-def _contents(path: Path) -> Iterator[tuple[Path, bytes | Problem]]:
+def _read_contents(path: Path) -> Iterator[tuple[Path, bytes | UnreadableFile]]:
     """What a file holds; of a zip file, what each file in it that is to be read does."""
     try:
         if not path.is_file():  # a pipe would be waited for; a dangling link has nothing in it
-            yield path, Problem(path, "not a regular file")
+            yield path, UnreadableFile(path, "not a regular file")
             return
         content = None if is_archive(path) else path.read_bytes()
     except OSError as error:
-        yield path, Problem(path, _why(error))
+        yield path, UnreadableFile(path, _os_reason(error))
         return
     if content is not None:
         yield path, content
         return
-    for member, inside in members(path):
-        yield member, Problem(member, inside.reason) if isinstance(inside, Refusal) else inside
+    for member, inside in read_members(path):
+        yield (
+            member,
+            UnreadableFile(member, inside.reason) if isinstance(inside, RefusedArchive) else inside,
+        )
 
 
-def _parsed(path: Path, content: bytes) -> RunRecord | Problem:
+def _parse(path: Path, content: bytes) -> RunRecord | UnreadableFile:
     try:
         record = RunRecord.model_validate_json(content)
     except ValidationError as error:
-        return Problem(path, _why_invalid(content, error))
+        return UnreadableFile(path, _invalid_reason(content, error))
     if "schema_version" not in record.model_fields_set:
-        return Problem(path, _NO_VERSION)
+        return UnreadableFile(path, _NO_VERSION)
     return record
 
 
-def _why_invalid(content: bytes, error: ValidationError) -> str:
+def _invalid_reason(content: bytes, error: ValidationError) -> str:
     """What is wrong with a file that is not a record, in one line."""
     try:
         value = json.loads(content)
@@ -285,19 +288,21 @@ def _why_invalid(content: bytes, error: ValidationError) -> str:
     return inert(f"not a run record: {where}: {first['msg']}{more}")
 
 
-def _copy(path: Path, record: RunRecord, first_path: Path, first: RunRecord) -> Problem:
+def _copied_reason(
+    path: Path, record: RunRecord, first_path: Path, first: RunRecord
+) -> UnreadableFile:
     where = inert(str(first_path))
     if record == first:
-        return Problem(path, f"the same run as {where}: counted once")
-    return Problem(path, f"claims to be the run of {where} but differs from it: not counted")
+        return UnreadableFile(path, f"the same run as {where}: counted once")
+    return UnreadableFile(path, f"claims to be the run of {where} but differs from it: not counted")
 
 
-def _why(error: OSError) -> str:
+def _os_reason(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
 
 @contextmanager
-def without_collector() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Within, what is no longer referred to still goes; cycles wait until afterwards."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -308,10 +313,10 @@ def without_collector() -> Iterator[None]:
             gc.enable()
 
 
-PAGE = "README.md"
+PAGE_NAME = "README.md"
 
 
-PICTURE = "times.svg"
+CHART_NAME = "times.svg"
 
 
-REPORT = "index.html"
+REPORT_NAME = "index.html"

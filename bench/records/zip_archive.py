@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZipFile, ZipInfo
 
-LARGEST = 16 * 1024**2
+LARGEST_MEMBER_BYTES = 16 * 1024**2
 """Bytes of a member: a thousand times those of a record."""
-MOST = 4 * 1024**3
+MOST_MEMBERS = 4 * 1024**3
 """Bytes of all that are read: more than of 100,000 records."""
 
 _MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
@@ -25,7 +25,7 @@ _ENCRYPTED = 0x1
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RefusedArchive:
     """What stands for a member that is not read."""
 
     reason: str
@@ -42,7 +42,7 @@ def is_archive(path: Path) -> bool:
         return file.read(4) in _MAGIC or path.suffix.lower() == ".zip"
 
 
-def members(archive: Path) -> Iterator[tuple[Path, bytes | Refusal]]:
+def read_members(archive: Path) -> Iterator[tuple[Path, bytes | RefusedArchive]]:
     """What each ``*.json`` in it holds, by where it would lie if the zip file were a folder.
 
     In the order of their names; hidden ones are passed over, as in folders. What cannot be read
@@ -54,44 +54,49 @@ def members(archive: Path) -> Iterator[tuple[Path, bytes | Refusal]]:
             for member in sorted(opened.infolist(), key=lambda one: one.filename):
                 if not _is_wanted(member):
                     continue
-                if total > MOST:
-                    yield archive, Refusal(f"more than {MOST:,} bytes in it: the rest is not read")
+                if total > MOST_MEMBERS:
+                    yield (
+                        archive,
+                        RefusedArchive(
+                            f"more than {MOST_MEMBERS:,} bytes in it: the rest is not read"
+                        ),
+                    )
                     return
-                content = _content(opened, member)
-                total += 0 if isinstance(content, Refusal) else len(content)
-                yield _place(archive, member), content
+                content = _read_member(opened, member)
+                total += 0 if isinstance(content, RefusedArchive) else len(content)
+                yield _shown_place(archive, member), content
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
-        yield archive, Refusal("not a zip file, or a damaged one")
+        yield archive, RefusedArchive("not a zip file, or a damaged one")
 
 
 def _is_wanted(member: ZipInfo) -> bool:
-    parts = _parts(member)
+    parts = _path_parts(member)
     hidden = any(part.startswith(".") for part in parts)
     return bool(parts) and parts[-1].endswith(".json") and not hidden and not member.is_dir()
 
 
-def _content(archive: ZipFile, member: ZipInfo) -> bytes | Refusal:
+def _read_member(archive: ZipFile, member: ZipInfo) -> bytes | RefusedArchive:
     if member.flag_bits & _ENCRYPTED:
-        return Refusal("encrypted")
+        return RefusedArchive("encrypted")
     if member.compress_type not in _METHODS:
-        return Refusal("compressed in a way that is not read here: use deflate, as zip does")
+        return RefusedArchive("compressed in a way that is not read here: use deflate, as zip does")
     try:
         with archive.open(member) as file:
             # What its size is said to be may be a lie.
-            content = file.read(LARGEST + 1)
+            content = file.read(LARGEST_MEMBER_BYTES + 1)
     except (zipfile.BadZipFile, NotImplementedError, OSError, RuntimeError, ValueError) as error:
-        return Refusal(f"damaged ({type(error).__name__})")
+        return RefusedArchive(f"damaged ({type(error).__name__})")
     except (EOFError, zlib.error):
-        return Refusal("damaged")
-    if len(content) > LARGEST:
-        return Refusal(f"larger than {LARGEST:,} bytes: no record is")
+        return RefusedArchive("damaged")
+    if len(content) > LARGEST_MEMBER_BYTES:
+        return RefusedArchive(f"larger than {LARGEST_MEMBER_BYTES:,} bytes: no record is")
     return content
 
 
-def _parts(member: ZipInfo) -> list[str]:
+def _path_parts(member: ZipInfo) -> list[str]:
     """Of its name, what could be folders and a file: nothing leads upwards, or to the root."""
     return [part for part in member.filename.split("/") if part not in ("", ".", "..")]
 
 
-def _place(archive: Path, member: ZipInfo) -> Path:
-    return archive.joinpath(*_parts(member))
+def _shown_place(archive: Path, member: ZipInfo) -> Path:
+    return archive.joinpath(*_path_parts(member))

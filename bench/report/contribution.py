@@ -16,7 +16,7 @@ def published_page(path: Path) -> Path | None:
     """The page that has, or will have, the rows of these records."""
     absolute = path.resolve()
     for folder in (absolute, *absolute.parents):
-        page = folder / store.PAGE
+        page = folder / store.PAGE_NAME
         try:
             with page.open(encoding="utf-8", errors="replace") as file:
                 if file.readline().strip() == MARK:
@@ -66,12 +66,12 @@ def pull_request(folder: Folder, results: Sequence[Result]) -> list[str]:
     ]
     if rows := unpublished(folder):
         left.append(
-            f"{plural(rows, 'row')} of results/{store.PAGE} to be made: mnist-bench publish"
+            f"{plural(rows, 'row')} of results/{store.PAGE_NAME} to be made: mnist-bench publish"
         )
     return [
         *left,
-        f"the folder of records below results/, and results/{store.PAGE} and "
-        f"results/{store.PICTURE} as publish makes them: no other change",
+        f"the folder of records below results/, and results/{store.PAGE_NAME} and "
+        f"results/{store.CHART_NAME} as publish makes them: no other change",
         "in its text: what the machine is, that nothing else ran on it, and what records do not "
         "say (power limit, cooling, a laptop's charger)",
     ]

@@ -34,7 +34,7 @@ def frame(paths: Sequence[str | PathLike[str]], per: str) -> pandas.DataFrame:
     if per not in _PER:
         raise UsageError(f"per must be 'run' or 'benchmark', not {per!r}{near_match(per, _PER)}")
     wanted = [Path(path) for path in paths] or [RESULTS_DIR]
-    found = store.read(wanted)
+    found = store.read_records(wanted)
     problems = [inert(f"{problem.path}: {problem.reason}") for problem in found.problems]
     if not found.records:
         where = ", ".join(inert(str(path)) for path in wanted)

@@ -19,7 +19,7 @@ from bench.analysis.benchmarks import Division, Entry, benchmark_row, tables
 from bench.analysis.columns import Row
 from bench.analysis.result_warnings import ResultWarning
 from bench.records.protocol import QUALITY_TARGET
-from bench.records.store import PICTURE
+from bench.records.store import CHART_NAME
 from bench.text import ABSENT, inert, plural
 
 MARK = "<!-- Made by `mnist-bench publish` from the records beside it: do not edit. -->"
@@ -53,7 +53,7 @@ def page(found: Sequence[Entry]) -> str:
         "table. [What is on the clock](../docs/protocol.md) · "
         "[How to add a device](../docs/contributing-results.md)",
         "",
-        f"![Time to target of every row that reached it]({PICTURE})",
+        f"![Time to target of every row that reached it]({CHART_NAME})",
     ]
     for division, rows in tables(found).items():
         lines += ["", f"## {_title(division)}", "", *_table(rows), "", *map(provenance, rows)]

@@ -34,7 +34,7 @@ from mnist_cnn.recipe import FREE_IN_CLOSED, REFERENCE, Recipe, division
 
 PARAMETER_LIMIT = 20_000
 """As in mnist_cnn.model, which needs torch."""
-MADE_HERE = (store.PAGE, store.PICTURE, store.REPORT)
+MADE_HERE = (store.PAGE_NAME, store.CHART_NAME, store.REPORT_NAME)
 """Files beside records that `publish` makes."""
 _ASIDE: dict[str, tuple[str, type[Model]]] = {
     sidecars.NOISE_SUFFIX: ("noise floor", NoiseFloor),
@@ -121,7 +121,7 @@ def read(path: Path, history: History, names: frozenset[str]) -> Folder:
         raise UsageError(
             f"{inert(str(path))} is no folder: name one of records, as results/<machine>"
         )
-    found = store.read([path])
+    found = store.read_records([path])
     if not found.records and not found.problems:
         raise UsageError(f"no run records in {inert(str(path))}: make some with `mnist-bench run`")
     entries = tuple(benchmarks.entries(found.records, path))

@@ -110,7 +110,7 @@ def runs(processes: int, serial: float = 0.2, batch: int = 128, **setup: object)
 def kept(folder: Path, *groups: list[RunRecord]) -> str:
     for group in groups:
         for record in group:
-            store.save(record, folder)
+            store.save_record(record, folder)
     return str(folder)
 
 

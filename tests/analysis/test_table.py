@@ -281,4 +281,4 @@ def test_what_cannot_be_compared_has_no_relative_speed_and_a_reason(
     per_run = rows(capsys, str(tmp_path), "--per", "run", "--baseline", "base")
     own = {row["relative_speed_reason"] for row in per_run if row["label"] == "base"}
     assert own == {"part of the baseline"}
-    assert len(store.read([tmp_path]).records) == len(per_run)
+    assert len(store.read_records([tmp_path]).records) == len(per_run)

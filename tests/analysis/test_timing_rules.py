@@ -11,7 +11,7 @@ from bench.analysis.metrics import cold_time_to_target_seconds, time_to_target_s
 from bench.analysis.timing_rules import Clock, Item, readings, spent
 from bench.cli import main
 from bench.records.schema import RunRecord
-from bench.records.store import save
+from bench.records.store import save_record
 from tests.factories import make_benchmark, make_record, records
 
 
@@ -47,13 +47,13 @@ def test_the_table(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     for record in make_benchmark():
-        save(record, tmp_path)
+        save_record(record, tmp_path)
     assert main(["report", "--clocks", str(tmp_path)]) == 0
     table = capsys.readouterr().out
     assert all(clock.value in table for clock in Clock)
     assert "without warm-up" in table
     assert main(["report", "--clocks", "--to", "csv", str(tmp_path)]) == 2
     missed = tmp_path / "missed"
-    save(make_record(accuracies=(0.9, 0.91)), missed)
+    save_record(make_record(accuracies=(0.9, 0.91)), missed)
     assert main(["report", "--clocks", str(missed)]) == 0
     assert "no run reached the target" in capsys.readouterr().out

@@ -28,7 +28,7 @@ from bench.measure.interruption import Interruption
 from bench.measure.observer import observe
 from bench.measure.progress import SilentProgress
 from bench.records import store
-from bench.records.protocol import Protocol
+from bench.records.protocol import BenchmarkProtocol
 from bench.stats.intervals import paired_shift
 from mnist_cnn.augment import augment, draw
 from mnist_cnn.batches import Batch
@@ -189,7 +189,13 @@ def test_harness_overhead(benchmark: BenchmarkFixture, mnist: MnistData) -> None
         meter = Meter(ACCELERATOR.device.type)
         meter.start()
         seen = observe(
-            events(), CLOCK, Interruption(), Protocol(), SilentProgress(), 1, CLOCK.together()
+            events(),
+            CLOCK,
+            Interruption(),
+            BenchmarkProtocol(),
+            SilentProgress(),
+            1,
+            CLOCK.together(),
         )
         meter.stop(meter.own_cpu_seconds())
         observed.append(CLOCK.now() - start)

@@ -55,7 +55,7 @@ def runs() -> list[RunRecord]:
 @pytest.fixture
 def results(tmp_path: Path, runs: list[RunRecord]) -> Path:
     for run in runs:
-        store.save(run, tmp_path / "results")
+        store.save_record(run, tmp_path / "results")
     return tmp_path / "results"
 
 
@@ -105,7 +105,7 @@ def test_the_table_is_for_people(results: Path, capsys: pytest.CaptureFixture[st
 def test_a_run_that_missed_the_target_has_a_dash(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store.save(make_record(accuracies=[0.98]), tmp_path)
+    store.save_record(make_record(accuracies=[0.98]), tmp_path)
     assert report(tmp_path, "--per", "run") == 0
     out = capsys.readouterr().out
     [line] = [line for line in out.splitlines() if "missed" in line and "98.00 %" in line]
@@ -135,7 +135,7 @@ def test_alike_runs_that_were_started_one_by_one_are_one_row(
     for label in ("swept", "other"):
         for seed in range(3):
             (record,) = make_benchmark((6.5,), label=label)
-            store.save(record.model_copy(update={"seed": seed}), tmp_path)
+            store.save_record(record.model_copy(update={"seed": seed}), tmp_path)
     assert report(str(tmp_path), "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert sorted((row["label"], row["runs"]) for row in rows) == [("other", 3), ("swept", 3)]
@@ -192,7 +192,7 @@ def test_bad_input_is_one_line(
 
 
 def test_reading_results_loads_neither_torch_nor_numpy_nor_pandas(results: Path) -> None:
-    store.save(make_record(label="base"), results)
+    store.save_record(make_record(label="base"), results)
     script = """
 import sys
 from bench.cli.report import report
@@ -221,7 +221,7 @@ sys.exit(", ".join(sorted(heavy & set(sys.modules))) or 0)
 
 
 def test_a_terminal_with_few_letters_gets_all_it_can_show(results: Path) -> None:
-    store.save(make_record(accuracies=[0.98], label="größer"), results)
+    store.save_record(make_record(accuracies=[0.98], label="größer"), results)
     for to in ("terminal", "json", "csv"):
         done = subprocess.run(
             [sys.executable, "-m", "bench", "report", str(results), "--to", to],
@@ -270,7 +270,7 @@ def test_a_file_is_either_refused_or_printed_in_every_format(
             inside[last] = value
     path = tmp_path_factory.getbasetemp() / "hostile.json"
     path.write_text(json.dumps(record))
-    found = store.read([path])
+    found = store.read_records([path])
     assert len(found.records) + len(found.problems) == 1
     assert all(problem.reason.isprintable() for problem in found.problems)
     read = benchmarks.group_runs(found.records)

@@ -21,7 +21,7 @@ from bench.cli import main
 from bench.machine.cores import usable_cores
 from bench.measure.clock import DeviceClock
 from bench.measure.resolve import choose_processes, choose_recipe
-from bench.records.store import read
+from bench.records.store import read_records
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
 from mnist_cnn.recipe import REFERENCE
@@ -221,7 +221,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_processes_do_the_work_of_one(two_processes: Path) -> None:
-    result = read([two_processes])
+    result = read_records([two_processes])
     assert result.problems == []
     one, two = sorted((r for _, r in result.records), key=lambda record: record.setup.processes)
     assert (one.setup.processes, two.setup.processes) == (1, 2)
@@ -285,7 +285,7 @@ def test_an_interrupted_run_leaves_a_record_of_what_it_did(
             process.kill()
     assert process.returncode == 130, error
     assert "Traceback" not in error
-    ((_, record),) = read([tmp_path]).records
+    ((_, record),) = read_records([tmp_path]).records
     assert record.status == "interrupted"
     assert record.reason == f"ended by {number.name}"
     assert [e.epoch for e in record.epochs][:1] == [1]
@@ -300,7 +300,7 @@ def test_stop_at_target_ends_the_run_and_the_table_says_so(tmp_path: Path) -> No
     target = ["--target-accuracy", "90", "--results-dir", tmp_path]
     done = launch([BIN / "mnist-bench", "run", *recipe, *options, *target])
     assert done.returncode == 0, done.stderr
-    ((_, record),) = read([tmp_path]).records
+    ((_, record),) = read_records([tmp_path]).records
     assert (record.status, record.target_reached_epoch, len(record.epochs)) == ("completed", 1, 1)
     assert "without --stop-at-target" in " ".join(done.stdout.split())
 
@@ -312,7 +312,7 @@ def test_a_diverged_run_of_two_ranks_has_a_record_and_a_table(tmp_path: Path) ->
     options = ["run", "--recipe", "wild", *SHORT_RUN, "--results-dir", tmp_path]
     done = launch([*ranks, *options])
     assert done.returncode != 0
-    ((_, record),) = read([tmp_path]).records
+    ((_, record),) = read_records([tmp_path]).records
     assert (record.status, record.setup.processes) == ("diverged", 2)
     assert "diverged" in done.stdout
 
@@ -322,7 +322,7 @@ def test_a_diverged_run_has_a_record_and_exit_1(tmp_path: Path) -> None:
     options = ["run", "--recipe", "wild", *SHORT_RUN, "--results-dir", tmp_path]
     done = launch([PYTHON, "-c", WILD, *options])
     assert done.returncode == 1, done.stderr
-    ((_, record),) = read([tmp_path]).records
+    ((_, record),) = read_records([tmp_path]).records
     assert record.status == "diverged"
     assert record.epochs[-1].loss is None
     assert "diverged" in done.stdout
@@ -487,7 +487,7 @@ def test_a_rank_that_dies_ends_all_and_the_record_says_which(tmp_path: Path) -> 
         process.stderr.read()
         assert process.wait(60) == 1
         assert time.monotonic() - begin < 30
-    ((_, record),) = read([tmp_path]).records
+    ((_, record),) = read_records([tmp_path]).records
     assert record.status == "failed"
     assert record.reason is not None
     assert record.reason.startswith("rank 1 was ended by SIGKILL; ")

@@ -46,7 +46,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             train_seconds=6.5 * slower * (1 + 0.004 * ((7 * made) % 5)),
             started_at=datetime.now(UTC),
         )
-        store.save(record, Path(of["--results-dir"]))
+        store.save_record(record, Path(of["--results-dir"]))
         return Ended([0], asked=False)
 
     monkeypatch.setattr("bench.launch.single_run.run_each", run)
@@ -182,6 +182,6 @@ def test_real_runs_by_turns(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    labels = [r.label for _, r in store.read([tmp_path / "results"]).records]
+    labels = [r.label for _, r in store.read_records([tmp_path / "results"]).records]
     assert sorted(str(label).split()[0] for label in labels) == ["ab-a", "ab-a", "ab-b", "ab-b"]
     assert "time an image" in done.stdout

@@ -127,7 +127,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def records(side: str) -> list[RunRecord]:
-    found = store.read([Path("results")]).records
+    found = store.read_records([Path("results")]).records
     return [record for _, record in found if str(record.label).startswith(f"ab-{side} ")]
 
 

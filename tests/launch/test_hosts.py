@@ -19,7 +19,7 @@ from bench.machine.repository import source_digest
 from bench.measure.rank_agreement import _different, _miscounted, _refused
 from bench.measure.redaction import without_address
 from bench.measure.resolve import check_device_count
-from bench.records.store import read
+from bench.records.store import read_records
 from mnist_cnn.errors import UsageError
 from tests.cli.test_run import BIN, ROOT, SHORT_RUN, launch
 
@@ -166,7 +166,7 @@ def test_the_command_printed_is_one_that_runs(tmp_path: Path) -> None:
     words = printed("--processes", "2", *options)
     done = launch(["sh", "-c", shlex.join(words)])
     assert done.returncode == 0, done.stderr
-    ((_, record),) = read([tmp_path]).records
+    ((_, record),) = read_records([tmp_path]).records
     assert (record.status, record.setup.processes, record.setup.machines) == ("completed", 2, 1)
 
 
@@ -187,7 +187,7 @@ def test_a_hostile_default_configuration_changes_nothing(tmp_path: Path) -> None
         ACCELERATE_USE_FSDP="true",
     )
     assert done.returncode == 0, done.stderr
-    ((_, record),) = read([tmp_path]).records
+    ((_, record),) = read_records([tmp_path]).records
     setup = record.setup
     assert (setup.processes, setup.precision, setup.dynamo_backend) == (2, "fp32", "no")
 

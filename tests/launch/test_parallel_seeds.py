@@ -104,7 +104,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def kept(folder: Path) -> list[RunRecord]:
-    found = store.read([folder])
+    found = store.read_records([folder])
     assert found.problems == []
     return sorted((record for _, record in found.records), key=lambda record: record.run_index)
 

@@ -54,7 +54,7 @@ class Machine:
                 status=self.status if code else "completed",
                 reason="it broke" if code else None,
             )
-            store.save(record, Path(of["--results-dir"]))
+            store.save_record(record, Path(of["--results-dir"]))
         return Ended([code], asked=False)
 
     def cells(self) -> list[tuple[str, str]]:
@@ -277,7 +277,7 @@ def test_a_real_sweep_is_made_reported_and_found_again(tmp_path: Path) -> None:
     assert [run["outcome"] for run in json.loads(done.stdout)["runs"]] == ["completed"] * 2
     batches = {
         record.setup.processes: record.recipe["batch_size"]
-        for _, record in store.read([tmp_path / "results"]).records
+        for _, record in store.read_records([tmp_path / "results"]).records
     }
     assert batches == {1: 128, 2: 256}
     again = call(*words, "--scaling", "weak", "--threads", "1", "--dry-run")
@@ -312,7 +312,7 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_the_run_its_record(
         _, error = sweep.communicate(timeout=60)
     _, alive = psutil.wait_procs(processes, timeout=60)
     assert alive == []
-    (record,) = [record for _, record in store.read([tmp_path]).records]
+    (record,) = [record for _, record in store.read_records([tmp_path]).records]
     assert (record.status, record.reason) == ("interrupted", "ended by SIGTERM")
     if number == signal.SIGTERM:
         assert sweep.returncode == 130

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from bench.records.schema import RunRecord
-from bench.records.store import read
+from bench.records.store import read_records
 from tests.cli.test_run import PYTHON, ROOT, SHORT_RUN, clean_environment, launch
 
 MAIN, PORT = "10.77.0.1", 29501
@@ -180,7 +180,7 @@ def both(hosts: tuple[Host, Host], *options: object) -> list[tuple[int, str, str
 
 
 def only_record(folder: Path) -> RunRecord:
-    ((_, record),) = read([folder]).records
+    ((_, record),) = read_records([folder]).records
     return record
 
 

@@ -66,7 +66,7 @@ def measure(
 
 
 def records(results: Path) -> list[RunRecord]:
-    found = store.read([results])
+    found = store.read_records([results])
     assert not found.problems
     return sorted((r for _, r in found.records), key=lambda r: (r.run_index, r.started_utc))
 

@@ -16,7 +16,7 @@ from bench.measure.instruments import Gate
 from bench.measure.interruption import Interruption
 from bench.measure.progress import RunProgress, SilentProgress
 from bench.measure.runner import Benchmark, run_benchmark
-from bench.records.protocol import Protocol
+from bench.records.protocol import BenchmarkProtocol
 from bench.records.schema import (
     Energy,
     Joules,
@@ -172,7 +172,7 @@ def measured(
     sample = make_record()
     benchmark = Benchmark(
         recipe=REFERENCE.with_epochs(2),
-        protocol=replace(Protocol(runs=1), **protocol),  # type: ignore[arg-type]
+        protocol=replace(BenchmarkProtocol(runs=1), **protocol),  # type: ignore[arg-type]
         setup=lambda: sample.setup.model_copy(update={"processes": processes}),
         environment=sample.environment,
         dataset=lambda: {"train-images-idx3-ubyte": "ba89"},
@@ -410,7 +410,7 @@ def test_interrupting_the_warm_up_leaves_no_record() -> None:
     sample = make_record()
     benchmark = Benchmark(
         recipe=REFERENCE,
-        protocol=Protocol(),
+        protocol=BenchmarkProtocol(),
         setup=lambda: sample.setup,
         environment=sample.environment,
         dataset=dict,

@@ -122,7 +122,7 @@ def test_the_gpus_claim_is_what_its_records_say(committed: Path) -> None:
     """Of the forty runs, none left out: mean, interval, lower bound, seconds, how many reached."""
     records = [
         record
-        for _, record in store.read([committed / "results/nvidia-h200-16-cores"]).records
+        for _, record in store.read_records([committed / "results/nvidia-h200-16-cores"]).records
         if record.label == "h200"
     ]
     values = [record.final_accuracy for record in records if record.final_accuracy is not None]
@@ -156,7 +156,7 @@ def test_the_claim_is_what_its_records_say(committed: Path) -> None:
     """Mean, interval and one-sided lower bound of the twenty runs, none left out."""
     accuracies = [
         record.final_accuracy
-        for _, record in store.read([committed / "results/intel-xeon-2-cores"]).records
+        for _, record in store.read_records([committed / "results/intel-xeon-2-cores"]).records
         if (record.recipe["name"], record.setup.processes) == ("fast", 1)
     ]
     values = [value for value in accuracies if value is not None]

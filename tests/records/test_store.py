@@ -27,8 +27,8 @@ def test_what_is_saved_is_read_again(
     record: RunRecord, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("results")
-    path = store.save(record, folder)
-    found = store.read([folder])
+    path = store.save_record(record, folder)
+    found = store.read_records([folder])
     assert found.records == [(path, record)]
     assert found.problems == []
 
@@ -36,7 +36,7 @@ def test_what_is_saved_is_read_again(
 def test_a_path_can_be_guessed(tmp_path: Path) -> None:
     started = datetime(2025, 11, 3, 23, 30, 5, 999, tzinfo=timezone(timedelta(hours=-5)))
     record = make_record(run_id="0123456789abcdef", started_at=started)
-    path = store.save(record, tmp_path / "new" / "results")
+    path = store.save_record(record, tmp_path / "new" / "results")
     expected = "new/results/amd-epyc-2-cores/20251104T043005Z-fast-01234567.json"
     assert path == tmp_path / expected
 
@@ -62,7 +62,7 @@ def test_a_machines_folder_can_be_guessed(device: str, cores: int, name: str) ->
 
 def test_a_file_is_the_same_each_time_and_fit_for_diffs(tmp_path: Path) -> None:
     record = make_record(label="größer")
-    content = store.save(record, tmp_path).read_bytes()
+    content = store.save_record(record, tmp_path).read_bytes()
     assert content == store.to_json(record).encode()
     assert content.endswith(b"}\n")
     assert content.startswith(b'{\n  "schema_version": 7,\n  "run_id": ')
@@ -71,7 +71,7 @@ def test_a_file_is_the_same_each_time_and_fit_for_diffs(tmp_path: Path) -> None:
 
 
 def test_nothing_but_the_record_is_left_and_others_may_read_it(tmp_path: Path) -> None:
-    path = store.save(make_record(), tmp_path)
+    path = store.save_record(make_record(), tmp_path)
     assert list(path.parent.iterdir()) == [path]
     if os.name == "posix":
         umask = os.umask(0)
@@ -86,11 +86,11 @@ def test_an_existing_record_is_never_overwritten(
     if not hard_links:
         monkeypatch.setattr(os, "link", _no_hard_links)
     record = make_record()
-    path = store.save(record, tmp_path)
-    assert store.read([path]).records == [(path, record)]
+    path = store.save_record(record, tmp_path)
+    assert store.read_records([path]).records == [(path, record)]
     path.write_text("mine")
     with pytest.raises(FileExistsError):
-        store.save(record, tmp_path)
+        store.save_record(record, tmp_path)
     assert path.read_text() == "mine"
     assert list(path.parent.iterdir()) == [path]
 
@@ -143,19 +143,19 @@ def test_files_and_folders_at_any_depth_are_read_in_order(tmp_path: Path) -> Non
     _put(make_record(), tmp_path / "notes.txt")
     _put(make_record(), tmp_path / ".hidden" / "h.json")
     _put(make_record(), tmp_path / ".half.json.1.tmp")
-    found = store.read([tmp_path])
+    found = store.read_records([tmp_path])
     assert [path for path, _ in found.records] == [paths[2], paths[0], paths[1]]
     assert found.problems == []
 
 
 def test_a_file_may_be_named_whatever_it_is_called(tmp_path: Path) -> None:
     path = _put(make_record(), tmp_path / "record.txt")
-    assert [path for path, _ in store.read([path]).records] == [path]
+    assert [path for path, _ in store.read_records([path]).records] == [path]
 
 
 def test_a_path_that_does_not_exist_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read .*nowhere: No such file"):
-        store.read([tmp_path / "nowhere"])
+        store.read_records([tmp_path / "nowhere"])
 
 
 HUGE = {"epoch": 1, "samples": 1, "correct": 10**400, "loss": None, "samples_seen": 1}
@@ -193,7 +193,7 @@ def test_what_is_no_record_is_listed_with_the_reason(
     good = _put(make_record(), tmp_path / "good.json")
     bad = tmp_path / "bad.json"
     bad.write_bytes(content)
-    found = store.read([tmp_path])
+    found = store.read_records([tmp_path])
     assert [path for path, _ in found.records] == [good]
     [problem] = found.problems
     assert problem.path == bad
@@ -205,7 +205,7 @@ def test_a_record_without_a_schema_version_is_not_taken_for_one(tmp_path: Path) 
     values = json.loads(_json())
     del values["schema_version"]
     (tmp_path / "x.json").write_text(json.dumps(values))
-    [problem] = store.read([tmp_path]).problems
+    [problem] = store.read_records([tmp_path]).problems
     assert problem.reason == "not a run record: it has no schema_version"
 
 
@@ -213,25 +213,29 @@ def test_a_copy_of_a_run_is_counted_once_and_said_so(tmp_path: Path) -> None:
     record = make_record()
     first = _put(record, tmp_path / "a" / "1.json")
     second = _put(record, tmp_path / "b" / "1.json")
-    found = store.read([tmp_path])
+    found = store.read_records([tmp_path])
     assert found.records == [(first, record)]
-    assert found.problems == [store.Problem(second, f"the same run as {first}: counted once")]
+    assert found.problems == [
+        store.UnreadableFile(second, f"the same run as {first}: counted once")
+    ]
 
 
 def test_an_altered_copy_of_a_run_is_not_counted(tmp_path: Path) -> None:
     record = make_record()
     first = _put(record, tmp_path / "a.json")
     second = _put(record.model_copy(update={"seed": 7}), tmp_path / "b.json")
-    found = store.read([tmp_path])
+    found = store.read_records([tmp_path])
     assert found.records == [(first, record)]
     assert found.problems == [
-        store.Problem(second, f"claims to be the run of {first} but differs from it: not counted")
+        store.UnreadableFile(
+            second, f"claims to be the run of {first} but differs from it: not counted"
+        )
     ]
 
 
 def test_the_same_file_named_twice_is_no_problem(tmp_path: Path) -> None:
     path = _put(make_record(), tmp_path / "a.json")
-    found = store.read([tmp_path, path, tmp_path])
+    found = store.read_records([tmp_path, path, tmp_path])
     assert len(found.records) == 1
     assert found.problems == []
 
@@ -240,7 +244,7 @@ def test_the_same_file_named_twice_is_no_problem(tmp_path: Path) -> None:
 def test_pipes_and_dangling_links_are_listed_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "link.json").symlink_to(tmp_path / "gone.json")
-    found = store.read([tmp_path])
+    found = store.read_records([tmp_path])
     assert [(p.path.name, p.reason) for p in found.problems] == [
         ("link.json", "not a regular file"),
         ("pipe.json", "not a regular file"),
@@ -262,16 +266,16 @@ def test_a_folder_that_cannot_be_listed_is_a_problem(
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    found = store.read([tmp_path])
+    found = store.read_records([tmp_path])
     assert len(found.records) == 1
-    assert found.problems == [store.Problem(closed, "Permission denied")]
+    assert found.problems == [store.UnreadableFile(closed, "Permission denied")]
 
 
 def test_times_without_a_zone_are_utc(tmp_path: Path) -> None:
     naive = datetime(2025, 11, 3, 9, 30)
     aware = naive.replace(tzinfo=UTC)
-    first = store.save(make_record(started_at=naive), tmp_path)
-    second = store.save(make_record(started_at=aware), tmp_path)
+    first = store.save_record(make_record(started_at=naive), tmp_path)
+    second = store.save_record(make_record(started_at=aware), tmp_path)
     assert first.name.split("-")[0] == second.name.split("-")[0] == "20251103T093000Z"
 
 

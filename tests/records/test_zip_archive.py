@@ -34,7 +34,7 @@ def test_a_zip_file_is_read_like_the_folder_that_it_was_made_of(
     runs: list[RunRecord], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for run in runs:
-        store.save(run, tmp_path / "results")
+        store.save_record(run, tmp_path / "results")
     paths = sorted((tmp_path / "results").rglob("*.json"))
     files: dict[str, str | bytes] = {
         str(path.relative_to(tmp_path)): path.read_bytes() for path in paths
@@ -45,12 +45,12 @@ def test_a_zip_file_is_read_like_the_folder_that_it_was_made_of(
     expected = capsys.readouterr().out
     assert main(["report", str(path), *columns]) == 0
     assert capsys.readouterr().out == expected
-    found = store.read([path])
+    found = store.read_records([path])
     assert [record for _, record in found.records] == runs
     assert found.records[0][0] == path / paths[0].relative_to(tmp_path)
     # Whatever it is called; the same runs in the folder beside it are copies.
     renamed = path.rename(tmp_path / "mailed")
-    both = store.read([renamed, tmp_path / "results"])
+    both = store.read_records([renamed, tmp_path / "results"])
     assert len(both.records) == 3
     assert len(both.problems) == 3
 
@@ -66,7 +66,7 @@ def test_what_is_no_record_is_listed_as_in_a_folder(tmp_path: Path) -> None:
             "__MACOSX/._a.json": "",
         },
     )
-    found = store.read([path])
+    found = store.read_records([path])
     assert [where for where, _ in found.records] == [path / "a.json"]
     assert [problem.path.name for problem in found.problems] == ["b.json", "c.json"]
 
@@ -77,7 +77,7 @@ def test_nothing_is_written_and_no_name_leads_elsewhere(tmp_path: Path) -> None:
     folder.mkdir()
     path = zipped(folder / "a.zip", {name: store.to_json(make_record()) for name in names})
     before = sorted(os.walk(tmp_path))
-    found = store.read([path])
+    found = store.read_records([path])
     assert len(found.records) == 4
     assert all(where.is_relative_to(path) and ".." not in where.parts for where, _ in found.records)
     assert sorted(os.walk(tmp_path)) == before
@@ -85,10 +85,11 @@ def test_nothing_is_written_and_no_name_leads_elsewhere(tmp_path: Path) -> None:
 
 def test_a_member_that_grows_without_end_is_refused(tmp_path: Path) -> None:
     path = zipped(
-        tmp_path / "a.zip", {"a.json": RECORD, "huge.json": b" " * (zip_archive.LARGEST + 1)}
+        tmp_path / "a.zip",
+        {"a.json": RECORD, "huge.json": b" " * (zip_archive.LARGEST_MEMBER_BYTES + 1)},
     )
     assert path.stat().st_size < 100_000
-    found = store.read([path])
+    found = store.read_records([path])
     assert len(found.records) == 1
     [problem] = found.problems
     assert problem.reason == "larger than 16,777,216 bytes: no record is"
@@ -97,7 +98,7 @@ def test_a_member_that_grows_without_end_is_refused(tmp_path: Path) -> None:
 def test_there_is_an_end_to_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zip_archive, "MOST", len(RECORD))
     files = {f"{n}.json": store.to_json(make_record()) for n in range(5)}
-    found = store.read([zipped(tmp_path / "a.zip", dict(files))])
+    found = store.read_records([zipped(tmp_path / "a.zip", dict(files))])
     assert len(found.records) == 2
     assert "the rest is not read" in found.problems[0].reason
 
@@ -108,13 +109,13 @@ def test_two_members_of_one_name_are_both_accounted_for(tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:
             for _ in range(2):
                 opened.writestr("a.json", store.to_json(make_record()))
-    assert len(store.read([tmp_path / "a.zip"]).records) == 2
+    assert len(store.read_records([tmp_path / "a.zip"]).records) == 2
 
 
 def test_another_compression_is_named(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as opened:
         opened.writestr("a.json", RECORD)
-    [problem] = store.read([tmp_path / "a.zip"]).problems
+    [problem] = store.read_records([tmp_path / "a.zip"]).problems
     assert "use deflate" in problem.reason
 
 
@@ -138,6 +139,6 @@ def test_a_damaged_one_is_read_as_far_as_it_goes(
         place = data.draw(st.integers(0, len(content) - 1))
         content[place] = data.draw(st.integers(0, 255))
     path.write_bytes(bytes(content))
-    found = store.read([path])
+    found = store.read_records([path])
     assert all(problem.reason.isprintable() for problem in found.problems)
     assert all(str(record.run_id) for _, record in found.records)

@@ -487,7 +487,7 @@ def test_bmf_is_what_the_rows_say(real: Path, tmp_path: Path) -> None:
     assert report("bmf", real, "--output", tmp_path / "bmf.json") == 0
     text = (tmp_path / "bmf.json").read_text()
     values = Bmf.model_validate_json(text).root
-    found = benchmarks.group_runs([(path, run) for path, run in store.read([real]).records])
+    found = benchmarks.group_runs([(path, run) for path, run in store.read_records([real]).records])
     assert len(values) == len(found) == 4
     for (name, metrics), benchmark in zip(values.items(), found, strict=True):
         row = benchmark_row(benchmark)

@@ -24,7 +24,7 @@ from bench.cli import main
 from bench.records import sidecars, store
 from bench.records.schema import RunRecord
 from bench.records.sidecars import PeakFlops
-from bench.records.store import Problem
+from bench.records.store import UnreadableFile
 from bench.report.html import drawing, figures
 from bench.report.html.environments import ranges, surroundings
 from bench.report.html.figures import Drawing, Omission
@@ -72,7 +72,7 @@ def of(runs: Sequence[RunRecord]) -> list[Series]:
     return series(benchmarks.group_runs((None, run) for run in runs))
 
 
-def page_of(runs: Sequence[RunRecord], problems: Sequence[Problem] = ()) -> str:
+def page_of(runs: Sequence[RunRecord], problems: Sequence[UnreadableFile] = ()) -> str:
     found = of(runs)
     return to_html(found, figures.draw(found), problems)
 
@@ -138,7 +138,7 @@ def test_hostile_text_is_text(tmp_path: Path) -> None:
         ),
         make_record(status="failed", reason=HOSTILE, benchmark_id="c" * 32, label=HOSTILE[::-1]),
     ]
-    text = page_of(runs, [Problem(Path(HOSTILE), HOSTILE)])
+    text = page_of(runs, [UnreadableFile(Path(HOSTILE), HOSTILE)])
     page = Page(text)
     assert "alert(1)" in page.text
     assert "alert(1)" not in page.sources["script"] + page.sources["style"]
@@ -193,7 +193,7 @@ def test_the_same_records_give_the_same_bytes() -> None:
 
 def test_every_run_is_there_with_its_record(tmp_path: Path) -> None:
     runs = make_benchmark()
-    paths = [store.save(run, tmp_path / "results") for run in runs]
+    paths = [store.save_record(run, tmp_path / "results") for run in runs]
     output = tmp_path / "report.html"
     assert main(["report", str(tmp_path / "results"), "--to", "html", "--output", str(output)]) == 0
     text = output.read_text(encoding="utf-8")
@@ -234,8 +234,8 @@ def test_runs_of_one_set_up_are_pooled_and_those_of_another_folder_are_not(tmp_p
     """As `ab` makes them: a benchmark each."""
     singles = [make_record(benchmark_id=f"{n:032}", train_seconds=6.0 + n / 10) for n in range(6)]
     for number, record in enumerate(singles):
-        store.save(record, tmp_path / ("a" if number < 4 else "b"))
-    found = series(benchmarks.group_runs(store.read([tmp_path]).records))
+        store.save_record(record, tmp_path / ("a" if number < 4 else "b"))
+    found = series(benchmarks.group_runs(store.read_records([tmp_path]).records))
     assert [len(one.runs) for one in found] == [4, 2]
     assert [one.number for one in found] == [1, 2]
     assert found[0].row["runs"] == 4

@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from bench.cli import main
-from bench.records.store import save
+from bench.records.store import save_record
 from tests.factories import make_benchmark, make_record, saved
 from tests.report.test_html import HOSTILE, ROOT, mistaken
 
@@ -51,8 +51,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, mnist_data_dir: Path) -> P
     results = folder / "results"
     saved(results, make_benchmark((6.4, 6.5, 6.7), label=HOSTILE))
     saved(results, make_benchmark((5.4, 5.5), setup={"device_name": HOSTILE}, label="b"))
-    save(mistaken([247, 582], [2, 3], label="mistakes"), results)
-    save(make_record(status="failed", reason=HOSTILE, label="failed"), results)
+    save_record(mistaken([247, 582], [2, 3], label="mistakes"), results)
+    save_record(make_record(status="failed", reason=HOSTILE, label="failed"), results)
     (results / "torn<img src=x>.json").write_text("{")
     return written(folder, results)
 

@@ -42,13 +42,13 @@ def test_what_is_committed_is_what_the_records_say(
 
 
 def test_the_committed_page_has_every_run_once(committed: Path) -> None:
-    page = (committed / "results" / store.PAGE).read_text(encoding="utf-8")
+    page = (committed / "results" / store.PAGE_NAME).read_text(encoding="utf-8")
     rows = cells(page)
     assert sum(int(row["reached"].split("/")[1]) for row in rows) == len(
-        store.read([committed / "results"]).records
+        store.read_records([committed / "results"]).records
     )
     # Of the peaks beside the records, wherever publish was started.
-    report = (committed / "results" / store.REPORT).read_text(encoding="utf-8")
+    report = (committed / "results" / store.REPORT_NAME).read_text(encoding="utf-8")
     assert '<figure id="figure-peak">' in report
     [claim] = [row for row in rows if row["id"] == "<code>55d4e4a2</code>"]
     assert (claim["reached"], claim["accuracy"]) == ("15/20", "99.43 % (99.40–99.45)")
@@ -62,7 +62,7 @@ def test_a_difference_is_a_line_and_exit_1(
     folder = Path(saved(tmp_path / "results", make_benchmark()))
     assert publish(folder) == 0
     assert publish(folder, "--check") == 0
-    page = folder / store.PAGE
+    page = folder / store.PAGE_NAME
     text = page.read_text(encoding="utf-8")
     capsys.readouterr()
 
@@ -88,7 +88,7 @@ def test_a_difference_is_a_line_and_exit_1(
     assert publish(folder) == 0
     assert page.read_text(encoding="utf-8") == text
     capsys.readouterr()
-    (folder / store.PICTURE).write_text("<svg/>\n", encoding="utf-8")
+    (folder / store.CHART_NAME).write_text("<svg/>\n", encoding="utf-8")
     assert publish(folder, "--check") == 1
     assert "times.svg:1: <svg/> -> <svg " in capsys.readouterr().out
 
@@ -100,7 +100,7 @@ def test_what_cannot_be_read_is_said_and_fails(
     (folder / "torn.json").write_text('{"schema_version": 1, "run')
     assert publish(folder) == 1
     assert "torn.json: Invalid JSON" in capsys.readouterr().err
-    assert len(cells((folder / store.PAGE).read_text(encoding="utf-8"))) == 1
+    assert len(cells((folder / store.PAGE_NAME).read_text(encoding="utf-8"))) == 1
 
 
 def test_nothing_to_publish_is_bad_input(
@@ -124,7 +124,7 @@ def test_tables_are_by_division_and_device_and_the_fastest_is_first(tmp_path: Pa
         saved(tmp_path, make_benchmark(seconds, **overrides))
     saved(tmp_path, make_benchmark((5.0, 5.0, 5.0), label="never", accuracies=[0.9]))
     assert publish(tmp_path) == 0
-    page = (tmp_path / store.PAGE).read_text(encoding="utf-8")
+    page = (tmp_path / store.PAGE_NAME).read_text(encoding="utf-8")
     assert re.findall(r"^## (.*)", page, re.MULTILINE) == [
         "Closed division, CPU",
         "Open division, CPU, to 98 %",
@@ -141,7 +141,7 @@ def test_command_seeds_and_commit_stand_below_the_table(tmp_path: Path) -> None:
         run = make_record(benchmark_id=f"{seed:032x}", seed=seed, command=command, label="a b")
         saved(tmp_path, [run])
     assert publish(tmp_path) == 0
-    page = (tmp_path / store.PAGE).read_text(encoding="utf-8")
+    page = (tmp_path / store.PAGE_NAME).read_text(encoding="utf-8")
     assert len(cells(page)) == 1, "runs that differ in their seed alone are one row"
     [line] = [line for line in page.splitlines() if line.startswith("- `")]
     assert "in [`amd-epyc-2-cores`](amd-epyc-2-cores/): " in line
@@ -166,7 +166,7 @@ def test_a_hostile_device_stays_inside_the_picture(tmp_path: Path) -> None:
     name = "</text><script>alert(1)</script>"
     runs = make_benchmark(setup={"device_name": name}, recipe={"name": "<b>&amp;"})
     assert publish(saved(tmp_path, runs)) == 0
-    picture = (tmp_path / store.PICTURE).read_text(encoding="utf-8")
+    picture = (tmp_path / store.CHART_NAME).read_text(encoding="utf-8")
     assert "<script" not in picture
     assert "<b>" not in picture
     assert picture.count("<circle") == 1
@@ -174,4 +174,4 @@ def test_a_hostile_device_stays_inside_the_picture(tmp_path: Path) -> None:
 
 def test_a_picture_of_nothing_is_a_picture(tmp_path: Path) -> None:
     assert publish(saved(tmp_path, make_benchmark(accuracies=[0.5]))) == 0
-    assert "<circle" not in (tmp_path / store.PICTURE).read_text(encoding="utf-8")
+    assert "<circle" not in (tmp_path / store.CHART_NAME).read_text(encoding="utf-8")

@@ -157,7 +157,7 @@ def test_parquet_holds_what_json_does_with_types_and_units(results: Path, tmp_pa
         == 0
     )
     table = parquet.read_table(path)
-    expected = benchmarks.run_rows(benchmarks.group_runs(store.read([results]).records))
+    expected = benchmarks.run_rows(benchmarks.group_runs(store.read_records([results]).records))
     assert table.to_pylist() == expected
     assert str(table.schema.field("seed").type) == "int64"
     assert str(table.schema.field("time_to_target_seconds").type) == "double"
@@ -179,7 +179,7 @@ def test_without_pyarrow_parquet_is_one_line(
 @pytest.mark.parametrize("per", ["run", "benchmark"])
 def test_load_is_a_typed_table(per: Any, results: Path) -> None:
     table = bench.load(results, per=per)
-    read = benchmarks.group_runs(store.read([results]).records)
+    read = benchmarks.group_runs(store.read_records([results]).records)
     rows = benchmarks.run_rows(read) if per == "run" else benchmarks.benchmark_rows(read)
     assert list(table.columns) == list(rows[0])
     assert {str(dtype) for dtype in table.dtypes} == {"string", "Int64", "Float64"}

@@ -50,7 +50,7 @@ for name in ("tensorboard", "trackio"):
 @pytest.fixture(scope="module")
 def runs() -> list[tuple[Path, RunRecord]]:
     """Two real runs of one recipe."""
-    found = store.read([MEASURED]).records
+    found = store.read_records([MEASURED]).records
     return [(path, record) for path, record in found if record.recipe["name"] == "fast"][:2]
 
 
@@ -178,7 +178,7 @@ def test_real_runs_are_logged_after_the_last(tmp_path: Path) -> None:
         timeout=250,
     )
     assert len(json.loads(done.stdout)) == 2
-    found = store.read([tmp_path / "results"])
+    found = store.read_records([tmp_path / "results"])
     assert len(found.records) == 2
     assert not found.problems
     folder = tmp_path / "results" / ".trackers"
@@ -204,5 +204,5 @@ def test_a_tracker_that_fails_costs_no_run(
     words += ["--recipe", "fast", "--track", "tensorboard", "--results-dir", str(tmp_path)]
     assert main(["run", *words]) == 1
     assert "tensorboard did not take the runs: OSError: the disk" in capsys.readouterr().err
-    (run,) = store.read([tmp_path]).records
+    (run,) = store.read_records([tmp_path]).records
     assert run[1].status == "completed"

@@ -31,7 +31,7 @@ WANTED = 0.05
 @cache
 def rounds() -> list[tuple[RunRecord, RunRecord]]:
     """The real pairs."""
-    found = store.read([MEASURED]).records
+    found = store.read_records([MEASURED]).records
     of_floor = [record for _, record in found if (record.label or "").startswith("floor-")]
     of_floor.sort(key=lambda record: record.started_utc)
     return list(zip(of_floor[::2], of_floor[1::2], strict=True))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bench.cli.options import parse_duration, parse_share
-from bench.records.protocol import Protocol
+from bench.records.protocol import BenchmarkProtocol
 from bench.stats.intervals import t_quantile
 from bench.stats.stopping import PILOT, enough, runs_for
 from mnist_cnn.errors import UsageError
@@ -69,6 +69,6 @@ def test_shares(text: str, share: float) -> None:
 
 def test_what_makes_no_protocol_is_refused() -> None:
     with pytest.raises(UsageError, match="--half-width must lie"):
-        Protocol(half_width=1.5)
+        BenchmarkProtocol(half_width=1.5)
     with pytest.raises(UsageError, match="--budget must be longer"):
-        Protocol(half_width=0.05, budget_seconds=0.0)
+        BenchmarkProtocol(half_width=0.05, budget_seconds=0.0)

@@ -54,7 +54,7 @@ def edit(path: Path, change: Callable[[Values], None]) -> None:
     values = json.loads(path.read_text(encoding="utf-8"))
     change(values)
     path.write_text(json.dumps(values), encoding="utf-8")
-    found = store.read([path])
+    found = store.read_records([path])
     if found.records:
         path.rename(path.with_name(store.file_name(found.records[0][1])))
 
@@ -105,7 +105,7 @@ def one_by_one(committed: Path) -> Path:
 def _selected(committed: Path, name: str, benchmark: str) -> Path:
     folder = committed / "contributed"
     folder.mkdir()
-    for path, record in store.read([committed / "results" / name]).records:
+    for path, record in store.read_records([committed / "results" / name]).records:
         if record.benchmark_id.startswith(benchmark):
             shutil.copy(path, folder)
     return folder
@@ -487,7 +487,7 @@ def published(committed: Path) -> Path:
 def test_a_published_cell_that_is_better_than_its_laps(
     published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = published.parent / store.PAGE
+    page = published.parent / store.PAGE_NAME
     text = page.read_text(encoding="utf-8")
     page.write_text(text.replace("| 6.26 s |", "| 5.26 s |"), encoding="utf-8")
     status, _, found = report_of(published, capsys)
@@ -500,7 +500,7 @@ def test_a_published_cell_that_is_better_than_its_laps(
 def test_a_published_command_that_is_not_the_record_s(
     published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = published.parent / store.PAGE
+    page = published.parent / store.PAGE_NAME
     text = page.read_text(encoding="utf-8")
     page.write_text(text.replace("fast --runs 20", "fast --runs 2"), encoding="utf-8")
     _, _, found = report_of(published, capsys)
@@ -542,7 +542,7 @@ def test_records_in_the_results_folder_itself_are_published_too(
     _, report, found = report_of(folder, capsys)
     assert "published" not in found
     assert not any("to be made" in step for step in report["pull_request"])
-    page = folder / store.PAGE
+    page = folder / store.PAGE_NAME
     page.write_text(page.read_text(encoding="utf-8").replace("35.9 s", "5.9 s"), encoding="utf-8")
     assert "published 5.9 s" in report_of(folder, capsys)[2]["published"][0]
 

@@ -482,7 +482,7 @@ def fraction_of_peak(series: Sequence[Series], root: Path) -> Outcome:
     shares: dict[int, float] = {}
     for one in series:
         rate = one.number_of("images_per_second_median")
-        most = sidecars.peak_flops_of(one.runs[0][1].setup, ceilings)
+        most = sidecars.find_peak_flops(one.runs[0][1].setup, ceilings)
         if rate and most:
             shares[one.number] = min(100 * rate * sidecars.TRAINING_FLOPS / most, _LONGEST_BAR)
     if not shares:

@@ -19,7 +19,7 @@ from bench.analysis.columns import Cell, Row, Run, Unit, column, written, writte
 from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.scaling import CAPTION, HEADINGS, studies
 from bench.records.schema import RunRecord
-from bench.records.store import Problem
+from bench.records.store import UnreadableFile
 from bench.report.html import drawing, figures
 from bench.report.html.environments import ranges, surroundings
 from bench.report.html.figures import Drawing, Omission, Outcome
@@ -95,7 +95,7 @@ class Highlight:
 
 
 def to_html(
-    series: Sequence[Series], outcomes: Sequence[Outcome], problems: Sequence[Problem]
+    series: Sequence[Series], outcomes: Sequence[Outcome], problems: Sequence[UnreadableFile]
 ) -> str:
     """The whole page.
 
