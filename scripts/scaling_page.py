@@ -369,8 +369,8 @@ def runs() -> str:
     for (processes, threads), of in sorted(found.items()):
         trained = _trained(of)
         reached = [metrics.time_to_target_seconds(record) for record in of.values()]
-        times = summary.summarise([trained[seed] / base[seed] for seed in of])
-        accuracy = summary.summarise([100 * a for r in of.values() if (a := r.final_accuracy)])
+        times = summary.summarize([trained[seed] / base[seed] for seed in of])
+        accuracy = summary.summarize([100 * a for r in of.values() if (a := r.final_accuracy)])
         rows.append(
             [
                 f"{plural(processes, 'process')}, {plural(threads, 'thread')} each",
@@ -393,7 +393,7 @@ def _trained(runs: Mapping[int, RunRecord]) -> dict[int, float]:
     }
 
 
-def _mean(of: summary.Summary) -> str:
+def _mean(of: summary.MetricSummary) -> str:
     return f"{of.mean:.2f} ({of.low:.2f}-{of.high:.2f})"
 
 

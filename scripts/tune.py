@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.measure.accelerator import prepare
-from bench.stats.summary import summarise
+from bench.stats.summary import summarize
 from mnist_cnn.console import run
 from mnist_cnn.data.dataset import load
 from mnist_cnn.errors import UsageError, near_match
@@ -59,7 +59,7 @@ def tune(
                         f"{samples:,} images in {seconds:.1f} s",
                         flush=True,
                     )
-    summary = summarise(accuracies)
+    summary = summarize(accuracies)
     interval = ""
     if summary.low is not None and summary.high is not None:
         interval = f" ({summary.low:.2%} to {summary.high:.2%})"

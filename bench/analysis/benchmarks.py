@@ -26,9 +26,9 @@ from bench.analysis.columns import (
 from bench.analysis.metrics import completed
 from bench.analysis.result_warnings import ResultWarning, benchmark_warnings
 from bench.records.schema import RunRecord, Status
-from bench.stats.intervals import Estimate, share
-from bench.stats.summary import MISSED, Summary, summarise
-from bench.stats.survival import Trial, expected_estimate, median_seconds, restricted_mean_seconds
+from bench.stats.intervals import Estimate, proportion_interval
+from bench.stats.summary import MISSED, MetricSummary, summarize
+from bench.stats.survival import CensoredTime, expected_time_interval, median_time, restricted_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,26 +123,26 @@ def benchmark_row(benchmark: Benchmark, run_rows: Sequence[Row] | None = None) -
     return row | _censored([trial(record) for record in completed(benchmark.records)])
 
 
-def trial(record: RunRecord) -> Trial:
+def trial(record: RunRecord) -> CensoredTime:
     """A completed run as far as the target is concerned: to it, or to the end of the last lap."""
     seconds = metrics.time_to_target_seconds(record)
     if seconds is not None:
-        return Trial(seconds, reached=True)
+        return CensoredTime(seconds, reached=True)
     end = max((lap.start_seconds + lap.seconds for lap in record.laps), default=0.0)
-    return Trial(end, reached=False)
+    return CensoredTime(end, reached=False)
 
 
-def _censored(trials: Sequence[Trial]) -> Row:
+def _censored(trials: Sequence[CensoredTime]) -> Row:
     """What is known of the time to target where a run that missed it counts as longer."""
     row: Row = dict.fromkeys(CENSORED_COLUMNS)
     if not trials:
         return row
-    reached = share(sum(one.reached for one in trials), len(trials))
-    median = median_seconds(trials)
+    reached = proportion_interval(sum(one.reached for one in trials), len(trials))
+    median = median_time(trials)
     values: list[float | None] = [*_ends(reached), *_ends(median)]
-    if (expected := expected_estimate(trials)) is not None:
+    if (expected := expected_time_interval(trials)) is not None:
         horizon = max(one.seconds for one in trials)
-        restricted = restricted_mean_seconds(trials, horizon)
+        restricted = restricted_mean(trials, horizon)
         values += [expected.value, *_ends(expected), restricted.value, *_ends(restricted), horizon]
     return row | dict(zip(CENSORED_COLUMNS, map(_cell, values), strict=False))
 
@@ -151,7 +151,7 @@ def _ends(estimate: Estimate | None) -> tuple[float | None, float | None]:
     return (None, None) if estimate is None else (estimate.low, estimate.high)
 
 
-def _summary(column: Column, rows: Sequence[Row]) -> Summary:
+def _summary(column: Column, rows: Sequence[Row]) -> MetricSummary:
     values: list[float] = []
     for row in rows:
         value = row[column.name]
@@ -159,7 +159,7 @@ def _summary(column: Column, rows: Sequence[Row]) -> Summary:
             values.append(float(value))
         elif column.missing_is_missed:
             values.append(MISSED)
-    return summarise(values)
+    return summarize(values)
 
 
 def _when(run: Run) -> tuple[datetime, int, str]:

@@ -23,7 +23,7 @@ Run = tuple[Path | None, RunRecord]
 """A record and the file it is in; None where it was not saved."""
 
 SUMMARY_PARTS = ("median", "mean", "low", "high", "iqr", "olympic")
-"""What a measured column becomes across runs, as suffixes; see `bench.stats.summary.Summary`."""
+"""What a measured column becomes across runs, as suffixes; see `bench.stats.summary.MetricSummary`."""
 
 
 CENSORED_COLUMNS = (

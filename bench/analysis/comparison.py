@@ -16,8 +16,8 @@ from bench.analysis.cases import Case, interleaved
 from bench.records.schema import RunRecord
 from bench.stats import intervals, summary, survival
 from bench.stats.intervals import Estimate
-from bench.stats.rcp import allowed, olympic_mean
-from bench.stats.survival import Trial
+from bench.stats.rcp import epochs_allowed, olympic_mean
+from bench.stats.survival import CensoredTime
 
 TAIL = 0.025
 """Probability beyond either end of an interval that is shown: 95 % between, for one comparison."""
@@ -148,21 +148,23 @@ class _Measure:
             self._shift(*logs, tail / self.comparisons).as_ratio() for tail in (TAIL, GATE_TAIL)
         )
         tail = TAIL / self.comparisons
-        spread = intervals.spread(*logs, self.paired)
+        spread = intervals.ratio_spread(*logs, self.paired)
         needed = _runs_needed(spread, math.log1p(self.wanted), tail)
         if needed is not None:
-            needed = max(needed, intervals.fewest(tail, self.paired))
+            needed = max(needed, intervals.fewest_runs(tail, self.paired))
         verdict = _by_sign(shown, 1.0)
         if verdict is Verdict.UNCLEAR and within(bound, 1 / (1 + self.wanted), 1 + self.wanted):
             verdict = Verdict.EQUIVALENT
-        fewest = intervals.fewest(GATE_TAIL / self.comparisons, self.paired)
+        fewest = intervals.fewest_runs(GATE_TAIL / self.comparisons, self.paired)
         ends = _median(base), _median(new)
         return Line(metric, *ends, shown, bound, verdict, "", fewest, spread, needed)
 
     def _shift(self, base: Sequence[float], new: Sequence[float], tail: float) -> Estimate:
         if self.paired:
-            return intervals.paired_shift([b - a for a, b in zip(base, new, strict=True)], tail)
-        return intervals.shift(base, new, tail)
+            return intervals.paired_location_shift(
+                [b - a for a, b in zip(base, new, strict=True)], tail
+            )
+        return intervals.location_shift(base, new, tail)
 
     def _mean(self, base: Sequence[float], new: Sequence[float], tail: float) -> Estimate:
         """By pairs where both of a pair started from the same weights."""
@@ -170,7 +172,7 @@ class _Measure:
             return Estimate(_mean(new) - _mean(base), None, None)
         if self._seeds_are_paired:
             differences = [b - a for a, b in zip(base, new, strict=True)]
-            return intervals.paired_mean(differences, tail)
+            return intervals.paired_mean_difference(differences, tail)
         return intervals.mean_difference(base, new, tail)
 
     @property
@@ -193,26 +195,26 @@ class _Measure:
         if min(len(base), len(new)) < summary.FEWEST_RUNS:
             return _absent(metric, "fewer than 3 completed runs, and not all reached it")
         shown, bound = (
-            survival.expected_ratio(base, new, tail / self.comparisons)
+            survival.expected_time_ratio(base, new, tail / self.comparisons)
             for tail in (TAIL, GATE_TAIL)
         )
         counts = [f"{sum(t.reached for t in side)}/{len(side)}" for side in (base, new)]
         note = f"reached by {counts[0]} and {counts[1]}: seconds spent for each success"
         if shown is None or bound is None:
             return Line(metric, None, None, None, None, self._share_reached(base, new), note)
-        ends = survival.expected_seconds(base), survival.expected_seconds(new)
+        ends = survival.expected_time(base), survival.expected_time(new)
         fewest = survival.FEWEST_FOR_BOOTSTRAP
         return Line(metric, *ends, shown, bound, _by_sign(shown, 1.0), note, fewest)
 
-    def _share_reached(self, base: Sequence[Trial], new: Sequence[Trial]) -> Verdict:
+    def _share_reached(self, base: Sequence[CensoredTime], new: Sequence[CensoredTime]) -> Verdict:
         """Where one side never reached it: whether that is shown to be no chance."""
         counts = [(sum(t.reached for t in side), len(side)) for side in (base, new)]
         if not counts[0][0] and not counts[1][0]:
             return Verdict.UNREACHED
         tail = TAIL / self.comparisons
-        if intervals.fewer_successes(*counts[0], *counts[1]) <= tail:
+        if intervals.fisher_exact(*counts[0], *counts[1]) <= tail:
             return Verdict.WORSE
-        fewer_before = intervals.fewer_successes(*counts[1], *counts[0])
+        fewer_before = intervals.fisher_exact(*counts[1], *counts[0])
         return Verdict.BETTER if fewer_before <= tail else Verdict.UNCLEAR
 
     def samples_to_target(self) -> Line:
@@ -221,7 +223,7 @@ class _Measure:
         base, new = (_all(side, metrics.samples_to_target) for side in (self.base, self.new))
         if line.verdict is Verdict.ABSENT or base is None or new is None:
             return line
-        luck, mean = allowed(base, len(new)), olympic_mean(new)
+        luck, mean = epochs_allowed(base, len(new)), olympic_mean(new)
         if luck is None or mean is None or luck.fewest <= mean <= luck.most:
             return line
         fewer = mean < luck.fewest
@@ -249,7 +251,7 @@ class _Measure:
             verdict = Verdict.EQUIVALENT
         else:
             verdict = _by_sign(shown.negated(), 0.0)
-        spread = intervals.spread(*points, self._seeds_are_paired)
+        spread = intervals.ratio_spread(*points, self._seeds_are_paired)
         needed = _runs_needed(spread, ACCURACY_MARGIN, GATE_TAIL / self.comparisons)
         ends = _mean(base), _mean(new)
         return Line(metric, *ends, shown, bound, verdict, "", spread=spread, runs_needed=needed)
@@ -353,7 +355,7 @@ def _all(
 
 
 def _median(values: Sequence[float]) -> float | None:
-    return summary.summarise(values).median
+    return summary.summarize(values).median
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.records.schema import LapKind, RunRecord
-from bench.stats.summary import _finite
+from bench.stats.summary import finite_or_none
 
 
 def time_to_target_seconds(record: RunRecord) -> float | None:
@@ -30,7 +30,7 @@ def time_to_target_seconds(record: RunRecord) -> float | None:
         for lap in record.laps
         if lap.kind is LapKind.EVAL and lap.epoch == reached
     ]
-    return _finite(max(ends)) if ends else None
+    return finite_or_none(max(ends)) if ends else None
 
 
 def train_time_to_target_seconds(record: RunRecord) -> float | None:
@@ -51,7 +51,7 @@ def cold_time_to_target_seconds(record: RunRecord) -> float | None:
     """The time to target of somebody who starts from nothing: start-up and warm-up before it."""
     warm = time_to_target_seconds(record)
     before = seconds_of(record, LapKind.STARTUP, LapKind.WARMUP)
-    return None if warm is None or before is None else _finite(before + warm)
+    return None if warm is None or before is None else finite_or_none(before + warm)
 
 
 def seconds_of(record: RunRecord, *kinds: LapKind) -> float | None:
@@ -68,7 +68,7 @@ def images_per_second(record: RunRecord) -> float | None:
     if not spent:
         return None
     try:
-        return _finite(sum(epoch.samples for epoch in record.epochs) / spent)
+        return finite_or_none(sum(epoch.samples for epoch in record.epochs) / spent)
     except OverflowError:
         return None
 
@@ -84,7 +84,7 @@ def communication_share(record: RunRecord) -> float | None:
     spent = seconds_of(record, LapKind.TRAIN)
     if record.all_reduce_seconds is None or not spent:
         return None
-    return _finite(record.all_reduce_seconds * sum(e.steps for e in record.epochs) / spent)
+    return finite_or_none(record.all_reduce_seconds * sum(e.steps for e in record.epochs) / spent)
 
 
 def samples_to_target(record: RunRecord) -> int | None:
@@ -129,4 +129,4 @@ def completed(runs: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def _total(seconds: Sequence[float]) -> float | None:
-    return _finite(sum(seconds)) if seconds else None
+    return finite_or_none(sum(seconds)) if seconds else None

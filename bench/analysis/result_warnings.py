@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from bench.analysis.metrics import busy_share, completed, seconds_of
 from bench.records.schema import LapKind, RunRecord, Status
-from bench.stats.intervals import FEWEST_FOR_DRIFT, outliers, shift, two_groups
+from bench.stats.intervals import FEWEST_FOR_DRIFT, find_outliers, find_two_groups, location_shift
 from bench.stats.summary import FEWEST_RUNS
 
 BUSY_SHARE = 0.05
@@ -158,7 +158,7 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
     times = _training_times(runs)
     if drifted(times):
         found[ResultWarning.DRIFT] = None
-    if groups := two_groups(times):
+    if groups := find_two_groups(times):
         low, high = groups
         if high > (1 + WORTH_SAYING) * low:
             found[ResultWarning.TWO_GROUPS] = None
@@ -174,14 +174,14 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
 def drifted(times: Sequence[float]) -> bool:
     """Whether the last of repeated measurements are established to differ from the first ones.
 
-    By ranks (`bench.stats.intervals.shift`), the first half against the second, of many the first
+    By ranks (`bench.stats.intervals.location_shift`), the first half against the second, of many the first
     and the last `MOST_COMPARED`; and only by more than `WORTH_SAYING`.
     """
     half = min(len(times) // 2, MOST_COMPARED)
     if half < FEWEST_FOR_DRIFT // 2 or min(times) <= 0:
         return False
     first, last = ([math.log(t) for t in part] for part in (times[:half], times[-half:]))
-    change = shift(first, last, DOUBT).as_ratio()
+    change = location_shift(first, last, DOUBT).as_ratio()
     if change.low is None or change.high is None:
         return False
     established = not change.low <= 1 <= change.high
@@ -190,7 +190,7 @@ def drifted(times: Sequence[float]) -> bool:
 
 def _outliers(runs: Sequence[RunRecord]) -> int:
     """Completed runs whose training time lies far from the others'."""
-    return len(outliers(_training_times(runs)))
+    return len(find_outliers(_training_times(runs)))
 
 
 def _training_times(runs: Sequence[RunRecord]) -> list[float]:

@@ -167,7 +167,7 @@ def _study(mode: Scaling, benchmarks: Sequence[Benchmark], by_count: dict[int, l
     if mode is Scaling.WEAK:
         fit = "Amdahl's law is of a problem that stays as it is (strong scaling)"
     else:
-        fit = amdahl.amdahl(times)
+        fit = amdahl.fit_amdahl(times)
     fewest = min(pools)
     return Study(
         mode=mode,

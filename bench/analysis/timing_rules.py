@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from bench.analysis.metrics import time_to_target_seconds
 from bench.records.schema import LapKind, RunRecord
-from bench.stats.summary import summarise
+from bench.stats.summary import summarize
 
 
 class Clock(StrEnum):
@@ -95,11 +95,11 @@ def readings(records: Sequence[RunRecord]) -> list[Reading]:
         return []
     found = []
     for clock, counted in _COUNTED.items():
-        total = summarise([sum(items[item] for item in counted) for items in runs]).median
+        total = summarize([sum(items[item] for item in counted) for items in runs]).median
         excluded = {
             item: median
             for item in Item
-            if item not in counted and (median := summarise([r[item] for r in runs]).median)
+            if item not in counted and (median := summarize([r[item] for r in runs]).median)
         }
         if total is not None:
             found.append(Reading(clock, total, excluded))

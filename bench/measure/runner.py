@@ -30,7 +30,7 @@ from bench.records.schema import (
     Status,
     first_reached,
 )
-from bench.stats.stopping import enough
+from bench.stats.stopping import precise_enough
 from mnist_cnn.recipe import Recipe, division
 
 
@@ -182,7 +182,7 @@ def _enough(rules: Rules, done: Sequence[RunRecord]) -> bool:
         if record.counts
     ]
     spent = [max(lap.start_seconds + lap.seconds for lap in record.laps) for record in done]
-    return enough(rules.half_width, rules.budget_seconds, seconds, spent)
+    return precise_enough(rules.half_width, rules.budget_seconds, seconds, spent)
 
 
 def _mistakes(seen: Observation, workload: Workload) -> Mistakes | None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.stats.intervals import Estimate, shift, t_quantile
+from bench.stats.intervals import Estimate, location_shift, t_quantile
 
 FEWEST_COUNTS = 3
 """Different process counts below which Amdahl's law fits anything: it has two unknowns."""
@@ -27,7 +27,7 @@ def speedup(base: Sequence[float], seconds: Sequence[float], tail: float = 0.025
         tail: probability that the truth lies beyond either end of the interval.
     """
     logs = [math.log(value) for value in seconds], [math.log(value) for value in base]
-    return shift(*logs, tail).as_ratio()
+    return location_shift(*logs, tail).as_ratio()
 
 
 def efficiency(speedup: Estimate, fewest: int, processes: int) -> Estimate:
@@ -54,7 +54,7 @@ class Amdahl:
         return 1 / (s + (1 - s) / processes)
 
 
-def amdahl(seconds: Mapping[int, Sequence[float]]) -> Amdahl | str:
+def fit_amdahl(seconds: Mapping[int, Sequence[float]]) -> Amdahl | str:
     """Fit ``T(n) = T(1) (s + (1 - s) / n)``, by least squares of the logarithms, over all runs.
 
     The interval is Student's, of the linearised fit: what the law does not explain widens it.

@@ -51,15 +51,15 @@ class Estimate:
 
     def as_ratio(self) -> Estimate:
         """A difference of logarithms as the ratio that it stands for."""
-        low, high = (None if end is None else _exp(end) for end in (self.low, self.high))
-        return Estimate(_exp(self.value), low, high)
+        low, high = (None if end is None else _bounded_exp(end) for end in (self.low, self.high))
+        return Estimate(_bounded_exp(self.value), low, high)
 
 
-def _exp(logarithm: float) -> float:
+def _bounded_exp(logarithm: float) -> float:
     return math.exp(max(-700.0, min(700.0, logarithm)))  # beyond, it is no float
 
 
-def shift(first: Sequence[float], second: Sequence[float], tail: float) -> Estimate:
+def location_shift(first: Sequence[float], second: Sequence[float], tail: float) -> Estimate:
     """How much larger `second` is than `first`, of two independent samples, by ranks.
 
     Args:
@@ -72,7 +72,7 @@ def shift(first: Sequence[float], second: Sequence[float], tail: float) -> Estim
     return _interval(differences, outside)
 
 
-def paired_shift(differences: Sequence[float], tail: float) -> Estimate:
+def paired_location_shift(differences: Sequence[float], tail: float) -> Estimate:
     """The centre of differences within pairs, by signed ranks; they are taken to be symmetric.
 
     Args:
@@ -110,7 +110,7 @@ def mean_difference(first: Sequence[float], second: Sequence[float], tail: float
     return Estimate(value, value - half, value + half)
 
 
-def paired_mean(differences: Sequence[float], tail: float) -> Estimate:
+def paired_mean_difference(differences: Sequence[float], tail: float) -> Estimate:
     """Mean of differences within pairs, by Student's t (1908).
 
     Args:
@@ -125,7 +125,7 @@ def paired_mean(differences: Sequence[float], tail: float) -> Estimate:
     return Estimate(value, value - half, value + half)
 
 
-def share(successes: int, count: int, tail: float = 0.025) -> Estimate:
+def proportion_interval(successes: int, count: int, tail: float = 0.025) -> Estimate:
     """A share of successes with Wilson's interval.
 
     Args:
@@ -140,7 +140,7 @@ def share(successes: int, count: int, tail: float = 0.025) -> Estimate:
     return Estimate(p, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def spread(first: Sequence[float], second: Sequence[float], paired: bool) -> float | None:
+def ratio_spread(first: Sequence[float], second: Sequence[float], paired: bool) -> float | None:
     """Standard deviation of the difference of one run a side; None below two."""
     if min(len(first), len(second)) < 2:
         return None
@@ -175,7 +175,7 @@ def runs_needed(deviation: float, difference: float, tail: float, power: float) 
 MOST_ADVISED = 10_000
 
 
-def fewer_successes(base: int, of_base: int, new: int, of_new: int) -> float:
+def fisher_exact(base: int, of_base: int, new: int, of_new: int) -> float:
     """Probability of so few successes on the new side, or fewer, if both had the same chance.
 
     Fisher's exact test, one-sided.
@@ -191,7 +191,7 @@ def fewer_successes(base: int, of_base: int, new: int, of_new: int) -> float:
     )
 
 
-def fewest(tail: float, paired: bool) -> int:
+def fewest_runs(tail: float, paired: bool) -> int:
     """Values a side, or pairs, below which ranks have no interval of that tail."""
     count = 1
     while (2**count if paired else math.comb(2 * count, count)) * tail < 1:
@@ -235,7 +235,7 @@ def t_quantile(degrees: float, probability: float) -> float:
     return float(stdtrit(degrees, probability))
 
 
-def outliers(values: Sequence[float]) -> list[float]:
+def find_outliers(values: Sequence[float]) -> list[float]:
     """Those that lie far from the others: hyperfine's rule, |x - median| > 14.8 MAD."""
     if not values:
         return []
@@ -250,7 +250,7 @@ FEWEST_FOR_GROUPS = 10
 """Values below which nothing is said of groups."""
 
 
-def two_groups(values: Sequence[float]) -> tuple[float, float] | None:
+def find_two_groups(values: Sequence[float]) -> tuple[float, float] | None:
     """The medians of two groups into which values fall; None where they do not.
 
     Two groups are twice as far apart as either is wide, and each is a quarter of the values or

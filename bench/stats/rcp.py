@@ -34,7 +34,7 @@ def olympic_mean(values: Sequence[float], dropped: int = 1) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
+class EpochsAllowed:
     """What the olympic mean of a submission may be, by a reference's runs."""
 
     mean: float
@@ -45,7 +45,7 @@ class Allowed:
     """More is not luck either; MLPerf lets it pass, for it costs the submitter only."""
 
 
-def allowed(reference: Sequence[float], runs: int, dropped: int = 1) -> Allowed | None:
+def epochs_allowed(reference: Sequence[float], runs: int, dropped: int = 1) -> EpochsAllowed | None:
     """What olympic means of `runs` runs are still luck.
 
     The pooled t test of two means of one spread, the reference's, which MLPerf takes of all its
@@ -65,4 +65,4 @@ def allowed(reference: Sequence[float], runs: int, dropped: int = 1) -> Allowed 
         return None
     quantile = t_quantile(sum(counts) - 2, 1 - ALPHA)
     half = quantile * pstdev(reference) * math.sqrt(sum(1 / count for count in counts))
-    return Allowed(mean, max(0.0, mean - half), mean + half)
+    return EpochsAllowed(mean, max(0.0, mean - half), mean + half)

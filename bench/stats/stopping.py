@@ -17,7 +17,7 @@ PILOT = 5
 """Runs of the first stage."""
 
 
-def runs_for(half_width: float, values: Sequence[float]) -> int:
+def runs_needed_for(half_width: float, values: Sequence[float]) -> int:
     """How many runs make the 95 % interval of the mean at most so wide to either side.
 
     Args:
@@ -29,7 +29,7 @@ def runs_for(half_width: float, values: Sequence[float]) -> int:
     return max(PILOT, math.ceil((quantile * stdev(logs) / math.log1p(half_width)) ** 2))
 
 
-def enough(
+def precise_enough(
     half_width: float,
     budget_seconds: float | None,
     values: Sequence[float],
@@ -45,4 +45,4 @@ def enough(
     """
     if budget_seconds is not None and sum(spent) + max(spent, default=0.0) > budget_seconds:
         return True  # the next one would go beyond it
-    return len(values) >= PILOT and len(values) >= runs_for(half_width, values)
+    return len(values) >= PILOT and len(values) >= runs_needed_for(half_width, values)

@@ -19,7 +19,7 @@ FEWEST_RUNS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class MetricSummary:
     """Repeated measurements of one thing."""
 
     count: int
@@ -35,27 +35,29 @@ class Summary:
     """MLPerf's: the mean without the least and the greatest; None where two runs missed."""
 
 
-def summarise(values: Sequence[float]) -> Summary:
+def summarize(values: Sequence[float]) -> MetricSummary:
     """Median, mean with its 95 % interval, and more; `MISSED` counts as the module says."""
     if not values:
-        return Summary(count=0)
+        return MetricSummary(count=0)
     count = len(values)
-    median = _finite(statistics.median(values))
-    mean = _finite(statistics.mean(values))
+    median = finite_or_none(statistics.median(values))
+    mean = finite_or_none(statistics.mean(values))
     if count < FEWEST_RUNS:
-        return Summary(count, median, mean)
-    robust = {"iqr": _between_quartiles(values), "olympic": olympic_mean(values)}
+        return MetricSummary(count, median, mean)
+    robust = {"iqr": interquartile_range(values), "olympic": olympic_mean(values)}
     if mean is None:
-        return Summary(count, median, **robust)
+        return MetricSummary(count, median, **robust)
     try:
         deviation = statistics.stdev(values)
     except OverflowError:
-        return Summary(count, median, mean, **robust)
+        return MetricSummary(count, median, mean, **robust)
     half = t_quantile_975(count - 1) * deviation / math.sqrt(count)
-    return Summary(count, median, mean, _finite(mean - half), _finite(mean + half), **robust)
+    return MetricSummary(
+        count, median, mean, finite_or_none(mean - half), finite_or_none(mean + half), **robust
+    )
 
 
-def _between_quartiles(values: Sequence[float]) -> float | None:
+def interquartile_range(values: Sequence[float]) -> float | None:
     """The interquartile range (Hyndman & Fan's type 7); None where a quartile is a miss."""
     ordered = sorted(values)
     quartiles = []
@@ -63,9 +65,9 @@ def _between_quartiles(values: Sequence[float]) -> float | None:
         below, part = divmod(share * (len(ordered) - 1), 1)
         low, high = ordered[int(below)], ordered[min(int(below) + 1, len(ordered) - 1)]
         quartiles.append(low + part * (high - low) if part else low)
-    return _finite(quartiles[1] - quartiles[0])
+    return finite_or_none(quartiles[1] - quartiles[0])
 
 
-def _finite(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     """None for what is beyond all range: a record may hold any numbers."""
     return value if math.isfinite(value) else None

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import NormalDist, stdev
 
-from bench.stats.intervals import Estimate, share, t_above
+from bench.stats.intervals import Estimate, proportion_interval, t_above
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class CensoredTime:
     """One run, as far as the target is concerned."""
 
     seconds: float
@@ -31,7 +31,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SurvivalStep:
     """The share of runs that have not reached the target, from one time to the next."""
 
     seconds: float
@@ -46,9 +46,9 @@ class Step:
     """Of those, how many reached it here."""
 
 
-def kaplan_meier(trials: Sequence[Trial]) -> list[Step]:
+def kaplan_meier(trials: Sequence[CensoredTime]) -> list[SurvivalStep]:
     """The product-limit estimate, a step for each time at which a run reached the target."""
-    steps: list[Step] = []
+    steps: list[SurvivalStep] = []
     survival, greenwood = 1.0, 0.0
     everyone = sorted(trial.seconds for trial in trials)
     arrivals = Counter(trial.seconds for trial in trials if trial.reached)
@@ -57,7 +57,7 @@ def kaplan_meier(trials: Sequence[Trial]) -> list[Step]:
         survival *= 1 - reached / at_risk
         left = at_risk - reached
         greenwood = greenwood + reached / (at_risk * left) if left else math.inf
-        steps.append(Step(seconds, survival, greenwood, at_risk, reached))
+        steps.append(SurvivalStep(seconds, survival, greenwood, at_risk, reached))
     return steps
 
 
@@ -65,7 +65,7 @@ FEWEST_FOR_ENDS = 6
 """Runs below which the median's interval would cover too seldom."""
 
 
-def median_seconds(trials: Sequence[Trial], tail: float = 0.025) -> Estimate | None:
+def median_time(trials: Sequence[CensoredTime], tail: float = 0.025) -> Estimate | None:
     """When half of the runs have reached the target; None where fewer than half ever did.
 
     Args:
@@ -87,7 +87,7 @@ def median_seconds(trials: Sequence[Trial], tail: float = 0.025) -> Estimate | N
     return Estimate(value, low, high)
 
 
-def _band(step: Step, z: float) -> float:
+def _band(step: SurvivalStep, z: float) -> float:
     """The end of the pointwise log-log interval of survival, z standard errors up."""
     if step.survival in (0.0, 1.0):
         return step.survival
@@ -95,8 +95,8 @@ def _band(step: Step, z: float) -> float:
     return float(step.survival ** math.exp(z * spread))
 
 
-def restricted_mean_seconds(
-    trials: Sequence[Trial], horizon: float, tail: float = 0.025
+def restricted_mean(
+    trials: Sequence[CensoredTime], horizon: float, tail: float = 0.025
 ) -> Estimate:
     """Mean time to the target of runs that are given `horizon` seconds: the area under survival.
 
@@ -124,7 +124,7 @@ def restricted_mean_seconds(
     return Estimate(mean, mean - half, mean + half)
 
 
-def expected_seconds(trials: Sequence[Trial]) -> float | None:
+def expected_time(trials: Sequence[CensoredTime]) -> float | None:
     """Seconds spent for each run that reached the target; None where none did.
 
     What it takes on average to get there by starting anew after each miss: total time over
@@ -134,7 +134,7 @@ def expected_seconds(trials: Sequence[Trial]) -> float | None:
     return sum(trial.seconds for trial in trials) / reached if reached else None
 
 
-def expected_estimate(trials: Sequence[Trial], tail: float = 0.025) -> Estimate | None:
+def expected_time_interval(trials: Sequence[CensoredTime], tail: float = 0.025) -> Estimate | None:
     """`expected_seconds` with its interval; None where no run reached the target.
 
     It is the mean of the runs that reached it, and for each of those the misses before it. Of the
@@ -142,7 +142,7 @@ def expected_estimate(trials: Sequence[Trial], tail: float = 0.025) -> Estimate 
     (MOVER, Zou & Donner 2008). Where no run missed, a miss is taken to last as long as the longest.
     An end is None below `FEWEST_FOR_COST` runs.
     """
-    value = expected_seconds(trials)
+    value = expected_time(trials)
     if value is None:
         return None
     if len(trials) < FEWEST_FOR_COST or not 0 < value < math.inf:
@@ -150,7 +150,7 @@ def expected_estimate(trials: Sequence[Trial], tail: float = 0.025) -> Estimate 
     reached = [trial.seconds for trial in trials if trial.reached]
     missed = [trial.seconds for trial in trials if not trial.reached]
     of_a_miss = sum(missed) / len(missed) if missed else max(reached)
-    chance = share(len(missed), len(trials), tail)
+    chance = proportion_interval(len(missed), len(trials), tail)
     misses = len(missed) / len(reached)
     spread = stdev(reached) if len(reached) > 1 else 0.0
     half = t_above(max(1, len(reached) - 1), tail) * spread / math.sqrt(len(reached))
@@ -166,7 +166,9 @@ FEWEST_FOR_BOOTSTRAP = 10
 """Runs a side below which resamples are too much alike for an interval."""
 
 
-def expected_ratio(base: Sequence[Trial], new: Sequence[Trial], tail: float) -> Estimate | None:
+def expected_time_ratio(
+    base: Sequence[CensoredTime], new: Sequence[CensoredTime], tail: float
+) -> Estimate | None:
     """Expected seconds of `new` over those of `base`, by the percentile bootstrap (Efron 1979).
 
     Runs are drawn within each side, by a generator of a fixed seed: the same records give the same
@@ -174,7 +176,7 @@ def expected_ratio(base: Sequence[Trial], new: Sequence[Trial], tail: float) -> 
     "expanded percentile"), it is wrong 5 to 7 times in a hundred where it says 5. None where a side
     never reached the target; an end is None where resamples lack it, or runs are few.
     """
-    of_base, of_new = expected_seconds(base), expected_seconds(new)
+    of_base, of_new = expected_time(base), expected_time(new)
     if of_base is None or of_new is None:
         return None
     fewest = min(len(base), len(new))
@@ -185,8 +187,8 @@ def expected_ratio(base: Sequence[Trial], new: Sequence[Trial], tail: float) -> 
     generator = random.Random(0)
     ratios = []
     for _ in range(RESAMPLES):
-        below = expected_seconds(generator.choices(base, k=len(base)))
-        above = expected_seconds(generator.choices(new, k=len(new)))
+        below = expected_time(generator.choices(base, k=len(base)))
+        above = expected_time(generator.choices(new, k=len(new)))
         if above is None:
             ratios.append(math.inf)
         else:

@@ -24,7 +24,7 @@ from bench.records import sidecars, store
 from bench.records.protocol import PROTOCOL_VERSION, QUALITY_TARGET
 from bench.records.schema import LapKind, Model, RunRecord, Status
 from bench.records.sidecars import NoiseFloor, PeakFlops
-from bench.stats.stopping import enough
+from bench.stats.stopping import precise_enough
 from bench.text import inert
 from bench.verify import privacy
 from bench.verify.consistency import contradictions
@@ -356,7 +356,9 @@ def _promised(records: Sequence[RunRecord]) -> int:
     done = metrics.completed(records)
     trained = [metrics.seconds_of(record, LapKind.TRAIN) or 0.0 for record in done]
     spent = [max((lap.start_seconds + lap.seconds for lap in r.laps), default=0) for r in records]
-    stopped = all(trained) and enough(protocol.half_width, protocol.budget_seconds, trained, spent)
+    stopped = all(trained) and precise_enough(
+        protocol.half_width, protocol.budget_seconds, trained, spent
+    )
     return there if stopped else min(protocol.runs, there + (there < protocol.runs))
 
 

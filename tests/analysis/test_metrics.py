@@ -14,7 +14,7 @@ from bench.analysis.result_warnings import ResultWarning
 from bench.records.schema import LapKind, Status
 from bench.stats import summary
 from bench.stats.intervals import t_quantile_975
-from bench.stats.summary import MISSED, Summary, summarise
+from bench.stats.summary import MISSED, MetricSummary, summarize
 from tests.factories import make_benchmark, make_record
 
 ACCURACIES = st.lists(st.sampled_from([0.98, 0.9939, 0.994, 0.9951]), max_size=8)
@@ -89,7 +89,7 @@ def test_best_is_not_last() -> None:
 
 @given(st.lists(VALUES | st.just(MISSED), max_size=9))
 def test_median_counts_a_miss_as_longer_than_anything(values: list[float]) -> None:
-    median = summarise(values).median
+    median = summarize(values).median
     missed = values.count(MISSED)
     if 2 * missed >= len(values):
         assert median is None
@@ -102,7 +102,7 @@ def test_median_counts_a_miss_as_longer_than_anything(values: list[float]) -> No
 
 @given(st.lists(VALUES, min_size=1, max_size=9))
 def test_mean_and_interval_are_those_of_the_textbook(values: list[float]) -> None:
-    summary = summarise(values)
+    summary = summarize(values)
     count = len(values)
     mean = sum(values) / count
     assert summary.count == count
@@ -119,20 +119,20 @@ def test_mean_and_interval_are_those_of_the_textbook(values: list[float]) -> Non
 
 
 def test_a_worked_interval() -> None:
-    summary = summarise([41.0, 42.0, 43.0])
+    summary = summarize([41.0, 42.0, 43.0])
     assert (summary.median, summary.mean) == (42.0, 42.0)
     assert summary.low == pytest.approx(39.5159, abs=1e-4)
     assert summary.high == pytest.approx(44.4841, abs=1e-4)
 
 
 def test_one_miss_takes_mean_and_interval_away() -> None:
-    summary = summarise([41.0, 42.0, 43.0, MISSED])
-    assert summary == Summary(count=4, median=42.5, olympic=42.5)
+    summary = summarize([41.0, 42.0, 43.0, MISSED])
+    assert summary == MetricSummary(count=4, median=42.5, olympic=42.5)
 
 
 def test_nothing_and_too_much() -> None:
-    assert summarise([]) == summary.Summary(count=0)
-    assert summarise([1e308, -1e308, 1.7e308]).high is None  # no float holds it
+    assert summarize([]) == summary.MetricSummary(count=0)
+    assert summarize([1e308, -1e308, 1.7e308]).high is None  # no float holds it
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_a_run_that_lies_far_from_the_others_is_warned_of() -> None:
 @given(st.lists(VALUES, min_size=3, max_size=12), st.integers(0, 3))
 def test_robust_summaries_against_numpy_and_mlperfs_rule(values: list[float], missed: int) -> None:
     everything = [*values, *[MISSED] * missed]
-    summary = summarise(everything)
+    summary = summarize(everything)
     # In place of infinity, of which numpy makes NaN: whatever holds a part of it is as great.
     far = [1e300 if value == MISSED else value for value in everything]
     low, high = np.quantile(far, [0.25, 0.75])

@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 from bench.cli import main
 from bench.records import store
 from bench.records.schema import RunRecord
-from bench.stats.amdahl import Amdahl, amdahl, efficiency, speedup
+from bench.stats.amdahl import Amdahl, efficiency, fit_amdahl, speedup
 from mnist_cnn.recipe import FAST
 from tests.factories import make_record, noisy_runs
 
@@ -29,7 +29,7 @@ def law(count: int, serial: float, alone: float) -> float:
 def test_amdahl_finds_the_fraction_that_made_the_times(
     counts: list[int], serial: float, alone: float
 ) -> None:
-    fit = amdahl({count: [law(count, serial, alone)] * 2 for count in counts})
+    fit = fit_amdahl({count: [law(count, serial, alone)] * 2 for count in counts})
     assert isinstance(fit, Amdahl)
     # What is told apart are s + (1 - s) / n; where the counts are large, these are nearly equal.
     for count in counts:
@@ -46,8 +46,8 @@ def test_the_unit_of_time_changes_no_fraction(
         count: [law(count, serial, 1.0) * generator.lognormvariate(0, 0.01) for _ in range(4)]
         for count in [1, *(count + 1 for count in counts)]
     }
-    one = amdahl(times)
-    other = amdahl({count: [unit * time for time in of] for count, of in times.items()})
+    one = fit_amdahl(times)
+    other = fit_amdahl({count: [unit * time for time in of] for count, of in times.items()})
     assert isinstance(one, Amdahl)
     assert isinstance(other, Amdahl)
     assert math.isclose(one.serial_fraction.value, other.serial_fraction.value, abs_tol=1e-3)
@@ -60,7 +60,7 @@ def test_the_interval_of_the_serial_fraction_covers_it_as_often_as_it_says() -> 
             count: [law(count, serial, 1.0) * generator.lognormvariate(0, 0.02) for _ in range(3)]
             for count in (1, 2, 4)
         }
-        fit = amdahl(times)
+        fit = fit_amdahl(times)
         assert isinstance(fit, Amdahl)
         low, high = fit.serial_fraction.low, fit.serial_fraction.high
         assert low is not None
@@ -71,7 +71,7 @@ def test_the_interval_of_the_serial_fraction_covers_it_as_often_as_it_says() -> 
 
 @pytest.mark.parametrize("counts", [(), (1,), (1, 2)])
 def test_below_three_counts_there_is_no_claim(counts: tuple[int, ...]) -> None:
-    fit = amdahl({count: [1.0 / count] * 5 for count in counts})
+    fit = fit_amdahl({count: [1.0 / count] * 5 for count in counts})
     assert fit == f"a fit takes 3 different process counts, and there are {len(counts)}"
 
 

@@ -29,7 +29,7 @@ from bench.measure.observer import observe
 from bench.measure.progress import SilentProgress
 from bench.records import store
 from bench.records.protocol import BenchmarkProtocol
-from bench.stats.intervals import paired_shift
+from bench.stats.intervals import paired_location_shift
 from mnist_cnn.augment import augment, draw
 from mnist_cnn.batches import Batch
 from mnist_cnn.data.dataset import MnistData, Split, load
@@ -210,7 +210,7 @@ def test_harness_overhead(benchmark: BenchmarkFixture, mnist: MnistData) -> None
     repeat(benchmark, both, rounds=200)
     pairs = list(zip(observed, bare, strict=True))[1:]  # not the warm-up
     logs = [math.log(timed / plain) for timed, plain in pairs]
-    overhead = paired_shift(logs, 0.025).as_ratio()
+    overhead = paired_location_shift(logs, 0.025).as_ratio()
     benchmark.extra_info["pairs"] = len(pairs)
     benchmark.extra_info["bare_seconds"] = median(bare)
     benchmark.extra_info["overhead"] = overhead.value - 1

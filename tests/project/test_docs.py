@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.records import store
-from bench.stats.summary import summarise
+from bench.stats.summary import summarize
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -127,7 +127,7 @@ def test_the_gpus_claim_is_what_its_records_say(committed: Path) -> None:
     ]
     values = [record.final_accuracy for record in records if record.final_accuracy is not None]
     assert len(values) == len(records) == 40
-    summary = summarise(values)
+    summary = summarize(values)
     assert summary.mean is not None
     assert summary.low is not None
     assert summary.high is not None
@@ -161,7 +161,7 @@ def test_the_claim_is_what_its_records_say(committed: Path) -> None:
     ]
     values = [value for value in accuracies if value is not None]
     assert len(values) == len(accuracies) == 20
-    summary = summarise(values)
+    summary = summarize(values)
     assert summary.mean is not None
     assert summary.low is not None
     assert summary.high is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.analysis.comparison import GATE_TAIL, POWER, TAIL
 from bench.stats import intervals, rcp, survival
 from bench.stats.intervals import Estimate
-from bench.stats.survival import Trial
+from bench.stats.survival import CensoredTime
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "statistics.md"
 
@@ -31,7 +31,7 @@ def logs(values: list[float]) -> list[float]:
 
 
 def test_ratios_by_ranks() -> None:
-    ratio = intervals.shift(logs(BASE), logs(NEW), TAIL).as_ratio()
+    ratio = intervals.location_shift(logs(BASE), logs(NEW), TAIL).as_ratio()
     assert (
         example("shift") == f"{ratio.value:.3f}, 95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
     )
@@ -40,39 +40,39 @@ def test_ratios_by_ranks() -> None:
 
 def test_by_turns() -> None:
     differences = [b - a for a, b in zip(logs(BASE), logs(NEW), strict=True)]
-    found = intervals.paired_shift(differences, TAIL).as_ratio()
+    found = intervals.paired_location_shift(differences, TAIL).as_ratio()
     assert found.low is None
     assert example("paired") == f"no interval, ratio {found.value:.3f}"
-    six = intervals.paired_shift([*differences, 0.1], TAIL)
+    six = intervals.paired_location_shift([*differences, 0.1], TAIL)
     assert six.low is not None
 
 
 def test_runs_that_missed() -> None:
-    trials = [Trial(t, reached=True) for t in (10.0, 11.0, 12.0, 13.0)]
-    trials.append(Trial(20.0, reached=False))
-    median = survival.median_seconds(trials)
+    trials = [CensoredTime(t, reached=True) for t in (10.0, 11.0, 12.0, 13.0)]
+    trials.append(CensoredTime(20.0, reached=False))
+    median = survival.median_time(trials)
     assert median is not None
     assert example("median") == f"{median.value:.1f} s"
-    assert example("expected") == f"{survival.expected_seconds(trials):.1f} s"
+    assert example("expected") == f"{survival.expected_time(trials):.1f} s"
 
 
 def test_what_a_success_costs() -> None:
-    five = [Trial(t, reached=True) for t in (10.0, 11.0, 12.0, 13.0)]
-    five.append(Trial(20.0, reached=False))
-    found = survival.expected_estimate(five * 3)
+    five = [CensoredTime(t, reached=True) for t in (10.0, 11.0, 12.0, 13.0)]
+    five.append(CensoredTime(20.0, reached=False))
+    found = survival.expected_time_interval(five * 3)
     assert found is not None
     assert found.low is not None
     assert found.high is not None
     text = f"{found.value:.1f} s, {found.low:.1f} to {found.high:.1f}"
     assert example("expected-interval") == text
-    restricted = survival.restricted_mean_seconds(five, 20.0)
+    restricted = survival.restricted_mean(five, 20.0)
     assert example("restricted") == f"{restricted.value:.1f} s"
 
 
 def test_mlperfs_arithmetic() -> None:
     mean = rcp.olympic_mean([5.9, 6.0, 6.1, 6.3, math.inf])
     assert example("olympic") == f"{mean:.2f} s"
-    luck = rcp.allowed([20, 20, 21, 21, 22, 23], 5)
+    luck = rcp.epochs_allowed([20, 20, 21, 21, 22, 23], 5)
     assert luck is not None
     assert example("rcp") == f"{luck.fewest:.1f} to {luck.most:.1f} epochs"
 
@@ -90,7 +90,7 @@ def test_how_many_runs() -> None:
         values = [generator.gauss(0, 1) for _ in range(2000)]
         scale = noise / Estimate(math.sqrt(sum(v * v for v in values) / 2000), None, None).value
         scaled = [scale * value for value in values]
-        spread = intervals.spread(scaled, scaled[::-1], paired=False)
+        spread = intervals.ratio_spread(scaled, scaled[::-1], paired=False)
         assert spread is not None
         needed = intervals.runs_needed(spread, math.log1p(0.05), TAIL, POWER)
         assert example(name) == f"{needed} runs a side"

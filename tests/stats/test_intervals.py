@@ -13,7 +13,14 @@ from hypothesis import given, strategies as st
 from scipy import stats as scipy_stats
 
 from bench.stats import intervals
-from bench.stats.intervals import Estimate, mean_difference, paired_shift, share, shift, two_groups
+from bench.stats.intervals import (
+    Estimate,
+    find_two_groups,
+    location_shift,
+    mean_difference,
+    paired_location_shift,
+    proportion_interval,
+)
 
 SIMULATIONS = 400
 finite = st.floats(-1e6, 1e6)
@@ -46,7 +53,7 @@ def at_most(rate: float) -> float:
 def test_a_shift_is_covered_as_often_as_stated(shape: str, count: int) -> None:
     generator, draw = random.Random(f"{shape} {count}"), SHAPES[shape]
     intervals = [
-        shift(
+        location_shift(
             [draw(generator) for _ in range(count)],
             [0.1 + draw(generator) for _ in range(count)],
             0.05,
@@ -67,7 +74,7 @@ def test_a_paired_shift_is_covered_as_often_as_stated(count: int) -> None:
             shared = generator.lognormvariate(0, 2)
             one, other = shared + generator.gauss(0, 1), shared + generator.gauss(0.3, 1)
             differences.append(other - one)
-        intervals.append(paired_shift(differences, 0.05))
+        intervals.append(paired_location_shift(differences, 0.05))
     assert misses(intervals, 0.3) <= at_most(0.10)
 
 
@@ -90,7 +97,7 @@ def test_the_ends_of_a_shift_are_where_the_rank_test_turns(
     first: list[float], second: list[float], tail: float
 ) -> None:
     """There are ends as soon as the test can reject anything, and the estimate is between."""
-    found = shift(first, second, tail)
+    found = location_shift(first, second, tail)
     least = 1 / math.comb(len(first) + len(second), len(first))
     assert (found.low is None) == (least > tail)
     if found.low is not None and found.high is not None:
@@ -151,7 +158,7 @@ def test_the_difference_of_means_is_scipys(first: list[float], second: list[floa
 
 @given(st.lists(finite, min_size=2, max_size=12))
 def test_the_mean_of_differences_is_scipys(differences: list[float]) -> None:
-    found = intervals.paired_mean(differences, 0.025)
+    found = intervals.paired_mean_difference(differences, 0.025)
     if found.low == found.high:
         return
     with warnings.catch_warnings():
@@ -164,7 +171,7 @@ def test_the_mean_of_differences_is_scipys(differences: list[float]) -> None:
 @given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_a_share_is_scipys(counts: tuple[int, int]) -> None:
     successes, count = counts
-    found = share(successes, count)
+    found = proportion_interval(successes, count)
     theirs = scipy_stats.binomtest(successes, count).proportion_ci(0.95, method="wilson")
     assert found.low == pytest.approx(float(theirs.low), abs=1e-9)
     assert found.high == pytest.approx(float(theirs.high), abs=1e-9)
@@ -174,7 +181,10 @@ def test_large_samples_agree_with_the_counted_ones() -> None:
     generator = random.Random(1)
     first = [generator.gauss(0, 1) for _ in range(60)]
     second = [generator.gauss(0.5, 1) for _ in range(60)]
-    rough, ends = shift(first, second, 0.025), shift(first[:50], second[:50], 0.025)
+    rough, ends = (
+        location_shift(first, second, 0.025),
+        location_shift(first[:50], second[:50], 0.025),
+    )
     assert rough.low is not None
     assert rough.high is not None
     assert ends.low is not None
@@ -182,16 +192,16 @@ def test_large_samples_agree_with_the_counted_ones() -> None:
     assert rough.high - rough.low == pytest.approx(
         (ends.high - ends.low) * (50 / 60) ** 0.5, rel=0.2
     )
-    signed = paired_shift([b - a for a, b in zip(first, second, strict=True)], 0.025)
+    signed = paired_location_shift([b - a for a, b in zip(first, second, strict=True)], 0.025)
     assert signed.low is not None
     assert signed.low < 0.5
 
 
 def test_too_few_say_nothing() -> None:
-    assert shift([1.0, 2.0], [3.0, 4.0], 0.025) == Estimate(2.0, None, None)
-    assert paired_shift([1.0] * 4, 0.05) == Estimate(1.0, None, None)
+    assert location_shift([1.0, 2.0], [3.0, 4.0], 0.025) == Estimate(2.0, None, None)
+    assert paired_location_shift([1.0] * 4, 0.05) == Estimate(1.0, None, None)
     assert mean_difference([1.0], [2.0, 3.0], 0.025) == Estimate(1.5, None, None)
-    assert intervals.spread([1.0], [2.0, 3.0], paired=False) is None
+    assert intervals.ratio_spread([1.0], [2.0, 3.0], paired=False) is None
     assert intervals.runs_needed(1.0, 0.0, 0.025, 0.8) is None
     assert intervals.runs_needed(1.0, 1e-200, 0.025, 0.8) is None
 
@@ -201,16 +211,16 @@ def test_the_runs_that_are_advised_see_the_difference(difference: float) -> None
     """With about the power that was asked for; the machine's noise here is 3 %."""
     generator, noise = random.Random(7), 0.03
     pilot = [generator.gauss(0, noise) for _ in range(400)]
-    spread = intervals.spread(pilot[:200], pilot[200:], paired=False)
+    spread = intervals.ratio_spread(pilot[:200], pilot[200:], paired=False)
     assert spread is not None
     count = intervals.runs_needed(spread, difference, 0.025, 0.8)
     assert count is not None
-    count = max(count, intervals.fewest(0.025, paired=False))
+    count = max(count, intervals.fewest_runs(0.025, paired=False))
     seen = 0
     for _ in range(SIMULATIONS):
         base = [generator.gauss(0, noise) for _ in range(count)]
         new = [generator.gauss(difference, noise) for _ in range(count)]
-        low = shift(base, new, 0.025).low
+        low = location_shift(base, new, 0.025).low
         seen += low is not None and low > 0
     assert seen / SIMULATIONS > 0.65  # 0.8, but for the levels that so few ranks have
 
@@ -220,16 +230,18 @@ def test_fewer_successes_is_fishers(of_base: int, of_new: int, data: st.DataObje
     base, new = data.draw(st.integers(0, of_base)), data.draw(st.integers(0, of_new))
     table = [[new, of_new - new], [base, of_base - base]]
     theirs = scipy_stats.fisher_exact(table, alternative="less").pvalue
-    assert intervals.fewer_successes(base, of_base, new, of_new) == pytest.approx(float(theirs))
+    assert intervals.fisher_exact(base, of_base, new, of_new) == pytest.approx(float(theirs))
 
 
 @pytest.mark.parametrize("tail", [0.05, 0.025, 0.004])
 def test_the_fewest_values_that_have_an_interval(tail: float) -> None:
     for paired in (True, False):
-        count = intervals.fewest(tail, paired)
+        count = intervals.fewest_runs(tail, paired)
         for values, there in ((count, True), (count - 1, False)):
             ramp = [float(k) for k in range(max(1, values))]
-            found = paired_shift(ramp, tail) if paired else shift(ramp, ramp, tail)
+            found = (
+                paired_location_shift(ramp, tail) if paired else location_shift(ramp, ramp, tail)
+            )
             assert (found.low is not None) == there
 
 
@@ -238,14 +250,14 @@ def test_outliers_are_hyperfines(values: list[float]) -> None:
     """|x - median| / MAD > 14.826."""
     middle = median(values)
     deviations = [abs(value - middle) for value in values]
-    found = intervals.outliers(values)
+    found = intervals.find_outliers(values)
     for value, deviation in zip(values, deviations, strict=True):
         assert (value in found) == (deviation > 14.826 * median(deviations) > 0)
-    assert intervals.outliers([1.0, 1.1, 0.9, 1.05, 3.0]) == [3.0]
+    assert intervals.find_outliers([1.0, 1.1, 0.9, 1.05, 3.0]) == [3.0]
 
 
 def test_no_values_have_no_outliers() -> None:
-    assert intervals.outliers([]) == []
+    assert intervals.find_outliers([]) == []
 
 
 @pytest.mark.parametrize("count", [10, 12, 20, 50])
@@ -257,7 +269,7 @@ def test_one_group_is_seldom_taken_for_two(shape: str, count: int) -> None:
     }
     generator = random.Random(f"{shape} {count}")
     found = sum(
-        two_groups([shapes[shape](generator) for _ in range(count)]) is not None
+        find_two_groups([shapes[shape](generator) for _ in range(count)]) is not None
         for _ in range(SIMULATIONS)
     )
     assert found <= at_most(0.01)
@@ -267,7 +279,7 @@ def test_two_groups_are_found() -> None:
     generator = random.Random(3)
     values = [generator.gauss(center, 0.1) for center in (1.0, 2.0) for _ in range(5)]
     generator.shuffle(values)
-    found = two_groups(values)
+    found = find_two_groups(values)
     assert found is not None
     assert list(found) == pytest.approx([1.0, 2.0], abs=0.2)
-    assert two_groups(values[:9]) is None
+    assert find_two_groups(values[:9]) is None

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from mlperf_logging.rcp_checker import rcp_checker
 from mlperf_logging.result_summarizer import result_summarizer
 
-from bench.stats.rcp import allowed, olympic_mean
+from bench.stats.rcp import epochs_allowed, olympic_mean
 
 DATA = Path(mlperf_logging.__file__).parent / "rcp_checker"
 
@@ -39,7 +39,7 @@ def test_means_and_fewest_epochs_are_mlperfs_on_its_own_data() -> None:
         dropped = 4 if benchmark == "unet3d" else 1
         for record in theirs.rcp_data.values():
             epochs: list[float] = record["Epochs to converge"]
-            ours = allowed(epochs, theirs.submission_runs, dropped)
+            ours = epochs_allowed(epochs, theirs.submission_runs, dropped)
             expected: dict[str, Any] = record
             assert olympic_mean(epochs, dropped) == pytest.approx(expected["RCP Mean"])
             if benchmark == "unet3d" or ours is None:
@@ -64,11 +64,11 @@ def test_olympic_means_are_the_result_summarizers(values: list[float], missed: i
 
 def test_too_few_say_nothing() -> None:
     assert olympic_mean([3.0, 4.0]) is None
-    assert allowed([3.0, 4.0, 5.0], 3) is None
-    assert allowed([3.0, 4.0, 5.0, 6.0], 3) is not None
+    assert epochs_allowed([3.0, 4.0, 5.0], 3) is None
+    assert epochs_allowed([3.0, 4.0, 5.0, 6.0], 3) is not None
 
 
 def test_a_reference_that_never_varies_allows_itself_alone() -> None:
-    found = allowed([7.0] * 6, 5)
+    found = epochs_allowed([7.0] * 6, 5)
     assert found is not None
     assert (found.fewest, found.mean, found.most) == (7.0, 7.0, 7.0)

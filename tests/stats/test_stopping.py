@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from bench.cli.options import parse_duration, parse_share
 from bench.records.protocol import BenchmarkProtocol
 from bench.stats.intervals import t_quantile
-from bench.stats.stopping import PILOT, enough, runs_for
+from bench.stats.stopping import PILOT, precise_enough, runs_needed_for
 from mnist_cnn.errors import UsageError
 
 SIMULATIONS = 300
@@ -25,7 +25,7 @@ def test_the_interval_is_as_narrow_as_wanted_and_holds_the_truth(noise: float) -
     within = 0
     for _ in range(SIMULATIONS):
         logs: list[float] = []
-        while not enough(wanted, None, [math.exp(value) for value in logs], []):
+        while not precise_enough(wanted, None, [math.exp(value) for value in logs], []):
             logs.append(generator.gauss(0, noise))
         within += abs(fmean(logs)) <= math.log1p(wanted)
     assert within / SIMULATIONS > 0.92
@@ -33,17 +33,17 @@ def test_the_interval_is_as_narrow_as_wanted_and_holds_the_truth(noise: float) -
 
 @given(st.lists(st.floats(0.5, 2), min_size=PILOT, max_size=12), st.floats(0.01, 0.5))
 def test_the_number_follows_from_the_first_runs_alone(values: list[float], wanted: float) -> None:
-    count = runs_for(wanted, values)
-    assert count == runs_for(wanted, values[:PILOT]) >= PILOT
+    count = runs_needed_for(wanted, values)
+    assert count == runs_needed_for(wanted, values[:PILOT]) >= PILOT
     deviation = stdev(math.log(value) for value in values[:PILOT])
     half = t_quantile(PILOT - 1, 0.975) * deviation / math.sqrt(count)
     assert half <= math.log1p(wanted) * (1 + 1e-9)
 
 
 def test_the_budget_is_kept() -> None:
-    assert not enough(0.05, 60.0, [10.0, 20.0], [10.0, 20.0])  # 30 s, the next at most 20
-    assert enough(0.05, 60.0, [10.0, 20.0, 15.0], [10.0, 20.0, 15.0])
-    assert not enough(0.05, None, [], [])
+    assert not precise_enough(0.05, 60.0, [10.0, 20.0], [10.0, 20.0])  # 30 s, the next at most 20
+    assert precise_enough(0.05, 60.0, [10.0, 20.0, 15.0], [10.0, 20.0, 15.0])
+    assert not precise_enough(0.05, None, [], [])
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from bench.report.html.drawing import (
     style,
 )
 from bench.report.html.series import COLOURS, Series
-from bench.stats.summary import MISSED, summarise
+from bench.stats.summary import MISSED, summarize
 from bench.text import plural
 
 if TYPE_CHECKING:
@@ -702,4 +702,4 @@ def _middle(curves: Sequence[list[tuple[float, float]]]) -> list[tuple[float, fl
 
 def _median_time(curves: Sequence[list[tuple[float, float]]], target: float) -> float | None:
     times = [seconds_to(found, target) for found in curves]
-    return summarise([MISSED if t is None else t for t in times]).median
+    return summarize([MISSED if t is None else t for t in times]).median
