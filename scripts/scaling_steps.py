@@ -184,7 +184,7 @@ def _asked(workers: list[Worker], what: Mapping[str, Any]) -> list[Any]:
 
 def worker(threads: int) -> None:
     """Answer, a line each, what is asked on standard input."""
-    from bench.machine.environment import describe, device_name
+    from bench.machine.environment import describe_environment, device_name
     from bench.measure import resolve
     from bench.measure.accelerator import join
     from mnist_cnn.data.dataset import load
@@ -199,7 +199,7 @@ def worker(threads: int) -> None:
         what = json.loads(line)
         answer: Any
         if "about" in what:
-            environment = describe("cpu", device_name("cpu"))
+            environment = describe_environment("cpu", device_name("cpu"))
             answer = {
                 name: getattr(environment, name)
                 for name in ("cpu", "usable_cores", "virtual_machine", "torch", "commit", "dirty")

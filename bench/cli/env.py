@@ -43,7 +43,7 @@ def env(
     if save and not peak:
         raise UsageError("--save keeps what --peak measures: name both")
     # torch is needed from here on.
-    from bench.machine.environment import describe, device_name
+    from bench.machine.environment import describe_environment, device_name
     from bench.measure import resolve
 
     device = resolve.choose_device("auto")
@@ -59,7 +59,7 @@ def env(
             for name, precision in precisions.items()
         },
     }
-    environment = describe(device, device_name(device))
+    environment = describe_environment(device, device_name(device))
     if peak:
         ceilings = _ceilings(environment, device, sorted(set(precisions.values())))
         chosen["peak"] = _peaks(ceilings)

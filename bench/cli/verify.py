@@ -32,12 +32,12 @@ def verify(
 
     Exit 2 where something could not be checked here, as a commit without a git checkout.
     """
-    from bench.machine.repository import history
+    from bench.machine.repository import read_history
     from bench.report.contribution import PUBLISHED, pull_request
     from bench.verify import checks, privacy
     from bench.verify.checks import Outcome
 
-    folder = checks.read(path, history(), privacy.own_names())
+    folder = checks.read(path, read_history(), privacy.own_names())
     results = checks.run_checks(folder, [PUBLISHED])
     steps = pull_request(folder, results)
     if as_json:

@@ -18,7 +18,7 @@ from pathlib import Path
 import platformdirs
 
 from bench.machine.repository import git_state
-from bench.machine.system import output
+from bench.machine.system import run_output
 from bench.text import inert
 from mnist_cnn.errors import UsageError
 
@@ -75,7 +75,7 @@ def find(revision: str, option: str, project: Path) -> Checkout:
             f"{option} needs a git checkout, and {inert(str(project))} is none: "
             "clone the project and run its own mnist-bench"
         )
-    found = output(
+    found = run_output(
         "git", "-C", str(project), "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"
     ).strip()
     # A word that begins with a dash may be an option to git, which then answers something else.

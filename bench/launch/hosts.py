@@ -10,7 +10,7 @@ import errno
 import socket
 from dataclasses import dataclass
 
-from bench.machine.network import _resolved
+from bench.machine.network import resolve_address
 from mnist_cnn.errors import UsageError
 
 _EXAMPLE = "HOST:PORT, such as 10.0.0.1:29500"
@@ -72,7 +72,7 @@ def check(here: Place) -> None:
     """
     if here.port == 0:
         return
-    addresses = [(family, end) for family, _, _, _, end in _resolved(here.host, here.port)]
+    addresses = [(family, end) for family, _, _, _, end in resolve_address(here.host, here.port)]
     if here.rank != 0:
         return
     if not any(_is_ours(family, str(end[0])) for family, end in addresses):

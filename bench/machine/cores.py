@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path, PurePosixPath
 
-from bench.machine.system import text
+from bench.machine.system import read_text
 
 
 def usable_cores() -> int:
@@ -29,7 +29,7 @@ def cgroup_quota_cores(
     version 1.
     """
     quotas: list[float | None] = []
-    for line in text(membership).splitlines():
+    for line in read_text(membership).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
@@ -41,10 +41,10 @@ def cgroup_quota_cores(
 
 
 def _quota_of(group: Path) -> float | None:
-    quota, _, period = text(group / "cpu.max").strip().partition(" ")
+    quota, _, period = read_text(group / "cpu.max").strip().partition(" ")
     if not quota:
-        quota = text(group / "cpu.cfs_quota_us").strip()
-        period = text(group / "cpu.cfs_period_us").strip()
+        quota = read_text(group / "cpu.cfs_quota_us").strip()
+        period = read_text(group / "cpu.cfs_period_us").strip()
     # "max" (version 2) and -1 (version 1) mean that there is none.
     if quota.isdigit() and period.isdigit() and int(period) > 0:
         return int(quota) / int(period)

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from bench.machine.nvml import Gpu
-from bench.machine.system import NotTold
+from bench.machine.system import NotReported
 from bench.records.schema import GpuState, GpuWatch, Monitoring
 
 SM_CLOCK, MEMORY_CLOCK = 1, 2
@@ -42,7 +42,7 @@ REASONS = {
 CPUS = Path("/sys/devices/system/cpu")
 
 
-class Monitor:
+class DeviceMonitor:
     """The state of what trains, at `start` and at `stop`.
 
     Args:
@@ -57,7 +57,7 @@ class Monitor:
         self._source = source
         self._cpus = cpus
         self._states: list[GpuState] = []
-        self._throttled: list[dict[str, int] | NotTold] = []
+        self._throttled: list[dict[str, int] | NotReported] = []
         self._mhz: float | None = None
         self._events: dict[str, int] = {}
 
@@ -93,7 +93,7 @@ def gpu_state(gpu: Gpu) -> GpuState:
     def told(field: str, ask: Callable[[], Any]) -> Any:
         try:
             return ask()
-        except NotTold as reason:
+        except NotReported as reason:
             refused[field] = str(reason)
             return None
 
@@ -134,59 +134,59 @@ def _processes(gpu: Gpu) -> list[tuple[int, int | None]]:
     processes = [(one.pid, one.usedGpuMemory) for one in gpu.ask(*questions)]
     if not processes:
         # In a container a driver may hide them all.
-        raise NotTold("NVML shows no process, not even the run's own")
+        raise NotReported("NVML shows no process, not even the run's own")
     return processes
 
 
 def _others_memory_bytes(processes: list[tuple[int, int | None]] | None) -> int:
     if processes is None:
-        raise NotTold("NVML shows no processes")
+        raise NotReported("NVML shows no processes")
     if len(processes) == 1:
         return 0
     others = [memory for pid, memory in processes if pid != os.getpid()]
     if len(others) == len(processes):
         # Another rank's GPU, or a container that numbers processes in its own way.
-        raise NotTold("which of the processes is the run's own is not known")
+        raise NotReported("which of the processes is the run's own is not known")
     known = [memory for memory in others if memory is not None]
     if len(known) < len(others):
-        raise NotTold("NVML does not say how much each process holds")
+        raise NotReported("NVML does not say how much each process holds")
     return sum(known)
 
 
-def _throttled_nanoseconds(gpu: Gpu) -> dict[str, int] | NotTold:
+def _throttled_nanoseconds(gpu: Gpu) -> dict[str, int] | NotReported:
     """How long its clocks have been held down since the driver was loaded, by what."""
     try:
         return {
             name: int(gpu.ask("ViolationStatus", about=[policy]).violationTime)
             for name, policy in POLICIES.items()
         }
-    except NotTold as reason:
+    except NotReported as reason:
         return reason
 
 
 def _watch(
     before: GpuState,
     after: GpuState,
-    since: dict[str, int] | NotTold,
-    until: dict[str, int] | NotTold,
+    since: dict[str, int] | NotReported,
+    until: dict[str, int] | NotReported,
 ) -> GpuWatch:
     try:
         seconds, source = _passed_seconds(since, until), "NVML's violation times"
-    except NotTold as reason:
+    except NotReported as reason:
         seconds, source = None, str(reason)
     return GpuWatch(before=before, after=after, throttled_seconds=seconds, source=source)
 
 
 def _passed_seconds(
-    since: dict[str, int] | NotTold, until: dict[str, int] | NotTold
+    since: dict[str, int] | NotReported, until: dict[str, int] | NotReported
 ) -> dict[str, float]:
-    if isinstance(since, NotTold):
+    if isinstance(since, NotReported):
         raise since
-    if isinstance(until, NotTold):
+    if isinstance(until, NotReported):
         raise until
     passed = {name: (until[name] - start) / 1e9 for name, start in since.items()}
     if min(passed.values()) < 0:
-        raise NotTold("NVML's violation times ran backwards")
+        raise NotReported("NVML's violation times ran backwards")
     return passed
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.machine.nvml import Gpu
-from bench.machine.system import NotTold
+from bench.machine.system import NotReported
 from bench.records.schema import Energy, Joules
 
 SHORTEST_SECONDS = 2.0
@@ -27,7 +27,7 @@ POWERCAP = Path("/sys/class/powercap")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class CounterReading:
     """A counter at one moment."""
 
     joules: float
@@ -36,7 +36,7 @@ class Reading:
     """Where it starts again from 0; None where it never does."""
 
 
-Counters = Callable[[], Mapping[str, Reading]]
+Counters = Callable[[], Mapping[str, CounterReading]]
 """Reads some counters, by their names; raises NotTold where they cannot be read."""
 
 
@@ -70,29 +70,31 @@ class _Span:
 
     def __init__(self, read: Counters) -> None:
         self._read = read
-        self._before: Mapping[str, Reading] | NotTold = NotTold("the run was not begun")
+        self._before: Mapping[str, CounterReading] | NotReported = NotReported(
+            "the run was not begun"
+        )
         self._began = 0.0
 
     def start(self) -> None:
         try:
             self._before = self._read()
-        except NotTold as reason:
+        except NotReported as reason:
             self._before = reason
         self._began = time.monotonic()
 
     def stop(self) -> Joules:
         seconds = time.monotonic() - self._began
         try:
-            if isinstance(self._before, NotTold):
+            if isinstance(self._before, NotReported):
                 raise self._before
             after = self._read()
             return Joules(joules=used_joules(self._before, after, seconds), source=", ".join(after))
-        except NotTold as reason:
+        except NotReported as reason:
             return Joules(joules=None, source=str(reason))
 
 
 def used_joules(
-    before: Mapping[str, Reading], after: Mapping[str, Reading], seconds: float
+    before: Mapping[str, CounterReading], after: Mapping[str, CounterReading], seconds: float
 ) -> float:
     """What all of the counters together counted between two readings.
 
@@ -105,39 +107,41 @@ def used_joules(
         NotTold: the readings do not say, or not surely.
     """
     if seconds < SHORTEST_SECONDS:
-        raise NotTold(
+        raise NotReported(
             f"the run took {seconds:.2g} s: counters are too coarse below {SHORTEST_SECONDS:g} s"
         )
     if before.keys() != after.keys():
-        raise NotTold("after the run there were other counters than before it")
+        raise NotReported("after the run there were other counters than before it")
     total = 0.0
     for name, start in before.items():
         used, wraps = after[name].joules - start.joules, start.wraps_at_joules
         if used < 0 and wraps is not None:
             used += wraps
         if used < 0:
-            raise NotTold(f"{name} ran backwards")
+            raise NotReported(f"{name} ran backwards")
         if wraps is not None and used + wraps <= MOST_WATTS * seconds:
-            raise NotTold(f"{name} may have gone round more than once in {seconds:.0f} s")
+            raise NotReported(f"{name} may have gone round more than once in {seconds:.0f} s")
         total += used
     if total == 0:
-        raise NotTold(f"stood still: {', '.join(before)}")
+        raise NotReported(f"stood still: {', '.join(before)}")
     return total
 
 
-def boards(gpus: Sequence[Gpu]) -> Counters:
+def gpu_counters(gpus: Sequence[Gpu]) -> Counters:
     """NVML's counters of whole boards: GPU, memory and supply."""
 
-    def read() -> dict[str, Reading]:
+    def read() -> dict[str, CounterReading]:
         return {
-            f"NVML's total energy of GPU {index}": Reading(gpu.ask("TotalEnergyConsumption") / 1e3)
+            f"NVML's total energy of GPU {index}": CounterReading(
+                gpu.ask("TotalEnergyConsumption") / 1e3
+            )
             for index, gpu in enumerate(gpus)
         }
 
     return read
 
 
-def processors(powercap: Path = POWERCAP) -> Counters:
+def cpu_counters(powercap: Path = POWERCAP) -> Counters:
     """RAPL's counters of processor packages and, where they are apart, their memory.
 
     Other zones are parts of these (core, uncore) or hold them (psys). AMD's processors show theirs
@@ -148,33 +152,35 @@ def processors(powercap: Path = POWERCAP) -> Counters:
         powercap: the kernel's folder of zones.
     """
 
-    def read() -> dict[str, Reading]:
+    def read() -> dict[str, CounterReading]:
         if sys.platform == "darwin":
-            raise NotTold("macOS tells it to root alone (powermetrics)")
+            raise NotReported("macOS tells it to root alone (powermetrics)")
         readings = {}
         try:
             for zone in sorted(powercap.glob("intel-rapl:*")):
                 name = (zone / "name").read_text().strip()
                 if name.startswith("package") or name == "dram":
-                    readings[f"RAPL's {name} ({zone.name})"] = Reading(
+                    readings[f"RAPL's {name} ({zone.name})"] = CounterReading(
                         int((zone / "energy_uj").read_text()) / 1e6,
                         int((zone / "max_energy_range_uj").read_text()) / 1e6,
                     )
         except PermissionError:
-            raise NotTold("RAPL's counters may be read by root alone: see docs/energy.md") from None
+            raise NotReported(
+                "RAPL's counters may be read by root alone: see docs/energy.md"
+            ) from None
         except (OSError, ValueError) as error:
-            raise NotTold(f"RAPL's counters cannot be read: {type(error).__name__}") from error
+            raise NotReported(f"RAPL's counters cannot be read: {type(error).__name__}") from error
         if not readings:
-            raise NotTold("no RAPL counters: not every processor or virtual machine shows them")
+            raise NotReported("no RAPL counters: not every processor or virtual machine shows them")
         return readings
 
     return read
 
 
-def untold(reason: str) -> Counters:
+def no_counters(reason: str) -> Counters:
     """Counters that nobody can read, and why."""
 
-    def read() -> Mapping[str, Reading]:
-        raise NotTold(reason)
+    def read() -> Mapping[str, CounterReading]:
+        raise NotReported(reason)
 
     return read

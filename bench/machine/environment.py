@@ -19,7 +19,7 @@ import psutil
 
 from bench.machine.cores import usable_cores
 from bench.machine.repository import PROJECT, git_state
-from bench.machine.system import field, output, sysctl, text
+from bench.machine.system import read_field, read_sysctl, read_text, run_output
 from bench.records.schema import Environment
 
 CPU_FEATURES = {
@@ -62,7 +62,7 @@ ACCELERATOR_LIBRARIES = re.compile(r"nvidia-(cublas|cudnn|nccl|cuda-runtime)(-cu
 """Separately installed packages that an NVIDIA GPU's speed depends on."""
 
 
-def describe(device_type: str, device_name: str) -> Environment:
+def describe_environment(device_type: str, device_name: str) -> Environment:
     """What machine and software this is.
 
     Args:
@@ -100,11 +100,11 @@ def describe(device_type: str, device_name: str) -> Environment:
 def cpu_name() -> str:
     """The processor's own name, else its architecture."""
     if sys.platform == "darwin":
-        return sysctl("machdep.cpu.brand_string") or platform.machine()
+        return read_sysctl("machdep.cpu.brand_string") or platform.machine()
     # Arm kernels give numbers in /proc/cpuinfo; lscpu knows their names.
     return (
         cpuinfo_field("model name")
-        or field(output("lscpu"), "Model name")
+        or read_field(run_output("lscpu"), "Model name")
         or platform.processor()
         or platform.machine()
     )
@@ -113,7 +113,7 @@ def cpu_name() -> str:
 def cpu_features() -> list[str]:
     """Those of the instruction sets known here that this processor has."""
     if sys.platform == "darwin":
-        return [ours for name, ours in MACOS_CPU_FEATURES.items() if sysctl(name) == "1"]
+        return [ours for name, ours in MACOS_CPU_FEATURES.items() if read_sysctl(name) == "1"]
     flags = _cpu_flags()
     return [ours for theirs, ours in CPU_FEATURES.items() if theirs in flags]
 
@@ -121,7 +121,7 @@ def cpu_features() -> list[str]:
 def is_virtual_machine() -> bool | None:
     """Whether a hypervisor runs below this system; None where the system does not say."""
     if sys.platform == "darwin":
-        return {"0": False, "1": True}.get(sysctl("kern.hv_vmm_present") or "")
+        return {"0": False, "1": True}.get(read_sysctl("kern.hv_vmm_present") or "")
     if "hypervisor" in _cpu_flags() or Path("/sys/hypervisor/type").exists():
         return True
     # Only x86 has a flag whose absence means something.
@@ -141,7 +141,7 @@ def os_name() -> str:
 
 def cpuinfo_field(name: str) -> str | None:
     """A field of the first processor in Linux's /proc/cpuinfo."""
-    return field(text(Path("/proc/cpuinfo")), name)
+    return read_field(read_text(Path("/proc/cpuinfo")), name)
 
 
 def _cpu_flags() -> set[str]:
@@ -183,8 +183,8 @@ def _driver(device_type: str) -> str | None:
     if device_type != "cuda":
         return None
     if torch.version.hip:
-        return text(Path("/sys/module/amdgpu/version")).strip() or None
-    return nvidia_driver(text(Path("/proc/driver/nvidia/version"))) or _nvidia_smi_driver()
+        return read_text(Path("/sys/module/amdgpu/version")).strip() or None
+    return nvidia_driver(read_text(Path("/proc/driver/nvidia/version"))) or _nvidia_smi_driver()
 
 
 def nvidia_driver(kernel_module: str) -> str | None:
@@ -195,7 +195,7 @@ def nvidia_driver(kernel_module: str) -> str | None:
 
 def _nvidia_smi_driver() -> str | None:
     # No file says it under WSL.
-    lines = output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    lines = run_output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     return next(iter(lines.split()), None)
 
 

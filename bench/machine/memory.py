@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from bench.machine.system import field, text
+from bench.machine.system import read_field, read_text
 from bench.records.schema import PeakMemory
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -55,7 +55,7 @@ def peak_memory(device_type: str, *, since_reset: bool = False) -> PeakMemory:
 
 def _resident_peak(span: str) -> PeakMemory:
     own = "resident memory of this process, without its workers"
-    high_water = field(text(Path("/proc/self/status")), "VmHWM")
+    high_water = read_field(read_text(Path("/proc/self/status")), "VmHWM")
     if high_water is not None:
         kibibytes = int(high_water.removesuffix("kB"))
         return _known_peak(kibibytes * 1024, f"VmHWM {span}: {own}")

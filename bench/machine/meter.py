@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 
-from bench.machine.device_state import Monitor
-from bench.machine.energy import Counters, EnergyMeter, boards, processors, untold
+from bench.machine.device_state import DeviceMonitor
+from bench.machine.energy import Counters, EnergyMeter, cpu_counters, gpu_counters, no_counters
 from bench.machine.load import LoadMeter
 from bench.machine.memory import peak_memory, reset_peak_memory
 from bench.machine.nvml import Gpu, open_gpus
-from bench.machine.system import NotTold
+from bench.machine.system import NotReported
 from bench.records.schema import Energy, Load, Monitoring, PeakMemory
 from mnist_cnn.console import is_main_process
 
@@ -26,7 +26,7 @@ class Meter:
         self._load = LoadMeter()
         self._memory_is_this_runs = False
         gpus, source = _gpus(device_type)
-        self._monitor = Monitor(gpus, source)
+        self._monitor = DeviceMonitor(gpus, source)
         self._energy = EnergyMeter(*_counters(device_type, gpus, source, runs_at_a_time))
 
     def start(self) -> None:
@@ -77,7 +77,7 @@ def _gpus(device_type: str) -> tuple[list[Gpu], str]:
     uuids = [str(torch.cuda.get_device_properties(rank).uuid) for rank in range(ranks)]
     try:
         return open_gpus(uuids), "NVML"
-    except NotTold as reason:
+    except NotReported as reason:
         return [], str(reason)
 
 
@@ -87,15 +87,17 @@ def _counters(
     """What counts the energy of the device, and of the host where that is something else."""
     one_package = device_type in ("cpu", "mps")  # an Apple GPU is in the processor's
     if runs_at_a_time > 1:
-        none = untold(f"{runs_at_a_time} runs were made at a time, and counters tell none apart")
+        none = no_counters(
+            f"{runs_at_a_time} runs were made at a time, and counters tell none apart"
+        )
         return none, None if one_package else none
     if _on_several_machines():
-        none = untold("other machines trained too, and their counters are not read")
+        none = no_counters("other machines trained too, and their counters are not read")
         return none, None if one_package else none
-    host = processors()
+    host = cpu_counters()
     if one_package:
         return host, None
-    return boards(gpus) if gpus else untold(source), host
+    return gpu_counters(gpus) if gpus else no_counters(source), host
 
 
 def _on_several_machines() -> bool:

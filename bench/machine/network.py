@@ -13,7 +13,7 @@ _ELSEWHERE = "192.0.2.1"
 """An address that documents are written with (RFC 5737); nothing is sent to it."""
 
 
-def interface(host: str, port: int, *, is_main: bool) -> str | None:
+def find_interface(host: str, port: int, *, is_main: bool) -> str | None:
     """The network interface by which this machine reaches the others; None where none is known.
 
     Left to itself, gloo takes what this machine's own name means, which is often 127.0.0.1.
@@ -23,7 +23,7 @@ def interface(host: str, port: int, *, is_main: bool) -> str | None:
         port: it listens on.
         is_main: whether this is machine 0.
     """
-    family, _, _, _, end = _resolved(host, port)[0]
+    family, _, _, _, end = resolve_address(host, port)[0]
     # Machine 0's own name may mean a loopback address, by which no other machine reaches it.
     if is_main and ipaddress.ip_address(str(end[0]).partition("%")[0]).is_loopback:
         family, end = socket.AF_INET, (_ELSEWHERE, port)
@@ -39,7 +39,7 @@ def interface(host: str, port: int, *, is_main: bool) -> str | None:
     return None
 
 
-def _resolved(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+def resolve_address(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)  # type: ignore[return-value]
     except (OSError, UnicodeError) as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from bench.machine.system import NotTold
+from bench.machine.system import NotReported
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Gpu:
             # and no reading is worth a run.
             except Exception as error:
                 reasons.append(f"NVML refuses {question}: {error}")
-        raise NotTold("; ".join(reasons))
+        raise NotReported("; ".join(reasons))
 
 
 def open_gpus(uuids: Sequence[str]) -> list[Gpu]:
@@ -57,14 +57,14 @@ def open_gpus(uuids: Sequence[str]) -> list[Gpu]:
     try:
         library = importlib.import_module("pynvml")
     except ImportError:
-        raise NotTold("nvidia-ml-py is not installed: pip install nvidia-ml-py") from None
+        raise NotReported("nvidia-ml-py is not installed: pip install nvidia-ml-py") from None
     try:
         library.nvmlInit()
         gpus = [Gpu(library, library.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")) for uuid in uuids]
     except Exception as error:  # as above
-        raise NotTold(f"NVML cannot be asked: {error}") from error
+        raise NotReported(f"NVML cannot be asked: {error}") from error
     if any(_is_shared(gpu) for gpu in gpus):
-        raise NotTold("a part of a GPU (MIG): its counters are the whole one's")
+        raise NotReported("a part of a GPU (MIG): its counters are the whole one's")
     return gpus
 
 
@@ -72,5 +72,5 @@ def _is_shared(gpu: Gpu) -> bool:
     """Whether the GPU is cut into parts."""
     try:
         return bool(gpu.ask("MigMode")[0])
-    except NotTold:  # by GPUs that cannot be
+    except NotReported:  # by GPUs that cannot be
         return False

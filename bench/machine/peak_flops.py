@@ -16,7 +16,7 @@ PRODUCTS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Peak:
+class MeasuredPeak:
     """The best rate seen over several sizes and products."""
 
     precision: str
@@ -26,7 +26,7 @@ class Peak:
     """Of the matrices it was seen with."""
 
 
-def measure_peak(device: str, precision: str, threads: int) -> Peak:
+def measure_peak(device: str, precision: str, threads: int) -> MeasuredPeak:
     """Multiply square matrices of growing size, half a second each, and take the fastest product.
 
     The fastest, not the median: what others do on the machine only slows it, and a ceiling that
@@ -40,7 +40,7 @@ def measure_peak(device: str, precision: str, threads: int) -> Peak:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     torch.set_num_threads(threads)
     wait = torch.get_device_module(device).synchronize
-    best = Peak(precision, 0.0, FIRST_SIDE)
+    best = MeasuredPeak(precision, 0.0, FIRST_SIDE)
     side, quickest = FIRST_SIDE, 0.0
     while quickest < LONGEST_PRODUCT_SECONDS:
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
@@ -54,10 +54,10 @@ def measure_peak(device: str, precision: str, threads: int) -> Peak:
                 a @ b
             wait()
             quickest = min(quickest, (perf_counter() - start) / PRODUCTS)
-        best = max(best, Peak(precision, 2 * side**3 / quickest, side), key=_rate)
+        best = max(best, MeasuredPeak(precision, 2 * side**3 / quickest, side), key=_rate)
         side *= 2
     return best
 
 
-def _rate(peak: Peak) -> float:
+def _rate(peak: MeasuredPeak) -> float:
     return peak.flops_per_second

@@ -7,10 +7,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.machine.system import output
+from bench.machine.system import run_output
 
 PROJECT = Path(__file__).resolve().parents[2]
-_MODEL = "mnist_cnn/model.py"
+_MODEL_FILE = "mnist_cnn/model.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +30,20 @@ class History:
         """
         if commit not in self.commits:
             return None
-        source = output("git", "-C", str(self.project), "show", f"{commit}:{_MODEL}")
+        source = run_output("git", "-C", str(self.project), "show", f"{commit}:{_MODEL_FILE}")
         return asserted_parameters(source)
 
 
-def history(project: Path = PROJECT) -> History:
+def read_history(project: Path = PROJECT) -> History:
     """The history of the checkout that this code is in."""
     # A copy installed inside somebody else's repository must not answer for theirs.
     if not (project / ".git").exists():
         return History(project, unknown="this is no git checkout: verify in a clone of the project")
     git = ("git", "-C", str(project))
-    commits = frozenset(output(*git, "rev-list", "HEAD").split())
+    commits = frozenset(run_output(*git, "rev-list", "HEAD").split())
     if not commits:
         return History(project, unknown="git told nothing of this checkout's history")
-    shallow = output(*git, "rev-parse", "--is-shallow-repository").strip() == "true"
+    shallow = run_output(*git, "rev-parse", "--is-shallow-repository").strip() == "true"
     unknown = "this clone is shallow: git fetch --unshallow" if shallow else None
     return History(project, commits, unknown)
 
@@ -87,7 +87,7 @@ def git_state(project: Path) -> tuple[str | None, bool | None]:
     # A copy installed inside somebody else's repository must not report theirs.
     if not (project / ".git").exists():
         return None, None
-    lines = output(
+    lines = run_output(
         "git",
         "-C",
         str(project),

@@ -11,11 +11,11 @@ _COMMAND_SECONDS = 10.0
 """After which a helper command (git, sysctl, ...) is given up on."""
 
 
-class NotTold(Exception):
+class NotReported(Exception):
     """The machine does not tell something; the message says why, in one line."""
 
 
-def text(path: Path) -> str:
+def read_text(path: Path) -> str:
     """What a file holds; nothing where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
@@ -23,7 +23,7 @@ def text(path: Path) -> str:
         return ""
 
 
-def field(text: str, name: str) -> str | None:
+def read_field(text: str, name: str) -> str | None:
     """The value in the first line that reads "name : value"."""
     for line in text.splitlines():
         key, colon, value = line.partition(":")
@@ -32,12 +32,12 @@ def field(text: str, name: str) -> str | None:
     return None
 
 
-def sysctl(name: str) -> str | None:
+def read_sysctl(name: str) -> str | None:
     """A setting of a macOS (or BSD) kernel."""
-    return output("sysctl", "-n", name).strip() or None
+    return run_output("sysctl", "-n", name).strip() or None
 
 
-def output(*command: str) -> str:
+def run_output(*command: str) -> str:
     """What a command prints; nothing where there is no such command or it fails."""
     program = shutil.which(command[0])
     if program is None:

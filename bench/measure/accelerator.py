@@ -18,7 +18,7 @@ from accelerate.commands.config.config_args import default_config_file
 from accelerate.utils import DistributedType
 
 from bench.machine.environment import device_name
-from bench.machine.network import interface
+from bench.machine.network import find_interface
 from bench.measure.redaction import shortened
 from bench.measure.resolve import Chosen, choose, several_processes_command
 from bench.records.schema import ParityCheck, Setup
@@ -229,7 +229,7 @@ def _name_the_interface() -> None:
     address = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
     is_main = os.environ.get("RANK") == os.environ.get("LOCAL_RANK")
     if address[0] and address[1]:
-        name = interface(address[0], int(address[1]), is_main=is_main)
+        name = find_interface(address[0], int(address[1]), is_main=is_main)
         if name is not None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 

@@ -45,7 +45,7 @@ def measure(
 ) -> Generator[tuple[RunRecord, BaseException | None], None, None]:
     """Put workload, clock and display together and yield each run's record as it ends."""
     # From here on torch is needed, and takes its seconds.
-    from bench.machine.environment import describe
+    from bench.machine.environment import describe_environment
     from bench.machine.meter import Meter
     from bench.measure import resolve
     from bench.measure.accelerator import as_it_ran, check_parity, join, usable_device
@@ -79,7 +79,7 @@ def measure(
         setup = setup.model_copy(update={"parallel_seeds": share.count, "environment": variables})
     journal = checkpoints = None
     try:
-        environment = describe(setup.device, setup.device_name)
+        environment = describe_environment(setup.device, setup.device_name)
         if keeping is not None:
             if setup.captured or setup.kernels == "triton":
                 raise UsageError(NO_CHECKPOINTS)

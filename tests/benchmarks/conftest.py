@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench.machine.environment import describe, device_name
+from bench.machine.environment import describe_environment, device_name
 from bench.measure.resolve import choose_device
 from bench.records.store import machine_name
 
@@ -22,7 +22,7 @@ DEFAULT_STORAGE = "file://./.benchmarks"
 def machine() -> dict[str, str]:
     """What must be the same for two times to be compared."""
     device = choose_device("auto")
-    environment = describe(device, device_name(device))
+    environment = describe_environment(device, device_name(device))
     return {
         "device": device,
         "device_name": environment.device_name,

@@ -14,8 +14,8 @@ import pytest
 from bench.analysis import result_warnings
 from bench.analysis.result_warnings import ResultWarning, run_warnings
 from bench.machine import nvml
-from bench.machine.device_state import REASONS, Monitor, gpu_state, named_reasons
-from bench.machine.system import NotTold
+from bench.machine.device_state import REASONS, DeviceMonitor, gpu_state, named_reasons
+from bench.machine.system import NotReported
 from bench.records.schema import GpuState
 from tests.factories import gpu_state as state, make_record, monitoring
 from tests.stand_ins.nvml_double import (
@@ -59,7 +59,7 @@ def test_a_driver_that_refuses_everything_has_a_reason_for_every_field(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     [gpu] = gpus({}, monkeypatch)
-    monitor = Monitor([gpu], "NVML")
+    monitor = DeviceMonitor([gpu], "NVML")
     monitor.start()
     [watch] = monitor.stop().gpus
     values = watch.after.model_dump()
@@ -132,7 +132,7 @@ def test_how_long_the_clocks_were_held_down_is_what_came_to_it_in_the_run(
     # One answer for each of the policies, which are asked in turn, before and after.
     answers = [moment[policy,] for moment in (before, after) for policy in (0, 1, 3)]
     [gpu] = gpus(healthy() | {"ViolationStatus": answers}, monkeypatch)
-    monitor = Monitor([gpu], "NVML")
+    monitor = DeviceMonitor([gpu], "NVML")
     monitor.start()
     [watch] = monitor.stop().gpus
     assert watch.throttled_seconds == {"power": 3.0, "heat": 0.0, "board limit": 0.0}
@@ -141,7 +141,7 @@ def test_how_long_the_clocks_were_held_down_is_what_came_to_it_in_the_run(
 def test_violation_times_that_run_backwards_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [SimpleNamespace(violationTime=time) for time in (9, 9, 9, 9, 8, 9)]
     [gpu] = gpus(healthy() | {"ViolationStatus": answers}, monkeypatch)
-    monitor = Monitor([gpu], "NVML")
+    monitor = DeviceMonitor([gpu], "NVML")
     monitor.start()
     [watch] = monitor.stop().gpus
     assert watch.throttled_seconds is None
@@ -156,9 +156,9 @@ def test_a_real_gpu_tells_its_state_or_says_why_not() -> None:
     torch.ones(1, device="cuda")
     try:
         [gpu] = nvml.open_gpus([str(torch.cuda.get_device_properties(0).uuid)])
-    except NotTold as reason:
+    except NotReported as reason:
         pytest.skip(str(reason))
-    monitor = Monitor([gpu], "NVML")
+    monitor = DeviceMonitor([gpu], "NVML")
     monitor.start()
     [watch] = monitor.stop().gpus
     for found in (watch.before, watch.after):
@@ -186,7 +186,7 @@ def count(cpus: Path, core: int, core_events: int, package_events: int) -> None:
 
 
 def test_a_processor_slowed_down_for_its_heat_is_counted(cpus: Path) -> None:
-    monitor = Monitor([], "no GPU trained", cpus)
+    monitor = DeviceMonitor([], "no GPU trained", cpus)
     monitor.start()
     count(cpus, 0, core_events=4, package_events=9)
     count(cpus, 1, core_events=3, package_events=9)
@@ -199,7 +199,7 @@ def test_a_processor_slowed_down_for_its_heat_is_counted(cpus: Path) -> None:
 
 
 def test_a_core_that_was_switched_off_is_left_out(cpus: Path) -> None:
-    monitor = Monitor([], "no GPU trained", cpus)
+    monitor = DeviceMonitor([], "no GPU trained", cpus)
     monitor.start()
     count(cpus, 1, core_events=4, package_events=7)
     (cpus / "cpu0" / "thermal_throttle" / "core_throttle_count").unlink()
@@ -208,7 +208,7 @@ def test_a_core_that_was_switched_off_is_left_out(cpus: Path) -> None:
 
 
 def test_no_counters_are_null_and_say_why(tmp_path: Path) -> None:
-    monitor = Monitor([], "no GPU trained", tmp_path)
+    monitor = DeviceMonitor([], "no GPU trained", tmp_path)
     monitor.start()
     found = monitor.stop()
     assert found.cpu_throttle_events is None
@@ -226,7 +226,7 @@ def test_a_clock_that_the_system_does_not_tell_is_null(
         return answer
 
     monkeypatch.setattr(psutil, "cpu_freq", cpu_freq)
-    monitor = Monitor([], "no GPU trained")
+    monitor = DeviceMonitor([], "no GPU trained")
     monitor.start()
     found = monitor.stop()
     assert (found.cpu_mhz_before, found.cpu_mhz_after) == (None, None)

@@ -12,8 +12,15 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bench.machine import energy, nvml
-from bench.machine.energy import EnergyMeter, Reading, boards, processors, untold, used_joules
-from bench.machine.system import NotTold
+from bench.machine.energy import (
+    CounterReading,
+    EnergyMeter,
+    cpu_counters,
+    gpu_counters,
+    no_counters,
+    used_joules,
+)
+from bench.machine.system import NotReported
 from bench.records.schema import Energy
 from tests.stand_ins.nvml_double import UUID, NvmlDouble, NVMLError, healthy
 
@@ -57,7 +64,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_packages_and_their_memory_are_counted_and_nothing_twice(
     powercap: Path, clock: list[float]
 ) -> None:
-    meter = EnergyMeter(processors(powercap), None)
+    meter = EnergyMeter(cpu_counters(powercap), None)
     meter.start()
     clock[0] += 10
     count(powercap, "intel-rapl:0", 505_000_000)
@@ -77,7 +84,7 @@ def test_packages_and_their_memory_are_counted_and_nothing_twice(
 @pytest.mark.skipif(sys.platform == "darwin", reason="RAPL is Linux's")
 def test_a_counter_that_went_round_is_added_up(powercap: Path, clock: list[float]) -> None:
     count(powercap, "intel-rapl:0", RANGE - 1_000_000)
-    meter = EnergyMeter(processors(powercap), None)
+    meter = EnergyMeter(cpu_counters(powercap), None)
     meter.start()
     clock[0] += 10
     count(powercap, "intel-rapl:0", 2_000_000)
@@ -89,7 +96,7 @@ def test_a_run_so_long_that_the_counter_may_have_gone_round_twice_has_none(
     powercap: Path, clock: list[float]
 ) -> None:
     """262 kJ at 600 W are 437 s: after so long, one J may be one J or a whole round more."""
-    meter = EnergyMeter(processors(powercap), None)
+    meter = EnergyMeter(cpu_counters(powercap), None)
     meter.start()
     count(powercap, "intel-rapl:0", 6_000_000)
     count(powercap, "intel-rapl:0:1", 1_700_000)
@@ -106,8 +113,8 @@ def test_a_run_so_long_that_the_counter_may_have_gone_round_twice_has_none(
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() == 0, reason="root may read anything")
 def test_counters_of_root_alone_are_null(powercap: Path) -> None:
     (powercap / "intel-rapl:1" / "energy_uj").chmod(0)
-    with pytest.raises(NotTold, match="root alone"):
-        processors(powercap)()
+    with pytest.raises(NotReported, match="root alone"):
+        cpu_counters(powercap)()
 
 
 def test_a_refusal_of_the_kernel_is_null(powercap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +128,7 @@ def test_a_refusal_of_the_kernel_is_null(powercap: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(Path, "read_text", denied)
-    assert reason(processors(powercap)) == (
+    assert reason(cpu_counters(powercap)) == (
         "RAPL's counters may be read by root alone: see docs/energy.md"
     )
 
@@ -132,19 +139,19 @@ def test_what_is_no_number_is_null(
 ) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     (powercap / "intel-rapl:0" / "energy_uj").write_text(content)
-    assert reason(processors(powercap)) == "RAPL's counters cannot be read: ValueError"
+    assert reason(cpu_counters(powercap)) == "RAPL's counters cannot be read: ValueError"
 
 
 def test_no_rapl_and_macos_are_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
-    assert reason(processors(tmp_path / "none")).startswith("no RAPL counters")
+    assert reason(cpu_counters(tmp_path / "none")).startswith("no RAPL counters")
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert reason(processors()) == "macOS tells it to root alone (powermetrics)"
+    assert reason(cpu_counters()) == "macOS tells it to root alone (powermetrics)"
 
 
 def test_this_machine_has_joules_or_a_reason() -> None:
     """The real counters, whatever they are here, over a span that is long enough."""
-    meter = EnergyMeter(processors(), None)
+    meter = EnergyMeter(cpu_counters(), None)
     meter.start()
     time.sleep(energy.SHORTEST_SECONDS + 0.1)
     used = meter.stop().device
@@ -154,7 +161,7 @@ def test_this_machine_has_joules_or_a_reason() -> None:
 
 def reason(counters: energy.Counters) -> str:
     """Why there are none."""
-    with pytest.raises(NotTold) as told:
+    with pytest.raises(NotReported) as told:
         counters()
     return str(told.value)
 
@@ -169,7 +176,7 @@ def gpu(double: NvmlDouble, monkeypatch: pytest.MonkeyPatch) -> list[nvml.Gpu]:
 
 def test_boards_count_in_millijoules(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
     double = NvmlDouble(healthy() | {"TotalEnergyConsumption": [7_000_000, 7_812_500]})
-    meter = EnergyMeter(boards(gpu(double, monkeypatch)), untold("a test"))
+    meter = EnergyMeter(gpu_counters(gpu(double, monkeypatch)), no_counters("a test"))
     meter.start()
     clock[0] += 5
     used = meter.stop()
@@ -192,7 +199,7 @@ def test_a_virtual_gpu_may_refuse_or_stand_still(
     answers: object, reason: str, monkeypatch: pytest.MonkeyPatch, clock: list[float]
 ) -> None:
     double = NvmlDouble(healthy() | {"TotalEnergyConsumption": answers})
-    meter = EnergyMeter(boards(gpu(double, monkeypatch)), None)
+    meter = EnergyMeter(gpu_counters(gpu(double, monkeypatch)), None)
     meter.start()
     clock[0] += 5
     used = meter.stop().device
@@ -202,18 +209,18 @@ def test_a_virtual_gpu_may_refuse_or_stand_still(
 def test_the_real_library_answers_or_says_why_not() -> None:
     """Where there is no NVIDIA driver, as on most machines that run these tests."""
     pytest.importorskip("pynvml")
-    with pytest.raises(NotTold, match="NVML cannot be asked: "):
+    with pytest.raises(NotReported, match="NVML cannot be asked: "):
         nvml.open_gpus(["00000000-0000-0000-0000-000000000000"])
 
 
 def test_no_binding_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    with pytest.raises(NotTold, match="nvidia-ml-py is not installed"):
+    with pytest.raises(NotReported, match="nvidia-ml-py is not installed"):
         nvml.open_gpus([UUID])
 
 
 def test_a_part_of_a_gpu_has_no_counters_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(NotTold, match="MIG"):
+    with pytest.raises(NotReported, match="MIG"):
         gpu(NvmlDouble(healthy() | {"MigMode": (1, 1)}), monkeypatch)
 
 
@@ -223,7 +230,7 @@ def test_a_real_gpu_has_joules_or_a_reason() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     gpus = nvml.open_gpus([str(torch.cuda.get_device_properties(0).uuid)])
-    meter = EnergyMeter(boards(gpus), None)
+    meter = EnergyMeter(gpu_counters(gpus), None)
     meter.start()
     matrix = torch.ones(4096, 4096, device="cuda")
     end = time.monotonic() + energy.SHORTEST_SECONDS + 0.5
@@ -241,8 +248,8 @@ def test_a_real_gpu_has_joules_or_a_reason() -> None:
 
 
 def test_a_short_run_has_none(clock: list[float]) -> None:
-    def read() -> Mapping[str, Reading]:
-        return {"a counter": Reading(clock[0])}
+    def read() -> Mapping[str, CounterReading]:
+        return {"a counter": CounterReading(clock[0])}
 
     meter = EnergyMeter(read, None)
     meter.start()
@@ -257,12 +264,14 @@ def test_a_short_run_has_none(clock: list[float]) -> None:
 
 
 def test_counters_that_came_or_went_are_no_sum() -> None:
-    with pytest.raises(NotTold, match="other counters"):
-        used_joules({"a": Reading(1.0)}, {"a": Reading(2.0), "b": Reading(2.0)}, 5.0)
+    with pytest.raises(NotReported, match="other counters"):
+        used_joules(
+            {"a": CounterReading(1.0)}, {"a": CounterReading(2.0), "b": CounterReading(2.0)}, 5.0
+        )
 
 
 def test_a_run_that_was_not_begun_has_none() -> None:
-    used: Energy = EnergyMeter(lambda: {"a": Reading(1.0)}, None).stop()
+    used: Energy = EnergyMeter(lambda: {"a": CounterReading(1.0)}, None).stop()
     assert used.device.joules is None
 
 
@@ -275,9 +284,9 @@ def test_what_is_told_is_what_was_used(start: int, watts: float, seconds: float)
     """However often the counter goes round: either the true number or none."""
     wraps = RANGE / 1e6
     used = watts * seconds
-    before = {"a": Reading(start / 1e6, wraps)}
-    after = {"a": Reading((start / 1e6 + used) % wraps, wraps)}
+    before = {"a": CounterReading(start / 1e6, wraps)}
+    after = {"a": CounterReading((start / 1e6 + used) % wraps, wraps)}
     try:
         assert used_joules(before, after, seconds) == pytest.approx(used, rel=1e-6, abs=1e-3)
-    except NotTold:
+    except NotReported:
         assert wraps <= energy.MOST_WATTS * seconds

@@ -28,7 +28,7 @@ GIT = shutil.which("git")
 
 @pytest.fixture(scope="module")
 def here() -> Environment:
-    return environment.describe("cpu", environment.device_name("cpu"))
+    return environment.describe_environment("cpu", environment.device_name("cpu"))
 
 
 # describe
@@ -212,7 +212,7 @@ def test_no_git(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_command_that_hangs_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "_COMMAND_SECONDS", 0.05)
-    assert system.output(sys.executable, "-c", "import time; time.sleep(60)") == ""
+    assert system.run_output(sys.executable, "-c", "import time; time.sleep(60)") == ""
 
 
 # The load
@@ -223,7 +223,7 @@ def test_a_gpu_is_described_and_its_peak_counted() -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    gpu = environment.describe("cuda", environment.device_name("cuda"))
+    gpu = environment.describe_environment("cuda", environment.device_name("cuda"))
     assert gpu.device_name == torch.cuda.get_device_name()
     assert gpu.driver is not None
     assert gpu.device_memory_bytes is not None

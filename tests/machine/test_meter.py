@@ -14,7 +14,7 @@ import pytest
 
 from bench.machine import load, memory, meter
 from bench.machine.load import LoadMeter
-from bench.machine.system import NotTold
+from bench.machine.system import NotReported
 
 
 def burn(seconds: float) -> None:
@@ -181,5 +181,5 @@ def test_devices_without_known_counters_say_so(
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
     counters, _ = meter._counters(device, *meter._gpus(device), runs_at_a_time=1)
-    with pytest.raises(NotTold, match=reason):
+    with pytest.raises(NotReported, match=reason):
         counters()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench.cli import main
-from bench.machine.repository import asserted_parameters, history
+from bench.machine.repository import asserted_parameters, read_history
 from bench.records import store
 from bench.records.schema import RunRecord
 from bench.report import terminal
@@ -552,7 +552,7 @@ def test_records_in_the_results_folder_itself_are_published_too(
 
 def test_without_a_checkout_the_commit_is_unknown(tmp_path: Path, closed: Path) -> None:
     (tmp_path / "unpacked").mkdir()
-    folder = checks.read(closed, history(tmp_path / "unpacked"), frozenset())
+    folder = checks.read(closed, read_history(tmp_path / "unpacked"), frozenset())
     results = checks.run_checks(folder)
     found = {r.check.name: r.outcome.value for r in results if r.outcome.value != "pass"}
     assert found == {"commit": "unknown", "parameters": "unknown"}
@@ -562,8 +562,8 @@ def test_without_a_checkout_the_commit_is_unknown(tmp_path: Path, closed: Path) 
 def test_what_cannot_be_checked_is_exit_2(
     closed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nowhere = history(closed)
-    monkeypatch.setattr("bench.machine.repository.history", lambda: nowhere)
+    nowhere = read_history(closed)
+    monkeypatch.setattr("bench.machine.repository.read_history", lambda: nowhere)
     status, report, _ = report_of(closed, capsys)
     assert (status, report["outcome"]) == (2, "unknown")
 
@@ -610,7 +610,9 @@ def test_the_commit_s_own_code_says_how_many_parameters(
 ) -> None:
     commit = git(project, "rev-parse", f"HEAD~{back}")
     run = make_record(environment={"commit": commit})
-    folder = checks.read(Path(saved(tmp_path / "records", [run])), history(project), frozenset())
+    folder = checks.read(
+        Path(saved(tmp_path / "records", [run])), read_history(project), frozenset()
+    )
     found = {r.check.name: [f.text for f in r.findings] for r in checks.run_checks(folder)}
     assert found["commit"] == []
     assert bool(found["parameters"]) == bool(says)
@@ -622,7 +624,7 @@ def test_a_shallow_clone_does_not_know(tmp_path: Path, project: Path) -> None:
     old = git(project, "rev-parse", "HEAD~3")
     run = make_record(environment={"commit": old})
     folder = checks.read(
-        Path(saved(tmp_path / "records", [run])), history(tmp_path / "shallow"), frozenset()
+        Path(saved(tmp_path / "records", [run])), read_history(tmp_path / "shallow"), frozenset()
     )
     results = {result.check.name: result for result in checks.run_checks(folder)}
     assert results["commit"].outcome is checks.Outcome.UNKNOWN
@@ -630,7 +632,7 @@ def test_a_shallow_clone_does_not_know(tmp_path: Path, project: Path) -> None:
 
 
 def test_a_commit_of_nobody_s_is_not_asked_for(project: Path) -> None:
-    assert history(project).parameters("--output=x") is None
+    assert read_history(project).parameters("--output=x") is None
     assert asserted_parameters("PARAMETERS = (\n") is None
     assert checks.PARAMETER_LIMIT == model.PARAMETER_LIMIT
 
@@ -718,7 +720,7 @@ def test_hostile_text_comes_out_inert(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_check_shows_three_findings_and_says_how_many_more(closed: Path) -> None:
     for number in range(5):
         (closed / f"{number}.txt").write_text("x")
-    folder = checks.read(closed, history(), frozenset())
+    folder = checks.read(closed, read_history(), frozenset())
     stream = io.StringIO()
     console = console_for(stream)
     console.print(terminal.checks(folder, checks.run_checks(folder), []))
