@@ -14,7 +14,7 @@ import matplotlib as mpl
 import typer
 from matplotlib import pyplot as plt
 
-from bench.measure.accelerator import prepare
+from bench.measure.accelerator import start_accelerator
 from mnist_cnn.console import run
 from mnist_cnn.data.dataset import load
 from mnist_cnn.errors import UsageError
@@ -33,7 +33,7 @@ def picture(path: Annotated[Path, typer.Argument(help="The picture, SVG or PNG."
     if path.suffix not in (".svg", ".png"):
         raise UsageError(f"{path} must end in .svg or .png")
     check_writable(path)
-    accelerator, recipe, setup = prepare(FAST, device="cpu")
+    accelerator, recipe, setup = start_accelerator(FAST, device="cpu")
     if setup.kernels == "torch":
         raise UsageError(f"no compiled code here: {native.absence()}")
     data = load().split(recipe.evaluation_split)

@@ -192,7 +192,7 @@ def worker(threads: int) -> None:
     # What torch or gloo may print is not an answer.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    chosen = resolve.choose(_recipe(GLOBAL_BATCH), "cpu", "bf16", threads, "torch")
+    chosen = resolve.resolve_plan(_recipe(GLOBAL_BATCH), "cpu", "bf16", threads, "torch")
     accelerator, _, _ = join(chosen)
     data = load().split("test")
     for line in sys.stdin:
@@ -242,7 +242,7 @@ def _step(kernels: Kernels, batch: int, threads: int, accelerator: Any, data: An
     from mnist_cnn.kernels import native
     from mnist_cnn.train import seeded_model, train
 
-    recipe = resolve.choose(_recipe(batch), "cpu", "bf16", threads, kernels).recipe
+    recipe = resolve.resolve_plan(_recipe(batch), "cpu", "bf16", threads, kernels).recipe
     # As `launch.join` sets them: compiled code has threads of its own.
     torch.set_num_threads(1 if kernels in native.KINDS else threads)
     native.set_threads(threads if kernels in native.KINDS else 1)

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.measure.accelerator import prepare
+from bench.measure.accelerator import start_accelerator
 from bench.stats.summary import summarize
 from mnist_cnn.console import run
 from mnist_cnn.data.dataset import load
@@ -41,7 +41,9 @@ def tune(
     chosen = changed(named(recipe), changes or [])
     split: EvaluationSplit = "test" if test else "validation"
     chosen = replace(chosen, evaluation_split=split, evaluate_from_epoch=chosen.epochs)
-    accelerator, chosen, setup = prepare(chosen, device="cpu", threads=threads, kernels=kernels)
+    accelerator, chosen, setup = start_accelerator(
+        chosen, device="cpu", threads=threads, kernels=kernels
+    )
     data = load().split(split)
     accuracies = []
     for seed in range(seeds):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.measure.resume import Keeping
+from bench.measure.resume import CheckpointRequest
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def check_keeping(
     *,
     save: bool,
     profile: Path | None,
-) -> Keeping | None:
+) -> CheckpointRequest | None:
     """What the options ask for; None where nothing is to be kept.
 
     Raises:
@@ -46,7 +46,9 @@ def check_keeping(
             )
     from bench.measure.journal import CHECKPOINTS_DIR
 
-    return Keeping(folder or results_dir / CHECKPOINTS_DIR, results_dir, every, resume, fall_back)
+    return CheckpointRequest(
+        folder or results_dir / CHECKPOINTS_DIR, results_dir, every, resume, fall_back
+    )
 
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}

@@ -28,7 +28,7 @@ from bench.launch.ranks import check_started, ranks_here, shown_command, start
 from bench.measure.interruption import Interruption
 from bench.measure.request import Wish
 from bench.measure.seed_share import mine
-from bench.measure.session import measure
+from bench.measure.session import measure_benchmark
 from bench.records.protocol import DEFAULT_RUNS, MOST_RUNS, BenchmarkProtocol, parse_accuracy
 from bench.records.store import RESULTS_DIR
 from bench.report.trackers import Tracked, check_trackers, hand_over
@@ -272,7 +272,7 @@ def run(
     failed = False
     interruption = Interruption()
     silent = quiet or as_json or not speaks
-    measured = measure(
+    measured = measure_benchmark(
         chosen,
         protocol,
         interruption,

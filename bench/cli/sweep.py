@@ -21,7 +21,7 @@ from bench.cli.options import parse_duration
 from bench.launch import matrix, single_run
 from bench.launch.matrix import Cell, Matrix, Shard
 from bench.machine.cores import usable_cores
-from bench.measure.redaction import shortened
+from bench.measure.redaction import redact_paths
 from bench.records import sidecars, store
 from bench.records.schema import RunRecord, Status
 from bench.records.store import RESULTS_DIR
@@ -157,7 +157,7 @@ class _Plan:
             for one in store.read_records([self.results_dir]).records
             if one[1].label == self.name
         ]
-        of = {tuple(map(shortened, cell.words)): cell for cell in self.cells}
+        of = {tuple(map(redact_paths, cell.words)): cell for cell in self.cells}
         for path, record in sorted(found, key=lambda one: one[1].started_utc):
             cell = of.get(sidecars.sweep_options_of(record) or ())
             if cell is None or (cell in self.records and not _measured(record)):
@@ -301,7 +301,7 @@ def _keep_order(plan: _Plan, part: Shard, order_seed: int) -> None:
         started_at=datetime.now(UTC).replace(microsecond=0),
         order_seed=order_seed,
         shard=str(part),
-        runs=[[shortened(word) for word in cell.words] for cell in plan.left],
+        runs=[[redact_paths(word) for word in cell.words] for cell in plan.left],
     )
     try:
         sidecars.append_sweep_plan(now, plan.name, ending, plan.results_dir)

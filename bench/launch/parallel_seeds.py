@@ -17,7 +17,7 @@ from bench.launch.supervisor import Ended
 from bench.machine.cores import usable_cores
 from bench.measure import seed_share
 from bench.measure.request import Wish
-from bench.measure.seed_share import Share
+from bench.measure.seed_share import SeedShare
 from bench.records import store
 from bench.records.protocol import BenchmarkProtocol
 from bench.records.schema import RunRecord
@@ -54,7 +54,7 @@ def check_parallel(
 
 def shares_of(
     text: str, wish: Wish, recipe: Recipe, runs: int, folder: str
-) -> tuple[list[Share], int]:
+) -> tuple[list[SeedShare], int]:
     """The processes' parts, once it is known that what is asked for can be had here.
 
     Args:
@@ -73,8 +73,8 @@ def shares_of(
     # torch knows the device; better here, once, than by every process.
     from bench.measure import resolve
 
-    resolve.choose(recipe, wish.device, wish.precision, wish.threads, wish.kernels)
-    gpus = resolve.gpus_seen(wish.device)
+    resolve.resolve_plan(recipe, wish.device, wish.precision, wish.threads, wish.kernels)
+    gpus = resolve.count_visible_gpus(wish.device)
     cores = usable_cores()
     if text == "auto":
         count = gpus or max(1, cores // (wish.threads or 1))
@@ -94,10 +94,10 @@ def shares_of(
             file=sys.stderr,
         )
     benchmark, visible = uuid.uuid4().hex, seed_share.visible_devices()
-    return [Share(k, count, benchmark, threads, visible, folder) for k in range(count)], gpus
+    return [SeedShare(k, count, benchmark, threads, visible, folder) for k in range(count)], gpus
 
 
-def shown_commands(words: Sequence[str], shares: Sequence[Share], gpus: int) -> str:
+def shown_commands(words: Sequence[str], shares: Sequence[SeedShare], gpus: int) -> str:
     """The commands for a shell, a line each, to be started at the same time.
 
     Args:
@@ -116,7 +116,7 @@ def shown_commands(words: Sequence[str], shares: Sequence[Share], gpus: int) -> 
 
 
 def make(
-    words: Sequence[str], shares: Sequence[Share], gpus: int, saved_in: Path | None
+    words: Sequence[str], shares: Sequence[SeedShare], gpus: int, saved_in: Path | None
 ) -> tuple[list[tuple[Path | None, RunRecord]], int]:
     """Make the runs, and wait for all of them.
 
@@ -147,7 +147,7 @@ def make(
     return sorted(done, key=lambda one: one[1].run_index), _status(ended)
 
 
-def left_for_others(record: RunRecord, part: Share) -> None:
+def left_for_others(record: RunRecord, part: SeedShare) -> None:
     """Leave a run's record to who started this process."""
     if part.records:
         store.save_record(record, Path(part.records))

@@ -19,8 +19,8 @@ from accelerate.utils import DistributedType
 
 from bench.machine.environment import device_name
 from bench.machine.network import find_interface
-from bench.measure.redaction import shortened
-from bench.measure.resolve import Chosen, choose, several_processes_command
+from bench.measure.redaction import redact_paths
+from bench.measure.resolve import ExecutionPlan, resolve_plan, several_processes_command
 from bench.records.schema import ParityCheck, Setup
 from mnist_cnn.data.dataset import load
 from mnist_cnn.distributed import process_group
@@ -65,7 +65,7 @@ RECORDED_VARIABLES = (
 )
 
 
-def prepare(
+def start_accelerator(
     recipe: Recipe,
     *,
     device: str = "auto",
@@ -75,12 +75,12 @@ def prepare(
     capture: bool | None = None,
 ) -> tuple[Accelerator, Recipe, Setup]:
     """`choose` and `join` in one, where nobody else is to agree; arguments and errors as theirs."""
-    chosen = choose(recipe, device, precision, threads, kernels)
+    chosen = resolve_plan(recipe, device, precision, threads, kernels)
     return join(chosen, capture=capture)
 
 
 def join(
-    chosen: Chosen, *, capture: bool | None = None, machines: int = 1
+    chosen: ExecutionPlan, *, capture: bool | None = None, machines: int = 1
 ) -> tuple[Accelerator, Recipe, Setup]:
     """The accelerator that truly is what was chosen, the recipe, and what that set-up is.
 
@@ -204,7 +204,7 @@ def keep_layout(device: str, kernels: Kernels) -> None:
 
 
 def _describe(
-    accelerator: Accelerator, chosen: Chosen, machines: int, variables: dict[str, str]
+    accelerator: Accelerator, chosen: ExecutionPlan, machines: int, variables: dict[str, str]
 ) -> Setup:
     config = Path(default_config_file)
     return Setup(
@@ -218,7 +218,7 @@ def _describe(
         matmul_precision=torch.get_float32_matmul_precision(),
         memory_format=chosen.recipe.memory_format,
         dynamo_backend=accelerator.state.dynamo_plugin.backend.value.lower(),
-        accelerate_config=shortened(config) if config.exists() else None,
+        accelerate_config=redact_paths(config) if config.exists() else None,
         launcher=launcher(),
         environment=variables,
     )
@@ -234,7 +234,7 @@ def _name_the_interface() -> None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
-def as_it_ran(setup: Setup, capture_failure: str | None) -> Setup:
+def setup_as_run(setup: Setup, capture_failure: str | None) -> Setup:
     """`setup` as it turned out, where steps could not be recorded although they were to be."""
     if capture_failure is None:
         return setup
@@ -242,7 +242,9 @@ def as_it_ran(setup: Setup, capture_failure: str | None) -> Setup:
 
 
 def _variables() -> dict[str, str]:
-    return {name: shortened(os.environ[name]) for name in RECORDED_VARIABLES if name in os.environ}
+    return {
+        name: redact_paths(os.environ[name]) for name in RECORDED_VARIABLES if name in os.environ
+    }
 
 
 def launcher() -> str:

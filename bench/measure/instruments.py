@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Literal, Protocol
 
-from bench.measure.run_state import Unfinished
+from bench.measure.run_state import RunState
 from bench.records.schema import Energy, Load, Monitoring, PeakMemory, RunRecord
 from mnist_cnn import events as told
 from mnist_cnn.events import Event
@@ -67,10 +67,10 @@ class Journal(Protocol):
     def earlier(self) -> Sequence[RunRecord]:
         """The runs that are over already, in order."""
 
-    def begin(self, index: int, seed: int) -> Unfinished:
+    def begin(self, index: int, seed: int) -> RunState:
         """A run begins, or goes on from what is returned."""
 
-    def keep(self, unfinished: Unfinished) -> None:
+    def keep(self, unfinished: RunState) -> None:
         """A run has come so far."""
 
     def finish(self) -> None:

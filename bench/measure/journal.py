@@ -19,7 +19,7 @@ from pathlib import Path
 import filelock
 from pydantic import JsonValue, ValidationError
 
-from bench.measure.run_state import Manifest, Unfinished
+from bench.measure.run_state import BenchmarkState, RunState
 from bench.records import store
 from bench.records.schema import Environment, ProtocolValues, RunRecord, Setup, Status
 from bench.text import inert
@@ -38,7 +38,7 @@ _LOCK_SECONDS = 15.0
 """Ranks that lost their supervisor or one of them save their records before they end."""
 
 
-def identity(
+def run_identity(
     recipe: Mapping[str, JsonValue],
     protocol: ProtocolValues,
     seed: int,
@@ -78,7 +78,7 @@ def identity(
     return read
 
 
-class Folder:
+class JournalFolder:
     """Where a benchmark is remembered; one process at a time has it.
 
     Raises:
@@ -101,7 +101,7 @@ class Folder:
         """Let others have it."""
         self._lock.release()
 
-    def manifest(self) -> Manifest | None:
+    def manifest(self) -> BenchmarkState | None:
         """What is remembered; None where nothing is.
 
         Raises:
@@ -117,13 +117,13 @@ class Folder:
         try:
             if hashlib.sha256(text).hexdigest().encode() != digest:
                 raise ValueError("its checksum is another")
-            return Manifest.model_validate_json(text)
+            return BenchmarkState.model_validate_json(text)
         except (ValueError, ValidationError) as error:
             raise UsageError(
                 f"{inert(str(path))} is damaged: delete its folder and run without --resume"
             ) from error
 
-    def write(self, manifest: Manifest) -> None:
+    def write(self, manifest: BenchmarkState) -> None:
         """Remember this instead; when it returns it is on the disk.
 
         Raises:
@@ -138,7 +138,7 @@ class Folder:
         temporary.replace(self.path / _MANIFEST)
         store.sync_folder(self.path)
 
-    def tidy(self, manifest: Manifest) -> None:
+    def tidy(self, manifest: BenchmarkState) -> None:
         """Remove what no checkpoint of the manifest needs: drafts, and files of other runs."""
         kept = {
             f"seed-{point.seed}-epoch-{point.epoch}-rank-"
@@ -164,7 +164,7 @@ class Folder:
         return [(path, match[1]) for path, match in named if match]
 
 
-def difference(kept: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> str | None:
+def identity_difference(kept: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> str | None:
     """The first thing that is not the same, in words; None where all is."""
     for name in dict.fromkeys((*kept, *now)):
         if kept.get(name) != now.get(name):
@@ -173,7 +173,7 @@ def difference(kept: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> s
     return None
 
 
-def finished(results_dir: Path, benchmark_id: str) -> list[RunRecord]:
+def finished_records(results_dir: Path, benchmark_id: str) -> list[RunRecord]:
     """The records of a benchmark's runs that need not be made again, in order."""
     found = [
         record
@@ -196,10 +196,10 @@ class Journal:
 
     def __init__(
         self,
-        folder: Folder | None,
-        manifest: Manifest,
+        folder: JournalFolder | None,
+        manifest: BenchmarkState,
         earlier: Sequence[RunRecord],
-        lost: Unfinished | None,
+        lost: RunState | None,
     ) -> None:
         self.earlier = earlier
         self._folder = folder
@@ -211,12 +211,12 @@ class Journal:
         """The benchmark's, whichever process measures it."""
         return self._manifest.benchmark_id
 
-    def begin(self, index: int, seed: int) -> Unfinished:
+    def begin(self, index: int, seed: int) -> RunState:
         """A run begins, or goes on from what is returned."""
         if self._lost is not None and self._lost.run_index == index:
             run = self._lost.model_copy(update={"resumed": self._lost.resumed + 1})
         else:
-            run = Unfinished(run_index=index, seed=seed)
+            run = RunState(run_index=index, seed=seed)
             self._manifest = self._manifest.model_copy(update={"previous": None})
         self._lost = None
         self._manifest = self._manifest.model_copy(update={"current": run})
@@ -225,7 +225,7 @@ class Journal:
             self._folder.tidy(self._manifest)
         return run
 
-    def keep(self, unfinished: Unfinished) -> None:
+    def keep(self, unfinished: RunState) -> None:
         """A run has come so far."""
         before = self._manifest.current
         has_checkpoint = before is not None and before.epoch > 0

@@ -10,7 +10,7 @@ from typing import Literal
 
 from bench.measure.instruments import Clock, Gate
 from bench.measure.progress import RunProgress
-from bench.measure.run_state import Unfinished
+from bench.measure.run_state import RunState
 from bench.records.protocol import BenchmarkProtocol as Rules
 from bench.records.schema import Evaluation, Lap, LapKind, Status, TrainedEpoch
 from mnist_cnn.events import Checkpointed, EpochTrained, Evaluated, Event, Finished, Started
@@ -41,8 +41,8 @@ def observe(
     progress: RunProgress,
     epochs: int,
     origin: float,
-    before: Unfinished | None = None,
-    keep: Callable[[Unfinished], None] | None = None,
+    before: RunState | None = None,
+    keep: Callable[[RunState], None] | None = None,
 ) -> Observation:
     """Stamp events as they come; never raises, for how a run failed is a result too.
 
@@ -84,8 +84,8 @@ class _Observer:
         progress: RunProgress,
         epochs: int,
         origin: float,
-        before: Unfinished | None,
-        keep: Callable[[Unfinished], None] | None,
+        before: RunState | None,
+        keep: Callable[[RunState], None] | None,
     ) -> None:
         self.seen = Observation()
         self._clock, self._rules, self._progress, self._epochs = clock, rules, progress, epochs
@@ -160,13 +160,15 @@ class _Observer:
     def _checkpointed(self, event: Checkpointed) -> None:
         self._lap(LapKind.CHECKPOINT, event.epoch)
         if self._before is not None and self._keep is not None:
-            self._keep(_so_far(self._before, event, self.seen, self._clock))
+            self._keep(_run_state_so_far(self._before, event, self.seen, self._clock))
             # Once more, for the keeping belongs to it.
             del self.seen.laps[-1]
             self._lap(LapKind.CHECKPOINT, event.epoch)
 
 
-def _so_far(before: Unfinished, event: Checkpointed, seen: Observation, clock: Clock) -> Unfinished:
+def _run_state_so_far(
+    before: RunState, event: Checkpointed, seen: Observation, clock: Clock
+) -> RunState:
     return before.model_copy(
         update={
             "epoch": event.epoch,

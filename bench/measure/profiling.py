@@ -27,7 +27,7 @@ class Operation:
     calls: int
 
 
-def trace(steps: Iterable[object], device: str, path: Path) -> list[Operation]:
+def trace_steps(steps: Iterable[object], device: str, path: Path) -> list[Operation]:
     """Go through `steps` under the profiler.
 
     Args:
@@ -63,7 +63,7 @@ def trace(steps: Iterable[object], device: str, path: Path) -> list[Operation]:
     return sorted(operations, key=lambda operation: -operation.seconds)
 
 
-def table(operations: list[Operation]) -> str:
+def operation_table(operations: list[Operation]) -> str:
     """One line an operation, at most 80 columns wide."""
     lines = [f"{'operation':<46} {'share':>7} {'seconds':>10} {'calls':>8}"]
     lines += [
@@ -103,13 +103,13 @@ def print_profile(
     fetch_data: Callable[[bool], object],
 ) -> int:
     """Trace the warm-up run, warm, and print what it spent its time on."""
-    from bench.measure.accelerator import prepare
-    from bench.measure.profiling import layer_table, table, trace
+    from bench.measure.accelerator import start_accelerator
+    from bench.measure.profiling import layer_table, operation_table, trace_steps
     from bench.measure.workload import MnistTraining
     from mnist_cnn.kernels import native
 
     _check_trace_path(path)
-    accelerator, fitted, setup = prepare(
+    accelerator, fitted, setup = start_accelerator(
         recipe,
         device=device,
         precision=precision,
@@ -135,8 +135,8 @@ def print_profile(
             return 0
         if setup.kernels in native.KINDS:
             native.take_layer_seconds()
-        operations = trace(workload.warm_up(), setup.device, path)
-        print(table(operations[:COSTLIEST]))
+        operations = trace_steps(workload.warm_up(), setup.device, path)
+        print(operation_table(operations[:COSTLIEST]))
         if setup.kernels in native.KINDS:
             # torch's profiler does not see a compiled step.
             print(layer_table(native.take_layer_seconds()))

@@ -52,7 +52,7 @@ class _Rank:
         return cls(number, local, count)
 
 
-class Meeting:
+class RankAgreement:
     """All ranks of a launch; one alone agrees with itself.
 
     Args:
@@ -243,7 +243,7 @@ class Meeting:
         )
 
 
-def code_facts() -> dict[str, object]:
+def describe_code() -> dict[str, object]:
     """What decides what is computed, whatever the options: the code and who calls it."""
     commit, dirty = git_state(PROJECT)
     return {

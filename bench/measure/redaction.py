@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.machine.repository import PROJECT
 
 
-def without_address(words: Sequence[str]) -> list[str]:
+def redact_addresses(words: Sequence[str]) -> list[str]:
     """A command line as a record may hold it: it names no host."""
     option, hidden = "--main-address", "HOST:PORT"
     return [
@@ -22,7 +22,7 @@ def without_address(words: Sequence[str]) -> list[str]:
     ]
 
 
-def shortened(path: Path | str) -> str:
+def redact_paths(path: Path | str) -> str:
     """Without what is private or this machine's alone: the project's folder left out, home as ~."""
     text = str(path).replace(f"{PROJECT}{os.sep}", "")
     home = str(Path.home())

@@ -27,7 +27,7 @@ KERNELS: tuple[Kernels, ...] = get_args(Kernels)
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ExecutionPlan:
     """What will run here, before anything of it is set up."""
 
     recipe: Recipe
@@ -52,13 +52,13 @@ class Chosen:
         }
 
 
-def choose(
+def resolve_plan(
     recipe: Recipe,
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
     kernels: str = "auto",
-) -> Chosen:
+) -> ExecutionPlan:
     """What was asked for as it can be had on this machine.
 
     Args:
@@ -79,9 +79,9 @@ def choose(
     effective = choose_precision(precision, recipe, device)
     threads = choose_threads(threads)
     computed_by = choose_kernels(kernels, device, effective, recipe)
-    recipe = fitted(recipe, device, computed_by)
+    recipe = fit_recipe(recipe, device, computed_by)
     check_batch(recipe.batch_size, recipe.train_images, processes)
-    return Chosen(recipe, device, effective, computed_by, threads, processes)
+    return ExecutionPlan(recipe, device, effective, computed_by, threads, processes)
 
 
 def refuse_silent_single_process() -> None:
@@ -129,7 +129,7 @@ def choose_device(asked: str) -> str:
     return asked
 
 
-def gpus_seen(asked: str) -> int:
+def count_visible_gpus(asked: str) -> int:
     """CUDA devices that independent runs may be given one each of; 0 where they train elsewhere.
 
     Raises:
@@ -237,9 +237,9 @@ def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe
         if kernels == "torch":
             return None
         if kernels == "inductor":
-            return compiler_absence(device)
+            return compiler_unavailable_reason(device)
         if kernels == "triton":
-            return triton_obstacle(device, precision, recipe)
+            return triton_unsupported_reason(device, precision, recipe)
         if device != "cpu":
             return "it is for CPUs"
         if precision != "bf16":
@@ -260,7 +260,7 @@ def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe
     return known
 
 
-def compiler_absence(device: str) -> str | None:
+def compiler_unavailable_reason(device: str) -> str | None:
     """Why torch's compiler cannot fuse operators for this device; None where it can."""
     if device == "cuda" and find_spec("triton") is None:
         return "the package triton is not installed"
@@ -269,7 +269,7 @@ def compiler_absence(device: str) -> str | None:
     return None
 
 
-def triton_obstacle(device: str, precision: Precision, recipe: Recipe) -> str | None:
+def triton_unsupported_reason(device: str, precision: Precision, recipe: Recipe) -> str | None:
     """Why the Triton kernels cannot train a recipe here; None where they can."""
     if device != "cuda":
         return "it is for CUDA devices"
@@ -279,7 +279,7 @@ def triton_obstacle(device: str, precision: Precision, recipe: Recipe) -> str | 
         return "it is for one process"
     if recipe.pipeline != "resident":
         return f"it takes resident images, not the {recipe.pipeline}'s"
-    return triton.obstacle(recipe) or compiler_absence(device)
+    return triton.obstacle(recipe) or compiler_unavailable_reason(device)
 
 
 def choose_processes(
@@ -325,7 +325,7 @@ def choose_threads(asked: int | None) -> int:
     return asked
 
 
-def fitted(recipe: Recipe, device: str, kernels: Kernels) -> Recipe:
+def fit_recipe(recipe: Recipe, device: str, kernels: Kernels) -> Recipe:
     """The recipe with the one choice a device may overrule: how activations lie in memory."""
     # MPS: wrong batch-norm gradients, convolutions 30x slower (pytorch issues 175189 and 193349).
     # Compiled kernels have a layout of their own and read contiguous weights.

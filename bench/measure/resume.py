@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from pydantic import JsonValue
 
-    from bench.measure.journal import Folder, Journal
-    from bench.measure.run_state import Manifest, Unfinished
+    from bench.measure.journal import Journal, JournalFolder
+    from bench.measure.run_state import BenchmarkState, RunState
     from mnist_cnn.engine.checkpoint import Checkpoints
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class CheckpointRequest:
     """What the options ask for."""
 
     folder: Path
@@ -37,7 +37,7 @@ class Keeping:
     """Whether the checkpoint before a damaged one will do."""
 
 
-def restarts() -> int:
+def count_restarts() -> int:
     """How often the launcher has started all ranks anew (torchrun's and Accelerate's elastic one).
 
     Source: https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables
@@ -47,7 +47,7 @@ def restarts() -> int:
 
 
 def open_journal(
-    asked: Keeping, identity: Mapping[str, JsonValue], accelerator: Accelerator
+    asked: CheckpointRequest, identity: Mapping[str, JsonValue], accelerator: Accelerator
 ) -> tuple[Journal, Checkpoints]:
     """The benchmark to go on with, or the beginnings of one; to be called by every rank.
 
@@ -56,24 +56,24 @@ def open_journal(
             on every rank alike.
     """
     from bench.measure.journal import Journal
-    from bench.measure.run_state import Manifest
+    from bench.measure.run_state import BenchmarkState
     from bench.records.schema import RunRecord
     from mnist_cnn.distributed import told_by_first
 
-    folder: Folder | None = None
+    folder: JournalFolder | None = None
     told = ""
     if is_main_process():
         try:
-            folder, told = _found(asked, identity)
+            folder, told = _find_benchmark(asked, identity)
         except UsageError as error:
             told = json.dumps({"refusal": str(error)})
     try:
         values = json.loads(told_by_first(told, accelerator))
         if "refusal" in values:
             raise UsageError(values["refusal"])
-        manifest = Manifest.model_validate(values["manifest"])
+        manifest = BenchmarkState.model_validate(values["manifest"])
         asked.folder.mkdir(parents=True, exist_ok=True)  # on another machine it may not be there
-        manifest, checkpoints = _intact(asked, manifest, accelerator)
+        manifest, checkpoints = _find_intact_checkpoint(asked, manifest, accelerator)
         earlier = [RunRecord.model_validate(record) for record in values["earlier"]]
         return Journal(folder, manifest, earlier, manifest.current), checkpoints
     except UsageError:
@@ -82,26 +82,28 @@ def open_journal(
         raise
 
 
-def _found(asked: Keeping, identity: Mapping[str, JsonValue]) -> tuple[Folder, str]:
+def _find_benchmark(
+    asked: CheckpointRequest, identity: Mapping[str, JsonValue]
+) -> tuple[JournalFolder, str]:
     """What the first rank finds, and the word of it for all."""
-    from bench.measure.journal import Folder, difference, finished
-    from bench.measure.run_state import Manifest
+    from bench.measure.journal import JournalFolder, finished_records, identity_difference
+    from bench.measure.run_state import BenchmarkState
 
     shown = inert(str(asked.folder))
     try:
-        folder = Folder(asked.folder)
+        folder = JournalFolder(asked.folder)
     except OSError as error:
         raise UsageError(f"cannot keep checkpoints in {shown}: {error.strerror}") from error
     try:
         manifest = folder.manifest()
         # A launcher that starts ranks anew gives them the command of before.
-        going_on = asked.resume or (restarts() > 0 and manifest is not None)
+        going_on = asked.resume or (count_restarts() > 0 and manifest is not None)
         if manifest is None:
             if asked.resume:
                 folder.remove()
                 raise UsageError(f"nothing to resume in {shown}: run without --resume")
             assert asked.every is not None
-            manifest = Manifest(
+            manifest = BenchmarkState(
                 benchmark_id=uuid.uuid4().hex, every=asked.every, identity=dict(identity)
             )
         elif not going_on:
@@ -109,14 +111,14 @@ def _found(asked: Keeping, identity: Mapping[str, JsonValue]) -> tuple[Folder, s
                 f"a benchmark that is not over is kept in {shown}: go on with --resume, or delete "
                 "that folder"
             )
-        elif other := difference(manifest.identity, identity):
+        elif other := identity_difference(manifest.identity, identity):
             raise UsageError(
                 f"cannot resume what is kept in {shown}: {other}; run as it was run, or delete "
                 "that folder"
             )
         if asked.every is not None:
             manifest = manifest.model_copy(update={"every": asked.every})
-        earlier = finished(asked.results_dir, manifest.benchmark_id) if going_on else []
+        earlier = finished_records(asked.results_dir, manifest.benchmark_id) if going_on else []
     except UsageError:
         folder.release()
         raise
@@ -127,13 +129,13 @@ def _found(asked: Keeping, identity: Mapping[str, JsonValue]) -> tuple[Folder, s
     return folder, json.dumps(values)
 
 
-def _intact(
-    asked: Keeping, manifest: Manifest, accelerator: Accelerator
-) -> tuple[Manifest, Checkpoints]:
+def _find_intact_checkpoint(
+    asked: CheckpointRequest, manifest: BenchmarkState, accelerator: Accelerator
+) -> tuple[BenchmarkState, Checkpoints]:
     """The manifest with a checkpoint that can be read, where it has any."""
     from mnist_cnn.engine.checkpoint import Checkpoints, Point
 
-    def at(point: Unfinished | None) -> Checkpoints | None:
+    def at(point: RunState | None) -> Checkpoints | None:
         """Those of a run that goes on from there; None where that cannot be."""
         if point is None:
             return None

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from bench.records.schema import Count, Evaluation, Lap, Model, TrainedEpoch
 
 
-class Unfinished(Model):
+class RunState(Model):
     """A run as it stood at its last checkpoint, or at its start where it has none."""
 
     run_index: int
@@ -35,7 +35,7 @@ class Unfinished(Model):
         return max((lap.start_seconds + lap.seconds for lap in self.laps), default=0.0)
 
 
-class Manifest(Model):
+class BenchmarkState(Model):
     """A benchmark that is not over."""
 
     version: Literal[1] = 1
@@ -44,7 +44,7 @@ class Manifest(Model):
     """Epochs between two checkpoints."""
     identity: dict[str, JsonValue]
     """What must be the same where it goes on, by name."""
-    current: Unfinished | None = None
+    current: RunState | None = None
     """The run that was begun last."""
-    previous: Unfinished | None = None
+    previous: RunState | None = None
     """The same run at the checkpoint before."""

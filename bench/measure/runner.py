@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from bench.measure.instruments import Clock, Gate, Journal, Meter, Workload
 from bench.measure.observer import Observation, observe, over_ranks, slowest_laps
 from bench.measure.progress import RunProgress
-from bench.measure.run_state import Unfinished
-from bench.measure.seed_share import Share
+from bench.measure.run_state import RunState
+from bench.measure.seed_share import SeedShare
 from bench.records.protocol import PROTOCOL_VERSION, BenchmarkProtocol as Rules
 from bench.records.schema import (
     ClockCheck,
@@ -35,7 +35,7 @@ from mnist_cnn.recipe import Recipe, division
 
 
 @dataclass(frozen=True, slots=True)
-class Benchmark:
+class BenchmarkSpec:
     """What the runs of a benchmark have in common."""
 
     recipe: Recipe
@@ -57,7 +57,7 @@ class Benchmark:
     """To sum all gradients over the ranks, by itself; None for one rank."""
     journal: Journal | None = None
     """None where nothing is remembered."""
-    share: Share | None = None
+    share: SeedShare | None = None
     """Where other processes make some of the runs: which are made here."""
     restarted: int = 0
     """How often the launcher has started all ranks anew."""
@@ -65,7 +65,7 @@ class Benchmark:
 
 
 def run_benchmark(
-    benchmark: Benchmark,
+    benchmark: BenchmarkSpec,
     workload: Workload,
     clock: Clock,
     meter: Meter,
@@ -104,7 +104,7 @@ def run_benchmark(
     gate.hold()  # who is told of a run finds its record
     progress.warmup_finished(warmup_seconds)
     for index, seed in left:
-        before = journal.begin(index, seed) if journal else Unfinished(run_index=index, seed=seed)
+        before = journal.begin(index, seed) if journal else RunState(run_index=index, seed=seed)
         progress.run_started(index, seed)
         started_at = datetime.now(UTC)
         meter.start()

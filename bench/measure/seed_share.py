@@ -12,7 +12,7 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class SeedShare:
     """One process's part of a benchmark."""
 
     index: int
@@ -52,10 +52,10 @@ class Share:
         return others if self.visible is None else others | {_VISIBLE: self.visible}
 
 
-def mine() -> Share | None:
+def mine() -> SeedShare | None:
     """This process's part; None where it makes all runs."""
     told = os.environ.get(VARIABLE)
-    return None if told is None else Share(**json.loads(told))
+    return None if told is None else SeedShare(**json.loads(told))
 
 
 def visible_devices() -> str | None:

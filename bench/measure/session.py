@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.measure.interruption import Interruption
-from bench.measure.redaction import without_address
-from bench.measure.resume import Keeping, open_journal, restarts
-from bench.measure.seed_share import Share
+from bench.measure.redaction import redact_addresses
+from bench.measure.resume import CheckpointRequest, count_restarts, open_journal
+from bench.measure.seed_share import SeedShare
 from bench.records.protocol import BenchmarkProtocol
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import Recipe
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bench.records.schema import RunRecord
 
 
-def measure(
+def measure_benchmark(
     recipe: Recipe,
     protocol: BenchmarkProtocol,
     interruption: Interruption,
@@ -37,9 +37,9 @@ def measure(
     capture: bool | None,
     data_dir: Path | None,
     label: str | None,
-    keeping: Keeping | None,
+    keeping: CheckpointRequest | None,
     earlier: list[tuple[Path | None, RunRecord]],
-    share: Share | None,
+    share: SeedShare | None,
     progress: RunProgress,
     fetch_data: Callable[[], dict[str, str]],
 ) -> Generator[tuple[RunRecord, BaseException | None], None, None]:
@@ -48,24 +48,24 @@ def measure(
     from bench.machine.environment import describe_environment
     from bench.machine.meter import Meter
     from bench.measure import resolve
-    from bench.measure.accelerator import as_it_ran, check_parity, join, usable_device
+    from bench.measure.accelerator import check_parity, join, setup_as_run, usable_device
     from bench.measure.clock import DeviceClock, seconds_since_process_start
-    from bench.measure.journal import identity
-    from bench.measure.rank_agreement import Meeting, code_facts
-    from bench.measure.redaction import shortened
-    from bench.measure.runner import Benchmark, protocol_values, run_benchmark
+    from bench.measure.journal import run_identity
+    from bench.measure.rank_agreement import RankAgreement, describe_code
+    from bench.measure.redaction import redact_paths
+    from bench.measure.runner import BenchmarkSpec, protocol_values, run_benchmark
     from bench.measure.workload import MnistTraining
     from mnist_cnn.data.dataset import load
     from mnist_cnn.model import PARAMETERS
     from mnist_cnn.train import NO_CHECKPOINTS
 
-    label = _readable(label) if label else None
-    meeting = Meeting()
+    label = _as_text(label) if label else None
+    meeting = RankAgreement()
     chosen = meeting.agree(
         "set-up",
-        lambda: resolve.choose(recipe, device, precision, threads, kernels),
+        lambda: resolve.resolve_plan(recipe, device, precision, threads, kernels),
         lambda chosen: {
-            **code_facts(),
+            **describe_code(),
             **chosen.facts(),
             "capture": capture,
             **{f"protocol.{name}": value for name, value in asdict(protocol).items()},
@@ -83,7 +83,7 @@ def measure(
         if keeping is not None:
             if setup.captured or setup.kernels == "triton":
                 raise UsageError(NO_CHECKPOINTS)
-            who = identity(
+            who = run_identity(
                 fitted.values(),
                 protocol_values(protocol),
                 protocol.first_seed,
@@ -108,20 +108,20 @@ def measure(
             checked = clock.check()
             checked_parity = check_parity(fitted, accelerator, data_dir, setup)
             all_reduce_seconds = clock.all_reduce_seconds(PARAMETERS)
-        benchmark = Benchmark(
+        benchmark = BenchmarkSpec(
             recipe=fitted,
             protocol=protocol,
-            setup=lambda: as_it_ran(setup, workload.capture_failure),
+            setup=lambda: setup_as_run(setup, workload.capture_failure),
             environment=environment,
             dataset=lambda: workload.checksums,
-            command=[shortened(_readable(word)) for word in without_address(sys.argv)],
+            command=[redact_paths(_as_text(word)) for word in redact_addresses(sys.argv)],
             label=label,
             startup_seconds=seconds_since_process_start(),
             clock=checked,
             parity=checked_parity,
             all_reduce_seconds=all_reduce_seconds,
             journal=journal,
-            restarted=restarts(),
+            restarted=count_restarts(),
             share=share,
             benchmark_id=_benchmark_id(journal, share),
         )
@@ -134,13 +134,13 @@ def measure(
         accelerator.end_training()
 
 
-def _benchmark_id(journal: Journal | None, share: Share | None) -> str:
+def _benchmark_id(journal: Journal | None, share: SeedShare | None) -> str:
     """One of its own, unless other processes have made or make a part of the benchmark."""
     if journal is not None:
         return journal.benchmark_id
     return uuid.uuid4().hex if share is None else share.benchmark_id
 
 
-def _readable(word: str) -> str:
+def _as_text(word: str) -> str:
     """A word of the command line that a record can hold: some are not text."""
     return os.fsencode(word).decode("utf-8", errors="replace")

@@ -17,7 +17,7 @@ from bench.cli import main
 from bench.launch.hosts import Place, check, place
 from bench.machine.repository import source_digest
 from bench.measure.rank_agreement import _different, _miscounted, _refused
-from bench.measure.redaction import without_address
+from bench.measure.redaction import redact_addresses
 from bench.measure.resolve import check_device_count
 from bench.records.store import read_records
 from mnist_cnn.errors import UsageError
@@ -255,7 +255,7 @@ def test_the_codes_digest_has_the_compiled_steps_sources(tmp_path: Path) -> None
 
 def test_a_recorded_command_names_no_host() -> None:
     words = ["run", MAIN, "node-1:29500", f"{MAIN}=node-1:29500", "--runs", "1"]
-    assert without_address(words) == [
+    assert redact_addresses(words) == [
         *("run", MAIN, "HOST:PORT", f"{MAIN}=HOST:PORT", "--runs", "1")
     ]
 

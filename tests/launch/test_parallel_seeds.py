@@ -15,7 +15,7 @@ from hypothesis import given, strategies as st
 
 from bench.cli import main
 from bench.measure import seed_share
-from bench.measure.seed_share import Share
+from bench.measure.seed_share import SeedShare
 from bench.records import store
 from bench.records.schema import RunRecord
 
@@ -23,8 +23,8 @@ BIN = Path(sys.executable).parent
 SHORT = ("--recipe", "fast", "--device", "cpu", "--epochs", "2", "--threads", "1")
 
 
-def part(index: int = 0, count: int = 2, visible: str | None = None) -> Share:
-    return Share(index, count, "id", threads=1, visible=visible, records="")
+def part(index: int = 0, count: int = 2, visible: str | None = None) -> SeedShare:
+    return SeedShare(index, count, "id", threads=1, visible=visible, records="")
 
 
 @given(runs=st.integers(1, 50), count=st.integers(1, 8))

@@ -20,8 +20,8 @@ from pydantic import JsonValue
 from bench.analysis import metrics, result_warnings
 from bench.analysis.result_warnings import ResultWarning
 from bench.cli import main
-from bench.measure.journal import Folder, difference
-from bench.measure.run_state import Manifest, Unfinished
+from bench.measure.journal import JournalFolder, identity_difference
+from bench.measure.run_state import BenchmarkState, RunState
 from bench.records import store
 from bench.records.schema import LapKind, RunRecord, Status
 from mnist_cnn.errors import UsageError
@@ -226,16 +226,16 @@ def test_nothing_to_resume_is_said(capsys: pytest.CaptureFixture[str], tmp_path:
     assert not list(tmp_path.iterdir())
 
 
-MANIFEST = Manifest(
+MANIFEST = BenchmarkState(
     benchmark_id="b" * 32,
     every=2,
     identity={"recipe.epochs": 3, "commit": None},
-    current=Unfinished(run_index=1, seed=0, epoch=2, digests=("0" * 64,)),
+    current=RunState(run_index=1, seed=0, epoch=2, digests=("0" * 64,)),
 )
 
 
 def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
-    folder = Folder(tmp_path / "kept")
+    folder = JournalFolder(tmp_path / "kept")
     assert folder.manifest() is None
     folder.write(MANIFEST)
     assert folder.manifest() == MANIFEST
@@ -244,7 +244,7 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("position", [0, 10, 70, 200])
 def test_a_changed_byte_of_a_manifest_is_found(position: int, tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
+    folder = JournalFolder(tmp_path)
     folder.write(MANIFEST)
     path = tmp_path / "benchmark.json"
     content = bytearray(path.read_bytes())
@@ -256,7 +256,7 @@ def test_a_changed_byte_of_a_manifest_is_found(position: int, tmp_path: Path) ->
 
 
 def test_what_no_checkpoint_needs_is_removed(tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
+    folder = JournalFolder(tmp_path)
     needed = tmp_path / "seed-0-epoch-2-rank-0.pt"
     for name in (needed.name, "seed-0-epoch-1-rank-0.pt", ".seed-0-epoch-4-rank-0.pt.9.tmp"):
         (tmp_path / name).touch()
@@ -271,15 +271,15 @@ def test_what_no_checkpoint_needs_is_removed(tmp_path: Path) -> None:
     folder.release()
     for path in others:
         path.unlink()
-    Folder(tmp_path).remove()
+    JournalFolder(tmp_path).remove()
     assert not tmp_path.exists()
 
 
 def test_the_first_difference_is_named() -> None:
     kept: dict[str, JsonValue] = {"recipe.epochs": 3, "commit": "a", "data.x": "\x1b[31m"}
-    assert difference(kept, dict(kept)) is None
-    assert difference(kept, kept | {"commit": "b"}) == 'its commit is "a", here it is "b"'
-    said = difference(kept, {"recipe.epochs": 3, "commit": "a"})
+    assert identity_difference(kept, dict(kept)) is None
+    assert identity_difference(kept, kept | {"commit": "b"}) == 'its commit is "a", here it is "b"'
+    said = identity_difference(kept, {"recipe.epochs": 3, "commit": "a"})
     assert said is not None
     assert "\x1b" not in said
 

@@ -15,7 +15,7 @@ from bench.analysis import metrics, result_warnings
 from bench.measure.instruments import Gate
 from bench.measure.interruption import Interruption
 from bench.measure.progress import RunProgress, SilentProgress
-from bench.measure.runner import Benchmark, run_benchmark
+from bench.measure.runner import BenchmarkSpec, run_benchmark
 from bench.records.protocol import BenchmarkProtocol
 from bench.records.schema import (
     Energy,
@@ -170,7 +170,7 @@ def measured(
     clock = clock or HandClock()
     workload = TimedEvents(clock, list(script), wrong=wrong)
     sample = make_record()
-    benchmark = Benchmark(
+    benchmark = BenchmarkSpec(
         recipe=REFERENCE.with_epochs(2),
         protocol=replace(BenchmarkProtocol(runs=1), **protocol),  # type: ignore[arg-type]
         setup=lambda: sample.setup.model_copy(update={"processes": processes}),
@@ -408,7 +408,7 @@ def test_interrupting_the_warm_up_leaves_no_record() -> None:
             yield STARTED
 
     sample = make_record()
-    benchmark = Benchmark(
+    benchmark = BenchmarkSpec(
         recipe=REFERENCE,
         protocol=BenchmarkProtocol(),
         setup=lambda: sample.setup,

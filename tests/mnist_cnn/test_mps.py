@@ -66,7 +66,7 @@ def test_activations_stay_contiguous_whatever_the_recipe_wishes_and_the_compiler
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for recipe in (FAST, REFERENCE):
-        assert resolve.fitted(recipe, "mps", "torch").memory_format == "contiguous"
+        assert resolve.fit_recipe(recipe, "mps", "torch").memory_format == "contiguous"
     name = "TORCHINDUCTOR_LAYOUT_OPTIMIZATION"
     monkeypatch.setenv(name, "")  # so that what is set below is taken back
     monkeypatch.delenv(name)
