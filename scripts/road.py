@@ -61,7 +61,7 @@ def road(
         for label in random.Random(seed).sample(chosen, len(chosen)):
             words = ["--label", label, "--seed", str(seed), "--results-dir", str(results_dir)]
             print(f"round {seed + 1}: {label}", file=sys.stderr, flush=True)
-            status = single_run.start([*words, *shlex.split(ROAD[label])])
+            status = single_run.run_once([*words, *shlex.split(ROAD[label])])
             if status != 0:
                 raise UsageError(f"{label!r} ended with status {status}; see above")
     print(table([record for _, record in store.read_records([results_dir]).records], chosen))

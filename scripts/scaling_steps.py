@@ -151,8 +151,10 @@ def _workers(cores: int) -> Iterator[dict[Mode, list[Worker]]]:
 
 
 def _start(threads: int, **variables: str) -> Worker:
-    environment = {name: os.environ[name] for name in os.environ if name not in supervisor.leaks()}
-    environment |= supervisor.variables(threads) | {"ACCELERATE_USE_CPU": "true"} | variables
+    environment = {
+        name: os.environ[name] for name in os.environ if name not in supervisor.foreign_variables()
+    }
+    environment |= supervisor.rank_variables(threads) | {"ACCELERATE_USE_CPU": "true"} | variables
     return subprocess.Popen(
         [sys.executable, __file__, "worker", str(threads)],
         stdin=subprocess.PIPE,

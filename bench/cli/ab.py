@@ -14,7 +14,7 @@ import typer
 
 from bench.cli.options import parse_share
 from bench.launch import single_run
-from bench.launch.checkout import Checkout, find, prepare
+from bench.launch.checkout import Checkout, find_checkout, prepare_checkout
 from bench.machine.repository import PROJECT
 from bench.records import store
 from bench.records.store import RESULTS_DIR, ReadResult, UnreadableFile
@@ -133,7 +133,7 @@ def _way(options: str, of: str, revision: str | None) -> _Way:
         words = tuple(shlex.split(options))
     except ValueError as error:
         raise UsageError(f"{of} {inert(options)!r}: {error}") from error
-    checkout = None if revision is None else find(revision, f"{of}-commit", PROJECT)
+    checkout = None if revision is None else find_checkout(revision, f"{of}-commit", PROJECT)
     return _Way(words, checkout)
 
 
@@ -148,7 +148,7 @@ def _prepare(sides: dict[str, _Way]) -> None:
                 file=sys.stderr,
                 flush=True,
             )
-            prepare(checkout, PROJECT)
+            prepare_checkout(checkout, PROJECT)
 
 
 def _run(words: list[str], what: str, checkout: Checkout | None) -> bool:
@@ -158,7 +158,7 @@ def _run(words: list[str], what: str, checkout: Checkout | None) -> bool:
         UsageError: its options are wrong; what it said stands above.
     """
     print(what, file=sys.stderr, flush=True)
-    status = single_run.start(words, checkout)
+    status = single_run.run_once(words, checkout)
     if status == EXIT_USAGE:
         raise UsageError(f"{what} could not be run; see above")
     if status != 0:

@@ -17,14 +17,14 @@ from bench.cli.options import check_keeping, parse_duration, parse_share
 from bench.cli.output import choose_progress, get_data
 from bench.launch import supervisor
 from bench.launch.parallel_seeds import (
-    check_parallel,
-    left_for_others,
-    make,
-    shares_of,
-    shown_commands,
+    check_parallel_seeds,
+    leave_record,
+    plan_shares,
+    run_shares,
+    share_commands,
     temporary_folder,
 )
-from bench.launch.ranks import check_started, ranks_here, shown_command, start
+from bench.launch.ranks import check_launched_ranks, launch_command, plan_ranks, start_ranks
 from bench.measure.interruption import Interruption
 from bench.measure.request import Wish
 from bench.measure.seed_share import mine
@@ -212,7 +212,7 @@ def run(
     )
     share = mine()
     if parallel_seeds is not None:
-        check_parallel(
+        check_parallel_seeds(
             wish,
             protocol,
             keeping=keeping is not None,
@@ -235,16 +235,16 @@ def run(
             )
         threads = threads or share.threads
     if supervisor.is_rank():
-        check_started(wish)
+        check_launched_ranks(wish)
         if dry_run:
             raise UsageError("--dry-run shows how processes are started, and these are already")
     elif share is None:
-        here, place = ranks_here(wish, chosen)
+        here, place = plan_ranks(wish, chosen)
         if dry_run:
-            print(shown_command(context.obj, wish, chosen, here, place))
+            print(launch_command(context.obj, wish, chosen, here, place))
             return 0
         if here is not None:
-            return start(context.obj, here, place, threads)
+            return start_ranks(context.obj, here, place, threads)
     if profile is not None:
         from bench.measure.profiling import print_profile
 
@@ -294,7 +294,7 @@ def run(
             for record, error in map(_explained, measured):
                 path = _save(record, results_dir) if save and speaks else None
                 if share is not None:
-                    left_for_others(record, share)
+                    leave_record(record, share)
                 if error is not None and not isinstance(error, KeyboardInterrupt):
                     traceback.print_exception(error)
                     failed = True
@@ -334,9 +334,9 @@ def _in_parallel(
     """Have other processes make the runs, and print what came of them."""
     with temporary_folder() as folder:
         left_in = "" if dry_run else folder
-        shares, gpus = shares_of(at_a_time, wish, recipe, protocol.runs, left_in)
+        shares, gpus = plan_shares(at_a_time, wish, recipe, protocol.runs, left_in)
         if dry_run:
-            print(shown_commands(words, shares, gpus))
+            print(share_commands(words, shares, gpus))
             return 0
         if saved_in is not None:
             from bench.records.store import check_writable
@@ -345,7 +345,7 @@ def _in_parallel(
         if tracked is not None:
             tracked.check_writable()
         get_data(data_dir, quiet or as_json)
-        done, status = make(words, shares, gpus, saved_in)
+        done, status = run_shares(words, shares, gpus, saved_in)
     if done:
         _print(done, as_json)
         if tracked is not None:
@@ -389,7 +389,7 @@ def _explained(
     record, error = measured
     if record.status != "failed" or record.setup.processes == 1:
         return measured
-    died = supervisor.obituary()
+    died = supervisor.death_notice()
     if died is None:
         if record.setup.machines == 1:
             return measured

@@ -19,7 +19,7 @@ import typer
 from bench import text
 from bench.cli.options import parse_duration
 from bench.launch import matrix, single_run
-from bench.launch.matrix import Cell, Matrix, Shard
+from bench.launch.matrix import Matrix, Shard, SweepRun
 from bench.machine.cores import usable_cores
 from bench.measure.redaction import redact_paths
 from bench.records import sidecars, store
@@ -90,11 +90,11 @@ def sweep(
         "threads": threads,
         "seeds": seeds,
     }
-    base = Matrix() if file is None else matrix.read(file)
-    wanted = _with_threads(matrix.changed(base, asked, scaling))
+    base = Matrix() if file is None else matrix.read_matrix(file)
+    wanted = _with_threads(matrix.with_overrides(base, asked, scaling))
     part = matrix.parse_shard(shard)
     limit = None if budget is None else parse_duration(budget)
-    cells = matrix.ordered(part.of(wanted.cells(extra)), order_seed)
+    cells = matrix.randomized_blocks(part.of(wanted.cells(extra)), order_seed)
     if not cells:
         raise UsageError(f"--shard {part}: there are fewer runs than that")
     _warn_of_waiting(wanted)
@@ -139,13 +139,13 @@ class _Plan:
 
     name: str
     results_dir: Path
-    cells: Sequence[Cell]
+    cells: Sequence[SweepRun]
     """In the order they are run."""
-    records: dict[Cell, tuple[Path, RunRecord]] = field(default_factory=dict)
+    records: dict[SweepRun, tuple[Path, RunRecord]] = field(default_factory=dict)
     """Of each cell that has one, the one that counts: a measurement before a failure, the last."""
-    failed: dict[Cell, str] = field(default_factory=dict)
+    failed: dict[SweepRun, str] = field(default_factory=dict)
     """Why there is no record of a cell that was run here and now."""
-    seconds: dict[Cell, float] = field(default_factory=dict)
+    seconds: dict[SweepRun, float] = field(default_factory=dict)
     """That runs took which were made here and now."""
 
     def read(self) -> None:
@@ -164,40 +164,40 @@ class _Plan:
                 continue
             self.records[cell] = (path, record)
 
-    def outcome(self, cell: Cell) -> str:
+    def outcome(self, cell: SweepRun) -> str:
         """What became of it: a record's status, "failed", or "missing"."""
         if cell in self.records:
             return self.records[cell][1].status.value
         return "failed" if cell in self.failed else "missing"
 
-    def is_done(self, cell: Cell) -> bool:
+    def is_done(self, cell: SweepRun) -> bool:
         """Whether it has been measured; a divergence is a result, and its seed's for good."""
         return cell in self.records and _measured(self.records[cell][1])
 
     @property
-    def left(self) -> list[Cell]:
+    def left(self) -> list[SweepRun]:
         """The cells to be run, those that failed before among them."""
         return [cell for cell in self.cells if not self.is_done(cell)]
 
     @property
-    def bad(self) -> list[Cell]:
+    def bad(self) -> list[SweepRun]:
         """The cells that came to no good end, so far."""
         wrong = ("failed", "interrupted", "diverged")
         return [cell for cell in self.cells if self.outcome(cell) in wrong]
 
-    def expected_seconds(self, cell: Cell) -> float | None:
+    def expected_seconds(self, cell: SweepRun) -> float | None:
         """How long it may take: as its set-up's other runs did, else as all; None before any."""
         own = [time for one, time in self.seconds.items() if one.options == cell.options]
         times = own or list(self.seconds.values())
         return fmean(times) if times else None
 
-    def expected_left(self, cells: Sequence[Cell]) -> float | None:
+    def expected_left(self, cells: Sequence[SweepRun]) -> float | None:
         """Seconds until all of these are done; None before any was."""
         expected = [self.expected_seconds(cell) for cell in cells]
         known = [time for time in expected if time is not None]
         return sum(known) if len(known) == len(expected) else None
 
-    def words(self, cell: Cell) -> list[str]:
+    def words(self, cell: SweepRun) -> list[str]:
         """The options of its run."""
         return [*cell.words, "--label", self.name, "--results-dir", str(self.results_dir)]
 
@@ -222,7 +222,7 @@ def _with_threads(wanted: Matrix) -> Matrix:
         "another number with --threads",
         file=sys.stderr,
     )
-    return matrix.changed(wanted, {"threads": str(threads)}, None)
+    return matrix.with_overrides(wanted, {"threads": str(threads)}, None)
 
 
 def _warn_of_waiting(wanted: Matrix) -> None:
@@ -261,7 +261,7 @@ def _make(plan: _Plan, budget_seconds: float | None) -> None:
             return
         _say(f"[{number}/{len(left)}] {inert(cell.name)}{_eta(plan, left[number - 1 :])}")
         begun = time.monotonic()
-        status = single_run.start(plan.words(cell))
+        status = single_run.run_once(plan.words(cell))
         plan.records.pop(cell, None)
         plan.read()
         if plan.is_done(cell):
@@ -274,14 +274,14 @@ def _make(plan: _Plan, budget_seconds: float | None) -> None:
             _say(f"[{number}/{len(left)}] {plan.outcome(cell)}: {_reason(plan, cell)}")
 
 
-def _eta(plan: _Plan, left: Sequence[Cell]) -> str:
+def _eta(plan: _Plan, left: Sequence[SweepRun]) -> str:
     seconds = plan.expected_left(left)
     if seconds is None:
         return "; how long it takes is known after the first"
     return f"; about {text.seconds(seconds)} left"
 
 
-def _reason(plan: _Plan, cell: Cell) -> str:
+def _reason(plan: _Plan, cell: SweepRun) -> str:
     record = plan.records[cell][1] if cell in plan.records else None
     return inert((record.reason if record is not None else None) or plan.failed.get(cell, ""))
 
@@ -317,7 +317,7 @@ def _print_plan(plan: _Plan, part: Shard, order_seed: int, as_json: bool) -> Non
         return
     left = plan.left
     for cell in left:
-        print(shlex.join(single_run.command(plan.words(cell))))
+        print(shlex.join(single_run.run_command(plan.words(cell))))
     done = len(plan.cells) - len(left)
     _say(f"{plural(len(left), 'run')} to be made, {done} of {len(plan.cells)} there already")
 
@@ -351,7 +351,7 @@ def _print_json(plan: _Plan, part: Shard, order_seed: int) -> None:
                 "reason": _reason(plan, cell) or None,
                 "seconds": plan.seconds.get(cell),
                 "run_id": plan.records[cell][1].run_id if cell in plan.records else None,
-                "command": single_run.command(plan.words(cell)),
+                "command": single_run.run_command(plan.words(cell)),
             }
             for cell in plan.cells
         ],

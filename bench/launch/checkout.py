@@ -52,12 +52,12 @@ class Checkout:
         return [str(self.python), str(self.folder / "bench" / "run.py")]
 
 
-def kept_in() -> Path:
+def checkouts_folder() -> Path:
     """The folder that worktrees are kept in."""
     return platformdirs.user_cache_path("mnist-bench", appauthor=False) / "commits"
 
 
-def find(revision: str, option: str, project: Path) -> Checkout:
+def find_checkout(revision: str, option: str, project: Path) -> Checkout:
     """The commit that a word of the command line stands for; nothing is made yet.
 
     Args:
@@ -83,10 +83,10 @@ def find(revision: str, option: str, project: Path) -> Checkout:
         raise UsageError(
             f"{option} {inert(revision)!r} is no commit of {inert(str(project))} (not fetched yet?)"
         )
-    return Checkout(found, kept_in() / found[:_SHORT])
+    return Checkout(found, checkouts_folder() / found[:_SHORT])
 
 
-def prepare(checkout: Checkout, project: Path) -> None:
+def prepare_checkout(checkout: Checkout, project: Path) -> None:
     """Make the worktree, unless it is there, and have its own `scripts/setup` make it runnable.
 
     What the set-up says goes to stderr; where all is in place it says nothing.
@@ -107,7 +107,7 @@ def prepare(checkout: Checkout, project: Path) -> None:
     try:
         status = subprocess.run(
             [checkout.folder / "scripts" / "setup"],
-            env=run_environment() | {"PYTHON": python},
+            env=checkout_environment() | {"PYTHON": python},
             stdin=subprocess.DEVNULL,
             stdout=2,  # stderr: the table alone is output
             check=False,
@@ -123,7 +123,7 @@ def prepare(checkout: Checkout, project: Path) -> None:
         raise UsageError(f"the set-up of commit {checkout.short} left no .venv/bin/python")
 
 
-def run_environment() -> dict[str, str]:
+def checkout_environment() -> dict[str, str]:
     """This process's variables, without those that would mislead another commit's processes."""
     return {
         name: value
@@ -146,7 +146,7 @@ def _add_worktree(checkout: Checkout, project: Path) -> None:
             words = ["worktree", "add", "--force", "--detach", "--quiet"]
             done = subprocess.run(
                 ["git", "-C", project, *words, checkout.folder, checkout.commit],
-                env=run_environment(),
+                env=checkout_environment(),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

@@ -17,7 +17,7 @@ _EXAMPLE = "HOST:PORT, such as 10.0.0.1:29500"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class HostPlace:
     """One machine's place; without a word, the only one's."""
 
     machines: int = 1
@@ -30,7 +30,7 @@ class Place:
     """It listens on; 0 for any that is free."""
 
 
-def place(machines: int | None, rank: int | None, address: str | None) -> Place:
+def parse_host_place(machines: int | None, rank: int | None, address: str | None) -> HostPlace:
     """What the options say of this machine, as far as that alone can be right.
 
     Args:
@@ -45,14 +45,14 @@ def place(machines: int | None, rank: int | None, address: str | None) -> Place:
         for option, value in (("--machine-rank", rank), ("--main-address", address)):
             if value is not None:
                 raise UsageError(f"{option} is for several machines; say how many: --machines M")
-        return Place()
+        return HostPlace()
     if machines < 1:
         raise UsageError(f"--machines must be at least 1, not {machines}")
     if rank is not None and not 0 <= rank < machines:
         known = "must be 0" if machines == 1 else f"must be 0 to {machines - 1}"
         raise UsageError(f"--machine-rank {known} of --machines {machines}, not {rank}")
     if machines == 1 and address is None:
-        return Place()
+        return HostPlace()
     if rank is None and machines > 1:
         raise UsageError(
             f"--machines {machines} needs --machine-rank: 0 on the machine that --main-address "
@@ -61,10 +61,10 @@ def place(machines: int | None, rank: int | None, address: str | None) -> Place:
     if address is None:
         raise UsageError(f"--machines {machines} needs --main-address of machine 0: {_EXAMPLE}")
     host, port = _parse(address)
-    return Place(machines, rank or 0, host, port)
+    return HostPlace(machines, rank or 0, host, port)
 
 
-def check(here: Place) -> None:
+def check_host_place(here: HostPlace) -> None:
     """Whether machine 0 can be found by its name and, if this is it, listen there.
 
     Raises:
@@ -75,7 +75,7 @@ def check(here: Place) -> None:
     addresses = [(family, end) for family, _, _, _, end in resolve_address(here.host, here.port)]
     if here.rank != 0:
         return
-    if not any(_is_ours(family, str(end[0])) for family, end in addresses):
+    if not any(_is_own_address(family, str(end[0])) for family, end in addresses):
         raise UsageError(
             f"--machine-rank 0 is for the machine that --main-address names, and {here.host} is no "
             "address of this one; give this one another rank, or name its own address"
@@ -103,7 +103,7 @@ def _parse(address: str) -> tuple[str, int]:
     return host, port
 
 
-def _is_ours(family: int, address: str) -> bool:
+def _is_own_address(family: int, address: str) -> bool:
     with socket.socket(family) as probe:
         try:
             probe.bind((address, 0))

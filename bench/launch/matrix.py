@@ -24,7 +24,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class SweepRun:
     """One run of a sweep."""
 
     options: tuple[str, ...]
@@ -86,7 +86,7 @@ class Matrix:
                 "--scaling weak multiplies the recipe's batch: name one with --recipe, not auto"
             )
 
-    def cells(self, extra: Sequence[str] = ()) -> list[Cell]:
+    def cells(self, extra: Sequence[str] = ()) -> list[SweepRun]:
         """Every combination, seed by seed.
 
         Args:
@@ -98,7 +98,7 @@ class Matrix:
             for values in product(*(getattr(self, axis) for axis in axes)):
                 of = dict(zip(axes, values, strict=True))
                 options = [word for axis in axes for word in (f"--{axis}", str(of[axis]))]
-                found.append(Cell((*options, *self._batch(of), *extra), seed))
+                found.append(SweepRun((*options, *self._batch(of), *extra), seed))
         return found
 
     def _batch(self, of: Mapping[str, str | int]) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ _KNOWN: dict[str, tuple[str, ...]] = {
 _WHOLE = ("processes", "threads", "seeds")
 
 
-def read(path: Path) -> Matrix:
+def read_matrix(path: Path) -> Matrix:
     """The matrix that a TOML file describes: ``recipe = ["fast"]``, ``processes = [1, 2]``.
 
     Raises:
@@ -136,7 +136,7 @@ def read(path: Path) -> Matrix:
         if key == "scaling":
             scaling = parse_scaling(value)
         elif key in AXES:
-            values[key] = _values(key, value)
+            values[key] = _axis_values(key, value)
         else:
             known = (*AXES, "scaling")
             raise UsageError(
@@ -145,7 +145,7 @@ def read(path: Path) -> Matrix:
     return replace(Matrix(**values), scaling=scaling)  # type: ignore[arg-type]
 
 
-def _values(key: str, value: object) -> tuple[str, ...] | tuple[int, ...]:
+def _axis_values(key: str, value: object) -> tuple[str, ...] | tuple[int, ...]:
     """An axis of a file: a value, or a list of them; a number of seeds stands for the first."""
     whole = key in _WHOLE
     if key == "seeds" and type(value) is int:
@@ -158,7 +158,7 @@ def _values(key: str, value: object) -> tuple[str, ...] | tuple[int, ...]:
     return tuple(listed)
 
 
-def changed(matrix: Matrix, asked: Mapping[str, str | None], scaling: str | None) -> Matrix:
+def with_overrides(matrix: Matrix, asked: Mapping[str, str | None], scaling: str | None) -> Matrix:
     """The matrix with the axes that a command line gives in place of its own.
 
     Args:
@@ -175,14 +175,14 @@ def changed(matrix: Matrix, asked: Mapping[str, str | None], scaling: str | None
             continue
         words = [word.strip() for word in text.split(",")]
         if axis in _WHOLE:
-            values[axis] = _whole(axis, words)
+            values[axis] = _whole_numbers(axis, words)
         else:
             values[axis] = tuple(words)
     mode = matrix.scaling if scaling is None else parse_scaling(scaling)
     return replace(matrix, **values, scaling=mode)  # type: ignore[arg-type]
 
 
-def _whole(axis: str, words: Sequence[str]) -> tuple[int, ...]:
+def _whole_numbers(axis: str, words: Sequence[str]) -> tuple[int, ...]:
     if not all(re.fullmatch(r"[0-9]{1,9}", word) for word in words):
         raise UsageError(f"--{axis} takes whole numbers, as 1,2,4, not {','.join(words)!r}")
     numbers = tuple(map(int, words))
@@ -214,7 +214,7 @@ class Shard:
         """``"2/4"``."""
         return f"{self.index}/{self.count}"
 
-    def of(self, cells: Sequence[Cell]) -> list[Cell]:
+    def of(self, cells: Sequence[SweepRun]) -> list[SweepRun]:
         """Its cells: every so-manyth, so that shards are as alike as they can be."""
         return list(cells[self.index - 1 :: self.count])
 
@@ -231,14 +231,14 @@ def parse_shard(text: str) -> Shard:
     return Shard(int(match[1]), int(match[2]))
 
 
-def ordered(cells: Sequence[Cell], order_seed: int) -> list[Cell]:
+def randomized_blocks(cells: Sequence[SweepRun], order_seed: int) -> list[SweepRun]:
     """The cells in an order of chance within each seed, seed after seed.
 
     Randomised blocks: whatever drifts on the machine while a sweep runs (heat, neighbours) falls on
     all set-ups alike, and a sweep that is cut short has as many runs of each, to within one.
     """
     generator = random.Random(order_seed)
-    blocks: dict[int, list[Cell]] = {}
+    blocks: dict[int, list[SweepRun]] = {}
     for cell in cells:
         blocks.setdefault(cell.seed, []).append(cell)
     return [cell for block in blocks.values() for cell in generator.sample(block, k=len(block))]

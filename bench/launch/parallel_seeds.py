@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.launch import supervisor
 from bench.launch.ranks import SCRIPT
-from bench.launch.supervisor import Ended
+from bench.launch.supervisor import EndedProcesses
 from bench.machine.cores import usable_cores
 from bench.measure import seed_share
 from bench.measure.request import Wish
@@ -27,7 +27,7 @@ from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import Recipe
 
 
-def check_parallel(
+def check_parallel_seeds(
     wish: Wish, protocol: BenchmarkProtocol, *, keeping: bool, profile: bool, is_rank: bool
 ) -> None:
     """Refuse what does not go with runs that are made several at a time.
@@ -52,7 +52,7 @@ def check_parallel(
         )
 
 
-def shares_of(
+def plan_shares(
     text: str, wish: Wish, recipe: Recipe, runs: int, folder: str
 ) -> tuple[list[SeedShare], int]:
     """The processes' parts, once it is known that what is asked for can be had here.
@@ -97,7 +97,7 @@ def shares_of(
     return [SeedShare(k, count, benchmark, threads, visible, folder) for k in range(count)], gpus
 
 
-def shown_commands(words: Sequence[str], shares: Sequence[SeedShare], gpus: int) -> str:
+def share_commands(words: Sequence[str], shares: Sequence[SeedShare], gpus: int) -> str:
     """The commands for a shell, a line each, to be started at the same time.
 
     Args:
@@ -108,14 +108,14 @@ def shown_commands(words: Sequence[str], shares: Sequence[SeedShare], gpus: int)
     command = [sys.executable, str(SCRIPT), *(w for w in words[1:] if w != "--dry-run")]
     lines = []
     for part in shares:
-        told = supervisor.variables(part.threads) | part.variables(gpus)
+        told = supervisor.rank_variables(part.threads) | part.variables(gpus)
         lines.append(
             shlex.join(["env", *(f"{name}={told[name]}" for name in sorted(told)), *command])
         )
     return "\n".join(lines)
 
 
-def make(
+def run_shares(
     words: Sequence[str], shares: Sequence[SeedShare], gpus: int, saved_in: Path | None
 ) -> tuple[list[tuple[Path | None, RunRecord]], int]:
     """Make the runs, and wait for all of them.
@@ -130,10 +130,12 @@ def make(
         The records in the order of the runs, each with where it is kept, and the exit status.
     """
     command = [sys.executable, str(SCRIPT), *words[1:]]
-    clean = {name: os.environ[name] for name in os.environ if name not in supervisor.leaks()}
+    clean = {
+        name: os.environ[name] for name in os.environ if name not in supervisor.foreign_variables()
+    }
     ended = supervisor.run_each(
         command,
-        [clean | supervisor.variables(part.threads) | part.variables(gpus) for part in shares],
+        [clean | supervisor.rank_variables(part.threads) | part.variables(gpus) for part in shares],
     )
     for part, code in zip(shares, ended.codes, strict=True):
         if code < 0:
@@ -143,11 +145,11 @@ def make(
                 file=sys.stderr,
             )
     found = [record for _, record in store.read_records([Path(shares[0].records)]).records]
-    done = [(_where(record, saved_in), record) for record in found]
-    return sorted(done, key=lambda one: one[1].run_index), _status(ended)
+    done = [(_saved_path(record, saved_in), record) for record in found]
+    return sorted(done, key=lambda one: one[1].run_index), _exit_status(ended)
 
 
-def left_for_others(record: RunRecord, part: SeedShare) -> None:
+def leave_record(record: RunRecord, part: SeedShare) -> None:
     """Leave a run's record to who started this process."""
     if part.records:
         store.save_record(record, Path(part.records))
@@ -158,14 +160,14 @@ def temporary_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="mnist-bench-")
 
 
-def _where(record: RunRecord, saved_in: Path | None) -> Path | None:
+def _saved_path(record: RunRecord, saved_in: Path | None) -> Path | None:
     if saved_in is None:
         return None
     path = store.record_path(record, saved_in)
     return path if path.exists() else None
 
 
-def _status(ended: Ended) -> int:
+def _exit_status(ended: EndedProcesses) -> int:
     if ended.asked or EXIT_INTERRUPTED in ended.codes:
         return EXIT_INTERRUPTED
     return max(EXIT_FAILED if code < 0 else code for code in ended.codes)

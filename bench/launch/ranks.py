@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.launch import hosts, supervisor
-from bench.launch.hosts import Place
+from bench.launch.hosts import HostPlace
 from bench.machine.cores import usable_cores
 from bench.measure.request import Wish
 from mnist_cnn.errors import UsageError
@@ -17,11 +17,11 @@ from mnist_cnn.recipe import Recipe
 
 SCRIPT = Path(__file__).resolve().parents[1] / "run.py"
 """Not `-m bench`: that needs the project on the path, which a plain checkout is not."""
-_OF_THE_START = ("--processes", "--machines", "--machine-rank", "--main-address")
-_MADE_EXPLICIT = ("--device", "--precision", "--threads")
+_RANK_OPTIONS = ("--processes", "--machines", "--machine-rank", "--main-address")
+_EXPLICIT_OPTIONS = ("--device", "--precision", "--threads")
 
 
-def check_started(wish: Wish) -> None:
+def check_launched_ranks(wish: Wish) -> None:
     """Refuse other ranks than the launcher started; "auto" takes any.
 
     Raises:
@@ -41,16 +41,16 @@ def check_started(wish: Wish) -> None:
         )
 
 
-def ranks_here(wish: Wish, recipe: Recipe) -> tuple[int | None, Place]:
+def plan_ranks(wish: Wish, recipe: Recipe) -> tuple[int | None, HostPlace]:
     """How many ranks this machine is to start, None to be the only one, and its place.
 
     Raises:
         UsageError: what was asked for contradicts itself or cannot be had.
     """
-    place = hosts.place(wish.machines, wish.machine_rank, wish.main_address)
-    total = _total(wish, recipe, place.machines)
+    place = hosts.parse_host_place(wish.machines, wish.machine_rank, wish.main_address)
+    total = _total_ranks(wish, recipe, place.machines)
     if total is None:
-        if place != Place():
+        if place != HostPlace():
             raise UsageError("--main-address is for --processes; say how many")
         return None, place
     if total % place.machines:
@@ -58,7 +58,7 @@ def ranks_here(wish: Wish, recipe: Recipe) -> tuple[int | None, Place]:
             f"--processes is the number over all machines, and {total} do not divide among "
             f"{place.machines}; use a multiple of {place.machines}"
         )
-    hosts.check(place)
+    hosts.check_host_place(place)
     here = total // place.machines
     cores = usable_cores()
     if here > cores:
@@ -69,7 +69,7 @@ def ranks_here(wish: Wish, recipe: Recipe) -> tuple[int | None, Place]:
     return here, place
 
 
-def start(words: Sequence[str], here: int, place: Place, threads: int | None) -> int:
+def start_ranks(words: Sequence[str], here: int, place: HostPlace, threads: int | None) -> int:
     """Become the supervisor of the same command, run by several ranks.
 
     Args:
@@ -85,11 +85,13 @@ def start(words: Sequence[str], here: int, place: Place, threads: int | None) ->
             file=sys.stderr,
         )
     command = [sys.executable, str(SCRIPT), *words[1:]]
-    return supervisor.supervise(command, here, threads=_threads(threads, here), place=place)
+    return supervisor.supervise(
+        command, here, threads=_threads_per_rank(threads, here), place=place
+    )
 
 
-def shown_command(
-    words: Sequence[str], wish: Wish, recipe: Recipe, here: int | None, place: Place
+def launch_command(
+    words: Sequence[str], wish: Wish, recipe: Recipe, here: int | None, place: HostPlace
 ) -> str:
     """The command for a shell that starts the same ranks, nothing of it left to defaults.
 
@@ -107,18 +109,18 @@ def shown_command(
 
     device = resolve.choose_device(wish.device)
     resolve.check_device_count(device, here or 1, (here or 1) * place.machines)
-    threads = resolve.choose_threads(_threads(wish.threads, here or 1))
+    threads = resolve.choose_threads(_threads_per_rank(wish.threads, here or 1))
     explicit = {
         "--device": device,
         "--precision": resolve.choose_precision(wish.precision, recipe, device),
         "--threads": str(threads),
     }
-    options = _without(words[1:], (*_OF_THE_START, *_MADE_EXPLICIT), ("--dry-run",))
+    options = _without_options(words[1:], (*_RANK_OPTIONS, *_EXPLICIT_OPTIONS), ("--dry-run",))
     program = [str(SCRIPT), *options, *(word for pair in explicit.items() for word in pair)]
-    environment = [word for name in supervisor.leaks() for word in ("-u", name)]
+    environment = [word for name in supervisor.foreign_variables() for word in ("-u", name)]
     starter = [sys.executable]
     if here is not None:
-        variables = supervisor.variables(threads)
+        variables = supervisor.rank_variables(threads)
         if device == "cpu":
             variables["ACCELERATE_USE_CPU"] = "true"
         environment += [f"{name}={value}" for name, value in sorted(variables.items())]
@@ -127,8 +129,8 @@ def shown_command(
     return shlex.join([*(["env", *environment] if environment else []), *starter, *program])
 
 
-def _rendezvous(place: Place) -> list[str]:
-    if place == Place():
+def _rendezvous(place: HostPlace) -> list[str]:
+    if place == HostPlace():
         return ["--standalone"]
     return [
         *("--nnodes", str(place.machines), "--node_rank", str(place.rank)),
@@ -136,7 +138,7 @@ def _rendezvous(place: Place) -> list[str]:
     ]
 
 
-def _total(wish: Wish, recipe: Recipe, count: int) -> int | None:
+def _total_ranks(wish: Wish, recipe: Recipe, count: int) -> int | None:
     """Ranks over all machines; None where "auto" finds that this process alone is fastest."""
     if wish.processes is None:
         if count == 1:
@@ -164,11 +166,13 @@ def _total(wish: Wish, recipe: Recipe, count: int) -> int | None:
     return total
 
 
-def _threads(asked: int | None, here: int) -> int:
+def _threads_per_rank(asked: int | None, here: int) -> int:
     return asked or max(1, usable_cores() // here)
 
 
-def _without(words: Sequence[str], valued: Sequence[str], flags: Sequence[str]) -> list[str]:
+def _without_options(
+    words: Sequence[str], valued: Sequence[str], flags: Sequence[str]
+) -> list[str]:
     """The words without these options and their values, however they are joined."""
     kept: list[str] = []
     waiting = iter(words)

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.launch.checkout import Checkout, run_environment
+from bench.launch.checkout import Checkout, checkout_environment
 from bench.launch.supervisor import run_each
 from mnist_cnn.console import EXIT_INTERRUPTED
 
 
-def command(words: Sequence[str], checkout: Checkout | None = None) -> list[str]:
+def run_command(words: Sequence[str], checkout: Checkout | None = None) -> list[str]:
     """What starts one run.
 
     Args:
@@ -29,14 +29,14 @@ def command(words: Sequence[str], checkout: Checkout | None = None) -> list[str]
     return [*(here if checkout is None else checkout.run), *words, "--runs", "1", "--quiet"]
 
 
-def start(words: Sequence[str], checkout: Checkout | None = None) -> int:
+def run_once(words: Sequence[str], checkout: Checkout | None = None) -> int:
     """Run it, its table thrown away, and give its exit status.
 
     Raises:
         KeyboardInterrupt: it or this process was interrupted; it has ended, its record kept.
     """
-    environment = dict(os.environ) if checkout is None else run_environment()
-    ended = run_each(command(words, checkout), [environment], stdout=subprocess.DEVNULL)
+    environment = dict(os.environ) if checkout is None else checkout_environment()
+    ended = run_each(run_command(words, checkout), [environment], stdout=subprocess.DEVNULL)
     (code,) = ended.codes
     if ended.asked or code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt

@@ -22,14 +22,14 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from bench.launch.hosts import Place
+from bench.launch.hosts import HostPlace
 
 GRACE_SECONDS = 10.0
 """How long the others may take to end by themselves once one has: they have records to save."""
 KILL_SECONDS = 5.0
 """How long they may take once they were asked to."""
-LOOKING_SECONDS = 0.05
-OBITUARY = "MNIST_BENCH_OBITUARY"
+POLL_SECONDS = 0.05
+DEATH_NOTICE_VARIABLE = "MNIST_BENCH_OBITUARY"
 """Variable that names the file in which ranks read who died."""
 _ASKED_FOR = "ACCELERATE_USE_CPU"
 """The one variable of Accelerate's that a user sets by hand; it chooses the device."""
@@ -42,7 +42,7 @@ def is_rank() -> bool:
 
 
 def supervise(
-    command: Sequence[str], processes: int, *, threads: int, place: Place | None = None
+    command: Sequence[str], processes: int, *, threads: int, place: HostPlace | None = None
 ) -> int:
     """Run `command` as so many ranks on this machine.
 
@@ -55,25 +55,25 @@ def supervise(
     Returns:
         The exit status: the first rank's, or where that is 0 the first other that is not.
     """
-    place = place or Place()
+    place = place or HostPlace()
     with tempfile.TemporaryDirectory(prefix="mnist-bench-") as folder:
         obituary = Path(folder) / "obituary"
-        shared = {name: os.environ[name] for name in os.environ if name not in leaks()}
-        shared |= variables(threads)
+        shared = {name: os.environ[name] for name in os.environ if name not in foreign_variables()}
+        shared |= rank_variables(threads)
         shared |= {
             "WORLD_SIZE": str(processes * place.machines),
             "LOCAL_WORLD_SIZE": str(processes),
             "MASTER_ADDR": place.host,
             "MASTER_PORT": str(place.port or _free_port()),
-            OBITUARY: str(obituary),
+            DEATH_NOTICE_VARIABLE: str(obituary),
         }
         first = processes * place.rank
         numbers = ({"RANK": str(first + k), "LOCAL_RANK": str(k)} for k in range(processes))
-        with _started(command, [shared | own for own in numbers]) as (ranks, _):
-            return _wait(ranks, first, obituary)
+        with _start_process(command, [shared | own for own in numbers]) as (ranks, _):
+            return _wait_for_end(ranks, first, obituary)
 
 
-class Ended(NamedTuple):
+class EndedProcesses(NamedTuple):
     """How processes ended that were waited for."""
 
     codes: list[int]
@@ -87,7 +87,7 @@ def run_each(
     environments: Sequence[Mapping[str, str]],
     *,
     stdout: int | None = None,
-) -> Ended:
+) -> EndedProcesses:
     """Run `command` once in each of these environments, at the same time, to the end of the last.
 
     They know nothing of each other: one that ends badly ends no other. A signal ends them, and this
@@ -98,12 +98,12 @@ def run_each(
         environments: one a process.
         stdout: as `subprocess.Popen` takes it.
     """
-    with _started(command, environments, stdout) as (processes, signals):
-        return Ended([process.wait() for process in processes], bool(signals))
+    with _start_process(command, environments, stdout) as (processes, signals):
+        return EndedProcesses([process.wait() for process in processes], bool(signals))
 
 
 @contextmanager
-def _started(
+def _start_process(
     command: Sequence[str],
     environments: Sequence[Mapping[str, str]],
     stdout: int | None = None,
@@ -120,7 +120,7 @@ def _started(
         signals.append(number)
         # Ctrl-C reaches every process of the terminal by itself.
         if number != signal.SIGINT:
-            _tell(processes, number)
+            _signal_all(processes, number)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -137,12 +137,12 @@ def _started(
             )
         yield processes, signals
     finally:
-        _tell(processes, signal.SIGKILL)
+        _signal_all(processes, signal.SIGKILL)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def variables(threads: int) -> dict[str, str]:
+def rank_variables(threads: int) -> dict[str, str]:
     """What every rank is told besides its number, unless the user has said otherwise.
 
     Args:
@@ -156,25 +156,25 @@ def variables(threads: int) -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
 
 
-def leaks() -> list[str]:
+def foreign_variables() -> list[str]:
     """Variables here by which Accelerate would change what is trained: another launcher's."""
     return [n for n in os.environ if n.startswith(("ACCELERATE_", "FSDP_")) and n != _ASKED_FOR]
 
 
-def obituary() -> str | None:
+def death_notice() -> str | None:
     """Who of this run's ranks died and how, or None where none did or nobody watches."""
-    path = os.environ.get(OBITUARY)
+    path = os.environ.get(DEATH_NOTICE_VARIABLE)
     if path is None:
         return None
     end = time.monotonic() + 1.0  # the survivors may notice before the supervisor does
     while time.monotonic() < end:
         if Path(path).exists():
             return Path(path).read_text(encoding="utf-8")
-        time.sleep(LOOKING_SECONDS)
+        time.sleep(POLL_SECONDS)
     return None
 
 
-def _wait(ranks: Sequence[subprocess.Popen[bytes]], first: int, obituary: Path) -> int:
+def _wait_for_end(ranks: Sequence[subprocess.Popen[bytes]], first: int, obituary: Path) -> int:
     """Until all have ended; once one ended badly the others have not for ever."""
     first_bad: int | None = None
     deadline, asked = float("inf"), False
@@ -184,33 +184,35 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]], first: int, obituary: Path) 
             if first_bad is None and rank.returncode not in (None, 0):
                 first_bad = number
                 deadline = time.monotonic() + GRACE_SECONDS
-                _publish(obituary, f"rank {first + number} {_how(rank.returncode)}")
+                _write_death_notice(
+                    obituary, f"rank {first + number} {_exit_reason(rank.returncode)}"
+                )
         if time.monotonic() > deadline:
-            _tell(ranks, signal.SIGKILL if asked else signal.SIGTERM)
+            _signal_all(ranks, signal.SIGKILL if asked else signal.SIGTERM)
             deadline, asked = time.monotonic() + KILL_SECONDS, True
-        time.sleep(LOOKING_SECONDS)
-    statuses = [_status(rank.returncode) for rank in ranks]
+        time.sleep(POLL_SECONDS)
+    statuses = [_exit_status(rank.returncode) for rank in ranks]
     if ranks[0].returncode < 0:
-        print(f"mnist-bench: rank {first} {_how(ranks[0].returncode)}", file=sys.stderr)
+        print(f"mnist-bench: rank {first} {_exit_reason(ranks[0].returncode)}", file=sys.stderr)
     return statuses[0] or next((status for status in statuses if status), 0)
 
 
-def _publish(path: Path, text: str) -> None:
+def _write_death_notice(path: Path, text: str) -> None:
     """Whole or not at all, for somebody is waiting to read it."""
     draft = path.with_suffix(".draft")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
 
 
-def _how(code: int) -> str:
+def _exit_reason(code: int) -> str:
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
 
 
-def _status(code: int) -> int:
+def _exit_status(code: int) -> int:
     return 128 - code if code < 0 else code
 
 
-def _tell(ranks: Sequence[subprocess.Popen[bytes]], number: int) -> None:
+def _signal_all(ranks: Sequence[subprocess.Popen[bytes]], number: int) -> None:
     for rank in ranks:
         if rank.poll() is None:
             rank.send_signal(number)

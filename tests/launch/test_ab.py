@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
-from bench.launch.supervisor import Ended
+from bench.launch.supervisor import EndedProcesses
 from bench.records import sidecars, store
 from bench.records.sidecars import NoiseFloor
 from mnist_cnn.errors import UsageError
@@ -35,7 +35,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     made = 0
 
-    def run(words: list[str], *_: object, **__: object) -> Ended:
+    def run(words: list[str], *_: object, **__: object) -> EndedProcesses:
         nonlocal made
         made += 1
         of = {word: words[at + 1] for at, word in enumerate(words[:-1]) if word.startswith("--")}
@@ -47,7 +47,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             started_at=datetime.now(UTC),
         )
         store.save_record(record, Path(of["--results-dir"]))
-        return Ended([0], asked=False)
+        return EndedProcesses([0], asked=False)
 
     monkeypatch.setattr("bench.launch.single_run.run_each", run)
     return tmp_path
@@ -162,7 +162,7 @@ def test_a_side_that_leaves_no_record_is_noticed_at_once(
     """As where its options only print something."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "bench.launch.single_run.run_each", lambda *_, **__: Ended([0], asked=False)
+        "bench.launch.single_run.run_each", lambda *_, **__: EndedProcesses([0], asked=False)
     )
     assert main(["ab", "--a=--help"]) == 2
     error = capsys.readouterr().err

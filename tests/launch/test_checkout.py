@@ -21,7 +21,7 @@ import pytest
 
 from bench.cli import main
 from bench.launch import checkout
-from bench.launch.supervisor import Ended, run_each
+from bench.launch.supervisor import EndedProcesses, run_each
 from bench.records import sidecars, store
 from bench.records.schema import RunRecord
 from tests.factories import make_record
@@ -179,11 +179,13 @@ def test_one_commit_named_is_not_what_is_checked_out(
     """The other side is this process's own project, here with a run that leaves the same."""
     commit = project.commit()
 
-    def here(words: list[str], environments: list[dict[str, str]], **options: Any) -> Ended:
+    def here(
+        words: list[str], environments: list[dict[str, str]], **options: Any
+    ) -> EndedProcesses:
         if words[:2] == [sys.executable, str(ROOT / "bench" / "run.py")]:
             assert environments == [dict(os.environ)]
             words = [sys.executable, str(project.folder / "bench" / "run.py"), *words[2:]]
-            environments = [checkout.run_environment()]
+            environments = [checkout.checkout_environment()]
         return run_each(words, environments, **options)
 
     monkeypatch.setattr("bench.launch.single_run.run_each", here)

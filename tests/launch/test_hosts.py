@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given, strategies as st
 
 from bench.cli import main
-from bench.launch.hosts import Place, check, place
+from bench.launch.hosts import HostPlace, check_host_place, parse_host_place
 from bench.machine.repository import source_digest
 from bench.measure.rank_agreement import _different, _miscounted, _refused
 from bench.measure.redaction import redact_addresses
@@ -85,15 +85,15 @@ def test_a_port_that_somebody_listens_on_is_refused_and_one_that_is_free_is_not(
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(UsageError, match=f"port {port} of this machine is in use; name"):
-            check(Place(2, 0, "127.0.0.1", port))
-        check(Place(2, 1, "127.0.0.1", port))  # where it is another machine's
-    check(Place(2, 0, "127.0.0.1", port))
+            check_host_place(HostPlace(2, 0, "127.0.0.1", port))
+        check_host_place(HostPlace(2, 1, "127.0.0.1", port))  # where it is another machine's
+    check_host_place(HostPlace(2, 0, "127.0.0.1", port))
 
 
 @given(st.text())
 def test_an_address_is_read_or_refused(text: str) -> None:
     try:
-        here = place(2, 1, text)
+        here = parse_host_place(2, 1, text)
     except UsageError:
         return
     assert text.strip().endswith(f":{here.port}") or text.strip().rpartition(":")[2].startswith("0")
@@ -102,7 +102,7 @@ def test_an_address_is_read_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize("address", ["10.0.0.1:29500", "node-1:29500", "[fe80::1]:29500"])
 def test_an_address_has_a_host_and_a_port(address: str) -> None:
-    here = place(4, 3, address)
+    here = parse_host_place(4, 3, address)
     assert (here.machines, here.rank, here.port) == (4, 3, 29500)
     assert here.host == address.rpartition(":")[0].strip("[]")
 

@@ -18,8 +18,8 @@ from hypothesis import given, strategies as st
 
 from bench.analysis.scaling import Scaling
 from bench.cli import main
-from bench.launch.matrix import Matrix, Shard, ordered
-from bench.launch.supervisor import Ended
+from bench.launch.matrix import Matrix, Shard, randomized_blocks
+from bench.launch.supervisor import EndedProcesses
 from bench.records import store
 from mnist_cnn.recipe import FAST, REFERENCE, division
 from tests.factories import make_record
@@ -39,7 +39,7 @@ class Machine:
         self.status = "failed"
         """Of the record that such a run leaves; "" for none."""
 
-    def __call__(self, command: list[str], *_: object, **__: object) -> Ended:
+    def __call__(self, command: list[str], *_: object, **__: object) -> EndedProcesses:
         words = command[1:]
         self.started.append(words)
         of = {a: b for a, b in pairwise(words) if a.startswith("--")}
@@ -55,7 +55,7 @@ class Machine:
                 reason="it broke" if code else None,
             )
             store.save_record(record, Path(of["--results-dir"]))
-        return Ended([code], asked=False)
+        return EndedProcesses([code], asked=False)
 
     def cells(self) -> list[tuple[str, str]]:
         """Processes and seed of each run, in the order made."""
@@ -120,7 +120,7 @@ def test_a_run_that_leaves_no_record_failed(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int
 ) -> None:
     monkeypatch.setattr(
-        "bench.launch.single_run.run_each", lambda *_, **__: Ended([code], asked=False)
+        "bench.launch.single_run.run_each", lambda *_, **__: EndedProcesses([code], asked=False)
     )
     assert main([*SWEEP, "--json"]) == 1
     streams = capsys.readouterr()
@@ -196,7 +196,7 @@ def test_shards_are_disjoint_and_complete(
 ) -> None:
     axes = {"processes": tuple(processes), "threads": tuple(threads), "seeds": tuple(seeds)}
     cells = Matrix(recipe=tuple(recipe), **axes).cells()  # type: ignore[arg-type]
-    parts = [ordered(Shard(i, count).of(cells), order_seed) for i in range(1, count + 1)]
+    parts = [randomized_blocks(Shard(i, count).of(cells), order_seed) for i in range(1, count + 1)]
     together = [cell for part in parts for cell in part]
     assert len(together) == len(set(together)) == len(cells)
     assert set(together) == set(cells)
