@@ -11,8 +11,8 @@ from typing import Any
 
 from hypothesis import settings, strategies as st
 
-from bench.analysis.cases import Side, match
-from bench.analysis.comparison import Contrast, contrast
+from bench.analysis.cases import RunSet, match_cases
+from bench.analysis.comparison import Comparison, compare_case
 from bench.records import store
 from bench.records.schema import Evaluation, LapKind, RunRecord, Status, first_reached
 from mnist_cnn.recipe import FAST
@@ -146,10 +146,12 @@ def noisy_runs(
     return records
 
 
-def compared(base: Sequence[RunRecord], new: Sequence[RunRecord], comparisons: int = 1) -> Contrast:
+def compared(
+    base: Sequence[RunRecord], new: Sequence[RunRecord], comparisons: int = 1
+) -> Comparison:
     """Two sides of one case, compared."""
-    (case,) = match(Side("base", tuple(base)), Side("new", tuple(new))).cases
-    return contrast(case, comparisons)
+    (case,) = match_cases(RunSet("base", tuple(base)), RunSet("new", tuple(new))).cases
+    return compare_case(case, comparisons)
 
 
 def saved(path: Path, records: Sequence[RunRecord]) -> str:

@@ -21,7 +21,7 @@ from bench.analysis.columns import (
     Column,
     Row,
     Run,
-    _with,
+    columns_with,
 )
 from bench.analysis.metrics import completed
 from bench.analysis.result_warnings import ResultWarning, benchmark_warnings
@@ -71,11 +71,11 @@ def group_runs(runs: Iterable[Run]) -> list[Benchmark]:
     """
     groups: dict[tuple[Cell, ...], list[Run]] = {}
     for run in sorted(runs, key=_when):
-        groups.setdefault(_setup_key(run), []).append(run)
+        groups.setdefault(_grouping_key(run), []).append(run)
     return [Benchmark(tuple(group)) for group in groups.values()]
 
 
-def pooled(benchmarks: Iterable[Benchmark]) -> list[Benchmark]:
+def pool_single_runs(benchmarks: Iterable[Benchmark]) -> list[Benchmark]:
     """The same, but benchmarks of one run that differ in nothing but their id as one.
 
     Whoever needs a fresh process a run (`ab`, for one) starts a benchmark a run.
@@ -84,7 +84,7 @@ def pooled(benchmarks: Iterable[Benchmark]) -> list[Benchmark]:
     for benchmark in benchmarks:
         first = benchmark.runs[0]
         own_id = "" if first[1].protocol.runs == 1 else first[1].benchmark_id
-        key = (own_id, first[1].environment.dirty, *_setup_key(first, but="benchmark_id"))
+        key = (own_id, first[1].environment.dirty, *_grouping_key(first, but="benchmark_id"))
         groups.setdefault(key, []).extend(benchmark.runs)
     return [Benchmark(tuple(group)) for group in groups.values()]
 
@@ -96,7 +96,7 @@ def run_rows(benchmarks: Iterable[Benchmark]) -> list[Row]:
 
 def run_row(run: Run) -> Row:
     """What is known of a run, by column."""
-    return {column.name: _cell(column.value(*run)) for column in COLUMNS}
+    return {column.name: _storable(column.value(*run)) for column in COLUMNS}
 
 
 def benchmark_rows(benchmarks: Iterable[Benchmark]) -> list[Row]:
@@ -112,18 +112,18 @@ def benchmark_row(benchmark: Benchmark, run_rows: Sequence[Row] | None = None) -
         run_rows: `benchmark.rows`, where the caller has them already.
     """
     rows = benchmark.rows if run_rows is None else run_rows
-    row: Row = {c.name: rows[0][c.name] for c in _with(SHARED)}
+    row: Row = {c.name: rows[0][c.name] for c in columns_with(SHARED)}
     row["runs"] = len(benchmark.runs)
     row["runs_reached"] = benchmark.reached
     done = [one for one in rows if one["status"] == Status.COMPLETED.value]
-    for column in _with(MEASURED):
+    for column in columns_with(MEASURED):
         summary = _summary(column, done)
         for part in SUMMARY_PARTS:
             row[f"{column.name}_{part}"] = getattr(summary, part)
-    return row | _censored([trial(record) for record in completed(benchmark.records)])
+    return row | _censored([censored_time(record) for record in completed(benchmark.records)])
 
 
-def trial(record: RunRecord) -> CensoredTime:
+def censored_time(record: RunRecord) -> CensoredTime:
     """A completed run as far as the target is concerned: to it, or to the end of the last lap."""
     seconds = metrics.time_to_target_seconds(record)
     if seconds is not None:
@@ -144,7 +144,7 @@ def _censored(trials: Sequence[CensoredTime]) -> Row:
         horizon = max(one.seconds for one in trials)
         restricted = restricted_mean(trials, horizon)
         values += [expected.value, *_ends(expected), restricted.value, *_ends(restricted), horizon]
-    return row | dict(zip(CENSORED_COLUMNS, map(_cell, values), strict=False))
+    return row | dict(zip(CENSORED_COLUMNS, map(_storable, values), strict=False))
 
 
 def _ends(estimate: Estimate | None) -> tuple[float | None, float | None]:
@@ -167,18 +167,18 @@ def _when(run: Run) -> tuple[datetime, int, str]:
     return (record.started_utc, record.run_index, record.run_id)
 
 
-def _setup_key(run: Run, but: str | None = None) -> tuple[Cell, ...]:
+def _grouping_key(run: Run, but: str | None = None) -> tuple[Cell, ...]:
     """Equal for runs that may be summed up together, one of the shared columns left out."""
     record = run[1]
     return (
-        *(column.value(*run) for column in _with(SHARED) if column.name != but),
+        *(column.value(*run) for column in columns_with(SHARED) if column.name != but),
         record.protocol.model_dump_json(),
         record.setup.model_dump_json(),
         json.dumps(record.recipe, sort_keys=True),
     )
 
 
-def _cell(value: Cell) -> Cell:
+def _storable(value: Cell) -> Cell:
     """The value, or None for a number that not every format can hold."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
@@ -188,7 +188,7 @@ def _cell(value: Cell) -> Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ResultEntry:
     """A row of the page: runs that are summed up together, and where their records are."""
 
     folder: str
@@ -202,7 +202,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Division:
+class ResultTable:
     """What a table is about; only rows of the same table may be compared."""
 
     name: str
@@ -210,25 +210,25 @@ class Division:
     target_accuracy: float
 
 
-def entries(runs: Iterable[Run], results_dir: Path) -> list[Entry]:
+def find_entries(runs: Iterable[Run], results_dir: Path) -> list[ResultEntry]:
     """The rows that these records make, folder by folder, the oldest first."""
     folders: dict[str, list[Run]] = {}
     for path, record in runs:
         folder = "." if path is None else PurePath(os.path.relpath(path.parent, results_dir))
         folders.setdefault(PurePath(folder).as_posix(), []).append((path, record))
     return [
-        Entry(folder, benchmark)
+        ResultEntry(folder, benchmark)
         for folder in sorted(folders)
-        for benchmark in pooled(group_runs(folders[folder]))
+        for benchmark in pool_single_runs(group_runs(folders[folder]))
     ]
 
 
-def tables(found: Iterable[Entry]) -> dict[Division, list[Entry]]:
+def group_into_tables(found: Iterable[ResultEntry]) -> dict[ResultTable, list[ResultEntry]]:
     """Sorted by division, device class and target; in each, the fastest to the target first."""
-    divisions: dict[Division, list[tuple[float, int, Entry]]] = {}
+    divisions: dict[ResultTable, list[tuple[float, int, ResultEntry]]] = {}
     for number, entry in enumerate(found):
         record = entry.benchmark.runs[0][1]
-        key = Division(record.division, record.setup.device, record.protocol.target_accuracy)
+        key = ResultTable(record.division, record.setup.device, record.protocol.target_accuracy)
         median = benchmark_row(entry.benchmark)["time_to_target_seconds_median"]
         seconds = float(median) if isinstance(median, int | float) else float("inf")
         divisions.setdefault(key, []).append((seconds, number, entry))

@@ -64,7 +64,7 @@ _REMARKED: tuple[tuple[str, _Value], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class RunSet:
     """Runs that one name stands for."""
 
     name: str
@@ -77,7 +77,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class SetupKey:
     """What makes two runs the same case, and how it is written."""
 
     recipe: str
@@ -91,7 +91,7 @@ class Setting:
 
     def __str__(self) -> str:
         """``"fast, cpu, 1 process, 2 threads, bf16 amx"``."""
-        set_up = labels.set_up(
+        set_up = labels.setup_label(
             self.processes,
             self.threads,
             self.precision,
@@ -122,7 +122,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Matched:
+class CaseMatch:
     """Two sides, case by case."""
 
     cases: tuple[Case, ...]
@@ -134,7 +134,7 @@ class Matched:
     """Files of either side that are no records, and why."""
 
 
-def side(argument: str, results_dir: Path) -> Side:
+def find_runs(argument: str, results_dir: Path) -> RunSet:
     """The runs that a word of the command line stands for.
 
     Args:
@@ -151,7 +151,7 @@ def side(argument: str, results_dir: Path) -> Side:
         found = store.read_records([Path(argument)])
         if not found.records:
             raise UsageError(_no_records(argument, found.problems))
-        return Side(
+        return RunSet(
             argument, tuple(r for _, r in found.records), tuple(found.problems), is_path=True
         )
     known = store.read_records([results_dir] if results_dir.exists() else [])
@@ -162,7 +162,7 @@ def side(argument: str, results_dir: Path) -> Side:
         lambda record: _begins(record.benchmark_id, argument),
     ):
         if chosen := tuple(record for record in records if matches(record)):
-            return Side(argument, chosen, tuple(known.problems))
+            return RunSet(argument, chosen, tuple(known.problems))
     labels = {record.label for record in records if record.label}
     near = difflib.get_close_matches(argument, labels, n=1)
     hint = f" (did you mean {inert(near[0])!r}?)" if near else ""
@@ -172,7 +172,7 @@ def side(argument: str, results_dir: Path) -> Side:
     )
 
 
-def match(base: Side, new: Side) -> Matched:
+def match_cases(base: RunSet, new: RunSet) -> CaseMatch:
     """Sort two sides into cases.
 
     Where each side has one case, the two are compared whatever their set-ups.
@@ -186,18 +186,18 @@ def match(base: Side, new: Side) -> Matched:
             f"{inert(base.name)} and {inert(new.name)} have {plural(len(shared), 'run')} in "
             "common: compared with itself, a run shows no difference"
         )
-    old, fresh = by_setting(base), by_setting(new)
+    old, fresh = group_by_setup(base), group_by_setup(new)
     if len(old) == len(fresh) == 1:
         (before, olds), (after, news) = *old.items(), *fresh.items()
         name = str(before) if before == after else f"{before} against {after}"
-        return Matched((_case(name, str(before), olds, news),), (), (), _unread(base, new))
+        return CaseMatch((_case(name, str(before), olds, news),), (), (), _unread(base, new))
     both = [setting for setting in old if setting in fresh]
     if not both:
         raise UsageError(
             f"{inert(base.name)} and {inert(new.name)} have no set-up in common (such as "
             f"{next(iter(old))}); name one set-up of each, by its file, label or benchmark id"
         )
-    return Matched(
+    return CaseMatch(
         tuple(_case(str(s), str(s), old[s], fresh[s]) for s in both),
         tuple(str(setting) for setting in old if setting not in fresh),
         tuple(str(setting) for setting in fresh if setting not in old),
@@ -205,7 +205,7 @@ def match(base: Side, new: Side) -> Matched:
     )
 
 
-def _unread(*sides: Side) -> tuple[str, ...]:
+def _unread(*sides: RunSet) -> tuple[str, ...]:
     problems = {problem: None for one in sides for problem in one.problems}
     return tuple(
         inert(f"{problem.path}: {problem.reason}")
@@ -231,16 +231,16 @@ def interleaved(base: Sequence[RunRecord], new: Sequence[RunRecord]) -> bool:
     return all(one != other for one, other in zip(turns[::2], turns[1::2], strict=True))
 
 
-def by_setting(of: Side) -> dict[Setting, list[RunRecord]]:
+def group_by_setup(of: RunSet) -> dict[SetupKey, list[RunRecord]]:
     """A side's runs, set-up by set-up, in the order they were run.
 
     Raises:
         UsageError: it holds runs of one set-up that answer different questions.
     """
-    cases: dict[Setting, list[RunRecord]] = {}
+    cases: dict[SetupKey, list[RunRecord]] = {}
     for record in sorted(of.records, key=lambda record: record.started_utc):
         setup = record.setup
-        setting = Setting(
+        setting = SetupKey(
             recipe=str(record.recipe.get("name") or "unnamed recipe"),
             device=setup.device,
             processes=setup.processes,

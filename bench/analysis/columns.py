@@ -85,14 +85,14 @@ _BETWEEN: dict[Unit, Callable[[float, float, float], str]] = {
 """Lower end, upper end, and the value they stand below."""
 
 
-def written(value: Cell, unit: Unit) -> str:
+def format_cell(value: Cell, unit: Unit) -> str:
     """A column's value for people."""
     if value is None:
         return text.ABSENT
     return text.inert(value) if isinstance(value, str) else _ONE[unit](value)
 
 
-def written_between(low: float, high: float, like: float, unit: Unit) -> str | None:
+def format_interval(low: float, high: float, like: float, unit: Unit) -> str | None:
     """An interval, to stand beside `like`; None where nobody writes one of that unit."""
     return _BETWEEN[unit](low, high, like) if unit in _BETWEEN else None
 
@@ -203,16 +203,16 @@ def run_column_names() -> list[str]:
 
 def benchmark_column_names() -> list[str]:
     """The columns of a row that stands for a benchmark, in order."""
-    measured = [f"{c.name}_{part}" for c in _with(MEASURED) for part in SUMMARY_PARTS]
+    measured = [f"{c.name}_{part}" for c in columns_with(MEASURED) for part in SUMMARY_PARTS]
     return [
-        *(c.name for c in _with(SHARED)),
+        *(c.name for c in columns_with(SHARED)),
         *("runs", "runs_reached"),
         *measured,
         *CENSORED_COLUMNS,
     ]
 
 
-def _with(role: Role) -> list[Column]:
+def columns_with(role: Role) -> list[Column]:
     return [column for column in COLUMNS if column.role is role]
 
 
@@ -271,19 +271,19 @@ LESSER = frozenset(
 """Of these, what goes first where there is no room for all."""
 
 
-def shown(columns: Sequence[str]) -> list[str]:
+def readable_names(columns: Sequence[str]) -> list[str]:
     """Those of the columns that people are shown, the most important first."""
     return [name for name in SHOWN if name in columns]
 
 
 def unit_of(name: str) -> Unit:
     """How the values of a column are to be read."""
-    return _KNOWN[_begins_with(name)][1]
+    return _KNOWN[_known_prefix(name)][1]
 
 
 def heading_of(name: str) -> str:
     """Of a column, for people: ``"to target (median)"``."""
-    known = _begins_with(name)
+    known = _known_prefix(name)
     heading, part = _KNOWN[known][0], name.removeprefix(known).strip("_").replace("_", " ")
     return f"{heading} ({part})" if part else heading
 
@@ -303,7 +303,7 @@ def meaning_of(name: str) -> str:
     return _MEANINGS[unit_of(name)]
 
 
-def _begins_with(name: str) -> str:
+def _known_prefix(name: str) -> str:
     """The longest known name that is this one or its beginning."""
     known = name
     while known not in _KNOWN:

@@ -57,7 +57,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class MetricComparison:
     """One metric of one case."""
 
     metric: Metric
@@ -81,22 +81,22 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Contrast:
+class Comparison:
     """One case, compared."""
 
     case: Case
     paired: bool
     """Whether the sides took turns, so that each run is compared with its neighbour."""
-    lines: tuple[Line, ...]
+    lines: tuple[MetricComparison, ...]
     gate_tail: float
     """Probability with which each end of a `bound` is wrong."""
 
-    def line(self, metric: Metric) -> Line:
+    def line(self, metric: Metric) -> MetricComparison:
         """The line of that metric."""
         return next(line for line in self.lines if line.metric is metric)
 
 
-def contrast(case: Case, comparisons: int, wanted: float = 0.05) -> Contrast:
+def compare_case(case: Case, comparisons: int, wanted: float = 0.05) -> Comparison:
     """Compare the two sides of a case.
 
     Args:
@@ -106,7 +106,7 @@ def contrast(case: Case, comparisons: int, wanted: float = 0.05) -> Contrast:
         wanted: the relative difference of times that one would like to be able to see.
     """
     paired = interleaved(case.base, case.new)
-    measure = _Measure(case.base, case.new, paired, comparisons, wanted)
+    measure = _CaseComparer(case.base, case.new, paired, comparisons, wanted)
     lines = (
         measure.time_to_target(),
         measure.ratio(Metric.SECONDS_AN_IMAGE, _seconds_an_image),
@@ -114,31 +114,31 @@ def contrast(case: Case, comparisons: int, wanted: float = 0.05) -> Contrast:
         measure.accuracy(),
         measure.convergence(),
     )
-    return Contrast(case, paired, lines, GATE_TAIL / comparisons)
+    return Comparison(case, paired, lines, GATE_TAIL / comparisons)
 
 
-def time_to_target(case: Case, comparisons: int) -> Line:
+def time_to_target(case: Case, comparisons: int) -> MetricComparison:
     """The first line of `contrast`, where the others are not wanted: they take a while."""
     paired = interleaved(case.base, case.new)
-    return _Measure(case.base, case.new, paired, comparisons, wanted=0.05).time_to_target()
+    return _CaseComparer(case.base, case.new, paired, comparisons, wanted=0.05).time_to_target()
 
 
-def seconds_an_image(case: Case, comparisons: int, wanted: float = 0.05) -> Line:
+def seconds_an_image(case: Case, comparisons: int, wanted: float = 0.05) -> MetricComparison:
     """The second line of `contrast`, likewise."""
     paired = interleaved(case.base, case.new)
-    measure = _Measure(case.base, case.new, paired, comparisons, wanted)
+    measure = _CaseComparer(case.base, case.new, paired, comparisons, wanted)
     return measure.ratio(Metric.SECONDS_AN_IMAGE, _seconds_an_image)
 
 
 @dataclass(frozen=True, slots=True)
-class _Measure:
+class _CaseComparer:
     base: Sequence[RunRecord]
     new: Sequence[RunRecord]
     paired: bool
     comparisons: int
     wanted: float
 
-    def ratio(self, metric: Metric, value: Callable[[RunRecord], float | None]) -> Line:
+    def ratio(self, metric: Metric, value: Callable[[RunRecord], float | None]) -> MetricComparison:
         """New over base of something positive that every run should have."""
         base, new = _all(self.base, value), _all(self.new, value)
         if base is None or new is None or min(*base, *new) <= 0:
@@ -152,12 +152,14 @@ class _Measure:
         needed = _runs_needed(spread, math.log1p(self.wanted), tail)
         if needed is not None:
             needed = max(needed, intervals.fewest_runs(tail, self.paired))
-        verdict = _by_sign(shown, 1.0)
-        if verdict is Verdict.UNCLEAR and within(bound, 1 / (1 + self.wanted), 1 + self.wanted):
+        verdict = _sign_verdict(shown, 1.0)
+        if verdict is Verdict.UNCLEAR and within_margin(
+            bound, 1 / (1 + self.wanted), 1 + self.wanted
+        ):
             verdict = Verdict.EQUIVALENT
         fewest = intervals.fewest_runs(GATE_TAIL / self.comparisons, self.paired)
         ends = _median(base), _median(new)
-        return Line(metric, *ends, shown, bound, verdict, "", fewest, spread, needed)
+        return MetricComparison(metric, *ends, shown, bound, verdict, "", fewest, spread, needed)
 
     def _shift(self, base: Sequence[float], new: Sequence[float], tail: float) -> Estimate:
         if self.paired:
@@ -181,7 +183,7 @@ class _Measure:
             one.seed == other.seed for one, other in zip(self.base, self.new, strict=True)
         )
 
-    def time_to_target(self) -> Line:
+    def time_to_target(self) -> MetricComparison:
         """Of all runs where all reached it; otherwise what a success costs, misses included."""
         metric = Metric.TIME_TO_TARGET
         if _all(self.base, metrics.time_to_target_seconds) and _all(
@@ -189,8 +191,8 @@ class _Measure:
         ):
             return self.ratio(metric, metrics.time_to_target_seconds)
         base, new = (
-            [benchmarks.trial(run) for run in self.base],
-            [benchmarks.trial(run) for run in self.new],
+            [benchmarks.censored_time(run) for run in self.base],
+            [benchmarks.censored_time(run) for run in self.new],
         )
         if min(len(base), len(new)) < summary.FEWEST_RUNS:
             return _absent(metric, "fewer than 3 completed runs, and not all reached it")
@@ -201,10 +203,14 @@ class _Measure:
         counts = [f"{sum(t.reached for t in side)}/{len(side)}" for side in (base, new)]
         note = f"reached by {counts[0]} and {counts[1]}: seconds spent for each success"
         if shown is None or bound is None:
-            return Line(metric, None, None, None, None, self._share_reached(base, new), note)
+            return MetricComparison(
+                metric, None, None, None, None, self._share_reached(base, new), note
+            )
         ends = survival.expected_time(base), survival.expected_time(new)
         fewest = survival.FEWEST_FOR_BOOTSTRAP
-        return Line(metric, *ends, shown, bound, _by_sign(shown, 1.0), note, fewest)
+        return MetricComparison(
+            metric, *ends, shown, bound, _sign_verdict(shown, 1.0), note, fewest
+        )
 
     def _share_reached(self, base: Sequence[CensoredTime], new: Sequence[CensoredTime]) -> Verdict:
         """Where one side never reached it: whether that is shown to be no chance."""
@@ -217,7 +223,7 @@ class _Measure:
         fewer_before = intervals.fisher_exact(*counts[1], *counts[0])
         return Verdict.BETTER if fewer_before <= tail else Verdict.UNCLEAR
 
-    def samples_to_target(self) -> Line:
+    def samples_to_target(self) -> MetricComparison:
         """With MLPerf's word on whether that is luck, which here is asked of both ends."""
         line = self.ratio(Metric.SAMPLES_TO_TARGET, metrics.samples_to_target)
         base, new = (_all(side, metrics.samples_to_target) for side in (self.base, self.new))
@@ -234,7 +240,7 @@ class _Measure:
         )
         return replace(line, note=note)
 
-    def accuracy(self) -> Line:
+    def accuracy(self) -> MetricComparison:
         """The last evaluations' means: equivalence within `ACCURACY_MARGIN`, or a difference."""
         metric = Metric.ACCURACY
         base, new = (_all(side, lambda r: r.final_accuracy) for side in (self.base, self.new))
@@ -247,16 +253,18 @@ class _Measure:
             _by_an_image(self._mean(*points, tail / self.comparisons)) for tail in (TAIL, GATE_TAIL)
         )
         # Two one-sided tests (Schuirmann 1987): equal within the margin, whatever the sign.
-        if within(bound, -ACCURACY_MARGIN, ACCURACY_MARGIN):
+        if within_margin(bound, -ACCURACY_MARGIN, ACCURACY_MARGIN):
             verdict = Verdict.EQUIVALENT
         else:
-            verdict = _by_sign(shown.negated(), 0.0)
+            verdict = _sign_verdict(shown.negated(), 0.0)
         spread = intervals.ratio_spread(*points, self._seeds_are_paired)
         needed = _runs_needed(spread, ACCURACY_MARGIN, GATE_TAIL / self.comparisons)
         ends = _mean(base), _mean(new)
-        return Line(metric, *ends, shown, bound, verdict, "", spread=spread, runs_needed=needed)
+        return MetricComparison(
+            metric, *ends, shown, bound, verdict, "", spread=spread, runs_needed=needed
+        )
 
-    def convergence(self) -> Line:
+    def convergence(self) -> MetricComparison:
         """Whether the mean training loss agrees, epoch by epoch: two-sided, over all epochs.
 
         A backend that computes something else shows here even if it trains fast and ends well.
@@ -274,21 +282,23 @@ class _Measure:
         differences = {
             epoch: self._mean(of_base[epoch], of_new[epoch], tail).as_ratio() for epoch in epochs
         }
-        apart = [e for e, of in differences.items() if _apart(of)]
+        apart = [e for e, of in differences.items() if _establish_difference(of)]
         worst = max(apart or epochs, key=lambda epoch: abs(math.log(differences[epoch].value)))
         shown = differences[worst]
         note = f"training loss of epoch {worst}, the most different of {len(epochs)}"
         if apart:
             verdict = Verdict.APART
-        elif all(within(of, 1 - LOSS_MARGIN, 1 + LOSS_MARGIN) for of in differences.values()):
+        elif all(
+            within_margin(of, 1 - LOSS_MARGIN, 1 + LOSS_MARGIN) for of in differences.values()
+        ):
             verdict = Verdict.ALIKE
         else:
             verdict = Verdict.UNCLEAR
         before, after = (math.exp(_mean(side[worst])) for side in (of_base, of_new))
-        return Line(metric, before, after, shown, shown, verdict, note)
+        return MetricComparison(metric, before, after, shown, shown, verdict, note)
 
 
-def within(estimate: Estimate, low: float, high: float) -> bool:
+def within_margin(estimate: Estimate, low: float, high: float) -> bool:
     """Whether the whole interval lies between."""
     return (
         estimate.low is not None
@@ -306,14 +316,14 @@ def _by_an_image(difference: Estimate) -> Estimate:
     return Estimate(difference.value, min(difference.low, low), max(difference.high, high))
 
 
-def _apart(ratio: Estimate) -> bool:
+def _establish_difference(ratio: Estimate) -> bool:
     """Established to differ, and by more than the margin."""
     if ratio.low is None or ratio.high is None:
         return False
     return not ratio.low <= 1 <= ratio.high and abs(ratio.value - 1) > LOSS_MARGIN
 
 
-def _by_sign(estimate: Estimate, none: float) -> Verdict:
+def _sign_verdict(estimate: Estimate, none: float) -> Verdict:
     """Worse where all of the interval is above `none`, better where all is below."""
     if estimate.low is not None and estimate.low > none:
         return Verdict.WORSE
@@ -326,8 +336,8 @@ def _runs_needed(spread: float | None, difference: float, tail: float) -> int | 
     return None if spread is None else intervals.runs_needed(spread, difference, tail, POWER)
 
 
-def _absent(metric: Metric, note: str) -> Line:
-    return Line(metric, None, None, None, None, Verdict.ABSENT, note)
+def _absent(metric: Metric, note: str) -> MetricComparison:
+    return MetricComparison(metric, None, None, None, None, Verdict.ABSENT, note)
 
 
 def _seconds_an_image(record: RunRecord) -> float | None:

@@ -36,7 +36,7 @@ _EXAMPLE = 'as: device == "cuda" and processes > 1'
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class RowFilter:
     """A condition on a row."""
 
     columns: frozenset[str]
@@ -55,7 +55,7 @@ class _Operand:
     """Whether it is text rather than a number; None for ``None``, which is neither."""
 
 
-def parse(text: str, columns: Sequence[str]) -> Condition:
+def parse_filter(text: str, columns: Sequence[str]) -> RowFilter:
     """Read a condition on rows that have these columns.
 
     Raises:
@@ -71,13 +71,13 @@ def parse(text: str, columns: Sequence[str]) -> Condition:
         raise _refusal(text, inert(error.msg)) from error
     except (ValueError, MemoryError, RecursionError) as error:
         raise _refusal(text, "it cannot be parsed") from error
-    reader = _Reader(text, columns, set())
+    reader = _FilterParser(text, columns, set())
     holds = reader.test(tree.body, 0)
-    return Condition(frozenset(reader.used), holds)
+    return RowFilter(frozenset(reader.used), holds)
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
+class _FilterParser:
     text: str
     columns: Sequence[str]
     used: set[str]

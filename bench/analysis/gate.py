@@ -14,14 +14,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from bench.analysis.cases import Matched
-from bench.analysis.comparison import POWER, Contrast, Line, Metric, Verdict
+from bench.analysis.cases import CaseMatch
+from bench.analysis.comparison import POWER, Comparison, Metric, MetricComparison, Verdict
 from bench.records.sidecars import NoiseFloor, find_noise_floor
 from bench.stats import intervals
 from bench.stats.intervals import Estimate
 
 
-class Outcome(IntEnum):
+class GateOutcome(IntEnum):
     """What a gate says; its exit status."""
 
     PASS = 0
@@ -40,19 +40,19 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class GateFinding:
     """One line of the gate."""
 
-    outcome: Outcome
+    outcome: GateOutcome
     text: str
 
 
 def judge(
-    matched: Matched,
-    contrasts: Iterable[Contrast],
+    matched: CaseMatch,
+    contrasts: Iterable[Comparison],
     limits: Limits,
     floors: Sequence[NoiseFloor] = (),
-) -> list[Finding]:
+) -> list[GateFinding]:
     """Everything that the limits are about, and every case that could not be compared.
 
     Args:
@@ -62,48 +62,51 @@ def judge(
         floors: noise floors of the base's machine; a time may differ by as much as its case's.
     """
     findings = [
-        Finding(Outcome.UNCLEAR, f"{name}: not among the new runs (missing or renamed)")
+        GateFinding(GateOutcome.UNCLEAR, f"{name}: not among the new runs (missing or renamed)")
         for name in matched.missing
     ]
-    findings += [Finding(Outcome.UNCLEAR, f"{problem}: not compared") for problem in matched.unread]
     findings += [
-        Finding(Outcome.PASS, f"{name}: new, nothing to compare it with") for name in matched.added
+        GateFinding(GateOutcome.UNCLEAR, f"{problem}: not compared") for problem in matched.unread
+    ]
+    findings += [
+        GateFinding(GateOutcome.PASS, f"{name}: new, nothing to compare it with")
+        for name in matched.added
     ]
     for contrast in contrasts:
         if not contrast.case.same_machine:
             text = f"{contrast.case.name}: the base is of another machine: measure it on this one"
-            findings.append(Finding(Outcome.UNCLEAR, text))
+            findings.append(GateFinding(GateOutcome.UNCLEAR, text))
             continue
         case = contrast.case
-        outcome = Outcome.REGRESSION if case.broke else Outcome.UNCLEAR
-        findings += [Finding(outcome, f"{case.name}: {line}") for line in case.unfinished]
+        outcome = GateOutcome.REGRESSION if case.broke else GateOutcome.UNCLEAR
+        findings += [GateFinding(outcome, f"{case.name}: {line}") for line in case.unfinished]
         floor = find_noise_floor(case.setting, case.base[0].setup.device_name, floors)
         for line in contrast.lines:
             if finding := _finding(line, contrast, limits, floor):
                 outcome, text = finding
-                findings.append(Finding(outcome, f"{contrast.case.name}: {text}"))
+                findings.append(GateFinding(outcome, f"{contrast.case.name}: {text}"))
     return findings
 
 
-def verdict(findings: Iterable[Finding]) -> Outcome:
+def verdict(findings: Iterable[GateFinding]) -> GateOutcome:
     """Of all of them: a regression outweighs what is unclear. Of none: unclear."""
     outcomes = {finding.outcome for finding in findings}
-    for outcome in (Outcome.REGRESSION, Outcome.UNCLEAR, Outcome.PASS):
+    for outcome in (GateOutcome.REGRESSION, GateOutcome.UNCLEAR, GateOutcome.PASS):
         if outcome in outcomes:
             return outcome
-    return Outcome.UNCLEAR
+    return GateOutcome.UNCLEAR
 
 
 def _finding(
-    line: Line, contrast: Contrast, limits: Limits, floor: float
-) -> tuple[Outcome, str] | None:
+    line: MetricComparison, contrast: Comparison, limits: Limits, floor: float
+) -> tuple[GateOutcome, str] | None:
     match line.metric:
         case Metric.TIME_TO_TARGET | Metric.SECONDS_AN_IMAGE if limits.slower is not None:
             return _time(line, contrast, limits.slower, floor)
         case Metric.ACCURACY if limits.less_accurate is not None:
             return _accuracy(line, contrast, limits.less_accurate)
         case Metric.CONVERGENCE if line.verdict is Verdict.APART:
-            return Outcome.REGRESSION, f"convergence: {line.verdict}: {line.note}"
+            return GateOutcome.REGRESSION, f"convergence: {line.verdict}: {line.note}"
         case _:
             return None
 
@@ -113,7 +116,9 @@ def _times(ratio: float) -> str:
     return f"{100 * (ratio - 1):+.1f} %"
 
 
-def _time(line: Line, contrast: Contrast, allowed: float, floor: float) -> tuple[Outcome, str]:
+def _time(
+    line: MetricComparison, contrast: Comparison, allowed: float, floor: float
+) -> tuple[GateOutcome, str]:
     bound = line.bound
     if bound is None:
         return _unmeasured(line)
@@ -123,16 +128,18 @@ def _time(line: Line, contrast: Contrast, allowed: float, floor: float) -> tuple
         why += f", noise floor {_times(fires)}"
     text = f"{line.metric}: {_times(bound.value)} ({_between(bound)}; {why})"
     if bound.low is not None and bound.low > fires:
-        return Outcome.REGRESSION, f"{text}: slower"
+        return GateOutcome.REGRESSION, f"{text}: slower"
     if bound.high is not None and bound.high < limit:
-        return Outcome.PASS, f"{text}: not slower"
+        return GateOutcome.PASS, f"{text}: not slower"
     if bound.low is not None and bound.low > limit:
-        return Outcome.UNCLEAR, f"{text}: slower, but within this machine's noise"
+        return GateOutcome.UNCLEAR, f"{text}: slower, but within this machine's noise"
     distance = abs(math.log(limit) - math.log(bound.value))
-    return Outcome.UNCLEAR, f"{text}: cannot tell{_advice(line, contrast, distance)}"
+    return GateOutcome.UNCLEAR, f"{text}: cannot tell{_advice(line, contrast, distance)}"
 
 
-def _accuracy(line: Line, contrast: Contrast, allowed: float) -> tuple[Outcome, str]:
+def _accuracy(
+    line: MetricComparison, contrast: Comparison, allowed: float
+) -> tuple[GateOutcome, str]:
     bound = line.bound
     if bound is None:
         return _unmeasured(line)
@@ -141,23 +148,23 @@ def _accuracy(line: Line, contrast: Contrast, allowed: float) -> tuple[Outcome, 
         ends = f"{bound.low:+.3f} to {bound.high:+.3f}"
     text = f"{line.metric}: {bound.value:+.3f} points ({ends}; allowed {-allowed:+.3g})"
     if bound.high is not None and bound.high < -allowed:
-        return Outcome.REGRESSION, f"{text}: less accurate"
+        return GateOutcome.REGRESSION, f"{text}: less accurate"
     if bound.low is not None and bound.low > -allowed:
-        return Outcome.PASS, f"{text}: not less accurate"
+        return GateOutcome.PASS, f"{text}: not less accurate"
     distance = abs(bound.value + allowed)
-    return Outcome.UNCLEAR, f"{text}: cannot tell{_advice(line, contrast, distance)}"
+    return GateOutcome.UNCLEAR, f"{text}: cannot tell{_advice(line, contrast, distance)}"
 
 
-def _unmeasured(line: Line) -> tuple[Outcome, str]:
+def _unmeasured(line: MetricComparison) -> tuple[GateOutcome, str]:
     """A metric without an interval."""
     match line.verdict:
         case Verdict.UNREACHED:
             # Short trainings reach no target, on either side; their speed is judged all the same.
-            return Outcome.PASS, f"{line.metric}: not judged, {line.note}"
+            return GateOutcome.PASS, f"{line.metric}: not judged, {line.note}"
         case Verdict.WORSE:
-            return Outcome.REGRESSION, f"{line.metric}: {line.verdict}: {line.note}"
+            return GateOutcome.REGRESSION, f"{line.metric}: {line.verdict}: {line.note}"
         case _:
-            return Outcome.UNCLEAR, f"{line.metric}: {line.verdict}: {line.note}"
+            return GateOutcome.UNCLEAR, f"{line.metric}: {line.verdict}: {line.note}"
 
 
 def _between(ratio: Estimate) -> str:
@@ -166,7 +173,7 @@ def _between(ratio: Estimate) -> str:
     return f"{_times(ratio.low)} to {_times(ratio.high)}"
 
 
-def _advice(line: Line, contrast: Contrast, distance: float) -> str:
+def _advice(line: MetricComparison, contrast: Comparison, distance: float) -> str:
     """How many runs would tell the difference that was found from the limit."""
     here = min(len(contrast.case.base), len(contrast.case.new))
     if line.spread is None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bench.records.schema import Setup
 
 
-def set_up(
+def setup_label(
     processes: int | None,
     threads: int | None,
     precision: str,
@@ -34,9 +34,9 @@ def set_up(
     return ", ".join(parts)
 
 
-def set_up_of(setup: Setup) -> str:
+def label_of_setup(setup: Setup) -> str:
     """The same of what a record holds."""
-    return set_up(
+    return setup_label(
         setup.processes,
         setup.threads,
         setup.precision,
@@ -46,10 +46,10 @@ def set_up_of(setup: Setup) -> str:
     )
 
 
-def set_up_in(row: Mapping[str, object]) -> str:
+def label_of_row(row: Mapping[str, object]) -> str:
     """The same of a row of `bench.analysis.columns`; what of it is not known is left out."""
     names = ("processes", "threads", "machines", "parallel_seeds")
     counts = (row[name] for name in names)
     processes, threads, machines, at_once = (c if isinstance(c, int) else None for c in counts)
     by = str(row["precision"]), str(row["kernels"])
-    return inert(set_up(processes, threads, *by, machines or 1, at_once or 1))
+    return inert(setup_label(processes, threads, *by, machines or 1, at_once or 1))

@@ -38,7 +38,7 @@ def train_time_to_target_seconds(record: RunRecord) -> float | None:
     reached = record.target_reached_epoch
     if reached is None:
         return None
-    return _total(
+    return _sum_or_none(
         [
             lap.seconds
             for lap in record.laps
@@ -56,13 +56,13 @@ def cold_time_to_target_seconds(record: RunRecord) -> float | None:
 
 def seconds_of(record: RunRecord, *kinds: LapKind) -> float | None:
     """The sum of all laps of these kinds; None where there is none."""
-    return _total([lap.seconds for lap in record.laps if lap.kind in kinds])
+    return _sum_or_none([lap.seconds for lap in record.laps if lap.kind in kinds])
 
 
 def images_per_second(record: RunRecord) -> float | None:
     """Training throughput: the images of the epochs trained to the end, over their train laps."""
     trained = {epoch.epoch for epoch in record.epochs}
-    spent = _total(
+    spent = _sum_or_none(
         [lap.seconds for lap in record.laps if lap.kind is LapKind.TRAIN and lap.epoch in trained]
     )
     if not spent:
@@ -73,7 +73,7 @@ def images_per_second(record: RunRecord) -> float | None:
         return None
 
 
-def communication_share(record: RunRecord) -> float | None:
+def all_reduce_share(record: RunRecord) -> float | None:
     """What a run's all-reduces would take one after another, as a share of its training.
 
     One a step, each as long as one was by itself before the first run: without what ranks wait for
@@ -128,5 +128,5 @@ def completed(runs: Sequence[RunRecord]) -> list[RunRecord]:
     return [run for run in runs if run.counts]
 
 
-def _total(seconds: Sequence[float]) -> float | None:
+def _sum_or_none(seconds: Sequence[float]) -> float | None:
     return finite_or_none(sum(seconds)) if seconds else None

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.analysis.benchmarks import Benchmark
-from bench.analysis.cases import Side, by_setting, match
+from bench.analysis.cases import RunSet, group_by_setup, match_cases
 from bench.analysis.columns import Row
 from bench.analysis.comparison import time_to_target
 from bench.analysis.metrics import completed
@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Relative:
+class RelativeSpeed:
     """A row's."""
 
     speed: Estimate | None
@@ -43,7 +43,7 @@ class Relative:
         return dict(zip(COLUMNS, (*ends, self.reason), strict=True))
 
 
-def baseline(benchmarks: Sequence[Benchmark], label: str) -> Side:
+def find_baseline(benchmarks: Sequence[Benchmark], label: str) -> RunSet:
     """The runs of that label.
 
     Raises:
@@ -57,13 +57,13 @@ def baseline(benchmarks: Sequence[Benchmark], label: str) -> Side:
             f"--baseline: none of these runs has the label {inert(label)!r}"
             f"{near_match(inert(label), labels)}"
         )
-    side = Side(label, chosen)
-    if not any(completed(runs) for runs in by_setting(side).values()):
+    side = RunSet(label, chosen)
+    if not any(completed(runs) for runs in group_by_setup(side).values()):
         raise UsageError(f"--baseline: no run labelled {inert(label)!r} was completed")
     return side
 
 
-def relative_speeds(base: Side, rows: Sequence[Sequence[RunRecord]]) -> list[Relative]:
+def relative_speeds(base: RunSet, rows: Sequence[Sequence[RunRecord]]) -> list[RelativeSpeed]:
     """Each row's, of the runs that it stands for.
 
     The chance to err is shared among all rows that are not the baseline's own, as in `compare`.
@@ -74,31 +74,31 @@ def relative_speeds(base: Side, rows: Sequence[Sequence[RunRecord]]) -> list[Rel
 
 
 def _relative(
-    base: Side, ours: set[str], records: Sequence[RunRecord], comparisons: int
-) -> Relative:
+    base: RunSet, ours: set[str], records: Sequence[RunRecord], comparisons: int
+) -> RelativeSpeed:
     own = {record.run_id for record in records}
     if own == ours:
-        return Relative(Estimate(1.0, None, None), "the baseline")
+        return RelativeSpeed(Estimate(1.0, None, None), "the baseline")
     if own & ours:
-        return Relative(None, "part of the baseline")
+        return RelativeSpeed(None, "part of the baseline")
     try:
-        (case,) = match(base, Side("the row", tuple(records))).cases
+        (case,) = match_cases(base, RunSet("the row", tuple(records))).cases
     except UsageError as error:
-        return Relative(None, inert(str(error)))
+        return RelativeSpeed(None, inert(str(error)))
     if not case.base or not case.new:
         whose = "row" if case.base else "baseline"
-        return Relative(None, f"no completed run of the {whose}'s")
+        return RelativeSpeed(None, f"no completed run of the {whose}'s")
     try:
         line = time_to_target(case, comparisons)
         if line.difference is None:
-            return Relative(None, inert(line.note or line.verdict.value))
+            return RelativeSpeed(None, inert(line.note or line.verdict.value))
         speed = _inverse(line.difference)
     except ZeroDivisionError:
-        return Relative(None, "a time to target is zero")
+        return RelativeSpeed(None, "a time to target is zero")
     if speed.low is not None and speed.high is not None:
-        return Relative(speed, None)
+        return RelativeSpeed(speed, None)
     made = plural(comparisons, "comparison")
-    return Relative(speed, f"no interval: too few runs for {made} at once")
+    return RelativeSpeed(speed, f"no interval: too few runs for {made} at once")
 
 
 def _inverse(ratio: Estimate) -> Estimate:

@@ -17,7 +17,7 @@ from statistics import median
 from bench import text
 from bench.analysis import labels, metrics
 from bench.analysis.benchmarks import Benchmark, benchmark_row
-from bench.analysis.columns import Row, column, written, written_between
+from bench.analysis.columns import Row, column, format_cell, format_interval
 from bench.analysis.metrics import completed
 from bench.records.schema import RunRecord
 from bench.stats import amdahl
@@ -45,7 +45,7 @@ _FREE = ("batch_size", "peak_learning_rate")
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class ScalingPoint:
     """A number of processes."""
 
     processes: int
@@ -87,13 +87,13 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
+class ScalingStudy:
     """One recipe on one machine, with several numbers of processes."""
 
-    mode: Scaling
+    mode: ScalingMode
     name: str
     """With nothing in it that a terminal would obey."""
-    points: tuple[Point, ...]
+    points: tuple[ScalingPoint, ...]
     """By rising number of processes; two or more."""
     first: int
     """Which of the benchmarks given has the fewest processes."""
@@ -127,7 +127,7 @@ class Study:
         return text
 
 
-def studies(benchmarks: Sequence[Benchmark]) -> list[Study]:
+def scaling_studies(benchmarks: Sequence[Benchmark]) -> list[ScalingStudy]:
     """What was measured with several process counts and otherwise alike; strong before weak.
 
     On a CPU, alike includes the threads of each process. Processes on one machine are one study,
@@ -137,7 +137,7 @@ def studies(benchmarks: Sequence[Benchmark]) -> list[Study]:
         benchmarks: pooled, so that each stands for all runs of its set-up.
     """
     found = []
-    for mode in Scaling:
+    for mode in ScalingMode:
         keyed = [
             (each, _key(one, mode), index)
             for index, one in enumerate(benchmarks)
@@ -154,22 +154,24 @@ def studies(benchmarks: Sequence[Benchmark]) -> list[Study]:
                 by_count.setdefault(_first(benchmarks[index]).setup.processes, []).append(index)
             if len(by_count) > 1:
                 found.append(_study(mode, benchmarks, dict(sorted(by_count.items()))))
-    return sorted(found, key=lambda study: (study.mode is Scaling.WEAK, study.first))
+    return sorted(found, key=lambda study: (study.mode is ScalingMode.WEAK, study.first))
 
 
-def _study(mode: Scaling, benchmarks: Sequence[Benchmark], by_count: dict[int, list[int]]) -> Study:
+def _study(
+    mode: ScalingMode, benchmarks: Sequence[Benchmark], by_count: dict[int, list[int]]
+) -> ScalingStudy:
     pools = {
         count: Benchmark(tuple(run for index in indices for run in benchmarks[index].runs))
         for count, indices in by_count.items()
     }
     times = {count: _times(pool) for count, pool in pools.items()}
     fit: Amdahl | str
-    if mode is Scaling.WEAK:
+    if mode is ScalingMode.WEAK:
         fit = "Amdahl's law is of a problem that stays as it is (strong scaling)"
     else:
         fit = amdahl.fit_amdahl(times)
     fewest = min(pools)
-    return Study(
+    return ScalingStudy(
         mode=mode,
         name=_name(mode, list(pools.values())),
         points=tuple(_point(pool, times, fewest) for pool in pools.values()),
@@ -179,15 +181,15 @@ def _study(mode: Scaling, benchmarks: Sequence[Benchmark], by_count: dict[int, l
     )
 
 
-def _point(pool: Benchmark, times: dict[int, list[float]], fewest: int) -> Point:
+def _point(pool: Benchmark, times: dict[int, list[float]], fewest: int) -> ScalingPoint:
     record = _first(pool)
     setup, batch = record.setup, record.recipe.get("batch_size")
-    known = map(metrics.communication_share, completed(pool.records))
+    known = map(metrics.all_reduce_share, completed(pool.records))
     shares = [share for share in known if share is not None]
     gain = amdahl.speedup(times[fewest], times[setup.processes])
     if setup.processes == fewest:
         gain = Estimate(1.0, None, None)  # with itself; ranks would give it an interval
-    return Point(
+    return ScalingPoint(
         processes=setup.processes,
         batch_size=batch if isinstance(batch, int) else None,
         runs=len(times[setup.processes]),
@@ -200,12 +202,12 @@ def _point(pool: Benchmark, times: dict[int, list[float]], fewest: int) -> Point
     )
 
 
-def _key(benchmark: Benchmark, mode: Scaling) -> str:
+def _key(benchmark: Benchmark, mode: ScalingMode) -> str:
     """Equal for benchmarks that differ in the number of processes alone, as the mode has it."""
     path, record = benchmark.runs[0]
     setup, environment = record.setup, record.environment
     recipe = dict(record.recipe)
-    if mode is Scaling.WEAK:
+    if mode is ScalingMode.WEAK:
         batch = recipe.get("batch_size")
         for name in _FREE:
             recipe.pop(name, None)
@@ -242,17 +244,17 @@ def _times(benchmark: Benchmark) -> list[float]:
     return [1 / rate for rate in rates if rate and 0 < 1 / rate < math.inf]
 
 
-def _name(mode: Scaling, pools: Sequence[Benchmark]) -> str:
+def _name(mode: ScalingMode, pools: Sequence[Benchmark]) -> str:
     record = _first(pools[0])
     recipe = record.recipe.get("name")
-    how = labels.set_up(
+    how = labels.setup_label(
         None,
         record.setup.threads if record.setup.device == "cpu" else None,
         record.setup.precision,
         record.setup.computed_by,
     )
     parts = [f"{mode} scaling of {recipe if isinstance(recipe, str) else 'an unnamed recipe'}"]
-    if mode is Scaling.WEAK:
+    if mode is ScalingMode.WEAK:
         parts.append(_rates(pools))
     if record.label:
         parts.append(f"“{record.label}”")
@@ -272,14 +274,14 @@ def _value(row: Row, name: str) -> str:
     """The median, with the interval of the mean where there is one."""
     unit = column(name).unit
     middle, low, high = (row[f"{name}_{part}"] for part in ("median", "low", "high"))
-    text = written(middle, unit)
+    text = format_cell(middle, unit)
     if isinstance(middle, float) and isinstance(low, float) and isinstance(high, float):
-        between = written_between(low, high, middle, unit)
+        between = format_interval(low, high, middle, unit)
         return f"{text} ({between})" if between else text
     return text
 
 
-def rows(found: Sequence[Study]) -> Iterator[dict[str, object]]:
+def rows(found: Sequence[ScalingStudy]) -> Iterator[dict[str, object]]:
     """Each study for another program: times are seconds, shares fractions, null is not known."""
     for study in found:
         fit = study.fit
@@ -294,7 +296,7 @@ def rows(found: Sequence[Study]) -> Iterator[dict[str, object]]:
         }
 
 
-def _as_row(point: Point) -> dict[str, object]:
+def _as_row(point: ScalingPoint) -> dict[str, object]:
     measured = [
         f"{name}_{part}"
         for name in ("images_per_second", "time_to_target_seconds", "final_accuracy")
@@ -321,7 +323,7 @@ def _as_row(point: Point) -> dict[str, object]:
     }
 
 
-class Scaling(StrEnum):
+class ScalingMode(StrEnum):
     """What stays as it is while processes are added."""
 
     STRONG = "strong"

@@ -11,14 +11,20 @@ from dataclasses import dataclass, replace
 
 from bench.analysis import relative_speed
 from bench.analysis.benchmarks import Benchmark, benchmark_rows, run_rows
-from bench.analysis.columns import Cell, Row, benchmark_column_names, run_column_names, shown
+from bench.analysis.columns import (
+    Cell,
+    Row,
+    benchmark_column_names,
+    readable_names,
+    run_column_names,
+)
 from bench.analysis.cost import Price, priced
-from bench.analysis.filters import parse
+from bench.analysis.filters import parse_filter
 from mnist_cnn.errors import UsageError, near_match
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class RowTable:
     """Rows, the columns of them that are wanted, in order, and the groups that they make."""
 
     rows: Sequence[Row]
@@ -67,7 +73,7 @@ def check(name: str, known: Sequence[str], option: str) -> str:
     return name
 
 
-def arranged(table: Table, sort: str | None, group_by: str | None) -> Table:
+def sort_and_group(table: RowTable, sort: str | None, group_by: str | None) -> RowTable:
     """The rows in order, equal ones as they were, and those of a group together.
 
     A group stands where the first of its rows would.
@@ -96,7 +102,7 @@ def arranged(table: Table, sort: str | None, group_by: str | None) -> Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class TableRequest:
     """The options of `report` that are about rows, as they were given."""
 
     per_run: bool
@@ -114,15 +120,15 @@ class Wishes:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class Selection:
     """What is left of the benchmarks, and the rows that are theirs or their runs'."""
 
     benchmarks: Sequence[Benchmark]
-    table: Table
+    table: RowTable
     """With every column, or those that were asked for."""
 
 
-def choose(benchmarks: Sequence[Benchmark], wishes: Wishes) -> Chosen:
+def select_rows(benchmarks: Sequence[Benchmark], wishes: TableRequest) -> Selection:
     """The rows that are wanted, of all benchmarks that were read.
 
     Raises:
@@ -138,30 +144,30 @@ def choose(benchmarks: Sequence[Benchmark], wishes: Wishes) -> Chosen:
     if wishes.price is not None:
         rows, columns = priced(rows, columns, wishes.price)
     known = columns if wishes.baseline is None else [*columns, *relative_speed.COLUMNS]
-    condition = None if wishes.where is None else parse(wishes.where, known)
+    condition = None if wishes.where is None else parse_filter(wishes.where, known)
     # Where it can be, before rows are compared: what is not shown costs no certainty.
     first = condition is not None and not condition.columns & set(relative_speed.COLUMNS)
     if condition is not None and first:
         subjects, rows = _kept(subjects, rows, condition.holds)
     if wishes.baseline is not None:
-        base = relative_speed.baseline(benchmarks, wishes.baseline)
+        base = relative_speed.find_baseline(benchmarks, wishes.baseline)
         speeds = relative_speed.relative_speeds(base, [one.records for one in subjects])
         rows = [row | speed.row() for row, speed in zip(rows, speeds, strict=True)]
     if condition is not None and not first:
         subjects, rows = _kept(subjects, rows, condition.holds)
-    table = arranged(Table(rows, known), wishes.sort, wishes.group_by)
+    table = sort_and_group(RowTable(rows, known), wishes.sort, wishes.group_by)
     if wishes.columns is not None:
-        table = Table(table.rows, parse_columns(wishes.columns, known), table.group_by)
-    return Chosen(_of(subjects, benchmarks) if wishes.per_run else subjects, table)
+        table = RowTable(table.rows, parse_columns(wishes.columns, known), table.group_by)
+    return Selection(_benchmarks_of(subjects, benchmarks) if wishes.per_run else subjects, table)
 
 
-def for_people(table: Table, wishes: Wishes) -> Table:
+def readable_columns(table: RowTable, wishes: TableRequest) -> RowTable:
     """Without what nobody asked for: less usual columns, and those of which nothing is known."""
     if wishes.columns is not None:
         return table
-    usual = [name for name in shown(table.columns) if name != table.group_by]
+    usual = [name for name in readable_names(table.columns) if name != table.group_by]
     known = [name for name in usual if any(row[name] is not None for row in table.rows)]
-    return Table(table.rows, known, table.group_by)
+    return RowTable(table.rows, known, table.group_by)
 
 
 def _kept(
@@ -173,7 +179,9 @@ def _kept(
     return [subject for subject, _ in pairs], [row for _, row in pairs]
 
 
-def _of(subjects: Sequence[Benchmark], benchmarks: Sequence[Benchmark]) -> list[Benchmark]:
+def _benchmarks_of(
+    subjects: Sequence[Benchmark], benchmarks: Sequence[Benchmark]
+) -> list[Benchmark]:
     """The benchmarks, each with those of its runs that are among the subjects."""
     wanted = {record.run_id for subject in subjects for record in subject.records}
     parts = (tuple(r for r in one.runs if r[1].run_id in wanted) for one in benchmarks)

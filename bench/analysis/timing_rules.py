@@ -15,7 +15,7 @@ from bench.records.schema import LapKind, RunRecord
 from bench.stats.summary import summarize
 
 
-class Clock(StrEnum):
+class TimingRule(StrEnum):
     """A convention of what is on the clock."""
 
     COLD = "cold"
@@ -29,7 +29,7 @@ class Clock(StrEnum):
     """Training alone, warm (airbench, Jordan 2024; modded-nanogpt)."""
 
 
-class Item(StrEnum):
+class Span(StrEnum):
     """What the seconds up to the target were spent on."""
 
     STARTUP = "start-up"
@@ -43,54 +43,54 @@ class Item(StrEnum):
 
 
 _OF_LAP = {
-    LapKind.STARTUP: Item.STARTUP,
-    LapKind.WARMUP: Item.WARMUP,
-    LapKind.INIT: Item.INIT,
-    LapKind.TRAIN: Item.TRAIN,
-    LapKind.EVAL: Item.EVAL,
-    LapKind.CHECKPOINT: Item.CHECKPOINT,
-    LapKind.RESUME: Item.INIT,
+    LapKind.STARTUP: Span.STARTUP,
+    LapKind.WARMUP: Span.WARMUP,
+    LapKind.INIT: Span.INIT,
+    LapKind.TRAIN: Span.TRAIN,
+    LapKind.EVAL: Span.EVAL,
+    LapKind.CHECKPOINT: Span.CHECKPOINT,
+    LapKind.RESUME: Span.INIT,
 }
-_COUNTED: dict[Clock, frozenset[Item]] = {
-    Clock.COLD: frozenset(Item),
-    Clock.MLPERF: frozenset(Item) - {Item.STARTUP, Item.WARMUP},
-    Clock.ALGOPERF: frozenset(Item) - {Item.STARTUP, Item.WARMUP, Item.EVAL},
-    Clock.SPEEDRUN: frozenset({Item.TRAIN}),
+_COUNTED: dict[TimingRule, frozenset[Span]] = {
+    TimingRule.COLD: frozenset(Span),
+    TimingRule.MLPERF: frozenset(Span) - {Span.STARTUP, Span.WARMUP},
+    TimingRule.ALGOPERF: frozenset(Span) - {Span.STARTUP, Span.WARMUP, Span.EVAL},
+    TimingRule.SPEEDRUN: frozenset({Span.TRAIN}),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class TimedResult:
     """What a clock shows of one run, or of the median of several."""
 
-    clock: Clock
+    clock: TimingRule
     seconds: float
-    excluded: dict[Item, float]
+    excluded: dict[Span, float]
     """Seconds that it does not count, by what they were spent on; what took none is left out."""
 
 
-def spent(record: RunRecord) -> dict[Item, float] | None:
+def seconds_by_span(record: RunRecord) -> dict[Span, float] | None:
     """Every second from the start of the process to the target; None where it was not reached."""
     end = time_to_target_seconds(record)
     if end is None:
         return None
-    seconds = dict.fromkeys(Item, 0.0)
+    seconds = dict.fromkeys(Span, 0.0)
     for lap in record.laps:
         if lap.start_seconds < end:
             seconds[_OF_LAP[lap.kind]] += lap.seconds
-    on_the_clock = (Item.INIT, Item.TRAIN, Item.EVAL, Item.CHECKPOINT)
+    on_the_clock = (Span.INIT, Span.TRAIN, Span.EVAL, Span.CHECKPOINT)
     timed = sum(seconds[item] for item in on_the_clock)
-    seconds[Item.BETWEEN] = max(0.0, end - timed)
+    seconds[Span.BETWEEN] = max(0.0, end - timed)
     return seconds
 
 
-def readings(records: Sequence[RunRecord]) -> list[Reading]:
+def timed_results(records: Sequence[RunRecord]) -> list[TimedResult]:
     """All four clocks of the runs that reached the target, each item's median; [] where none did.
 
     A run's clocks are sums of its items; medians of sums are not sums of medians, so each clock is
     the median over runs of its own sum.
     """
-    runs = [items for record in records if (items := spent(record)) is not None]
+    runs = [items for record in records if (items := seconds_by_span(record)) is not None]
     if not runs:
         return []
     found = []
@@ -98,9 +98,9 @@ def readings(records: Sequence[RunRecord]) -> list[Reading]:
         total = summarize([sum(items[item] for item in counted) for items in runs]).median
         excluded = {
             item: median
-            for item in Item
+            for item in Span
             if item not in counted and (median := summarize([r[item] for r in runs]).median)
         }
         if total is not None:
-            found.append(Reading(clock, total, excluded))
+            found.append(TimedResult(clock, total, excluded))
     return found

@@ -23,7 +23,7 @@ from mnist_cnn.console import EXIT_FAILED, EXIT_USAGE
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.analysis.comparison import Contrast, Line
+    from bench.analysis.comparison import Comparison, MetricComparison
     from bench.records.schema import RunRecord
 
 LOOKS = (8, 12, 18)
@@ -99,7 +99,7 @@ def ab(
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     looks = LOOKS if rounds is None else (rounds,)
     records: dict[str, list[RunRecord]] = {"a": [], "b": []}
-    contrast: Contrast | None = None
+    contrast: Comparison | None = None
     for index in range(looks[-1]):
         # Chance, and so independent of whatever else has a rhythm on this machine.
         for side in random.sample(("a", "b"), 2):
@@ -172,10 +172,10 @@ def _check(records: dict[str, list[RunRecord]]) -> None:
     Raises:
         UsageError: no.
     """
-    from bench.analysis.cases import Side, match
+    from bench.analysis.cases import RunSet, match_cases
 
-    base, new = (Side(side, tuple(runs)) for side, runs in records.items())
-    match(base, new)
+    base, new = (RunSet(side, tuple(runs)) for side, runs in records.items())
+    match_cases(base, new)
 
 
 def _check_commit(record: RunRecord, checkout: Checkout) -> None:
@@ -209,35 +209,35 @@ def _labelled(label: str, found: ReadResult) -> list[RunRecord]:
     return sorted(records, key=lambda record: record.started_utc)
 
 
-def _contrast(records: dict[str, list[RunRecord]], looks: int, wanted: float) -> Contrast:
-    from bench.analysis.cases import Side, match
-    from bench.analysis.comparison import contrast
+def _contrast(records: dict[str, list[RunRecord]], looks: int, wanted: float) -> Comparison:
+    from bench.analysis.cases import RunSet, match_cases
+    from bench.analysis.comparison import compare_case
 
-    base, new = (Side(side, tuple(runs)) for side, runs in records.items())
-    (case,) = match(base, new).cases
-    return contrast(case, looks, wanted)
+    base, new = (RunSet(side, tuple(runs)) for side, runs in records.items())
+    (case,) = match_cases(base, new).cases
+    return compare_case(case, looks, wanted)
 
 
-def is_clear(line: Line) -> bool:
+def is_clear(line: MetricComparison) -> bool:
     """Whether it is established which side is faster, or that a difference wanted is ruled out."""
     from bench.analysis.comparison import Verdict
 
     return line.verdict in (Verdict.BETTER, Verdict.WORSE, Verdict.EQUIVALENT)
 
 
-def _show(contrast: Contrast, name: str, as_json: bool) -> None:
-    from bench.analysis.cases import Matched
+def _show(contrast: Comparison, name: str, as_json: bool) -> None:
+    from bench.analysis.cases import CaseMatch
     from bench.report import terminal
     from bench.report.formats.comparisons import to_json
 
-    matched = Matched((contrast.case,), (), ())
+    matched = CaseMatch((contrast.case,), (), ())
     if as_json:
         sys.stdout.write(to_json(f"{name}-a", [(f"{name}-b", matched, [contrast])]))
         return
     terminal.show(terminal.comparison(f"{name}-a", f"{name}-b", matched, [contrast]))
 
 
-def _keep_floor(contrast: Contrast, results_dir: Path, file: TextIO) -> None:
+def _keep_floor(contrast: Comparison, results_dir: Path, file: TextIO) -> None:
     from bench.analysis.comparison import Metric
     from bench.records.sidecars import NoiseFloor, write_noise_floor
 

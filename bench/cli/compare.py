@@ -16,9 +16,9 @@ from bench.text import inert
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.analysis.cases import Matched, Side
-    from bench.analysis.comparison import Contrast
-    from bench.analysis.gate import Finding, Limits
+    from bench.analysis.cases import CaseMatch, RunSet
+    from bench.analysis.comparison import Comparison
+    from bench.analysis.gate import GateFinding, Limits
 
 DEFAULT_DIFFERENCE = 0.05
 LEAST_DIFFERENCE = 0.001
@@ -91,11 +91,11 @@ def compare(
 
 
 def _judged(
-    base: Side,
-    compared: list[tuple[Side, Matched, list[Contrast]]],
+    base: RunSet,
+    compared: list[tuple[RunSet, CaseMatch, list[Comparison]]],
     limits: Limits,
     results_dir: Path,
-) -> list[Finding]:
+) -> list[GateFinding]:
     """What the gate says of every case."""
     from bench.analysis.gate import judge
     from bench.records import sidecars
@@ -108,10 +108,10 @@ def _judged(
     ]
 
 
-def _sides(names: list[str], results_dir: Path) -> list[Side]:
-    from bench.analysis.cases import side
+def _sides(names: list[str], results_dir: Path) -> list[RunSet]:
+    from bench.analysis.cases import find_runs
 
-    sides = [side(name, results_dir) for name in names]
+    sides = [find_runs(name, results_dir) for name in names]
     problems: dict[store.UnreadableFile, None] = {
         problem: None for one in sides for problem in one.problems
     }
@@ -121,12 +121,12 @@ def _sides(names: list[str], results_dir: Path) -> list[Side]:
 
 
 def _compared(
-    base: Side, others: list[Side], wanted: float
-) -> list[tuple[Side, Matched, list[Contrast]]]:
-    from bench.analysis.cases import match
-    from bench.analysis.comparison import contrast
+    base: RunSet, others: list[RunSet], wanted: float
+) -> list[tuple[RunSet, CaseMatch, list[Comparison]]]:
+    from bench.analysis.cases import match_cases
+    from bench.analysis.comparison import compare_case
 
-    matches = [(new, match(base, new)) for new in others]
+    matches = [(new, match_cases(base, new)) for new in others]
     comparisons = sum(len(matched.cases) for _, matched in matches)
     for _, matched in matches:
         for case in matched.cases:
@@ -134,7 +134,7 @@ def _compared(
                 if not runs:
                     raise UsageError(f"{case.name}: no completed run among the {name}'s")
     return [
-        (new, matched, [contrast(case, comparisons, wanted) for case in matched.cases])
+        (new, matched, [compare_case(case, comparisons, wanted) for case in matched.cases])
         for new, matched in matches
     ]
 
@@ -158,7 +158,7 @@ def _points(text: str) -> float:
     return value
 
 
-def _write(path: Path, findings: list[Finding]) -> None:
+def _write(path: Path, findings: list[GateFinding]) -> None:
     rows = [
         f"| {f.outcome.name.lower()} | {f.text.replace('|', chr(92) + '|')} |" for f in findings
     ]

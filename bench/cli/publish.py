@@ -72,7 +72,7 @@ def publish(
 def files(found: store.ReadResult, results_dir: Path) -> dict[str, str]:
     """What is made from the records, by file name; a page in another format is one more line."""
     from bench.analysis import benchmarks
-    from bench.analysis.benchmarks import entries
+    from bench.analysis.benchmarks import find_entries
     from bench.records.store import CHART_NAME, PAGE_NAME, REPORT_NAME
     from bench.report.html.figures import draw
     from bench.report.html.page import to_html
@@ -80,7 +80,7 @@ def files(found: store.ReadResult, results_dir: Path) -> dict[str, str]:
     from bench.report.results_chart import picture
     from bench.report.results_page import page
 
-    rows = entries(found.records, results_dir)
+    rows = find_entries(found.records, results_dir)
     # The page lies beside the records, and is the same wherever the folder is.
     beside = [(Path(os.path.relpath(path, results_dir)), record) for path, record in found.records]
     seen = series(benchmarks.group_runs(beside))

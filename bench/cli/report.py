@@ -14,7 +14,7 @@ import typer
 from bench.analysis import benchmarks
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.cost import parse_price
-from bench.analysis.table import Table, Wishes, choose, for_people
+from bench.analysis.table import RowTable, TableRequest, readable_columns, select_rows
 from bench.cli.output import write_document, write_file, write_folder
 from bench.records import store
 from bench.records.store import RESULTS_DIR, UnreadableFile, gc_paused
@@ -114,7 +114,7 @@ def report(
 ) -> None:
     """Print results from disk: a table, or the same numbers for another tool."""
     to = _format(to, as_json)
-    wishes = Wishes(
+    wishes = TableRequest(
         per_run=per is Per.RUN,
         price=None if price_per_hour is None else parse_price(price_per_hour),
         baseline=baseline,
@@ -130,12 +130,12 @@ def report(
         benchmarks, problems = _read(paths or [RESULTS_DIR])
         if scaling:
             if where is not None:
-                benchmarks = list(choose(benchmarks, wishes).benchmarks)
+                benchmarks = list(select_rows(benchmarks, wishes).benchmarks)
             _scaling(benchmarks, to, output)
             return
-        table: Table | None = None
+        table: RowTable | None = None
         if to in _OF_ROWS or wishes.for_rows or where is not None:
-            chosen = choose(benchmarks, wishes)
+            chosen = select_rows(benchmarks, wishes)
             benchmarks, table = list(chosen.benchmarks), chosen.table
         if to is Format.HTML or plots is not None:
             page = _drawn(benchmarks, problems, plots)
@@ -157,7 +157,7 @@ def _format(to: Format, as_json: bool) -> Format:
     return Format.JSON if as_json else to
 
 
-def _check(wishes: Wishes, to: Format, output: Path | None, clocks: bool) -> None:
+def _check(wishes: TableRequest, to: Format, output: Path | None, clocks: bool) -> None:
     """Refuse what does not go together.
 
     Raises:
@@ -185,7 +185,7 @@ def _check(wishes: Wishes, to: Format, output: Path | None, clocks: bool) -> Non
         )
 
 
-def _check_scaling(wishes: Wishes, to: Format, plots: Path | None, clocks: bool) -> None:
+def _check_scaling(wishes: TableRequest, to: Format, plots: Path | None, clocks: bool) -> None:
     """Refuse what does not go with --scaling.
 
     Raises:
@@ -203,10 +203,10 @@ def _scaling(benchmarks: Sequence[Benchmark], to: Format, output: Path | None) -
     Raises:
         UsageError: nothing was measured with several process counts.
     """
-    from bench.analysis.scaling import NOTHING, studies
+    from bench.analysis.scaling import NOTHING, scaling_studies
     from bench.report.formats import scaling
 
-    found = studies(benchmarks)
+    found = scaling_studies(benchmarks)
     if not found:
         raise UsageError(f"{NOTHING}: mnist-bench sweep --scaling strong makes such runs")
     if to is Format.TERMINAL:
@@ -219,7 +219,7 @@ def _scaling(benchmarks: Sequence[Benchmark], to: Format, output: Path | None) -
 
 
 def _show(
-    benchmarks: Sequence[Benchmark], table: Table | None, wishes: Wishes, clocks: bool
+    benchmarks: Sequence[Benchmark], table: RowTable | None, wishes: TableRequest, clocks: bool
 ) -> None:
     # Rich takes a tenth of a second to load, and only the terminal needs it.
     from bench.report import terminal
@@ -227,18 +227,18 @@ def _show(
     if clocks:
         terminal.show(terminal.clocks(benchmarks))
     elif wishes.for_rows and table is not None:
-        terminal.show(terminal.rows(for_people(table, wishes), benchmarks))
+        terminal.show(terminal.rows(readable_columns(table, wishes), benchmarks))
     else:
         show = terminal.runs if wishes.per_run else terminal.summary
         terminal.show(show(benchmarks, wishes.price))
 
 
-def _write_rows(table: Table, wishes: Wishes, to: Format, output: Path | None) -> None:
+def _write_rows(table: RowTable, wishes: TableRequest, to: Format, output: Path | None) -> None:
     if to is Format.PARQUET:
         assert output is not None
         write_file(to_parquet(table.rows, table.columns), output)
     elif to is Format.MARKDOWN:
-        shown = for_people(table, wishes)
+        shown = readable_columns(table, wishes)
         write_document(to_markdown(shown), output)
         if fewer := len(table.columns) - len(shown.columns):
             left_out = f"{plural(fewer, 'column')}; name those that you want with --columns"
@@ -294,4 +294,4 @@ def _read(paths: list[Path]) -> tuple[list[Benchmark], list[UnreadableFile]]:
     if not found.records:
         where = ", ".join(inert(str(path)) for path in paths)
         raise UsageError(f"no run records in {where}: make some with `mnist-bench run`")
-    return benchmarks.pooled(benchmarks.group_runs(found.records)), found.problems
+    return benchmarks.pool_single_runs(benchmarks.group_runs(found.records)), found.problems

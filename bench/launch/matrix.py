@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import get_args
 
-from bench.analysis.scaling import Scaling
+from bench.analysis.scaling import ScalingMode
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.recipe import RECIPES, Kernels, Precision, named
 
@@ -55,7 +55,7 @@ class Matrix:
     threads: tuple[int, ...] = ()
     """Of each process."""
     seeds: tuple[int, ...] = tuple(range(DEFAULT_SEEDS))
-    scaling: Scaling | None = None
+    scaling: ScalingMode | None = None
 
     def __post_init__(self) -> None:
         """Refuse what `run` would refuse in every cell, and what could not be told apart.
@@ -81,7 +81,7 @@ class Matrix:
             raise UsageError("seeds must be one or more whole numbers from 0 on")
         if self.scaling is not None and len(self.processes) < 2:
             raise UsageError("--scaling needs several process counts, as --processes 1,2,4")
-        if self.scaling is Scaling.WEAK and (not self.recipe or "auto" in self.recipe):
+        if self.scaling is ScalingMode.WEAK and (not self.recipe or "auto" in self.recipe):
             raise UsageError(
                 "--scaling weak multiplies the recipe's batch: name one with --recipe, not auto"
             )
@@ -102,7 +102,7 @@ class Matrix:
         return found
 
     def _batch(self, of: Mapping[str, str | int]) -> tuple[str, ...]:
-        if self.scaling is not Scaling.WEAK:
+        if self.scaling is not ScalingMode.WEAK:
             return ()
         batch = named(str(of["recipe"])).batch_size * int(of["processes"])
         return ("--batch-size", str(batch))
@@ -190,14 +190,14 @@ def _whole_numbers(axis: str, words: Sequence[str]) -> tuple[int, ...]:
     return tuple(range(numbers[0])) if axis == "seeds" and len(numbers) == 1 else numbers
 
 
-def parse_scaling(value: object) -> Scaling:
+def parse_scaling(value: object) -> ScalingMode:
     """Strong or weak.
 
     Raises:
         UsageError: neither.
     """
     try:
-        return Scaling(str(value))
+        return ScalingMode(str(value))
     except ValueError:
         raise UsageError(f"scaling is strong or weak, not {value!r}") from None
 

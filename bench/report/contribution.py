@@ -36,7 +36,7 @@ def _published(folder: Folder) -> Iterator[Finding]:
         yield Finding(f"{inert(page.name)}: cannot be read: {error.strerror}", unknown=True)
         return
     runs = [(path.resolve(), record) for path, record in folder.found.records]
-    entries = benchmarks.entries(runs, page.parent)
+    entries = benchmarks.find_entries(runs, page.parent)
     for entry in entries:
         for difference in disagreements(text, entry):
             yield Finding(f"{inert(entry.id)}: {inert(difference)}")
@@ -53,7 +53,7 @@ def unpublished(folder: Folder) -> int:
     text = "" if page is None else page.read_text(encoding="utf-8", errors="replace")
     runs = [(path.resolve(), record) for path, record in folder.found.records]
     parent = folder.path.resolve() if page is None else page.parent
-    entries = benchmarks.entries(runs, parent)
+    entries = benchmarks.find_entries(runs, parent)
     return sum(code(entry.id) not in published_ids(text, entry.folder) for entry in entries)
 
 

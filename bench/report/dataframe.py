@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas
 
-from bench.analysis.benchmarks import benchmark_rows, group_runs, pooled, run_rows
+from bench.analysis.benchmarks import benchmark_rows, group_runs, pool_single_runs, run_rows
 from bench.analysis.columns import (
     benchmark_column_names,
     is_text,
@@ -39,7 +39,7 @@ def frame(paths: Sequence[str | PathLike[str]], per: str) -> pandas.DataFrame:
     if not found.records:
         where = ", ".join(inert(str(path)) for path in wanted)
         raise UsageError(f"no run records in {where}" + "".join(f"; {p}" for p in problems[:1]))
-    benchmarks = pooled(group_runs(found.records))
+    benchmarks = pool_single_runs(group_runs(found.records))
     if per == "run":
         rows, columns = run_rows(benchmarks), run_column_names()
     else:

@@ -12,7 +12,7 @@ from html import escape
 
 from bench import text
 from bench.analysis import labels
-from bench.analysis.benchmarks import Entry, benchmark_row
+from bench.analysis.benchmarks import ResultEntry, benchmark_row
 from bench.analysis.columns import Row
 from bench.text import inert
 
@@ -24,7 +24,7 @@ _LONGEST_NAME = 66
 """Letters; the table beside the picture has all of them."""
 
 
-def picture(found: Sequence[Entry]) -> str:
+def picture(found: Sequence[ResultEntry]) -> str:
     """A row an entry with a time to target, the fastest at the top, on a logarithmic axis.
 
     A dot is the median, a line its 95 % interval where the runs bound it: of runs that missed the
@@ -91,9 +91,9 @@ def _ticks(least: float, most: float) -> Iterator[float]:
                 yield seconds
 
 
-def _name(entry: Entry) -> str:
+def _name(entry: ResultEntry) -> str:
     record = entry.benchmark.runs[0][1]
     setup = record.setup
-    set_up = labels.set_up_of(setup)
+    set_up = labels.label_of_setup(setup)
     text = inert(f"{record.recipe.get('name')} {entry.id}, {set_up}, {setup.device_name}")
     return escape(text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…")

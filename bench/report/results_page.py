@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from bench import text
 from bench.analysis import labels
-from bench.analysis.benchmarks import Division, Entry, benchmark_row, tables
+from bench.analysis.benchmarks import ResultEntry, ResultTable, benchmark_row, group_into_tables
 from bench.analysis.columns import Row
 from bench.analysis.result_warnings import ResultWarning
 from bench.records.protocol import QUALITY_TARGET
@@ -34,7 +34,7 @@ _SEED = "--seed"
 _PUBLISHED_ID = re.compile(r"- (`+[^`]+`+) in \[`+.*`+\]\((\S+)/\): ")
 
 
-def page(found: Sequence[Entry]) -> str:
+def page(found: Sequence[ResultEntry]) -> str:
     """The whole page, in Markdown."""
     runs = sum(len(entry.benchmark.runs) for entry in found)
     lines = [
@@ -55,16 +55,16 @@ def page(found: Sequence[Entry]) -> str:
         "",
         f"![Time to target of every row that reached it]({CHART_NAME})",
     ]
-    for division, rows in tables(found).items():
+    for division, rows in group_into_tables(found).items():
         lines += ["", f"## {_title(division)}", "", *_table(rows), "", *map(provenance, rows)]
     return "\n".join(lines) + "\n"
 
 
-def table_line(entry: Entry) -> str:
+def table_line(entry: ResultEntry) -> str:
     """An entry's row in its table."""
     row = benchmark_row(entry.benchmark)
     setup = entry.benchmark.runs[0][1].setup
-    set_up = labels.set_up_of(setup)
+    set_up = labels.label_of_setup(setup)
     # Misses are in a column of their own.
     doubtful = entry.benchmark.warnings.keys() - {ResultWarning.MISSED_TARGET}
     cells = [
@@ -82,7 +82,7 @@ def table_line(entry: Entry) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def provenance(entry: Entry) -> str:
+def provenance(entry: ResultEntry) -> str:
     """How an entry was measured: command, seeds, commit, versions, and what is doubtful."""
     records = entry.benchmark.records
     first = records[0]
@@ -111,7 +111,7 @@ def published_ids(text: str, folder: str) -> list[str]:
     return [match[1] for match in found if match and match[2] == _link(folder)]
 
 
-def disagreements(text: str, entry: Entry) -> Iterator[str]:
+def disagreements(text: str, entry: ResultEntry) -> Iterator[str]:
     """Where a page says something else of an entry than its records; nothing if it has it not."""
     # Found by where its records are as well: two folders may have the same id.
     if code(entry.id) not in published_ids(text, entry.folder):
@@ -148,7 +148,7 @@ def cell(value: object) -> str:
     return span.replace("|", "\\|")
 
 
-def _title(division: Division) -> str:
+def _title(division: ResultTable) -> str:
     device = _DEVICE_CLASSES.get(division.device) or code(division.device)
     title = f"{division.name.capitalize()} division, {device}"
     if division.target_accuracy == QUALITY_TARGET:
@@ -156,7 +156,7 @@ def _title(division: Division) -> str:
     return f"{title}, to {text.target(division.target_accuracy)}"
 
 
-def _table(rows: Sequence[Entry]) -> Iterator[str]:
+def _table(rows: Sequence[ResultEntry]) -> Iterator[str]:
     yield f"| {' | '.join(_HEADINGS)} |"
     yield f"|{' --- |' * len(_HEADINGS)}"
     yield from map(table_line, rows)
@@ -181,7 +181,7 @@ def _measured(row: Row, name: str) -> str:
     return f"{one} ({between})" if between else one
 
 
-def _where(entry: Entry) -> str:
+def _where(entry: ResultEntry) -> str:
     return f"- {code(entry.id)} in [{code(entry.folder)}]({_link(entry.folder)}/)"
 
 

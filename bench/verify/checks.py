@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bench.analysis import benchmarks, metrics
-from bench.analysis.benchmarks import Entry
+from bench.analysis.benchmarks import ResultEntry
 from bench.machine.repository import History
 from bench.records import sidecars, store
 from bench.records.protocol import PROTOCOL_VERSION, QUALITY_TARGET
@@ -69,7 +69,7 @@ class Folder:
 
     path: Path
     found: store.ReadResult
-    entries: tuple[Entry, ...]
+    entries: tuple[ResultEntry, ...]
     history: History
     names: frozenset[str]
     """Words that must not be in it; see `bench.verify.privacy.own_names`."""
@@ -124,7 +124,7 @@ def read(path: Path, history: History, names: frozenset[str]) -> Folder:
     found = store.read_records([path])
     if not found.records and not found.problems:
         raise UsageError(f"no run records in {inert(str(path))}: make some with `mnist-bench run`")
-    entries = tuple(benchmarks.entries(found.records, path))
+    entries = tuple(benchmarks.find_entries(found.records, path))
     return Folder(path, found, entries, history, names)
 
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import pytest
 
-from bench.analysis.cases import Side, interleaved, match
+from bench.analysis.cases import RunSet, interleaved, match_cases
 from bench.analysis.comparison import Metric, Verdict
-from bench.analysis.gate import Limits, Outcome, judge, verdict
+from bench.analysis.gate import GateOutcome, Limits, judge, verdict
 from bench.records.schema import RunRecord
 from tests.factories import compared, make_record, noisy_runs
 
@@ -34,14 +34,14 @@ def test_fast_and_wrong_is_seen() -> None:
     found = compared(noisy_runs(0), noisy_runs(1, loss=1.3))
     assert found.line(Metric.CONVERGENCE).verdict is Verdict.APART
     findings = judge(
-        match(
-            Side("a", tuple(noisy_runs(0))),
-            Side("b", tuple(noisy_runs(1, loss=1.3))),
+        match_cases(
+            RunSet("a", tuple(noisy_runs(0))),
+            RunSet("b", tuple(noisy_runs(1, loss=1.3))),
         ),
         [found],
         Limits(slower=0.05),
     )
-    assert verdict(findings) is Outcome.REGRESSION
+    assert verdict(findings) is GateOutcome.REGRESSION
 
 
 def test_less_accurate_is_seen_and_nearly_equal_is_not_called_so_without_proof() -> None:

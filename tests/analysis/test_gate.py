@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.cases import Side, match
-from bench.analysis.comparison import Metric, Verdict, contrast
-from bench.analysis.gate import Limits, Outcome, judge, verdict
+from bench.analysis.cases import RunSet, match_cases
+from bench.analysis.comparison import Metric, Verdict, compare_case
+from bench.analysis.gate import GateOutcome, Limits, judge, verdict
 from bench.cli import main
 from bench.records.schema import RunRecord, Status
 from tests.factories import compared, noisy_runs, saved
@@ -29,8 +29,8 @@ def test_the_gate_seldom_fires_where_nothing_has_changed(count: int, spread: flo
             noisy_runs(2 * seed + 1, count, spread=spread),
             0.0,
         )
-        fired += outcome is Outcome.REGRESSION
-        passed += outcome is Outcome.PASS
+        fired += outcome is GateOutcome.REGRESSION
+        passed += outcome is GateOutcome.PASS
     # Allowed: nothing. 5 % of 60, and what chance adds once in a thousand times.
     assert fired <= 9
     assert passed <= 9
@@ -48,15 +48,15 @@ def test_the_gate_sees_what_is_more_than_allowed(slower: float, sees: float) -> 
         )
         for seed in range(runs)
     ]
-    rate = sum(outcome is Outcome.REGRESSION for outcome in outcomes) / runs
+    rate = sum(outcome is GateOutcome.REGRESSION for outcome in outcomes) / runs
     assert rate >= sees
     if slower == 1.05:
         assert rate <= 0.2
 
 
-def _time_gate(base: list[RunRecord], new: list[RunRecord], allowed: float) -> Outcome:
-    matched = match(Side("base", tuple(base)), Side("new", tuple(new)))
-    found = contrast(matched.cases[0], 1)
+def _time_gate(base: list[RunRecord], new: list[RunRecord], allowed: float) -> GateOutcome:
+    matched = match_cases(RunSet("base", tuple(base)), RunSet("new", tuple(new)))
+    found = compare_case(matched.cases[0], 1)
     only = [line for line in found.lines if line.metric is Metric.SECONDS_AN_IMAGE]
     return verdict(judge(matched, [replace(found, lines=tuple(only))], Limits(allowed)))
 

@@ -11,7 +11,7 @@ from hypothesis import example, given, strategies as st
 
 from bench.analysis import benchmarks, columns
 from bench.analysis.comparison import Metric
-from bench.analysis.filters import DEEPEST, parse
+from bench.analysis.filters import DEEPEST, parse_filter
 from bench.cli import main
 from bench.records import store
 from mnist_cnn.errors import UsageError
@@ -69,7 +69,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     ],
 )
 def test_a_condition_is_what_python_would_make_of_it(condition: str, holds: bool) -> None:
-    assert parse(condition, COLUMNS).holds(ROW) is holds
+    assert parse_filter(condition, COLUMNS).holds(ROW) is holds
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_condition_is_what_python_would_make_of_it(condition: str, holds: bool
 )
 def test_anything_else_is_refused_in_one_line(condition: str, why: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse(condition, COLUMNS)
+        parse_filter(condition, COLUMNS)
     assert why in str(caught.value)
     assert str(caught.value).isprintable()
 
@@ -141,7 +141,7 @@ PIECES = st.sampled_from(
 def test_no_text_can_do_more_than_parse_or_be_refused(text: str) -> None:
     refusal = ""
     try:
-        condition = parse(text, COLUMNS)
+        condition = parse_filter(text, COLUMNS)
     except UsageError as error:
         refusal = str(error)
     if refusal:

@@ -10,7 +10,7 @@ from shutil import copytree
 
 import pytest
 
-from bench.analysis.cases import Side, match
+from bench.analysis.cases import RunSet, match_cases
 from bench.cli import main
 from bench.records.schema import SCHEMA_VERSION, RunRecord, Status
 from mnist_cnn.errors import UsageError
@@ -183,7 +183,7 @@ def test_older_schemas_are_compared_and_named(
 def test_a_side_is_not_compared_with_itself() -> None:
     runs = tuple(noisy_runs(0))
     with pytest.raises(UsageError, match="8 runs in common"):
-        match(Side("a", runs), Side("b", runs))
+        match_cases(RunSet("a", runs), RunSet("b", runs))
 
 
 def test_sides_without_a_set_up_in_common_are_refused(

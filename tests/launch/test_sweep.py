@@ -16,7 +16,7 @@ import psutil
 import pytest
 from hypothesis import given, strategies as st
 
-from bench.analysis.scaling import Scaling
+from bench.analysis.scaling import ScalingMode
 from bench.cli import main
 from bench.launch.matrix import Matrix, Shard, randomized_blocks
 from bench.launch.supervisor import EndedProcesses
@@ -216,7 +216,7 @@ def test_weak_scaling_changes_batch_and_rate_alone_and_leaves_the_closed_divisio
     }
     assert not any(
         "--batch-size" in cell.options
-        for cell in Matrix(processes=(1, 2), scaling=Scaling.STRONG).cells()
+        for cell in Matrix(processes=(1, 2), scaling=ScalingMode.STRONG).cells()
     )
 
 

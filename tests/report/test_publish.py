@@ -152,7 +152,7 @@ def test_command_seeds_and_commit_stand_below_the_table(tmp_path: Path) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"])) | st.text("`|\\*_<>[]()!&#@ ax"))
 def test_text_of_a_record_is_text_whatever_it_is(label: str) -> None:
     """As markdown-it renders it: one cell of code, holding what was written, obeying nothing."""
-    entry = benchmarks.entries([(Path("m/x.json"), make_record(label=label))], Path())
+    entry = benchmarks.find_entries([(Path("m/x.json"), make_record(label=label))], Path())
     [row] = cells(results_page.page(entry))
     shown = row["label"].removeprefix("<code>").removesuffix("</code>")
     assert "<" not in shown

@@ -21,7 +21,7 @@ import bench
 from bench.analysis import benchmarks, columns
 from bench.analysis.columns import heading_of, unit_of
 from bench.analysis.relative_speed import COLUMNS as RELATIVE
-from bench.analysis.table import Table, arranged
+from bench.analysis.table import RowTable, sort_and_group
 from bench.cli import main
 from bench.records import store
 from bench.report import terminal
@@ -120,7 +120,7 @@ def test_what_a_record_says_is_inert_in_every_table(
     run = make_record(label=label, reason=reason, setup={"device_name": device})
     read = benchmarks.group_runs((None, record) for record in [run, *more])
     rows, names = benchmarks.run_rows(read), columns.run_column_names()
-    table = arranged(Table(rows, names), sort="-label", group_by=None)
+    table = sort_and_group(RowTable(rows, names), sort="-label", group_by=None)
     cells = _cells(to_markdown(table))
     assert [len(row) for row in cells] == [len(names)] * len(rows)
     for row, shown in zip(table.rows, cells, strict=True):
@@ -135,7 +135,7 @@ def test_what_a_record_says_is_inert_in_every_table(
     stored = parquet.read_table(io.BytesIO(to_parquet(rows, names)))
     assert stored.num_rows == len(rows)
     stream = io.StringIO()
-    console_for(stream).print(terminal.rows(Table(rows, names, "label"), read))
+    console_for(stream).print(terminal.rows(RowTable(rows, names, "label"), read))
     assert all(line.isprintable() for line in stream.getvalue().split("\n"))
 
 

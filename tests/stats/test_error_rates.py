@@ -16,9 +16,9 @@ from statistics import stdev
 
 import pytest
 
-from bench.analysis.cases import Matched, Side, match
-from bench.analysis.comparison import GATE_TAIL, TAIL, Contrast, Verdict, seconds_an_image
-from bench.analysis.gate import Limits, Outcome, judge, verdict
+from bench.analysis.cases import CaseMatch, RunSet, match_cases
+from bench.analysis.comparison import GATE_TAIL, TAIL, Comparison, Verdict, seconds_an_image
+from bench.analysis.gate import GateOutcome, Limits, judge, verdict
 from bench.cli.ab import LOOKS, is_clear
 from bench.records import store
 from bench.records.schema import LapKind, RunRecord
@@ -56,7 +56,7 @@ class Ended:
 
     says: Verdict
     rounds: int
-    gate: Outcome
+    gate: GateOutcome
     """The gate's word on the same runs, its chance to err not shared among looks."""
 
 
@@ -64,19 +64,19 @@ def by_turns(chance: random.Random, slower: float, allowed: float) -> Ended:
     """What `ab` does, with runs that take no time; then the gate, on what it left."""
     base: list[RunRecord] = []
     new: list[RunRecord] = []
-    matched = Matched((), (), ())
+    matched = CaseMatch((), (), ())
     for index in range(LOOKS[-1]):
         pair = list(chance.choice(rounds()))
         chance.shuffle(pair)
         base.append(placed(pair[0], 1.0, 2 * index))
         new.append(placed(pair[1], slower, 2 * index + 1))
         if index + 1 in LOOKS:
-            matched = match(Side("a", tuple(base)), Side("b", tuple(new)))
+            matched = match_cases(RunSet("a", tuple(base)), RunSet("b", tuple(new)))
             line = seconds_an_image(matched.cases[0], len(LOOKS), WANTED)
             if is_clear(line):
                 break
     of_gate = seconds_an_image(matched.cases[0], 1, allowed)
-    alone = Contrast(matched.cases[0], paired=True, lines=(of_gate,), gate_tail=GATE_TAIL)
+    alone = Comparison(matched.cases[0], paired=True, lines=(of_gate,), gate_tail=GATE_TAIL)
     outcome = verdict(judge(matched, [alone], Limits(allowed)))
     return Ended(line.verdict, len(base), outcome)
 
@@ -93,7 +93,7 @@ def shares(slower: float, allowed: float, times: int) -> tuple[float, float, flo
     return (
         sum(end.says is Verdict.WORSE for end in ends) / times,
         sum(end.says is Verdict.BETTER for end in ends) / times,
-        sum(end.gate is Outcome.REGRESSION for end in ends) / times,
+        sum(end.gate is GateOutcome.REGRESSION for end in ends) / times,
     )
 
 

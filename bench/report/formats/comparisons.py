@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from bench.analysis.cases import Matched
-from bench.analysis.comparison import Contrast, Line, Metric
-from bench.analysis.gate import Finding, verdict
+from bench.analysis.cases import CaseMatch
+from bench.analysis.comparison import Comparison, Metric, MetricComparison
+from bench.analysis.gate import GateFinding, verdict
 
 
 def to_json(
     base: str,
-    compared: Sequence[tuple[str, Matched, Sequence[Contrast]]],
-    findings: Sequence[Finding] | None = None,
+    compared: Sequence[tuple[str, CaseMatch, Sequence[Comparison]]],
+    findings: Sequence[GateFinding] | None = None,
 ) -> str:
     """One object: the base, what was compared with it, and what a gate found.
 
@@ -41,7 +41,7 @@ def to_json(
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
-def _case(contrast: Contrast) -> dict[str, object]:
+def _case(contrast: Comparison) -> dict[str, object]:
     case = contrast.case
     return {
         "name": case.name,
@@ -53,7 +53,7 @@ def _case(contrast: Contrast) -> dict[str, object]:
     }
 
 
-def _line(line: Line) -> dict[str, object]:
+def _line(line: MetricComparison) -> dict[str, object]:
     of = line.difference
     return {
         "metric": line.metric.value,
@@ -69,7 +69,7 @@ def _line(line: Line) -> dict[str, object]:
     }
 
 
-def _gate(findings: Sequence[Finding]) -> dict[str, object]:
+def _gate(findings: Sequence[GateFinding]) -> dict[str, object]:
     return {
         "outcome": verdict(findings).name.lower(),
         "findings": [{"outcome": one.outcome.name.lower(), "text": one.text} for one in findings],

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bench.analysis.columns import Cell, Row, heading_of, is_text, unit_of, written
-from bench.analysis.table import Table
+from bench.analysis.columns import Cell, Row, format_cell, heading_of, is_text, unit_of
+from bench.analysis.table import RowTable
 from bench.report.results_page import cell, code
 from bench.text import ABSENT
 
 
-def to_markdown(table: Table) -> str:
+def to_markdown(table: RowTable) -> str:
     """One table, or one a group under a heading that says what its rows have in common."""
     parts = []
     for value, rows in table.groups():
@@ -39,4 +39,4 @@ def _line(cells: Sequence[str]) -> str:
 def _written(name: str, value: Cell) -> str:
     if value is None:
         return ABSENT
-    return cell(value) if isinstance(value, str) else written(value, unit_of(name))
+    return cell(value) if isinstance(value, str) else format_cell(value, unit_of(name))

@@ -110,7 +110,7 @@ def name_of(benchmark: Benchmark) -> str:
     label = f" ({shortened(inert(str(row['label'])), LONGEST_PART)})" if row["label"] else ""
     what = (str(row["recipe"] or "unnamed recipe"), str(row["device_name"] or "unknown device"))
     recipe, device = (shortened(inert(text), LONGEST_PART) for text in what)
-    parts = labels.set_up_of(setup)
+    parts = labels.label_of_setup(setup)
     return f"{recipe} on {device}, {parts}{label}".translate(_MARKUP)
 
 

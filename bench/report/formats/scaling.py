@@ -6,16 +6,16 @@ import json
 from collections.abc import Sequence
 
 from bench.analysis import scaling
-from bench.analysis.scaling import CAPTION, HEADINGS, Study
+from bench.analysis.scaling import CAPTION, HEADINGS, ScalingStudy
 from bench.report.results_page import code
 
 
-def to_json(studies: Sequence[Study]) -> str:
+def to_json(studies: Sequence[ScalingStudy]) -> str:
     """A list, an object a study; see `bench.analysis.scaling.rows`. ASCII only."""
     return json.dumps(list(scaling.rows(studies)), indent=2, allow_nan=False) + "\n"
 
 
-def to_markdown(studies: Sequence[Study]) -> str:
+def to_markdown(studies: Sequence[ScalingStudy]) -> str:
     """A table a study, under its name; what a record says stands in code spans, where it is inert.
 
     In a column whose heading is empty: what is to be kept in mind of that line.

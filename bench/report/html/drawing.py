@@ -31,7 +31,7 @@ SERIES = (
 """Of families of set-ups; those beyond are drawn in `OTHER`."""
 OTHER = "#8b94a1"
 SPENT = ("#7c8696", "#aab3c0", "#5d8fd9", "#1d5fc3", "#d07a2d", "#7a5bb5", "#c9ced6")
-"""Of the items of `bench.analysis.timing_rules.Item`, in their order."""
+"""Of the items of `bench.analysis.timing_rules.Span`, in their order."""
 
 _DARK_SERIES = (
     *("#7fb0ff", "#ffa45c", "#6fd08c", "#c8a0f5"),

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from bench import text
 from bench.analysis.metrics import time_to_target_seconds
-from bench.analysis.scaling import NOTHING, Scaling, Study, studies
-from bench.analysis.timing_rules import Item, spent
+from bench.analysis.scaling import NOTHING, ScalingMode, ScalingStudy, scaling_studies
+from bench.analysis.timing_rules import Span, seconds_by_span
 from bench.records import sidecars
 from bench.records.schema import Status
 from bench.report.html import curves
@@ -186,16 +186,16 @@ def throughput(series: Sequence[Series]) -> Outcome:
 def seconds_spent(series: Sequence[Series]) -> Outcome:
     """Where each second up to the target went, from the start of the process."""
     title = "Where each second went"
-    runs = [(one, [s for run in one.completed if (s := spent(run))]) for one in series]
+    runs = [(one, [s for run in one.completed if (s := seconds_by_span(run))]) for one in series]
     known = [(one, found) for one, found in runs if found]
     if not known:
         return Omission(title, "no run reached the target")
     shown = known[:MOST_ROWS]
     means = [
-        {item: sum(run[item] for run in found) / len(found) for item in Item} for _, found in shown
+        {item: sum(run[item] for run in found) / len(found) for item in Span} for _, found in shown
     ]
     totals = {one.number: sum(mean.values()) for (one, _), mean in zip(shown, means, strict=True)}
-    coloured = zip(Item, SPENT, strict=True)
+    coloured = zip(Span, SPENT, strict=True)
     items = {item: colour for item, colour in coloured if any(mean[item] for mean in means)}
     figure, axes, mark = _row_axes([one for one, _ in shown], totals, text.seconds, below=2)
     for row, mean in enumerate(means):
@@ -206,7 +206,7 @@ def seconds_spent(series: Sequence[Series]) -> Outcome:
             left += share
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of the time from the process's start to the target, in %")
-    names = {item: item.value for item in Item} | {Item.WARMUP: "warm-up, compiling"}
+    names = {item: item.value for item in Span} | {Span.WARMUP: "warm-up, compiling"}
     _legend(figure, [(names[item], colour) for item, colour in items.items()], 3)
     caption = (
         "Of the runs that reached the target, on average; at the right their whole time, start-up "
@@ -406,7 +406,7 @@ def images_by_seconds(series: Sequence[Series]) -> Outcome:
 def scaling(series: Sequence[Series]) -> Outcome:
     """Throughput of several processes against as many times that of the fewest."""
     title = "Scaling efficiency"
-    found = studies([one.pooled for one in series])
+    found = scaling_studies([one.pooled for one in series])
     if not found:
         return Omission(title, NOTHING)
     shown = [series[study.first] for study in found]
@@ -438,14 +438,14 @@ def scaling(series: Sequence[Series]) -> Outcome:
     return Drawing("scaling", title, caption, "; ".join(told) + ".", figure)
 
 
-def _efficiencies(axes: Axes, study: Study, colour: str, number: str) -> None:
+def _efficiencies(axes: Axes, study: ScalingStudy, colour: str, number: str) -> None:
     """A study's points with their intervals, and the law that was fitted to them.
 
     Its number stands where it ends: colours are shared by set-ups of one recipe and device.
     """
     xs = [point.processes for point in study.points]
     ys = [100 * point.efficiency.value for point in study.points]
-    line = "-" if study.mode is Scaling.STRONG else (0, (1, 2))
+    line = "-" if study.mode is ScalingMode.STRONG else (0, (1, 2))
     axes.plot(xs, ys, color=colour, linewidth=1.8, linestyle=line)
     for point, y in zip(study.points, ys, strict=True):
         of = point.efficiency
@@ -462,7 +462,7 @@ def _efficiencies(axes: Axes, study: Study, colour: str, number: str) -> None:
         axes.plot(steps, [100 * gain for gain in gains], color=colour, linewidth=0.8, alpha=0.7)
 
 
-def _told(study: Study) -> str:
+def _told(study: ScalingStudy) -> str:
     points = ", ".join(
         f"{100 * point.efficiency.value:.0f} % with {plural(point.processes, 'process')}"
         for point in study.points

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-from bench.analysis.columns import Cell, Row, Run, Unit, column, written, written_between
+from bench.analysis.columns import Cell, Row, Run, Unit, column, format_cell, format_interval
 from bench.analysis.result_warnings import ResultWarning
-from bench.analysis.scaling import CAPTION, HEADINGS, studies
+from bench.analysis.scaling import CAPTION, HEADINGS, scaling_studies
 from bench.records.schema import RunRecord
 from bench.records.store import UnreadableFile
 from bench.report.html import drawing, figures
@@ -137,7 +137,7 @@ def to_html(
             if isinstance(one, Drawing)
         ],
         omissions=[one for one in outcomes if isinstance(one, Omission)],
-        studies=studies([one.pooled for one in series]),
+        studies=scaling_studies([one.pooled for one in series]),
         study_headings=HEADINGS,
         study_caption=CAPTION,
         digits=digits if not isinstance(digits, str) else None,
@@ -281,8 +281,8 @@ def _summary(name: str, row: Row) -> Field:
     middle, low, high = (row[f"{name}_{part}"] for part in ("median", "low", "high"))
     below = None
     if isinstance(middle, float) and isinstance(low, float) and isinstance(high, float):
-        below = written_between(low, high, middle, unit)
-    return Field(written(middle, unit), _number(middle), below=below or "", is_number=True)
+        below = format_interval(low, high, middle, unit)
+    return Field(format_cell(middle, unit), _number(middle), below=below or "", is_number=True)
 
 
 # --- A row a run
@@ -331,7 +331,7 @@ def _run_fields(record: RunRecord, row: Row) -> Iterator[Field]:
     yield _value(row, "seed")
     yield _outcome(record)
     epoch = record.target_reached_epoch
-    yield Field(written(epoch, Unit.COUNT), epoch, is_number=True)
+    yield Field(format_cell(epoch, Unit.COUNT), epoch, is_number=True)
     for measured in _MEASURED:
         yield _value(row, measured)
     yield Field(f"{record.started_utc:%Y-%m-%d %H:%M:%S}")
@@ -339,7 +339,7 @@ def _run_fields(record: RunRecord, row: Row) -> Iterator[Field]:
 
 def _value(row: Row, name: str) -> Field:
     value = row[name]
-    return Field(written(value, column(name).unit), _number(value), is_number=True)
+    return Field(format_cell(value, column(name).unit), _number(value), is_number=True)
 
 
 def _number(value: Cell) -> int | float | None:

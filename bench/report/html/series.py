@@ -151,7 +151,7 @@ def _rank(one: Series) -> tuple[bool, float, str, str]:
 
 
 def _name(row: Row) -> str:
-    return inert(f"{row['recipe'] or 'unnamed recipe'}, {labels.set_up_in(row)}")
+    return inert(f"{row['recipe'] or 'unnamed recipe'}, {labels.label_of_row(row)}")
 
 
 def _alone(name: str, detail: str) -> str:

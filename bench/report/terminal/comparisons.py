@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from bench import text
-from bench.analysis.cases import Matched
-from bench.analysis.comparison import Contrast, Line, Metric, Verdict
+from bench.analysis.cases import CaseMatch
+from bench.analysis.comparison import Comparison, Metric, MetricComparison, Verdict
 from bench.report.terminal.tables import Field, FittedTable, Section
 from bench.text import ABSENT, inert
 
@@ -23,7 +23,7 @@ _VERDICT_STYLES = {
 
 
 def comparison(
-    base: str, new: str, matched: Matched, contrasts: Sequence[Contrast]
+    base: str, new: str, matched: CaseMatch, contrasts: Sequence[Comparison]
 ) -> RenderableType:
     """A table a case, what is to be known of it, and the cases that only one side has."""
     parts: list[RenderableType] = [Text(inert(f"{new} against {base}"), style="bold")]
@@ -38,7 +38,7 @@ def comparison(
     return Group(*parts, Text())
 
 
-def _contrast_table(contrast: Contrast) -> RenderableType:
+def _contrast_table(contrast: Comparison) -> RenderableType:
     """A line a metric: both sides, what lies between them, and what may be said of it."""
     case, lines = contrast.case, contrast.lines
     counts = f"{len(case.base)} and {len(case.new)} runs"
@@ -61,7 +61,7 @@ def _contrast_table(contrast: Contrast) -> RenderableType:
     return FittedTable(fields, [section], elsewhere=" for want of width")
 
 
-def _side(line: Line, value: float | None) -> Text:
+def _side(line: MetricComparison, value: float | None) -> Text:
     if value is None:
         return Text(ABSENT)
     match line.metric:
@@ -77,11 +77,11 @@ def _side(line: Line, value: float | None) -> Text:
             return Text(f"{value:.4f}")
 
 
-def _difference(line: Line) -> Text:
+def _difference(line: MetricComparison) -> Text:
     return Text(ABSENT if line.difference is None else _relative(line, line.difference.value))
 
 
-def _difference_between(line: Line) -> Text:
+def _difference_between(line: MetricComparison) -> Text:
     ends = line.difference
     if ends is None or (ends.low is None and ends.high is None):
         return Text(ABSENT)
@@ -91,12 +91,12 @@ def _difference_between(line: Line) -> Text:
     return Text(f"{low} to {high}")
 
 
-def _relative(line: Line, value: float, unit: bool = True) -> str:
+def _relative(line: MetricComparison, value: float, unit: bool = True) -> str:
     """A difference of accuracies in points, of everything else in per cent of the base."""
     if line.metric is Metric.ACCURACY:
         return f"{value:+.3f}{' pts' if unit else ''}"
     return f"{100 * (value - 1):+.1f}{' %' if unit else ''}"
 
 
-def _verdict(line: Line) -> Text:
+def _verdict(line: MetricComparison) -> Text:
     return Text(line.verdict.value, style=_VERDICT_STYLES.get(line.verdict, "dim"))

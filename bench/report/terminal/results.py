@@ -27,8 +27,8 @@ from bench.analysis.columns import (
 from bench.analysis.cost import Price, priced
 from bench.analysis.metrics import completed
 from bench.analysis.result_warnings import ResultWarning
-from bench.analysis.table import Table as Rows
-from bench.analysis.timing_rules import Item, Reading, readings
+from bench.analysis.table import RowTable as Rows
+from bench.analysis.timing_rules import Span, TimedResult, timed_results
 from bench.records.schema import RunRecord
 from bench.report.progress import outcome
 from bench.report.terminal.sparkline import courses
@@ -60,10 +60,10 @@ def runs(benchmarks: Sequence[Benchmark], price: Price | None = None) -> Rendera
 
 def clocks(benchmarks: Sequence[Benchmark]) -> RenderableType:
     """A line a clock, under a title for each benchmark: what it shows, and what it leaves out."""
-    rows: list[Reading] = []
+    rows: list[TimedResult] = []
     sections: list[Section] = []
     for benchmark in benchmarks:
-        found = readings(completed(benchmark.records))
+        found = timed_results(completed(benchmark.records))
         remarks = [] if found else [Text("no run reached the target", style="dim")]
         sections.append(Section(len(rows), len(rows) + len(found), _title(benchmark), remarks))
         rows += found
@@ -72,7 +72,7 @@ def clocks(benchmarks: Sequence[Benchmark]) -> RenderableType:
         Field(_to_target(benchmarks), [Text(text.seconds(row.seconds)) for row in rows]),
         *(
             Field(f"without {item.value}", [_excluded(row, item) for row in rows])
-            for item in Item
+            for item in Span
             if any(item in row.excluded for row in rows)
         ),
     ]
@@ -105,7 +105,7 @@ def rows(table: Rows, benchmarks: Sequence[Benchmark]) -> RenderableType:
     return Group(FittedTable(fields, sections), Text(), _notes(benchmarks))
 
 
-def _excluded(row: Reading, item: Item) -> Text:
+def _excluded(row: TimedResult, item: Span) -> Text:
     seconds = row.excluded.get(item)
     return Text("" if seconds is None else text.seconds(seconds), style="dim")
 
@@ -226,7 +226,7 @@ def _name(row: Row) -> str:
 
 
 def _setup(row: Row) -> str:
-    return labels.set_up_in(row)
+    return labels.label_of_row(row)
 
 
 def _label(row: Row) -> str:
@@ -275,7 +275,7 @@ def _text(value: Cell, unit: Unit) -> Text:
     """A value for people."""
     if value is None:
         return Text(ABSENT, style="dim")
-    return Text(columns.written(value, unit))
+    return Text(columns.format_cell(value, unit))
 
 
 def _summaries(name: str, rows: Sequence[Row]) -> list[Text]:
@@ -291,7 +291,7 @@ def _summary(name: str, row: Row) -> Text:
         isinstance(median, float)
         and isinstance(low, float)
         and isinstance(high, float)
-        and (between := columns.written_between(low, high, median, unit))
+        and (between := columns.format_interval(low, high, median, unit))
     ):
         text.append(f"\n{between}", style="dim")
     return text

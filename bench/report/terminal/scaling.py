@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
-from bench.analysis.scaling import CAPTION, HEADINGS, Study
+from bench.analysis.scaling import CAPTION, HEADINGS, ScalingStudy
 from bench.report.terminal.tables import Field, FittedTable, Section
 
 _PRIORITIES = {"runs": 3, "communication": 4, "batch": 2, "speed-up": 1}
 """What is left out first where the page is narrow."""
 
 
-def scaling(studies: Sequence[Study]) -> RenderableType:
+def scaling(studies: Sequence[ScalingStudy]) -> RenderableType:
     """A table, with a section a study."""
     rows: list[tuple[str, ...]] = []
     sections: list[Section] = []
