@@ -14,7 +14,7 @@ from mnist_cnn.console import EXIT_FAILED
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.verify.checks import Folder, Result
+    from bench.verify.checks import CheckResult, ResultsFolder
 
 EXIT_UNKNOWN = 2
 """Nothing was found wrong, but not everything could be checked here."""
@@ -35,9 +35,9 @@ def verify(
     from bench.machine.repository import read_history
     from bench.report.contribution import PUBLISHED, pull_request
     from bench.verify import checks, privacy
-    from bench.verify.checks import Outcome
+    from bench.verify.checks import CheckOutcome
 
-    folder = checks.read(path, read_history(), privacy.own_names())
+    folder = checks.read_folder(path, read_history(), privacy.own_names())
     results = checks.run_checks(folder, [PUBLISHED])
     steps = pull_request(folder, results)
     if as_json:
@@ -46,13 +46,17 @@ def verify(
         from bench.report import terminal
 
         terminal.show(terminal.checks(folder, results, steps))
-    exits = {Outcome.PASS: 0, Outcome.FAIL: EXIT_FAILED, Outcome.UNKNOWN: EXIT_UNKNOWN}
-    return exits[checks.overall(results)]
+    exits = {
+        CheckOutcome.PASS: 0,
+        CheckOutcome.FAIL: EXIT_FAILED,
+        CheckOutcome.UNKNOWN: EXIT_UNKNOWN,
+    }
+    return exits[checks.overall_outcome(results)]
 
 
-def _json(folder: Folder, results: Sequence[Result], steps: Sequence[str]) -> str:
+def _json(folder: ResultsFolder, results: Sequence[CheckResult], steps: Sequence[str]) -> str:
     from bench.analysis.columns import shown_path
-    from bench.verify.checks import overall
+    from bench.verify.checks import overall_outcome
 
     checks = [
         {
@@ -68,7 +72,7 @@ def _json(folder: Folder, results: Sequence[Result], steps: Sequence[str]) -> st
         {
             "path": shown_path(folder.path),
             "records": len(folder.found.records),
-            "outcome": overall(results).value,
+            "outcome": overall_outcome(results).value,
             "checks": checks,
             "pull_request": list(steps),
         },

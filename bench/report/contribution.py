@@ -9,7 +9,7 @@ from bench.analysis import benchmarks
 from bench.records import store
 from bench.report.results_page import MARK, code, disagreements, published_ids
 from bench.text import inert, plural
-from bench.verify.checks import Check, Finding, Folder, Outcome, Result
+from bench.verify.checks import Check, CheckFinding, CheckOutcome, CheckResult, ResultsFolder
 
 
 def published_page(path: Path) -> Path | None:
@@ -26,28 +26,28 @@ def published_page(path: Path) -> Path | None:
     return None
 
 
-def _published(folder: Folder) -> Iterator[Finding]:
+def _published(folder: ResultsFolder) -> Iterator[CheckFinding]:
     page = published_page(folder.path)
     if page is None:
         return
     try:
         text = page.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        yield Finding(f"{inert(page.name)}: cannot be read: {error.strerror}", unknown=True)
+        yield CheckFinding(f"{inert(page.name)}: cannot be read: {error.strerror}", unknown=True)
         return
     runs = [(path.resolve(), record) for path, record in folder.found.records]
     entries = benchmarks.find_entries(runs, page.parent)
     for entry in entries:
         for difference in disagreements(text, entry):
-            yield Finding(f"{inert(entry.id)}: {inert(difference)}")
+            yield CheckFinding(f"{inert(entry.id)}: {inert(difference)}")
     known = {(entry.folder, code(entry.id)) for entry in entries}
     for name in {entry.folder for entry in entries}:
         for one in published_ids(text, name):
             if (name, one) not in known:
-                yield Finding(f"{inert(one)}: published, but its records are not here")
+                yield CheckFinding(f"{inert(one)}: published, but its records are not here")
 
 
-def unpublished(folder: Folder) -> int:
+def unpublished(folder: ResultsFolder) -> int:
     """Rows that the page does not have yet."""
     page = published_page(folder.path)
     text = "" if page is None else page.read_text(encoding="utf-8", errors="replace")
@@ -57,12 +57,12 @@ def unpublished(folder: Folder) -> int:
     return sum(code(entry.id) not in published_ids(text, entry.folder) for entry in entries)
 
 
-def pull_request(folder: Folder, results: Sequence[Result]) -> list[str]:
+def pull_request(folder: ResultsFolder, results: Sequence[CheckResult]) -> list[str]:
     """What is left to be done before, and what a pull request consists of."""
     left = [
         f"{result.check.name}: {result.check.advice}"
         for result in results
-        if result.outcome is not Outcome.PASS
+        if result.outcome is not CheckOutcome.PASS
     ]
     if rows := unpublished(folder):
         left.append(

@@ -27,7 +27,7 @@ from bench.records.sidecars import NoiseFloor, PeakFlops
 from bench.stats.stopping import precise_enough
 from bench.text import inert
 from bench.verify import privacy
-from bench.verify.consistency import contradictions
+from bench.verify.consistency import find_contradictions
 from mnist_cnn.data import files
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import FREE_IN_CLOSED, REFERENCE, Recipe, division
@@ -36,7 +36,7 @@ PARAMETER_LIMIT = 20_000
 """As in mnist_cnn.model, which needs torch."""
 MADE_HERE = (store.PAGE_NAME, store.CHART_NAME, store.REPORT_NAME)
 """Files beside records that `publish` makes."""
-_ASIDE: dict[str, tuple[str, type[Model]]] = {
+_SIDECARS: dict[str, tuple[str, type[Model]]] = {
     sidecars.NOISE_SUFFIX: ("noise floor", NoiseFloor),
     sidecars.PEAK_SUFFIX: ("measured peak", PeakFlops),
 }
@@ -45,7 +45,7 @@ _OVERLAP_SECONDS = 2.0
 """By which a machine's wall clock may be set back between two runs."""
 
 
-class Outcome(StrEnum):
+class CheckOutcome(StrEnum):
     """What came of a check."""
 
     PASS = "pass"
@@ -55,7 +55,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckFinding:
     """Something that is not as it should be, in one line."""
 
     text: str
@@ -64,7 +64,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
+class ResultsFolder:
     """What is verified."""
 
     path: Path
@@ -93,25 +93,25 @@ class Check:
     """What is so where it passes."""
     advice: str
     """What to do where it does not."""
-    look: Callable[[Folder], Iterable[Finding]]
+    look: Callable[[ResultsFolder], Iterable[CheckFinding]]
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CheckResult:
     """What came of one check."""
 
     check: Check
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckFinding, ...]
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> CheckOutcome:
         """Failed where anything was found to be wrong."""
         if any(not finding.unknown for finding in self.findings):
-            return Outcome.FAIL
-        return Outcome.UNKNOWN if self.findings else Outcome.PASS
+            return CheckOutcome.FAIL
+        return CheckOutcome.UNKNOWN if self.findings else CheckOutcome.PASS
 
 
-def read(path: Path, history: History, names: frozenset[str]) -> Folder:
+def read_folder(path: Path, history: History, names: frozenset[str]) -> ResultsFolder:
     """What there is to verify.
 
     Raises:
@@ -125,46 +125,52 @@ def read(path: Path, history: History, names: frozenset[str]) -> Folder:
     if not found.records and not found.problems:
         raise UsageError(f"no run records in {inert(str(path))}: make some with `mnist-bench run`")
     entries = tuple(benchmarks.find_entries(found.records, path))
-    return Folder(path, found, entries, history, names)
+    return ResultsFolder(path, found, entries, history, names)
 
 
-def run_checks(folder: Folder, further: Sequence[Check] = ()) -> list[Result]:
+def run_checks(folder: ResultsFolder, further: Sequence[Check] = ()) -> list[CheckResult]:
     """Make every check of this module, then those that other rooms know how to make."""
-    return [Result(check, tuple(check.look(folder))) for check in (*CHECKS, *further)]
+    return [CheckResult(check, tuple(check.look(folder))) for check in (*CHECKS, *further)]
 
 
-def overall(results: Sequence[Result]) -> Outcome:
+def overall_outcome(results: Sequence[CheckResult]) -> CheckOutcome:
     """The worst of them."""
     outcomes = {result.outcome for result in results}
-    return next(one for one in (Outcome.FAIL, Outcome.UNKNOWN, Outcome.PASS) if one in outcomes)
+    return next(
+        one
+        for one in (CheckOutcome.FAIL, CheckOutcome.UNKNOWN, CheckOutcome.PASS)
+        if one in outcomes
+    )
 
 
 # --- Files
 
 
-def _files(folder: Folder) -> Iterator[Finding]:
+def _files(folder: ResultsFolder) -> Iterator[CheckFinding]:
     for problem in folder.found.problems:
-        yield Finding(f"{folder.name(problem.path)}: {problem.reason}")
+        yield CheckFinding(f"{folder.name(problem.path)}: {problem.reason}")
     for path, record in folder.found.records:
         if path.name != store.file_name(record):
-            yield Finding(f"{folder.name(path)}: its content is that of {store.file_name(record)}")
+            yield CheckFinding(
+                f"{folder.name(path)}: its content is that of {store.file_name(record)}"
+            )
     for path in _all_files(folder.path):
         name = folder.name(path)
         if path.is_symlink():
-            yield Finding(f"{name}: a link")
-        elif path.suffix in _ASIDE:
-            what, kind = _ASIDE[path.suffix]
+            yield CheckFinding(f"{name}: a link")
+        elif path.suffix in _SIDECARS:
+            what, kind = _SIDECARS[path.suffix]
             try:
                 kind.model_validate_json(path.read_bytes())
             except (OSError, ValidationError):
-                yield Finding(f"{name}: no {what}")
+                yield CheckFinding(f"{name}: no {what}")
         elif path.suffix == sidecars.SWEEP_SUFFIX:
             try:
                 sidecars.read_sweep_plan(path)
             except (OSError, ValueError):
-                yield Finding(f"{name}: no order of a sweep's runs")
+                yield CheckFinding(f"{name}: no order of a sweep's runs")
         elif path.name.startswith(".") or not (path.suffix == ".json" or path.name in MADE_HERE):
-            yield Finding(f"{name}: no record")
+            yield CheckFinding(f"{name}: no record")
 
 
 def _all_files(path: Path) -> list[Path]:
@@ -176,32 +182,34 @@ def _all_files(path: Path) -> list[Path]:
     return sorted(found)
 
 
-def _private(folder: Folder) -> Iterator[Finding]:
+def _private(folder: ResultsFolder) -> Iterator[CheckFinding]:
     for path in _all_files(folder.path):
         name = folder.name(path)
-        for leak in privacy.leaks_of_name(name, folder.names):
-            yield Finding(f"{name}: {inert(leak)}")
+        for leak in privacy.find_name_leaks(name, folder.names):
+            yield CheckFinding(f"{name}: {inert(leak)}")
         if path.name in MADE_HERE or path.is_symlink():
             continue  # made from records, which are looked through themselves
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
-            yield Finding(f"{name}: cannot be read: {error.strerror}")
+            yield CheckFinding(f"{name}: cannot be read: {error.strerror}")
             continue
-        for leak in privacy.leaks(text, folder.names):
-            yield Finding(f"{name}: {inert(leak)}")
+        for leak in privacy.find_leaks(text, folder.names):
+            yield CheckFinding(f"{name}: {inert(leak)}")
 
 
 # --- Single records
 
 
-def _of_each(look: Callable[[RunRecord], Iterable[str]]) -> Callable[[Folder], Iterator[Finding]]:
+def _of_each(
+    look: Callable[[RunRecord], Iterable[str]],
+) -> Callable[[ResultsFolder], Iterator[CheckFinding]]:
     """A check that looks at one record after the other."""
 
-    def check(folder: Folder) -> Iterator[Finding]:
+    def check(folder: ResultsFolder) -> Iterator[CheckFinding]:
         for name, record in folder.records:
             for text in look(record):
-                yield Finding(f"{name}: {inert(text)}")
+                yield CheckFinding(f"{name}: {inert(text)}")
 
     return check
 
@@ -254,23 +262,23 @@ def _division(record: RunRecord) -> Iterator[str]:
 # --- The code
 
 
-def _commit(folder: Folder) -> Iterator[Finding]:
+def _commit(folder: ResultsFolder) -> Iterator[CheckFinding]:
     for name, record in folder.records:
         commit, dirty = record.environment.commit, record.environment.dirty
         if commit is None:
-            yield Finding(f"{name}: no commit")
+            yield CheckFinding(f"{name}: no commit")
         elif dirty is not False:
-            yield Finding(f"{name}: files differed from commit {inert(commit)[:12]}")
+            yield CheckFinding(f"{name}: files differed from commit {inert(commit)[:12]}")
         elif commit not in folder.history.commits:
             why = folder.history.unknown
-            yield Finding(
+            yield CheckFinding(
                 f"{name}: commit {inert(commit)[:12]} is not in this checkout's history"
                 + ("" if why is None else f" ({why})"),
                 unknown=why is not None,
             )
 
 
-def _parameters(folder: Folder) -> Iterator[Finding]:
+def _parameters(folder: ResultsFolder) -> Iterator[CheckFinding]:
     of_commit: dict[str, list[str]] = {}
     for name, record in folder.records:
         of_commit.setdefault(record.environment.commit or "", []).append(name)
@@ -279,33 +287,33 @@ def _parameters(folder: Folder) -> Iterator[Finding]:
         of = f"{names[0]}{'' if len(names) == 1 else f' and {len(names) - 1} more'}"
         if commit not in folder.history.commits:
             # That it is not known is a finding of the check before.
-            yield Finding(f"{of}: the code of their commit is not here", unknown=True)
+            yield CheckFinding(f"{of}: the code of their commit is not here", unknown=True)
         elif count is None:
-            yield Finding(f"{of}: the code at {commit[:12]} asserts no number of parameters")
+            yield CheckFinding(f"{of}: the code at {commit[:12]} asserts no number of parameters")
         elif count >= PARAMETER_LIMIT:
-            yield Finding(f"{of}: the network at {commit[:12]} has {count:,} parameters")
+            yield CheckFinding(f"{of}: the network at {commit[:12]} has {count:,} parameters")
 
 
 # --- Runs together
 
 
-def _seeds(folder: Folder) -> Iterator[Finding]:
+def _seeds(folder: ResultsFolder) -> Iterator[CheckFinding]:
     by_id: dict[str, list[RunRecord]] = {}
     for _, record in folder.records:
         by_id.setdefault(record.benchmark_id, []).append(record)
     for benchmark_id, records in by_id.items():
         for text in _of_benchmark(sorted(records, key=lambda r: (r.run_index, r.started_utc))):
-            yield Finding(f"benchmark {inert(benchmark_id)[:8]}: {text}")
+            yield CheckFinding(f"benchmark {inert(benchmark_id)[:8]}: {text}")
     for entry in folder.entries:
         records = entry.benchmark.records
         if records[0].protocol.runs == 1:
             for text in _one_by_one(records):
-                yield Finding(f"runs like {inert(entry.id)}, started one by one: {text}")
+                yield CheckFinding(f"runs like {inert(entry.id)}, started one by one: {text}")
     for path in sidecars.find_sidecars([folder.path], sidecars.SWEEP_SUFFIX):
         beside = [record for of, record in folder.found.records if of.parent == path.parent]
         with suppress(OSError, ValueError):  # a finding of the first check
             for run in sidecars.missing_runs(path, sidecars.read_sweep_plan(path), beside):
-                yield Finding(f"{folder.name(path)}: no record of its run {inert(run)}")
+                yield CheckFinding(f"{folder.name(path)}: no record of its run {inert(run)}")
 
 
 def _of_benchmark(records: Sequence[RunRecord]) -> Iterator[str]:
@@ -419,7 +427,7 @@ CHECKS: tuple[Check, ...] = (
         "laps",
         "what was counted and what was timed agree: epochs, images, evaluations, time to target",
         "A record is never edited: get back the file as the run wrote it, or run again.",
-        _of_each(contradictions),
+        _of_each(find_contradictions),
     ),
     Check(
         "private",

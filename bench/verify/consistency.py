@@ -23,7 +23,7 @@ _AROUND_SECONDS = 2.0
 """And between the last lap's end and the meter's."""
 
 
-def contradictions(record: RunRecord) -> Iterator[str]:
+def find_contradictions(record: RunRecord) -> Iterator[str]:
     """What cannot be so, each in one line."""
     yield from _counts(record)
     yield from _order(record)

@@ -81,7 +81,7 @@ def own_names() -> frozenset[str]:
     )
 
 
-def leaks(text: str, names: Iterable[str]) -> Iterator[str]:
+def find_leaks(text: str, names: Iterable[str]) -> Iterator[str]:
     """What a file gives away, each in one line with where it is.
 
     Args:
@@ -99,7 +99,7 @@ def leaks(text: str, names: Iterable[str]) -> Iterator[str]:
             yield f"{where}: {what}: {shown}"
 
 
-def leaks_of_name(name: str, names: Iterable[str]) -> Iterator[str]:
+def find_name_leaks(name: str, names: Iterable[str]) -> Iterator[str]:
     """The same of a file's name."""
     for what, found in _found("file name", name, tuple(sorted(names))):
         yield f"its name: {what}: {found}"

@@ -552,11 +552,11 @@ def test_records_in_the_results_folder_itself_are_published_too(
 
 def test_without_a_checkout_the_commit_is_unknown(tmp_path: Path, closed: Path) -> None:
     (tmp_path / "unpacked").mkdir()
-    folder = checks.read(closed, read_history(tmp_path / "unpacked"), frozenset())
+    folder = checks.read_folder(closed, read_history(tmp_path / "unpacked"), frozenset())
     results = checks.run_checks(folder)
     found = {r.check.name: r.outcome.value for r in results if r.outcome.value != "pass"}
     assert found == {"commit": "unknown", "parameters": "unknown"}
-    assert checks.overall(results).value == "unknown"
+    assert checks.overall_outcome(results).value == "unknown"
 
 
 def test_what_cannot_be_checked_is_exit_2(
@@ -610,7 +610,7 @@ def test_the_commit_s_own_code_says_how_many_parameters(
 ) -> None:
     commit = git(project, "rev-parse", f"HEAD~{back}")
     run = make_record(environment={"commit": commit})
-    folder = checks.read(
+    folder = checks.read_folder(
         Path(saved(tmp_path / "records", [run])), read_history(project), frozenset()
     )
     found = {r.check.name: [f.text for f in r.findings] for r in checks.run_checks(folder)}
@@ -623,11 +623,11 @@ def test_a_shallow_clone_does_not_know(tmp_path: Path, project: Path) -> None:
     git(tmp_path, "clone", "-q", "--depth", "1", project.as_uri(), "shallow")
     old = git(project, "rev-parse", "HEAD~3")
     run = make_record(environment={"commit": old})
-    folder = checks.read(
+    folder = checks.read_folder(
         Path(saved(tmp_path / "records", [run])), read_history(tmp_path / "shallow"), frozenset()
     )
     results = {result.check.name: result for result in checks.run_checks(folder)}
-    assert results["commit"].outcome is checks.Outcome.UNKNOWN
+    assert results["commit"].outcome is checks.CheckOutcome.UNKNOWN
     assert "git fetch --unshallow" in results["commit"].findings[0].text
 
 
@@ -720,7 +720,7 @@ def test_hostile_text_comes_out_inert(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_check_shows_three_findings_and_says_how_many_more(closed: Path) -> None:
     for number in range(5):
         (closed / f"{number}.txt").write_text("x")
-    folder = checks.read(closed, read_history(), frozenset())
+    folder = checks.read_folder(closed, read_history(), frozenset())
     stream = io.StringIO()
     console = console_for(stream)
     console.print(terminal.checks(folder, checks.run_checks(folder), []))

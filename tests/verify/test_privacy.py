@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bench.records.store import to_json
-from bench.verify.privacy import leaks, own_names
+from bench.verify.privacy import find_leaks, own_names
 from tests.factories import records
 
 
@@ -18,7 +18,7 @@ def kinds(text: str, where: str = "label", names: tuple[str, ...] = ()) -> set[s
     value: object = text
     for step in reversed(where.split(".")):
         value = {step: value}
-    return {leak.split(": ")[1] for leak in leaks(json.dumps(value), names)}
+    return {leak.split(": ")[1] for leak in find_leaks(json.dumps(value), names)}
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,10 @@ def test_what_gives_somebody_away_is_found(text: str, kind: str) -> None:
     assert kind in kinds(text)
     assert kind in kinds(f"before {text} after")
     # In a list of words, which is what a command is, and in a file that is no JSON.
-    assert any(f": {kind}: " in leak for leak in leaks(json.dumps({"command": ["x", text]}), ()))
-    assert any(f": {kind}: " in leak for leak in leaks(f"not json: {text}", ()))
+    assert any(
+        f": {kind}: " in leak for leak in find_leaks(json.dumps({"command": ["x", text]}), ())
+    )
+    assert any(f": {kind}: " in leak for leak in find_leaks(f"not json: {text}", ()))
 
 
 @pytest.mark.parametrize(
@@ -113,4 +115,4 @@ def test_names_that_everybody_has_are_nobody_s(monkeypatch: pytest.MonkeyPatch) 
 
 @given(st.text() | records().map(to_json))
 def test_any_text_can_be_looked_through(text: str) -> None:
-    assert all(": " in leak for leak in leaks(text, ("alice",)))
+    assert all(": " in leak for leak in find_leaks(text, ("alice",)))

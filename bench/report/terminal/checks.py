@@ -9,14 +9,16 @@ from rich.text import Text
 
 from bench.report.terminal.tables import Field, FittedTable, Section
 from bench.text import inert, plural
-from bench.verify.checks import Folder, Outcome, Result
+from bench.verify.checks import CheckOutcome, CheckResult, ResultsFolder
 
-_STYLES = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.UNKNOWN: "yellow"}
+_STYLES = {CheckOutcome.PASS: "green", CheckOutcome.FAIL: "red", CheckOutcome.UNKNOWN: "yellow"}
 _SHOWN = 3
 """Findings of a check; `--json` has all."""
 
 
-def checks(folder: Folder, results: Sequence[Result], steps: Sequence[str]) -> RenderableType:
+def checks(
+    folder: ResultsFolder, results: Sequence[CheckResult], steps: Sequence[str]
+) -> RenderableType:
     """A table of the checks, and below it what a pull request needs."""
     title = f"{inert(str(folder.path))}: {plural(len(folder.found.records), 'record')}"
     fields = [
@@ -29,11 +31,11 @@ def checks(folder: Folder, results: Sequence[Result], steps: Sequence[str]) -> R
     return Group(table, Text(), Text("A pull request needs:", style="bold"), *needs)
 
 
-def _outcome(result: Result) -> Text:
+def _outcome(result: CheckResult) -> Text:
     return Text(result.outcome.value, style=_STYLES[result.outcome])
 
 
-def _found(result: Result) -> Text:
+def _found(result: CheckResult) -> Text:
     """What is so, or what is not and what to do about it."""
     if not result.findings:
         return Text(result.check.claim, style="dim")
