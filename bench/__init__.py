@@ -31,6 +31,6 @@ def load(*paths: str | PathLike[str], per: Literal["run", "benchmark"] = "benchm
         UserWarning: files were found that are not among the rows.
     """
     # Here: pandas takes long to load, and nothing else in `bench` may wait for it.
-    from bench.report.dataframe import frame
+    from bench.report.dataframe import to_dataframe
 
-    return frame(paths, per)
+    return to_dataframe(paths, per)

@@ -14,7 +14,7 @@ from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.measure.progress import RunProgress
-    from bench.report.html.figures import Outcome
+    from bench.report.html.figures import FigureResult
 
 
 def write_document(text: str, path: Path | None) -> None:
@@ -73,19 +73,19 @@ def _refusal(path: Path, error: OSError) -> UsageError:
     return UsageError(f"cannot write {inert(str(path))}: {error.strerror}")
 
 
-def write_plots(outcomes: Sequence[Outcome], folder: Path) -> None:
+def write_plots(outcomes: Sequence[FigureResult], folder: Path) -> None:
     """Each figure as SVG and PNG, over what was there; says on stderr which there is no data for.
 
     Raises:
         UsageError: they cannot be written there.
     """
     from bench.report.html import drawing
-    from bench.report.html.figures import Drawing
+    from bench.report.html.figures import DrawnFigure
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for one in outcomes:
-            if not isinstance(one, Drawing):
+            if not isinstance(one, DrawnFigure):
                 print(f"mnist-bench: no figure {one.title!r}: {one.reason}", file=sys.stderr)
                 continue
             svg = drawing.to_svg(one.figure, one.name, one.title, one.description, alone=True)

@@ -74,18 +74,18 @@ def files(found: store.ReadResult, results_dir: Path) -> dict[str, str]:
     from bench.analysis import benchmarks
     from bench.analysis.benchmarks import find_entries
     from bench.records.store import CHART_NAME, PAGE_NAME, REPORT_NAME
-    from bench.report.html.figures import draw
+    from bench.report.html.figures import draw_figures
     from bench.report.html.page import to_html
-    from bench.report.html.series import series
-    from bench.report.results_chart import picture
-    from bench.report.results_page import page
+    from bench.report.html.series import setup_series
+    from bench.report.results_chart import draw_chart
+    from bench.report.results_page import render_page
 
     rows = find_entries(found.records, results_dir)
     # The page lies beside the records, and is the same wherever the folder is.
     beside = [(Path(os.path.relpath(path, results_dir)), record) for path, record in found.records]
-    seen = series(benchmarks.group_runs(beside))
-    report = to_html(seen, draw(seen, results_dir), found.problems)
-    return {PAGE_NAME: page(rows), CHART_NAME: picture(rows), REPORT_NAME: report}
+    seen = setup_series(benchmarks.group_runs(beside))
+    report = to_html(seen, draw_figures(seen, results_dir), found.problems)
+    return {PAGE_NAME: render_page(rows), CHART_NAME: draw_chart(rows), REPORT_NAME: report}
 
 
 def differences(path: Path, text: str) -> Iterator[str]:

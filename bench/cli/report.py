@@ -268,12 +268,12 @@ def _drawn(
     """Draw the figures, into files where these are wanted; gives what makes the page of them."""
     # Matplotlib takes most of a second to load, and only a page needs it.
     from bench.cli.output import write_plots
-    from bench.report.html.figures import draw
+    from bench.report.html.figures import draw_figures
     from bench.report.html.page import to_html
-    from bench.report.html.series import series
+    from bench.report.html.series import setup_series
 
-    found = series(benchmarks)
-    outcomes = draw(found)
+    found = setup_series(benchmarks)
+    outcomes = draw_figures(found)
     if plots is not None:
         write_plots(outcomes, plots)
     return partial(to_html, found, outcomes, problems)

@@ -31,7 +31,7 @@ from bench.measure.seed_share import mine
 from bench.measure.session import measure_benchmark
 from bench.records.protocol import DEFAULT_RUNS, MOST_RUNS, BenchmarkProtocol, parse_accuracy
 from bench.records.store import RESULTS_DIR
-from bench.report.trackers import Tracked, check_trackers, hand_over
+from bench.report.trackers import TrackerRequest, check_trackers, log_to_trackers
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, is_first_here, is_main_process
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import Recipe, changed, named
@@ -311,7 +311,7 @@ def run(
         _print(done, as_json)
         if tracked is not None:
             records = [record for _, record in done]
-            status = max(status, hand_over(records, chosen, tracked, quiet))
+            status = max(status, log_to_trackers(records, chosen, tracked, quiet))
     # A rank that ends badly has the others killed, rank 0 in the middle of saving: where all saw
     # the same outcome, it alone reports it; on other machines, which have others to tell, one.
     return status if is_first_here() or failed else 0
@@ -327,7 +327,7 @@ def _in_parallel(
     dry_run: bool,
     data_dir: Path | None,
     saved_in: Path | None,
-    tracked: Tracked | None,
+    tracked: TrackerRequest | None,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -350,7 +350,7 @@ def _in_parallel(
         _print(done, as_json)
         if tracked is not None:
             records = [record for _, record in done]
-            status = max(status, hand_over(records, recipe, tracked, quiet))
+            status = max(status, log_to_trackers(records, recipe, tracked, quiet))
     return status
 
 

@@ -25,7 +25,7 @@ from mnist_cnn.errors import UsageError, near_match
 _PER = ("run", "benchmark")
 
 
-def frame(paths: Sequence[str | PathLike[str]], per: str) -> pandas.DataFrame:
+def to_dataframe(paths: Sequence[str | PathLike[str]], per: str) -> pandas.DataFrame:
     """The table that `bench.load` promises.
 
     Raises:

@@ -66,7 +66,7 @@ class PlainProgress:
     def run_finished(self, record: RunRecord) -> None:
         """Say how it ended."""
         self._finish_epoch()
-        self._line(f"{self._run}: {outcome(record)}")
+        self._line(f"{self._run}: {run_outcome(record)}")
 
     def close(self) -> None:
         """Say what was still held back."""
@@ -89,7 +89,7 @@ def wants_live(stream: TextIO, environ: Mapping[str, str]) -> bool:
     return stream.isatty() and not in_ci and environ.get("TERM") not in ("dumb", "unknown")
 
 
-def outcome(record: RunRecord) -> str:
+def run_outcome(record: RunRecord) -> str:
     """How a run ended, in a line: ``"reached 99.4 % in 41.2 s, 99.46 % at the end, ..."``."""
     target = text.target(record.protocol.target_accuracy)
     reached_seconds = time_to_target_seconds(record)

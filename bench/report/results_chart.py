@@ -24,7 +24,7 @@ _LONGEST_NAME = 66
 """Letters; the table beside the picture has all of them."""
 
 
-def picture(found: Sequence[ResultEntry]) -> str:
+def draw_chart(found: Sequence[ResultEntry]) -> str:
     """A row an entry with a time to target, the fastest at the top, on a logarithmic axis.
 
     A dot is the median, a line its 95 % interval where the runs bound it: of runs that missed the

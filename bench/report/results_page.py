@@ -34,7 +34,7 @@ _SEED = "--seed"
 _PUBLISHED_ID = re.compile(r"- (`+[^`]+`+) in \[`+.*`+\]\((\S+)/\): ")
 
 
-def page(found: Sequence[ResultEntry]) -> str:
+def render_page(found: Sequence[ResultEntry]) -> str:
     """The whole page, in Markdown."""
     runs = sum(len(entry.benchmark.runs) for entry in found)
     lines = [

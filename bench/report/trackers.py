@@ -50,7 +50,7 @@ _WHOLE_NUMBERS_BELOW = 2**53
 """From here on a number may be rounded (TensorBoard), or refused with all others (Trackio)."""
 
 
-def check(names: Iterable[str]) -> None:
+def check_installed(names: Iterable[str]) -> None:
     """Find out whether there are such trackers, without importing any.
 
     Raises:
@@ -68,7 +68,7 @@ def check(names: Iterable[str]) -> None:
             raise UsageError(f"{name} is not installed: pip install {TRACKERS[name]}")
 
 
-def log(name: str, records: Sequence[RunRecord], recipe: Recipe, folder: Path) -> None:
+def log_runs(name: str, records: Sequence[RunRecord], recipe: Recipe, folder: Path) -> None:
     """Log runs with one tracker: to files, and to nothing else.
 
     To be called by one process, the main one. What the environment tells the tracker (a server, a
@@ -221,7 +221,7 @@ _LOOK = {
 
 
 @dataclass(frozen=True, slots=True)
-class Tracked:
+class TrackerRequest:
     """What the runs are to be logged with, and where to."""
 
     names: tuple[str, ...]
@@ -239,7 +239,7 @@ class Tracked:
 
 def check_trackers(
     names: Sequence[str], track_dir: Path | None, results_dir: Path, profile: Path | None
-) -> Tracked | None:
+) -> TrackerRequest | None:
     """What the options ask for; None where they ask for no tracker.
 
     Raises:
@@ -251,11 +251,13 @@ def check_trackers(
         return None
     if profile is not None:
         raise UsageError("--profile measures nothing that --track could log: leave one of them out")
-    check(names)
-    return Tracked(tuple(dict.fromkeys(names)), track_dir or results_dir / TRACKERS_DIR)
+    check_installed(names)
+    return TrackerRequest(tuple(dict.fromkeys(names)), track_dir or results_dir / TRACKERS_DIR)
 
 
-def hand_over(records: Sequence[RunRecord], recipe: Recipe, tracked: Tracked, quiet: bool) -> int:
+def log_to_trackers(
+    records: Sequence[RunRecord], recipe: Recipe, tracked: TrackerRequest, quiet: bool
+) -> int:
     """Log runs that are over; what goes wrong is said, and changes no record.
 
     Returns:
@@ -266,7 +268,7 @@ def hand_over(records: Sequence[RunRecord], recipe: Recipe, tracked: Tracked, qu
         try:
             # Trackers greet on stdout, which is the table's or --json's; the line below says it.
             with contextlib.redirect_stdout(io.StringIO()):
-                log(name, records, recipe, tracked.folder)
+                log_runs(name, records, recipe, tracked.folder)
         except Exception as error:
             first_line = (str(error).splitlines() or [""])[0]
             _say(f"error: {name} did not take the runs: {type(error).__name__}: {first_line}")

@@ -26,7 +26,7 @@ from bench.records import store
 from bench.records.schema import RunRecord, Status
 from bench.report.formats.bencher import to_bmf
 from bench.report.formats.github_action import to_github_action_bigger, to_github_action_smaller
-from bench.report.formats.measures import LONGEST_PART, points, pooled
+from bench.report.formats.measures import LONGEST_PART, measures_of, pool_benchmarks
 from bench.report.formats.mllog import log_of
 from bench.report.formats.pytest_benchmark import round_statistics, to_pytest_benchmark
 from mnist_cnn.errors import UsageError
@@ -358,8 +358,8 @@ def test_a_miss_counts_as_longer_and_does_not_vanish() -> None:
         *make_benchmark((6.0, 6.5, 7.0, 7.5, 8.0)),
         *make_benchmark((5.0, 5.1), accuracies=[0.98] * 6),
     ]
-    (benchmark,) = pooled(benchmarks_of(runs))
-    found = {point.measure: point for point in points(benchmark)}
+    (benchmark,) = pool_benchmarks(benchmarks_of(runs))
+    found = {point.measure: point for point in measures_of(benchmark)}
     time = found["time_to_target_seconds"]
     assert time.value == pytest.approx(0.4 + 5 * (7.5 + 0.6))  # the fourth of seven
     assert time.low is not None
@@ -374,7 +374,7 @@ def test_a_value_lies_within_its_interval(runs: list[RunRecord]) -> None:
     for benchmark in benchmarks_of(runs):
         if not any(run.status is Status.COMPLETED for run in benchmark.records):
             continue
-        for point in points(benchmark):
+        for point in measures_of(benchmark):
             assert point.low is None or point.low <= point.value
             assert point.high is None or point.value <= point.high
 

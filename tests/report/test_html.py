@@ -26,11 +26,11 @@ from bench.records.schema import RunRecord
 from bench.records.sidecars import PeakFlops
 from bench.records.store import UnreadableFile
 from bench.report.html import drawing, figures
-from bench.report.html.environments import ranges, surroundings
-from bench.report.html.figures import Drawing, Omission
-from bench.report.html.misclassified import Digits, mistaken_digits
+from bench.report.html.environments import environment_table, ranges
+from bench.report.html.figures import DrawnFigure, MissingFigure
+from bench.report.html.misclassified import Digits, misclassified_digits
 from bench.report.html.page import to_html
-from bench.report.html.series import COLOURS, Series, series
+from bench.report.html.series import COLOURS, SetupSeries, setup_series
 from mnist_cnn.data import files
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.summary import training_flops
@@ -68,17 +68,17 @@ class Page(HTMLParser):
         self._within = ""
 
 
-def of(runs: Sequence[RunRecord]) -> list[Series]:
-    return series(benchmarks.group_runs((None, run) for run in runs))
+def of(runs: Sequence[RunRecord]) -> list[SetupSeries]:
+    return setup_series(benchmarks.group_runs((None, run) for run in runs))
 
 
 def page_of(runs: Sequence[RunRecord], problems: Sequence[UnreadableFile] = ()) -> str:
     found = of(runs)
-    return to_html(found, figures.draw(found), problems)
+    return to_html(found, figures.draw_figures(found), problems)
 
 
-def outcome(runs: Sequence[RunRecord], title: str) -> figures.Outcome:
-    return next(one for one in figures.draw(of(runs)) if one.title == title)
+def outcome(runs: Sequence[RunRecord], title: str) -> figures.FigureResult:
+    return next(one for one in figures.draw_figures(of(runs)) if one.title == title)
 
 
 def mistaken(images: list[int], predicted: list[int], **overrides: Any) -> RunRecord:
@@ -235,7 +235,7 @@ def test_runs_of_one_set_up_are_pooled_and_those_of_another_folder_are_not(tmp_p
     singles = [make_record(benchmark_id=f"{n:032}", train_seconds=6.0 + n / 10) for n in range(6)]
     for number, record in enumerate(singles):
         store.save_record(record, tmp_path / ("a" if number < 4 else "b"))
-    found = series(benchmarks.group_runs(store.read_records([tmp_path]).records))
+    found = setup_series(benchmarks.group_runs(store.read_records([tmp_path]).records))
     assert [len(one.runs) for one in found] == [4, 2]
     assert [one.number for one in found] == [1, 2]
     assert found[0].row["runs"] == 4
@@ -280,24 +280,24 @@ def test_missing_runs_are_not_hidden_by_pooling() -> None:
 
 
 def test_every_figure_is_drawn_or_says_why_not() -> None:
-    drawn = figures.draw(of([*make_benchmark(), *noisy_runs(1, label="noisy")]))
+    drawn = figures.draw_figures(of([*make_benchmark(), *noisy_runs(1, label="noisy")]))
     titles = {one.title: type(one) for one in drawn}
     assert titles == {
-        "Time to 99.4 %": Drawing,
-        "Accuracy over time": Drawing,
-        "Images needed × seconds an image": Drawing,
-        "Throughput": Drawing,
-        "Where each second went": Drawing,
-        "Time to target, by the target": Drawing,
-        "Scaling efficiency": Omission,
-        "Fraction of peak": Omission,
+        "Time to 99.4 %": DrawnFigure,
+        "Accuracy over time": DrawnFigure,
+        "Images needed × seconds an image": DrawnFigure,
+        "Throughput": DrawnFigure,
+        "Where each second went": DrawnFigure,
+        "Time to target, by the target": DrawnFigure,
+        "Scaling efficiency": MissingFigure,
+        "Fraction of peak": MissingFigure,
     }
-    missed = figures.draw(of(make_benchmark(accuracies=[0.98])))
-    reasons = {one.title: one.reason for one in missed if isinstance(one, Omission)}
+    missed = figures.draw_figures(of(make_benchmark(accuracies=[0.98])))
+    reasons = {one.title: one.reason for one in missed if isinstance(one, MissingFigure)}
     assert reasons["Time to 99.4 %"] == "in no set-up did half of the runs reach the target"
     assert "was evaluated 5 times a run" in reasons["Time to target, by the target"]
-    nothing = figures.draw(of([make_record(status="failed", reason="x", accuracies=[])]))
-    assert all(isinstance(one, Omission) for one in nothing)
+    nothing = figures.draw_figures(of([make_record(status="failed", reason="x", accuracies=[])]))
+    assert all(isinstance(one, MissingFigure) for one in nothing)
 
 
 def test_scaling_is_of_equal_threads_a_process() -> None:
@@ -305,10 +305,10 @@ def test_scaling_is_of_equal_threads_a_process() -> None:
     alone = make_benchmark((10.0, 10.0, 10.0), setup={"processes": 1, "threads": 1})
     both = make_benchmark((6.5, 6.5, 6.5), setup={"processes": 2, "threads": 1})
     drawn = outcome([*alone, *both], "Scaling efficiency")
-    assert isinstance(drawn, Drawing)
+    assert isinstance(drawn, DrawnFigure)
     assert "100 % with 1 process, 77 % with 2 processes" in drawn.description
     unequal = make_benchmark((6.5, 6.5, 6.5), setup={"processes": 2, "threads": 4})
-    assert isinstance(outcome([*alone, *unequal], "Scaling efficiency"), Omission)
+    assert isinstance(outcome([*alone, *unequal], "Scaling efficiency"), MissingFigure)
 
 
 def test_the_fraction_of_peak_is_of_the_same_device_precision_and_threads(tmp_path: Path) -> None:
@@ -319,9 +319,11 @@ def test_the_fraction_of_peak_is_of_the_same_device_precision_and_threads(tmp_pa
         for run in make_benchmark((10.0,) * 3, setup={"precision": "bf16", "threads": 2})
     ]
     drawn = next(
-        one for one in figures.draw(series(benchmarks.group_runs(runs))) if one.title == title
+        one
+        for one in figures.draw_figures(setup_series(benchmarks.group_runs(runs)))
+        if one.title == title
     )
-    assert isinstance(drawn, Omission)
+    assert isinstance(drawn, MissingFigure)
     of_run = runs[0][1].setup
     best = PeakFlops(
         device="cpu",
@@ -344,9 +346,11 @@ def test_the_fraction_of_peak_is_of_the_same_device_precision_and_threads(tmp_pa
     sidecars.write_peak_flops(best, tmp_path)
     (tmp_path / "torn.peak").write_text("{")
     drawn = next(
-        one for one in figures.draw(series(benchmarks.group_runs(runs))) if one.title == title
+        one
+        for one in figures.draw_figures(setup_series(benchmarks.group_runs(runs)))
+        if one.title == title
     )
-    assert isinstance(drawn, Drawing)
+    assert isinstance(drawn, DrawnFigure)
     rate = images_per_second(runs[0][1])
     assert rate is not None
     assert f"{100 * rate * training_flops(MnistCnn()) / 1e12:.3g} %" in drawn.description
@@ -357,14 +361,14 @@ def test_the_time_to_another_target_is_read_off_the_curve() -> None:
     """Epochs of 10 s and nothing else: 98.71 % after two, 99.41 % after five."""
     runs = make_benchmark((10.0,) * 3, init_seconds=0.0, eval_seconds=0.0)
     drawn = outcome(runs, "Time to target, by the target")
-    assert isinstance(drawn, Drawing)
+    assert isinstance(drawn, DrawnFigure)
     assert "20.0 s to 98 %, 50.0 s to 99.4 %" in drawn.description
 
 
 def test_of_too_many_runs_medians_are_drawn_and_the_page_says_so() -> None:
     runs = make_benchmark([6.0 + n / 1000 for n in range(figures.MOST_LINES + 1)])
     drawn = outcome(runs, "Accuracy over time")
-    assert isinstance(drawn, Drawing)
+    assert isinstance(drawn, DrawnFigure)
     assert "151 are too many to draw" in drawn.caption
     assert len(drawn.figure.axes[0].lines) == 3  # a line, its dots, the target
 
@@ -377,13 +381,13 @@ def test_of_too_many_set_ups_the_fastest_are_drawn_and_the_caption_says_so() -> 
         for run in make_benchmark((5.0 + n,) * 3, label=f"{n}")
     ]
     drawn = outcome(runs, "Time to 99.4 %")
-    assert isinstance(drawn, Drawing)
+    assert isinstance(drawn, DrawnFigure)
     assert "The fastest 12 of 15 set-ups; the table has all." in drawn.caption
 
 
 def test_an_svg_holds_no_style_and_its_colours_are_variables() -> None:
     drawn = outcome(make_benchmark(), "Time to 99.4 %")
-    assert isinstance(drawn, Drawing)
+    assert isinstance(drawn, DrawnFigure)
     svg = drawing.to_svg(drawn.figure, "a-name", "A title", "What there is to see", alone=False)
     root = ElementTree.fromstring(svg)
     assert all("style" not in element.attrib for element in root.iter())
@@ -438,7 +442,7 @@ def test_the_digits_are_those_that_most_runs_took_for_others() -> None:
         mistaken([9_999], [0], recipe={"evaluation_split": "validation"}),
         mistaken([9_999], [0], status="interrupted", reason="x"),
     ]
-    digits = mistaken_digits(runs)
+    digits = misclassified_digits(runs)
     assert isinstance(digits, Digits)
     assert (digits.runs, digits.wrong) == (3, 2)
     assert [(d.index, d.truth, d.taken_for) for d in digits.shown] == [
@@ -471,7 +475,7 @@ def test_what_differs_between_machines_stands_first_and_is_marked() -> None:
         *make_benchmark(label="b"),
         *make_benchmark(label="c", environment={"torch": "2.16.0"}),
     ]
-    table = surroundings(of(runs))
+    table = environment_table(of(runs))
     assert table.columns == ("1, 2", "3")
     first, second = table.facts[:2]
     assert (first.name, first.values, first.differs) == ("torch", ("2.15.0", "2.16.0"), True)

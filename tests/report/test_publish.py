@@ -153,7 +153,7 @@ def test_command_seeds_and_commit_stand_below_the_table(tmp_path: Path) -> None:
 def test_text_of_a_record_is_text_whatever_it_is(label: str) -> None:
     """As markdown-it renders it: one cell of code, holding what was written, obeying nothing."""
     entry = benchmarks.find_entries([(Path("m/x.json"), make_record(label=label))], Path())
-    [row] = cells(results_page.page(entry))
+    [row] = cells(results_page.render_page(entry))
     shown = row["label"].removeprefix("<code>").removesuffix("</code>")
     assert "<" not in shown
     for escaped, letter in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):

@@ -18,7 +18,7 @@ from bench.analysis.benchmarks import Benchmark, group_runs
 from bench.measure.progress import RunProgress, SilentProgress
 from bench.records.schema import RunRecord, Status
 from bench.report import terminal
-from bench.report.progress import PlainProgress, outcome, wants_live
+from bench.report.progress import PlainProgress, run_outcome, wants_live
 from bench.report.terminal.sparkline import BLOCKS, courses
 from bench.text import inert, memory, seconds, seconds_between
 from tests.factories import make_benchmark, make_record, records
@@ -497,7 +497,7 @@ def test_a_display_is_live_on_a_terminal_outside_ci(
     ],
 )
 def test_outcome(record: RunRecord, text: str) -> None:
-    assert outcome(record) == text
+    assert run_outcome(record) == text
 
 
 def test_downloads_are_lines_where_there_is_no_terminal(

@@ -161,7 +161,7 @@ def test_a_folder_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "wandb").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError, match="wandb is not installed"):
-        trackers.check(["wandb"])
+        trackers.check_installed(["wandb"])
 
 
 @pytest.mark.slow

@@ -15,9 +15,9 @@ from bench.analysis.columns import Unit
 from bench.report.formats.measures import (
     LARGER_IS_BETTER,
     Document,
-    Point,
-    named,
-    points,
+    Measure,
+    measures_of,
+    newest_by_name,
     remarks,
     untimed,
 )
@@ -33,14 +33,14 @@ _UNITS = {
 
 def to_github_action_smaller(benchmarks: Sequence[Benchmark]) -> Document:
     """Times and memory, for `customSmallerIsBetter`."""
-    found, left_out = named(benchmarks)
+    found, left_out = newest_by_name(benchmarks)
     text = _entries(found, larger_is_better=False)
     return Document(text, (*left_out, *untimed(list(found.values()))))
 
 
 def to_github_action_bigger(benchmarks: Sequence[Benchmark]) -> Document:
     """Accuracy, throughput and the share of runs that reached it, for `customBiggerIsBetter`."""
-    found, left_out = named(benchmarks)
+    found, left_out = newest_by_name(benchmarks)
     return Document(_entries(found, larger_is_better=True), tuple(left_out))
 
 
@@ -48,13 +48,13 @@ def _entries(found: dict[str, Benchmark], larger_is_better: bool) -> str:
     entries = [
         _entry(name, point, remarks(benchmark))
         for name, benchmark in found.items()
-        for point in points(benchmark)
+        for point in measures_of(benchmark)
         if (point.unit in LARGER_IS_BETTER) is larger_is_better
     ]
     return json.dumps(entries, indent=2, allow_nan=False) + "\n"
 
 
-def _entry(name: str, point: Point, remarks: Sequence[str]) -> dict[str, str | float]:
+def _entry(name: str, point: Measure, remarks: Sequence[str]) -> dict[str, str | float]:
     entry: dict[str, str | float] = {
         "name": f"{name}: {point.measure}",
         "unit": _UNITS[point.unit],

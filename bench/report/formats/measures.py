@@ -41,7 +41,7 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class Measure:
     """One value of one benchmark."""
 
     measure: str
@@ -57,7 +57,7 @@ class Point:
     """Whether both ends are as far from the value."""
 
 
-def named(benchmarks: Sequence[Benchmark]) -> tuple[dict[str, Benchmark], list[str]]:
+def newest_by_name(benchmarks: Sequence[Benchmark]) -> tuple[dict[str, Benchmark], list[str]]:
     """The newest benchmark of each name that has completed runs, the oldest first.
 
     Returns:
@@ -68,7 +68,7 @@ def named(benchmarks: Sequence[Benchmark]) -> tuple[dict[str, Benchmark], list[s
     """
     found: dict[str, Benchmark] = {}
     older: list[Benchmark] = []
-    for benchmark in pooled(benchmarks):
+    for benchmark in pool_benchmarks(benchmarks):
         if completed(benchmark.records):
             name = name_of(benchmark)
             if name in found:
@@ -86,7 +86,7 @@ def named(benchmarks: Sequence[Benchmark]) -> tuple[dict[str, Benchmark], list[s
     return found, [line for line in lines if line]
 
 
-def pooled(benchmarks: Sequence[Benchmark]) -> list[Benchmark]:
+def pool_benchmarks(benchmarks: Sequence[Benchmark]) -> list[Benchmark]:
     """The same runs, those of one set-up at one commit together: `ab` measures them singly.
 
     Returns:
@@ -119,7 +119,7 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
-def points(benchmark: Benchmark) -> list[Point]:
+def measures_of(benchmark: Benchmark) -> list[Measure]:
     """Every measured column that has a value, and the share of runs that reached the target."""
     row = benchmark_row(benchmark)
     found = [_point(row, column) for column in COLUMNS if column.role is Role.MEASURED]
@@ -175,17 +175,17 @@ def _identity(record: RunRecord) -> tuple[str, ...]:
     )
 
 
-def _point(row: Row, column: Column) -> Point | None:
+def _point(row: Row, column: Column) -> Measure | None:
     median, mean, low, high = (
         _number(row[f"{column.name}_{part}"]) for part in ("median", "mean", "low", "high")
     )
     if not column.missing_is_missed:
-        return None if mean is None else Point(column.name, column.unit, mean, low, high, True)
+        return None if mean is None else Measure(column.name, column.unit, mean, low, high, True)
     if median is None:
         return None
     # Kaplan and Meier's, where the rows have it.
     low, high = (_number(row.get(f"{column.name}_median_{end}")) for end in ("low", "high"))
-    return Point(
+    return Measure(
         column.name,
         column.unit,
         median,
@@ -195,10 +195,10 @@ def _point(row: Row, column: Column) -> Point | None:
     )
 
 
-def _reached_share(benchmark: Benchmark, row: Row) -> Point:
+def _reached_share(benchmark: Benchmark, row: Row) -> Measure:
     low, high = (_number(row[f"{REACHED_SHARE}_{end}"]) for end in ("low", "high"))
     share = benchmark.reached / len(completed(benchmark.records))
-    return Point(REACHED_SHARE, Unit.FRACTION, share, low, high, symmetric=False)
+    return Measure(REACHED_SHARE, Unit.FRACTION, share, low, high, symmetric=False)
 
 
 def _number(value: object) -> float | None:

@@ -25,7 +25,7 @@ from bench.analysis.benchmarks import Benchmark
 from bench.analysis.metrics import time_to_target_seconds
 from bench.records.schema import LapKind, RunRecord, Status
 from bench.records.store import machine_name
-from bench.report.formats.measures import pooled, shortened
+from bench.report.formats.measures import pool_benchmarks, shortened
 from bench.text import inert, plural
 from mnist_cnn.recipe import TRAIN_IMAGES, VALIDATION_IMAGES
 
@@ -72,7 +72,7 @@ def to_mllog(benchmarks: Sequence[Benchmark]) -> Logs:
     """A log for every run, those that failed included, and the checker's rules beside them."""
     files = {PurePosixPath("rules.yaml"): RULES.read_text(encoding="utf-8")}
     immense = unevaluated = 0
-    for benchmark in pooled(benchmarks):
+    for benchmark in pool_benchmarks(benchmarks):
         folder = _folder(benchmark, {path.parent for path in files})
         for number, record in enumerate(benchmark.records):
             text = log_of(record)

@@ -20,7 +20,7 @@ from bench.report.formats.measures import (
     Document,
     measured_seconds,
     name_of,
-    named,
+    newest_by_name,
     remarks,
     shared,
     shortened,
@@ -36,7 +36,7 @@ _EXTRA = ("final_accuracy", "best_accuracy", "images_per_second", "peak_memory_b
 
 def to_pytest_benchmark(benchmarks: Sequence[Benchmark]) -> Document:
     """One document, as `pytest --benchmark-json` would have written it."""
-    found, left_out = named(benchmarks)
+    found, left_out = newest_by_name(benchmarks)
     tests, missed, immense = [], 0, 0
     for benchmark in found.values():
         missed += len(completed(benchmark.records)) - benchmark.reached

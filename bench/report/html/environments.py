@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bench import text
 from bench.records.schema import RunRecord
-from bench.report.html.series import Series
+from bench.report.html.series import SetupSeries
 from bench.text import ABSENT, inert
 
 MOST_COLUMNS = 12
@@ -17,7 +17,7 @@ _Facts = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class EnvironmentFact:
     """One thing known of each of the surroundings."""
 
     name: str
@@ -33,18 +33,18 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class EnvironmentTable:
     """A table of facts: a column for each different machine or software."""
 
     columns: tuple[str, ...]
     """Which set-ups: ``"1, 3, 5–9"``."""
-    facts: tuple[Fact, ...]
+    facts: tuple[EnvironmentFact, ...]
     """Those that differ first."""
     left_out: int
     """Columns there was no room for: those with the fewest runs."""
 
 
-def surroundings(series: Sequence[Series]) -> Surroundings:
+def environment_table(series: Sequence[SetupSeries]) -> EnvironmentTable:
     """Compare what the set-ups ran on and by."""
     found: dict[_Facts, Counter[int]] = {}
     told: dict[tuple[int, int], _Facts] = {}  # runs of a benchmark share theirs, as objects
@@ -59,10 +59,10 @@ def surroundings(series: Sequence[Series]) -> Surroundings:
     rows = []
     for name in names:
         values = tuple(dict(facts).get(name, ABSENT) for facts in kept)
-        rows.append(Fact(name, values, Counter(values).most_common(1)[0][0]))
+        rows.append(EnvironmentFact(name, values, Counter(values).most_common(1)[0][0]))
     rows.sort(key=lambda fact: not fact.differs)
     columns = tuple(ranges(sorted(found[facts])) for facts in kept)
-    return Surroundings(columns, tuple(rows), len(found) - len(kept))
+    return EnvironmentTable(columns, tuple(rows), len(found) - len(kept))
 
 
 def _facts(record: RunRecord) -> _Facts:

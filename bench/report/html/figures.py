@@ -35,7 +35,7 @@ from bench.report.html.drawing import (
     new_figure,
     style,
 )
-from bench.report.html.series import COLOURS, Series
+from bench.report.html.series import COLOURS, SetupSeries
 from bench.stats.summary import MISSED, summarize
 from bench.text import plural
 
@@ -68,7 +68,7 @@ _CLOCK_TICKS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
+class DrawnFigure:
     """A figure and what is to be said of it."""
 
     name: str
@@ -81,7 +81,7 @@ class Drawing:
 
 
 @dataclass(frozen=True, slots=True)
-class Omission:
+class MissingFigure:
     """A figure that there is no data for."""
 
     title: str
@@ -89,10 +89,10 @@ class Omission:
     """Goes on from the title, without a full stop."""
 
 
-Outcome = Drawing | Omission
+FigureResult = DrawnFigure | MissingFigure
 
 
-def draw(series: Sequence[Series], root: Path = Path()) -> list[Outcome]:
+def draw_figures(series: Sequence[SetupSeries], root: Path = Path()) -> list[FigureResult]:
     """Every figure, in the order of the page.
 
     Args:
@@ -106,12 +106,12 @@ def draw(series: Sequence[Series], root: Path = Path()) -> list[Outcome]:
 # --- A row a set-up
 
 
-def time_to_target(series: Sequence[Series]) -> Outcome:
+def time_to_target(series: Sequence[SetupSeries]) -> FigureResult:
     """The median time to target with its interval, and every run."""
     title = f"Time to {target_name(series)}"
     known = [one for one in series if one.number_of("time_to_target_seconds_median") is not None]
     if not known:
-        return Omission(title, "in no set-up did half of the runs reach the target")
+        return MissingFigure(title, "in no set-up did half of the runs reach the target")
     shown = known[:MOST_ROWS]
     figure, axes, mark = _row_axes(shown, "time_to_target_seconds_median", text.seconds)
     times = [_times(one) for one in shown]
@@ -140,15 +140,15 @@ def time_to_target(series: Sequence[Series]) -> Outcome:
         "Dots: runs. Bar: 95 % interval of the median (Kaplan-Meier, from 6 runs), dashed where "
         f"too few runs reached the target to bound it. Logarithmic scale.{_rest(known, 'fastest')}"
     )
-    return Drawing("time-to-target", title, caption, _listed(shown, _clock_of), figure)
+    return DrawnFigure("time-to-target", title, caption, _listed(shown, _clock_of), figure)
 
 
-def throughput(series: Sequence[Series]) -> Outcome:
+def throughput(series: Sequence[SetupSeries]) -> FigureResult:
     """Training images a second."""
     title = "Throughput"
     known = [one for one in series if one.number_of("images_per_second_median")]
     if not known:
-        return Omission(title, "no completed run trained an epoch to its end")
+        return MissingFigure(title, "no completed run trained an epoch to its end")
     known.sort(key=lambda one: -(one.number_of("images_per_second_median") or 0))
     shown = known[:MOST_ROWS]
     figure, axes, mark = _row_axes(
@@ -177,19 +177,19 @@ def throughput(series: Sequence[Series]) -> Outcome:
         f"{_rest(known, 'fastest')}"
     )
 
-    def rate_of(one: Series) -> str:
+    def rate_of(one: SetupSeries) -> str:
         return f"{text.quantity(one.number_of('images_per_second_median') or 0)} images/s"
 
-    return Drawing("throughput", title, caption, _listed(shown, rate_of), figure)
+    return DrawnFigure("throughput", title, caption, _listed(shown, rate_of), figure)
 
 
-def seconds_spent(series: Sequence[Series]) -> Outcome:
+def seconds_spent(series: Sequence[SetupSeries]) -> FigureResult:
     """Where each second up to the target went, from the start of the process."""
     title = "Where each second went"
     runs = [(one, [s for run in one.completed if (s := seconds_by_span(run))]) for one in series]
     known = [(one, found) for one, found in runs if found]
     if not known:
-        return Omission(title, "no run reached the target")
+        return MissingFigure(title, "no run reached the target")
     shown = known[:MOST_ROWS]
     means = [
         {item: sum(run[item] for run in found) / len(found) for item in Span} for _, found in shown
@@ -220,11 +220,11 @@ def seconds_spent(series: Sequence[Series]) -> Outcome:
         for (one, _), mean in zip(shown, means, strict=True)
     }
     described = _listed([one for one, _ in shown], lambda one: shares[one.number])
-    return Drawing("seconds-spent", title, caption, described, figure)
+    return DrawnFigure("seconds-spent", title, caption, described, figure)
 
 
 def _row_axes(
-    series: Sequence[Series],
+    series: Sequence[SetupSeries],
     values: str | dict[int, float],
     shown: Callable[[float], str],
     below: int = 0,
@@ -266,13 +266,13 @@ def _row_axes(
 # --- Curves
 
 
-def accuracy_over_time(series: Sequence[Series]) -> Outcome:
+def accuracy_over_time(series: Sequence[SetupSeries]) -> FigureResult:
     """Every evaluation of every run, on its clock."""
     title = "Accuracy over time"
     curves = [(one, [c for run in one.completed if (c := curve_points(run))]) for one in series]
     curves = [(one, found) for one, found in curves if found]
     if not curves:
-        return Omission(title, "no completed run was evaluated on the clock")
+        return MissingFigure(title, "no completed run was evaluated on the clock")
     count = sum(len(found) for _, found in curves)
     single = count <= MOST_LINES
     figure, axes = _plot_axes([one for one, _ in curves])
@@ -288,7 +288,9 @@ def accuracy_over_time(series: Sequence[Series]) -> Outcome:
             size = 3.0 if len(points) > 1 else 4.0
             axes.plot(times, heights, "o", markersize=size, color=colour, alpha=alpha, mew=0)
     if not drawn:
-        return Omission(title, f"no evaluation reached {_LEAST_ACCURACY:.0%}".replace("%", " %"))
+        return MissingFigure(
+            title, f"no evaluation reached {_LEAST_ACCURACY:.0%}".replace("%", " %")
+        )
     _clock_axis(axes, "x", *_log_range([t for t, _ in drawn]))
     axes.set_xlabel("time since the run's start")
     targets = _targets(series)
@@ -313,10 +315,10 @@ def accuracy_over_time(series: Sequence[Series]) -> Outcome:
         f"their logarithm. Recipes that are evaluated once are dots. Below {_LEAST_ACCURACY:.0%} "
         "nothing is drawn.".replace("%", " %")
     )
-    return Drawing("accuracy-over-time", title, caption, caption, figure)
+    return DrawnFigure("accuracy-over-time", title, caption, caption, figure)
 
 
-def time_by_target(series: Sequence[Series]) -> Outcome:
+def time_by_target(series: Sequence[SetupSeries]) -> FigureResult:
     """What another target would have taken."""
     title = "Time to target, by the target"
     lines = []
@@ -329,7 +331,7 @@ def time_by_target(series: Sequence[Series]) -> Outcome:
         if points:
             lines.append((one, points))
     if not lines:
-        return Omission(
+        return MissingFigure(
             title,
             f"no set-up was evaluated {FEWEST_EVALUATIONS} times a run or more and reached "
             f"{text.target(TARGETS[0])}",
@@ -357,10 +359,10 @@ def time_by_target(series: Sequence[Series]) -> Outcome:
         for one, points in lines
     }
     described = _listed([one for one, _ in lines], lambda one: ends[one.number])
-    return Drawing("time-by-target", title, caption, described, figure)
+    return DrawnFigure("time-by-target", title, caption, described, figure)
 
 
-def images_by_seconds(series: Sequence[Series]) -> Outcome:
+def images_by_seconds(series: Sequence[SetupSeries]) -> FigureResult:
     """Time to target as its two factors: images needed, and seconds an image."""
     title = "Images needed × seconds an image"
     found = []
@@ -375,7 +377,7 @@ def images_by_seconds(series: Sequence[Series]) -> Outcome:
             images, cost = (median(part) for part in zip(*factors, strict=True))
             found.append((one, images, cost * 1e6))
     if not found:
-        return Omission(title, "no run reached the target")
+        return MissingFigure(title, "no run reached the target")
     figure, axes = _plot_axes([one for one, _, _ in found])
     left, right = _log_range([images for _, images, _ in found])
     low, high = _log_range([cost for _, _, cost in found])
@@ -400,15 +402,15 @@ def images_by_seconds(series: Sequence[Series]) -> Outcome:
         for one, images, cost in found
     }
     described = _listed([one for one, _, _ in found], lambda one: told[one.number])
-    return Drawing("images-by-seconds", title, caption, described, figure)
+    return DrawnFigure("images-by-seconds", title, caption, described, figure)
 
 
-def scaling(series: Sequence[Series]) -> Outcome:
+def scaling(series: Sequence[SetupSeries]) -> FigureResult:
     """Throughput of several processes against as many times that of the fewest."""
     title = "Scaling efficiency"
     found = scaling_studies([one.pooled for one in series])
     if not found:
-        return Omission(title, NOTHING)
+        return MissingFigure(title, NOTHING)
     shown = [series[study.first] for study in found]
     figure, axes = _plot_axes(list({one.number: one for one in shown}.values()))
     highest = 0.0
@@ -435,7 +437,7 @@ def scaling(series: Sequence[Series]) -> Outcome:
         f"{one.number} {one.full_name}, {study.mode} scaling: {_told(study)}"
         for one, study in zip(shown, found, strict=True)
     )
-    return Drawing("scaling", title, caption, "; ".join(told) + ".", figure)
+    return DrawnFigure("scaling", title, caption, "; ".join(told) + ".", figure)
 
 
 def _efficiencies(axes: Axes, study: ScalingStudy, colour: str, number: str) -> None:
@@ -472,7 +474,7 @@ def _told(study: ScalingStudy) -> str:
     return f"{points}, serial fraction {100 * study.fit.serial_fraction.value:.1f} %"
 
 
-def fraction_of_peak(series: Sequence[Series], root: Path) -> Outcome:
+def fraction_of_peak(series: Sequence[SetupSeries], root: Path) -> FigureResult:
     """The share of what the device can multiply, where that was measured beside the records."""
     title = "Fraction of peak"
     ceilings, broken = sidecars.read_peak_flops(
@@ -486,7 +488,7 @@ def fraction_of_peak(series: Sequence[Series], root: Path) -> Outcome:
         if rate and most:
             shares[one.number] = min(100 * rate * sidecars.TRAINING_FLOPS / most, _LONGEST_BAR)
     if not shares:
-        return Omission(
+        return MissingFigure(
             title,
             "the rate at which these devices multiply matrices was not measured (mnist-bench env "
             f"--peak --save does, beside the records).{unread}".removesuffix("."),
@@ -496,7 +498,7 @@ def fraction_of_peak(series: Sequence[Series], root: Path) -> Outcome:
     )
     shown = known[:MOST_ROWS]
 
-    def share_of(one: Series) -> str:
+    def share_of(one: SetupSeries) -> str:
         return f"{shares[one.number]:.3g} %"
 
     figure, axes, mark = _row_axes(shown, shares, lambda share: f"{share:.3g} %")
@@ -512,7 +514,7 @@ def fraction_of_peak(series: Sequence[Series], root: Path) -> Outcome:
         "operations each, as a share of the fastest matrix product in the same precision, with as "
         f"many threads.{_rest(known, 'nearest to it')}{unread}"
     )
-    return Drawing("peak", title, caption, _listed(shown, share_of), figure)
+    return DrawnFigure("peak", title, caption, _listed(shown, share_of), figure)
 
 
 _FIGURES = (
@@ -529,7 +531,7 @@ _FIGURES = (
 # --- Axes, names, numbers
 
 
-def _plot_axes(series: Sequence[Series]) -> tuple[Figure, Axes]:
+def _plot_axes(series: Sequence[SetupSeries]) -> tuple[Figure, Axes]:
     """A figure with a plot, and below it the legend."""
     entries = _families(series)
     below = 46 + 17 * len(entries)
@@ -542,7 +544,7 @@ def _plot_axes(series: Sequence[Series]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _families(series: Sequence[Series]) -> list[tuple[str, str]]:
+def _families(series: Sequence[SetupSeries]) -> list[tuple[str, str]]:
     """What each colour stands for."""
     entries: dict[int, str] = {}
     for one in series:
@@ -650,13 +652,13 @@ def _equal_times(axes: Axes, across: tuple[float, float], up: tuple[float, float
         )  # fmt: skip
 
 
-def target_name(series: Sequence[Series]) -> str:
+def target_name(series: Sequence[SetupSeries]) -> str:
     """``"99.4 %"``, where all set-ups have that target; else ``"target"``."""
     targets = _targets(series)
     return text.target(targets[0]) if len(targets) == 1 else "target"
 
 
-def _targets(series: Sequence[Series]) -> list[float]:
+def _targets(series: Sequence[SetupSeries]) -> list[float]:
     return sorted({one.pooled.target_accuracy for one in series})
 
 
@@ -664,7 +666,7 @@ def _short(text: str, letters: int) -> str:
     return text if len(text) <= letters else f"{text[: letters - 1].rstrip()}…"
 
 
-def _times(one: Series) -> list[float]:
+def _times(one: SetupSeries) -> list[float]:
     """The times to target of its runs."""
     return [
         float(seconds)
@@ -674,17 +676,17 @@ def _times(one: Series) -> list[float]:
     ]
 
 
-def _clock_of(one: Series) -> str:
+def _clock_of(one: SetupSeries) -> str:
     return text.seconds(one.number_of("time_to_target_seconds_median") or 0)
 
 
-def _rest(known: Sequence[Series], which: str) -> str:
+def _rest(known: Sequence[SetupSeries], which: str) -> str:
     if len(known) <= MOST_ROWS:
         return ""
     return f" The {which} {MOST_ROWS} of {len(known)} set-ups; the table has all."
 
 
-def _listed(series: Sequence[Series], value: Callable[[Series], str]) -> str:
+def _listed(series: Sequence[SetupSeries], value: Callable[[SetupSeries], str]) -> str:
     return "; ".join(f"{one.number} {one.full_name}: {value(one)}" for one in series) + "."
 
 

@@ -60,7 +60,7 @@ class Digits:
     """What was taken for what, and how often, over images and runs; the three most frequent."""
 
 
-def mistaken_digits(records: Iterable[RunRecord]) -> Digits | str:
+def misclassified_digits(records: Iterable[RunRecord]) -> Digits | str:
     """What these runs got wrong on the test set, or why there is nothing to show."""
     # Here, because only this page wants them.
     import numpy as np

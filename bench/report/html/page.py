@@ -21,11 +21,11 @@ from bench.analysis.scaling import CAPTION, HEADINGS, scaling_studies
 from bench.records.schema import RunRecord
 from bench.records.store import UnreadableFile
 from bench.report.html import drawing, figures
-from bench.report.html.environments import ranges, surroundings
-from bench.report.html.figures import Drawing, Omission, Outcome
-from bench.report.html.misclassified import mistaken_digits
-from bench.report.html.series import Series
-from bench.report.progress import outcome
+from bench.report.html.environments import environment_table, ranges
+from bench.report.html.figures import DrawnFigure, FigureResult, MissingFigure
+from bench.report.html.misclassified import misclassified_digits
+from bench.report.html.series import SetupSeries
+from bench.report.progress import run_outcome
 from bench.stats.summary import FEWEST_RUNS
 from bench.text import inert, plural
 
@@ -95,7 +95,9 @@ class Highlight:
 
 
 def to_html(
-    series: Sequence[Series], outcomes: Sequence[Outcome], problems: Sequence[UnreadableFile]
+    series: Sequence[SetupSeries],
+    outcomes: Sequence[FigureResult],
+    problems: Sequence[UnreadableFile],
 ) -> str:
     """The whole page.
 
@@ -117,7 +119,7 @@ def to_html(
     style = _style()
     script = (_PAGE / "report.js").read_text(encoding="utf-8")
     runs = [run for one in series for run in one.runs]
-    digits = mistaken_digits(record for _, record in runs)
+    digits = misclassified_digits(record for _, record in runs)
     targets = {one.pooled.target_accuracy for one in series}
     to_target = figures.target_name(series)
     page = templates.get_template("report.html.jinja").render(
@@ -134,16 +136,16 @@ def to_html(
         drawings=[
             (one, drawing.to_svg(one.figure, one.name, one.title, one.description, alone=False))
             for one in outcomes
-            if isinstance(one, Drawing)
+            if isinstance(one, DrawnFigure)
         ],
-        omissions=[one for one in outcomes if isinstance(one, Omission)],
+        omissions=[one for one in outcomes if isinstance(one, MissingFigure)],
         studies=scaling_studies([one.pooled for one in series]),
         study_headings=HEADINGS,
         study_caption=CAPTION,
         digits=digits if not isinstance(digits, str) else None,
         digits_runs="" if isinstance(digits, str) else plural(digits.runs, "run"),
         no_digits=digits if isinstance(digits, str) else "",
-        surroundings=surroundings(series),
+        surroundings=environment_table(series),
         run_headings=_run_headings(to_target),
         runs=[line for one in series for line in _runs(one)],
         problems=[(inert(str(one.path)), inert(one.reason)) for one in problems],
@@ -178,7 +180,7 @@ def _sum(text: str) -> str:
 # --- Above the tables
 
 
-def _scope(series: Sequence[Series], runs: Sequence[Run]) -> str:
+def _scope(series: Sequence[SetupSeries], runs: Sequence[Run]) -> str:
     """What all of this is about, in a line."""
     records = [record for _, record in runs]
     devices = len({record.setup.device_name for record in records})
@@ -192,7 +194,7 @@ def _scope(series: Sequence[Series], runs: Sequence[Run]) -> str:
     )
 
 
-def _highlights(series: Sequence[Series], to_target: str) -> Iterator[Highlight]:
+def _highlights(series: Sequence[SetupSeries], to_target: str) -> Iterator[Highlight]:
     """The best of those who have runs enough to be believed."""
     sure = [one for one in series if len(one.completed) >= FEWEST_RUNS]
     if fastest := _best(sure, "time_to_target_seconds_median", -1):
@@ -212,12 +214,12 @@ def _highlights(series: Sequence[Series], to_target: str) -> Iterator[Highlight]
     )
 
 
-def _best(series: Sequence[Series], name: str, sign: int) -> Series | None:
+def _best(series: Sequence[SetupSeries], name: str, sign: int) -> SetupSeries | None:
     known = [(value, one) for one in series if (value := one.number_of(name)) is not None]
     return max(known, key=lambda pair: sign * pair[0])[1] if known else None
 
 
-def _highlight(heading: str, one: Series, name: str) -> Highlight:
+def _highlight(heading: str, one: SetupSeries, name: str) -> Highlight:
     field = _summary(name, one.row)
     interval = f", {field.below}" if field.below else ""
     return Highlight(
@@ -225,7 +227,7 @@ def _highlight(heading: str, one: Series, name: str) -> Highlight:
     )
 
 
-def _doubts(series: Sequence[Series]) -> Iterator[tuple[str, str]]:
+def _doubts(series: Sequence[SetupSeries]) -> Iterator[tuple[str, str]]:
     """Each warning once, with how many runs of which set-ups it is about."""
     for warning in ResultWarning:
         about = [one for one in series if warning in one.warnings]
@@ -252,7 +254,7 @@ def _set_up_headings(to_target: str) -> list[Heading]:
     ]
 
 
-def _set_up(one: Series) -> Line:
+def _set_up(one: SetupSeries) -> Line:
     row = one.row
     reached, runs = one.pooled.reached, len(one.runs)
     share = reached / runs
@@ -271,7 +273,7 @@ def _set_up(one: Series) -> Line:
     return Line(one.number, one.colour, True, fields)
 
 
-def _reached(one: Series) -> str:
+def _reached(one: SetupSeries) -> str:
     return f"{one.pooled.reached}/{len(one.runs)}"
 
 
@@ -307,7 +309,7 @@ def _run_headings(to_target: str) -> list[Heading]:
     ]
 
 
-def _runs(one: Series) -> Iterator[Line]:
+def _runs(one: SetupSeries) -> Iterator[Line]:
     for place, (run, row) in enumerate(zip(one.runs, one.run_rows, strict=True)):
         yield Line(one.number, one.colour, place == 0, tuple(_run_fields(run[1], row)))
 
@@ -348,7 +350,7 @@ def _number(value: Cell) -> int | float | None:
 
 def _outcome(record: RunRecord) -> Field:
     if not record.counts:
-        return Field(record.outcome, below=outcome(record), mark="bad")
+        return Field(record.outcome, below=run_outcome(record), mark="bad")
     if record.target_reached_epoch is None:
         return Field("missed", mark="middling")
     return Field("reached", mark="good")

@@ -26,7 +26,7 @@ _PROMISES = ("runs", "half_width", "budget_seconds")
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class SetupSeries:
     """One set-up: the runs of one recipe, made alike."""
 
     number: int
@@ -74,7 +74,7 @@ class Series:
         return float(value) if isinstance(value, int | float) else None
 
 
-def series(benchmarks: Iterable[Benchmark]) -> list[Series]:
+def setup_series(benchmarks: Iterable[Benchmark]) -> list[SetupSeries]:
     """The set-ups of these benchmarks, by their median time to target; those without one last."""
     groups: dict[str, list[Benchmark]] = {}
     for benchmark in benchmarks:
@@ -103,11 +103,11 @@ def _pooled(group: Sequence[Benchmark]) -> Benchmark:
     return Benchmark(tuple(run for benchmark in group for run in benchmark.runs))
 
 
-def _unnumbered(pool: Benchmark, group: Sequence[Benchmark], detail: str) -> Series:
+def _unnumbered(pool: Benchmark, group: Sequence[Benchmark], detail: str) -> SetupSeries:
     """A set-up of which it is not known yet how it compares; its family is recipe and device."""
     run_rows = pool.rows
     row = benchmark_row(pool, run_rows)
-    return Series(
+    return SetupSeries(
         number=0,
         pooled=pool,
         run_rows=run_rows,
@@ -145,7 +145,7 @@ def _warnings(pool: Benchmark, benchmarks: Sequence[Benchmark]) -> dict[ResultWa
     return found
 
 
-def _rank(one: Series) -> tuple[bool, float, str, str]:
+def _rank(one: SetupSeries) -> tuple[bool, float, str, str]:
     median = one.number_of("time_to_target_seconds_median")
     return median is None, median or 0.0, one.name, one.detail
 

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from bench import text
 from bench.records.schema import RunRecord
-from bench.report.progress import outcome
+from bench.report.progress import run_outcome
 from bench.report.terminal.tables import console_for
 from bench.text import inert
 from mnist_cnn.data.progress import Progress
@@ -95,7 +95,7 @@ class LiveProgress:
     def run_finished(self, record: RunRecord) -> None:
         """Leave a line of it."""
         self._epochs_done = self._run * self._epochs
-        self._leave(f"run {self._run} of {self._runs}: {outcome(record)}")
+        self._leave(f"run {self._run} of {self._runs}: {run_outcome(record)}")
 
     def close(self) -> None:
         """Take the display away and give the cursor back."""

@@ -30,7 +30,7 @@ from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.table import RowTable as Rows
 from bench.analysis.timing_rules import Span, TimedResult, timed_results
 from bench.records.schema import RunRecord
-from bench.report.progress import outcome
+from bench.report.progress import run_outcome
 from bench.report.terminal.sparkline import courses
 from bench.report.terminal.tables import Field, FittedTable, Section
 from bench.text import ABSENT, inert, plural
@@ -118,7 +118,7 @@ def _run_tables(benchmarks: Sequence[Benchmark], price: Price | None) -> Rendera
     for benchmark in benchmarks:
         start = sections[-1].stop if sections else 0
         remarks = [
-            Text(inert(f"run {record.run_index}: {outcome(record)}"), style="dim")
+            Text(inert(f"run {record.run_index}: {run_outcome(record)}"), style="dim")
             for record in benchmark.records
             if record.reason
         ]
