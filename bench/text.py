@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     pass
 
-ABSENT = "–"
+MISSING = "–"
 """Stands where there is no value: a target that was missed, a memory that nothing counts."""
 
 _MINUTES_FROM = 120.0
@@ -23,7 +23,7 @@ _ESCAPES = re.compile(
 )
 
 
-def inert(text: str) -> str:
+def printable(text: str) -> str:
     """The text on one line, with nothing in it that a terminal would obey.
 
     Escape sequences, control characters and invisible ones (text direction, zero width) are
@@ -38,7 +38,7 @@ def inert(text: str) -> str:
     return "".join(visible).strip()
 
 
-def plural(number: int, noun: str) -> str:
+def count_of(number: int, noun: str) -> str:
     """``"1 run"``, ``"3 runs"``, ``"2 processes"``."""
     ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
     return f"{number:,} {noun}{ending}"

@@ -45,7 +45,7 @@ from bench.analysis import metrics
 from bench.records import store
 from bench.records.schema import LapKind, RunRecord
 from bench.stats import summary
-from bench.text import plural
+from bench.text import count_of
 from mnist_cnn.console import run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -373,7 +373,7 @@ def runs() -> str:
         accuracy = summary.summarize([100 * a for r in of.values() if (a := r.final_accuracy)])
         rows.append(
             [
-                f"{plural(processes, 'process')}, {plural(threads, 'thread')} each",
+                f"{count_of(processes, 'process')}, {count_of(threads, 'thread')} each",
                 f"{median(math.inf if r is None else r for r in reached):.1f}",
                 f"{median(trained.values()):.1f}",
                 "1" if trained == base else _mean(times),

@@ -17,7 +17,7 @@ from bench.analysis.result_warnings import ResultWarning
 from bench.records import store
 from bench.records.schema import RunRecord, Status
 from bench.records.store import UnreadableFile
-from bench.text import inert, plural
+from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError
 
 SHORTEST_COMMIT = 7
@@ -99,7 +99,7 @@ class SetupKey:
             self.machines,
             self.parallel_seeds,
         )
-        return inert(f"{self.recipe}, {self.device}, {set_up}")
+        return printable(f"{self.recipe}, {self.device}, {set_up}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +165,10 @@ def find_runs(argument: str, results_dir: Path) -> RunSet:
             return RunSet(argument, chosen, tuple(known.problems))
     labels = {record.label for record in records if record.label}
     near = difflib.get_close_matches(argument, labels, n=1)
-    hint = f" (did you mean {inert(near[0])!r}?)" if near else ""
+    hint = f" (did you mean {printable(near[0])!r}?)" if near else ""
     raise UsageError(
-        f"{inert(argument)!r} is no file or folder, and no label or commit of a run in "
-        f"{inert(str(results_dir))}{hint}"
+        f"{printable(argument)!r} is no file or folder, and no label or commit of a run in "
+        f"{printable(str(results_dir))}{hint}"
     )
 
 
@@ -183,7 +183,7 @@ def match_cases(base: RunSet, new: RunSet) -> CaseMatch:
     shared = {r.run_id for r in base.records} & {r.run_id for r in new.records}
     if shared:
         raise UsageError(
-            f"{inert(base.name)} and {inert(new.name)} have {plural(len(shared), 'run')} in "
+            f"{printable(base.name)} and {printable(new.name)} have {count_of(len(shared), 'run')} in "
             "common: compared with itself, a run shows no difference"
         )
     old, fresh = group_by_setup(base), group_by_setup(new)
@@ -194,7 +194,7 @@ def match_cases(base: RunSet, new: RunSet) -> CaseMatch:
     both = [setting for setting in old if setting in fresh]
     if not both:
         raise UsageError(
-            f"{inert(base.name)} and {inert(new.name)} have no set-up in common (such as "
+            f"{printable(base.name)} and {printable(new.name)} have no set-up in common (such as "
             f"{next(iter(old))}); name one set-up of each, by its file, label or benchmark id"
         )
     return CaseMatch(
@@ -208,7 +208,7 @@ def match_cases(base: RunSet, new: RunSet) -> CaseMatch:
 def _unread(*sides: RunSet) -> tuple[str, ...]:
     problems = {problem: None for one in sides for problem in one.problems}
     return tuple(
-        inert(f"{problem.path}: {problem.reason}")
+        printable(f"{problem.path}: {problem.reason}")
         for problem in problems
         if not problem.reason.endswith("counted once")
     )
@@ -254,7 +254,7 @@ def group_by_setup(of: RunSet) -> dict[SetupKey, list[RunRecord]]:
     for setting, records in cases.items():
         if differing := _differing((*_INCOMPARABLE, *_POOLED), records, records):
             raise UsageError(
-                f"{inert(of.name)} holds runs of {setting} that are not of one kind: "
+                f"{printable(of.name)} holds runs of {setting} that are not of one kind: "
                 f"{differing[0]}; name their files or their label"
             )
     return cases
@@ -277,7 +277,7 @@ def _case(name: str, setting: str, olds: Sequence[RunRecord], news: Sequence[Run
             unfinished.append(f"{which}: {ResultWarning.RUNS_MISSING}")
         for warning, count in result_warnings.benchmark_warnings(records).items():
             if warning in _REPEATED and count:
-                remarks.append(f"{which}, {plural(count, 'run')}: {warning}")
+                remarks.append(f"{which}, {count_of(count, 'run')}: {warning}")
     machines = {(r.setup.device_name, r.environment.cpu) for r in (*olds, *news)}
     before, after = (any(r.status in _BROKEN for r in records) for records in (olds, news))
     return Case(
@@ -313,9 +313,9 @@ def _difference(name: str, before: set[object], after: set[object]) -> str:
     if all(isinstance(value, tuple) for value in before | after):
         pairs = [set(value) for value in before | after if isinstance(value, tuple)]
         changed = sorted(str(key) for key, _ in set.union(*pairs) - set.intersection(*pairs))
-        return f"{name} differs: {inert(', '.join(dict.fromkeys(changed)))}"
+        return f"{name} differs: {printable(', '.join(dict.fromkeys(changed)))}"
     shown = (" or ".join(sorted(str(value) for value in values)) for values in (before, after))
-    return f"{name} differs: {inert(' against '.join(shown))}"
+    return f"{name} differs: {printable(' against '.join(shown))}"
 
 
 def _begins(value: str | None, start: str) -> bool:
@@ -325,5 +325,7 @@ def _begins(value: str | None, start: str) -> bool:
 def _no_records(argument: str, problems: Sequence[UnreadableFile]) -> str:
     if problems:
         first = problems[0]
-        return f"no run records in {inert(argument)}: {inert(str(first.path))}: {first.reason}"
-    return f"no run records in {inert(argument)}: make some with `mnist-bench run`"
+        return (
+            f"no run records in {printable(argument)}: {printable(str(first.path))}: {first.reason}"
+        )
+    return f"no run records in {printable(argument)}: make some with `mnist-bench run`"

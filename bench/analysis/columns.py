@@ -88,8 +88,8 @@ _BETWEEN: dict[Unit, Callable[[float, float, float], str]] = {
 def format_cell(value: Cell, unit: Unit) -> str:
     """A column's value for people."""
     if value is None:
-        return text.ABSENT
-    return text.inert(value) if isinstance(value, str) else _ONE[unit](value)
+        return text.MISSING
+    return text.printable(value) if isinstance(value, str) else _ONE[unit](value)
 
 
 def format_interval(low: float, high: float, like: float, unit: Unit) -> str | None:

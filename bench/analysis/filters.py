@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.analysis.columns import Cell, Row, is_text
-from bench.text import inert
+from bench.text import printable
 from mnist_cnn.errors import UsageError, near_match
 
 LONGEST = 1_000
@@ -68,7 +68,7 @@ def parse_filter(text: str, columns: Sequence[str]) -> RowFilter:
             warnings.simplefilter("ignore")  # of Python, about Python
             tree = ast.parse(text.strip(), mode="eval")
     except SyntaxError as error:
-        raise _refusal(text, inert(error.msg)) from error
+        raise _refusal(text, printable(error.msg)) from error
     except (ValueError, MemoryError, RecursionError) as error:
         raise _refusal(text, "it cannot be parsed") from error
     reader = _FilterParser(text, columns, set())
@@ -162,7 +162,7 @@ class _FilterParser:
         """Refuse what could never be true."""
         if None not in (one.text, other.text) and one.text is not other.text:
             kinds = ("a text" if side.text else "a number" for side in (one, other))
-            shown = (inert(side.shown) for side in (one, other))
+            shown = (printable(side.shown) for side in (one, other))
             (first, second), (of_first, of_second) = shown, kinds
             raise UsageError(
                 f"--filter: {first} is {of_first} and {second} is {of_second}: they cannot be "
@@ -172,7 +172,7 @@ class _FilterParser:
     def unknown(self, node: ast.expr, wanted: str) -> UsageError:
         """Where something else stands than what could stand there."""
         there = ast.get_source_segment(self.text.strip(), node) or "this"
-        return _refusal(self.text, f"{inert(there)[:40]!r} stands where {wanted} should")
+        return _refusal(self.text, f"{printable(there)[:40]!r} stands where {wanted} should")
 
 
 def _ordered(before: Callable[[float, float], bool], first: _Value, second: _Value) -> _Test:
@@ -185,6 +185,6 @@ def _ordered(before: Callable[[float, float], bool], first: _Value, second: _Val
 
 
 def _refusal(text: str, why: str) -> UsageError:
-    shown = inert(text)
+    shown = printable(text)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
     return UsageError(f"--filter {shown!r}: {why}; write it {_EXAMPLE}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from bench.text import inert, plural
+from bench.text import count_of, printable
 
 if TYPE_CHECKING:
     from bench.records.schema import Setup
@@ -25,12 +25,12 @@ def setup_label(
     ``"1 process, 1 thread, bf16, 2 runs at a time"``.
     """
     counts = ((processes, "process"), (threads, "thread"))
-    parts = [plural(number, noun) for number, noun in counts if number is not None]
+    parts = [count_of(number, noun) for number, noun in counts if number is not None]
     if processes is not None and machines > 1:
-        parts[0] += f" on {plural(machines, 'machine')}"
+        parts[0] += f" on {count_of(machines, 'machine')}"
     parts.append(precision if kernels == "torch" else f"{precision} {kernels}")
     if parallel_seeds > 1:
-        parts.append(f"{plural(parallel_seeds, 'run')} at a time")
+        parts.append(f"{count_of(parallel_seeds, 'run')} at a time")
     return ", ".join(parts)
 
 
@@ -52,4 +52,4 @@ def label_of_row(row: Mapping[str, object]) -> str:
     counts = (row[name] for name in names)
     processes, threads, machines, at_once = (c if isinstance(c, int) else None for c in counts)
     by = str(row["precision"]), str(row["kernels"])
-    return inert(setup_label(processes, threads, *by, machines or 1, at_once or 1))
+    return printable(setup_label(processes, threads, *by, machines or 1, at_once or 1))

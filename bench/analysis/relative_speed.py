@@ -17,7 +17,7 @@ from bench.analysis.comparison import time_to_target
 from bench.analysis.metrics import completed
 from bench.records.schema import RunRecord
 from bench.stats.intervals import Estimate
-from bench.text import inert, plural
+from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError, near_match
 
 COLUMNS = (
@@ -52,14 +52,14 @@ def find_baseline(benchmarks: Sequence[Benchmark], label: str) -> RunSet:
     records = [record for one in benchmarks for record in one.records]
     chosen = tuple(record for record in records if record.label == label)
     if not chosen:
-        labels = sorted({inert(record.label) for record in records if record.label})
+        labels = sorted({printable(record.label) for record in records if record.label})
         raise UsageError(
-            f"--baseline: none of these runs has the label {inert(label)!r}"
-            f"{near_match(inert(label), labels)}"
+            f"--baseline: none of these runs has the label {printable(label)!r}"
+            f"{near_match(printable(label), labels)}"
         )
     side = RunSet(label, chosen)
     if not any(completed(runs) for runs in group_by_setup(side).values()):
-        raise UsageError(f"--baseline: no run labelled {inert(label)!r} was completed")
+        raise UsageError(f"--baseline: no run labelled {printable(label)!r} was completed")
     return side
 
 
@@ -84,20 +84,20 @@ def _relative(
     try:
         (case,) = match_cases(base, RunSet("the row", tuple(records))).cases
     except UsageError as error:
-        return RelativeSpeed(None, inert(str(error)))
+        return RelativeSpeed(None, printable(str(error)))
     if not case.base or not case.new:
         whose = "row" if case.base else "baseline"
         return RelativeSpeed(None, f"no completed run of the {whose}'s")
     try:
         line = time_to_target(case, comparisons)
         if line.difference is None:
-            return RelativeSpeed(None, inert(line.note or line.verdict.value))
+            return RelativeSpeed(None, printable(line.note or line.verdict.value))
         speed = _inverse(line.difference)
     except ZeroDivisionError:
         return RelativeSpeed(None, "a time to target is zero")
     if speed.low is not None and speed.high is not None:
         return RelativeSpeed(speed, None)
-    made = plural(comparisons, "comparison")
+    made = count_of(comparisons, "comparison")
     return RelativeSpeed(speed, f"no interval: too few runs for {made} at once")
 
 

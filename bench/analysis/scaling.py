@@ -23,7 +23,7 @@ from bench.records.schema import RunRecord
 from bench.stats import amdahl
 from bench.stats.amdahl import Amdahl
 from bench.stats.intervals import Estimate
-from bench.text import ABSENT, inert
+from bench.text import MISSING, printable
 
 COMMUNICATION_UNKNOWN = "these records are older than its measurement"
 """Why a communication share is null."""
@@ -68,18 +68,18 @@ class ScalingPoint:
     def cells(self) -> tuple[str, ...]:
         """As people read it, a text for each of `HEADINGS`."""
         share, ends = self.communication_share, self.efficiency
-        between = ABSENT
+        between = MISSING
         if ends.low is not None and ends.high is not None:
             between = f"{100 * ends.low:.0f}–{100 * ends.high:.0f} %"
         return (
             str(self.processes),
-            ABSENT if self.batch_size is None else f"{self.batch_size:,}",
+            MISSING if self.batch_size is None else f"{self.batch_size:,}",
             str(self.runs),
             _value(self.row, "images_per_second"),
             f"{self.speedup.value:.2f}",
             f"{100 * ends.value:.0f} %",
             between,
-            ABSENT if share is None else text.percent(share),
+            MISSING if share is None else text.percent(share),
             _value(self.row, "time_to_target_seconds"),
             _value(self.row, "final_accuracy"),
             OVERSUBSCRIBED if self.oversubscribed else "",
@@ -259,8 +259,8 @@ def _name(mode: ScalingMode, pools: Sequence[Benchmark]) -> str:
     if record.label:
         parts.append(f"“{record.label}”")
     if any(map(_on_several, pools)):
-        parts.append(f"machines of {text.plural(_each_machines(pools[0]), 'process')}")
-    return inert(", ".join(filter(None, [*parts, how, record.setup.device_name])))
+        parts.append(f"machines of {text.count_of(_each_machines(pools[0]), 'process')}")
+    return printable(", ".join(filter(None, [*parts, how, record.setup.device_name])))
 
 
 def _rates(pools: Sequence[Benchmark]) -> str:

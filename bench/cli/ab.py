@@ -18,7 +18,7 @@ from bench.launch.checkout import Checkout, find_checkout, prepare_checkout
 from bench.machine.repository import PROJECT
 from bench.records import store
 from bench.records.store import RESULTS_DIR, ReadResult, UnreadableFile
-from bench.text import inert
+from bench.text import printable
 from mnist_cnn.console import EXIT_FAILED, EXIT_USAGE
 from mnist_cnn.errors import UsageError
 
@@ -89,7 +89,7 @@ def ab(
         raise UsageError(f"--rounds must be at least 1, not {rounds}")
     difference = parse_share(wanted, "--wanted")
     if not 0 < difference < 1:
-        raise UsageError(f"--wanted must lie between 0 % and 100 %, not {inert(wanted)!r}")
+        raise UsageError(f"--wanted must lie between 0 % and 100 %, not {printable(wanted)!r}")
     sides = {"a": _way(a, "--a", a_commit), "b": _way(b, "--b", b_commit)}
     for word in (*context.args, *sides["a"].words, *sides["b"].words):
         if word.split("=")[0] in OURS:
@@ -132,7 +132,7 @@ def _way(options: str, of: str, revision: str | None) -> _Way:
     try:
         words = tuple(shlex.split(options))
     except ValueError as error:
-        raise UsageError(f"{of} {inert(options)!r}: {error}") from error
+        raise UsageError(f"{of} {printable(options)!r}: {error}") from error
     checkout = None if revision is None else find_checkout(revision, f"{of}-commit", PROJECT)
     return _Way(words, checkout)
 
@@ -144,7 +144,7 @@ def _prepare(sides: dict[str, _Way]) -> None:
             of = " and ".join(side for side, way in sides.items() if way.checkout == checkout)
             print(
                 f"{of}: commit {checkout.short}, kept for the next time in "
-                f"{inert(str(checkout.folder))}",
+                f"{printable(str(checkout.folder))}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -188,7 +188,7 @@ def _check_commit(record: RunRecord, checkout: Checkout) -> None:
     if commit != checkout.commit:
         raise UsageError(
             f"a run of commit {checkout.short} says that it was of "
-            f"{inert(commit) if commit else 'no commit'}: nothing can be compared"
+            f"{printable(commit) if commit else 'no commit'}: nothing can be compared"
         )
 
 
@@ -196,7 +196,7 @@ def _no_record(side: str, new: list[UnreadableFile]) -> str:
     """Why a run that ended well is not among the records; `new` could not be read since."""
     if new:
         first = f"{new[0].path}: {new[0].reason}"
-        return f"side {side} left no record that can be read here: {inert(first)}"
+        return f"side {side} left no record that can be read here: {printable(first)}"
     return f"side {side} left no record: are its options those of a measured run?"
 
 

@@ -12,7 +12,7 @@ import typer
 from bench.cli.options import parse_share
 from bench.records import store
 from bench.records.store import RESULTS_DIR
-from bench.text import inert
+from bench.text import printable
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _sides(names: list[str], results_dir: Path) -> list[RunSet]:
         problem: None for one in sides for problem in one.problems
     }
     for problem in problems:
-        print(f"{inert(str(problem.path))}: {problem.reason}", file=sys.stderr)
+        print(f"{printable(str(problem.path))}: {problem.reason}", file=sys.stderr)
     return sides
 
 
@@ -142,7 +142,9 @@ def _compared(
 def _share(text: str) -> float:
     value = parse_share(text, "--fail-if-slower")
     if not 0 <= value < 1:
-        raise UsageError(f"--fail-if-slower takes 0 to 100 per cent, as 5%, not {inert(text)!r}")
+        raise UsageError(
+            f"--fail-if-slower takes 0 to 100 per cent, as 5%, not {printable(text)!r}"
+        )
     return value
 
 
@@ -153,7 +155,7 @@ def _points(text: str) -> float:
         value = math.nan
     if not 0 <= value < 100:
         raise UsageError(
-            f"--fail-if-less-accurate takes percentage points, as 0.05, not {inert(text)!r}"
+            f"--fail-if-less-accurate takes percentage points, as 0.05, not {printable(text)!r}"
         )
     return value
 
@@ -166,4 +168,4 @@ def _write(path: Path, findings: list[GateFinding]) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"cannot write {inert(str(path))}: {error.strerror}") from error
+        raise UsageError(f"cannot write {printable(str(path))}: {error.strerror}") from error

@@ -122,14 +122,14 @@ def _named(environment: Environment) -> dict[str, object]:
 def _text(name: str, value: object) -> str:
     match value:
         case None:
-            return text.ABSENT
+            return text.MISSING
         case bool():
             return "yes" if value else "no"
         case int() if name.endswith(_MEMORY_SUFFIX):
             return text.memory(value)
         case dict():
-            return ", ".join(f"{key} {item}" for key, item in value.items()) or text.ABSENT
+            return ", ".join(f"{key} {item}" for key, item in value.items()) or text.MISSING
         case list():
-            return ", ".join(map(str, value)) or text.ABSENT
+            return ", ".join(map(str, value)) or text.MISSING
         case _:
-            return text.inert(str(value))
+            return text.printable(str(value))

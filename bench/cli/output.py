@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from bench.text import inert
+from bench.text import printable
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def write_file(content: bytes, path: Path) -> None:
         UsageError: it cannot be written.
     """
     if path.is_dir():
-        raise UsageError(f"--output {inert(str(path))} is a folder: name a file in it")
+        raise UsageError(f"--output {printable(str(path))} is a folder: name a file in it")
     try:
         path.write_bytes(content)
     except OSError as error:
@@ -56,21 +56,21 @@ def write_folder(files: Mapping[PurePosixPath, str], folder: Path | None) -> Non
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise UsageError(f"--output {inert(str(folder))} is not empty: name a new folder")
+            raise UsageError(f"--output {printable(str(folder))} is not empty: name a new folder")
         for name, text in files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(text.encode())
     except FileExistsError as error:
         raise UsageError(
-            f"--output {inert(str(folder))} is a file: this format needs a folder"
+            f"--output {printable(str(folder))} is a file: this format needs a folder"
         ) from error
     except OSError as error:
         raise _refusal(folder, error) from error
 
 
 def _refusal(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"cannot write {inert(str(path))}: {error.strerror}")
+    return UsageError(f"cannot write {printable(str(path))}: {error.strerror}")
 
 
 def write_plots(outcomes: Sequence[FigureResult], folder: Path) -> None:
@@ -93,7 +93,7 @@ def write_plots(outcomes: Sequence[FigureResult], folder: Path) -> None:
             (folder / f"{one.name}.png").write_bytes(drawing.to_png(one.figure))
     except OSError as error:
         raise UsageError(
-            f"cannot write figures to {inert(str(folder))}: {error.strerror or error}"
+            f"cannot write figures to {printable(str(folder))}: {error.strerror or error}"
         ) from error
 
 

@@ -16,7 +16,7 @@ import typer
 from bench.analysis.columns import shown_path
 from bench.records import store
 from bench.records.store import RESULTS_DIR
-from bench.text import inert
+from bench.text import printable
 from mnist_cnn.console import EXIT_FAILED
 from mnist_cnn.errors import UsageError
 
@@ -38,16 +38,16 @@ def publish(
     """Make results/README.md again from the records, or check that it is what they say."""
     if not results_dir.is_dir():
         raise UsageError(
-            f"no folder {inert(str(results_dir))}: make records with `mnist-bench run`, or name "
+            f"no folder {printable(str(results_dir))}: make records with `mnist-bench run`, or name "
             "their folder with --results-dir"
         )
     found = store.read_records([results_dir])
     # What cannot be read is not published, and that must not go unnoticed.
     for problem in found.problems:
-        print(f"{inert(str(problem.path))}: {problem.reason}", file=sys.stderr)
+        print(f"{printable(str(problem.path))}: {problem.reason}", file=sys.stderr)
     if not found.records:
         raise UsageError(
-            f"no run records in {inert(str(results_dir))}: make some with `mnist-bench run`"
+            f"no run records in {printable(str(results_dir))}: make some with `mnist-bench run`"
         )
     agreed = not found.problems
     lines: list[str] = []
@@ -57,10 +57,10 @@ def publish(
             lines += differences(path, text)
         else:
             _write(path, text)
-            lines.append(inert(str(shown_path(path))))
+            lines.append(printable(str(shown_path(path))))
     agreed = agreed and not (check and lines)
     if as_json:
-        problems = [inert(f"{problem.path}: {problem.reason}") for problem in found.problems]
+        problems = [printable(f"{problem.path}: {problem.reason}") for problem in found.problems]
         document = {"differences" if check else "files": lines, "problems": problems}
         print(json.dumps({"agreed": agreed, **document}, indent=2))
     else:
@@ -90,7 +90,7 @@ def files(found: store.ReadResult, results_dir: Path) -> dict[str, str]:
 
 def differences(path: Path, text: str) -> Iterator[str]:
     """A line for each in which the file is not this text."""
-    shown = inert(str(shown_path(path)))
+    shown = printable(str(shown_path(path)))
     try:
         there = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
@@ -103,15 +103,15 @@ def differences(path: Path, text: str) -> Iterator[str]:
         for number, (old, new) in enumerate(zip_longest(there[a:b], wanted[c:d]), start=a + 1):
             at = f"{shown}:{min(number, len(there) + 1)}"
             if new is None:
-                yield f"{at}: not in the records: {inert(old or '')}"
+                yield f"{at}: not in the records: {printable(old or '')}"
             elif old is None:
-                yield f"{at}: missing: {inert(new)}"
+                yield f"{at}: missing: {printable(new)}"
             else:
-                yield f"{at}: {inert(old)} -> {inert(new)}"
+                yield f"{at}: {printable(old)} -> {printable(new)}"
 
 
 def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
-        raise UsageError(f"cannot write {inert(str(path))}: {error.strerror}") from error
+        raise UsageError(f"cannot write {printable(str(path))}: {error.strerror}") from error

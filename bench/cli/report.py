@@ -27,7 +27,7 @@ from bench.report.formats.measures import Document
 from bench.report.formats.mllog import to_mllog
 from bench.report.formats.parquet import to_parquet
 from bench.report.formats.pytest_benchmark import to_pytest_benchmark
-from bench.text import inert, plural
+from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError
 
 
@@ -241,7 +241,7 @@ def _write_rows(table: RowTable, wishes: TableRequest, to: Format, output: Path 
         shown = readable_columns(table, wishes)
         write_document(to_markdown(shown), output)
         if fewer := len(table.columns) - len(shown.columns):
-            left_out = f"{plural(fewer, 'column')}; name those that you want with --columns"
+            left_out = f"{count_of(fewer, 'column')}; name those that you want with --columns"
             print(f"mnist-bench: not in markdown: {left_out}", file=sys.stderr)
     else:
         write = to_json if to is Format.JSON else to_csv
@@ -290,8 +290,8 @@ def _read(paths: list[Path]) -> tuple[list[Benchmark], list[UnreadableFile]]:
     # Where nothing has been run yet there is no such folder; that is not a mistyped path.
     found = store.read_records(path for path in paths if path != RESULTS_DIR or path.exists())
     for problem in found.problems:
-        print(f"{inert(str(problem.path))}: {problem.reason}", file=sys.stderr)
+        print(f"{printable(str(problem.path))}: {problem.reason}", file=sys.stderr)
     if not found.records:
-        where = ", ".join(inert(str(path)) for path in paths)
+        where = ", ".join(printable(str(path)) for path in paths)
         raise UsageError(f"no run records in {where}: make some with `mnist-bench run`")
     return benchmarks.pool_single_runs(benchmarks.group_runs(found.records)), found.problems

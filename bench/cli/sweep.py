@@ -25,7 +25,7 @@ from bench.measure.redaction import redact_paths
 from bench.records import sidecars, store
 from bench.records.schema import RunRecord, Status
 from bench.records.store import RESULTS_DIR
-from bench.text import inert, plural
+from bench.text import count_of, printable
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
 from mnist_cnn.errors import UsageError
 
@@ -76,7 +76,7 @@ def sweep(
     where it stopped: it makes the runs that are missing, and those that failed.
     """
     if not re.fullmatch(r"[\w.-]{1,80}", name):
-        raise UsageError(f"--name takes letters, digits, dots and hyphens, not {inert(name)!r}")
+        raise UsageError(f"--name takes letters, digits, dots and hyphens, not {printable(name)!r}")
     file, extra = _matrix_file(context.args)
     for word in extra:
         if word.split("=")[0] in OURS:
@@ -129,7 +129,7 @@ def _matrix_file(words: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
         return Path(words[0]), words[1:]
     for word in words:
         if word.endswith(".toml"):
-            raise UsageError(f"put {inert(word)} first, before the options")
+            raise UsageError(f"put {printable(word)} first, before the options")
     return None, words
 
 
@@ -218,7 +218,7 @@ def _with_threads(wanted: Matrix) -> Matrix:
         return wanted
     threads = max(1, usable_cores() // max(wanted.processes))
     print(
-        f"mnist-bench: {plural(threads, 'thread')} a process, however many processes there are; "
+        f"mnist-bench: {count_of(threads, 'thread')} a process, however many processes there are; "
         "another number with --threads",
         file=sys.stderr,
     )
@@ -238,8 +238,8 @@ def _warn_of_waiting(wanted: Matrix) -> None:
     ]
     for processes, threads in counts:
         print(
-            f"mnist-bench: warning: {plural(processes, 'process')} of {plural(threads, 'thread')} "
-            f"on {plural(cores, 'core')} wait for each other on a CPU; the report marks them",
+            f"mnist-bench: warning: {count_of(processes, 'process')} of {count_of(threads, 'thread')} "
+            f"on {count_of(cores, 'core')} wait for each other on a CPU; the report marks them",
             file=sys.stderr,
         )
 
@@ -247,7 +247,7 @@ def _warn_of_waiting(wanted: Matrix) -> None:
 def _make(plan: _Plan, budget_seconds: float | None) -> None:
     """Make the runs that are left, as far as the budget goes; one that fails stops no other."""
     left = plan.left
-    _say(f"{plural(len(plan.cells) - len(left), 'run')} of {len(plan.cells)} there already")
+    _say(f"{count_of(len(plan.cells) - len(left), 'run')} of {len(plan.cells)} there already")
     started = time.monotonic()
     for number, cell in enumerate(left, start=1):
         spent = time.monotonic() - started
@@ -256,10 +256,10 @@ def _make(plan: _Plan, budget_seconds: float | None) -> None:
         ):
             _say(
                 f"the budget of {text.seconds(budget_seconds)} is spent: "
-                f"{plural(len(left) - number + 1, 'run')} left; the same command goes on from here"
+                f"{count_of(len(left) - number + 1, 'run')} left; the same command goes on from here"
             )
             return
-        _say(f"[{number}/{len(left)}] {inert(cell.name)}{_eta(plan, left[number - 1 :])}")
+        _say(f"[{number}/{len(left)}] {printable(cell.name)}{_eta(plan, left[number - 1 :])}")
         begun = time.monotonic()
         status = single_run.run_once(plan.words(cell))
         plan.records.pop(cell, None)
@@ -283,7 +283,7 @@ def _eta(plan: _Plan, left: Sequence[SweepRun]) -> str:
 
 def _reason(plan: _Plan, cell: SweepRun) -> str:
     record = plan.records[cell][1] if cell in plan.records else None
-    return inert((record.reason if record is not None else None) or plan.failed.get(cell, ""))
+    return printable((record.reason if record is not None else None) or plan.failed.get(cell, ""))
 
 
 def _say(line: str) -> None:
@@ -307,7 +307,7 @@ def _keep_order(plan: _Plan, part: Shard, order_seed: int) -> None:
         sidecars.append_sweep_plan(now, plan.name, ending, plan.results_dir)
     except OSError as error:
         raise UsageError(
-            f"cannot write in {inert(str(plan.results_dir))}: {error.strerror}"
+            f"cannot write in {printable(str(plan.results_dir))}: {error.strerror}"
         ) from error
 
 
@@ -319,7 +319,7 @@ def _print_plan(plan: _Plan, part: Shard, order_seed: int, as_json: bool) -> Non
     for cell in left:
         print(shlex.join(single_run.run_command(plan.words(cell))))
     done = len(plan.cells) - len(left)
-    _say(f"{plural(len(left), 'run')} to be made, {done} of {len(plan.cells)} there already")
+    _say(f"{count_of(len(left), 'run')} to be made, {done} of {len(plan.cells)} there already")
 
 
 def _conclude(plan: _Plan, part: Shard, order_seed: int, as_json: bool) -> None:
@@ -328,11 +328,11 @@ def _conclude(plan: _Plan, part: Shard, order_seed: int, as_json: bool) -> None:
     done = sum(plan.outcome(cell) == Status.COMPLETED.value for cell in plan.cells)
     missing = sum(plan.outcome(cell) == "missing" for cell in plan.cells)
     _say(
-        f"{done} of {plural(len(plan.cells), 'run')} completed, {len(plan.bad)} went wrong, "
+        f"{done} of {count_of(len(plan.cells), 'run')} completed, {len(plan.bad)} went wrong, "
         f"{missing} not made yet"
     )
     for cell in plan.bad:
-        _say(f"! {inert(cell.name)}: {plan.outcome(cell)}: {_reason(plan, cell)}")
+        _say(f"! {printable(cell.name)}: {plan.outcome(cell)}: {_reason(plan, cell)}")
     if done and not as_json:
         _say("see mnist-bench report, or report --scaling")
 

@@ -19,7 +19,7 @@ import platformdirs
 
 from bench.machine.repository import git_state
 from bench.machine.system import run_output
-from bench.text import inert
+from bench.text import printable
 from mnist_cnn.errors import UsageError
 
 _SHORT = 12
@@ -72,7 +72,7 @@ def find_checkout(revision: str, option: str, project: Path) -> Checkout:
         raise UsageError(f"{option} needs git, which is not installed")
     if not (project / ".git").exists():
         raise UsageError(
-            f"{option} needs a git checkout, and {inert(str(project))} is none: "
+            f"{option} needs a git checkout, and {printable(str(project))} is none: "
             "clone the project and run its own mnist-bench"
         )
     found = run_output(
@@ -81,7 +81,7 @@ def find_checkout(revision: str, option: str, project: Path) -> Checkout:
     # A word that begins with a dash may be an option to git, which then answers something else.
     if not re.fullmatch(r"[0-9a-f]{40,64}", found):
         raise UsageError(
-            f"{option} {inert(revision)!r} is no commit of {inert(str(project))} (not fetched yet?)"
+            f"{option} {printable(revision)!r} is no commit of {printable(str(project))} (not fetched yet?)"
         )
     return Checkout(found, checkouts_folder() / found[:_SHORT])
 
@@ -95,7 +95,7 @@ def prepare_checkout(checkout: Checkout, project: Path) -> None:
         UsageError: the worktree cannot be made or was changed, or its set-up failed.
     """
     _add_worktree(checkout, project)
-    where = inert(str(checkout.folder))
+    where = printable(str(checkout.folder))
     if git_state(checkout.folder) != (checkout.commit, False):
         raise UsageError(
             f"{where} is not, or no longer, an unchanged checkout of commit {checkout.short}: "
@@ -155,9 +155,9 @@ def _add_worktree(checkout: Checkout, project: Path) -> None:
             )
     except OSError as error:
         raise UsageError(
-            f"cannot keep commit {checkout.short} in {inert(str(checkout.folder.parent))}: "
+            f"cannot keep commit {checkout.short} in {printable(str(checkout.folder.parent))}: "
             f"{error.strerror}"
         ) from error
     if done.returncode != 0:
-        said = inert(done.stderr) or f"git ended with status {done.returncode}"
+        said = printable(done.stderr) or f"git ended with status {done.returncode}"
         raise UsageError(f"no worktree of commit {checkout.short} could be made: {said}")

@@ -21,7 +21,7 @@ from bench.measure.seed_share import SeedShare
 from bench.records import store
 from bench.records.protocol import BenchmarkProtocol
 from bench.records.schema import RunRecord
-from bench.text import plural
+from bench.text import count_of
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import Recipe
@@ -89,8 +89,8 @@ def plan_shares(
     threads = wish.threads or max(1, cores // count)
     if count * threads > cores:
         print(
-            f"mnist-bench: warning: {plural(count, 'run')} of {plural(threads, 'thread')} at a "
-            f"time on {plural(cores, 'core')} wait for each other",
+            f"mnist-bench: warning: {count_of(count, 'run')} of {count_of(threads, 'thread')} at a "
+            f"time on {count_of(cores, 'core')} wait for each other",
             file=sys.stderr,
         )
     benchmark, visible = uuid.uuid4().hex, seed_share.visible_devices()

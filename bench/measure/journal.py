@@ -22,7 +22,7 @@ from pydantic import JsonValue, ValidationError
 from bench.measure.run_state import BenchmarkState, RunState
 from bench.records import store
 from bench.records.schema import Environment, ProtocolValues, RunRecord, Setup, Status
-from bench.text import inert
+from bench.text import printable
 from mnist_cnn.errors import UsageError
 
 CHECKPOINTS_DIR = ".checkpoints"
@@ -93,7 +93,7 @@ class JournalFolder:
             self._lock.acquire()
         except filelock.Timeout:
             raise UsageError(
-                f"another benchmark keeps its checkpoints in {inert(str(path))}: wait for it, or "
+                f"another benchmark keeps its checkpoints in {printable(str(path))}: wait for it, or "
                 "name another folder with --checkpoint-dir"
             ) from None
 
@@ -113,14 +113,14 @@ class JournalFolder:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise UsageError(f"cannot read {inert(str(path))}: {error.strerror}") from error
+            raise UsageError(f"cannot read {printable(str(path))}: {error.strerror}") from error
         try:
             if hashlib.sha256(text).hexdigest().encode() != digest:
                 raise ValueError("its checksum is another")
             return BenchmarkState.model_validate_json(text)
         except (ValueError, ValidationError) as error:
             raise UsageError(
-                f"{inert(str(path))} is damaged: delete its folder and run without --resume"
+                f"{printable(str(path))} is damaged: delete its folder and run without --resume"
             ) from error
 
     def write(self, manifest: BenchmarkState) -> None:
@@ -168,8 +168,8 @@ def identity_difference(kept: Mapping[str, JsonValue], now: Mapping[str, JsonVal
     """The first thing that is not the same, in words; None where all is."""
     for name in dict.fromkeys((*kept, *now)):
         if kept.get(name) != now.get(name):
-            old, new = (inert(json.dumps(side.get(name)))[:60] for side in (kept, now))
-            return f"its {inert(name)} is {old}, here it is {new}"
+            old, new = (printable(json.dumps(side.get(name)))[:60] for side in (kept, now))
+            return f"its {printable(name)} is {old}, here it is {new}"
     return None
 
 

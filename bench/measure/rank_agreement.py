@@ -21,7 +21,7 @@ import torch
 from torch import distributed
 
 from bench.machine.repository import PROJECT, git_state, source_digest
-from bench.text import inert
+from bench.text import printable
 from mnist_cnn.distributed import PROCESS_GROUP_TIMEOUT
 from mnist_cnn.errors import UsageError
 
@@ -279,7 +279,7 @@ def _refused(told: Sequence[Mapping[str, Any]]) -> str | None:
         return None
     first = min(refusals)
     alike = len(refusals) == len(told) and len(set(refusals.values())) == 1
-    return inert(refusals[first] if alike else f"rank {first}: {refusals[first]}")
+    return printable(refusals[first] if alike else f"rank {first}: {refusals[first]}")
 
 
 def _different(told: Sequence[Mapping[str, Any]]) -> str | None:
@@ -290,7 +290,7 @@ def _different(told: Sequence[Mapping[str, Any]]) -> str | None:
     if not apart:
         return None
     more = f" (and {', '.join(apart[1:4])}{' ...' if apart[4:] else ''})" if apart[1:] else ""
-    return inert(
+    return printable(
         f"the ranks do not agree on {apart[0]}: {_apart(facts, apart[0])}{more}; start all of the "
         "same code with the same options"
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.text import inert
+from bench.text import printable
 from mnist_cnn.console import is_main_process
 from mnist_cnn.errors import UsageError
 
@@ -89,7 +89,7 @@ def _find_benchmark(
     from bench.measure.journal import JournalFolder, finished_records, identity_difference
     from bench.measure.run_state import BenchmarkState
 
-    shown = inert(str(asked.folder))
+    shown = printable(str(asked.folder))
     try:
         folder = JournalFolder(asked.folder)
     except OSError as error:
@@ -148,7 +148,7 @@ def _find_intact_checkpoint(
         return manifest, Checkpoints(asked.folder, manifest.every, accelerator)
     if checkpoints := at(newest):
         return manifest, checkpoints
-    damaged = f"the checkpoint of epoch {newest.epoch} in {inert(str(asked.folder))} is damaged"
+    damaged = f"the checkpoint of epoch {newest.epoch} in {printable(str(asked.folder))} is damaged"
     before = at(older)
     if older is None or before is None:
         raise UsageError(

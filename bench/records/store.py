@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from bench.records.schema import READABLE_VERSIONS, Environment, RunRecord
 from bench.records.zip_archive import RefusedArchive, is_archive, read_members
-from bench.text import inert
+from bench.text import printable
 from mnist_cnn.errors import UsageError
 
 RESULTS_DIR = Path("results")
@@ -117,7 +117,7 @@ def check_writable(
             probe.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(
-            f"cannot write to {what} {inert(str(folder))} ({_os_reason(error)}): {remedy}"
+            f"cannot write to {what} {printable(str(folder))} ({_os_reason(error)}): {remedy}"
         ) from error
 
 
@@ -222,7 +222,7 @@ def _record_files(path: Path, problems: list[UnreadableFile]) -> Iterator[Path]:
         is_folder = stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError) as error:
         why = _os_reason(error) if isinstance(error, OSError) else str(error)
-        raise UsageError(f"cannot read {inert(str(path))}: {why}") from error
+        raise UsageError(f"cannot read {printable(str(path))}: {why}") from error
     if not is_folder:
         yield path
         return
@@ -272,26 +272,26 @@ def _invalid_reason(content: bytes, error: ValidationError) -> str:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError):
-        return inert(error.errors()[0]["msg"])
+        return printable(error.errors()[0]["msg"])
     version = value.get("schema_version") if isinstance(value, dict) else None
     if version is None:
         return _NO_VERSION
     if version not in READABLE_VERSIONS:
         return (
-            f"its schema_version is {inert(str(version))[:20]}; this mnist-bench reads "
+            f"its schema_version is {printable(str(version))[:20]}; this mnist-bench reads "
             f"{READABLE_VERSIONS[0]} to {READABLE_VERSIONS[-1]}: use the version that wrote it, "
             "or a newer one"
         )
     first, *others = error.errors(include_url=False, include_input=False)
     where = ".".join(str(part) for part in first["loc"]) or "as a whole"
     more = f" (and {len(others)} more)" if others else ""
-    return inert(f"not a run record: {where}: {first['msg']}{more}")
+    return printable(f"not a run record: {where}: {first['msg']}{more}")
 
 
 def _copied_reason(
     path: Path, record: RunRecord, first_path: Path, first: RunRecord
 ) -> UnreadableFile:
-    where = inert(str(first_path))
+    where = printable(str(first_path))
     if record == first:
         return UnreadableFile(path, f"the same run as {where}: counted once")
     return UnreadableFile(path, f"claims to be the run of {where} but differs from it: not counted")

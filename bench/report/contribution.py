@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.analysis import benchmarks
 from bench.records import store
 from bench.report.results_page import MARK, code, disagreements, published_ids
-from bench.text import inert, plural
+from bench.text import count_of, printable
 from bench.verify.checks import Check, CheckFinding, CheckOutcome, CheckResult, ResultsFolder
 
 
@@ -33,18 +33,20 @@ def _published(folder: ResultsFolder) -> Iterator[CheckFinding]:
     try:
         text = page.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        yield CheckFinding(f"{inert(page.name)}: cannot be read: {error.strerror}", unknown=True)
+        yield CheckFinding(
+            f"{printable(page.name)}: cannot be read: {error.strerror}", unknown=True
+        )
         return
     runs = [(path.resolve(), record) for path, record in folder.found.records]
     entries = benchmarks.find_entries(runs, page.parent)
     for entry in entries:
         for difference in disagreements(text, entry):
-            yield CheckFinding(f"{inert(entry.id)}: {inert(difference)}")
+            yield CheckFinding(f"{printable(entry.id)}: {printable(difference)}")
     known = {(entry.folder, code(entry.id)) for entry in entries}
     for name in {entry.folder for entry in entries}:
         for one in published_ids(text, name):
             if (name, one) not in known:
-                yield CheckFinding(f"{inert(one)}: published, but its records are not here")
+                yield CheckFinding(f"{printable(one)}: published, but its records are not here")
 
 
 def unpublished(folder: ResultsFolder) -> int:
@@ -66,7 +68,7 @@ def pull_request(folder: ResultsFolder, results: Sequence[CheckResult]) -> list[
     ]
     if rows := unpublished(folder):
         left.append(
-            f"{plural(rows, 'row')} of results/{store.PAGE_NAME} to be made: mnist-bench publish"
+            f"{count_of(rows, 'row')} of results/{store.PAGE_NAME} to be made: mnist-bench publish"
         )
     return [
         *left,

@@ -19,7 +19,7 @@ from bench.analysis.columns import (
 )
 from bench.records import store
 from bench.records.store import RESULTS_DIR
-from bench.text import inert, plural
+from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError, near_match
 
 _PER = ("run", "benchmark")
@@ -35,9 +35,9 @@ def to_dataframe(paths: Sequence[str | PathLike[str]], per: str) -> pandas.DataF
         raise UsageError(f"per must be 'run' or 'benchmark', not {per!r}{near_match(per, _PER)}")
     wanted = [Path(path) for path in paths] or [RESULTS_DIR]
     found = store.read_records(wanted)
-    problems = [inert(f"{problem.path}: {problem.reason}") for problem in found.problems]
+    problems = [printable(f"{problem.path}: {problem.reason}") for problem in found.problems]
     if not found.records:
-        where = ", ".join(inert(str(path)) for path in wanted)
+        where = ", ".join(printable(str(path)) for path in wanted)
         raise UsageError(f"no run records in {where}" + "".join(f"; {p}" for p in problems[:1]))
     benchmarks = pool_single_runs(group_runs(found.records))
     if per == "run":
@@ -51,7 +51,7 @@ def to_dataframe(paths: Sequence[str | PathLike[str]], per: str) -> pandas.DataF
     table.attrs["problems"] = problems
     if problems:
         warnings.warn(
-            f"{plural(len(problems), 'file')} not among the rows, see .attrs['problems']: "
+            f"{count_of(len(problems), 'file')} not among the rows, see .attrs['problems']: "
             f"{problems[0]}",
             stacklevel=3,  # where `bench.load` was called
         )

@@ -14,7 +14,7 @@ from typing import TextIO
 from bench import text
 from bench.analysis.metrics import images_per_second, time_to_target_seconds
 from bench.records.schema import RunRecord, Status
-from bench.text import inert
+from bench.text import printable
 
 
 class PlainProgress:
@@ -34,7 +34,7 @@ class PlainProgress:
     def benchmark_started(self, recipe_name: str, runs: int, epochs: int) -> None:
         """Say what is to come."""
         self._runs = runs
-        what = f"{text.plural(runs, 'run')} of {text.plural(epochs, 'epoch')}"
+        what = f"{text.count_of(runs, 'run')} of {text.count_of(epochs, 'epoch')}"
         self._line(f"{recipe_name}: {what}, after a warm-up that is not counted")
 
     def warmup_started(self) -> None:
@@ -80,7 +80,7 @@ class PlainProgress:
     def _line(self, text: str) -> None:
         # A run must not end because nobody reads about it any more (`2>&1 | head`, a full disk).
         with contextlib.suppress(OSError):
-            print(inert(text), file=self._stream or sys.stderr, flush=True)
+            print(printable(text), file=self._stream or sys.stderr, flush=True)
 
 
 def wants_live(stream: TextIO, environ: Mapping[str, str]) -> bool:
@@ -96,7 +96,7 @@ def run_outcome(record: RunRecord) -> str:
     if record.status is not Status.COMPLETED:
         reason = record.reason or record.status.value
         known = reason.startswith(record.status.value)  # "interrupted from the keyboard"
-        return text.inert(reason if known else f"{record.status.value}: {reason}")
+        return text.printable(reason if known else f"{record.status.value}: {reason}")
     if reached_seconds is None:
         parts = [f"missed {target}"]
     else:

@@ -14,7 +14,7 @@ from bench import text
 from bench.analysis import labels
 from bench.analysis.benchmarks import ResultEntry, benchmark_row
 from bench.analysis.columns import Row
-from bench.text import inert
+from bench.text import printable
 
 _WIDTH, _NAMES, _MARGIN, _LINE, _HEAD = 900, 430, 60, 20, 40
 """Pixels: of the picture, its names and its right margin; the height of a row and of the head."""
@@ -95,5 +95,5 @@ def _name(entry: ResultEntry) -> str:
     record = entry.benchmark.runs[0][1]
     setup = record.setup
     set_up = labels.label_of_setup(setup)
-    text = inert(f"{record.recipe.get('name')} {entry.id}, {set_up}, {setup.device_name}")
+    text = printable(f"{record.recipe.get('name')} {entry.id}, {set_up}, {setup.device_name}")
     return escape(text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…")

@@ -20,7 +20,7 @@ from bench.analysis.columns import Row
 from bench.analysis.result_warnings import ResultWarning
 from bench.records.protocol import QUALITY_TARGET
 from bench.records.store import CHART_NAME
-from bench.text import ABSENT, inert, plural
+from bench.text import MISSING, count_of, printable
 
 MARK = "<!-- Made by `mnist-bench publish` from the records beside it: do not edit. -->"
 """The first line of a page that was made here."""
@@ -42,7 +42,7 @@ def render_page(found: Sequence[ResultEntry]) -> str:
         "",
         "# Results",
         "",
-        f"{plural(runs, 'run')} in {plural(len(found), 'row')}: all records of this folder. "
+        f"{count_of(runs, 'run')} in {count_of(len(found), 'row')}: all records of this folder. "
         "A row is a benchmark, or runs",
         "that were started one by one and differ in nothing but their seed. Values are medians of "
         "the",
@@ -94,7 +94,7 @@ def provenance(entry: ResultEntry) -> str:
         f"torch {code(first.environment.torch)}",
         f"{first.started_utc:%Y-%m-%d}",
     ]
-    of_all = f"of {plural(len(records), 'run')}: "
+    of_all = f"of {count_of(len(records), 'run')}: "
     doubts = [
         # What is to be done about it is for whoever measures, not for whoever reads.
         f"{'' if number is None else f'{number} {of_all}'}{warning.split('. ')[0].rstrip('.')}."
@@ -132,7 +132,7 @@ def disagreements(text: str, entry: ResultEntry) -> Iterator[str]:
 
 def code(text: str) -> str:
     """The text as a code span, in which Markdown obeys nothing; on one line."""
-    shown = inert(text) or " "
+    shown = printable(text) or " "
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
     # A backtick at an end needs a blank beside it, and both ends' blanks are then taken off.
     blank = " " if shown[0] in "` " or shown[-1] in "` " else ""
@@ -142,7 +142,7 @@ def code(text: str) -> str:
 def cell(value: object) -> str:
     """A record's text in a cell of a table."""
     if value is None:
-        return ABSENT
+        return MISSING
     # Readers of tables disagree on a backslash before a pipe: there must be none.
     span = re.sub(r"\\(?=\|)", r"\\ ", code(str(value)))
     return span.replace("|", "\\|")
@@ -166,7 +166,7 @@ def _measured(row: Row, name: str) -> str:
     """The median, and the interval of the mean where there is one."""
     median, low, high = (row[f"{name}_{part}"] for part in ("median", "low", "high"))
     if not isinstance(median, int | float):
-        return ABSENT
+        return MISSING
     ends = (low, high) if isinstance(low, float) and isinstance(high, float) else None
     match name:
         case "final_accuracy":

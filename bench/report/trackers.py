@@ -23,7 +23,7 @@ from bench.analysis.columns import COLUMNS, Role
 from bench.records import store
 from bench.records.schema import LapKind, RunRecord
 from bench.records.store import file_name
-from bench.text import inert, plural
+from bench.text import count_of, printable
 from mnist_cnn.console import EXIT_FAILED
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.recipe import Recipe
@@ -59,7 +59,7 @@ def check_installed(names: Iterable[str]) -> None:
     for name in names:
         if name not in TRACKERS:
             raise UsageError(
-                f"unknown tracker {inert(name)!r}{near_match(name, TRACKERS)}; "
+                f"unknown tracker {printable(name)!r}{near_match(name, TRACKERS)}; "
                 f"there are: {', '.join(TRACKERS)}"
             )
         spec = find_spec(name)
@@ -167,7 +167,7 @@ def _flat(name: str, value: object) -> Iterable[tuple[str, object]]:
 def _taken(value: object) -> Value:
     if isinstance(value, float) or (isinstance(value, int) and abs(value) < _WHOLE_NUMBERS_BELOW):
         return value
-    return inert(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def _options(name: str, run: str, folder: Path) -> dict[str, object]:
@@ -276,9 +276,9 @@ def log_to_trackers(
             continue
         if not quiet:
             look = _LOOK[name].format(shlex.quote(str(tracked.folder / name)))
-            _say(f"{plural(len(records), 'run')} logged with {name}; to look at them: {look}")
+            _say(f"{count_of(len(records), 'run')} logged with {name}; to look at them: {look}")
     return status
 
 
 def _say(line: str) -> None:
-    print(f"mnist-bench: {inert(line)}", file=sys.stderr)
+    print(f"mnist-bench: {printable(line)}", file=sys.stderr)

@@ -25,7 +25,7 @@ from bench.records.protocol import PROTOCOL_VERSION, QUALITY_TARGET
 from bench.records.schema import LapKind, Model, RunRecord, Status
 from bench.records.sidecars import NoiseFloor, PeakFlops
 from bench.stats.stopping import precise_enough
-from bench.text import inert
+from bench.text import printable
 from bench.verify import privacy
 from bench.verify.consistency import find_contradictions
 from mnist_cnn.data import files
@@ -81,7 +81,7 @@ class ResultsFolder:
 
     def name(self, path: Path) -> str:
         """A file's, below the folder."""
-        return inert(path.relative_to(self.path).as_posix())
+        return printable(path.relative_to(self.path).as_posix())
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +119,13 @@ def read_folder(path: Path, history: History, names: frozenset[str]) -> ResultsF
     """
     if not path.is_dir():
         raise UsageError(
-            f"{inert(str(path))} is no folder: name one of records, as results/<machine>"
+            f"{printable(str(path))} is no folder: name one of records, as results/<machine>"
         )
     found = store.read_records([path])
     if not found.records and not found.problems:
-        raise UsageError(f"no run records in {inert(str(path))}: make some with `mnist-bench run`")
+        raise UsageError(
+            f"no run records in {printable(str(path))}: make some with `mnist-bench run`"
+        )
     entries = tuple(benchmarks.find_entries(found.records, path))
     return ResultsFolder(path, found, entries, history, names)
 
@@ -186,7 +188,7 @@ def _private(folder: ResultsFolder) -> Iterator[CheckFinding]:
     for path in _all_files(folder.path):
         name = folder.name(path)
         for leak in privacy.find_name_leaks(name, folder.names):
-            yield CheckFinding(f"{name}: {inert(leak)}")
+            yield CheckFinding(f"{name}: {printable(leak)}")
         if path.name in MADE_HERE or path.is_symlink():
             continue  # made from records, which are looked through themselves
         try:
@@ -195,7 +197,7 @@ def _private(folder: ResultsFolder) -> Iterator[CheckFinding]:
             yield CheckFinding(f"{name}: cannot be read: {error.strerror}")
             continue
         for leak in privacy.find_leaks(text, folder.names):
-            yield CheckFinding(f"{name}: {inert(leak)}")
+            yield CheckFinding(f"{name}: {printable(leak)}")
 
 
 # --- Single records
@@ -209,7 +211,7 @@ def _of_each(
     def check(folder: ResultsFolder) -> Iterator[CheckFinding]:
         for name, record in folder.records:
             for text in look(record):
-                yield CheckFinding(f"{name}: {inert(text)}")
+                yield CheckFinding(f"{name}: {printable(text)}")
 
     return check
 
@@ -268,11 +270,11 @@ def _commit(folder: ResultsFolder) -> Iterator[CheckFinding]:
         if commit is None:
             yield CheckFinding(f"{name}: no commit")
         elif dirty is not False:
-            yield CheckFinding(f"{name}: files differed from commit {inert(commit)[:12]}")
+            yield CheckFinding(f"{name}: files differed from commit {printable(commit)[:12]}")
         elif commit not in folder.history.commits:
             why = folder.history.unknown
             yield CheckFinding(
-                f"{name}: commit {inert(commit)[:12]} is not in this checkout's history"
+                f"{name}: commit {printable(commit)[:12]} is not in this checkout's history"
                 + ("" if why is None else f" ({why})"),
                 unknown=why is not None,
             )
@@ -303,17 +305,17 @@ def _seeds(folder: ResultsFolder) -> Iterator[CheckFinding]:
         by_id.setdefault(record.benchmark_id, []).append(record)
     for benchmark_id, records in by_id.items():
         for text in _of_benchmark(sorted(records, key=lambda r: (r.run_index, r.started_utc))):
-            yield CheckFinding(f"benchmark {inert(benchmark_id)[:8]}: {text}")
+            yield CheckFinding(f"benchmark {printable(benchmark_id)[:8]}: {text}")
     for entry in folder.entries:
         records = entry.benchmark.records
         if records[0].protocol.runs == 1:
             for text in _one_by_one(records):
-                yield CheckFinding(f"runs like {inert(entry.id)}, started one by one: {text}")
+                yield CheckFinding(f"runs like {printable(entry.id)}, started one by one: {text}")
     for path in sidecars.find_sidecars([folder.path], sidecars.SWEEP_SUFFIX):
         beside = [record for of, record in folder.found.records if of.parent == path.parent]
         with suppress(OSError, ValueError):  # a finding of the first check
             for run in sidecars.missing_runs(path, sidecars.read_sweep_plan(path), beside):
-                yield CheckFinding(f"{folder.name(path)}: no record of its run {inert(run)}")
+                yield CheckFinding(f"{folder.name(path)}: no record of its run {printable(run)}")
 
 
 def _of_benchmark(records: Sequence[RunRecord]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from bench.analysis import benchmarks
 from bench.cli import main
 from bench.records import store
 from bench.report import results_page
-from bench.text import inert
+from bench.text import printable
 from tests.factories import make_benchmark, make_record, saved
 
 
@@ -158,7 +158,7 @@ def test_text_of_a_record_is_text_whatever_it_is(label: str) -> None:
     assert "<" not in shown
     for escaped, letter in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
         shown = shown.replace(escaped, letter)
-    expected = re.sub(r"\\(?=\|)", r"\\ ", inert(label))
+    expected = re.sub(r"\\(?=\|)", r"\\ ", printable(label))
     assert " ".join(shown.split()) == " ".join(expected.split())
 
 

@@ -30,7 +30,7 @@ from bench.report.formats.json import to_json
 from bench.report.formats.markdown import to_markdown
 from bench.report.formats.parquet import to_parquet
 from bench.report.terminal import console_for
-from bench.text import inert
+from bench.text import printable
 from mnist_cnn.errors import UsageError
 from tests.factories import make_benchmark, make_record, records, saved
 
@@ -126,7 +126,7 @@ def test_what_a_record_says_is_inert_in_every_table(
     for row, shown in zip(table.rows, cells, strict=True):
         for name in ("label", "device_name", "reason"):
             text = row[name]
-            expected = "–" if text is None else inert(str(text))
+            expected = "–" if text is None else printable(str(text))
             found = shown[names.index(name)]
             assert "".join(found.split()) == "".join(expected.split())
     assert to_json(rows, names).isascii()

@@ -20,7 +20,7 @@ from bench.records.schema import RunRecord, Status
 from bench.report import terminal
 from bench.report.progress import PlainProgress, run_outcome, wants_live
 from bench.report.terminal.sparkline import BLOCKS, courses
-from bench.text import inert, memory, seconds, seconds_between
+from bench.text import memory, printable, seconds, seconds_between
 from tests.factories import make_benchmark, make_record, records
 
 H200 = {"device": "cuda", "device_name": "NVIDIA H200"}
@@ -242,8 +242,8 @@ def test_colour_is_the_terminals_own_and_can_be_refused(monkeypatch: pytest.Monk
 @example("\x1b]0;title\x07")
 @example("\x9b2J\u202e\u200b")
 def test_nothing_inert_is_obeyed_by_a_terminal(text: str) -> None:
-    assert inert(text).isprintable()
-    assert inert(inert(text)) == inert(text)
+    assert printable(text).isprintable()
+    assert printable(printable(text)) == printable(text)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_nothing_inert_is_obeyed_by_a_terminal(text: str) -> None:
     ],
 )
 def test_inert(text: str, expected: str) -> None:
-    assert inert(text) == expected
+    assert printable(text) == expected
 
 
 @pytest.mark.parametrize(

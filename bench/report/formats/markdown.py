@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from bench.analysis.columns import Cell, Row, format_cell, heading_of, is_text, unit_of
 from bench.analysis.table import RowTable
 from bench.report.results_page import cell, code
-from bench.text import ABSENT
+from bench.text import MISSING
 
 
 def to_markdown(table: RowTable) -> str:
@@ -38,5 +38,5 @@ def _line(cells: Sequence[str]) -> str:
 
 def _written(name: str, value: Cell) -> str:
     if value is None:
-        return ABSENT
+        return MISSING
     return cell(value) if isinstance(value, str) else format_cell(value, unit_of(name))

@@ -19,7 +19,7 @@ from bench.analysis.benchmarks import Benchmark, benchmark_row, run_row
 from bench.analysis.columns import COLUMNS, Column, Role, Row, Run, Unit
 from bench.analysis.metrics import completed
 from bench.records.schema import Environment, RunRecord, Status
-from bench.text import inert, plural
+from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError
 
 LONGEST_PART = 200
@@ -80,7 +80,7 @@ def newest_by_name(benchmarks: Sequence[Benchmark]) -> tuple[dict[str, Benchmark
     if older:
         runs = sum(len(completed(one.records)) for one in older)
         lines.append(
-            f"{plural(len(older), 'benchmark')} ({plural(runs, 'run')}): newer ones, of another "
+            f"{count_of(len(older), 'benchmark')} ({count_of(runs, 'run')}): newer ones, of another "
             "commit or set-up, have the same names; name fewer paths, or give each a --label"
         )
     return found, [line for line in lines if line]
@@ -107,9 +107,9 @@ def name_of(benchmark: Benchmark) -> str:
     """``"fast on AMD EPYC, 1 process, 2 threads, bf16 (label)"``, fit for a table in Markdown."""
     row = run_row(benchmark.runs[0])
     setup = benchmark.runs[0][1].setup
-    label = f" ({shortened(inert(str(row['label'])), LONGEST_PART)})" if row["label"] else ""
+    label = f" ({shortened(printable(str(row['label'])), LONGEST_PART)})" if row["label"] else ""
     what = (str(row["recipe"] or "unnamed recipe"), str(row["device_name"] or "unknown device"))
-    recipe, device = (shortened(inert(text), LONGEST_PART) for text in what)
+    recipe, device = (shortened(printable(text), LONGEST_PART) for text in what)
     parts = labels.label_of_setup(setup)
     return f"{recipe} on {device}, {parts}{label}".translate(_MARKUP)
 
@@ -141,7 +141,9 @@ def untimed(benchmarks: Sequence[Benchmark]) -> list[str]:
     number = sum(benchmark_row(one)["time_to_target_seconds_median"] is None for one in benchmarks)
     if not number:
         return []
-    return [f"the time to target of {plural(number, 'benchmark')}: half of the runs or more missed"]
+    return [
+        f"the time to target of {count_of(number, 'benchmark')}: half of the runs or more missed"
+    ]
 
 
 def remarks(benchmark: Benchmark) -> list[str]:
@@ -151,8 +153,8 @@ def remarks(benchmark: Benchmark) -> list[str]:
     row = run_row(benchmark.runs[-1])
     known = [(name, row[name]) for name in ("commit", "torch_version") if row[name]]
     return [
-        f"{plural(len(records), 'run')}, {benchmark.reached} reached {target}",
-        *(f"{name} {shortened(inert(str(value)), 60)}" for name, value in known),
+        f"{count_of(len(records), 'run')}, {benchmark.reached} reached {target}",
+        *(f"{name} {shortened(printable(str(value)), 60)}" for name, value in known),
         *(f"! {warning.value}" for warning in benchmark.warnings),
     ]
 
@@ -211,4 +213,4 @@ def _not_completed(records: Sequence[RunRecord]) -> str:
     if not ended:
         return ""
     how = ", ".join(f"{number} {outcome}" for outcome, number in sorted(ended.items()))
-    return f"{plural(ended.total(), 'run')} not completed: {how}"
+    return f"{count_of(ended.total(), 'run')} not completed: {how}"

@@ -26,7 +26,7 @@ from bench.analysis.metrics import time_to_target_seconds
 from bench.records.schema import LapKind, RunRecord, Status
 from bench.records.store import machine_name
 from bench.report.formats.measures import pool_benchmarks, shortened
-from bench.text import inert, plural
+from bench.text import count_of, printable
 from mnist_cnn.recipe import TRAIN_IMAGES, VALIDATION_IMAGES
 
 PREFIX = ":::MLLOG "
@@ -83,10 +83,10 @@ def to_mllog(benchmarks: Sequence[Benchmark]) -> Logs:
             unevaluated += not record.evaluations
     left_out = []
     if immense:
-        left_out.append(f"{plural(immense, 'run')} whose times are beyond all range")
+        left_out.append(f"{count_of(immense, 'run')} whose times are beyond all range")
     if unevaluated:
         left_out.append(
-            f"any accuracy in {plural(unevaluated, 'log')} of runs that were never evaluated: the "
+            f"any accuracy in {count_of(unevaluated, 'log')} of runs that were never evaluated: the "
             "compliance checker refuses them"
         )
     return Logs(files, tuple(left_out))
@@ -232,7 +232,7 @@ def _encoded(value: JsonValue) -> str:
 def _text(value: object) -> JsonValue:
     """A text fit for one line of limited length; numbers as they are, other things as null."""
     if isinstance(value, str):
-        return shortened(inert(value), _LONGEST_TEXT)
+        return shortened(printable(value), _LONGEST_TEXT)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, int | float) else None

@@ -25,7 +25,7 @@ from bench.report.formats.measures import (
     shared,
     shortened,
 )
-from bench.text import inert, plural
+from bench.text import count_of, printable
 
 Statistics = dict[str, float | str]
 
@@ -49,11 +49,11 @@ def to_pytest_benchmark(benchmarks: Sequence[Benchmark]) -> Document:
                 immense += 1
     if missed:
         left_out.append(
-            f"the times to target of {plural(missed, 'run')} that missed it: there are none "
+            f"the times to target of {count_of(missed, 'run')} that missed it: there are none "
             "(runs and runs_reached in extra_info count them)"
         )
     if immense:
-        left_out.append(f"{plural(immense, 'kind')} of times, too long or short for a number")
+        left_out.append(f"{count_of(immense, 'kind')} of times, too long or short for a number")
     document = _about(list(found.values())) | {"benchmarks": tests}
     return Document(json.dumps(document, indent=4, allow_nan=False) + "\n", tuple(left_out))
 
@@ -171,8 +171,8 @@ def _about(benchmarks: Sequence[Benchmark]) -> dict[str, object]:
 
 
 def _inert(value: object) -> object:
-    return inert(value) if isinstance(value, str) else value
+    return printable(value) if isinstance(value, str) else value
 
 
 def _harmless(cell: Cell) -> Cell:
-    return shortened(inert(cell), 200) if isinstance(cell, str) else cell
+    return shortened(printable(cell), 200) if isinstance(cell, str) else cell

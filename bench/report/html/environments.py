@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bench import text
 from bench.records.schema import RunRecord
 from bench.report.html.series import SetupSeries
-from bench.text import ABSENT, inert
+from bench.text import MISSING, printable
 
 MOST_COLUMNS = 12
 """Different surroundings that are shown beside each other."""
@@ -58,7 +58,7 @@ def environment_table(series: Sequence[SetupSeries]) -> EnvironmentTable:
     names = dict.fromkeys(name for facts in kept for name, _ in facts)
     rows = []
     for name in names:
-        values = tuple(dict(facts).get(name, ABSENT) for facts in kept)
+        values = tuple(dict(facts).get(name, MISSING) for facts in kept)
         rows.append(EnvironmentFact(name, values, Counter(values).most_common(1)[0][0]))
     rows.sort(key=lambda fact: not fact.differs)
     columns = tuple(ranges(sorted(found[facts])) for facts in kept)
@@ -93,7 +93,9 @@ def _facts(record: RunRecord) -> _Facts:
         "accelerate's configuration": setup.accelerate_config,
         **{f"${name}": value for name, value in sorted(setup.environment.items())},
     }
-    return tuple((inert(name), inert(value) if value else ABSENT) for name, value in told.items())
+    return tuple(
+        (printable(name), printable(value) if value else MISSING) for name, value in told.items()
+    )
 
 
 def _memory(count: int | None) -> str | None:
@@ -101,7 +103,7 @@ def _memory(count: int | None) -> str | None:
 
 
 def _or(count: int | None) -> str:
-    return ABSENT if count is None else str(count)
+    return MISSING if count is None else str(count)
 
 
 def _yes(value: bool | None) -> str | None:

@@ -37,7 +37,7 @@ from bench.report.html.drawing import (
 )
 from bench.report.html.series import COLOURS, SetupSeries
 from bench.stats.summary import MISSED, summarize
-from bench.text import plural
+from bench.text import count_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -466,7 +466,7 @@ def _efficiencies(axes: Axes, study: ScalingStudy, colour: str, number: str) -> 
 
 def _told(study: ScalingStudy) -> str:
     points = ", ".join(
-        f"{100 * point.efficiency.value:.0f} % with {plural(point.processes, 'process')}"
+        f"{100 * point.efficiency.value:.0f} % with {count_of(point.processes, 'process')}"
         for point in study.points
     )
     if study.fit is None:
@@ -480,7 +480,7 @@ def fraction_of_peak(series: Sequence[SetupSeries], root: Path) -> FigureResult:
     ceilings, broken = sidecars.read_peak_flops(
         root / path for one in series for path, _ in one.runs if path
     )
-    unread = "".join(f" {text.inert(path.name)} is no measured peak." for path in broken)
+    unread = "".join(f" {text.printable(path.name)} is no measured peak." for path in broken)
     shares: dict[int, float] = {}
     for one in series:
         rate = one.number_of("images_per_second_median")

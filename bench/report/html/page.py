@@ -27,7 +27,7 @@ from bench.report.html.misclassified import misclassified_digits
 from bench.report.html.series import SetupSeries
 from bench.report.progress import run_outcome
 from bench.stats.summary import FEWEST_RUNS
-from bench.text import inert, plural
+from bench.text import count_of, printable
 
 _PAGE = Path(__file__).parent / "templates"
 
@@ -143,12 +143,12 @@ def to_html(
         study_headings=HEADINGS,
         study_caption=CAPTION,
         digits=digits if not isinstance(digits, str) else None,
-        digits_runs="" if isinstance(digits, str) else plural(digits.runs, "run"),
+        digits_runs="" if isinstance(digits, str) else count_of(digits.runs, "run"),
         no_digits=digits if isinstance(digits, str) else "",
         surroundings=environment_table(series),
         run_headings=_run_headings(to_target),
         runs=[line for one in series for line in _runs(one)],
-        problems=[(inert(str(one.path)), inert(one.reason)) for one in problems],
+        problems=[(printable(str(one.path)), printable(one.reason)) for one in problems],
     )
     # What could be no UTF-8 file: half of a pair of surrogates, in a record's text.
     return page.encode("utf-8", "replace").decode("utf-8")
@@ -189,8 +189,8 @@ def _scope(series: Sequence[SetupSeries], runs: Sequence[Run]) -> str:
     if len(days) > 1:
         when += f" to {days[-1]:%Y-%m-%d}"
     return (
-        f"{plural(len(records), 'run')} of {plural(len(series), 'set-up')} on "
-        f"{plural(devices, 'device')}, {when}"
+        f"{count_of(len(records), 'run')} of {count_of(len(series), 'set-up')} on "
+        f"{count_of(devices, 'device')}, {when}"
     )
 
 
@@ -235,7 +235,7 @@ def _doubts(series: Sequence[SetupSeries]) -> Iterator[tuple[str, str]]:
             numbers = ranges([one.number for one in about])
             whose = f"et-up{'s' if len(about) > 1 else ''} {numbers}"
             runs = sum(one.warnings[warning] or 0 for one in about)
-            yield (f"{plural(runs, 'run')} of s{whose}" if runs else f"S{whose}"), warning.value
+            yield (f"{count_of(runs, 'run')} of s{whose}" if runs else f"S{whose}"), warning.value
 
 
 # --- A row a set-up
@@ -268,7 +268,7 @@ def _set_up(one: SetupSeries) -> Line:
         _summary("images_per_second", row),
         _summary("train_time_to_target_seconds", row),
         _summary("peak_memory_bytes", row),
-        Field(inert(str(row["device_name"]))),
+        Field(printable(str(row["device_name"]))),
     )
     return Line(one.number, one.colour, True, fields)
 
@@ -327,9 +327,9 @@ _MEASURED = (
 
 
 def _run_fields(record: RunRecord, row: Row) -> Iterator[Field]:
-    shown = inert(str(row["record_path"] or ""))
-    name = PurePosixPath(shown).name or inert(record.run_id)
-    yield Field(name, hint=f"{shown or 'not saved'}, run {inert(record.run_id)}")
+    shown = printable(str(row["record_path"] or ""))
+    name = PurePosixPath(shown).name or printable(record.run_id)
+    yield Field(name, hint=f"{shown or 'not saved'}, run {printable(record.run_id)}")
     yield _value(row, "seed")
     yield _outcome(record)
     epoch = record.target_reached_epoch

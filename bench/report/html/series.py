@@ -17,7 +17,7 @@ from bench.analysis.columns import Row, Run
 from bench.analysis.metrics import completed
 from bench.analysis.result_warnings import ResultWarning
 from bench.records.schema import RunRecord
-from bench.text import inert
+from bench.text import printable
 
 COLOURS = 8
 """That can be told apart."""
@@ -115,7 +115,7 @@ def _unnumbered(pool: Benchmark, group: Sequence[Benchmark], detail: str) -> Set
         warnings=_warnings(pool, group),
         name=_name(row),
         detail=detail,
-        family=inert(f"{row['recipe'] or 'unnamed recipe'} on {row['device_name']}"),
+        family=printable(f"{row['recipe'] or 'unnamed recipe'} on {row['device_name']}"),
         colour=0,
     )
 
@@ -151,7 +151,7 @@ def _rank(one: SetupSeries) -> tuple[bool, float, str, str]:
 
 
 def _name(row: Row) -> str:
-    return inert(f"{row['recipe'] or 'unnamed recipe'}, {labels.label_of_row(row)}")
+    return printable(f"{row['recipe'] or 'unnamed recipe'}, {labels.label_of_row(row)}")
 
 
 def _alone(name: str, detail: str) -> str:
@@ -162,9 +162,9 @@ def _details(pools: Sequence[Benchmark]) -> list[str]:
     """Label, folder, device and commit, as far as they are needed to tell the pools apart."""
     runs = [pool.runs[0] for pool in pools]
     labels = [_quoted(record.label) for _, record in runs]
-    folders = [inert(path.parent.name) if path else "" for path, _ in runs]
-    devices = [inert(record.setup.device_name) for _, record in runs]
-    commits = [f"commit {inert(r.environment.commit or 'unknown')[:7]}" for _, r in runs]
+    folders = [printable(path.parent.name) if path else "" for path, _ in runs]
+    devices = [printable(record.setup.device_name) for _, record in runs]
+    commits = [f"commit {printable(r.environment.commit or 'unknown')[:7]}" for _, r in runs]
     told = [labels]
     if len(set(folders)) > 1:
         told.append(folders)
@@ -180,4 +180,4 @@ def _details(pools: Sequence[Benchmark]) -> list[str]:
 
 
 def _quoted(label: str | None) -> str:
-    return f"\u201c{inert(label)}\u201d" if label else ""
+    return f"\u201c{printable(label)}\u201d" if label else ""

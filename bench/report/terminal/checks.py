@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from bench.report.terminal.tables import Field, FittedTable, Section
-from bench.text import inert, plural
+from bench.text import count_of, printable
 from bench.verify.checks import CheckOutcome, CheckResult, ResultsFolder
 
 _STYLES = {CheckOutcome.PASS: "green", CheckOutcome.FAIL: "red", CheckOutcome.UNKNOWN: "yellow"}
@@ -20,14 +20,14 @@ def checks(
     folder: ResultsFolder, results: Sequence[CheckResult], steps: Sequence[str]
 ) -> RenderableType:
     """A table of the checks, and below it what a pull request needs."""
-    title = f"{inert(str(folder.path))}: {plural(len(folder.found.records), 'record')}"
+    title = f"{printable(str(folder.path))}: {count_of(len(folder.found.records), 'record')}"
     fields = [
         Field("check", [Text(result.check.name) for result in results], justify="left"),
         Field("outcome", [_outcome(result) for result in results], justify="left"),
         Field("", [_found(result) for result in results], justify="left", narrowest=40),
     ]
     table = FittedTable(fields, [Section(0, len(results), Text(title, style="bold"))])
-    needs = [Text(f"{number}. {inert(step)}") for number, step in enumerate(steps, start=1)]
+    needs = [Text(f"{number}. {printable(step)}") for number, step in enumerate(steps, start=1)]
     return Group(table, Text(), Text("A pull request needs:", style="bold"), *needs)
 
 
@@ -39,7 +39,7 @@ def _found(result: CheckResult) -> Text:
     """What is so, or what is not and what to do about it."""
     if not result.findings:
         return Text(result.check.claim, style="dim")
-    lines = [inert(finding.text) for finding in result.findings[:_SHOWN]]
+    lines = [printable(finding.text) for finding in result.findings[:_SHOWN]]
     if more := len(result.findings) - _SHOWN:
         lines += [f"and {more} more: --json lists them"] if more > 0 else []
     text = Text("\n".join(lines))

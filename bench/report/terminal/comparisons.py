@@ -11,7 +11,7 @@ from bench import text
 from bench.analysis.cases import CaseMatch
 from bench.analysis.comparison import Comparison, Metric, MetricComparison, Verdict
 from bench.report.terminal.tables import Field, FittedTable, Section
-from bench.text import ABSENT, inert
+from bench.text import MISSING, printable
 
 _VERDICT_STYLES = {
     Verdict.BETTER: "green",
@@ -26,12 +26,14 @@ def comparison(
     base: str, new: str, matched: CaseMatch, contrasts: Sequence[Comparison]
 ) -> RenderableType:
     """A table a case, what is to be known of it, and the cases that only one side has."""
-    parts: list[RenderableType] = [Text(inert(f"{new} against {base}"), style="bold")]
+    parts: list[RenderableType] = [Text(printable(f"{new} against {base}"), style="bold")]
     for contrast in contrasts:
         parts += [Text(), _contrast_table(contrast)]
-        parts += [Text(inert(f"! {remark}"), style="yellow") for remark in contrast.case.remarks]
+        parts += [
+            Text(printable(f"! {remark}"), style="yellow") for remark in contrast.case.remarks
+        ]
     parts += [
-        Text(inert(f"! {name}: only {which} has it"), style="yellow")
+        Text(printable(f"! {name}: only {which} has it"), style="yellow")
         for which, names in (("the base", matched.missing), ("the new side", matched.added))
         for name in names
     ]
@@ -42,7 +44,7 @@ def _contrast_table(contrast: Comparison) -> RenderableType:
     """A line a metric: both sides, what lies between them, and what may be said of it."""
     case, lines = contrast.case, contrast.lines
     counts = f"{len(case.base)} and {len(case.new)} runs"
-    title = Text(inert(f"{case.name}: {counts}{', by turns' if contrast.paired else ''}"))
+    title = Text(printable(f"{case.name}: {counts}{', by turns' if contrast.paired else ''}"))
     fields = [
         Field("", [Text(line.metric.value) for line in lines], justify="left"),
         Field("base", [_side(line, line.base) for line in lines], priority=2),
@@ -51,7 +53,9 @@ def _contrast_table(contrast: Comparison) -> RenderableType:
         Field("95 % interval", [_difference_between(line) for line in lines]),
         Field("verdict", [_verdict(line) for line in lines], justify="left"),
     ]
-    notes = [Text(inert(f"{line.metric}: {line.note}"), style="dim") for line in lines if line.note]
+    notes = [
+        Text(printable(f"{line.metric}: {line.note}"), style="dim") for line in lines if line.note
+    ]
     notes += [
         Text(f"{line.metric}: about {line.runs_needed} runs a side could tell", style="dim")
         for line in lines
@@ -63,7 +67,7 @@ def _contrast_table(contrast: Comparison) -> RenderableType:
 
 def _side(line: MetricComparison, value: float | None) -> Text:
     if value is None:
-        return Text(ABSENT)
+        return Text(MISSING)
     match line.metric:
         case Metric.ACCURACY:
             return Text(text.percent(value))
@@ -78,13 +82,13 @@ def _side(line: MetricComparison, value: float | None) -> Text:
 
 
 def _difference(line: MetricComparison) -> Text:
-    return Text(ABSENT if line.difference is None else _relative(line, line.difference.value))
+    return Text(MISSING if line.difference is None else _relative(line, line.difference.value))
 
 
 def _difference_between(line: MetricComparison) -> Text:
     ends = line.difference
     if ends is None or (ends.low is None and ends.high is None):
-        return Text(ABSENT)
+        return Text(MISSING)
     low, high = (
         "?" if end is None else _relative(line, end, unit=False) for end in (ends.low, ends.high)
     )

@@ -19,7 +19,7 @@ from bench import text
 from bench.records.schema import RunRecord
 from bench.report.progress import run_outcome
 from bench.report.terminal.tables import console_for
-from bench.text import inert
+from bench.text import printable
 from mnist_cnn.data.progress import Progress
 
 _REFRESH_SECONDS = 0.25
@@ -58,7 +58,7 @@ class LiveProgress:
 
     def benchmark_started(self, recipe_name: str, runs: int, epochs: int) -> None:
         """Start drawing."""
-        self._recipe, self._runs, self._epochs = inert(recipe_name), runs, epochs
+        self._recipe, self._runs, self._epochs = printable(recipe_name), runs, epochs
         self._live.start()
 
     def warmup_started(self) -> None:
@@ -126,7 +126,7 @@ class LiveProgress:
 
     def _leave(self, text: str) -> None:
         """Print a line that stays, above the display."""
-        self._console.print(Text(inert(text)))
+        self._console.print(Text(printable(text)))
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def transfer_progress() -> Iterator[Progress]:
 
         def update(what: str, done_bytes: int, total_bytes: int | None) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(inert(what), total=total_bytes)
+                tasks[what] = bars.add_task(printable(what), total=total_bytes)
             bars.update(tasks[what], completed=done_bytes, total=total_bytes)
 
         yield update
@@ -160,6 +160,6 @@ def _line_once(console: Console) -> Progress:
     def update(what: str, _done_bytes: int, _total_bytes: int | None) -> None:
         if what not in said:
             said.add(what)
-            console.print(Text(inert(what)))
+            console.print(Text(printable(what)))
 
     return update

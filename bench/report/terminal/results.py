@@ -33,7 +33,7 @@ from bench.records.schema import RunRecord
 from bench.report.progress import run_outcome
 from bench.report.terminal.sparkline import courses
 from bench.report.terminal.tables import Field, FittedTable, Section
-from bench.text import ABSENT, inert, plural
+from bench.text import MISSING, count_of, printable
 
 _NARROWEST = 12
 """Blanks that a text is left, of any column."""
@@ -118,7 +118,7 @@ def _run_tables(benchmarks: Sequence[Benchmark], price: Price | None) -> Rendera
     for benchmark in benchmarks:
         start = sections[-1].stop if sections else 0
         remarks = [
-            Text(inert(f"run {record.run_index}: {run_outcome(record)}"), style="dim")
+            Text(printable(f"run {record.run_index}: {run_outcome(record)}"), style="dim")
             for record in benchmark.records
             if record.reason
         ]
@@ -164,7 +164,7 @@ def _course(records: Sequence[RunRecord]) -> list[Field]:
 
 def _benchmark_table(benchmarks: Sequence[Benchmark], price: Price | None) -> RenderableType:
     rows = [benchmark_row(benchmark) for benchmark in benchmarks]
-    commits = [Text(inert(str(row["commit"] or ABSENT))[:7]) for row in rows]
+    commits = [Text(printable(str(row["commit"] or MISSING))[:7]) for row in rows]
     fields = [
         Field("recipe", [_recipe(row) for row in rows], justify="left"),
         Field("device", [_device(row) for row in rows], justify="left", narrowest=18),
@@ -193,7 +193,7 @@ def _benchmark_table(benchmarks: Sequence[Benchmark], price: Price | None) -> Re
 
 def _known(fields: Sequence[Field]) -> list[Field]:
     """Without those of which nothing is known and that may go."""
-    return [f for f in fields if f.priority == 0 or any(c.plain != ABSENT for c in f.cells)]
+    return [f for f in fields if f.priority == 0 or any(c.plain != MISSING for c in f.cells)]
 
 
 def _cost_fields(name: str, rows: Sequence[Row], price: Price | None) -> list[Field]:
@@ -201,7 +201,7 @@ def _cost_fields(name: str, rows: Sequence[Row], price: Price | None) -> list[Fi
     if price is None:
         return []
     dearer, _ = priced(rows, list(rows[0]), price)
-    heading = "cost" if price.currency is None else f"cost, {inert(price.currency)}"
+    heading = "cost" if price.currency is None else f"cost, {printable(price.currency)}"
     return [Field(heading, [_text(row[name], Unit.RATE) for row in dearer])]
 
 
@@ -222,7 +222,7 @@ def _title(benchmark: Benchmark) -> Text:
 
 
 def _name(row: Row) -> str:
-    return inert(f"{row['recipe'] or 'unnamed recipe'} on {row['device_name']}")
+    return printable(f"{row['recipe'] or 'unnamed recipe'} on {row['device_name']}")
 
 
 def _setup(row: Row) -> str:
@@ -231,7 +231,7 @@ def _setup(row: Row) -> str:
 
 def _label(row: Row) -> str:
     """What the user called these runs, in quotes."""
-    return f"\u201c{inert(str(row['label']))}\u201d"
+    return f"\u201c{printable(str(row['label']))}\u201d"
 
 
 def _recipe(row: Row) -> Text:
@@ -274,7 +274,7 @@ def _texts(name: str, rows: Sequence[Row]) -> list[Text]:
 def _text(value: Cell, unit: Unit) -> Text:
     """A value for people."""
     if value is None:
-        return Text(ABSENT, style="dim")
+        return Text(MISSING, style="dim")
     return Text(columns.format_cell(value, unit))
 
 
@@ -312,9 +312,9 @@ def _notes(benchmarks: Sequence[Benchmark]) -> RenderableType:
             notes.add_row(Text("!", style="bold yellow"), text)
     paths = [shown_path(path) for benchmark in benchmarks for path, _ in benchmark.runs]
     folders = Counter(str(PurePosixPath(path).parent) for path in paths if path is not None)
-    places = [f"{plural(n, 'record')} in {inert(at)}" for at, n in folders.items()]
+    places = [f"{count_of(n, 'record')} in {printable(at)}" for at, n in folders.items()]
     if None in paths:
-        places.append(f"no record of {plural(paths.count(None), 'run')}")
+        places.append(f"no record of {count_of(paths.count(None), 'run')}")
     for place in places:
         notes.add_row(Text(">", style="dim"), Text(place, style="dim", overflow="fold"))
     return notes
@@ -325,5 +325,5 @@ def _concern(benchmark: Benchmark, number: int | None, named: bool) -> str:
     row = run_row(benchmark.runs[0])
     parts = [f"{_name(row)} ({_setup(row)})"] if named else []
     if number is not None:
-        parts.append(f"{number} of {text.plural(len(benchmark.runs), 'run')}")
+        parts.append(f"{number} of {text.count_of(len(benchmark.runs), 'run')}")
     return ", ".join(parts)

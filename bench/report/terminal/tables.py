@@ -16,13 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.report.terminal.sparkline import BLOCKS, PLAIN_BLOCKS
-from bench.text import ABSENT
+from bench.text import MISSING
 
 _PIPE_WIDTH = 140
 """Columns where the output goes to a file or a pipe: rich would take 80 and leave things out."""
 _GAP = 2
 """Blanks between two columns of a table."""
-_ASCII = str.maketrans({ABSENT: "-", **dict(zip(BLOCKS, PLAIN_BLOCKS, strict=True))})
+_ASCII = str.maketrans({MISSING: "-", **dict(zip(BLOCKS, PLAIN_BLOCKS, strict=True))})
 _RULE = rich.box.SIMPLE_HEAD
 _ASCII_RULE = rich.box.Box(str(_RULE).replace("─", "-"), ascii=True)
 
