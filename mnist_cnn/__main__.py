@@ -24,7 +24,7 @@ from mnist_cnn.accuracy import parse_accuracy
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated, Event
 from mnist_cnn.inference.provenance import Provenance
-from mnist_cnn.recipe import REFERENCE, Recipe, changed, named
+from mnist_cnn.recipe import REFERENCE, Recipe, recipe_named, with_overrides
 
 # torch takes seconds to import: each command imports what it needs, `--help` needs none of it.
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def export(
 
 def _chosen(name: str, epochs: int | None, pipeline: str | None) -> Recipe:
     # Contiguous is right on every device, which no other layout is; this command is not timed.
-    return replace(changed(named(name), epochs, pipeline), memory_format="contiguous")
+    return replace(with_overrides(recipe_named(name), epochs, pipeline), memory_format="contiguous")
 
 
 def _train(

@@ -22,7 +22,7 @@ from mnist_cnn.augment import Distortions, augment, draw
 from mnist_cnn.data.dataset import Split
 from mnist_cnn.kernels import native
 from mnist_cnn.recipe import Kernels, Recipe
-from mnist_cnn.sampler import Selection, Shuffle, images_in_epoch, steps_in_epoch
+from mnist_cnn.sampler import EpochDraw, HardExampleSampler, images_in_epoch, steps_in_epoch
 from mnist_cnn.seeds import derived_seed
 
 
@@ -71,8 +71,8 @@ class Batches:
         self._accelerator = accelerator
         self._seed = seed
         self._count = len(data.train_images)
-        self._selection = Selection(recipe, self._count, accelerator)
-        self._drawn: dict[int, tuple[Shuffle, Distortions | None]] = {}
+        self._selection = HardExampleSampler(recipe, self._count, accelerator)
+        self._drawn: dict[int, tuple[EpochDraw, Distortions | None]] = {}
         self._native = kernels in native.KINDS and native.augments(recipe)
         self._data = data
 

@@ -16,7 +16,7 @@ def process_group() -> InitProcessGroupKwargs:
     return InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT)
 
 
-def told_by_first(text: str, accelerator: Accelerator) -> str:
+def broadcast_from_main(text: str, accelerator: Accelerator) -> str:
     """The first rank's text, on every rank; to be called by all."""
     if accelerator.num_processes == 1:
         return text

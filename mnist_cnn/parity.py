@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mnist_cnn.batches import Batch, Batches
 from mnist_cnn.data.dataset import Split
-from mnist_cnn.engine.step import step_of
+from mnist_cnn.engine.step import make_step
 from mnist_cnn.kernels.native import KINDS
 from mnist_cnn.model import GroupedNetwork
 from mnist_cnn.recipe import Kernels, Precision, Recipe
@@ -150,7 +150,7 @@ def _by_the_device(
     """Mean loss, and gradients (17506,), float64, on the CPU; all ranks have the same batch."""
     whole = replace(recipe, batch_size=IMAGES * accelerator.num_processes)
     network = seeded_model(recipe, 0).to(accelerator.device).train()
-    step = step_of(network, whole, accelerator, kernels)
+    step = make_step(network, whole, accelerator, kernels)
     losses = step(batch)
     parameters = [p for group in step.optimizer.param_groups for p in group["params"]]
     gradient = torch.cat([p.grad.detach().flatten() for p in parameters]).cpu().double()

@@ -259,7 +259,7 @@ FREE_IN_CLOSED = ("pipeline", "memory_format")
 distribution, and a layout is arithmetic in another order."""
 
 
-def named(name: str) -> Recipe:
+def recipe_named(name: str) -> Recipe:
     """The recipe of that name.
 
     Raises:
@@ -274,7 +274,7 @@ def named(name: str) -> Recipe:
         ) from None
 
 
-def changed(
+def with_overrides(
     recipe: Recipe, epochs: int | None, pipeline: str | None, batch_size: int | None = None
 ) -> Recipe:
     """The recipe with what a command line asked to have otherwise; None leaves it as it is.

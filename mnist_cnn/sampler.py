@@ -35,7 +35,7 @@ def steps_in_epoch(recipe: Recipe, count: int, epoch: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Shuffle:
+class EpochDraw:
     """What chance contributes to an epoch's order; it can be drawn before the last one is over."""
 
     images: Tensor
@@ -44,7 +44,7 @@ class Shuffle:
     """(M,), int64, on the CPU: all places of the epoch's order, empty where it takes all images."""
 
 
-class Selection:
+class HardExampleSampler:
     """The images of each epoch, the same on every rank.
 
     Args:
@@ -60,14 +60,14 @@ class Selection:
         self.losses = torch.full((count,), torch.inf, device=accelerator.device)
         """What each training image cost when last seen, (N,); infinite where it never was."""
 
-    def shuffle(self, epoch: int, generator: torch.Generator) -> Shuffle:
+    def shuffle(self, epoch: int, generator: torch.Generator) -> EpochDraw:
         """Draw what `order` needs of chance."""
         wanted = images_in_epoch(self._recipe, self._count, epoch)
         images = torch.randperm(self._count, generator=generator)
         places = 0 if wanted == self._count else wanted
-        return Shuffle(images, torch.randperm(places, generator=generator))
+        return EpochDraw(images, torch.randperm(places, generator=generator))
 
-    def order(self, shuffle: Shuffle) -> Tensor:
+    def order(self, shuffle: EpochDraw) -> Tensor:
         """An epoch's images, in the order in which they are trained on: (M,), int64, on the device.
 
         The device is not waited for. Of images with equal losses, those never seen, it is the

@@ -15,8 +15,8 @@ from accelerate import Accelerator
 from mnist_cnn.batches import Batches
 from mnist_cnn.data.dataset import Split
 from mnist_cnn.engine.checkpoint import Checkpoints
-from mnist_cnn.engine.eager import Engine, SteppingEngine
-from mnist_cnn.engine.graph import Programs
+from mnist_cnn.engine.eager import EagerEngine, Engine
+from mnist_cnn.engine.graph import GraphCache
 from mnist_cnn.errors import UsageError
 from mnist_cnn.evaluation import evaluated
 from mnist_cnn.events import Checkpointed, EpochTrained, Event, Finished, Started
@@ -43,7 +43,7 @@ def train(
     data: Split,
     seed: int,
     kernels: Kernels = "torch",
-    programs: Programs | None = None,
+    programs: GraphCache | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Generator[Event, None, None]:
     """Train `model` in place by `recipe`, yielding an event after each thing worth timing.
@@ -77,10 +77,10 @@ def train(
     if programs is not None:
         engine = programs.engine(model, recipe, data, steps)
     else:
-        engine = SteppingEngine(model, recipe, accelerator, data, batches, kernels, steps)
+        engine = EagerEngine(model, recipe, accelerator, data, batches, kernels, steps)
     trained = 0
     if checkpoints is not None:
-        if not isinstance(engine, SteppingEngine):
+        if not isinstance(engine, EagerEngine):
             raise UsageError(NO_CHECKPOINTS)
         if (point := checkpoints.start(seed)) is not None:
             kept = checkpoints.read(point)
@@ -114,7 +114,7 @@ def train(
                 engine.finish()
                 raise
         if checkpoints is not None and checkpoints.due(number, recipe.epochs):
-            assert isinstance(engine, SteppingEngine)
+            assert isinstance(engine, EagerEngine)
             state = {"engine": engine.state(), "losses": batches.losses}
             yield Checkpointed(number, checkpoints.write(seed, number, state))
     engine.finish()

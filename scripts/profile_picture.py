@@ -35,7 +35,7 @@ def picture(path: Annotated[Path, typer.Argument(help="The picture, SVG or PNG."
     check_writable(path)
     accelerator, recipe, setup = start_accelerator(FAST, device="cpu")
     if setup.kernels == "torch":
-        raise UsageError(f"no compiled code here: {native.absence()}")
+        raise UsageError(f"no compiled code here: {native.unavailable_reason()}")
     data = load().split(recipe.evaluation_split)
     for _ in range(2):  # the first is a warm-up
         native.take_layer_seconds()

@@ -30,7 +30,7 @@ from bench.launch import supervisor
 from bench.machine.cores import usable_cores
 from mnist_cnn.console import run
 from mnist_cnn.errors import UsageError
-from mnist_cnn.recipe import REFERENCE, Kernels, changed
+from mnist_cnn.recipe import REFERENCE, Kernels, with_overrides
 
 Mode = Literal["alone", "threads", "beside", "joined"]
 """One process of one thread; one of a thread a core; as many processes as cores, each for itself;
@@ -106,7 +106,10 @@ def _share(mode: Mode, cores: int) -> int:
 def _kernels_here() -> list[str]:
     from mnist_cnn.kernels import native
 
-    return ["torch", *(kind for kind in reversed(native.KINDS) if not native.absence(kind))]
+    return [
+        "torch",
+        *(kind for kind in reversed(native.KINDS) if not native.unavailable_reason(kind)),
+    ]
 
 
 def _text(found: Mapping[str, Any]) -> str:
@@ -220,7 +223,7 @@ def worker(threads: int) -> None:
 
 
 def _recipe(batch: int) -> Any:
-    return changed(REFERENCE, 2, "resident", batch)
+    return with_overrides(REFERENCE, 2, "resident", batch)
 
 
 def _options(name: str | None) -> Any:

@@ -22,7 +22,7 @@ from mnist_cnn.console import run
 from mnist_cnn.data.dataset import load
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.events import EpochTrained, Evaluated
-from mnist_cnn.recipe import EvaluationSplit, Recipe, named
+from mnist_cnn.recipe import EvaluationSplit, Recipe, recipe_named
 from mnist_cnn.train import seeded_model, train
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -38,7 +38,7 @@ def tune(
     test: Annotated[bool, typer.Option("--test", help="Confirm on the test set.")] = False,
 ) -> None:
     """Print each seed's accuracy after the last epoch, their mean and its 95 % interval."""
-    chosen = changed(named(recipe), changes or [])
+    chosen = changed(recipe_named(recipe), changes or [])
     split: EvaluationSplit = "test" if test else "validation"
     chosen = replace(chosen, evaluation_split=split, evaluate_from_epoch=chosen.epochs)
     accelerator, chosen, setup = start_accelerator(

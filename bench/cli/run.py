@@ -34,7 +34,7 @@ from bench.records.store import RESULTS_DIR
 from bench.report.trackers import TrackerRequest, check_trackers, log_to_trackers
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, is_first_here, is_main_process
 from mnist_cnn.errors import UsageError
-from mnist_cnn.recipe import Recipe, changed, named
+from mnist_cnn.recipe import Recipe, recipe_named, with_overrides
 
 if TYPE_CHECKING:
     from bench.records.schema import RunRecord
@@ -196,7 +196,7 @@ def run(
         from bench.measure.resolve import choose_recipe
 
         recipe = choose_recipe(device)
-    chosen = changed(named(recipe), epochs, pipeline, batch_size)
+    chosen = with_overrides(recipe_named(recipe), epochs, pipeline, batch_size)
     keeping = check_keeping(
         checkpoint_every,
         resume,

@@ -16,7 +16,7 @@ from typing import get_args
 
 from bench.analysis.scaling import ScalingMode
 from mnist_cnn.errors import UsageError, near_match
-from mnist_cnn.recipe import RECIPES, Kernels, Precision, named
+from mnist_cnn.recipe import RECIPES, Kernels, Precision, recipe_named
 
 DEFAULT_SEEDS = 5
 """Below five runs of a set-up there is no interval worth the name."""
@@ -104,7 +104,7 @@ class Matrix:
     def _batch(self, of: Mapping[str, str | int]) -> tuple[str, ...]:
         if self.scaling is not ScalingMode.WEAK:
             return ()
-        batch = named(str(of["recipe"])).batch_size * int(of["processes"])
+        batch = recipe_named(str(of["recipe"])).batch_size * int(of["processes"])
         return ("--batch-size", str(batch))
 
 

@@ -188,7 +188,7 @@ def choose_capture(
         return False, None
     if asked is False:
         return False, "it was asked not to be"
-    reason = graph.obstacle(recipe, accelerator)
+    reason = graph.capture_unsupported_reason(recipe, accelerator)
     if asked and reason:
         raise UsageError(f"--capture cannot be had: {reason}; leave it out")
     return reason is None, reason

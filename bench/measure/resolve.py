@@ -244,7 +244,7 @@ def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe
             return "it is for CPUs"
         if precision != "bf16":
             return f"it computes in bf16, not {precision}"
-        return native.absence(kernels)
+        return native.unavailable_reason(kernels)
 
     if asked == "auto":
         compiled: tuple[Kernels, ...] = ("triton", *native.KINDS)
@@ -279,7 +279,7 @@ def triton_unsupported_reason(device: str, precision: Precision, recipe: Recipe)
         return "it is for one process"
     if recipe.pipeline != "resident":
         return f"it takes resident images, not the {recipe.pipeline}'s"
-    return triton.obstacle(recipe) or compiler_unavailable_reason(device)
+    return triton.unsupported_reason(recipe) or compiler_unavailable_reason(device)
 
 
 def choose_processes(

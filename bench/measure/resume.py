@@ -58,7 +58,7 @@ def open_journal(
     from bench.measure.journal import Journal
     from bench.measure.run_state import BenchmarkState
     from bench.records.schema import RunRecord
-    from mnist_cnn.distributed import told_by_first
+    from mnist_cnn.distributed import broadcast_from_main
 
     folder: JournalFolder | None = None
     told = ""
@@ -68,7 +68,7 @@ def open_journal(
         except UsageError as error:
             told = json.dumps({"refusal": str(error)})
     try:
-        values = json.loads(told_by_first(told, accelerator))
+        values = json.loads(broadcast_from_main(told, accelerator))
         if "refusal" in values:
             raise UsageError(values["refusal"])
         manifest = BenchmarkState.model_validate(values["manifest"])

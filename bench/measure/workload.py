@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from mnist_cnn.data.dataset import Split, load
 from mnist_cnn.engine.checkpoint import Checkpoints
-from mnist_cnn.engine.graph import Programs, as_call, as_cuda_graph
+from mnist_cnn.engine.graph import GraphCache, capture_cuda_graph, without_capture
 from mnist_cnn.engine.step import evaluated_by
 from mnist_cnn.evaluation import mistakes
 from mnist_cnn.events import Event, Mistakes
@@ -49,10 +49,10 @@ class MnistTraining:
         self._warmup_images = warmup_images
         self._kernels = kernels
         self._checkpoints = checkpoints
-        self._programs: Programs | None = None
+        self._programs: GraphCache | None = None
         if captured or kernels == "triton":
-            record = as_cuda_graph if captured else as_call
-            self._programs = Programs(recipe, accelerator, kernels, record)
+            record = capture_cuda_graph if captured else without_capture
+            self._programs = GraphCache(recipe, accelerator, kernels, record)
         self.checksums: dict[str, str] = {}
         """SHA-256 of each data file, as last read."""
         self._last: tuple[MnistCnn, Split] | None = None

@@ -100,9 +100,9 @@ def load(
     )
 
 
-def _read(folder: Path) -> dict[files.IdxFile, files.Verified] | None:
+def _read(folder: Path) -> dict[files.IdxFile, files.VerifiedFile] | None:
     """All four files, or None when one of them is not there or not right."""
-    found: dict[files.IdxFile, files.Verified] = {}
+    found: dict[files.IdxFile, files.VerifiedFile] = {}
     for file in files.FILES:
         verified = files.search(folder, file).verified
         if verified is None:
@@ -111,7 +111,7 @@ def _read(folder: Path) -> dict[files.IdxFile, files.Verified] | None:
     return found
 
 
-def _elements(verified: files.Verified) -> Tensor:
+def _elements(verified: files.VerifiedFile) -> Tensor:
     """The images or labels, uint8, in the file's shape, sharing its memory."""
     file = verified.file
     flat = torch.frombuffer(verified.content, dtype=torch.uint8, offset=len(file.header))

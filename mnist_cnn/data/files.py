@@ -73,7 +73,7 @@ FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class VerifiedFile:
     """A whole IDX file whose sum is right."""
 
     file: IdxFile
@@ -81,15 +81,15 @@ class Verified:
     """The header, then the elements."""
 
 
-class NotMnist(Exception):
+class NotMnistError(Exception):
     """These bytes are not the file they should be; the message says how, with both sums."""
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class SearchedFolders:
     """What a folder holds of one file."""
 
-    verified: Verified | None
+    verified: VerifiedFile | None
     path: Path | None
     """Where the verified copy lies."""
     problems: dict[Path, str]
@@ -105,19 +105,19 @@ def data_folder(data_dir: Path | None = None) -> Path:
     return platformdirs.user_cache_path("mnist-bench", appauthor=False) / "mnist"
 
 
-def search(folder: Path, file: IdxFile) -> Search:
+def search(folder: Path, file: IdxFile) -> SearchedFolders:
     """Look for `file` in `folder`: there, in torchvision's layout, or gzipped in either place."""
     problems: dict[Path, str] = {}
     for path in _places(folder, file):
         try:
-            return Search(read(path, file), path, problems)
+            return SearchedFolders(read(path, file), path, problems)
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except NotMnist as error:
+        except NotMnistError as error:
             problems[path] = str(error)
         except OSError as error:
             problems[path] = f"{path} cannot be read ({error.strerror or error})"
-    return Search(None, None, problems)
+    return SearchedFolders(None, None, problems)
 
 
 def _places(folder: Path, file: IdxFile) -> Iterator[Path]:
@@ -126,7 +126,7 @@ def _places(folder: Path, file: IdxFile) -> Iterator[Path]:
         yield folder / TORCHVISION_FOLDER / name
 
 
-def read(path: Path, file: IdxFile) -> Verified:
+def read(path: Path, file: IdxFile) -> VerifiedFile:
     """Read and verify one copy of `file`, gzipped when `path` ends so.
 
     Raises:
@@ -140,7 +140,7 @@ def read(path: Path, file: IdxFile) -> Verified:
             return _read_stream(unpacked, file, str(path))
 
 
-def verify(content: bytes, file: IdxFile, where: str) -> Verified:
+def verify(content: bytes, file: IdxFile, where: str) -> VerifiedFile:
     """`content` as `file`; `where` it comes from is named in the error.
 
     Raises:
@@ -148,11 +148,11 @@ def verify(content: bytes, file: IdxFile, where: str) -> Verified:
     """
     found = hashlib.sha256(content).hexdigest()
     if found != file.sha256:
-        raise NotMnist(_difference(found, len(content), file, where))
-    return Verified(file, bytearray(content))
+        raise NotMnistError(_difference(found, len(content), file, where))
+    return VerifiedFile(file, bytearray(content))
 
 
-def _read_stream(stream: BufferedReader | gzip.GzipFile, file: IdxFile, where: str) -> Verified:
+def _read_stream(stream: BufferedReader | gzip.GzipFile, file: IdxFile, where: str) -> VerifiedFile:
     # Writable, so that tensors may be made of it without a copy.
     content = bytearray(file.size_bytes)
     digest = hashlib.sha256()
@@ -165,13 +165,13 @@ def _read_stream(stream: BufferedReader | gzip.GzipFile, file: IdxFile, where: s
             digest.update(surplus)
             length += len(surplus)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise NotMnist(
+        raise NotMnistError(
             f"{where} is not a whole gzip file ({error}); expected inside it "
             f"{file.name} with sha256 {file.sha256}"
         ) from None
     if digest.hexdigest() != file.sha256:
-        raise NotMnist(_difference(digest.hexdigest(), length, file, where))
-    return Verified(file, content)
+        raise NotMnistError(_difference(digest.hexdigest(), length, file, where))
+    return VerifiedFile(file, content)
 
 
 def _difference(found: str, length: int, file: IdxFile, where: str) -> str:

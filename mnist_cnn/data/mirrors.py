@@ -10,7 +10,7 @@ from http.client import HTTPException, HTTPResponse
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from mnist_cnn.data.files import IdxFile, NotMnist, Verified, verify
+from mnist_cnn.data.files import IdxFile, NotMnistError, VerifiedFile, verify
 from mnist_cnn.data.progress import Progress
 
 OPEN_SECONDS = 6.0
@@ -27,7 +27,7 @@ _UNREACHABLE = (OSError, HTTPException, ValueError)
 
 def from_mirrors(
     wanted: Sequence[IdxFile], progress: Progress, problems: list[str]
-) -> Iterator[tuple[Verified, str]]:
+) -> Iterator[tuple[VerifiedFile, str]]:
     """Download the `wanted` files, each from the first mirror that has it.
 
     Yields:
@@ -49,7 +49,7 @@ def from_mirrors(
             try:
                 packed = _download(address, file.name, progress)
                 verified = verify(_unpack(packed, file), file, address)
-            except NotMnist as error:
+            except NotMnistError as error:
                 problems.append(str(error))
                 break
             except _UNREACHABLE as error:
@@ -69,7 +69,7 @@ def _download(address: str, name: str, progress: Progress) -> bytes:
             chunks.append(chunk)
             done += len(chunk)
             if done > _LARGEST_BYTES:
-                raise NotMnist(f"{address} is not MNIST: more than {_LARGEST_BYTES} bytes")
+                raise NotMnistError(f"{address} is not MNIST: more than {_LARGEST_BYTES} bytes")
             progress(name, done, total)
     return b"".join(chunks)
 

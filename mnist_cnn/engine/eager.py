@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from mnist_cnn.batches import Batches, Epoch
 from mnist_cnn.data.dataset import Split
-from mnist_cnn.engine.ema import Average
-from mnist_cnn.engine.step import evaluated_by, step_of
+from mnist_cnn.engine.ema import WeightEma
+from mnist_cnn.engine.step import evaluated_by, make_step
 from mnist_cnn.evaluation import count
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.optim import build_schedule, state_of
@@ -43,7 +43,7 @@ class Engine(Protocol):
         ...
 
 
-class SteppingEngine:
+class EagerEngine:
     """Every step asked of the device by the loop: on any device, by any kernels, by many ranks.
 
     Args:
@@ -73,7 +73,7 @@ class SteppingEngine:
         self._images = data.evaluation_images.to(device)
         self._labels = data.evaluation_labels.to(device)
         model.to(device).train()
-        self._step = step_of(model, recipe, accelerator, kernels)
+        self._step = make_step(model, recipe, accelerator, kernels)
         self._optimizer = self._step.optimizer
         # Not prepared: Accelerate's wrapper would step it once a process.
         self._schedule = build_schedule(self._optimizer, recipe, steps)
@@ -81,7 +81,7 @@ class SteppingEngine:
             # Only a gradient scaler (fp16) needs the wrapper, which looks packages up every step.
             self._optimizer = accelerator.prepare(self._optimizer)
         # Made last: the step has given the model other storage.
-        self._average = Average(model, recipe) if recipe.average_decay > 0 else None
+        self._average = WeightEma(model, recipe) if recipe.average_decay > 0 else None
         kept = self._average.network if self._average else model
         self._evaluated = evaluated_by(kept, kernels)
 

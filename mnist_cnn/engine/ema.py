@@ -13,7 +13,7 @@ from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import Recipe
 
 
-class Average:
+class WeightEma:
     """Of weights and batch-norm statistics, kept beside the network while it trains.
 
     torch's AveragedModel counts its updates on the CPU, and so makes a GPU wait at every one.

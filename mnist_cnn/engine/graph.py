@@ -26,9 +26,9 @@ from mnist_cnn.augment import Distortions, augment
 from mnist_cnn.batches import Epoch
 from mnist_cnn.data.dataset import Split
 from mnist_cnn.engine.ema import floats, weight_of_step
-from mnist_cnn.engine.step import grouped, memory_layout
+from mnist_cnn.engine.step import memory_layout, with_batch_norm_groups
 from mnist_cnn.evaluation import count
-from mnist_cnn.kernels.buffers import Tables, tables_of
+from mnist_cnn.kernels.buffers import DeviceBuffers, device_buffers
 from mnist_cnn.model import MnistCnn, build_model
 from mnist_cnn.optim import build_optimizer, learning_rates
 from mnist_cnn.recipe import Kernels, Recipe
@@ -46,7 +46,7 @@ _WARM_UPS = 3
 """Times that work is done before it is recorded, for what libraries set up and choose at first."""
 
 
-def as_cuda_graph(work: Callable[[], None], rewind: Callable[[], None]) -> Replay:
+def capture_cuda_graph(work: Callable[[], None], rewind: Callable[[], None]) -> Replay:
     """Record `work` as a CUDA graph.
 
     Raises:
@@ -65,12 +65,12 @@ def as_cuda_graph(work: Callable[[], None], rewind: Callable[[], None]) -> Repla
     return graph.replay
 
 
-def as_call(work: Callable[[], None], rewind: Callable[[], None]) -> Replay:  # noqa: ARG001
+def without_capture(work: Callable[[], None], rewind: Callable[[], None]) -> Replay:  # noqa: ARG001
     """Record nothing: `work` is asked for again, operation by operation."""
     return work
 
 
-def obstacle(recipe: Recipe, accelerator: Accelerator) -> str | None:
+def capture_unsupported_reason(recipe: Recipe, accelerator: Accelerator) -> str | None:
     """Why a recipe's step cannot be a program of the device; None where it can."""
     if accelerator.num_processes > 1:
         return "several processes join their gradients in every step"
@@ -83,7 +83,7 @@ def obstacle(recipe: Recipe, accelerator: Accelerator) -> str | None:
     return None
 
 
-class Programs:
+class GraphCache:
     """The programs of one recipe on one device, kept from run to run.
 
     Args:
@@ -100,11 +100,11 @@ class Programs:
         self._accelerator = accelerator
         self._kernels = kernels
         self._record = record
-        self._engine: StaticEngine | None = None
+        self._engine: GraphEngine | None = None
         self.failure: str | None = None
         """Why a step could not be recorded; None as long as it could, or has not been tried."""
 
-    def engine(self, model: MnistCnn, recipe: Recipe, data: Split, steps: int) -> StaticEngine:
+    def engine(self, model: MnistCnn, recipe: Recipe, data: Split, steps: int) -> GraphEngine:
         """An engine that is about to train `model`.
 
         Where recording fails, `failure` says so and the steps are asked for as wholes.
@@ -120,19 +120,19 @@ class Programs:
         try:
             self._engine.start(model, recipe, data, steps)
         except RuntimeError as error:
-            if self._record is as_call:
+            if self._record is without_capture:
                 raise
             self.failure = (str(error).splitlines() or [type(error).__name__])[0]
-            self._record = as_call
+            self._record = without_capture
             self._engine = self._made(data)
             self._engine.start(model, recipe, data, steps)
         return self._engine
 
-    def _made(self, data: Split) -> StaticEngine:
-        return StaticEngine(self._recipe, self._accelerator, self._kernels, self._record, data)
+    def _made(self, data: Split) -> GraphEngine:
+        return GraphEngine(self._recipe, self._accelerator, self._kernels, self._record, data)
 
 
-class Body(Protocol):
+class StepProgram(Protocol):
     """What a program of the device does to the network, by `Tables` alone."""
 
     def load(self, model: MnistCnn) -> None:
@@ -152,7 +152,7 @@ class Body(Protocol):
         ...
 
 
-class StaticEngine:
+class GraphEngine:
     """See `mnist_cnn.engine.eager.Engine`; for one run after another, each begun by `start`."""
 
     def __init__(
@@ -164,15 +164,15 @@ class StaticEngine:
         data: Split,
     ) -> None:
         self._recipe, self._record = recipe, record
-        self._tables = tables_of(recipe, accelerator, data)
-        self._body: Body
+        self._tables = device_buffers(recipe, accelerator, data)
+        self._body: StepProgram
         if kernels == "triton":
             # Here, because importing Triton takes a while and not every machine has it.
-            from mnist_cnn.kernels.triton.network import FusedNetwork
+            from mnist_cnn.kernels.triton.network import TritonProgram
 
-            self._body = FusedNetwork(recipe, accelerator, self._tables)
+            self._body = TritonProgram(recipe, accelerator, self._tables)
         else:
-            self._body = TorchBody(recipe, accelerator, self._tables, kernels)
+            self._body = TorchProgram(recipe, accelerator, self._tables, kernels)
         self._programs: dict[tuple[int, int], Replay] = {}
         self._evaluation: Replay | None = None
 
@@ -256,11 +256,11 @@ class StaticEngine:
         return self._programs[key]
 
 
-class TorchBody:
+class TorchProgram:
     """By torch's operators, fused or not; see `Body`."""
 
     def __init__(
-        self, recipe: Recipe, accelerator: Accelerator, tables: Tables, kernels: Kernels
+        self, recipe: Recipe, accelerator: Accelerator, tables: DeviceBuffers, kernels: Kernels
     ) -> None:
         device = tables.images.device
         self._recipe, self._accelerator, self._tables = recipe, accelerator, tables
@@ -272,11 +272,11 @@ class TorchBody:
             if isinstance(module, nn.BatchNorm2d):
                 module.num_batches_tracked = None  # nothing reads it, and counting is a launch
         self._network = network
-        self._average = _Average(network) if recipe.average_decay > 0 else None
+        self._average = _GraphEma(network) if recipe.average_decay > 0 else None
         self._forward = self._losses_of
         if kernels == "inductor":
             self._forward = torch.compile(self._losses_of, dynamic=False, fullgraph=True)
-        self._grouped = grouped(network, recipe, accelerator)
+        self._grouped = with_batch_norm_groups(network, recipe, accelerator)
         self._rate = torch.ones((), device=device)
         self._optimizer = build_optimizer(network.parameters(), recipe)
         self._optimizer.param_groups[0]["lr"] = self._rate
@@ -345,7 +345,7 @@ class TorchBody:
         )
 
 
-class _Average:
+class _GraphEma:
     """An average of a network by a weight that is on the device."""
 
     def __init__(self, network: MnistCnn) -> None:

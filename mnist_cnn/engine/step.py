@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from mnist_cnn.batches import Batch
-from mnist_cnn.kernels.native import KINDS, NativeNetwork, NativeSgd, NativeStep
+from mnist_cnn.kernels.native import KINDS, NativeKernel, NativeNetwork, NativeSgd
 from mnist_cnn.model import GroupedNetwork, MnistCnn
 from mnist_cnn.optim import build_optimizer
 from mnist_cnn.recipe import Kernels, Recipe
@@ -36,11 +36,13 @@ class Step(Protocol):
         ...
 
 
-def step_of(network: MnistCnn, recipe: Recipe, accelerator: Accelerator, kernels: Kernels) -> Step:
+def make_step(
+    network: MnistCnn, recipe: Recipe, accelerator: Accelerator, kernels: Kernels
+) -> Step:
     """The step by which `network` is trained, on the accelerator's device."""
     if kernels not in KINDS:
         return TorchStep(network, recipe, accelerator, kernels)
-    return CompiledStep(network, recipe, accelerator, kernels)
+    return NativeStep(network, recipe, accelerator, kernels)
 
 
 def evaluated_by(network: MnistCnn, kernels: Kernels) -> nn.Module:
@@ -54,7 +56,9 @@ def _group(recipe: Recipe, accelerator: Accelerator) -> tuple[int, int]:
     return share, min(recipe.norm_batch_size or share, share)
 
 
-def grouped(network: MnistCnn, recipe: Recipe, accelerator: Accelerator) -> nn.Module:
+def with_batch_norm_groups(
+    network: MnistCnn, recipe: Recipe, accelerator: Accelerator
+) -> nn.Module:
     """`network` as this rank goes through its share of a batch."""
     share, group = _group(recipe, accelerator)
     return GroupedNetwork(network, group) if group < share else network
@@ -78,7 +82,7 @@ class TorchStep:
         self._layout = memory_layout(recipe)
         network.to(memory_format=self._layout)
         accelerator.free_memory()  # what an earlier run in this process had prepared
-        self._module = accelerator.prepare(grouped(network, recipe, accelerator))
+        self._module = accelerator.prepare(with_batch_norm_groups(network, recipe, accelerator))
         if isinstance(self._module, DistributedDataParallel):
             # Each rank keeps statistics of its own share, which the loop joins before it evaluates;
             # by default rank 0's would replace the others' at every step, by a collective.
@@ -103,7 +107,7 @@ class TorchStep:
         )
 
 
-class CompiledStep:
+class NativeStep:
     """By the compiled code of `mnist_cnn.kernels.native`; one collective a step joins the ranks."""
 
     def __init__(
@@ -111,7 +115,7 @@ class CompiledStep:
     ) -> None:
         self._accelerator = accelerator
         _, group = _group(recipe, accelerator)
-        self._native = NativeStep(network, group, kernels, recipe.label_smoothing)
+        self._native = NativeKernel(network, group, kernels, recipe.label_smoothing)
         self._parameters = self._native.parameters
         self.optimizer: Optimizer
         if recipe.optimizer == "sgd":

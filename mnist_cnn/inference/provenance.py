@@ -49,7 +49,7 @@ class Provenance:
         return {name: str(value) for name, value in asdict(self).items()}
 
 
-def read(metadata: Mapping[str, str]) -> Provenance | None:
+def read_provenance(metadata: Mapping[str, str]) -> Provenance | None:
     """What a file's metadata say of its training; None when they say nothing of it.
 
     Raises:

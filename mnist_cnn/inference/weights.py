@@ -119,7 +119,7 @@ def load_provenance(path: Path) -> Provenance | None:
     with safe_open(path, framework="pt") as file:
         metadata = dict(file.metadata() or {})
     try:
-        return provenance.read(metadata)
+        return provenance.read_provenance(metadata)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
 

@@ -15,7 +15,7 @@ from mnist_cnn.sampler import steps_in_epoch
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
+class DeviceBuffers:
     """Of one recipe, on the device: N training images, M held out, S steps of a whole run."""
 
     images: Tensor
@@ -44,7 +44,7 @@ class Tables:
     """(3,): held-out images classified rightly, the sum of their losses, their number."""
 
 
-def tables_of(recipe: Recipe, accelerator: Accelerator, data: Split) -> Tables:
+def device_buffers(recipe: Recipe, accelerator: Accelerator, data: Split) -> DeviceBuffers:
     """Room for a recipe's training and for the images held out in `data`."""
     device = accelerator.device
     images, held_out = recipe.train_images, len(data.evaluation_images)
@@ -53,7 +53,7 @@ def tables_of(recipe: Recipe, accelerator: Accelerator, data: Split) -> Tables:
     def room(*shape: int, of: torch.dtype = torch.float32) -> Tensor:
         return torch.zeros(shape, dtype=of, device=device)
 
-    return Tables(
+    return DeviceBuffers(
         images=room(images, SIDE, SIDE, of=torch.uint8),
         labels=room(images, of=torch.int64),
         held_out=room(held_out, SIDE, SIDE, of=torch.uint8),

@@ -33,7 +33,7 @@ from bench.stats.intervals import paired_location_shift
 from mnist_cnn.augment import augment, draw
 from mnist_cnn.batches import Batch
 from mnist_cnn.data.dataset import MnistData, Split, load
-from mnist_cnn.engine.step import evaluated_by, step_of
+from mnist_cnn.engine.step import evaluated_by, make_step
 from mnist_cnn.evaluation import evaluate
 from mnist_cnn.events import EpochTrained, Evaluated, Event
 from mnist_cnn.kernels import native
@@ -49,7 +49,10 @@ RECIPE = replace(FAST.with_epochs(1), memory_format="contiguous")
 EPOCH_IMAGES = 6_400
 """A tenth of an epoch: enough to be timed, little enough to be repeated."""
 
-KERNELS: list[Kernels] = ["torch", *(k for k in reversed(native.KINDS) if not native.absence(k))]
+KERNELS: list[Kernels] = [
+    "torch",
+    *(k for k in reversed(native.KINDS) if not native.unavailable_reason(k)),
+]
 """Those that this machine can use, the fastest last."""
 
 by_our_clock = pytest.mark.benchmark(timer=CLOCK.now)
@@ -80,7 +83,7 @@ def batch(mnist: MnistData) -> tuple[Tensor, Tensor]:
 @by_our_clock
 @kernels_here
 def test_training_step(benchmark: BenchmarkFixture, mnist: MnistData, kernels: Kernels) -> None:
-    step = step_of(MnistCnn(dropout=0.0).to(ACCELERATOR.device), RECIPE, ACCELERATOR, kernels)
+    step = make_step(MnistCnn(dropout=0.0).to(ACCELERATOR.device), RECIPE, ACCELERATOR, kernels)
     images, labels = batch(mnist)
     whole = Batch(images, labels, 1.0)
 

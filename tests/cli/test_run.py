@@ -375,7 +375,7 @@ def test_a_profile_is_a_trace_and_the_costliest_operations(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(native.absence() is not None, reason="no compiled code here")
+@pytest.mark.skipif(native.unavailable_reason() is not None, reason="no compiled code here")
 def test_a_profile_of_compiled_code_names_its_layers(tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     done = launch([BIN / "mnist-bench", "run", "--profile", path, "--device", "cpu"], tmp_path)
@@ -423,7 +423,7 @@ def test_auto_is_a_process_a_core_for_torchs_operators_and_one_for_the_rest(
     assert choose_processes(plain, "cpu", "auto", None, "auto") == 12
     assert choose_processes(plain, "cpu", "auto", 4, "auto") == 3
     assert choose_processes(REFERENCE, "cpu", "auto", None, "torch") == 8  # of a batch of 128
-    if native.absence() is None:
+    if native.unavailable_reason() is None:
         assert choose_processes(REFERENCE, "cpu", "bf16", None, "auto") == 1
     with pytest.raises(UsageError, match="it computes in bf16, not fp32"):
         choose_processes(REFERENCE, "cpu", "fp32", None, "avx512")

@@ -15,7 +15,7 @@ from mnist_cnn.kernels import native
 DRIVER = Path(__file__).resolve().parents[1] / "stand_ins" / "gradient_driver.py"
 FP32 = 1e-5
 """Of a gradient's length: sums in another order."""
-KINDS = ["torch", *(kind for kind in native.KINDS if not native.absence(kind))]
+KINDS = ["torch", *(kind for kind in native.KINDS if not native.unavailable_reason(kind))]
 
 
 def gradients(folder: Path, ranks: int, kernels: str, group: int) -> list[Tensor]:

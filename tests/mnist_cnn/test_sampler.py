@@ -13,7 +13,7 @@ from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Finished, Started
 from mnist_cnn.recipe import FAST, REFERENCE
-from mnist_cnn.sampler import Selection, images_in_epoch
+from mnist_cnn.sampler import HardExampleSampler, images_in_epoch
 from mnist_cnn.train import seeded_model, train
 
 COUNT = 1000
@@ -29,26 +29,26 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def after_first_epoch(selection: Selection, losses: torch.Tensor) -> None:
+def after_first_epoch(selection: HardExampleSampler, losses: torch.Tensor) -> None:
     order = order_of(selection, 1)
     assert sorted(order.tolist()) == list(range(len(losses)))
     selection.end_epoch(order, order, losses[order])
 
 
-def order_of(selection: Selection, epoch: int, seed: int = 0) -> torch.Tensor:
+def order_of(selection: HardExampleSampler, epoch: int, seed: int = 0) -> torch.Tensor:
     return selection.order(selection.shuffle(epoch, generator(seed)))
 
 
 def test_without_selection_every_epoch_takes_every_image(accelerator: Accelerator) -> None:
     assert REFERENCE.selected_share == 1
-    selection = Selection(REFERENCE, COUNT, accelerator)
+    selection = HardExampleSampler(REFERENCE, COUNT, accelerator)
     for epoch in (1, 2, 20):
         assert images_in_epoch(REFERENCE, COUNT, epoch) == COUNT
         assert sorted(order_of(selection, epoch, epoch).tolist()) == list(range(COUNT))
 
 
 def test_the_hardest_are_taken_and_others_beside_them(accelerator: Accelerator) -> None:
-    selection = Selection(RECIPE, COUNT, accelerator)
+    selection = HardExampleSampler(RECIPE, COUNT, accelerator)
     losses = torch.rand(COUNT, generator=generator(5))
     after_first_epoch(selection, losses)
     chosen = order_of(selection, 2, 1).tolist()
@@ -62,7 +62,7 @@ def test_the_hardest_are_taken_and_others_beside_them(accelerator: Accelerator) 
 
 
 def test_what_an_image_cost_last_is_what_counts(accelerator: Accelerator) -> None:
-    selection = Selection(RECIPE, COUNT, accelerator)
+    selection = HardExampleSampler(RECIPE, COUNT, accelerator)
     after_first_epoch(selection, torch.arange(COUNT, dtype=torch.float32))
     second = order_of(selection, 2)
     selection.end_epoch(second, second, torch.zeros(len(second)))
@@ -83,7 +83,7 @@ def test_an_epoch_is_whole_batches_of_different_images(
     accelerator: Accelerator, count: int, share: float, hardest: float, batch: int
 ) -> None:
     recipe = replace(RECIPE, batch_size=batch, selected_share=share, hardest_share=hardest)
-    selection = Selection(recipe, count, accelerator)
+    selection = HardExampleSampler(recipe, count, accelerator)
     after_first_epoch(selection, torch.rand(count, generator=generator(1)))
     chosen = order_of(selection, 2, 2).tolist()
     assert len(chosen) == len(set(chosen)) == images_in_epoch(recipe, count, 2)
@@ -110,7 +110,7 @@ def test_a_run_counts_what_it_takes(mnist: MnistData, accelerator: Accelerator) 
 def test_from_the_start_images_never_seen_come_first(accelerator: Accelerator) -> None:
     """Until all have been seen, but for those drawn at random."""
     recipe = replace(RECIPE, whole_epochs=0, hardest_share=1.0)
-    selection = Selection(recipe, COUNT, accelerator)
+    selection = HardExampleSampler(recipe, COUNT, accelerator)
     seen: set[int] = set()
     for epoch in (1, 2, 3):
         order = order_of(selection, epoch, epoch)

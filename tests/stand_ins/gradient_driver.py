@@ -18,7 +18,7 @@ from accelerate import Accelerator
 
 from mnist_cnn.batches import Batches
 from mnist_cnn.data.dataset import Split, load
-from mnist_cnn.engine.step import step_of
+from mnist_cnn.engine.step import make_step
 from mnist_cnn.recipe import FAST, Kernels
 from mnist_cnn.train import seeded_model
 
@@ -39,7 +39,7 @@ def main(kernels: str, group: str, path: str) -> None:
     kind = cast(Kernels, kernels)
     batches = Batches(data, recipe, accelerator, 0, kind)
     batches.load()
-    step = step_of(seeded_model(recipe, 0).train(), recipe, accelerator, kind)
+    step = make_step(seeded_model(recipe, 0).train(), recipe, accelerator, kind)
     found = []
     for batch in batches.batches(batches.epoch(1)):
         step(batch)

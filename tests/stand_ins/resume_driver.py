@@ -22,8 +22,8 @@ from bench.records import store
 from mnist_cnn import recipe
 from mnist_cnn.batches import Batches
 from mnist_cnn.engine import checkpoint
-from mnist_cnn.engine.eager import SteppingEngine
-from mnist_cnn.engine.ema import Average
+from mnist_cnn.engine.eager import EagerEngine
+from mnist_cnn.engine.ema import WeightEma
 from mnist_cnn.events import Event
 
 IMAGES = 1_280
@@ -89,11 +89,11 @@ if "DIE" in os.environ and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == 
             case "init":
                 die_at(Batches, "load", int(run), 1, nothing)
             case "first-step":
-                die_at(Average, "after_step", int(run), 1, nothing)
+                die_at(WeightEma, "after_step", int(run), 1, nothing)
             case "mid-epoch":
-                die_at(Average, "after_step", int(run), steps + 3, nothing)
+                die_at(WeightEma, "after_step", int(run), steps + 3, nothing)
             case "evaluation":
-                die_at(SteppingEngine, "count", int(run), 2, nothing)
+                die_at(EagerEngine, "count", int(run), 2, nothing)
             case "checkpoint":
                 die_at(checkpoint, "_write", int(run), 2, half_a_file)
             case "save" if rank == "0":

@@ -86,8 +86,8 @@ def export(
         temporary.mkdir()
         path = temporary / file
         if to == "onnx":
-            onnx_graph.write(network, path, metadata)
-            exported, runtime = onnx_graph.read(path), onnx_graph.runtime()
+            onnx_graph.write_graph(network, path, metadata)
+            exported, runtime = onnx_graph.read_graph(path), onnx_graph.runtime()
         else:
             save_weights(network, path, metadata)
             exported, runtime = RawPixels(load_weights(path)), f"torch {torch.__version__}"

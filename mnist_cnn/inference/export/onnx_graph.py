@@ -34,7 +34,7 @@ def check_installed() -> None:
         raise UsageError("--to onnx needs more packages: pip install 'mnist-bench[export]'")
 
 
-def write(network: MnistCnn, path: Path, metadata: Mapping[str, str]) -> None:
+def write_graph(network: MnistCnn, path: Path, metadata: Mapping[str, str]) -> None:
     """Write the graph: images (batch, 1, 28, 28), uint8, to logits (batch, 10), float32.
 
     Args:
@@ -75,7 +75,7 @@ def write(network: MnistCnn, path: Path, metadata: Mapping[str, str]) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def read(path: Path) -> Classifier:
+def read_graph(path: Path) -> Classifier:
     """The graph in that file, run by ONNX Runtime on the CPU."""
     import onnxruntime
 

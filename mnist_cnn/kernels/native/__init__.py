@@ -12,12 +12,12 @@ from mnist_cnn.kernels.native.augmentation import augment as augment, augments a
 from mnist_cnn.kernels.native.library import (
     KINDS as KINDS,
     LAYERS as LAYERS,
-    absence as absence,
     set_threads as set_threads,
     take_layer_seconds as take_layer_seconds,
+    unavailable_reason as unavailable_reason,
 )
 from mnist_cnn.kernels.native.network import (
+    NativeKernel as NativeKernel,
     NativeNetwork as NativeNetwork,
-    NativeStep as NativeStep,
 )
 from mnist_cnn.kernels.native.sgd import NativeSgd as NativeSgd

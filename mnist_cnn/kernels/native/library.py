@@ -18,7 +18,7 @@ KINDS: tuple[Kernels, ...] = ("amx", "avx512")
 LAYERS = ("stem", "block1", "transition1", "block2", "transition2", "block3", "classifier")
 
 
-def absence(kernels: Kernels = "avx512") -> str | None:
+def unavailable_reason(kernels: Kernels = "avx512") -> str | None:
     """Why compiled code of that kind cannot be used on this machine, or None where it can.
 
     Raises:

@@ -47,7 +47,7 @@ class NativeNetwork(nn.Module):
         return logits
 
 
-class NativeStep:
+class NativeKernel:
     """Losses and gradients of `network` by compiled code.
 
     From now on the network's parameters are views of one, so that an optimizer has one to step.

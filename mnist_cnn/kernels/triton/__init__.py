@@ -5,7 +5,7 @@ from __future__ import annotations
 from mnist_cnn.recipe import Recipe
 
 
-def obstacle(recipe: Recipe) -> str | None:
+def unsupported_reason(recipe: Recipe) -> str | None:
     """Why the kernels cannot train by a recipe; None where they can."""
     if 0 < recipe.norm_batch_size < recipe.batch_size:
         return "batch norm takes parts of a batch"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from triton.runtime.jit import JITFunction
 
 from mnist_cnn.augment import COLUMNS, SIDE
-from mnist_cnn.kernels.buffers import Tables
+from mnist_cnn.kernels.buffers import DeviceBuffers
 from mnist_cnn.kernels.triton import kernels
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import Recipe
@@ -99,8 +99,8 @@ STATISTICS = LAYERS[-1].sums + 2 * LAYERS[-1].outputs
 """Numbers of the flat running statistics."""
 
 
-class FusedNetwork:
-    """Trains and evaluates by the kernels; see `mnist_cnn.engine.graph.Body`.
+class TritonProgram:
+    """Trains and evaluates by the kernels; see `mnist_cnn.engine.graph.StepProgram`.
 
     Args:
         recipe: one that `obstacle` finds nothing against.
@@ -108,7 +108,7 @@ class FusedNetwork:
         tables: what the engine shares with it.
     """
 
-    def __init__(self, recipe: Recipe, accelerator: Accelerator, tables: Tables) -> None:
+    def __init__(self, recipe: Recipe, accelerator: Accelerator, tables: DeviceBuffers) -> None:
         device = tables.images.device
         kind = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
         self._recipe, self._tables = recipe, tables

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.engine import graph
-from mnist_cnn.engine.graph import Programs, Recorder, as_call, as_cuda_graph
+from mnist_cnn.engine.graph import GraphCache, Recorder, capture_cuda_graph, without_capture
 from mnist_cnn.events import EpochTrained, Evaluated, Event
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.optim import build_schedule, learning_rates
@@ -51,7 +51,7 @@ def run(
     recipe: Recipe,
     accelerator: Accelerator,
     data: Split,
-    programs: Programs | None,
+    programs: GraphCache | None,
     kernels: Kernels = "torch",
 ) -> tuple[list[Event], MnistCnn]:
     model = seeded_model(recipe, 1)
@@ -78,7 +78,7 @@ def same(first: MnistCnn, second: MnistCnn) -> bool:
 def test_it_trains_what_the_loop_trains_to_the_last_bit(name: str, mnist: MnistData) -> None:
     recipe, accelerator, data = RECIPES[name], on("cpu"), parts(mnist)
     events, model = run(recipe, accelerator, data, None)
-    programs = Programs(recipe, accelerator, "torch", as_call)
+    programs = GraphCache(recipe, accelerator, "torch", without_capture)
     for _ in range(2):  # the second run finds everything set up
         again, other = run(recipe, accelerator, data, programs)
         assert [event for event in again if isinstance(event, EpochTrained)] == [
@@ -95,7 +95,7 @@ def test_a_shorter_run_first_changes_nothing(mnist: MnistData) -> None:
     """The warm-up is one epoch over fewer images, by the same programs."""
     recipe, accelerator = RECIPES["selected and averaged"], on("cpu")
     _, model = run(recipe, accelerator, parts(mnist), None)
-    programs = Programs(recipe, accelerator, "torch", as_call)
+    programs = GraphCache(recipe, accelerator, "torch", without_capture)
     run(recipe.with_epochs(1), accelerator, parts(mnist, 200), programs)
     _, other = run(recipe, accelerator, parts(mnist), programs)
     assert same(model, other)
@@ -108,7 +108,7 @@ def test_what_cannot_be_recorded_is_asked_for_and_said(mnist: MnistData) -> None
         work()  # it gets as far as having trained
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    programs = Programs(recipe, accelerator, "torch", refuse)
+    programs = GraphCache(recipe, accelerator, "torch", refuse)
     _, model = run(recipe, accelerator, data, programs)
     assert programs.failure == "operation not permitted when stream is capturing"
     _, other = run(recipe, accelerator, data, None)
@@ -118,7 +118,7 @@ def test_what_cannot_be_recorded_is_asked_for_and_said(mnist: MnistData) -> None
 def test_an_epoch_waits_for_the_device_once(mnist: MnistData) -> None:
     """A read of a number from the device is the only thing here that would wait for a GPU."""
     recipe, accelerator = RECIPES["selected and averaged"], on("cpu")
-    for programs in (None, Programs(recipe, accelerator, "torch", as_call)):
+    for programs in (None, GraphCache(recipe, accelerator, "torch", without_capture)):
         events = train(
             seeded_model(recipe, 0), recipe, accelerator, parts(mnist), 0, "torch", programs
         )
@@ -166,10 +166,10 @@ def test_rates_are_those_of_torchs_schedule(
 
 def test_what_a_program_cannot_do_has_a_reason() -> None:
     accelerator = on("cpu")
-    assert graph.obstacle(FAST_GPU, accelerator) is None
-    assert "CPU" in str(graph.obstacle(REFERENCE, accelerator))
+    assert graph.capture_unsupported_reason(FAST_GPU, accelerator) is None
+    assert "CPU" in str(graph.capture_unsupported_reason(REFERENCE, accelerator))
     resident = replace(REFERENCE, pipeline="resident")
-    assert "SGD" in str(graph.obstacle(resident, accelerator))
+    assert "SGD" in str(graph.capture_unsupported_reason(resident, accelerator))
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ def test_what_a_program_cannot_do_has_a_reason() -> None:
 def test_fused_operators_train_alike(mnist: MnistData) -> None:
     """Inductor's arithmetic is in another order, and where values tie pooling takes another."""
     recipe, accelerator, data = RECIPES["selected and averaged"], on("cpu"), parts(mnist, 640)
-    for programs in (None, Programs(recipe, accelerator, "inductor", as_call)):
+    for programs in (None, GraphCache(recipe, accelerator, "inductor", without_capture)):
         events, _ = run(recipe, accelerator, data, programs, "inductor")
         plain, _ = run(recipe, accelerator, data, None)
         losses, expected = (
@@ -189,7 +189,7 @@ def test_fused_operators_train_alike(mnist: MnistData) -> None:
 
 
 @CUDA
-@pytest.mark.parametrize("record", [as_call, as_cuda_graph])
+@pytest.mark.parametrize("record", [without_capture, capture_cuda_graph])
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_gpu_trains_the_same_recorded_or_not(
     name: str, record: Recorder, mnist: MnistData
@@ -197,7 +197,7 @@ def test_a_gpu_trains_the_same_recorded_or_not(
     recipe = replace(RECIPES[name], memory_format="channels_last")
     accelerator, data = on("cuda"), parts(mnist)
     events, _ = run(recipe, accelerator, data, None)
-    programs = Programs(recipe, accelerator, "torch", record)
+    programs = GraphCache(recipe, accelerator, "torch", record)
     for _ in range(2):
         again, _ = run(recipe, accelerator, data, programs)
         assert programs.failure is None
@@ -214,7 +214,7 @@ def test_an_epoch_on_a_gpu_waits_for_it_once(mnist: MnistData) -> None:
     accelerator, data = on("cuda", "bf16"), parts(mnist)
     recipe = replace(SMALL, memory_format="channels_last")
     for kernels in ("torch", "triton"):
-        programs = Programs(recipe, accelerator, kernels, as_cuda_graph)
+        programs = GraphCache(recipe, accelerator, kernels, capture_cuda_graph)
         events = train(seeded_model(recipe, 0), recipe, accelerator, data, 0, kernels, programs)
         next(events)
         next(events)

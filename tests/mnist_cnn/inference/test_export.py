@@ -305,7 +305,7 @@ def test_half_a_provenance_is_refused() -> None:
     metadata = TRAINING.metadata()
     del metadata["seed"]
     with pytest.raises(UsageError, match="seed is missing"):
-        provenance.read(metadata)
+        provenance.read_provenance(metadata)
 
 
 @given(
@@ -321,13 +321,13 @@ def test_half_a_provenance_is_refused() -> None:
     )
 )
 def test_a_provenance_comes_back_as_it_was(of: Provenance) -> None:
-    assert provenance.read(of.metadata()) == of
+    assert provenance.read_provenance(of.metadata()) == of
 
 
 @given(st.dictionaries(st.sampled_from([*TRAINING.metadata(), "format"]), st.text()))
 def test_no_metadata_bring_markup_in(metadata: dict[str, str]) -> None:
     try:
-        read = provenance.read(TRAINING.metadata() | metadata)
+        read = provenance.read_provenance(TRAINING.metadata() | metadata)
     except UsageError:
         return
     assert read is not None

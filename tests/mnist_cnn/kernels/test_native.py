@@ -24,14 +24,15 @@ from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated
 from mnist_cnn.kernels import native
-from mnist_cnn.kernels.native import NativeNetwork, NativeSgd, NativeStep
+from mnist_cnn.kernels.native import NativeKernel, NativeNetwork, NativeSgd
 from mnist_cnn.model import GroupedNetwork, MnistCnn
 from mnist_cnn.recipe import FAST, Kernels
 from mnist_cnn.train import seeded_model, train
 
 ROOT = Path(__file__).resolve().parents[3]
 built_here = pytest.mark.skipif(
-    native.absence() is not None, reason=f"no compiled code here: {native.absence()}"
+    native.unavailable_reason() is not None,
+    reason=f"no compiled code here: {native.unavailable_reason()}",
 )
 each_kind = pytest.mark.parametrize(
     "kernels",
@@ -39,7 +40,7 @@ each_kind = pytest.mark.parametrize(
         pytest.param(
             kernels, marks=pytest.mark.skipif(reason is not None, reason=f"{kernels}: {reason}")
         )
-        for kernels, reason in ((kind, native.absence(kind)) for kind in native.KINDS)
+        for kernels, reason in ((kind, native.unavailable_reason(kind)) for kind in native.KINDS)
     ],
 )
 PLAIN = replace(FAST, whole_epochs=1, memory_format="contiguous")
@@ -86,17 +87,17 @@ def compiled(
     model: MnistCnn, x: Tensor, y: Tensor, kernels: Kernels, group: int | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The same by compiled code."""
-    return stepped(NativeStep(model, group or len(x), kernels), model, x, y)
+    return stepped(NativeKernel(model, group or len(x), kernels), model, x, y)
 
 
 def stepped(
-    step: NativeStep, model: MnistCnn, x: Tensor, y: Tensor
+    step: NativeKernel, model: MnistCnn, x: Tensor, y: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     losses = step(x, y)
     return losses.double(), named(step, model)
 
 
-def named(step: NativeStep, model: MnistCnn) -> dict[str, Tensor]:
+def named(step: NativeKernel, model: MnistCnn) -> dict[str, Tensor]:
     """The step's gradient by parameter."""
     sizes = [parameter.numel() for parameter in model.parameters()]
     parts = zip(model.named_parameters(), step.gradient.split(sizes), strict=True)
@@ -178,7 +179,7 @@ def test_a_smaller_batch_after_a_larger_one_leaves_nothing_of_it_behind(
     mnist: MnistData, kernels: Kernels
 ) -> None:
     model = network()
-    step = NativeStep(model, 16, kernels)
+    step = NativeKernel(model, 16, kernels)
     x, y = images(mnist, 16)
     stepped(step, model, x, y)
     _, after = stepped(step, model, x[:5], y[:5])
@@ -203,7 +204,7 @@ def test_groups_are_batches_of_their_own(
     expected_losses = []
     expected = {name: torch.zeros_like(gradient) for name, gradient in made.items()}
     for xs, ys in zip(x.split(group), y.split(group), strict=True):
-        step = NativeStep(alone, len(xs), kernels)
+        step = NativeKernel(alone, len(xs), kernels)
         # Weighted before bfloat16 rounds, as the group's share of the batch is.
         expected_losses.append(step(xs, ys, weight=len(xs) / 40).double())
         for name, gradient in named(step, alone).items():
@@ -247,7 +248,7 @@ def test_the_loss_is_torchs_with_its_smoothing_and_its_weight(
 ) -> None:
     x, y = images(mnist, 20)
     ours, exact = network(), network().double()
-    step = NativeStep(ours, 20, kernels, label_smoothing=smoothing)
+    step = NativeKernel(ours, 20, kernels, label_smoothing=smoothing)
     losses = step(x, y, weight=1.5)
     logits = exact(x.double())
     truth = F.cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
@@ -316,7 +317,7 @@ def test_dropout_is_dropout_forward_and_back(mnist: MnistData, kernels: Kernels)
     for block in (ours.stem, ours.block1, ours.block2, ours.block3):
         block.dropout = nn.Dropout(probability)
     exact = deepcopy(ours).double()
-    step = NativeStep(ours, 48, kernels)
+    step = NativeKernel(ours, 48, kernels)
     losses, made = stepped(step, ours, x, y)
     shares = []
     for index, (block, channels, side) in {
@@ -343,7 +344,7 @@ def test_dropout_is_drawn_anew_each_batch_and_follows_the_seed(
     ours = network()
     ours.stem.dropout = nn.Dropout(0.5)
     for group in (8, 4):
-        step = NativeStep(ours, group, kernels)
+        step = NativeKernel(ours, group, kernels)
         torch.manual_seed(7)
         first, second = step(x, y), step(x, y)
         torch.manual_seed(7)
@@ -359,7 +360,7 @@ def test_groups_of_the_same_images_drop_others(mnist: MnistData, kernels: Kernel
     x, y = images(mnist, 4)
     ours = network()
     ours.stem.dropout = nn.Dropout(0.5)
-    losses = NativeStep(ours, 4, kernels)(torch.cat((x, x)), torch.cat((y, y)))
+    losses = NativeKernel(ours, 4, kernels)(torch.cat((x, x)), torch.cat((y, y)))
     assert not torch.equal(losses[:4], losses[4:])
 
 
@@ -432,7 +433,9 @@ def test_a_run_learns_as_torchs_does_and_repeats_itself(mnist: MnistData, kernel
 
 def test_auto_is_compiled_code_where_it_can_be_used() -> None:
     best = next(
-        kind for kind in (*native.KINDS, "torch") if kind == "torch" or not native.absence(kind)
+        kind
+        for kind in (*native.KINDS, "torch")
+        if kind == "torch" or not native.unavailable_reason(kind)
     )
     assert choose_kernels("auto", "cpu", "bf16", FAST) == best
     assert choose_kernels("auto", "cpu", "fp32", FAST) == "torch"

@@ -17,10 +17,16 @@ from accelerate.state import AcceleratorState
 
 from mnist_cnn.augment import draw
 from mnist_cnn.data.dataset import MnistData, Split
-from mnist_cnn.engine.graph import Body, Programs, TorchBody, as_call, as_cuda_graph
+from mnist_cnn.engine.graph import (
+    GraphCache,
+    StepProgram,
+    TorchProgram,
+    capture_cuda_graph,
+    without_capture,
+)
 from mnist_cnn.events import EpochTrained, Evaluated
 from mnist_cnn.kernels import triton
-from mnist_cnn.kernels.buffers import Tables, tables_of
+from mnist_cnn.kernels.buffers import DeviceBuffers, device_buffers
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import FAST, FAST_GPU, REFERENCE, Recipe
 from mnist_cnn.train import seeded_model, train
@@ -32,8 +38,8 @@ STEPS = 2
 
 @dataclass
 class Trained:
-    body: Body
-    tables: Tables
+    body: StepProgram
+    tables: DeviceBuffers
     before: MnistCnn
     after: MnistCnn
 
@@ -48,7 +54,7 @@ def trained(
         mnist.test_images[:held_out],
         mnist.test_labels[:held_out],
     )
-    tables = tables_of(recipe, accelerator, data)
+    tables = device_buffers(recipe, accelerator, data)
     tables.images.copy_(data.train_images)
     tables.labels.copy_(data.train_labels)
     tables.held_out.copy_(data.evaluation_images)
@@ -62,13 +68,13 @@ def trained(
     tables.rates[:] = 0.001  # where rounding does not yet decide which way a ReLU goes
     tables.shares[:] = 0.5
     tables.shares[0] = 1
-    body: Body
+    body: StepProgram
     if kernels == "triton":
-        from mnist_cnn.kernels.triton.network import FusedNetwork
+        from mnist_cnn.kernels.triton.network import TritonProgram
 
-        body = FusedNetwork(recipe, accelerator, tables)
+        body = TritonProgram(recipe, accelerator, tables)
     else:
-        body = TorchBody(recipe, accelerator, tables, "torch")
+        body = TorchProgram(recipe, accelerator, tables, "torch")
     before = seeded_model(recipe, 0).to(accelerator.device)
     body.load(before)
     for _ in range(STEPS):
@@ -129,11 +135,11 @@ def test_the_kernels_are_torchs_operators_by_the_interpreter() -> None:
 
 
 def test_what_they_cannot_do_has_a_reason() -> None:
-    assert triton.obstacle(FAST_GPU) is None
-    assert "batch norm" in str(triton.obstacle(FAST))
-    assert "SGD" in str(triton.obstacle(REFERENCE))
-    assert "dropout" in str(triton.obstacle(replace(FAST_GPU, dropout=0.1)))
-    assert "bilinear" in str(triton.obstacle(replace(FAST_GPU, brightness=0.2)))
+    assert triton.unsupported_reason(FAST_GPU) is None
+    assert "batch norm" in str(triton.unsupported_reason(FAST))
+    assert "SGD" in str(triton.unsupported_reason(REFERENCE))
+    assert "dropout" in str(triton.unsupported_reason(replace(FAST_GPU, dropout=0.1)))
+    assert "bilinear" in str(triton.unsupported_reason(replace(FAST_GPU, brightness=0.2)))
 
 
 @CUDA
@@ -177,8 +183,8 @@ def test_a_run_repeats_itself_recorded_or_not(mnist: MnistData) -> None:
     recipe = replace(FAST_GPU.with_epochs(4), evaluate_from_epoch=1)
     accelerator, data = on_gpu(), mnist.split("test")
     seen = []
-    for record in (as_cuda_graph, as_cuda_graph, as_call):
-        programs = Programs(recipe, accelerator, "triton", record)
+    for record in (capture_cuda_graph, capture_cuda_graph, without_capture):
+        programs = GraphCache(recipe, accelerator, "triton", record)
         model = seeded_model(recipe, 3)
         events = list(train(model, recipe, accelerator, data, 3, "triton", programs))
         assert programs.failure is None
@@ -193,7 +199,7 @@ def test_a_run_repeats_itself_recorded_or_not(mnist: MnistData) -> None:
 def test_a_diverging_run_says_so_on_a_gpu(mnist: MnistData) -> None:
     recipe = replace(FAST_GPU.with_epochs(2), peak_learning_rate=1e30)
     accelerator = on_gpu()
-    programs = Programs(recipe, accelerator, "triton", as_cuda_graph)
+    programs = GraphCache(recipe, accelerator, "triton", capture_cuda_graph)
     events = train(
         seeded_model(recipe, 0), recipe, accelerator, mnist.split("test"), 0, "triton", programs
     )
