@@ -131,7 +131,7 @@ class Batches:
 
     @property
     def losses(self) -> Tensor:
-        """What each training image cost when it was last seen, (N,): see `Selection`."""
+        """What each training image cost when it was last seen, (N,): see `HardExampleSampler`."""
         return self._selection.losses
 
     def _shares(self, count: int) -> Iterator[tuple[slice | Tensor, float]]:

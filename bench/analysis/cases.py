@@ -183,8 +183,8 @@ def match_cases(base: RunSet, new: RunSet) -> CaseMatch:
     shared = {r.run_id for r in base.records} & {r.run_id for r in new.records}
     if shared:
         raise UsageError(
-            f"{printable(base.name)} and {printable(new.name)} have {count_of(len(shared), 'run')} in "
-            "common: compared with itself, a run shows no difference"
+            f"{printable(base.name)} and {printable(new.name)} have {count_of(len(shared), 'run')} "
+            "in common: compared with itself, a run shows no difference"
         )
     old, fresh = group_by_setup(base), group_by_setup(new)
     if len(old) == len(fresh) == 1:

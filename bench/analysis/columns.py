@@ -23,7 +23,7 @@ Run = tuple[Path | None, RunRecord]
 """A record and the file it is in; None where it was not saved."""
 
 SUMMARY_PARTS = ("median", "mean", "low", "high", "iqr", "olympic")
-"""What a measured column becomes across runs, as suffixes; see `bench.stats.summary.MetricSummary`."""
+"""What a measured column becomes across runs, as suffixes; see `MetricSummary`."""
 
 
 CENSORED_COLUMNS = (
@@ -213,6 +213,7 @@ def benchmark_column_names() -> list[str]:
 
 
 def columns_with(role: Role) -> list[Column]:
+    """The columns of one role, in order."""
     return [column for column in COLUMNS if column.role is role]
 
 

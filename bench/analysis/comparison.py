@@ -118,13 +118,13 @@ def compare_case(case: Case, comparisons: int, wanted: float = 0.05) -> Comparis
 
 
 def time_to_target(case: Case, comparisons: int) -> MetricComparison:
-    """The first line of `contrast`, where the others are not wanted: they take a while."""
+    """The first line of `compare_case`, where the others are not wanted: they take a while."""
     paired = interleaved(case.base, case.new)
     return _CaseComparer(case.base, case.new, paired, comparisons, wanted=0.05).time_to_target()
 
 
 def seconds_an_image(case: Case, comparisons: int, wanted: float = 0.05) -> MetricComparison:
-    """The second line of `contrast`, likewise."""
+    """The second line of `compare_case`, likewise."""
     paired = interleaved(case.base, case.new)
     measure = _CaseComparer(case.base, case.new, paired, comparisons, wanted)
     return measure.ratio(Metric.SECONDS_AN_IMAGE, _seconds_an_image)

@@ -2,7 +2,7 @@
 
 The text is parsed by Python and never run: of its syntax there are comparisons of columns with
 constants and with each other, ``in`` with a list of constants, ``and``, ``or``, ``not`` and
-parentheses, and nothing else gets past `parse`.
+parentheses, and nothing else gets past `parse_filter`.
 
 A value that is absent equals ``None`` and nothing else, and is neither more nor less than anything.
 """

@@ -174,8 +174,8 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
 def drifted(times: Sequence[float]) -> bool:
     """Whether the last of repeated measurements are established to differ from the first ones.
 
-    By ranks (`bench.stats.intervals.location_shift`), the first half against the second, of many the first
-    and the last `MOST_COMPARED`; and only by more than `WORTH_SAYING`.
+    By ranks (`location_shift`), the first half against the second; of many runs, the first
+    and the last `MOST_COMPARED`. And only by more than `WORTH_SAYING`.
     """
     half = min(len(times) // 2, MOST_COMPARED)
     if half < FEWEST_FOR_DRIFT // 2 or min(times) <= 0:

@@ -44,18 +44,18 @@ def env(
         raise UsageError("--save keeps what --peak measures: name both")
     # torch is needed from here on.
     from bench.machine.environment import describe_environment, device_name
-    from bench.measure import resolve
+    from bench.measure import plan
 
-    device = resolve.choose_device("auto")
+    device = plan.choose_device("auto")
     precisions = {
-        name: resolve.choose_precision("auto", recipe, device) for name, recipe in RECIPES.items()
+        name: plan.choose_precision("auto", recipe, device) for name, recipe in RECIPES.items()
     }
     chosen: dict[str, object] = {
         "device": device,
-        "threads": resolve.choose_threads(None),
+        "threads": plan.choose_threads(None),
         "precision": precisions,
         "kernels": {
-            name: resolve.choose_kernels("auto", device, precision, RECIPES[name])
+            name: plan.choose_kernels("auto", device, precision, RECIPES[name])
             for name, precision in precisions.items()
         },
     }
@@ -78,9 +78,9 @@ def _ceilings(
 ) -> list[PeakFlops]:
     """How fast the device multiplies in each precision."""
     from bench.machine.peak_flops import measure_peak
-    from bench.measure import resolve
+    from bench.measure import plan
 
-    threads = resolve.choose_threads(None)
+    threads = plan.choose_threads(None)
     ceilings = []
     for precision in precisions:
         best = measure_peak(device, precision, threads)

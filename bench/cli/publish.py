@@ -38,8 +38,8 @@ def publish(
     """Make results/README.md again from the records, or check that it is what they say."""
     if not results_dir.is_dir():
         raise UsageError(
-            f"no folder {printable(str(results_dir))}: make records with `mnist-bench run`, or name "
-            "their folder with --results-dir"
+            f"no folder {printable(str(results_dir))}: make records with `mnist-bench run`, or "
+            "name their folder with --results-dir"
         )
     found = store.read_records([results_dir])
     # What cannot be read is not published, and that must not go unnoticed.

@@ -193,7 +193,7 @@ def run(
     )
     if recipe == "auto":
         # torch is needed to find the device, and by the run itself too.
-        from bench.measure.resolve import choose_recipe
+        from bench.measure.plan import choose_recipe
 
         recipe = choose_recipe(device)
     chosen = with_overrides(recipe_named(recipe), epochs, pipeline, batch_size)
@@ -363,7 +363,7 @@ class _HowMany(TypedDict):
 def _how_many(
     runs: str, half_width: str | None, max_runs: int | None, budget: str | None
 ) -> _HowMany:
-    """What the options say of the number of runs, as `Protocol` takes it."""
+    """What the options say of the number of runs, as `BenchmarkProtocol` takes it."""
     if runs == "auto":
         if max_runs is not None and max_runs < 1:
             raise UsageError(f"--max-runs must be at least 1, not {max_runs}")

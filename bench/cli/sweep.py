@@ -238,8 +238,9 @@ def _warn_of_waiting(wanted: Matrix) -> None:
     ]
     for processes, threads in counts:
         print(
-            f"mnist-bench: warning: {count_of(processes, 'process')} of {count_of(threads, 'thread')} "
-            f"on {count_of(cores, 'core')} wait for each other on a CPU; the report marks them",
+            f"mnist-bench: warning: {count_of(processes, 'process')} of "
+            f"{count_of(threads, 'thread')} on {count_of(cores, 'core')} wait for each other on a "
+            "CPU; the report marks them",
             file=sys.stderr,
         )
 
@@ -256,7 +257,8 @@ def _make(plan: _Plan, budget_seconds: float | None) -> None:
         ):
             _say(
                 f"the budget of {text.seconds(budget_seconds)} is spent: "
-                f"{count_of(len(left) - number + 1, 'run')} left; the same command goes on from here"
+                f"{count_of(len(left) - number + 1, 'run')} left; the same command goes on from "
+                "here"
             )
             return
         _say(f"[{number}/{len(left)}] {printable(cell.name)}{_eta(plan, left[number - 1 :])}")

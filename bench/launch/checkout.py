@@ -81,7 +81,8 @@ def find_checkout(revision: str, option: str, project: Path) -> Checkout:
     # A word that begins with a dash may be an option to git, which then answers something else.
     if not re.fullmatch(r"[0-9a-f]{40,64}", found):
         raise UsageError(
-            f"{option} {printable(revision)!r} is no commit of {printable(str(project))} (not fetched yet?)"
+            f"{option} {printable(revision)!r} is no commit of {printable(str(project))} "
+            "(not fetched yet?)"
         )
     return Checkout(found, checkouts_folder() / found[:_SHORT])
 

@@ -71,10 +71,10 @@ def plan_shares(
         UsageError: it cannot be had.
     """
     # torch knows the device; better here, once, than by every process.
-    from bench.measure import resolve
+    from bench.measure import plan
 
-    resolve.resolve_plan(recipe, wish.device, wish.precision, wish.threads, wish.kernels)
-    gpus = resolve.count_visible_gpus(wish.device)
+    plan.resolve_plan(recipe, wish.device, wish.precision, wish.threads, wish.kernels)
+    gpus = plan.count_visible_gpus(wish.device)
     cores = usable_cores()
     if text == "auto":
         count = gpus or max(1, cores // (wish.threads or 1))

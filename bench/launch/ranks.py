@@ -105,14 +105,14 @@ def launch_command(
     Raises:
         UsageError: what was asked for is not to be had here.
     """
-    from bench.measure import resolve
+    from bench.measure import plan
 
-    device = resolve.choose_device(wish.device)
-    resolve.check_device_count(device, here or 1, (here or 1) * place.machines)
-    threads = resolve.choose_threads(_threads_per_rank(wish.threads, here or 1))
+    device = plan.choose_device(wish.device)
+    plan.check_device_count(device, here or 1, (here or 1) * place.machines)
+    threads = plan.choose_threads(_threads_per_rank(wish.threads, here or 1))
     explicit = {
         "--device": device,
-        "--precision": resolve.choose_precision(wish.precision, recipe, device),
+        "--precision": plan.choose_precision(wish.precision, recipe, device),
         "--threads": str(threads),
     }
     options = _without_options(words[1:], (*_RANK_OPTIONS, *_EXPLICIT_OPTIONS), ("--dry-run",))
@@ -153,7 +153,7 @@ def _total_ranks(wish: Wish, recipe: Recipe, count: int) -> int | None:
                 "many over all"
             )
         # Chosen by what torch finds here; a process alone then goes on with the torch it has.
-        from bench.measure.resolve import choose_processes
+        from bench.measure.plan import choose_processes
 
         fastest = choose_processes(recipe, wish.device, wish.precision, wish.threads, wish.kernels)
         return None if fastest == 1 else fastest

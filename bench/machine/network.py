@@ -40,6 +40,11 @@ def find_interface(host: str, port: int, *, is_main: bool) -> str | None:
 
 
 def resolve_address(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+    """What `socket.getaddrinfo` knows of a name and a port.
+
+    Raises:
+        UsageError: the name means nothing here.
+    """
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)  # type: ignore[return-value]
     except (OSError, UnicodeError) as error:

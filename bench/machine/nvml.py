@@ -1,8 +1,8 @@
 """NVIDIA's management library (NVML), asked one question at a time.
 
 A driver, a virtualised GPU or an old binding may refuse any of them: each answer is a value, or
-`NotTold` with the reason. The binding, nvidia-ml-py, is optional (the extra `energy`); nothing but
-this file needs it.
+`NotReported` with the reason. The binding, nvidia-ml-py, is optional (the extra `energy`);
+nothing but this file needs it.
 Source: https://docs.nvidia.com/deploy/nvml-api/
 """
 

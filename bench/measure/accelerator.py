@@ -19,8 +19,8 @@ from accelerate.utils import DistributedType
 
 from bench.machine.environment import device_name
 from bench.machine.network import find_interface
+from bench.measure.plan import ExecutionPlan, resolve_plan, several_processes_command
 from bench.measure.redaction import redact_paths
-from bench.measure.resolve import ExecutionPlan, resolve_plan, several_processes_command
 from bench.records.schema import ParityCheck, Setup
 from mnist_cnn.data.dataset import load
 from mnist_cnn.distributed import process_group
@@ -74,7 +74,7 @@ def start_accelerator(
     kernels: str = "auto",
     capture: bool | None = None,
 ) -> tuple[Accelerator, Recipe, Setup]:
-    """`choose` and `join` in one, where nobody else is to agree; arguments and errors as theirs."""
+    """`resolve_plan` and `join` in one, for one process; arguments and errors as theirs."""
     chosen = resolve_plan(recipe, device, precision, threads, kernels)
     return join(chosen, capture=capture)
 
@@ -195,7 +195,7 @@ def choose_capture(
 
 
 def keep_layout(device: str, kernels: Kernels) -> None:
-    """Before torch's compiler is imported: have it leave activations as `fitted` has them.
+    """Before torch's compiler is imported: have it leave activations as `fit_recipe` has them.
 
     It would choose channels last. The user's word goes before this; either is in the record.
     """

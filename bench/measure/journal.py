@@ -93,8 +93,8 @@ class JournalFolder:
             self._lock.acquire()
         except filelock.Timeout:
             raise UsageError(
-                f"another benchmark keeps its checkpoints in {printable(str(path))}: wait for it, or "
-                "name another folder with --checkpoint-dir"
+                f"another benchmark keeps its checkpoints in {printable(str(path))}: wait for it, "
+                "or name another folder with --checkpoint-dir"
             ) from None
 
     def release(self) -> None:

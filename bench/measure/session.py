@@ -47,7 +47,7 @@ def measure_benchmark(
     # From here on torch is needed, and takes its seconds.
     from bench.machine.environment import describe_environment
     from bench.machine.meter import Meter
-    from bench.measure import resolve
+    from bench.measure import plan
     from bench.measure.accelerator import check_parity, join, setup_as_run, usable_device
     from bench.measure.clock import DeviceClock, seconds_since_process_start
     from bench.measure.journal import run_identity
@@ -63,7 +63,7 @@ def measure_benchmark(
     meeting = RankAgreement()
     chosen = meeting.agree(
         "set-up",
-        lambda: resolve.resolve_plan(recipe, device, precision, threads, kernels),
+        lambda: plan.resolve_plan(recipe, device, precision, threads, kernels),
         lambda chosen: {
             **describe_code(),
             **chosen.facts(),

@@ -76,7 +76,7 @@ def save_record(record: RunRecord, results_dir: Path) -> Path:
 
 
 def record_path(record: RunRecord, results_dir: Path) -> Path:
-    """Where `save` puts it."""
+    """Where `save_record` puts it."""
     return results_dir / machine_name(record.environment) / file_name(record)
 
 

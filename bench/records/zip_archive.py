@@ -46,7 +46,7 @@ def read_members(archive: Path) -> Iterator[tuple[Path, bytes | RefusedArchive]]
     """What each ``*.json`` in it holds, by where it would lie if the zip file were a folder.
 
     In the order of their names; hidden ones are passed over, as in folders. What cannot be read
-    comes as a `Refusal`, which may be the zip file as a whole.
+    comes as a `RefusedArchive`, which may be the zip file as a whole.
     """
     try:
         with ZipFile(archive) as opened:

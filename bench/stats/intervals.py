@@ -77,7 +77,7 @@ def paired_location_shift(differences: Sequence[float], tail: float) -> Estimate
 
     Args:
         differences: one or more finite values.
-        tail: as for `shift`.
+        tail: as for `location_shift`.
     """
     averages = sorted((a + b) / 2 for a, b in combinations_with_replacement(differences, 2))
     count = len(differences)
@@ -95,7 +95,7 @@ def mean_difference(first: Sequence[float], second: Sequence[float], tail: float
     Args:
         first: one or more finite values; below two on either side there is no interval.
         second: likewise.
-        tail: as for `shift`.
+        tail: as for `location_shift`.
     """
     value = fmean(second) - fmean(first)
     if min(len(first), len(second)) < 2:
@@ -115,7 +115,7 @@ def paired_mean_difference(differences: Sequence[float], tail: float) -> Estimat
 
     Args:
         differences: one or more finite values; of one there is no interval.
-        tail: as for `shift`.
+        tail: as for `location_shift`.
     """
     value = fmean(differences)
     if len(differences) < 2:
@@ -131,7 +131,7 @@ def proportion_interval(successes: int, count: int, tail: float = 0.025) -> Esti
     Args:
         successes: 0 to `count`.
         count: 1 or more.
-        tail: as for `shift`.
+        tail: as for `location_shift`.
     """
     z = NormalDist().inv_cdf(1 - tail)
     p = successes / count
@@ -156,9 +156,9 @@ def runs_needed(deviation: float, difference: float, tail: float, power: float) 
     (Lehmann 1975).
 
     Args:
-        deviation: what `spread` says.
+        deviation: what `ratio_spread` says.
         difference: to be told from none.
-        tail: as for `shift`.
+        tail: as for `location_shift`.
         power: probability, above 0.5, to see it.
 
     Returns:

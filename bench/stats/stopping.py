@@ -38,7 +38,7 @@ def precise_enough(
     """Whether to stop after these runs.
 
     Args:
-        half_width: as for `runs_for`.
+        half_width: as for `runs_needed_for`.
         budget_seconds: what all runs together may take; None: as long as it takes.
         values: the time that is to be known, of each completed run.
         spent: what each run took, whatever became of it.

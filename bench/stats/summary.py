@@ -11,7 +11,7 @@ from bench.stats.intervals import t_quantile_975
 from bench.stats.rcp import olympic_mean
 
 MISSED = math.inf
-"""Stands, in what `summarise` is given, for the time of a run that missed the target."""
+"""Stands, in what `summarize` is given, for the time of a run that missed the target."""
 
 
 FEWEST_RUNS = 3

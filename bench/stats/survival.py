@@ -103,7 +103,7 @@ def restricted_mean(
     Args:
         trials: any number; the horizon should be no later than the last of them.
         horizon: seconds; every run counts as no longer than this.
-        tail: as for `median_seconds`.
+        tail: as for `median_time`.
     """
     steps = [step for step in kaplan_meier(trials) if step.seconds < horizon]
     times = [0.0, *(step.seconds for step in steps), horizon]
@@ -135,7 +135,7 @@ def expected_time(trials: Sequence[CensoredTime]) -> float | None:
 
 
 def expected_time_interval(trials: Sequence[CensoredTime], tail: float = 0.025) -> Estimate | None:
-    """`expected_seconds` with its interval; None where no run reached the target.
+    """`expected_time` with its interval; None where no run reached the target.
 
     It is the mean of the runs that reached it, and for each of those the misses before it. Of the
     first the interval is Student's t, of the second Wilson's; the two are put together by squares

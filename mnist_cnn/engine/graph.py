@@ -90,7 +90,7 @@ class GraphCache:
         recipe: what will be trained; a run may take fewer epochs or images of it.
         accelerator: the device and the precision, one process.
         kernels: "torch", "inductor" for operators fused by torch's compiler, or "triton".
-        record: `as_cuda_graph`, or `as_call` where the device has no such thing.
+        record: `capture_cuda_graph`, or `without_capture` where the device has no such thing.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class GraphCache:
 
 
 class StepProgram(Protocol):
-    """What a program of the device does to the network, by `Tables` alone."""
+    """What a program of the device does to the network, by `DeviceBuffers` alone."""
 
     def load(self, model: MnistCnn) -> None:
         """Begin a run with `model`'s weights."""
@@ -257,7 +257,7 @@ class GraphEngine:
 
 
 class TorchProgram:
-    """By torch's operators, fused or not; see `Body`."""
+    """By torch's operators, fused or not; see `StepProgram`."""
 
     def __init__(
         self, recipe: Recipe, accelerator: Accelerator, tables: DeviceBuffers, kernels: Kernels
@@ -289,13 +289,13 @@ class TorchProgram:
 
     @torch.no_grad()
     def load(self, model: MnistCnn) -> None:
-        """See `Body`."""
+        """See `StepProgram`."""
         self._network.train()
         torch._foreach_copy_(floats(self._network), floats(model))
         torch._foreach_zero_(self._velocities)
 
     def train(self, size: int) -> None:
-        """See `Body`."""
+        """See `StepProgram`."""
         tables = self._tables
         where = self._places[:size] + tables.place
         chosen = tables.order.index_select(0, where)
@@ -317,7 +317,7 @@ class TorchProgram:
 
     @torch.no_grad()
     def evaluate(self) -> None:
-        """See `Body`."""
+        """See `StepProgram`."""
         kept, tables = self._kept, self._tables
         kept.eval()
         totals = count(
@@ -328,7 +328,7 @@ class TorchProgram:
 
     @torch.no_grad()
     def store(self, model: MnistCnn) -> None:
-        """See `Body`."""
+        """See `StepProgram`."""
         torch._foreach_copy_(floats(model), floats(self._kept))
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bench.machine.environment import describe_environment, device_name
-from bench.measure.resolve import choose_device
+from bench.measure.plan import choose_device
 from bench.records.store import machine_name
 
 DEFAULT_STORAGE = "file://./.benchmarks"

@@ -20,7 +20,7 @@ import torch
 from bench.cli import main
 from bench.machine.cores import usable_cores
 from bench.measure.clock import DeviceClock
-from bench.measure.resolve import choose_processes, choose_recipe
+from bench.measure.plan import choose_processes, choose_recipe
 from bench.records.store import read_records
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
@@ -90,9 +90,7 @@ def test_a_device_that_refuses_its_first_work_is_one_line(
 
 def test_a_device_gets_the_recipe_that_fits_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for device, name in (("cpu", "fast"), ("cuda", "fast-gpu"), ("mps", "fast-gpu")):
-        monkeypatch.setattr(
-            "bench.measure.resolve.choose_device", lambda asked, device=device: device
-        )
+        monkeypatch.setattr("bench.measure.plan.choose_device", lambda asked, device=device: device)
         assert choose_recipe("auto") == name
 
 
@@ -418,7 +416,7 @@ def test_process_counts_that_cannot_be_are_refused(
 def test_auto_is_a_process_a_core_for_torchs_operators_and_one_for_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bench.measure.resolve.usable_cores", lambda: 12)
+    monkeypatch.setattr("bench.measure.plan.usable_cores", lambda: 12)
     plain = replace(REFERENCE, batch_size=96)
     assert choose_processes(plain, "cpu", "auto", None, "auto") == 12
     assert choose_processes(plain, "cpu", "auto", 4, "auto") == 3

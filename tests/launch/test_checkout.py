@@ -118,7 +118,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.chdir(tmp_path / "elsewhere")
     made = Project(tmp_path / "the project", tmp_path / "my cache")
     monkeypatch.setattr(command, "PROJECT", made.folder)
-    monkeypatch.setattr(checkout, "kept_in", lambda: made.cache)
+    monkeypatch.setattr(checkout, "checkouts_folder", lambda: made.cache)
     # What a hook, an activated environment and a path of one's own leave for every process.
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
@@ -340,7 +340,7 @@ def test_a_real_run_of_the_last_commit(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "PROJECT", clone)
-    monkeypatch.setattr(checkout, "kept_in", lambda: cache)
+    monkeypatch.setattr(checkout, "checkouts_folder", lambda: cache)
     options = ["--recipe", "fast", "--epochs", "2", "--kernels", "torch", "--rounds", "1"]
     data = ["--data-dir", str(mnist_data_dir)]
     assert main(["ab", "--a-commit", "HEAD", *options, *data]) == 0

@@ -16,9 +16,9 @@ from hypothesis import given, strategies as st
 from bench.cli import main
 from bench.launch.hosts import HostPlace, check_host_place, parse_host_place
 from bench.machine.repository import source_digest
+from bench.measure.plan import check_device_count
 from bench.measure.rank_agreement import _different, _miscounted, _refused
 from bench.measure.redaction import redact_addresses
-from bench.measure.resolve import check_device_count
 from bench.records.store import read_records
 from mnist_cnn.errors import UsageError
 from tests.cli.test_run import BIN, ROOT, SHORT_RUN, launch

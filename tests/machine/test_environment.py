@@ -56,7 +56,7 @@ def test_nothing_says_whose_machine_it_is(here: Environment) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's files")
 def test_features_are_those_of_the_kernels_list(monkeypatch: pytest.MonkeyPatch) -> None:
     cpuinfo = "processor\t: 0\nmodel name\t: A CPU\nflags\t\t: fpu avx2 amx_bf16 hypervisor\n"
-    monkeypatch.setattr(environment, "text", lambda path: cpuinfo)
+    monkeypatch.setattr(environment, "read_text", lambda path: cpuinfo)
     assert environment.cpu_name() == "A CPU"
     assert environment.cpu_features() == ["avx2", "amx_bf16"]
     assert environment.is_virtual_machine() is True
@@ -64,8 +64,8 @@ def test_features_are_those_of_the_kernels_list(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's files")
 def test_an_arm_system_does_not_say_whether_it_is_virtual(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "text", lambda path: "Features\t: fp asimd bf16\n")
-    monkeypatch.setattr(environment, "output", lambda *command: "Model name:   Neoverse-V1\n")
+    monkeypatch.setattr(environment, "read_text", lambda path: "Features\t: fp asimd bf16\n")
+    monkeypatch.setattr(environment, "run_output", lambda *command: "Model name:   Neoverse-V1\n")
     monkeypatch.setattr(Path, "exists", lambda path: False)
     assert environment.cpu_name() == "Neoverse-V1"
     assert environment.cpu_features() == ["neon", "bf16"]

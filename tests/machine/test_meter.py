@@ -123,7 +123,7 @@ def test_a_peak_is_kept_after_its_memory_is_gone() -> None:
 def test_without_proc_the_units_are_the_platforms(
     monkeypatch: pytest.MonkeyPatch, system: str, unit: int
 ) -> None:
-    monkeypatch.setattr(memory, "text", lambda path: "")
+    monkeypatch.setattr(memory, "read_text", lambda path: "")
     monkeypatch.setattr(sys, "platform", system)
     usage = SimpleNamespace(ru_maxrss=7)
     monkeypatch.setattr(resource, "getrusage", lambda who: usage)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.measure import accelerator, resolve
+from bench.measure import accelerator, plan
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import FAST, REFERENCE
 
@@ -56,17 +56,17 @@ def test_bf16_needs_macos_14(
     monkeypatch.setattr("platform.mac_ver", lambda: (version, ("", "", ""), "arm64"))
     if precision is None:
         with pytest.raises(UsageError, match="bf16"):
-            resolve.choose_precision("bf16", FAST, "mps")
-        assert resolve.choose_precision("auto", FAST, "mps") == "fp32"
+            plan.choose_precision("bf16", FAST, "mps")
+        assert plan.choose_precision("auto", FAST, "mps") == "fp32"
     else:
-        assert resolve.choose_precision("bf16", FAST, "mps") == precision
+        assert plan.choose_precision("bf16", FAST, "mps") == precision
 
 
 def test_activations_stay_contiguous_whatever_the_recipe_wishes_and_the_compiler_would(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for recipe in (FAST, REFERENCE):
-        assert resolve.fit_recipe(recipe, "mps", "torch").memory_format == "contiguous"
+        assert plan.fit_recipe(recipe, "mps", "torch").memory_format == "contiguous"
     name = "TORCHINDUCTOR_LAYOUT_OPTIMIZATION"
     monkeypatch.setenv(name, "")  # so that what is set below is taken back
     monkeypatch.delenv(name)

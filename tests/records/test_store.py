@@ -109,7 +109,7 @@ record = make_record()
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     if {target!r} == "save":
-        store.save(record, Path({str(tmp_path)!r}))
+        store.save_record(record, Path({str(tmp_path)!r}))
     else:
         store.check_writable(Path({str(tmp_path)!r}))
 except (OSError, UsageError) as error:

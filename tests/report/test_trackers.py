@@ -41,9 +41,9 @@ from bench.report import trackers
 from mnist_cnn.recipe import Recipe
 
 folder, *files = map(Path, sys.argv[1:])
-records = [record for _, record in store.read(files).records]
+records = [record for _, record in store.read_records(files).records]
 for name in ("tensorboard", "trackio"):
-    trackers.log(name, records, Recipe(**records[0].recipe), folder)
+    trackers.log_runs(name, records, Recipe(**records[0].recipe), folder)
 """
 
 
@@ -199,7 +199,7 @@ def test_a_tracker_that_fails_costs_no_run(
     def refuse(*_: object) -> None:
         raise OSError("the disk\nis full")
 
-    monkeypatch.setattr(trackers, "log", refuse)
+    monkeypatch.setattr(trackers, "log_runs", refuse)
     words = ["--runs", "1", "--epochs", "2", "--threads", "1", "--device", "cpu", "--quiet"]
     words += ["--recipe", "fast", "--track", "tensorboard", "--results-dir", str(tmp_path)]
     assert main(["run", *words]) == 1

@@ -80,8 +80,9 @@ def newest_by_name(benchmarks: Sequence[Benchmark]) -> tuple[dict[str, Benchmark
     if older:
         runs = sum(len(completed(one.records)) for one in older)
         lines.append(
-            f"{count_of(len(older), 'benchmark')} ({count_of(runs, 'run')}): newer ones, of another "
-            "commit or set-up, have the same names; name fewer paths, or give each a --label"
+            f"{count_of(len(older), 'benchmark')} ({count_of(runs, 'run')}): newer ones, of "
+            "another commit or set-up, have the same names; name fewer paths, or give each a "
+            "--label"
         )
     return found, [line for line in lines if line]
 

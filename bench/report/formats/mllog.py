@@ -86,8 +86,8 @@ def to_mllog(benchmarks: Sequence[Benchmark]) -> Logs:
         left_out.append(f"{count_of(immense, 'run')} whose times are beyond all range")
     if unevaluated:
         left_out.append(
-            f"any accuracy in {count_of(unevaluated, 'log')} of runs that were never evaluated: the "
-            "compliance checker refuses them"
+            f"any accuracy in {count_of(unevaluated, 'log')} of runs that were never evaluated: "
+            "the compliance checker refuses them"
         )
     return Logs(files, tuple(left_out))
 

@@ -1,7 +1,7 @@
 """Results as one page: a file that needs no network, for a browser, a phone, a printer.
 
-Everything that a record says is text here: taken through `inert`, escaped by the template, and held
-by a Content-Security-Policy that lets nothing run or load but what this file wrote itself.
+Everything that a record says is text here: taken through `printable`, escaped by the template, and
+held by a Content-Security-Policy that lets nothing run or load but what this file wrote itself.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class TritonProgram:
     """Trains and evaluates by the kernels; see `mnist_cnn.engine.graph.StepProgram`.
 
     Args:
-        recipe: one that `obstacle` finds nothing against.
+        recipe: one that `capture_unsupported_reason` finds nothing against.
         accelerator: the device and the precision.
         tables: what the engine shares with it.
     """

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 
-from bench.measure.resolve import choose_kernels
+from bench.measure.plan import choose_kernels
 from mnist_cnn.augment import augment, draw
 from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.errors import UsageError
@@ -268,7 +268,7 @@ def test_a_compiled_training_does_not_import_torchs_compiler(mnist: MnistData) -
         "from bench.measure import accelerator as launch\n"
         "from bench.measure.workload import MnistTraining\n"
         "from mnist_cnn.recipe import FAST\n"
-        "accelerator, recipe, setup = launch.prepare(FAST, device='cpu')\n"
+        "accelerator, recipe, setup = launch.start_accelerator(FAST, device='cpu')\n"
         "workload = MnistTraining(recipe, accelerator, None, 256, setup.kernels)\n"
         "events = [type(event).__name__ for event in workload.warm_up()]\n"
         "print(setup.kernels, events[-1], 'torch._dynamo' in sys.modules)"
@@ -463,7 +463,7 @@ def absence_in(folder: Path) -> str:
     code = (
         "from mnist_cnn.kernels import native\n"
         "from mnist_cnn.errors import UsageError\n"
-        "try: print(native.absence())\n"
+        "try: print(native.unavailable_reason())\n"
         "except UsageError as error: print('refused:', error)"
     )
     done = subprocess.run(
