@@ -60,10 +60,11 @@ def ab(
         bool, typer.Option("--json", help="Print the comparison as JSON instead of a table.")
     ] = False,
 ) -> int:
-    """Run A and B in random order, each run in its own process, and compare them.
+    """Run A and B in turn, in random order within each round, and compare them.
 
-    All other options go to every run of both sides. If the sides have equal options and commits,
-    the command measures the noise floor of the machine and saves it beside the records.
+    Each run has its own process. All other options go to every run of both sides. If the sides have
+    equal options and commits, the command measures the noise floor of the machine and saves it
+    beside the records.
     """
     if rounds is not None and rounds < 1:
         raise UsageError(f"--rounds must be at least 1, not {rounds}")

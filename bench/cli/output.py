@@ -45,14 +45,19 @@ def write_document(text: str, path: Path | None) -> None:
     write_file(text.encode(), path)
 
 
-def write_file(content: bytes, path: Path) -> None:
+def write_file(content: bytes, path: Path, option: str = "--output") -> None:
     """Write bytes to a file, which is replaced.
+
+    Args:
+        content: the bytes.
+        path: the file.
+        option: the option that named the file, for messages.
 
     Raises:
         UsageError: the file cannot be written.
     """
     if path.is_dir():
-        raise UsageError(f"--output {printable(str(path))} is a folder: name a file in it")
+        raise UsageError(f"{option} {printable(str(path))} is a folder: name a file in it")
     try:
         path.write_bytes(content)
     except OSError as error:

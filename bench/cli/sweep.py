@@ -35,7 +35,7 @@ def sweep(
     ] = None,
     threads: Annotated[
         str | None,
-        typer.Option(help="Threads per process, such as 1,2; one number with --scaling."),
+        typer.Option(help="Threads per process, such as 1,2; with --scaling, one number."),
     ] = None,
     seeds: Annotated[
         str | None,
