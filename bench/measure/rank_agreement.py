@@ -69,7 +69,7 @@ class RankAgreement:
         self.machines = 1
         """Those that take part, as far as has been agreed: each has a first rank of its own."""
 
-    def agree(
+    def require_same(
         self, what: str, prepare: Callable[[], _T], facts: Callable[[_T], Mapping[str, object]]
     ) -> _T:
         """Prepare something on every rank, and make sure that it is the same on all.
