@@ -32,8 +32,9 @@ from bench.measure.session import measure_benchmark
 from bench.records.protocol import DEFAULT_RUNS, MOST_RUNS, BenchmarkProtocol, parse_accuracy
 from bench.records.store import RESULTS_DIR
 from bench.report.trackers import TrackerRequest, check_trackers, log_to_trackers
-from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, is_first_here, is_main_process
+from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
 from mnist_cnn.errors import UsageError
+from mnist_cnn.rank import Rank, is_launched
 from mnist_cnn.recipe import Recipe, recipe_named, with_overrides
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def run(
             protocol,
             keeping=keeping is not None,
             profile=profile is not None,
-            is_rank=supervisor.is_rank(),
+            is_rank=is_launched(),
         )
         if share is None:
             return _in_parallel(
@@ -234,7 +235,7 @@ def run(
                 as_json=as_json,
             )
         threads = threads or share.threads
-    if supervisor.is_rank():
+    if is_launched():
         check_launched_ranks(wish)
         if dry_run:
             raise UsageError("--dry-run shows how processes are started, and these are already")
@@ -260,7 +261,7 @@ def run(
             data_dir=data_dir,
             fetch_data=lambda silent: get_data(data_dir, silent),
         )
-    speaks = is_main_process()
+    speaks = Rank.from_environment().is_main
     if save and speaks:
         from bench.records.store import check_writable
 
@@ -314,7 +315,7 @@ def run(
             status = max(status, log_to_trackers(records, chosen, tracked, quiet))
     # A rank that ends badly has the others killed, rank 0 in the middle of saving: where all saw
     # the same outcome, it alone reports it; on other machines, which have others to tell, one.
-    return status if is_first_here() or failed else 0
+    return status if Rank.from_environment().is_first_on_machine or failed else 0
 
 
 def _in_parallel(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from bench.launch.hosts import HostPlace
 from bench.machine.cores import usable_cores
 from bench.measure.request import Wish
 from mnist_cnn.errors import UsageError
+from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import Recipe
 
 SCRIPT = Path(__file__).resolve().parents[1] / "run.py"
@@ -27,14 +27,15 @@ def check_launched_ranks(wish: Wish) -> None:
     Raises:
         UsageError: the options and the launcher contradict each other.
     """
-    started = os.environ["WORLD_SIZE"]
+    rank = Rank.from_environment()
+    started = str(rank.world_size)
     if wish.processes not in (None, "auto", started):
         raise UsageError(
             f"--processes {wish.processes}, but the launcher started {started}; "
             "leave one of the two out"
         )
-    here = int(os.environ.get("LOCAL_WORLD_SIZE") or started)
-    if wish.machines is not None and here * wish.machines != int(started):
+    here = rank.local_world_size
+    if wish.machines is not None and here * wish.machines != rank.world_size:
         raise UsageError(
             f"--machines {wish.machines}, but the launcher started {here} of {started} processes "
             "here; leave one of the two out"

@@ -18,6 +18,7 @@ from bench.machine.cores import usable_cores
 from bench.machine.environment import device_name
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.kernels import native, triton
+from mnist_cnn.rank import Rank, is_launched
 from mnist_cnn.recipe import DEFAULT_RECIPE, FAST_GPU, Kernels, Precision, Recipe
 from mnist_cnn.train import check_batch
 
@@ -73,9 +74,10 @@ def resolve_plan(
             or a launch that started other ranks than it was told to.
     """
     refuse_silent_single_process()
-    processes = int(os.environ.get("WORLD_SIZE") or 1)
+    rank = Rank.from_environment()
+    processes = rank.world_size
     device = choose_device(device)
-    check_device_count(device, int(os.environ.get("LOCAL_WORLD_SIZE") or processes), processes)
+    check_device_count(device, rank.local_world_size, processes)
     effective = choose_precision(precision, recipe, device)
     threads = choose_threads(threads)
     computed_by = choose_kernels(kernels, device, effective, recipe)
@@ -92,7 +94,7 @@ def refuse_silent_single_process() -> None:
     """
     environment = os.environ
     cpu = environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    if cpu and "MASTER_PORT" in environment and "WORLD_SIZE" not in environment:
+    if cpu and "MASTER_PORT" in environment and not is_launched():
         raise UsageError(
             "accelerate launch --cpu started one process although several were asked for; "
             f"for two use: {several_processes_command(2)}"
@@ -275,7 +277,7 @@ def triton_unsupported_reason(device: str, precision: Precision, recipe: Recipe)
         return "it is for CUDA devices"
     if precision == "fp16":
         return "it computes in bf16 or fp32, not fp16"
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+    if Rank.from_environment().world_size > 1:
         return "it is for one process"
     if recipe.pipeline != "resident":
         return f"it takes resident images, not the {recipe.pipeline}'s"
@@ -319,7 +321,7 @@ def choose_threads(asked: int | None) -> int:
     """
     cores = usable_cores()
     if asked is None:
-        return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+        return max(1, cores // Rank.from_environment().local_world_size)
     if not 1 <= asked <= cores:
         raise UsageError(f"--threads must be 1 to {cores} on this machine, not {asked}")
     return asked

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.text import printable
-from mnist_cnn.console import is_main_process
 from mnist_cnn.errors import UsageError
+from mnist_cnn.rank import Rank
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -62,7 +62,7 @@ def open_journal(
 
     folder: JournalFolder | None = None
     told = ""
-    if is_main_process():
+    if Rank.from_environment().is_main:
         try:
             folder, told = _find_benchmark(asked, identity)
         except UsageError as error:
@@ -157,7 +157,7 @@ def _find_intact_checkpoint(
         )
     if not asked.fall_back:
         raise UsageError(f"{damaged}: add --fall-back to go on from that of epoch {older.epoch}")
-    if is_main_process():
+    if Rank.from_environment().is_main:
         print(
             f"mnist-bench: warning: {damaged}; going on from that of epoch {older.epoch}",
             file=sys.stderr,
