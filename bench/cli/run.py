@@ -11,7 +11,6 @@ import typer
 
 from bench.cli.options import parse_accuracy, parse_duration, parse_share
 from bench.cli.output import choose_progress, get_data
-from bench.launch import supervisor
 from bench.launch.parallel_seeds import (
     check_parallel_seeds,
     plan_shares,
@@ -33,8 +32,8 @@ from bench.measure.seed_share import SeedShare
 from bench.records.protocol import DEFAULT_RUNS, MOST_RUNS, BenchmarkProtocol
 from bench.records.store import RESULTS_DIR, check_writable
 from bench.report.trackers import TrackerRequest, check_trackers, log_to_trackers
-from mnist_cnn.console import is_main_process
 from mnist_cnn.errors import UsageError
+from mnist_cnn.rank import Rank, is_launched
 from mnist_cnn.recipe import Recipe, recipe_named, with_overrides
 
 
@@ -250,10 +249,10 @@ def run(
 def _dispatch(request: RunRequest, trackers: TrackerRequest | None) -> int:
     """Start other processes, or measure in this one."""
     if request.parallel_seeds is not None:
-        check_parallel_seeds(request, is_rank=supervisor.is_rank())
+        check_parallel_seeds(request, is_rank=is_launched())
         if request.share is None:
             return _run_in_parallel(request, trackers)
-    if supervisor.is_rank():
+    if is_launched():
         check_launched_ranks(request.ranks)
         if request.dry_run:
             raise UsageError("--dry-run shows how processes are started, and these are already")
@@ -271,7 +270,7 @@ def _dispatch(request: RunRequest, trackers: TrackerRequest | None) -> int:
 
 def _run_here(request: RunRequest, trackers: TrackerRequest | None) -> int:
     """Measure in this process."""
-    is_main = is_main_process()
+    is_main = Rank.from_environment().is_main
     if is_main:
         _check_outputs(request, trackers)
     silent = request.output.silent or not is_main

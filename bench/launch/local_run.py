@@ -16,7 +16,8 @@ from bench.measure.progress import RunProgress
 from bench.measure.request import RunRequest
 from bench.measure.runner import MeasuredRun
 from bench.measure.session import Frontend, open_session
-from mnist_cnn.console import EXIT_INTERRUPTED, is_first_here, is_main_process
+from mnist_cnn.console import EXIT_INTERRUPTED
+from mnist_cnn.rank import Rank
 
 _ADDRESS = re.compile(r"\[[0-9A-Fa-f.:]+\](?::\d+)?")
 """An address as gloo writes it: ``[10.0.0.2]:4711``."""
@@ -47,13 +48,13 @@ def run_locally(
                     if interruption.asked:
                         break
     except KeyboardInterrupt:
-        if is_main_process():
+        if Rank.from_environment().is_main:
             print("mnist-bench: interrupted while no run was being measured", file=sys.stderr)
     if interruption.asked:
         result.status = EXIT_INTERRUPTED
     # When a rank ends with an error, its supervisor ends the others, rank 0 perhaps while it saves.
     # So where all ranks saw the same outcome, only the first rank of each machine reports it.
-    if not is_first_here():
+    if not Rank.from_environment().is_first_on_machine:
         result.status = result.status if failed else 0
     return result
 
@@ -65,7 +66,7 @@ def _keep(run: MeasuredRun, request: RunRequest, result: BenchmarkResult) -> boo
         Whether an exception, other than an interruption, ended the run.
     """
     record, error = run
-    folder = request.output.results_dir if is_main_process() else None
+    folder = request.output.results_dir if Rank.from_environment().is_main else None
     path = None if folder is None else save_or_complain(record, folder)
     if request.share is not None:
         leave_record(record, request.share)

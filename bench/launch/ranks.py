@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from bench.launch.hosts import HostPlace
 from bench.machine.cores import usable_cores
 from bench.measure.request import ComputeRequest, RankRequest, RunRequest
 from mnist_cnn.errors import UsageError
+from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import Recipe
 
 SCRIPT = Path(__file__).resolve().parents[1] / "run.py"
@@ -43,14 +43,14 @@ def check_launched_ranks(ranks: RankRequest) -> None:
     Raises:
         UsageError: the options and the launcher contradict each other.
     """
-    started = os.environ["WORLD_SIZE"]
-    if ranks.processes not in (None, "auto", started):
+    rank = Rank.from_environment()
+    started, here = rank.world_size, rank.local_world_size
+    if ranks.processes not in (None, "auto", str(started)):
         raise UsageError(
             f"--processes {ranks.processes}, but the launcher started {started}; "
             "leave one of the two out"
         )
-    here = int(os.environ.get("LOCAL_WORLD_SIZE") or started)
-    if ranks.machines is not None and here * ranks.machines != int(started):
+    if ranks.machines is not None and here * ranks.machines != started:
         raise UsageError(
             f"--machines {ranks.machines}, but the launcher started {here} of {started} processes "
             "here; leave one of the two out"

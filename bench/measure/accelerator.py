@@ -29,6 +29,7 @@ from mnist_cnn.engine import graph
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
 from mnist_cnn.parity import parity
+from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import Kernels, Recipe
 
 PLAIN_DISTRIBUTION = (
@@ -231,7 +232,7 @@ def _describe(
 def _name_the_interface() -> None:
     """Make gloo use the network on which the ranks met, unless the user names another."""
     address = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
-    is_main = os.environ.get("RANK") == os.environ.get("LOCAL_RANK")
+    is_main = Rank.from_environment().is_on_main_machine
     if address[0] and address[1]:
         name = find_interface(address[0], int(address[1]), is_main=is_main)
         if name is not None:

@@ -19,6 +19,7 @@ from bench.machine.environment import device_name
 from bench.measure.request import ComputeRequest
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.kernels import native, triton
+from mnist_cnn.rank import Rank, is_launched
 from mnist_cnn.recipe import DEFAULT_RECIPE, FAST_GPU, Kernels, Precision, Recipe
 from mnist_cnn.train import check_batch
 
@@ -67,15 +68,17 @@ def resolve_plan(recipe: Recipe, compute: ComputeRequest) -> ExecutionPlan:
             number of ranks than it was asked for.
     """
     refuse_silent_single_process()
-    processes = int(os.environ.get("WORLD_SIZE") or 1)
+    rank = Rank.from_environment()
     device = choose_device(compute.device)
-    check_device_count(device, int(os.environ.get("LOCAL_WORLD_SIZE") or processes), processes)
+    check_device_count(device, rank.local_world_size, rank.world_size)
     precision = choose_precision(compute.precision, recipe, device)
     threads = choose_threads(compute.threads)
     kernels = choose_kernels(compute.kernels, device, precision, recipe)
     recipe = fit_recipe(recipe, device, kernels)
-    check_batch(recipe.batch_size, recipe.train_images, processes)
-    return ExecutionPlan(recipe, device, precision, kernels, threads, processes, compute.capture)
+    check_batch(recipe.batch_size, recipe.train_images, rank.world_size)
+    return ExecutionPlan(
+        recipe, device, precision, kernels, threads, rank.world_size, compute.capture
+    )
 
 
 def refuse_silent_single_process() -> None:
@@ -86,7 +89,7 @@ def refuse_silent_single_process() -> None:
     """
     environment = os.environ
     cpu = environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    if cpu and "MASTER_PORT" in environment and "WORLD_SIZE" not in environment:
+    if cpu and "MASTER_PORT" in environment and not is_launched():
         raise UsageError(
             "accelerate launch --cpu started one process although several were requested; "
             f"for two use: {several_processes_command(2)}"
@@ -269,7 +272,7 @@ def triton_unsupported_reason(device: str, precision: Precision, recipe: Recipe)
         return "it is for CUDA devices"
     if precision == "fp16":
         return "it computes in bf16 or fp32, not fp16"
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+    if Rank.from_environment().world_size > 1:
         return "it is for one process"
     if recipe.pipeline != "resident":
         return f"it takes resident images, not the {recipe.pipeline}'s"
@@ -304,7 +307,7 @@ def choose_threads(asked: int | None) -> int:
     """
     cores = usable_cores()
     if asked is None:
-        return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+        return max(1, cores // Rank.from_environment().local_world_size)
     if not 1 <= asked <= cores:
         raise UsageError(f"--threads must be 1 to {cores} on this machine, not {asked}")
     return asked

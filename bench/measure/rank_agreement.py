@@ -12,7 +12,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from importlib import metadata
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ from bench.machine.repository import PROJECT, git_state, source_digest
 from bench.text import printable
 from mnist_cnn.distributed import PROCESS_GROUP_TIMEOUT
 from mnist_cnn.errors import UsageError
+from mnist_cnn.rank import Rank
 
 _T = TypeVar("_T")
 _LOOKING_SECONDS = 0.05
@@ -31,25 +31,6 @@ _NOTICE_SECONDS = 5.0
 """After which somebody who waits is told what for."""
 _LEAVING_SECONDS = 10.0
 """How long rank 0, which keeps the store, waits for the others to have read it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Rank:
-    """This process among those that were launched, as every launcher says it."""
-
-    number: int
-    local: int
-    """Among those on its machine."""
-    count: int
-    """Over all machines."""
-
-    @classmethod
-    def from_environment(cls) -> _Rank:
-        number, local, count = (
-            int(os.environ.get(name) or default)
-            for name, default in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1))
-        )
-        return cls(number, local, count)
 
 
 class RankAgreement:
@@ -63,9 +44,9 @@ class RankAgreement:
     """
 
     def __init__(self, timeout_seconds: float = PROCESS_GROUP_TIMEOUT.total_seconds()) -> None:
-        self._rank = _Rank.from_environment()
+        self._rank = Rank.from_environment()
         self._timeout_seconds = timeout_seconds
-        self._store = None if self._rank.count == 1 else self._joined()
+        self._store = None if self._rank.world_size == 1 else self._joined()
         self.machines = 1
         """Those that take part, as far as has been agreed: each has a first rank of its own."""
 
@@ -108,7 +89,7 @@ class RankAgreement:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
             return self._joined_apart(host, port)
-        if self._rank.number == 0:
+        if self._rank.index == 0:
             try:
                 return self._store_at(host, port, kept_here=True)
             except distributed.DistError as error:
@@ -132,7 +113,7 @@ class RankAgreement:
         """
         shared = self._store_at(host, port, kept_here=False)
         key = self._key("store", "port")
-        if self._rank.number == 0:
+        if self._rank.index == 0:
             own = self._store_at(host, 0, kept_here=True)
             shared.set(key, str(own.port))
         else:
@@ -179,12 +160,12 @@ class RankAgreement:
         self._say(what, said)
         told: list[dict[str, Any]] = []
         complaint: str | None = None
-        for _ in self._waiting(f"the other {self._rank.count - 1} processes"):
+        for _ in self._waiting(f"the other {self._rank.world_size - 1} processes"):
             count = self._store.add(self._key(what, "said"), 0)
             while len(told) < count:
                 told.append(json.loads(self._store.get(self._key(what, str(len(told) + 1)))))
             complaint = _miscounted(told)
-            if complaint is not None or len(told) >= self._rank.count:
+            if complaint is not None or len(told) >= self._rank.world_size:
                 break
         else:
             complaint = self._missing(told)
@@ -195,9 +176,9 @@ class RankAgreement:
     def _say(self, what: str, said: Mapping[str, object]) -> None:
         assert self._store is not None
         whole = {
-            "rank": self._rank.number,
-            "local": self._rank.local,
-            "processes": self._rank.count,
+            "rank": self._rank.index,
+            "local": self._rank.local_index,
+            "processes": self._rank.world_size,
             **said,
         }
         turn = self._store.add(self._key(what, "said"), 1)
@@ -209,7 +190,7 @@ class RankAgreement:
         left = self._key(what, "left")
         gone = self._store.add(left, 1)
         end = time.monotonic() + _LEAVING_SECONDS
-        while self._rank.number == 0 and gone < present and time.monotonic() < end:
+        while self._rank.index == 0 and gone < present and time.monotonic() < end:
             time.sleep(_LOOKING_SECONDS)
             gone = self._store.add(left, 0)
 
@@ -221,13 +202,13 @@ class RankAgreement:
     def _waiting(self, whom: str) -> Iterator[None]:
         """Looks, one after the other, until the time is up."""
         began = time.monotonic()
-        noticed = self._rank.local != 0
+        noticed = self._rank.local_index != 0
         while (waited := time.monotonic() - began) < self._timeout_seconds:
             yield
             if not noticed and waited > _NOTICE_SECONDS:
                 noticed = True
                 print(
-                    f"mnist-bench: rank {self._rank.number} waits for {whom}, "
+                    f"mnist-bench: rank {self._rank.index} waits for {whom}, "
                     f"{self._timeout_seconds:.0f} s at most",
                     file=sys.stderr,
                 )
@@ -235,11 +216,11 @@ class RankAgreement:
 
     def _missing(self, told: Sequence[Mapping[str, Any]]) -> str:
         here = {one["rank"] for one in told}
-        missing = sorted(set(range(self._rank.count)) - here)
+        missing = sorted(set(range(self._rank.world_size)) - here)
         return (
-            f"of {self._rank.count} processes {len(here)} came within {self._timeout_seconds:.0f} "
-            f"s; {_ranks(missing)} did not: see whether every machine was started, with its own "
-            "--machine-rank"
+            f"of {self._rank.world_size} processes {len(here)} came within "
+            f"{self._timeout_seconds:.0f} s; {_ranks(missing)} did not: see whether every machine "
+            "was started, with its own --machine-rank"
         )
 
 

@@ -16,10 +16,10 @@ from bench.measure.request import CheckpointRequest
 from bench.measure.run_state import BenchmarkState, RunState
 from bench.records.schema import RunRecord
 from bench.text import printable
-from mnist_cnn.console import is_main_process
 from mnist_cnn.distributed import broadcast_from_main
 from mnist_cnn.engine.checkpoint import Checkpoints, Point
 from mnist_cnn.errors import UsageError
+from mnist_cnn.rank import Rank
 
 
 def count_restarts() -> int:
@@ -47,7 +47,7 @@ def open_journal(
     """
     folder: JournalFolder | None = None
     message = ""
-    if is_main_process():
+    if Rank.from_environment().is_main:
         try:
             folder, message = _find_benchmark(request, identity)
         except UsageError as error:
@@ -166,7 +166,7 @@ def _find_intact_checkpoint(
         raise UsageError(
             f"{damaged}: add --fall-back to resume from that of epoch {previous.epoch}"
         )
-    if is_main_process():
+    if Rank.from_environment().is_main:
         print(
             f"mnist-bench: warning: {damaged}; resuming from that of epoch {previous.epoch}",
             file=sys.stderr,
