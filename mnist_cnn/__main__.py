@@ -7,7 +7,6 @@ Options without a command mean `train`, so that the seed's own
 from __future__ import annotations
 
 import math
-import os
 import signal
 import sys
 from collections.abc import Generator, Iterable, Sequence
@@ -24,6 +23,7 @@ from mnist_cnn.accuracy import parse_accuracy
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated, Event
 from mnist_cnn.inference.provenance import Provenance
+from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import REFERENCE, Recipe, recipe_named, with_overrides
 
 # torch takes seconds to import: each command imports what it needs, `--help` needs none of it.
@@ -66,7 +66,7 @@ def train(
     target = parse_accuracy(target_accuracy)
     if seed < 0:
         raise UsageError(f"--seed must be 0 or more, not {seed}")
-    if save is not None and console.is_main_process():
+    if save is not None and Rank.from_environment().is_main:
         from mnist_cnn.inference.weights import check_writable
 
         check_writable(save)
@@ -232,7 +232,7 @@ def _accelerator() -> Accelerator:
         dynamo_backend="no",
         kwargs_handlers=[process_group()],
     )
-    started = int(os.environ.get("WORLD_SIZE") or 1)
+    started = Rank.from_environment().world_size
     if accelerator.num_processes != started:
         raise UsageError(
             f"{started} processes were started but each trains alone; without a GPU for each, "
@@ -302,12 +302,12 @@ def _outcome(evaluated: Sequence[Evaluated], target: float, reached: int | None)
 
 
 def _say(line: str) -> None:
-    if console.is_main_process():
+    if Rank.from_environment().is_main:
         print(line, flush=True)
 
 
 def _complain(line: str) -> None:
-    if console.is_main_process():
+    if Rank.from_environment().is_main:
         print(f"{NAME}: {' '.join(line.split())}", file=sys.stderr)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from mnist_cnn.errors import UsageError
+from mnist_cnn.rank import Rank
 
 # Typer carries a click of its own since 0.26 and exports only the leaves of its exceptions.
 _ClickException: type[Exception] = typer.BadParameter.mro()[2]
@@ -48,19 +48,9 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
-def is_main_process() -> bool:
-    """Whether this is the rank that speaks; known before torch is."""
-    return int(os.environ.get("RANK") or 0) == 0
-
-
-def is_first_here() -> bool:
-    """Whether this is the first rank of its machine, whose exit status its supervisor passes on."""
-    return int(os.environ.get("LOCAL_RANK") or os.environ.get("RANK") or 0) == 0
-
-
 def _refuse(name: str, message: str) -> int:
     # Every rank is given the same input: one complaint is enough, on each machine.
-    if not is_first_here():
+    if not Rank.from_environment().is_first_on_machine:
         # The launcher ends all ranks when the first one ends: that must be the one that speaks.
         time.sleep(_REFUSAL_SECONDS)
         return EXIT_USAGE

@@ -15,6 +15,7 @@ import typer
 from matplotlib import pyplot as plt
 
 from bench.measure.accelerator import start_accelerator
+from bench.measure.request import ComputeRequest
 from mnist_cnn.console import run
 from mnist_cnn.data.dataset import load
 from mnist_cnn.errors import UsageError
@@ -33,7 +34,7 @@ def picture(path: Annotated[Path, typer.Argument(help="The picture, SVG or PNG."
     if path.suffix not in (".svg", ".png"):
         raise UsageError(f"{path} must end in .svg or .png")
     check_writable(path)
-    accelerator, recipe, setup = start_accelerator(FAST, device="cpu")
+    accelerator, recipe, setup = start_accelerator(FAST, ComputeRequest(device="cpu"))
     if setup.kernels == "torch":
         raise UsageError(f"no compiled code here: {native.unavailable_reason()}")
     data = load().split(recipe.evaluation_split)

@@ -192,12 +192,16 @@ def worker(threads: int) -> None:
     from bench.machine.environment import describe_environment, device_name
     from bench.measure import plan
     from bench.measure.accelerator import join
+    from bench.measure.request import ComputeRequest
     from mnist_cnn.data.dataset import load
 
     # What torch or gloo may print is not an answer.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    chosen = plan.resolve_plan(_recipe(GLOBAL_BATCH), "cpu", "bf16", threads, "torch")
+    chosen = plan.resolve_plan(
+        _recipe(GLOBAL_BATCH),
+        ComputeRequest(device="cpu", precision="bf16", threads=threads, kernels="torch"),
+    )
     accelerator, _, _ = join(chosen)
     data = load().split("test")
     for line in sys.stdin:
@@ -243,11 +247,15 @@ def _step(kernels: Kernels, batch: int, threads: int, accelerator: Any, data: An
     import torch
 
     from bench.measure import plan
+    from bench.measure.request import ComputeRequest
     from mnist_cnn.events import EpochTrained
     from mnist_cnn.kernels import native
     from mnist_cnn.train import seeded_model, train
 
-    recipe = plan.resolve_plan(_recipe(batch), "cpu", "bf16", threads, kernels).recipe
+    recipe = plan.resolve_plan(
+        _recipe(batch),
+        ComputeRequest(device="cpu", precision="bf16", threads=threads, kernels=kernels),
+    ).recipe
     # As `launch.join` sets them: compiled code has threads of its own.
     torch.set_num_threads(1 if kernels in native.KINDS else threads)
     native.set_threads(threads if kernels in native.KINDS else 1)

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.measure.accelerator import start_accelerator
+from bench.measure.request import ComputeRequest
 from bench.stats.summary import summarize
 from mnist_cnn.console import run
 from mnist_cnn.data.dataset import load
@@ -42,7 +43,7 @@ def tune(
     split: EvaluationSplit = "test" if test else "validation"
     chosen = replace(chosen, evaluation_split=split, evaluate_from_epoch=chosen.epochs)
     accelerator, chosen, setup = start_accelerator(
-        chosen, device="cpu", threads=threads, kernels=kernels
+        chosen, ComputeRequest(device="cpu", threads=threads, kernels=kernels)
     )
     data = load().split(split)
     accuracies = []

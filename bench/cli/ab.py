@@ -55,7 +55,7 @@ def ab(
     name: Annotated[
         str, typer.Option(help="Name of the experiment; its runs are labelled NAME-a and NAME-b.")
     ] = "ab",
-    results_dir: Annotated[Path, typer.Option(help="Folder of the records.")] = RESULTS_DIR,
+    results_dir: Annotated[Path, typer.Option(help="Folder for the records.")] = RESULTS_DIR,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the comparison as JSON instead of a table.")
     ] = False,

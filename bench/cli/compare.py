@@ -37,7 +37,9 @@ def compare(
             show_default=False,
         ),
     ],
-    results_dir: Annotated[Path, typer.Option(help="Folder of the records.")] = RESULTS_DIR,
+    results_dir: Annotated[
+        Path, typer.Option(help="Folder for the records that labels, commits and ids name.")
+    ] = RESULTS_DIR,
     fail_if_slower: Annotated[
         str | None,
         typer.Option(

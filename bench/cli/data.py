@@ -18,7 +18,7 @@ def data(
     data_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of MNIST (default: in the user's cache folder).",
+            help="Folder of MNIST (default: the user's cache folder).",
             envvar="MNIST_DATA_DIR",
         ),
     ] = None,

@@ -34,7 +34,7 @@ def env(
         typer.Option("--save", help="With --peak: save the result beside this machine's records."),
     ] = False,
     results_dir: Annotated[
-        Path, typer.Option(help="Folder of the records, for --save.")
+        Path, typer.Option(help="With --save: folder for the records.")
     ] = RESULTS_DIR,
 ) -> None:
     """Print what this machine is, and what a run would choose on it."""

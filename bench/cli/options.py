@@ -1,52 +1,13 @@
-"""Parse and check option values that several commands share."""
+"""Parse and check option values."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from pathlib import Path
 
-from bench.measure.resume import CheckpointRequest
 from bench.text import printable
 from mnist_cnn.accuracy import parse_accuracy as parse_accuracy
 from mnist_cnn.errors import UsageError
-
-
-def check_keeping(
-    every: int | None,
-    resume: bool,
-    fall_back: bool,
-    folder: Path | None,
-    results_dir: Path,
-    *,
-    save: bool,
-    profile: Path | None,
-) -> CheckpointRequest | None:
-    """What the options ask for; None where nothing is to be kept.
-
-    Raises:
-        UsageError: they do not go together.
-    """
-    if every is None and not resume:
-        for option, given in (("--fall-back", fall_back), ("--checkpoint-dir", folder)):
-            if given:
-                raise UsageError(f"{option} is for --checkpoint-every or --resume")
-        return None
-    if every is not None and every < 1:
-        raise UsageError(f"--checkpoint-every must be at least 1 epoch, not {every}")
-    if fall_back and not resume:
-        raise UsageError("--fall-back is for --resume")
-    for option, given in (("--no-save", not save), ("--profile", profile)):
-        if given:
-            raise UsageError(
-                f"{option} leaves no records to go on from: leave it or the checkpoints out"
-            )
-    from bench.measure.journal import CHECKPOINTS_DIR
-
-    return CheckpointRequest(
-        folder or results_dir / CHECKPOINTS_DIR, results_dir, every, resume, fall_back
-    )
-
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
 

@@ -19,7 +19,7 @@ from mnist_cnn.errors import UsageError
 
 def publish(
     results_dir: Annotated[
-        Path, typer.Option(help="Folder of the records, and of the page.")
+        Path, typer.Option(help="Folder for the records and the page.")
     ] = RESULTS_DIR,
     check: Annotated[
         bool,

@@ -1,46 +1,40 @@
-"""`mnist-bench run`: one benchmark here."""
+"""`mnist-bench run`: measure one benchmark on this machine."""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
-import traceback
-from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import Annotated, TypedDict
 
 import typer
 
-from bench.cli.options import check_keeping, parse_duration, parse_share
+from bench.cli.options import parse_accuracy, parse_duration, parse_share
 from bench.cli.output import choose_progress, get_data
-from bench.launch import supervisor
 from bench.launch.parallel_seeds import (
     check_parallel_seeds,
-    leave_record,
     plan_shares,
     run_shares,
     share_commands,
     temporary_folder,
 )
 from bench.launch.ranks import check_launched_ranks, launch_command, plan_ranks, start_ranks
-from bench.measure.interruption import Interruption
-from bench.measure.request import Wish
-from bench.measure.seed_share import mine
-from bench.measure.session import measure_benchmark
-from bench.records.protocol import DEFAULT_RUNS, MOST_RUNS, BenchmarkProtocol, parse_accuracy
-from bench.records.store import RESULTS_DIR
+from bench.launch.result import BenchmarkResult
+from bench.measure.request import (
+    CHECKPOINTS_DIR,
+    CheckpointRequest,
+    ComputeRequest,
+    OutputRequest,
+    RankRequest,
+    RunRequest,
+)
+from bench.measure.seed_share import SeedShare
+from bench.records.protocol import DEFAULT_RUNS, MOST_RUNS, BenchmarkProtocol
+from bench.records.store import RESULTS_DIR, check_writable
 from bench.report.trackers import TrackerRequest, check_trackers, log_to_trackers
-from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, is_first_here, is_main_process
 from mnist_cnn.errors import UsageError
+from mnist_cnn.rank import Rank, is_launched
 from mnist_cnn.recipe import Recipe, recipe_named, with_overrides
-
-if TYPE_CHECKING:
-    from bench.records.schema import RunRecord
-
-_ADDRESS = re.compile(r"\[[0-9A-Fa-f.:]+\](?::\d+)?")
-"""As gloo writes them: ``[10.0.0.2]:4711``."""
 
 
 def run(
@@ -48,64 +42,72 @@ def run(
     recipe: Annotated[
         str,
         typer.Option(
-            help="What to train: reference, fast, fast-gpu, or auto: fast as the device has it."
+            help="Recipe to train: reference, fast, fast-gpu, or auto for the device's fast one."
         ),
     ] = "auto",
     runs: Annotated[
         str,
         typer.Option(
-            help="Measured runs, each from a new seed; or auto: until their time is known well."
+            help="Number of measured runs, each from a new seed, or auto for as many as needed."
         ),
     ] = str(DEFAULT_RUNS),
     half_width: Annotated[
         str | None,
         typer.Option(
-            help="With --runs auto: of the 95 % interval of the training time (default: 5%)."
+            help="With --runs auto: target half-width of the 95 % interval of the training time "
+            "(default: 5%)."
         ),
     ] = None,
     max_runs: Annotated[
         int | None,
-        typer.Option(help=f"With --runs auto: no more than these (default: {MOST_RUNS})."),
+        typer.Option(help=f"With --runs auto: largest number of runs (default: {MOST_RUNS})."),
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(help="With --runs auto: no longer than 90s, 10m or 1h, start-up not counted."),
+        typer.Option(
+            help="With --runs auto: longest time of all runs, as 90s, 10m or 1h, without start-up."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the first run; the next ones follow.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps or xpu.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of the first run; each next run adds 1.")] = 0,
+    device: Annotated[
+        str, typer.Option(help="Device to train on: auto, cpu, cuda, mps or xpu.")
+    ] = "auto",
     processes: Annotated[
         str | None,
         typer.Option(
-            help="Start so many processes that train together, over all machines; or auto: as many "
-            "as are fastest here (default: one)."
+            help="Number of processes that train together, over all machines, or auto for the "
+            "fastest number here (default: one)."
         ),
     ] = None,
     machines: Annotated[
         int | None,
-        typer.Option(help="So many machines train together; started by this command on each."),
+        typer.Option(help="Number of machines that train together; run this command on each."),
     ] = None,
     machine_rank: Annotated[
         int | None,
-        typer.Option(help="Which of them this is: 0 is the one that --main-address names."),
+        typer.Option(help="Number of this machine, from 0; --main-address names machine 0."),
     ] = None,
     main_address: Annotated[
-        str | None, typer.Option(help="HOST:PORT by which the others reach machine 0.")
+        str | None, typer.Option(help="HOST:PORT at which the other machines reach machine 0.")
     ] = None,
     parallel_seeds: Annotated[
         str | None,
         typer.Option(
-            help="Make so many runs at a time, each by a process of its own, on a GPU of its own "
-            "where there are as many; or auto: one a GPU, on a CPU one for --threads cores."
+            help="Number of runs at the same time, each in its own process, and on its own GPU "
+            "where there are enough; auto is one per GPU, on a CPU one per --threads cores."
         ),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print the command that starts the processes; train not."),
+        typer.Option("--dry-run", help="Print the launch command and exit without training."),
     ] = False,
     threads: Annotated[
-        int | None, typer.Option(help="Threads of each process (default: its share of the cores).")
+        int | None,
+        typer.Option(help="Number of threads of each process (default: its share of the cores)."),
     ] = None,
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Precision of matrix products: auto, fp32, bf16 or fp16.")
+    ] = "auto",
     kernels: Annotated[
         str,
         typer.Option(help="What computes a step: auto, torch, inductor (fused), avx512 or amx."),
@@ -114,256 +116,288 @@ def run(
         bool | None,
         typer.Option(
             "--capture/--no-capture",
-            help="Record whole steps as CUDA graphs (default: where they can be).",
+            help="Record whole steps as CUDA graphs (default: where possible).",
         ),
     ] = None,
     pipeline: Annotated[
         str | None,
-        typer.Option(help="loader (torchvision in a DataLoader) or resident (on the device)."),
+        typer.Option(
+            help="Data pipeline: loader (torchvision in a DataLoader) or resident (on the device)."
+        ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Stretch the recipe's schedule over so many epochs.")
+        int | None, typer.Option(help="Number of epochs to stretch the recipe's schedule over.")
     ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="Images a step over all processes, in place of the recipe's; the learning rate "
-            "follows (docs/sweep.md)."
+            help="Images per step over all processes, instead of the recipe's number; the learning "
+            "rate is scaled with it (docs/sweep.md)."
         ),
     ] = None,
     target_accuracy: Annotated[
-        str, typer.Option(help="Accuracy to reach: 99.4 or 0.994.")
+        str, typer.Option(help="Accuracy to reach, as 99.4 or 0.994.")
     ] = "99.4",
     stop_at_target: Annotated[
-        bool, typer.Option("--stop-at-target", help="End a run where it reaches the target.")
+        bool, typer.Option("--stop-at-target", help="End a run when it reaches the target.")
     ] = False,
     data_dir: Annotated[
         Path | None,
-        typer.Option(help="Where MNIST is kept (default: the user's cache folder)."),
+        typer.Option(help="Folder of MNIST (default: the user's cache folder)."),
     ] = None,
-    results_dir: Annotated[Path, typer.Option(help="Where records go.")] = RESULTS_DIR,
-    label: Annotated[str | None, typer.Option(help="A word to find these runs by.")] = None,
-    save: Annotated[bool, typer.Option("--save/--no-save", help="Keep a record a run.")] = True,
+    results_dir: Annotated[Path, typer.Option(help="Folder for the records.")] = RESULTS_DIR,
+    label: Annotated[
+        str | None, typer.Option(help="Label for filtering and comparing these runs.")
+    ] = None,
+    save: Annotated[
+        bool, typer.Option("--save/--no-save", help="Save a record of each run.")
+    ] = True,
     checkpoint_every: Annotated[
         int | None,
-        typer.Option(help="Keep what a lost run can go on from, after every so many epochs."),
+        typer.Option(
+            help="Number of epochs between two checkpoints, from which a lost run can resume."
+        ),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with the benchmark that was lost: same command."),
+        typer.Option("--resume", help="Resume an interrupted benchmark; repeat its other options."),
     ] = False,
     fall_back: Annotated[
         bool,
         typer.Option(
-            "--fall-back", help="With --resume: where a checkpoint is damaged, from the one before."
+            "--fall-back", help="With --resume: use the previous checkpoint where one is damaged."
         ),
     ] = False,
     checkpoint_dir: Annotated[
         Path | None,
-        typer.Option(help="Where checkpoints are kept (default: .checkpoints among the results)."),
+        typer.Option(help="Folder for checkpoints (default: .checkpoints in the results folder)."),
     ] = None,
     profile: Annotated[
         Path | None,
-        typer.Option(help="Measure nothing; write a profiler trace of some steps there (JSON)."),
+        typer.Option(
+            help="Write a profiler trace of some steps to this file (JSON) instead of measuring."
+        ),
     ] = None,
     track: Annotated[
         list[str] | None,
         typer.Option(
-            help="After the last run, log all runs with tensorboard, trackio, mlflow or wandb, "
-            "here and offline. May be repeated."
+            help="Log all runs after the last one with tensorboard, trackio, mlflow or wandb, "
+            "locally and offline; may be repeated."
         ),
     ] = None,
     track_dir: Annotated[
         Path | None,
-        typer.Option(help="Where trackers write (default: .trackers among the results)."),
+        typer.Option(help="Folder for trackers (default: .trackers in the results folder)."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the table.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Show no progress, only the table.")
+    ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the runs as JSON instead of the table.")
+        bool, typer.Option("--json", help="Print the runs as JSON instead of a table.")
     ] = False,
 ) -> int:
-    """Train N times from random weights and say how long 99.4 % took."""
-    # Read by torch as it is imported. A CPU fallback inside an MPS run would be timed as the GPU.
+    """Train N times from random weights and report the time to 99.4 %."""
+    # torch reads this when it is imported. A CPU fallback in an MPS run would be timed as the GPU.
     os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = "0"
     protocol = BenchmarkProtocol(
         first_seed=seed,
         target_accuracy=parse_accuracy(target_accuracy),
         stop_at_target=stop_at_target,
-        **_how_many(runs, half_width, max_runs, budget),
+        **_run_count(runs, half_width, max_runs, budget),
     )
-    if recipe == "auto":
-        # torch is needed to find the device, and by the run itself too.
-        from bench.measure.plan import choose_recipe
-
-        recipe = choose_recipe(device)
-    chosen = with_overrides(recipe_named(recipe), epochs, pipeline, batch_size)
-    keeping = check_keeping(
-        checkpoint_every,
-        resume,
-        fall_back,
-        checkpoint_dir,
-        results_dir,
-        save=save,
-        profile=profile,
-    )
-    tracked = check_trackers(track or [], track_dir, results_dir, profile)
-    wish = Wish(
-        processes, machines, machine_rank, main_address, device, precision, threads, kernels
-    )
-    share = mine()
-    if parallel_seeds is not None:
-        check_parallel_seeds(
-            wish,
-            protocol,
-            keeping=keeping is not None,
-            profile=profile is not None,
-            is_rank=supervisor.is_rank(),
-        )
-        if share is None:
-            return _in_parallel(
-                context.obj,
-                parallel_seeds,
-                wish,
-                chosen,
-                protocol,
-                dry_run=dry_run,
-                data_dir=data_dir,
-                saved_in=results_dir if save else None,
-                tracked=tracked,
-                quiet=quiet,
-                as_json=as_json,
-            )
-        threads = threads or share.threads
-    if supervisor.is_rank():
-        check_launched_ranks(wish)
-        if dry_run:
-            raise UsageError("--dry-run shows how processes are started, and these are already")
-    elif share is None:
-        here, place = plan_ranks(wish, chosen)
-        if dry_run:
-            print(launch_command(context.obj, wish, chosen, here, place))
-            return 0
-        if here is not None:
-            return start_ranks(context.obj, here, place, threads)
-    if profile is not None:
-        from bench.measure.profiling import print_profile
-
-        return print_profile(
-            chosen,
-            protocol,
-            profile,
+    share = None if parallel_seeds is None else SeedShare.from_environment()
+    request = RunRequest(
+        command=tuple(context.obj),
+        recipe=with_overrides(_find_recipe(recipe, device), epochs, pipeline, batch_size),
+        protocol=protocol,
+        compute=ComputeRequest(
             device=device,
             precision=precision,
-            threads=threads,
+            threads=(threads or share.threads) if share else threads,
             kernels=kernels,
             capture=capture,
-            data_dir=data_dir,
-            fetch_data=lambda silent: get_data(data_dir, silent),
-        )
-    speaks = is_main_process()
-    if save and speaks:
-        from bench.records.store import check_writable
-
-        check_writable(results_dir)
-    if tracked is not None and speaks:
-        tracked.check_writable()
-    done: list[tuple[Path | None, RunRecord]] = []
-    status = 0
-    failed = False
-    interruption = Interruption()
-    silent = quiet or as_json or not speaks
-    measured = measure_benchmark(
-        chosen,
-        protocol,
-        interruption,
-        device=device,
-        precision=precision,
-        threads=threads,
-        kernels=kernels,
-        capture=capture,
+        ),
+        ranks=RankRequest(
+            processes=processes,
+            machines=machines,
+            machine_rank=machine_rank,
+            main_address=main_address,
+        ),
+        checkpoints=_checkpoint_request(
+            CheckpointRequest(
+                folder=checkpoint_dir or results_dir / CHECKPOINTS_DIR,
+                results_dir=results_dir,
+                every=checkpoint_every,
+                resume=resume,
+                fall_back=fall_back,
+            ),
+            {"--no-save": not save, "--profile": profile is not None},
+            has_folder=checkpoint_dir is not None,
+        ),
+        output=OutputRequest(
+            results_dir=results_dir if save else None, label=label, quiet=quiet, as_json=as_json
+        ),
         data_dir=data_dir,
-        label=label,
-        keeping=keeping,
-        earlier=done,
+        parallel_seeds=parallel_seeds,
+        profile=profile,
+        dry_run=dry_run,
         share=share,
-        progress=choose_progress(silent, alone=share is None),
-        fetch_data=lambda: get_data(data_dir, silent),
     )
-    try:
-        with interruption, closing(measured):
-            for record, error in map(_explained, measured):
-                path = _save(record, results_dir) if save and speaks else None
-                if share is not None:
-                    leave_record(record, share)
-                if error is not None and not isinstance(error, KeyboardInterrupt):
-                    traceback.print_exception(error)
-                    failed = True
-                done.append((path, record))
-                status = max(status, _exit_status(record, unsaved=save and speaks and path is None))
-                if interruption.asked:
-                    break
-    except KeyboardInterrupt:
-        if speaks:
-            print("mnist-bench: interrupted while no run was being measured", file=sys.stderr)
-    if interruption.asked:
-        status = EXIT_INTERRUPTED
-    if speaks and done and not (share and share.records):
-        _print(done, as_json)
-        if tracked is not None:
-            records = [record for _, record in done]
-            status = max(status, log_to_trackers(records, chosen, tracked, quiet))
-    # A rank that ends badly has the others killed, rank 0 in the middle of saving: where all saw
-    # the same outcome, it alone reports it; on other machines, which have others to tell, one.
-    return status if is_first_here() or failed else 0
+    return _dispatch(request, check_trackers(track or [], track_dir, results_dir, profile))
 
 
-def _in_parallel(
-    words: Sequence[str],
-    at_a_time: str,
-    wish: Wish,
-    recipe: Recipe,
-    protocol: BenchmarkProtocol,
-    *,
-    dry_run: bool,
-    data_dir: Path | None,
-    saved_in: Path | None,
-    tracked: TrackerRequest | None,
-    quiet: bool,
-    as_json: bool,
-) -> int:
-    """Have other processes make the runs, and print what came of them."""
-    with temporary_folder() as folder:
-        left_in = "" if dry_run else folder
-        shares, gpus = plan_shares(at_a_time, wish, recipe, protocol.runs, left_in)
-        if dry_run:
-            print(share_commands(words, shares, gpus))
+def _dispatch(request: RunRequest, trackers: TrackerRequest | None) -> int:
+    """Start other processes, or measure in this one."""
+    if request.parallel_seeds is not None:
+        check_parallel_seeds(request, is_rank=is_launched())
+        if request.share is None:
+            return _run_in_parallel(request, trackers)
+    if is_launched():
+        check_launched_ranks(request.ranks)
+        if request.dry_run:
+            raise UsageError("--dry-run shows how processes are started, and these are already")
+    elif request.share is None:
+        plan = plan_ranks(request)
+        if request.dry_run:
+            print(launch_command(request, plan))
             return 0
-        if saved_in is not None:
-            from bench.records.store import check_writable
-
-            check_writable(saved_in)
-        if tracked is not None:
-            tracked.check_writable()
-        get_data(data_dir, quiet or as_json)
-        done, status = run_shares(words, shares, gpus, saved_in)
-    if done:
-        _print(done, as_json)
-        if tracked is not None:
-            records = [record for _, record in done]
-            status = max(status, log_to_trackers(records, recipe, tracked, quiet))
-    return status
+        if plan.here is not None:
+            return start_ranks(request, plan)
+    if request.profile is not None:
+        return _profile(request)
+    return _run_here(request, trackers)
 
 
-class _HowMany(TypedDict):
+def _run_here(request: RunRequest, trackers: TrackerRequest | None) -> int:
+    """Measure in this process."""
+    is_main = Rank.from_environment().is_main
+    if is_main:
+        _check_outputs(request, trackers)
+    silent = request.output.silent or not is_main
+    progress = choose_progress(silent, alone=request.share is None)
+    # Lazy: torch is slow to import, and bad input is refused before.
+    from bench.launch.local_run import run_locally
+
+    result = run_locally(request, progress, lambda: get_data(request.data_dir, silent))
+    has_parent = request.share is not None and bool(request.share.records)
+    if not is_main or has_parent:
+        return result.status
+    return _finish(result, request, trackers)
+
+
+def _run_in_parallel(request: RunRequest, trackers: TrackerRequest | None) -> int:
+    """Let other processes make the runs, and print their results."""
+    with temporary_folder() as folder:
+        plan = plan_shares(request, "" if request.dry_run else folder)
+        if request.dry_run:
+            print(share_commands(request.command, plan))
+            return 0
+        _check_outputs(request, trackers)
+        get_data(request.data_dir, request.output.silent)
+        result = run_shares(request.command, plan, request.output.results_dir)
+    return _finish(result, request, trackers)
+
+
+def _profile(request: RunRequest) -> int:
+    from bench.measure.profiling import profile_warm_up
+
+    report = profile_warm_up(request, lambda silent: get_data(request.data_dir, silent))
+    if report is not None:
+        print(report)
+    return 0
+
+
+def _check_outputs(request: RunRequest, trackers: TrackerRequest | None) -> None:
+    """Refuse folders that cannot be written to, before anything is trained."""
+    if request.output.results_dir is not None:
+        check_writable(request.output.results_dir)
+    if trackers is not None:
+        trackers.check_writable()
+
+
+def _finish(result: BenchmarkResult, request: RunRequest, trackers: TrackerRequest | None) -> int:
+    """Print the runs and log them with the trackers.
+
+    Returns:
+        The exit status.
+    """
+    if not result.runs:
+        return result.status
+    _print_runs(result, as_json=request.output.as_json)
+    if trackers is None:
+        return result.status
+    quiet = request.output.quiet
+    return max(result.status, log_to_trackers(result.records, request.recipe, trackers, quiet))
+
+
+def _print_runs(result: BenchmarkResult, *, as_json: bool) -> None:
+    from bench.analysis.benchmarks import group_runs, run_rows
+    from bench.analysis.columns import run_column_names
+
+    benchmarks = group_runs(result.runs)
+    if as_json:
+        from bench.report.formats.json import to_json
+
+        sys.stdout.write(to_json(run_rows(benchmarks), run_column_names()))
+        return
+    from bench.report import terminal
+
+    terminal.show(terminal.summary(benchmarks))
+
+
+def _find_recipe(name: str, device: str) -> Recipe:
+    """The recipe of a name; "auto" is the open division's recipe for the device."""
+    if name == "auto":
+        # Lazy: torch is slow to import, and knows the device.
+        from bench.measure.plan import choose_recipe
+
+        name = choose_recipe(device)
+    return recipe_named(name)
+
+
+def _checkpoint_request(
+    request: CheckpointRequest, conflicts: dict[str, bool], *, has_folder: bool
+) -> CheckpointRequest | None:
+    """The request, or None where the options ask for no checkpoints.
+
+    Args:
+        request: the options as they are given.
+        conflicts: whether each option that rules checkpoints out is given.
+        has_folder: whether a folder for checkpoints is given.
+
+    Raises:
+        UsageError: the options contradict each other.
+    """
+    if request.every is None and not request.resume:
+        for option, is_given in (
+            ("--fall-back", request.fall_back),
+            ("--checkpoint-dir", has_folder),
+        ):
+            if is_given:
+                raise UsageError(f"{option} is for --checkpoint-every or --resume")
+        return None
+    if request.every is not None and request.every < 1:
+        raise UsageError(f"--checkpoint-every must be at least 1 epoch, not {request.every}")
+    if request.fall_back and not request.resume:
+        raise UsageError("--fall-back is for --resume")
+    for option, is_given in conflicts.items():
+        if is_given:
+            raise UsageError(
+                f"{option} leaves no records to resume from: leave it or the checkpoints out"
+            )
+    return request
+
+
+class _RunCount(TypedDict):
     runs: int
     half_width: float | None
     budget_seconds: float | None
 
 
-def _how_many(
+def _run_count(
     runs: str, half_width: str | None, max_runs: int | None, budget: str | None
-) -> _HowMany:
-    """What the options say of the number of runs, as `BenchmarkProtocol` takes it."""
+) -> _RunCount:
+    """The options about the number of runs, as fields of `BenchmarkProtocol`."""
     if runs == "auto":
         if max_runs is not None and max_runs < 1:
             raise UsageError(f"--max-runs must be at least 1, not {max_runs}")
@@ -380,57 +414,3 @@ def _how_many(
         return {"runs": int(runs), "half_width": None, "budget_seconds": None}
     except ValueError:
         raise UsageError(f"--runs takes a number or auto, not {runs!r}") from None
-
-
-def _explained(
-    measured: tuple[RunRecord, BaseException | None],
-) -> tuple[RunRecord, BaseException | None]:
-    """A run that failed because another rank died says so: its own error is a lost connection."""
-    record, error = measured
-    if record.status != "failed" or record.setup.processes == 1:
-        return measured
-    died = supervisor.death_notice()
-    if died is None:
-        if record.setup.machines == 1:
-            return measured
-        died = "no process of this machine died first, so another machine or the network did"
-    # Errors of the network name other machines' addresses, which a record must not.
-    reason = _ADDRESS.sub("another rank", f"{died}; {record.reason}")
-    return record.model_copy(update={"reason": reason}), error
-
-
-def _save(record: RunRecord, results_dir: Path) -> Path | None:
-    """Where the record went; None, said on stderr, where it could not be written."""
-    from bench.records.store import save_record
-
-    try:
-        return save_record(record, results_dir)
-    except OSError as error:
-        print(
-            f"mnist-bench: error: the record could not be saved in {results_dir}: "
-            f"{error.strerror}; free some space there, or name another folder with --results-dir",
-            file=sys.stderr,
-        )
-        return None
-
-
-def _print(done: list[tuple[Path | None, RunRecord]], as_json: bool) -> None:
-    from bench.analysis.benchmarks import group_runs, run_rows
-    from bench.analysis.columns import run_column_names
-
-    benchmarks = group_runs(done)
-    if as_json:
-        from bench.report.formats.json import to_json
-
-        rows, columns = run_rows(benchmarks), run_column_names()
-        sys.stdout.write(to_json(rows, columns))
-        return
-    from bench.report import terminal
-
-    terminal.show(terminal.summary(benchmarks))
-
-
-def _exit_status(record: RunRecord, unsaved: bool) -> int:
-    if record.status == "interrupted":
-        return EXIT_INTERRUPTED
-    return EXIT_FAILED if unsaved or record.status != "completed" else 0

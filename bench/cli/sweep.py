@@ -35,7 +35,9 @@ def sweep(
     ] = None,
     threads: Annotated[
         str | None,
-        typer.Option(help="Threads per process, such as 1,2; with --scaling, one number."),
+        typer.Option(
+            help="Numbers of threads of each process, such as 1,2; with --scaling, one number."
+        ),
     ] = None,
     seeds: Annotated[
         str | None,
@@ -65,7 +67,7 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the commands of the missing runs and exit.")
     ] = False,
-    results_dir: Annotated[Path, typer.Option(help="Folder of the records.")] = RESULTS_DIR,
+    results_dir: Annotated[Path, typer.Option(help="Folder for the records.")] = RESULTS_DIR,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the outcome of each run as JSON.")
     ] = False,

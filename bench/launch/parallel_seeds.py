@@ -1,4 +1,4 @@
-"""`mnist-bench run --parallel-seeds`: independent runs, several at a time, a process each."""
+"""`mnist-bench run --parallel-seeds`: several runs at the same time, a process each."""
 
 from __future__ import annotations
 
@@ -9,41 +9,60 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.launch import supervisor
 from bench.launch.ranks import SCRIPT
+from bench.launch.result import BenchmarkResult
 from bench.launch.supervisor import EndedProcesses
 from bench.machine.cores import usable_cores
 from bench.measure import seed_share
-from bench.measure.request import Wish
+from bench.measure.request import RunRequest
 from bench.measure.seed_share import SeedShare
 from bench.records import store
-from bench.records.protocol import BenchmarkProtocol
 from bench.records.schema import RunRecord
 from bench.text import count_of
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
 from mnist_cnn.errors import UsageError
-from mnist_cnn.recipe import Recipe
 
 
-def check_parallel_seeds(
-    wish: Wish, protocol: BenchmarkProtocol, *, keeping: bool, profile: bool, is_rank: bool
-) -> None:
-    """Refuse what does not go with runs that are made several at a time.
+@dataclass(frozen=True, slots=True)
+class SharePlan:
+    """The processes that make a benchmark together."""
+
+    shares: tuple[SeedShare, ...]
+    """Runs of each process; at least one process."""
+    gpus: int
+    """Number of CUDA devices that the processes divide among themselves; 0 for none."""
+
+    def environments(self) -> list[dict[str, str]]:
+        """The variables that each process gets on top of the inherited ones."""
+        return [
+            supervisor.rank_variables(share.threads) | share.variables(self.gpus)
+            for share in self.shares
+        ]
+
+
+def check_parallel_seeds(request: RunRequest, *, is_rank: bool) -> None:
+    """Refuse options that contradict --parallel-seeds.
+
+    Args:
+        request: the whole command line.
+        is_rank: whether a launcher started this process.
 
     Raises:
-        UsageError: with what to leave out.
+        UsageError: says which option to leave out.
     """
-    others = {
-        "--processes": wish.processes is not None,
-        "--machines": wish.machines is not None,
-        "--checkpoint-every and --resume": keeping,
-        "--profile": profile,
-        "--runs auto": protocol.half_width is not None,
+    conflicts = {
+        "--processes": request.ranks.processes is not None,
+        "--machines": request.ranks.machines is not None,
+        "--checkpoint-every and --resume": request.checkpoints is not None,
+        "--profile": request.profile is not None,
+        "--runs auto": request.protocol.half_width is not None,
     }
-    for option, asked in others.items():
-        if asked:
+    for option, is_given in conflicts.items():
+        if is_given:
             raise UsageError(f"--parallel-seeds goes without {option}: leave one of the two out")
     if is_rank:
         raise UsageError(
@@ -52,118 +71,115 @@ def check_parallel_seeds(
         )
 
 
-def plan_shares(
-    text: str, wish: Wish, recipe: Recipe, runs: int, folder: str
-) -> tuple[list[SeedShare], int]:
-    """The processes' parts, once it is known that what is asked for can be had here.
+def plan_shares(request: RunRequest, records_dir: str) -> SharePlan:
+    """Divide the runs of a benchmark among processes.
 
     Args:
-        text: how many at a time; "auto" for a GPU each, on a CPU as many as have their threads.
-        wish: device, precision, threads and kernels of each run.
-        recipe: what is to be trained.
-        runs: in all; there are no more processes than that.
-        folder: where they leave records; empty for nowhere.
-
-    Returns:
-        They, and the number of CUDA devices to be shared out among them.
+        request: what to measure.
+        records_dir: folder where the processes leave their records; empty for none.
 
     Raises:
-        UsageError: it cannot be had.
+        UsageError: the request is impossible here.
     """
-    # torch knows the device; better here, once, than by every process.
+    # Lazy: torch is slow to import. It knows the devices, and one process asks it instead of all.
     from bench.measure import plan
 
-    plan.resolve_plan(recipe, wish.device, wish.precision, wish.threads, wish.kernels)
-    gpus = plan.count_visible_gpus(wish.device)
+    compute = request.compute
+    plan.resolve_plan(request.recipe, compute)
+    gpus = plan.count_visible_gpus(compute.device)
     cores = usable_cores()
-    if text == "auto":
-        count = gpus or max(1, cores // (wish.threads or 1))
-    else:
-        try:
-            count = int(text)
-        except ValueError:
-            raise UsageError(f"--parallel-seeds must be a number or auto, not {text!r}") from None
-    if count < 1:
-        raise UsageError(f"--parallel-seeds must be at least 1, not {count}")
-    count = min(count, runs)
-    threads = wish.threads or max(1, cores // count)
+    count = min(_process_count(request, gpus, cores), request.protocol.runs)
+    threads = compute.threads or max(1, cores // count)
     if count * threads > cores:
         print(
             f"mnist-bench: warning: {count_of(count, 'run')} of {count_of(threads, 'thread')} at a "
             f"time on {count_of(cores, 'core')} wait for each other",
             file=sys.stderr,
         )
-    benchmark, visible = uuid.uuid4().hex, seed_share.visible_devices()
-    return [SeedShare(k, count, benchmark, threads, visible, folder) for k in range(count)], gpus
+    benchmark_id, visible = uuid.uuid4().hex, seed_share.visible_devices()
+    shares = (
+        SeedShare(index, count, benchmark_id, threads, visible, records_dir)
+        for index in range(count)
+    )
+    return SharePlan(tuple(shares), gpus)
 
 
-def share_commands(words: Sequence[str], shares: Sequence[SeedShare], gpus: int) -> str:
-    """The commands for a shell, a line each, to be started at the same time.
+def share_commands(command: Sequence[str], plan: SharePlan) -> str:
+    """The shell commands, one line each, that start the same processes; to be run side by side.
 
     Args:
-        words: of the command line, from the command's name on.
-        shares: of the benchmark.
-        gpus: CUDA devices that may be seen.
+        command: words of the command line, from the name of the command on.
+        plan: the processes.
     """
-    command = [sys.executable, str(SCRIPT), *(w for w in words[1:] if w != "--dry-run")]
-    lines = []
-    for part in shares:
-        told = supervisor.rank_variables(part.threads) | part.variables(gpus)
-        lines.append(
-            shlex.join(["env", *(f"{name}={told[name]}" for name in sorted(told)), *command])
-        )
-    return "\n".join(lines)
+    program = [sys.executable, str(SCRIPT), *(word for word in command[1:] if word != "--dry-run")]
+    return "\n".join(
+        shlex.join(["env", *(f"{name}={variables[name]}" for name in sorted(variables)), *program])
+        for variables in plan.environments()
+    )
 
 
 def run_shares(
-    words: Sequence[str], shares: Sequence[SeedShare], gpus: int, saved_in: Path | None
-) -> tuple[list[tuple[Path | None, RunRecord]], int]:
-    """Make the runs, and wait for all of them.
+    command: Sequence[str], plan: SharePlan, results_dir: Path | None
+) -> BenchmarkResult:
+    """Start the processes and wait for all of them.
 
     Args:
-        words: of the command line, from the command's name on.
-        shares: of the benchmark; their records are left in a folder of their own.
-        gpus: CUDA devices that may be seen.
-        saved_in: where records are kept, if they are.
+        command: words of the command line, from the name of the command on.
+        plan: the processes, which leave their records in a folder of their own.
+        results_dir: folder where the processes save records; None where they do not.
 
     Returns:
-        The records in the order of the runs, each with where it is kept, and the exit status.
+        The runs in the order of their index, and the exit status.
     """
-    command = [sys.executable, str(SCRIPT), *words[1:]]
-    clean = {
-        name: os.environ[name] for name in os.environ if name not in supervisor.foreign_variables()
-    }
+    foreign = supervisor.foreign_variables()
+    inherited = {name: value for name, value in os.environ.items() if name not in foreign}
     ended = supervisor.run_each(
-        command,
-        [clean | supervisor.rank_variables(part.threads) | part.variables(gpus) for part in shares],
+        [sys.executable, str(SCRIPT), *command[1:]],
+        [inherited | variables for variables in plan.environments()],
     )
-    for part, code in zip(shares, ended.codes, strict=True):
+    for share, code in zip(plan.shares, ended.codes, strict=True):
         if code < 0:
             print(
-                f"mnist-bench: process {part.index + 1} of {part.count} was ended by "
+                f"mnist-bench: process {share.index + 1} of {share.count} was ended by "
                 f"{signal.Signals(-code).name}; the runs it had left are missing",
                 file=sys.stderr,
             )
-    found = [record for _, record in store.read_records([Path(shares[0].records)]).records]
-    done = [(_saved_path(record, saved_in), record) for record in found]
-    return sorted(done, key=lambda one: one[1].run_index), _exit_status(ended)
+    read = store.read_records([Path(plan.shares[0].records)])
+    records = sorted((record for _, record in read.records), key=lambda record: record.run_index)
+    runs = [(_saved_path(record, results_dir), record) for record in records]
+    return BenchmarkResult(runs, _exit_status(ended))
 
 
-def leave_record(record: RunRecord, part: SeedShare) -> None:
-    """Leave a run's record to who started this process."""
-    if part.records:
-        store.save_record(record, Path(part.records))
+def leave_record(record: RunRecord, share: SeedShare) -> None:
+    """Leave a record for the process that started this one."""
+    if share.records:
+        store.save_record(record, Path(share.records))
 
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """Where processes leave their records to who started them."""
+    """A folder where processes leave their records for the process that started them."""
     return tempfile.TemporaryDirectory(prefix="mnist-bench-")
 
 
-def _saved_path(record: RunRecord, saved_in: Path | None) -> Path | None:
-    if saved_in is None:
+def _process_count(request: RunRequest, gpus: int, cores: int) -> int:
+    """Processes at the same time: "auto" is one a GPU, on a CPU as many as have their threads."""
+    if request.parallel_seeds == "auto":
+        return gpus or max(1, cores // (request.compute.threads or 1))
+    try:
+        count = int(request.parallel_seeds or "")
+    except ValueError:
+        raise UsageError(
+            f"--parallel-seeds must be a number or auto, not {request.parallel_seeds!r}"
+        ) from None
+    if count < 1:
+        raise UsageError(f"--parallel-seeds must be at least 1, not {count}")
+    return count
+
+
+def _saved_path(record: RunRecord, results_dir: Path | None) -> Path | None:
+    if results_dir is None:
         return None
-    path = store.record_path(record, saved_in)
+    path = store.record_path(record, results_dir)
     return path if path.exists() else None
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.launch import hosts, supervisor
 from bench.launch.hosts import HostPlace
 from bench.machine.cores import usable_cores
-from bench.measure.request import Wish
+from bench.measure.request import ComputeRequest, RankRequest, RunRequest
 from mnist_cnn.errors import UsageError
+from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import Recipe
 
 SCRIPT = Path(__file__).resolve().parents[1] / "run.py"
@@ -21,38 +22,54 @@ _RANK_OPTIONS = ("--processes", "--machines", "--machine-rank", "--main-address"
 _EXPLICIT_OPTIONS = ("--device", "--precision", "--threads")
 
 
-def check_launched_ranks(wish: Wish) -> None:
-    """Refuse other ranks than the launcher started; "auto" takes any.
+@dataclass(frozen=True, slots=True)
+class RankPlan:
+    """The ranks that this machine starts."""
+
+    place: HostPlace
+    """Place of this machine among all machines."""
+    here: int | None = None
+    """Number of ranks to start here; None where this process trains alone."""
+
+    @property
+    def total(self) -> int:
+        """Number of ranks over all machines."""
+        return (self.here or 1) * self.place.machines
+
+
+def check_launched_ranks(ranks: RankRequest) -> None:
+    """Refuse a number of ranks that the launcher did not start; "auto" accepts any.
 
     Raises:
         UsageError: the options and the launcher contradict each other.
     """
-    started = os.environ["WORLD_SIZE"]
-    if wish.processes not in (None, "auto", started):
+    rank = Rank.from_environment()
+    started, here = rank.world_size, rank.local_world_size
+    if ranks.processes not in (None, "auto", str(started)):
         raise UsageError(
-            f"--processes {wish.processes}, but the launcher started {started}; "
+            f"--processes {ranks.processes}, but the launcher started {started}; "
             "leave one of the two out"
         )
-    here = int(os.environ.get("LOCAL_WORLD_SIZE") or started)
-    if wish.machines is not None and here * wish.machines != int(started):
+    if ranks.machines is not None and here * ranks.machines != started:
         raise UsageError(
-            f"--machines {wish.machines}, but the launcher started {here} of {started} processes "
+            f"--machines {ranks.machines}, but the launcher started {here} of {started} processes "
             "here; leave one of the two out"
         )
 
 
-def plan_ranks(wish: Wish, recipe: Recipe) -> tuple[int | None, HostPlace]:
-    """How many ranks this machine is to start, None to be the only one, and its place.
+def plan_ranks(request: RunRequest) -> RankPlan:
+    """Decide how many ranks this machine starts.
 
     Raises:
-        UsageError: what was asked for contradicts itself or cannot be had.
+        UsageError: the options contradict each other or are impossible here.
     """
-    place = hosts.parse_host_place(wish.machines, wish.machine_rank, wish.main_address)
-    total = _total_ranks(wish, recipe, place.machines)
+    ranks = request.ranks
+    place = hosts.parse_host_place(ranks.machines, ranks.machine_rank, ranks.main_address)
+    total = _total_ranks(request, place.machines)
     if total is None:
         if place != HostPlace():
             raise UsageError("--main-address is for --processes; say how many")
-        return None, place
+        return RankPlan(place)
     if total % place.machines:
         raise UsageError(
             f"--processes is the number over all machines, and {total} do not divide among "
@@ -66,66 +83,61 @@ def plan_ranks(wish: Wish, recipe: Recipe) -> tuple[int | None, HostPlace]:
             f"mnist-bench: warning: {here} processes on {cores} cores wait for each other",
             file=sys.stderr,
         )
-    return here, place
+    return RankPlan(place, here)
 
 
-def start_ranks(words: Sequence[str], here: int, place: HostPlace, threads: int | None) -> int:
-    """Become the supervisor of the same command, run by several ranks.
+def start_ranks(request: RunRequest, plan: RankPlan) -> int:
+    """Become the supervisor of several ranks that run the same command.
 
-    Args:
-        words: of the command line, from the command's name on.
-        here: ranks on this machine.
-        place: this machine's.
-        threads: of each rank; None for its share of the cores.
+    Returns:
+        The exit status.
     """
+    assert plan.here is not None
+    place = plan.place
     if place.machines > 1:
         print(
-            f"mnist-bench: machine {place.rank} of {place.machines} starts {here} of "
-            f"{here * place.machines} processes",
+            f"mnist-bench: machine {place.rank} of {place.machines} starts {plan.here} of "
+            f"{plan.total} processes",
             file=sys.stderr,
         )
-    command = [sys.executable, str(SCRIPT), *words[1:]]
-    return supervisor.supervise(
-        command, here, threads=_threads_per_rank(threads, here), place=place
-    )
+    command = [sys.executable, str(SCRIPT), *request.command[1:]]
+    threads = _threads_per_rank(request.compute, plan)
+    return supervisor.supervise(command, plan.here, threads=threads, place=place)
 
 
-def launch_command(
-    words: Sequence[str], wish: Wish, recipe: Recipe, here: int | None, place: HostPlace
-) -> str:
-    """The command for a shell that starts the same ranks, nothing of it left to defaults.
-
-    Args:
-        words: of the command line, from the command's name on.
-        wish: what it asked for.
-        recipe: what is to be trained.
-        here: ranks on this machine; None for one that is not told of others.
-        place: this machine's.
+def launch_command(request: RunRequest, plan: RankPlan) -> str:
+    """A shell command that starts the same ranks and leaves nothing to defaults.
 
     Raises:
-        UsageError: what was asked for is not to be had here.
+        UsageError: the request is impossible here.
     """
-    from bench.measure import plan
+    from bench.measure.plan import (
+        check_device_count,
+        choose_device,
+        choose_precision,
+        choose_threads,
+    )
 
-    device = plan.choose_device(wish.device)
-    plan.check_device_count(device, here or 1, (here or 1) * place.machines)
-    threads = plan.choose_threads(_threads_per_rank(wish.threads, here or 1))
+    device = choose_device(request.compute.device)
+    check_device_count(device, plan.here or 1, plan.total)
+    threads = choose_threads(_threads_per_rank(request.compute, plan))
     explicit = {
         "--device": device,
-        "--precision": plan.choose_precision(wish.precision, recipe, device),
+        "--precision": choose_precision(request.compute.precision, request.recipe, device),
         "--threads": str(threads),
     }
-    options = _without_options(words[1:], (*_RANK_OPTIONS, *_EXPLICIT_OPTIONS), ("--dry-run",))
+    replaced = (*_RANK_OPTIONS, *_EXPLICIT_OPTIONS)
+    options = _without_options(request.command[1:], replaced, ("--dry-run",))
     program = [str(SCRIPT), *options, *(word for pair in explicit.items() for word in pair)]
     environment = [word for name in supervisor.foreign_variables() for word in ("-u", name)]
     starter = [sys.executable]
-    if here is not None:
+    if plan.here is not None:
         variables = supervisor.rank_variables(threads)
         if device == "cpu":
             variables["ACCELERATE_USE_CPU"] = "true"
         environment += [f"{name}={value}" for name, value in sorted(variables.items())]
-        starter += ["-m", "torch.distributed.run", *_rendezvous(place)]
-        starter += ["--nproc_per_node", str(here)]
+        starter += ["-m", "torch.distributed.run", *_rendezvous(plan.place)]
+        starter += ["--nproc_per_node", str(plan.here)]
     return shlex.join([*(["env", *environment] if environment else []), *starter, *program])
 
 
@@ -138,47 +150,53 @@ def _rendezvous(place: HostPlace) -> list[str]:
     ]
 
 
-def _total_ranks(wish: Wish, recipe: Recipe, count: int) -> int | None:
-    """Ranks over all machines; None where "auto" finds that this process alone is fastest."""
-    if wish.processes is None:
-        if count == 1:
+def _total_ranks(request: RunRequest, machines: int) -> int | None:
+    """Number of ranks over all machines; None where this process alone is the fastest."""
+    processes = request.ranks.processes
+    if processes is None:
+        if machines == 1:
             return None
         raise UsageError(
-            f"--machines {count} needs --processes: how many over all of them, {count} for one each"
+            f"--machines {machines} needs --processes: how many over all of them, {machines} for "
+            "one each"
         )
-    if wish.processes == "auto":
-        if count > 1:
+    if processes == "auto":
+        if machines > 1:
             raise UsageError(
                 "--processes auto is for one machine, where it is known what is fastest; say how "
                 "many over all"
             )
-        # Chosen by what torch finds here; a process alone then goes on with the torch it has.
-        from bench.measure.plan import choose_processes
-
-        fastest = choose_processes(recipe, wish.device, wish.precision, wish.threads, wish.kernels)
-        return None if fastest == 1 else fastest
+        return _fastest_ranks(request.recipe, request.compute)
     try:
-        total = int(wish.processes)
+        total = int(processes)
     except ValueError:
-        raise UsageError(f"--processes must be a number or auto, not {wish.processes!r}") from None
+        raise UsageError(f"--processes must be a number or auto, not {processes!r}") from None
     if total < 1:
         raise UsageError(f"--processes must be at least 1, not {total}")
     return total
 
 
-def _threads_per_rank(asked: int | None, here: int) -> int:
-    return asked or max(1, usable_cores() // here)
+def _fastest_ranks(recipe: Recipe, compute: ComputeRequest) -> int | None:
+    # Lazy: torch is slow to import. A process that trains alone uses it afterwards.
+    from bench.measure.plan import choose_processes
+
+    fastest = choose_processes(recipe, compute)
+    return None if fastest == 1 else fastest
+
+
+def _threads_per_rank(compute: ComputeRequest, plan: RankPlan) -> int:
+    return compute.threads or max(1, usable_cores() // (plan.here or 1))
 
 
 def _without_options(
     words: Sequence[str], valued: Sequence[str], flags: Sequence[str]
 ) -> list[str]:
-    """The words without these options and their values, however they are joined."""
+    """The words without these options and their values, whether joined by "=" or not."""
     kept: list[str] = []
-    waiting = iter(words)
-    for word in waiting:
+    remaining = iter(words)
+    for word in remaining:
         if word in valued:
-            next(waiting, None)
+            next(remaining, None)
         elif word not in flags and word.partition("=")[0] not in valued:
             kept.append(word)
     return kept

@@ -23,6 +23,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from bench.launch.hosts import HostPlace
+from mnist_cnn.rank import Rank
 
 GRACE_SECONDS = 10.0
 """How long the others may take to end by themselves once one has: they have records to save."""
@@ -34,11 +35,6 @@ DEATH_NOTICE_VARIABLE = "MNIST_BENCH_OBITUARY"
 _ASKED_FOR = "ACCELERATE_USE_CPU"
 """The one variable of Accelerate's that a user sets by hand; it chooses the device."""
 _PR_SET_PDEATHSIG = 1
-
-
-def is_rank() -> bool:
-    """Whether this process is one of a launch already, whoever launched."""
-    return "WORLD_SIZE" in os.environ
 
 
 def supervise(
@@ -61,15 +57,22 @@ def supervise(
         shared = {name: os.environ[name] for name in os.environ if name not in foreign_variables()}
         shared |= rank_variables(threads)
         shared |= {
-            "WORLD_SIZE": str(processes * place.machines),
-            "LOCAL_WORLD_SIZE": str(processes),
             "MASTER_ADDR": place.host,
             "MASTER_PORT": str(place.port or _free_port()),
             DEATH_NOTICE_VARIABLE: str(obituary),
         }
         first = processes * place.rank
-        numbers = ({"RANK": str(first + k), "LOCAL_RANK": str(k)} for k in range(processes))
-        with _start_process(command, [shared | own for own in numbers]) as (ranks, _):
+        numbers = (
+            Rank(
+                index=first + local_index,
+                local_index=local_index,
+                world_size=processes * place.machines,
+                local_world_size=processes,
+            )
+            for local_index in range(processes)
+        )
+        environments = [shared | rank.variables() for rank in numbers]
+        with _start_process(command, environments) as (ranks, _):
             return _wait_for_end(ranks, first, obituary)
 
 

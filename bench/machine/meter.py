@@ -6,8 +6,6 @@ functions that need it.
 
 from __future__ import annotations
 
-import os
-
 from bench.machine.device_state import DeviceMonitor
 from bench.machine.energy import Counters, EnergyMeter, cpu_counters, gpu_counters, no_counters
 from bench.machine.load import LoadMeter
@@ -15,7 +13,7 @@ from bench.machine.memory import peak_memory, reset_peak_memory
 from bench.machine.nvml import Gpu, open_gpus
 from bench.machine.system import NotReported
 from bench.records.schema import Energy, Load, Monitoring, PeakMemory
-from mnist_cnn.console import is_main_process
+from mnist_cnn.rank import Rank
 
 
 class Meter:
@@ -48,8 +46,8 @@ class Meter:
 
         0 on every machine except that of rank 0: only that machine's load is recorded.
         """
-        first_here = int(os.environ.get("RANK") or 0) - int(os.environ.get("LOCAL_RANK") or 0)
-        return self._load.own_cpu_seconds() if first_here == 0 else 0.0
+        rank = Rank.from_environment()
+        return self._load.own_cpu_seconds() if rank.is_on_main_machine else 0.0
 
     def stop(self, own_seconds: float | None = None) -> tuple[Load, PeakMemory, Energy, Monitoring]:
         """Stop measuring.
@@ -73,14 +71,15 @@ def find_gpus(device_type: str) -> tuple[list[Gpu], str]:
         return [], "no GPU trained"
     if device_type != "cuda":
         return [], f"no counters of {device_type} devices are known"
-    if not is_main_process():
+    rank = Rank.from_environment()
+    if not rank.is_main:
         return [], "rank 0 monitors them"
     import torch
 
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    ranks = rank.local_world_size
     if ranks > torch.cuda.device_count():
         return [], f"rank 0 sees {torch.cuda.device_count()} of the GPUs of {ranks} ranks"
-    uuids = [str(torch.cuda.get_device_properties(rank).uuid) for rank in range(ranks)]
+    uuids = [str(torch.cuda.get_device_properties(index).uuid) for index in range(ranks)]
     try:
         return open_gpus(uuids), "NVML"
     except NotReported as reason:
@@ -114,5 +113,5 @@ def energy_counters(
 
 
 def _on_several_machines() -> bool:
-    world = int(os.environ.get("WORLD_SIZE") or 1)
-    return int(os.environ.get("LOCAL_WORLD_SIZE") or world) < world
+    rank = Rank.from_environment()
+    return rank.local_world_size < rank.world_size

@@ -1,7 +1,6 @@
-"""From what was chosen to an `Accelerator` that truly is that, or one clear line.
+"""Turn a plan into an `Accelerator` that is exactly that, or refuse in one line.
 
-The training loop takes it as it comes. Source of the traps refused here: shared facts on
-Accelerate 1.15, each measured.
+The traps that are refused here were measured with Accelerate 1.15.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -21,6 +21,7 @@ from bench.machine.environment import device_name
 from bench.machine.network import find_interface
 from bench.measure.plan import ExecutionPlan, resolve_plan, several_processes_command
 from bench.measure.redaction import redact_paths
+from bench.measure.request import ComputeRequest
 from bench.records.schema import ParityCheck, Setup
 from mnist_cnn.data.dataset import load
 from mnist_cnn.distributed import process_group
@@ -28,6 +29,7 @@ from mnist_cnn.engine import graph
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
 from mnist_cnn.parity import parity
+from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import Kernels, Recipe
 
 PLAIN_DISTRIBUTION = (
@@ -36,7 +38,7 @@ PLAIN_DISTRIBUTION = (
     DistributedType.MULTI_GPU,
     DistributedType.MULTI_XPU,
 )
-"""Ways of joining ranks that leave the recipe as it is: no FSDP, no DeepSpeed, no Megatron."""
+"""Kinds of distribution that do not change the recipe: no FSDP, no DeepSpeed, no Megatron."""
 
 RECORDED_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -65,29 +67,27 @@ RECORDED_VARIABLES = (
 )
 
 
-def start_accelerator(
-    recipe: Recipe,
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    kernels: str = "auto",
-    capture: bool | None = None,
-) -> tuple[Accelerator, Recipe, Setup]:
-    """`resolve_plan` and `join` in one, for one process; arguments and errors as theirs."""
-    chosen = resolve_plan(recipe, device, precision, threads, kernels)
-    return join(chosen, capture=capture)
+class JoinedAccelerator(NamedTuple):
+    """The accelerator that a plan has become."""
+
+    accelerator: Accelerator
+    recipe: Recipe
+    """The recipe as it runs on this device."""
+    setup: Setup
+    """The set-up as records hold it."""
 
 
-def join(
-    chosen: ExecutionPlan, *, capture: bool | None = None, machines: int = 1
-) -> tuple[Accelerator, Recipe, Setup]:
-    """The accelerator that truly is what was chosen, the recipe, and what that set-up is.
+def start_accelerator(recipe: Recipe, compute: ComputeRequest | None = None) -> JoinedAccelerator:
+    """Resolve a plan and join, for one process; errors as those of `resolve_plan` and `join`."""
+    return join(resolve_plan(recipe, compute or ComputeRequest()))
+
+
+def join(plan: ExecutionPlan, machines: int = 1) -> JoinedAccelerator:
+    """Make the accelerator that a plan describes.
 
     Args:
-        chosen: the same on every rank, which all call this.
-        capture: whether the device is to record whole steps; None: where it can.
-        machines: that the ranks are on.
+        plan: the same on every rank; every rank calls this.
+        machines: number of machines that the ranks are on.
 
     Raises:
         UsageError: Accelerate made something else of it, or steps cannot be recorded.
@@ -97,25 +97,25 @@ def join(
     torch.backends.cudnn.allow_tf32 = False
     if machines > 1:
         _name_the_interface()
-    keep_layout(chosen.device, chosen.kernels)
-    # Accelerate writes to the environment too: what it writes was not the user's.
+    keep_layout(plan.device, plan.kernels)
+    # Read before Accelerate writes to the environment: what it writes is not the user's.
     variables = _variables()
     accelerator = Accelerator(
-        cpu=chosen.device == "cpu",
-        mixed_precision="no" if chosen.precision == "fp32" else chosen.precision,
+        cpu=plan.device == "cpu",
+        mixed_precision="no" if plan.precision == "fp32" else plan.precision,
         dynamo_backend="no",
         kwargs_handlers=[process_group()],
     )
     # Last: where OMP_NUM_THREADS is not set, Accelerate has chosen a number of its own.
     # Compiled code has threads of its own; torch's would wait for work on the same cores.
-    torch.set_num_threads(1 if chosen.kernels in native.KINDS else chosen.threads)
-    if chosen.kernels in native.KINDS:
-        native.set_threads(chosen.threads)
-    if accelerator.num_processes != chosen.processes or accelerator.device.type != chosen.device:
+    torch.set_num_threads(1 if plan.kernels in native.KINDS else plan.threads)
+    if plan.kernels in native.KINDS:
+        native.set_threads(plan.threads)
+    if accelerator.num_processes != plan.processes or accelerator.device.type != plan.device:
         raise UsageError(
-            f"asked for {chosen.processes} processes on {chosen.device}, got "
+            f"asked for {plan.processes} processes on {plan.device}, got "
             f"{accelerator.num_processes} on {accelerator.device.type}; for several processes on a "
-            f"CPU use: {several_processes_command(chosen.processes)}"
+            f"CPU use: {several_processes_command(plan.processes)}"
         )
     if (
         accelerator.distributed_type not in PLAIN_DISTRIBUTION
@@ -126,18 +126,18 @@ def join(
             f"{accelerator.gradient_accumulation_steps} steps of gradient accumulation, which "
             "would change the recipe; start without it: python -m bench.run"
         )
-    described = _describe(accelerator, chosen, machines, variables)
-    captured, reason = choose_capture(capture, chosen.recipe, accelerator)
+    described = _describe(accelerator, plan, machines, variables)
+    captured, reason = choose_capture(plan.capture, plan.recipe, accelerator)
     described = described.model_copy(update={"captured": captured, "uncaptured_reason": reason})
-    return accelerator, chosen.recipe, described
+    return JoinedAccelerator(accelerator, plan.recipe, described)
 
 
 @contextmanager
 def usable_device() -> Iterator[None]:
-    """Around the first work given to a device: what it cannot do then is no fault of a run's.
+    """Turn a failure of the first work on a device into bad input: no run is at fault.
 
     Raises:
-        UsageError: its driver or its memory refused.
+        UsageError: the driver or the memory of the device refuses.
     """
     try:
         yield
@@ -152,59 +152,64 @@ def usable_device() -> Iterator[None]:
 def check_parity(
     recipe: Recipe, accelerator: Accelerator, data_dir: Path | None, setup: Setup
 ) -> ParityCheck | None:
-    """See that what is about to be timed computes what the CPU does.
+    """Check that the set-up computes the same gradients as the CPU before it is timed.
 
     Raises:
-        UsageError: it does not; how fast it is would mean nothing.
+        UsageError: it does not, so its speed would mean nothing.
     """
     data = load(data_dir, offline=True).split(recipe.evaluation_split)
-    found = parity(recipe, accelerator, data, setup.precision, setup.kernels)
-    if found is None:
+    difference = parity(recipe, accelerator, data, setup.precision, setup.kernels)
+    if difference is None:
         return None
-    if found.problem is not None:
+    if difference.problem is not None:
         if setup.device != "cpu":
             other = "--precision fp32 or --device cpu"
         else:
             other = "--kernels torch" if setup.kernels in native.KINDS else "--precision fp32"
         raise UsageError(
             f"{setup.computed_by} in {setup.precision} on {setup.device} does not compute this "
-            f"network: {found.problem}; use {other}"
+            f"network: {difference.problem}; use {other}"
         )
-    return ParityCheck(**asdict(found))
+    return ParityCheck(**asdict(difference))
 
 
 def choose_capture(
     asked: bool | None, recipe: Recipe, accelerator: Accelerator
 ) -> tuple[bool, str | None]:
-    """Whether the device is to record whole steps, and why not where it could.
+    """Decide whether whole steps are recorded as CUDA graphs.
+
+    Returns:
+        The decision, and on a CUDA device the reason against it.
 
     Raises:
-        UsageError: it was asked for and cannot be.
+        UsageError: it was asked for and is impossible.
     """
     device = accelerator.device.type
     if device != "cuda":
         if asked:
-            raise UsageError(f"--capture is for CUDA graphs, which {device} has not; leave it out")
+            raise UsageError(
+                f"--capture is for CUDA graphs, which {device} does not have; leave it out"
+            )
         return False, None
     if asked is False:
         return False, "it was asked not to be"
     reason = graph.capture_unsupported_reason(recipe, accelerator)
     if asked and reason:
-        raise UsageError(f"--capture cannot be had: {reason}; leave it out")
+        raise UsageError(f"--capture is not possible: {reason}; leave it out")
     return reason is None, reason
 
 
 def keep_layout(device: str, kernels: Kernels) -> None:
-    """Before torch's compiler is imported: have it leave activations as `fit_recipe` has them.
+    """Make torch's compiler keep the memory layout of `fit_recipe`, before it is imported.
 
-    It would choose channels last. The user's word goes before this; either is in the record.
+    By default it chooses channels last. The user's own setting wins; the record holds either.
     """
     if device == "mps" and kernels == "inductor":
         os.environ.setdefault("TORCHINDUCTOR_LAYOUT_OPTIMIZATION", "0")
 
 
 def _describe(
-    accelerator: Accelerator, chosen: ExecutionPlan, machines: int, variables: dict[str, str]
+    accelerator: Accelerator, plan: ExecutionPlan, machines: int, variables: dict[str, str]
 ) -> Setup:
     config = Path(default_config_file)
     return Setup(
@@ -212,11 +217,11 @@ def _describe(
         device_name=device_name(accelerator.device.type),
         processes=accelerator.num_processes,
         machines=machines,
-        threads=chosen.threads,
-        precision=chosen.precision,
-        kernels=chosen.kernels,
+        threads=plan.threads,
+        precision=plan.precision,
+        kernels=plan.kernels,
         matmul_precision=torch.get_float32_matmul_precision(),
-        memory_format=chosen.recipe.memory_format,
+        memory_format=plan.recipe.memory_format,
         dynamo_backend=accelerator.state.dynamo_plugin.backend.value.lower(),
         accelerate_config=redact_paths(config) if config.exists() else None,
         launcher=launcher(),
@@ -225,9 +230,9 @@ def _describe(
 
 
 def _name_the_interface() -> None:
-    """Have gloo use the network by which the ranks have met, unless the user names another."""
+    """Make gloo use the network on which the ranks met, unless the user names another."""
     address = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
-    is_main = os.environ.get("RANK") == os.environ.get("LOCAL_RANK")
+    is_main = Rank.from_environment().is_on_main_machine
     if address[0] and address[1]:
         name = find_interface(address[0], int(address[1]), is_main=is_main)
         if name is not None:
@@ -235,7 +240,7 @@ def _name_the_interface() -> None:
 
 
 def setup_as_run(setup: Setup, capture_failure: str | None) -> Setup:
-    """`setup` as it turned out, where steps could not be recorded although they were to be."""
+    """The set-up as it ran, where the capture of steps failed."""
     if capture_failure is None:
         return setup
     return setup.model_copy(update={"captured": False, "uncaptured_reason": capture_failure})

@@ -1,14 +1,15 @@
-"""What the runner is handed: clock, meter, gate, workload, journal."""
+"""What the runner measures with: clock, meter, display, gate, workload and journal."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from bench.measure.progress import RunProgress
 from bench.measure.run_state import RunState
 from bench.records.schema import Energy, Load, Monitoring, PeakMemory, RunRecord
-from mnist_cnn import events as told
-from mnist_cnn.events import Event
+from mnist_cnn.events import Event, Mistakes
 
 
 class Clock(Protocol):
@@ -18,60 +19,74 @@ class Clock(Protocol):
         """Seconds since an arbitrary start, once the device's queue is empty."""
 
     def together(self) -> float:
-        """`now` at a moment when every rank is here."""
+        """Wait for every rank, then return `now`."""
 
     def across_ranks(self, values: Sequence[float], how: Literal["max", "sum"]) -> list[float]:
-        """Each value's maximum or sum over the ranks."""
+        """Maximum or sum of each value over the ranks."""
 
 
 class Meter(Protocol):
-    """What the runner needs to know of the machine around a run."""
+    """What the runner needs to know of the machine; `bench.machine.meter.Meter` is the real one."""
 
     def start(self) -> None:
-        """The run begins."""
+        """Start measuring a run."""
 
     def own_cpu_seconds(self) -> float:
         """Core-seconds that this rank and its children have used since `start`."""
 
     def stop(self, own_seconds: float) -> tuple[Load, PeakMemory, Energy, Monitoring]:
-        """The run is over; `own_seconds` is what all ranks together used."""
+        """Stop measuring; `own_seconds` are the core-seconds of all ranks together."""
 
 
 class Gate(Protocol):
-    """Says when a signal may end what is going on; `bench.measure.interruption` is the real one."""
+    """When a signal may end the work; `bench.measure.interruption.Interruption` is the real one."""
 
     def allow(self) -> None:
-        """From now on it may."""
+        """Let signals end the work."""
 
     def hold(self) -> None:
-        """From now on it waits."""
+        """Let signals wait."""
 
 
 class Workload(Protocol):
-    """What is measured."""
+    """What is measured; `bench.measure.workload.MnistTraining` is the real one."""
 
     def warm_up(self) -> Generator[Event, None, None]:
-        """A short run, to be discarded, that touches everything the real one does."""
+        """A short discarded run that touches everything that a measured run does."""
 
     def run(self, seed: int) -> Generator[Event, None, None]:
-        """One training from random weights, from the first touch of the data on."""
+        """One training from random weights, which reads the data first."""
 
-    def mistakes(self) -> told.Mistakes | None:
-        """What the network of the completed run that was last gets wrong; every rank asks."""
+    def mistakes(self) -> Mistakes | None:
+        """Images that the network of the last completed run misclassifies; every rank calls it."""
 
 
 class Journal(Protocol):
-    """Remembers a benchmark so that another process can resume it; see `bench.measure.journal`."""
+    """State from which another process resumes; `bench.measure.journal.Journal` is the real one."""
 
     @property
     def earlier(self) -> Sequence[RunRecord]:
-        """The runs that are over already, in order."""
+        """Records of the runs that are over already, in order."""
 
     def begin(self, index: int, seed: int) -> RunState:
-        """A run begins, or goes on from what is returned."""
+        """Begin or resume a run.
 
-    def keep(self, unfinished: RunState) -> None:
-        """A run has come so far."""
+        Returns:
+            The state to start from.
+        """
+
+    def keep(self, state: RunState) -> None:
+        """Store the state of the run at a checkpoint."""
 
     def finish(self) -> None:
-        """All runs are over, and their records kept."""
+        """Forget the benchmark: all runs are over and their records are saved."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instruments:
+    """What a benchmark is measured with and shown by."""
+
+    clock: Clock
+    meter: Meter
+    progress: RunProgress
+    gate: Gate

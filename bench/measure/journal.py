@@ -1,9 +1,9 @@
-"""A benchmark's memory of itself, so that another process can go on where one was lost.
+"""The state of a benchmark on disk, so that another process can resume it.
 
 A folder with one manifest, replaced as a whole, and each rank's checkpoint files
-(`mnist_cnn.engine.checkpoint`). A checkpoint exists from the moment
-the manifest names its files' digests.
-Which runs are over is not written here: their records are in the results folder, or they are not.
+(`mnist_cnn.engine.checkpoint`). A checkpoint exists from the moment the manifest names the digests
+of its files. The manifest does not say which runs are complete: their records are in the results
+folder, or they are not.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
@@ -25,57 +26,60 @@ from bench.records.schema import Environment, ProtocolValues, RunRecord, Setup, 
 from bench.text import printable
 from mnist_cnn.errors import UsageError
 
-CHECKPOINTS_DIR = ".checkpoints"
-"""Among the results, and hidden: whoever reads those must not look for records in it."""
 _MANIFEST = "benchmark.json"
 _LOCK = ".lock"
 _OURS = re.compile(
     rf"{re.escape(_MANIFEST)}|\.{re.escape(_MANIFEST)}\.tmp|{re.escape(_LOCK)}"
     r"|(seed-\d+-epoch-\d+-rank-)\d+\.pt|\.seed-\d+-epoch-\d+-rank-\d+\.pt\.\d+\.tmp"
 )
-"""What this module and the checkpoints write: --checkpoint-dir may hold others' files."""
+"""Names of the files that this module and the checkpoints write: the folder may hold others."""
 _LOCK_SECONDS = 15.0
-"""Ranks that lost their supervisor or one of them save their records before they end."""
+"""Seconds to wait for the lock: ranks whose supervisor died save their records before they end."""
+_SETUP_IDENTITY = {
+    "device",
+    "device_name",
+    "processes",
+    "threads",
+    "precision",
+    "kernels",
+    "captured",
+    "memory_format",
+}
+"""Fields of the set-up that must be the same."""
 
 
-def run_identity(
-    recipe: Mapping[str, JsonValue],
-    protocol: ProtocolValues,
-    seed: int,
-    setup: Setup,
-    environment: Environment,
-    dataset: Mapping[str, str],
-    label: str | None,
-) -> dict[str, JsonValue]:
-    """What has to be the same for a run to go on as if nothing had happened, by name."""
-    how = setup.model_dump(
-        mode="json",
-        include={
-            "device",
-            "device_name",
-            "processes",
-            "threads",
-            "precision",
-            "kernels",
-            "captured",
-            "memory_format",
-        },
-    )
-    named: dict[str, JsonValue] = {
-        **{f"recipe.{name}": value for name, value in recipe.items()},
-        **{f"protocol.{name}": value for name, value in protocol.model_dump(mode="json").items()},
-        "seed": seed,
-        **how,
-        "commit": environment.commit,
-        "dirty": environment.dirty,
-        "torch": environment.torch,
-        "accelerate": environment.accelerate,
-        **{f"data.{name}": value for name, value in dataset.items()},
-        "label": label,
-    }
-    # As it will be read: a tuple comes back as a list.
-    read: dict[str, JsonValue] = json.loads(json.dumps(named))
-    return read
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkIdentity:
+    """What must be the same for a benchmark to resume as if it had not been interrupted."""
+
+    recipe: Mapping[str, JsonValue]
+    protocol: ProtocolValues
+    seed: int
+    """Seed of the first run."""
+    setup: Setup
+    environment: Environment
+    dataset: Mapping[str, str]
+    """SHA-256 of each data file."""
+    label: str | None
+
+    def values(self) -> dict[str, JsonValue]:
+        """Each fact by name, as JSON reads it back."""
+        protocol = self.protocol.model_dump(mode="json")
+        named: dict[str, JsonValue] = {
+            **{f"recipe.{name}": value for name, value in self.recipe.items()},
+            **{f"protocol.{name}": value for name, value in protocol.items()},
+            "seed": self.seed,
+            **self.setup.model_dump(mode="json", include=_SETUP_IDENTITY),
+            "commit": self.environment.commit,
+            "dirty": self.environment.dirty,
+            "torch": self.environment.torch,
+            "accelerate": self.environment.accelerate,
+            **{f"data.{name}": value for name, value in self.dataset.items()},
+            "label": self.label,
+        }
+        # JSON reads a tuple back as a list.
+        read: dict[str, JsonValue] = json.loads(json.dumps(named))
+        return read
 
 
 class JournalFolder:

@@ -1,6 +1,6 @@
-"""What a run is going to be, from what the user asked for and what this machine has.
+"""Decide what a run computes with, from what the user asks for and what this machine has.
 
-The one place that decides device, precision, kernels, threads and ranks; nothing is set up yet.
+The one place that decides device, precision, kernels, threads and ranks. Nothing is set up yet.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import torch
 
 from bench.machine.cores import usable_cores
 from bench.machine.environment import device_name
+from bench.measure.request import ComputeRequest
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.kernels import native, triton
+from mnist_cnn.rank import Rank, is_launched
 from mnist_cnn.recipe import DEFAULT_RECIPE, FAST_GPU, Kernels, Precision, Recipe
 from mnist_cnn.train import check_batch
 
@@ -28,20 +30,24 @@ KERNELS: tuple[Kernels, ...] = get_args(Kernels)
 
 @dataclass(frozen=True, slots=True)
 class ExecutionPlan:
-    """What will run here, before anything of it is set up."""
+    """What will run here, before anything is set up."""
 
     recipe: Recipe
-    """As it will run on this device."""
+    """The recipe as it runs on this device."""
     device: str
+    """Device type, as torch names it."""
     precision: Precision
     kernels: Kernels
+    """What computes a training step."""
     threads: int
-    """That compute, of each process."""
+    """Number of threads that compute in each process."""
     processes: int
-    """Over all machines."""
+    """Number of ranks over all machines."""
+    capture: bool | None
+    """Whether whole steps are recorded as CUDA graphs; None for wherever that is possible."""
 
     def facts(self) -> dict[str, object]:
-        """What must be the same on every rank, by the names that a user knows."""
+        """What must be the same on every rank, by names that the user knows."""
         return {
             **{f"recipe.{name}": value for name, value in self.recipe.values().items()},
             "device": self.device,
@@ -49,68 +55,59 @@ class ExecutionPlan:
             "precision": self.precision,
             "kernels": self.kernels,
             "threads": self.threads,
+            "capture": self.capture,
         }
 
 
-def resolve_plan(
-    recipe: Recipe,
-    device: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    kernels: str = "auto",
-) -> ExecutionPlan:
-    """What was asked for as it can be had on this machine.
-
-    Args:
-        recipe: what will be trained.
-        device: a device type, or "auto" for the fastest present.
-        precision: fp32, bf16, fp16, or "auto" for the recipe's wish.
-        threads: of each process's operators; None for its share of the cores.
-        kernels: torch, inductor, avx512, amx, or "auto" for the fastest that this machine has.
+def resolve_plan(recipe: Recipe, compute: ComputeRequest) -> ExecutionPlan:
+    """Turn a request into what this machine can do.
 
     Raises:
-        UsageError: unknown or absent device, impossible precision, kernels, thread or rank counts,
-            or a launch that started other ranks than it was told to.
+        UsageError: the device is unknown or absent, the precision or the kernels are impossible on
+            it, the number of threads or ranks is impossible, or the launcher started another
+            number of ranks than it was asked for.
     """
     refuse_silent_single_process()
-    processes = int(os.environ.get("WORLD_SIZE") or 1)
-    device = choose_device(device)
-    check_device_count(device, int(os.environ.get("LOCAL_WORLD_SIZE") or processes), processes)
-    effective = choose_precision(precision, recipe, device)
-    threads = choose_threads(threads)
-    computed_by = choose_kernels(kernels, device, effective, recipe)
-    recipe = fit_recipe(recipe, device, computed_by)
-    check_batch(recipe.batch_size, recipe.train_images, processes)
-    return ExecutionPlan(recipe, device, effective, computed_by, threads, processes)
+    rank = Rank.from_environment()
+    device = choose_device(compute.device)
+    check_device_count(device, rank.local_world_size, rank.world_size)
+    precision = choose_precision(compute.precision, recipe, device)
+    threads = choose_threads(compute.threads)
+    kernels = choose_kernels(compute.kernels, device, precision, recipe)
+    recipe = fit_recipe(recipe, device, kernels)
+    check_batch(recipe.batch_size, recipe.train_images, rank.world_size)
+    return ExecutionPlan(
+        recipe, device, precision, kernels, threads, rank.world_size, compute.capture
+    )
 
 
 def refuse_silent_single_process() -> None:
-    """Refuse `accelerate launch --cpu --num_processes N`, which starts one process, silently.
+    """Refuse `accelerate launch --cpu --num_processes N`, which silently starts one process.
 
     Raises:
-        UsageError: with the command that does start N.
+        UsageError: names the command that starts N.
     """
     environment = os.environ
     cpu = environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    if cpu and "MASTER_PORT" in environment and "WORLD_SIZE" not in environment:
+    if cpu and "MASTER_PORT" in environment and not is_launched():
         raise UsageError(
-            "accelerate launch --cpu started one process although several were asked for; "
+            "accelerate launch --cpu started one process although several were requested; "
             f"for two use: {several_processes_command(2)}"
         )
 
 
 def several_processes_command(processes: int) -> str:
-    """The launch that truly starts several processes on a CPU."""
+    """A command that starts several processes on a CPU."""
     return (
         f"ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node {processes} bench/run.py"
     )
 
 
 def choose_device(asked: str) -> str:
-    """A device type that is present here; "auto" is the fastest of those.
+    """Return a device type that is present; "auto" is the fastest one.
 
     Raises:
-        UsageError: the name is unknown or the device is not there.
+        UsageError: the name is unknown or the device is absent.
     """
     if asked not in ("auto", *DEVICES):
         raise UsageError(
@@ -130,24 +127,24 @@ def choose_device(asked: str) -> str:
 
 
 def count_visible_gpus(asked: str) -> int:
-    """CUDA devices that independent runs may be given one each of; 0 where they train elsewhere.
+    """Number of CUDA devices for independent runs, one each; 0 where they train on something else.
 
     Raises:
-        UsageError: the device asked for is not there.
+        UsageError: the device is absent.
     """
     return torch.cuda.device_count() if choose_device(asked) == "cuda" else 0
 
 
 def check_device_count(device: str, here: int, processes: int) -> None:
-    """Refuse more ranks on this machine than it has devices: each has one of its own.
+    """Refuse more ranks on this machine than it has devices: each needs one of its own.
 
     Args:
         device: a device type.
-        here: ranks on this machine.
-        processes: ranks on all.
+        here: number of ranks on this machine.
+        processes: number of ranks on all machines.
 
     Raises:
-        UsageError: with how many there are.
+        UsageError: says how many devices there are.
     """
     if device == "cpu" or processes == 1:
         return
@@ -162,7 +159,7 @@ def check_device_count(device: str, here: int, processes: int) -> None:
 
 
 def choose_recipe(device: str) -> str:
-    """The name of the open division's recipe for a device: larger batches where it is no CPU.
+    """Name of the open division's recipe for a device: larger batches except on a CPU.
 
     Raises:
         UsageError: as `choose_device`.
@@ -179,10 +176,10 @@ def is_present(device: str) -> bool:
 
 
 def choose_precision(asked: str, recipe: Recipe, device: str) -> Precision:
-    """The precision to multiply in; "auto" is the recipe's wish.
+    """Return the precision of the matrix products; "auto" is what the recipe prefers.
 
     Raises:
-        UsageError: unknown, or not to be had on this device.
+        UsageError: the name is unknown, or the device does not compute in it.
     """
     if asked == "auto":
         return "bf16" if recipe.precision == "auto" and multiplies_bf16_fast(device) else "fp32"
@@ -201,7 +198,7 @@ def choose_precision(asked: str, recipe: Recipe, device: str) -> Precision:
 
 
 def has_bf16(device: str) -> bool:
-    """Whether bf16 runs at all."""
+    """Whether the device runs bf16 at all."""
     match device:
         case "cuda":
             return bool(torch.cuda.is_bf16_supported())
@@ -212,7 +209,7 @@ def has_bf16(device: str) -> bool:
 
 
 def multiplies_bf16_fast(device: str) -> bool:
-    """Whether bf16 matrix products are faster than fp32 ones: the hardware has instructions."""
+    """Whether the hardware multiplies bf16 matrices faster than fp32 ones."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device != "cpu":
@@ -221,19 +218,19 @@ def multiplies_bf16_fast(device: str) -> bool:
 
 
 def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe) -> Kernels:
-    """What will compute a step; "auto" is the fastest compiled code that can, or torch.
+    """Return what computes a step; "auto" is the fastest compiled code that is usable, or torch.
 
     Args:
         asked: one of `KERNELS`, or "auto".
         device: a device type.
-        precision: that it multiplies in.
-        recipe: what will be trained.
+        precision: the precision of the matrix products.
+        recipe: the recipe to train.
 
     Raises:
-        UsageError: unknown, or compiled code was asked for where it cannot be used.
+        UsageError: the name is unknown, or the compiled code cannot be used here.
     """
 
-    def obstacle(kernels: Kernels) -> str | None:
+    def unavailable_reason(kernels: Kernels) -> str | None:
         if kernels == "torch":
             return None
         if kernels == "inductor":
@@ -248,20 +245,20 @@ def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe
 
     if asked == "auto":
         compiled: tuple[Kernels, ...] = ("triton", *native.KINDS)
-        return next((kind for kind in compiled if not obstacle(kind)), "torch")
+        return next((kind for kind in compiled if not unavailable_reason(kind)), "torch")
     known = next((kernels for kernels in KERNELS if kernels == asked), None)
     if known is None:
         raise UsageError(
             f"unknown kernels {asked!r}{near_match(asked, ('auto', *KERNELS))}; "
             f"there are: auto, {', '.join(KERNELS)}"
         )
-    if reason := obstacle(known):
+    if reason := unavailable_reason(known):
         raise UsageError(f"--kernels {known} cannot be used: {reason}; use --kernels auto")
     return known
 
 
 def compiler_unavailable_reason(device: str) -> str | None:
-    """Why torch's compiler cannot fuse operators for this device; None where it can."""
+    """Why torch's compiler cannot fuse operators on this device; None where it can."""
     if device == "cuda" and find_spec("triton") is None:
         return "the package triton is not installed"
     if device == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
@@ -275,58 +272,49 @@ def triton_unsupported_reason(device: str, precision: Precision, recipe: Recipe)
         return "it is for CUDA devices"
     if precision == "fp16":
         return "it computes in bf16 or fp32, not fp16"
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+    if Rank.from_environment().world_size > 1:
         return "it is for one process"
     if recipe.pipeline != "resident":
         return f"it takes resident images, not the {recipe.pipeline}'s"
     return triton.unsupported_reason(recipe) or compiler_unavailable_reason(device)
 
 
-def choose_processes(
-    recipe: Recipe, device: str, precision: str, threads: int | None, kernels: str
-) -> int:
-    """How many processes train fastest on this machine, each its share of every batch.
+def choose_processes(recipe: Recipe, compute: ComputeRequest) -> int:
+    """Return how many processes train fastest on this machine, each its share of every batch.
 
     Measured on CPUs (docs/speed.md): torch's operators gain from one process a core, compiled code
-    has threads that do better. Not measured on several GPUs: one, which a network this small leaves
-    waiting as it is.
-
-    Args:
-        recipe: what will be trained.
-        device: as asked for.
-        precision: as asked for.
-        threads: of each process, if they were asked for.
-        kernels: as asked for.
+    has threads that do better. Not measured on several GPUs: one process, because a network this
+    small does not keep even one GPU busy.
 
     Raises:
-        UsageError: what was asked for is not to be had here.
+        UsageError: the machine cannot do what is asked for.
     """
     refuse_silent_single_process()
-    device = choose_device(device)
-    chosen = choose_precision(precision, recipe, device)
-    computed_by = choose_kernels(kernels, device, chosen, recipe)
-    if device != "cpu" or computed_by in native.KINDS:
+    device = choose_device(compute.device)
+    precision = choose_precision(compute.precision, recipe, device)
+    kernels = choose_kernels(compute.kernels, device, precision, recipe)
+    if device != "cpu" or kernels in native.KINDS:
         return 1
-    most = usable_cores() // choose_threads(threads or 1)
+    most = usable_cores() // choose_threads(compute.threads or 1)
     return next(n for n in range(max(1, most), 0, -1) if recipe.batch_size % n == 0)
 
 
 def choose_threads(asked: int | None) -> int:
-    """Threads of each process's operators: those asked for, or its share of the usable cores.
+    """Return the threads of each process: the requested number, or its share of the usable cores.
 
     Raises:
         UsageError: fewer than one, or more than the machine has cores.
     """
     cores = usable_cores()
     if asked is None:
-        return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+        return max(1, cores // Rank.from_environment().local_world_size)
     if not 1 <= asked <= cores:
         raise UsageError(f"--threads must be 1 to {cores} on this machine, not {asked}")
     return asked
 
 
 def fit_recipe(recipe: Recipe, device: str, kernels: Kernels) -> Recipe:
-    """The recipe with the one choice a device may overrule: how activations lie in memory."""
+    """The recipe, with the memory layout that the device or the kernels need."""
     # MPS: wrong batch-norm gradients, convolutions 30x slower (pytorch issues 175189 and 193349).
     # Compiled kernels have a layout of their own and read contiguous weights.
     overruled = device == "mps" or kernels in native.KINDS

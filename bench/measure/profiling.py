@@ -10,9 +10,14 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from bench.records.protocol import BenchmarkProtocol
+from bench.measure.accelerator import start_accelerator
+from bench.measure.request import RunRequest
+from bench.measure.workload import MnistTraining
 from mnist_cnn.errors import UsageError
-from mnist_cnn.recipe import Recipe
+from mnist_cnn.kernels import native
+
+COSTLIEST = 10
+"""Number of operations that are printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,45 +90,29 @@ def layer_table(seconds: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-COSTLIEST = 10
-"""Operations that are printed."""
+def profile_warm_up(request: RunRequest, fetch_data: Callable[[bool], object]) -> str | None:
+    """Trace a warm-up run after a first one, and write the trace to `request.profile`.
 
+    Args:
+        request: what to train.
+        fetch_data: gets MNIST where it is missing; its argument says whether it prints nothing.
 
-def print_profile(
-    recipe: Recipe,
-    protocol: BenchmarkProtocol,
-    path: Path,
-    *,
-    device: str,
-    precision: str,
-    threads: int | None,
-    kernels: str,
-    capture: bool | None,
-    data_dir: Path | None,
-    fetch_data: Callable[[bool], object],
-) -> int:
-    """Trace the warm-up run, warm, and print what it spent its time on."""
-    from bench.measure.accelerator import start_accelerator
-    from bench.measure.profiling import layer_table, operation_table, trace_steps
-    from bench.measure.workload import MnistTraining
-    from mnist_cnn.kernels import native
+    Returns:
+        A report of the costliest operations; None on every rank but the main one.
 
-    _check_trace_path(path)
-    accelerator, fitted, setup = start_accelerator(
-        recipe,
-        device=device,
-        precision=precision,
-        threads=threads,
-        kernels=kernels,
-        capture=capture,
-    )
+    Raises:
+        UsageError: the trace cannot be written, or the request is impossible here.
+    """
+    assert request.profile is not None
+    _check_trace_path(request.profile)
+    accelerator, recipe, setup = start_accelerator(request.recipe, request.compute)
     try:
         fetch_data(not accelerator.is_main_process)
         workload = MnistTraining(
-            fitted,
+            recipe,
             accelerator,
-            data_dir,
-            protocol.warmup_images,
+            request.data_dir,
+            request.protocol.warmup_images,
             setup.kernels,
             captured=setup.captured,
         )
@@ -132,22 +121,22 @@ def print_profile(
         if not accelerator.is_main_process:
             for _ in workload.warm_up():
                 pass
-            return 0
+            return None
         if setup.kernels in native.KINDS:
             native.take_layer_seconds()
-        operations = trace_steps(workload.warm_up(), setup.device, path)
-        print(operation_table(operations[:COSTLIEST]))
+        operations = trace_steps(workload.warm_up(), setup.device, request.profile)
+        lines = [operation_table(operations[:COSTLIEST])]
         if setup.kernels in native.KINDS:
-            # torch's profiler does not see a compiled step.
-            print(layer_table(native.take_layer_seconds()))
-        print(f"the trace is in {path}; it opens in Perfetto (ui.perfetto.dev)")
-        return 0
+            # torch's profiler does not see inside a compiled step.
+            lines.append(layer_table(native.take_layer_seconds()))
+        lines.append(f"the trace is in {request.profile}; it opens in Perfetto (ui.perfetto.dev)")
+        return "\n".join(lines)
     finally:
         accelerator.end_training()
 
 
 def _check_trace_path(path: Path) -> None:
-    """Refuse what cannot be written before anything is trained."""
+    """Refuse a file that cannot be written before anything is trained."""
     if not path.parent.is_dir():
         raise UsageError(f"--profile {path}: there is no folder {path.parent}; make it first")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):

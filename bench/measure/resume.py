@@ -1,4 +1,4 @@
-"""`mnist-bench run --checkpoint-every` and `--resume`: the options, and what is found there."""
+"""Find the benchmark that `run --resume` continues, or begin one whose state is saved."""
 
 from __future__ import annotations
 
@@ -7,75 +7,61 @@ import os
 import sys
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+from accelerate import Accelerator
+from pydantic import JsonValue
+
+from bench.measure.journal import Journal, JournalFolder, finished_records, identity_difference
+from bench.measure.request import CheckpointRequest
+from bench.measure.run_state import BenchmarkState, RunState
+from bench.records.schema import RunRecord
 from bench.text import printable
-from mnist_cnn.console import is_main_process
+from mnist_cnn.distributed import broadcast_from_main
+from mnist_cnn.engine.checkpoint import Checkpoints, Point
 from mnist_cnn.errors import UsageError
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from pydantic import JsonValue
-
-    from bench.measure.journal import Journal, JournalFolder
-    from bench.measure.run_state import BenchmarkState, RunState
-    from mnist_cnn.engine.checkpoint import Checkpoints
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointRequest:
-    """What the options ask for."""
-
-    folder: Path
-    results_dir: Path
-    every: int | None
-    """Epochs between two checkpoints; None: as it was."""
-    resume: bool
-    fall_back: bool
-    """Whether the checkpoint before a damaged one will do."""
+from mnist_cnn.rank import Rank
 
 
 def count_restarts() -> int:
-    """How often the launcher has started all ranks anew (torchrun's and Accelerate's elastic one).
+    """How often the launcher restarted all ranks (torchrun's and Accelerate's elastic launch).
 
     Source: https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables
     """
-    told = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return int(told) if told.isdecimal() else 0
+    count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return int(count) if count.isdecimal() else 0
 
 
 def open_journal(
-    asked: CheckpointRequest, identity: Mapping[str, JsonValue], accelerator: Accelerator
+    request: CheckpointRequest, identity: Mapping[str, JsonValue], accelerator: Accelerator
 ) -> tuple[Journal, Checkpoints]:
-    """The benchmark to go on with, or the beginnings of one; to be called by every rank.
+    """Open the benchmark to resume, or begin a new one. Every rank calls this.
+
+    Args:
+        request: where checkpoints are and how often they are saved.
+        identity: what must be the same as when the benchmark was interrupted, by name.
+        accelerator: the ranks.
 
     Raises:
-        UsageError: there is none, it is another or damaged, or one is there that would be lost;
-            on every rank alike.
+        UsageError: there is nothing to resume, it is another benchmark or damaged, or an unfinished
+            benchmark would be lost; the same on every rank.
     """
-    from bench.measure.journal import Journal
-    from bench.measure.run_state import BenchmarkState
-    from bench.records.schema import RunRecord
-    from mnist_cnn.distributed import broadcast_from_main
-
     folder: JournalFolder | None = None
-    told = ""
-    if is_main_process():
+    message = ""
+    if Rank.from_environment().is_main:
         try:
-            folder, told = _find_benchmark(asked, identity)
+            folder, message = _find_benchmark(request, identity)
         except UsageError as error:
-            told = json.dumps({"refusal": str(error)})
+            message = json.dumps({"refusal": str(error)})
     try:
-        values = json.loads(broadcast_from_main(told, accelerator))
+        values = json.loads(broadcast_from_main(message, accelerator))
         if "refusal" in values:
             raise UsageError(values["refusal"])
-        manifest = BenchmarkState.model_validate(values["manifest"])
-        asked.folder.mkdir(parents=True, exist_ok=True)  # on another machine it may not be there
-        manifest, checkpoints = _find_intact_checkpoint(asked, manifest, accelerator)
+        state = BenchmarkState.model_validate(values["manifest"])
+        # Another machine may not have the folder yet.
+        request.folder.mkdir(parents=True, exist_ok=True)
+        state, checkpoints = _find_intact_checkpoint(request, state, accelerator)
         earlier = [RunRecord.model_validate(record) for record in values["earlier"]]
-        return Journal(folder, manifest, earlier, manifest.current), checkpoints
+        return Journal(folder, state, earlier, state.current), checkpoints
     except UsageError:
         if folder is not None:
             folder.release()
@@ -83,84 +69,107 @@ def open_journal(
 
 
 def _find_benchmark(
-    asked: CheckpointRequest, identity: Mapping[str, JsonValue]
+    request: CheckpointRequest, identity: Mapping[str, JsonValue]
 ) -> tuple[JournalFolder, str]:
-    """What the first rank finds, and the word of it for all."""
-    from bench.measure.journal import JournalFolder, finished_records, identity_difference
-    from bench.measure.run_state import BenchmarkState
+    """Look for a benchmark in the folder, on the main rank.
 
-    shown = printable(str(asked.folder))
+    Returns:
+        The locked folder, and its state and complete records as JSON for the other ranks.
+    """
+    shown = printable(str(request.folder))
     try:
-        folder = JournalFolder(asked.folder)
+        folder = JournalFolder(request.folder)
     except OSError as error:
         raise UsageError(f"cannot keep checkpoints in {shown}: {error.strerror}") from error
     try:
-        manifest = folder.manifest()
-        # A launcher that starts ranks anew gives them the command of before.
-        going_on = asked.resume or (count_restarts() > 0 and manifest is not None)
-        if manifest is None:
-            if asked.resume:
-                folder.remove()
-                raise UsageError(f"nothing to resume in {shown}: run without --resume")
-            assert asked.every is not None
-            manifest = BenchmarkState(
-                benchmark_id=uuid.uuid4().hex, every=asked.every, identity=dict(identity)
-            )
-        elif not going_on:
-            raise UsageError(
-                f"a benchmark that is not over is kept in {shown}: go on with --resume, or delete "
-                "that folder"
-            )
-        elif other := identity_difference(manifest.identity, identity):
-            raise UsageError(
-                f"cannot resume what is kept in {shown}: {other}; run as it was run, or delete "
-                "that folder"
-            )
-        if asked.every is not None:
-            manifest = manifest.model_copy(update={"every": asked.every})
-        earlier = finished_records(asked.results_dir, manifest.benchmark_id) if going_on else []
+        stored = folder.manifest()
+        # A launcher that restarts the ranks repeats their first command, without --resume.
+        resuming = request.resume or (count_restarts() > 0 and stored is not None)
+        if stored is None:
+            state = _new_benchmark(request, identity, folder)
+        else:
+            state = _stored_benchmark(request, identity, stored, resuming=resuming)
+        if request.every is not None:
+            state = state.model_copy(update={"every": request.every})
+        records = finished_records(request.results_dir, state.benchmark_id) if resuming else []
     except UsageError:
         folder.release()
         raise
     values = {
-        "manifest": manifest.model_dump(mode="json"),
-        "earlier": [record.model_dump(mode="json") for record in earlier],
+        "manifest": state.model_dump(mode="json"),
+        "earlier": [record.model_dump(mode="json") for record in records],
     }
     return folder, json.dumps(values)
 
 
-def _find_intact_checkpoint(
-    asked: CheckpointRequest, manifest: BenchmarkState, accelerator: Accelerator
-) -> tuple[BenchmarkState, Checkpoints]:
-    """The manifest with a checkpoint that can be read, where it has any."""
-    from mnist_cnn.engine.checkpoint import Checkpoints, Point
-
-    def at(point: RunState | None) -> Checkpoints | None:
-        """Those of a run that goes on from there; None where that cannot be."""
-        if point is None:
-            return None
-        start = Point(point.seed, point.epoch, point.digests)
-        checkpoints = Checkpoints(asked.folder, manifest.every, accelerator, start)
-        return checkpoints if checkpoints.intact(start) else None
-
-    newest, older = manifest.current, manifest.previous
-    if newest is None or not newest.epoch:
-        return manifest, Checkpoints(asked.folder, manifest.every, accelerator)
-    if checkpoints := at(newest):
-        return manifest, checkpoints
-    damaged = f"the checkpoint of epoch {newest.epoch} in {printable(str(asked.folder))} is damaged"
-    before = at(older)
-    if older is None or before is None:
+def _new_benchmark(
+    request: CheckpointRequest, identity: Mapping[str, JsonValue], folder: JournalFolder
+) -> BenchmarkState:
+    if request.resume:
+        folder.remove()
         raise UsageError(
-            f"{damaged} and there is no other before it: delete that folder and run without "
-            "--resume"
+            f"nothing to resume in {printable(str(request.folder))}: run without --resume"
         )
-    if not asked.fall_back:
-        raise UsageError(f"{damaged}: add --fall-back to go on from that of epoch {older.epoch}")
-    if is_main_process():
+    assert request.every is not None
+    return BenchmarkState(
+        benchmark_id=uuid.uuid4().hex, every=request.every, identity=dict(identity)
+    )
+
+
+def _stored_benchmark(
+    request: CheckpointRequest,
+    identity: Mapping[str, JsonValue],
+    stored: BenchmarkState,
+    *,
+    resuming: bool,
+) -> BenchmarkState:
+    shown = printable(str(request.folder))
+    if not resuming:
+        raise UsageError(
+            f"an unfinished benchmark is kept in {shown}: continue it with --resume, or delete "
+            "that folder"
+        )
+    if difference := identity_difference(stored.identity, identity):
+        raise UsageError(
+            f"cannot resume what is kept in {shown}: {difference}; use the same options as before, "
+            "or delete that folder"
+        )
+    return stored
+
+
+def _find_intact_checkpoint(
+    request: CheckpointRequest, state: BenchmarkState, accelerator: Accelerator
+) -> tuple[BenchmarkState, Checkpoints]:
+    """The state whose checkpoint is readable on every rank, and its checkpoint if it has one."""
+
+    def open_checkpoint(run: RunState | None) -> Checkpoints | None:
+        if run is None:
+            return None
+        point = Point(run.seed, run.epoch, run.digests)
+        checkpoints = Checkpoints(request.folder, state.every, accelerator, point)
+        return checkpoints if checkpoints.intact(point) else None
+
+    newest, previous = state.current, state.previous
+    if newest is None or not newest.epoch:
+        return state, Checkpoints(request.folder, state.every, accelerator)
+    if checkpoints := open_checkpoint(newest):
+        return state, checkpoints
+    damaged = (
+        f"the checkpoint of epoch {newest.epoch} in {printable(str(request.folder))} is damaged"
+    )
+    checkpoints = open_checkpoint(previous)
+    if previous is None or checkpoints is None:
+        raise UsageError(
+            f"{damaged} and there is no previous one: delete that folder and run without --resume"
+        )
+    if not request.fall_back:
+        raise UsageError(
+            f"{damaged}: add --fall-back to resume from that of epoch {previous.epoch}"
+        )
+    if Rank.from_environment().is_main:
         print(
-            f"mnist-bench: warning: {damaged}; going on from that of epoch {older.epoch}",
+            f"mnist-bench: warning: {damaged}; resuming from that of epoch {previous.epoch}",
             file=sys.stderr,
         )
-    older = older.model_copy(update={"resumed": newest.resumed})
-    return manifest.model_copy(update={"current": older, "previous": None}), before
+    previous = previous.model_copy(update={"resumed": newest.resumed})
+    return state.model_copy(update={"current": previous, "previous": None}), checkpoints

@@ -1,7 +1,7 @@
-"""Turn a workload's events into measured runs. Owns no tensor, no device and no printing.
+"""Turn the events of a workload into measured runs. Owns no tensor, no device and no printing.
 
-The clock, the meter of load and memory, and the progress display are handed in, so that all of
-this is tested with a clock that tells the time it is told to.
+The clock, the meter of load and memory, and the progress display are passed in, so that all of
+this is tested with a clock that shows the time it is set to.
 """
 
 from __future__ import annotations
@@ -10,20 +10,24 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-from bench.measure.instruments import Clock, Gate, Journal, Meter, Workload
-from bench.measure.observer import Observation, observe, over_ranks, slowest_laps
-from bench.measure.progress import RunProgress
+from bench.measure.instruments import Instruments, Journal, Workload
+from bench.measure.observer import Observation, RunContext, observe, over_ranks, slowest_laps
 from bench.measure.run_state import RunState
 from bench.measure.seed_share import SeedShare
-from bench.records.protocol import PROTOCOL_VERSION, BenchmarkProtocol as Rules
+from bench.records.protocol import PROTOCOL_VERSION, BenchmarkProtocol
 from bench.records.schema import (
     ClockCheck,
+    Energy,
     Environment,
     Lap,
     LapKind,
+    Load,
     Mistakes,
+    Monitoring,
     ParityCheck,
+    PeakMemory,
     ProtocolValues,
     RunRecord,
     Setup,
@@ -39,179 +43,240 @@ class BenchmarkSpec:
     """What the runs of a benchmark have in common."""
 
     recipe: Recipe
-    protocol: Rules
+    protocol: BenchmarkProtocol
     setup: Callable[[], Setup]
-    """What they run on, as it is known by then."""
+    """Gives the set-up as it is known when it is called: capture may fail during the first run."""
     environment: Environment
     dataset: Callable[[], dict[str, str]]
-    """Checksums of the data as last read."""
+    """Gives the SHA-256 of each data file as it was last read."""
     command: list[str]
+    """Words of the command line."""
     label: str | None
     startup_seconds: float
-    """From the start of the process to here."""
+    """From the start of the process to the start of the benchmark."""
     clock: ClockCheck | None = None
-    """What the clock showed before."""
+    """Result of the check of the clock; null in a test."""
     parity: ParityCheck | None = None
-    """How near the device's gradients were to the CPU's."""
+    """Difference between the device's gradients and the CPU's; null where they are the same device
+    and kernels."""
     all_reduce_seconds: float | None = None
-    """To sum all gradients over the ranks, by itself; None for one rank."""
+    """Seconds of one all-reduce of all gradients by itself; null for one rank."""
     journal: Journal | None = None
-    """None where nothing is remembered."""
+    """State that another process can resume from; null where no checkpoints are saved."""
     share: SeedShare | None = None
-    """Where other processes make some of the runs: which are made here."""
+    """Runs that this process makes where several processes make them; null for all."""
     restarted: int = 0
-    """How often the launcher has started all ranks anew."""
+    """Number of times that the launcher restarted all ranks."""
     benchmark_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
+class MeasuredRun(NamedTuple):
+    """A run that is over."""
+
+    record: RunRecord
+    error: BaseException | None
+    """The exception that ended the run; None where none did."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Measurement:
+    """What was measured of one run."""
+
+    start: RunState
+    started_at: datetime
+    observation: Observation
+    load: Load
+    memory: PeakMemory
+    energy: Energy
+    monitoring: Monitoring
+
+    @property
+    def healthy(self) -> bool:
+        """Whether no exception ended the run, so that the other ranks can be asked."""
+        return self.observation.error is None
+
+
 def run_benchmark(
-    benchmark: BenchmarkSpec,
-    workload: Workload,
-    clock: Clock,
-    meter: Meter,
-    progress: RunProgress,
-    gate: Gate,
-) -> Iterator[tuple[RunRecord, BaseException | None]]:
+    spec: BenchmarkSpec, workload: Workload, instruments: Instruments
+) -> Iterator[MeasuredRun]:
     """Warm up, then measure every run of the protocol.
 
-    A signal ends the warm-up or a run, never the making and keeping of a record.
+    A signal ends the warm-up or a run, never the making and saving of a record.
 
     Yields:
-        Each run's record as soon as the run is over, with the exception that ended it, if one
-        did. A run that was interrupted or failed is the last.
+        Each run as soon as it is over. A run that was interrupted or failed is the last.
 
     Raises:
-        Exception: the warm-up failed: nothing has been measured, and nothing can be.
+        Exception: the warm-up failed; nothing was measured.
     """
-    rules, journal = benchmark.protocol, benchmark.journal
-    done = list(journal.earlier) if journal else []
-    over = {record.run_index for record in done}
-    share = benchmark.share
-    left = [
-        (i, seed)
-        for i, seed in enumerate(rules.seeds, start=1)
-        if i not in over and (share is None or share.makes(i))
-    ]
-    if journal and (not left or (done and _enough(rules, done))):
+    protocol, journal = spec.protocol, spec.journal
+    records = list(journal.earlier) if journal else []
+    pending = _pending_runs(spec, records)
+    if journal and (not pending or (records and _precise_enough(protocol, records))):
         journal.finish()
         return
-    progress.benchmark_started(benchmark.recipe.name, rules.runs, benchmark.recipe.epochs)
-    progress.warmup_started()
-    begin = clock.together()
-    for _ in workload.warm_up():
-        pass
-    warmup_seconds = clock.now() - begin
-    gate.hold()  # who is told of a run finds its record
-    progress.warmup_finished(warmup_seconds)
-    for index, seed in left:
-        before = journal.begin(index, seed) if journal else RunState(run_index=index, seed=seed)
-        progress.run_started(index, seed)
-        started_at = datetime.now(UTC)
-        meter.start()
-        origin = clock.together()
-        seen = observe(
-            workload.run(seed),
-            clock,
-            gate,
-            rules,
-            progress,
-            benchmark.recipe.epochs,
-            origin,
-            before,
-            journal.keep if journal else None,
-        )
-        healthy = seen.error is None
-        own_seconds = over_ranks(clock, [meter.own_cpu_seconds()], "sum", healthy)[0]
-        load, memory, energy, monitoring = meter.stop(own_seconds)
-        if share is not None or (not healthy and benchmark.setup().processes > 1):
-            # Nobody asks the other runs, or could ask the other ranks: what they used must not pass
-            # for somebody else's work.
-            load = load.model_copy(update={"own_seconds": None})
-        first = _laps_before([benchmark.startup_seconds, warmup_seconds])
-        record = RunRecord(
-            run_id=uuid.uuid4().hex,
-            benchmark_id=benchmark.benchmark_id,
-            run_index=index,
-            started_at=started_at,
-            status=seen.status,
-            reason=seen.reason,
-            resumed=before.resumed,
-            restarted=benchmark.restarted,
-            label=benchmark.label,
-            command=benchmark.command,
-            division=division(benchmark.recipe),
-            seed=seed,
-            protocol=protocol_values(rules),
-            recipe=benchmark.recipe.values(),
-            setup=benchmark.setup(),
-            clock=benchmark.clock,
-            parity=benchmark.parity,
-            all_reduce_seconds=benchmark.all_reduce_seconds,
-            laps=slowest_laps(clock, first + seen.laps, healthy),
-            epochs=seen.epochs,
-            evaluations=seen.evaluations,
-            samples_seen=seen.samples_seen,
-            target_reached_epoch=first_reached(seen.evaluations, rules.target_accuracy),
-            final_accuracy=seen.evaluations[-1].accuracy if seen.evaluations else None,
-            mistakes=_mistakes(seen, workload),
-            peak_memory=memory,
-            load=load,
-            energy=energy,
-            monitoring=monitoring,
-            dataset=benchmark.dataset(),
-            environment=benchmark.environment,
-        )
-        yield record, seen.error
-        progress.run_finished(record)
-        done.append(record)
-        if not healthy:
+    instruments.progress.benchmark_started(spec.recipe.name, protocol.runs, spec.recipe.epochs)
+    warmup_seconds = _warm_up(workload, instruments)
+    laps_before = _laps_before(spec.startup_seconds, warmup_seconds)
+    for index, seed in pending:
+        start = journal.begin(index, seed) if journal else RunState(run_index=index, seed=seed)
+        measurement = _measure_run(spec, workload, instruments, start)
+        record = _make_record(spec, workload, instruments, measurement, laps_before)
+        yield MeasuredRun(record, measurement.observation.error)
+        instruments.progress.run_finished(record)
+        records.append(record)
+        if not measurement.healthy:
             return
-        if _enough(rules, done):
+        if _precise_enough(protocol, records):
             break
     if journal:
         journal.finish()
 
 
-def _enough(rules: Rules, done: Sequence[RunRecord]) -> bool:
-    """Whether --runs auto has what it was to find out; the same on every rank, by the same laps."""
-    if rules.half_width is None:
+def _pending_runs(spec: BenchmarkSpec, records: Sequence[RunRecord]) -> list[tuple[int, int]]:
+    """Index, from 1, and seed of each run that this process has still to make."""
+    complete = {record.run_index for record in records}
+    return [
+        (index, seed)
+        for index, seed in enumerate(spec.protocol.seeds, start=1)
+        if index not in complete and (spec.share is None or spec.share.makes(index))
+    ]
+
+
+def _warm_up(workload: Workload, instruments: Instruments) -> float:
+    """Make the discarded run.
+
+    Returns:
+        Its seconds.
+    """
+    instruments.progress.warmup_started()
+    begin = instruments.clock.together()
+    for _ in workload.warm_up():
+        pass
+    seconds = instruments.clock.now() - begin
+    # From here on a run that the display has announced leaves a record.
+    instruments.gate.hold()
+    instruments.progress.warmup_finished(seconds)
+    return seconds
+
+
+def _measure_run(
+    spec: BenchmarkSpec, workload: Workload, instruments: Instruments, start: RunState
+) -> _Measurement:
+    """Train once, with the instruments running."""
+    clock, meter = instruments.clock, instruments.meter
+    context = RunContext(
+        protocol=spec.protocol,
+        clock=clock,
+        gate=instruments.gate,
+        progress=instruments.progress,
+        epochs=spec.recipe.epochs,
+        checkpoint_sink=spec.journal.keep if spec.journal else None,
+    )
+    instruments.progress.run_started(start.run_index, start.seed)
+    started_at = datetime.now(UTC)
+    meter.start()
+    observation = observe(workload.run(start.seed), context, start)
+    healthy = observation.error is None
+    own_seconds = over_ranks(clock, [meter.own_cpu_seconds()], "sum", healthy)[0]
+    load, memory, energy, monitoring = meter.stop(own_seconds)
+    if spec.share is not None or (not healthy and spec.setup().processes > 1):
+        # Other runs, or ranks that may have died, used the machine too, and cannot be asked how
+        # much: their work must not count as that of other programs.
+        load = load.model_copy(update={"own_seconds": None})
+    return _Measurement(start, started_at, observation, load, memory, energy, monitoring)
+
+
+def _make_record(
+    spec: BenchmarkSpec,
+    workload: Workload,
+    instruments: Instruments,
+    measurement: _Measurement,
+    laps_before: list[Lap],
+) -> RunRecord:
+    observation, start = measurement.observation, measurement.start
+    evaluations = observation.evaluations
+    laps = laps_before + observation.laps
+    return RunRecord(
+        run_id=uuid.uuid4().hex,
+        benchmark_id=spec.benchmark_id,
+        run_index=start.run_index,
+        started_at=measurement.started_at,
+        status=observation.status,
+        reason=observation.reason,
+        resumed=start.resumed,
+        restarted=spec.restarted,
+        label=spec.label,
+        command=spec.command,
+        division=division(spec.recipe),
+        seed=start.seed,
+        protocol=protocol_values(spec.protocol),
+        recipe=spec.recipe.values(),
+        setup=spec.setup(),
+        clock=spec.clock,
+        parity=spec.parity,
+        all_reduce_seconds=spec.all_reduce_seconds,
+        laps=slowest_laps(instruments.clock, laps, measurement.healthy),
+        epochs=observation.epochs,
+        evaluations=evaluations,
+        samples_seen=observation.samples_seen,
+        target_reached_epoch=first_reached(evaluations, spec.protocol.target_accuracy),
+        final_accuracy=evaluations[-1].accuracy if evaluations else None,
+        mistakes=_mistakes(observation, workload),
+        peak_memory=measurement.memory,
+        load=measurement.load,
+        energy=measurement.energy,
+        monitoring=measurement.monitoring,
+        dataset=spec.dataset(),
+        environment=spec.environment,
+    )
+
+
+def _precise_enough(protocol: BenchmarkProtocol, records: Sequence[RunRecord]) -> bool:
+    """Whether --runs auto may stop; the same on every rank, since all have the same laps."""
+    if protocol.half_width is None:
         return False
-    seconds = [
+    train_seconds = [
         sum(lap.seconds for lap in record.laps if lap.kind is LapKind.TRAIN)
-        for record in done
+        for record in records
         if record.counts
     ]
-    spent = [max(lap.start_seconds + lap.seconds for lap in record.laps) for record in done]
-    return precise_enough(rules.half_width, rules.budget_seconds, seconds, spent)
+    run_seconds = [
+        max(lap.start_seconds + lap.seconds for lap in record.laps) for record in records
+    ]
+    return precise_enough(protocol.half_width, protocol.budget_seconds, train_seconds, run_seconds)
 
 
-def _mistakes(seen: Observation, workload: Workload) -> Mistakes | None:
-    """What the last evaluation got wrong, if a second look finds as many; see `RunRecord`."""
-    if seen.status is not Status.COMPLETED or not seen.evaluations:
+def _mistakes(observation: Observation, workload: Workload) -> Mistakes | None:
+    """The images that the last evaluation misclassified, if a second look counts as many."""
+    if observation.status is not Status.COMPLETED or not observation.evaluations:
         return None
-    last, found = seen.evaluations[-1], workload.mistakes()
-    if found is None or len(found.images) != last.samples - last.correct:
+    last, mistakes = observation.evaluations[-1], workload.mistakes()
+    if mistakes is None or len(mistakes.images) != last.samples - last.correct:
         return None
-    return Mistakes(images=list(found.images), predicted=list(found.predicted))
+    return Mistakes(images=list(mistakes.images), predicted=list(mistakes.predicted))
 
 
-def _laps_before(seconds: Sequence[float]) -> list[Lap]:
-    """Start-up and warm-up, laid before the run's clock, the last ending where it starts."""
-    startup, warmup = seconds
+def _laps_before(startup_seconds: float, warmup_seconds: float) -> list[Lap]:
+    """Start-up and warm-up as laps that end where the run's clock starts."""
     return [
-        Lap(kind=LapKind.STARTUP, start_seconds=-startup - warmup, seconds=startup),
-        Lap(kind=LapKind.WARMUP, start_seconds=-warmup, seconds=warmup),
+        Lap(
+            kind=LapKind.STARTUP,
+            start_seconds=-startup_seconds - warmup_seconds,
+            seconds=startup_seconds,
+        ),
+        Lap(kind=LapKind.WARMUP, start_seconds=-warmup_seconds, seconds=warmup_seconds),
     ]
 
 
-def protocol_values(rules: Rules) -> ProtocolValues:
-    """The rules as records hold them."""
+def protocol_values(protocol: BenchmarkProtocol) -> ProtocolValues:
+    """The protocol as records hold it."""
     return ProtocolValues(
         version=PROTOCOL_VERSION,
-        target_accuracy=rules.target_accuracy,
-        runs=rules.runs,
-        warmup_images=rules.warmup_images,
-        stop_at_target=rules.stop_at_target,
-        half_width=rules.half_width,
-        budget_seconds=rules.budget_seconds,
+        target_accuracy=protocol.target_accuracy,
+        runs=protocol.runs,
+        warmup_images=protocol.warmup_images,
+        stop_at_target=protocol.stop_at_target,
+        half_width=protocol.half_width,
+        budget_seconds=protocol.budget_seconds,
     )

@@ -1,4 +1,4 @@
-"""Which runs of a benchmark a process makes, where several processes make them at a time."""
+"""The runs that one process makes, where several processes make a benchmark at the same time."""
 
 from __future__ import annotations
 
@@ -16,48 +16,49 @@ class SeedShare:
     """One process's part of a benchmark."""
 
     index: int
-    """Which of the processes, from 0."""
+    """Which of the processes this is, from 0."""
     count: int
+    """Number of processes."""
     benchmark_id: str
-    """Of all of them: together they are one benchmark."""
+    """Id of the benchmark that the processes make together."""
     threads: int
-    """Of each process, unless the command says otherwise."""
+    """Threads of each process, unless the command names another number."""
     visible: str | None
-    """CUDA_VISIBLE_DEVICES as the user has it, before each process was given its own."""
+    """CUDA_VISIBLE_DEVICES as the user set it; null where it is not set."""
     records: str
-    """Folder where the runs' records are left for who started this; empty: nobody waits."""
+    """Folder where the process leaves its records for its parent; empty without a parent."""
+
+    @classmethod
+    def from_environment(cls) -> SeedShare | None:
+        """The share of this process; None where it makes all runs."""
+        encoded = os.environ.get(VARIABLE)
+        return None if encoded is None else cls(**json.loads(encoded))
 
     def makes(self, run_index: int) -> bool:
-        """Whether it is this process that makes a run, counted from 1: they take turns."""
+        """Whether this process makes the run of this index, from 1: the processes take turns."""
         return (run_index - 1) % self.count == self.index
 
     def variables(self, gpus: int) -> dict[str, str]:
-        """What the process is told by its environment.
+        """Environment variables of the process.
 
         Args:
-            gpus: CUDA devices that the user lets be seen; each process gets one of them, and those
-                that there are more processes than GPUs share theirs.
+            gpus: number of visible CUDA devices; each process gets one, and processes share them
+                where there are more processes than devices.
         """
-        told = {VARIABLE: json.dumps(asdict(self))}
+        variables = {VARIABLE: json.dumps(asdict(self))}
         if gpus:
-            seen = [str(number) for number in range(gpus)]
+            devices = [str(number) for number in range(gpus)]
             if self.visible is not None:
-                seen = [name.strip() for name in self.visible.split(",")][:gpus]
-            told[_VISIBLE] = seen[self.index % len(seen)]
-        return told
+                devices = [name.strip() for name in self.visible.split(",")][:gpus]
+            variables[_VISIBLE] = devices[self.index % len(devices)]
+        return variables
 
     def as_the_user_set_it(self, variables: Mapping[str, str]) -> dict[str, str]:
-        """Environment variables as a record holds them: a GPU's number is not the user's word."""
+        """Environment variables as the user set them, without the device of this process."""
         others = {name: text for name, text in variables.items() if name != _VISIBLE}
         return others if self.visible is None else others | {_VISIBLE: self.visible}
 
 
-def mine() -> SeedShare | None:
-    """This process's part; None where it makes all runs."""
-    told = os.environ.get(VARIABLE)
-    return None if told is None else SeedShare(**json.loads(told))
-
-
 def visible_devices() -> str | None:
-    """CUDA_VISIBLE_DEVICES, or None where nobody has set it."""
+    """CUDA_VISIBLE_DEVICES; None where it is not set."""
     return os.environ.get(_VISIBLE)

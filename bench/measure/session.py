@@ -1,146 +1,199 @@
-"""A benchmark's parts put together, and its runs made: behind `mnist-bench run`."""
+"""One benchmark in this process: agree with the other ranks, set up, measure, close."""
 
 from __future__ import annotations
 
 import os
 import sys
 import uuid
-from collections.abc import Callable, Generator
-from contextlib import closing
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 
-from bench.measure.interruption import Interruption
-from bench.measure.redaction import redact_addresses
-from bench.measure.resume import CheckpointRequest, count_restarts, open_journal
-from bench.measure.seed_share import SeedShare
-from bench.records.protocol import BenchmarkProtocol
+from bench.machine.environment import describe_environment
+from bench.machine.meter import Meter
+from bench.measure.accelerator import (
+    JoinedAccelerator,
+    check_parity,
+    join,
+    setup_as_run,
+    usable_device,
+)
+from bench.measure.clock import DeviceClock, seconds_since_process_start
+from bench.measure.instruments import Gate, Instruments
+from bench.measure.journal import BenchmarkIdentity, Journal
+from bench.measure.plan import ExecutionPlan, resolve_plan
+from bench.measure.progress import RunProgress
+from bench.measure.rank_agreement import RankAgreement, describe_code
+from bench.measure.redaction import redact_addresses, redact_paths
+from bench.measure.request import RunRequest
+from bench.measure.resume import count_restarts, open_journal
+from bench.measure.runner import BenchmarkSpec, MeasuredRun, protocol_values, run_benchmark
+from bench.measure.workload import MnistTraining
+from bench.records.schema import Environment, RunRecord, Setup
+from mnist_cnn.data.dataset import load
+from mnist_cnn.engine.checkpoint import Checkpoints
 from mnist_cnn.errors import UsageError
-from mnist_cnn.recipe import Recipe
-
-if TYPE_CHECKING:
-    from bench.measure.journal import Journal
-    from bench.measure.progress import RunProgress
-    from bench.records.schema import RunRecord
+from mnist_cnn.model import PARAMETERS
+from mnist_cnn.train import NO_CHECKPOINTS
 
 
-def measure_benchmark(
-    recipe: Recipe,
-    protocol: BenchmarkProtocol,
-    interruption: Interruption,
-    *,
-    device: str,
-    precision: str,
-    threads: int | None,
-    kernels: str,
-    capture: bool | None,
-    data_dir: Path | None,
-    label: str | None,
-    keeping: CheckpointRequest | None,
-    earlier: list[tuple[Path | None, RunRecord]],
-    share: SeedShare | None,
-    progress: RunProgress,
-    fetch_data: Callable[[], dict[str, str]],
-) -> Generator[tuple[RunRecord, BaseException | None], None, None]:
-    """Put workload, clock and display together and yield each run's record as it ends."""
-    # From here on torch is needed, and takes its seconds.
-    from bench.machine.environment import describe_environment
-    from bench.machine.meter import Meter
-    from bench.measure import plan
-    from bench.measure.accelerator import check_parity, join, setup_as_run, usable_device
-    from bench.measure.clock import DeviceClock, seconds_since_process_start
-    from bench.measure.journal import run_identity
-    from bench.measure.rank_agreement import RankAgreement, describe_code
-    from bench.measure.redaction import redact_paths
-    from bench.measure.runner import BenchmarkSpec, protocol_values, run_benchmark
-    from bench.measure.workload import MnistTraining
-    from mnist_cnn.data.dataset import load
-    from mnist_cnn.model import PARAMETERS
-    from mnist_cnn.train import NO_CHECKPOINTS
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frontend:
+    """What a command hands to a session: the display, the data and the handling of signals."""
 
-    label = _as_text(label) if label else None
-    meeting = RankAgreement()
-    chosen = meeting.agree(
+    progress: RunProgress
+    fetch_data: Callable[[], dict[str, str]]
+    """Gets MNIST where it is missing and returns the SHA-256 of each file."""
+    gate: Gate
+    """Says when a signal may end the work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A benchmark that is ready to be measured."""
+
+    spec: BenchmarkSpec
+    workload: MnistTraining
+    instruments: Instruments
+
+    @property
+    def earlier(self) -> Sequence[RunRecord]:
+        """Records of the runs that an earlier process made, where the benchmark is resumed."""
+        return self.spec.journal.earlier if self.spec.journal else ()
+
+    def runs(self) -> Iterator[MeasuredRun]:
+        """Measure the runs that are left, and yield each as soon as it is over."""
+        with closing(self.instruments.progress):
+            yield from run_benchmark(self.spec, self.workload, self.instruments)
+
+
+@contextmanager
+def open_session(request: RunRequest, frontend: Frontend) -> Iterator[Session]:
+    """Set up what a request asks for; every rank calls this.
+
+    Raises:
+        UsageError: the request is impossible here, or the ranks do not agree.
+    """
+    agreement = RankAgreement()
+    plan = agreement.require_same(
         "set-up",
-        lambda: plan.resolve_plan(recipe, device, precision, threads, kernels),
-        lambda chosen: {
-            **describe_code(),
-            **chosen.facts(),
-            "capture": capture,
-            **{f"protocol.{name}": value for name, value in asdict(protocol).items()},
-        },
+        lambda: resolve_plan(request.recipe, request.compute),
+        lambda plan: _agreed_facts(plan, request),
     )
-    meeting.agree("data", fetch_data, lambda files: files)
+    agreement.require_same("data", frontend.fetch_data, lambda files: files)
     with usable_device():
-        accelerator, fitted, setup = join(chosen, capture=capture, machines=meeting.machines)
-    if share is not None:
-        variables = share.as_the_user_set_it(setup.environment)
-        setup = setup.model_copy(update={"parallel_seeds": share.count, "environment": variables})
-    journal = checkpoints = None
+        joined = join(plan, agreement.machines)
+    joined = joined._replace(setup=_shared_setup(request, joined.setup))
+    journal: Journal | None = None
     try:
-        environment = describe_environment(setup.device, setup.device_name)
-        if keeping is not None:
-            if setup.captured or setup.kernels == "triton":
-                raise UsageError(NO_CHECKPOINTS)
-            who = run_identity(
-                fitted.values(),
-                protocol_values(protocol),
-                protocol.first_seed,
-                setup,
-                environment,
-                load(data_dir, offline=True).checksums,
-                label,
-            )
-            journal, checkpoints = open_journal(keeping, who, accelerator)
-            earlier += [(None, record) for record in journal.earlier]
-        workload = MnistTraining(
-            fitted,
-            accelerator,
-            data_dir,
-            protocol.warmup_images,
-            setup.kernels,
-            captured=setup.captured,
-            checkpoints=checkpoints,
-        )
-        clock = DeviceClock(accelerator)
-        with usable_device():
-            checked = clock.check()
-            checked_parity = check_parity(fitted, accelerator, data_dir, setup)
-            all_reduce_seconds = clock.all_reduce_seconds(PARAMETERS)
-        benchmark = BenchmarkSpec(
-            recipe=fitted,
-            protocol=protocol,
-            setup=lambda: setup_as_run(setup, workload.capture_failure),
-            environment=environment,
-            dataset=lambda: workload.checksums,
-            command=[redact_paths(_as_text(word)) for word in redact_addresses(sys.argv)],
-            label=label,
-            startup_seconds=seconds_since_process_start(),
-            clock=checked,
-            parity=checked_parity,
-            all_reduce_seconds=all_reduce_seconds,
-            journal=journal,
-            restarted=count_restarts(),
-            share=share,
-            benchmark_id=_benchmark_id(journal, share),
-        )
-        meter = Meter(setup.device, setup.parallel_seeds)
-        with closing(progress):
-            yield from run_benchmark(benchmark, workload, clock, meter, progress, interruption)
+        environment = describe_environment(joined.setup.device, joined.setup.device_name)
+        journal, checkpoints = _open_journal(request, joined, environment)
+        yield _prepare(request, frontend, joined, environment, (journal, checkpoints))
     finally:
         if journal is not None:
             journal.close()
-        accelerator.end_training()
+        joined.accelerator.end_training()
 
 
-def _benchmark_id(journal: Journal | None, share: SeedShare | None) -> str:
-    """One of its own, unless other processes have made or make a part of the benchmark."""
+def _agreed_facts(plan: ExecutionPlan, request: RunRequest) -> dict[str, object]:
+    """What must be the same on every rank, by names that the user knows."""
+    protocol = asdict(request.protocol)
+    return {
+        **describe_code(),
+        **plan.facts(),
+        **{f"protocol.{name}": value for name, value in protocol.items()},
+    }
+
+
+def _shared_setup(request: RunRequest, setup: Setup) -> Setup:
+    """The set-up, with the number of processes that make runs at the same time."""
+    if request.share is None:
+        return setup
+    variables = request.share.as_the_user_set_it(setup.environment)
+    update = {"parallel_seeds": request.share.count, "environment": variables}
+    return setup.model_copy(update=update)
+
+
+def _open_journal(
+    request: RunRequest, joined: JoinedAccelerator, environment: Environment
+) -> tuple[Journal | None, Checkpoints | None]:
+    if request.checkpoints is None:
+        return None, None
+    if joined.setup.captured or joined.setup.kernels == "triton":
+        raise UsageError(NO_CHECKPOINTS)
+    identity = BenchmarkIdentity(
+        recipe=joined.recipe.values(),
+        protocol=protocol_values(request.protocol),
+        seed=request.protocol.first_seed,
+        setup=joined.setup,
+        environment=environment,
+        dataset=load(request.data_dir, offline=True).checksums,
+        label=_recorded_label(request),
+    )
+    return open_journal(request.checkpoints, identity.values(), joined.accelerator)
+
+
+def _prepare(
+    request: RunRequest,
+    frontend: Frontend,
+    joined: JoinedAccelerator,
+    environment: Environment,
+    resumption: tuple[Journal | None, Checkpoints | None],
+) -> Session:
+    """Put workload and instruments together, and check the clock and the gradients."""
+    accelerator, recipe, setup = joined
+    journal, checkpoints = resumption
+    workload = MnistTraining(
+        recipe,
+        accelerator,
+        request.data_dir,
+        request.protocol.warmup_images,
+        setup.kernels,
+        captured=setup.captured,
+        checkpoints=checkpoints,
+    )
+    clock = DeviceClock(accelerator)
+    with usable_device():
+        clock_check = clock.check()
+        parity_check = check_parity(recipe, accelerator, request.data_dir, setup)
+        all_reduce_seconds = clock.all_reduce_seconds(PARAMETERS)
+    spec = BenchmarkSpec(
+        recipe=recipe,
+        protocol=request.protocol,
+        setup=lambda: setup_as_run(setup, workload.capture_failure),
+        environment=environment,
+        dataset=lambda: workload.checksums,
+        command=[redact_paths(_as_text(word)) for word in redact_addresses(sys.argv)],
+        label=_recorded_label(request),
+        startup_seconds=seconds_since_process_start(),
+        clock=clock_check,
+        parity=parity_check,
+        all_reduce_seconds=all_reduce_seconds,
+        journal=journal,
+        restarted=count_restarts(),
+        share=request.share,
+        benchmark_id=_benchmark_id(request, journal),
+    )
+    instruments = Instruments(
+        clock=clock,
+        meter=Meter(setup.device, setup.parallel_seeds),
+        progress=frontend.progress,
+        gate=frontend.gate,
+    )
+    return Session(spec, workload, instruments)
+
+
+def _benchmark_id(request: RunRequest, journal: Journal | None) -> str:
+    """A new id, unless other processes have made or make a part of the benchmark."""
     if journal is not None:
         return journal.benchmark_id
-    return uuid.uuid4().hex if share is None else share.benchmark_id
+    return uuid.uuid4().hex if request.share is None else request.share.benchmark_id
+
+
+def _recorded_label(request: RunRequest) -> str | None:
+    return _as_text(request.output.label) if request.output.label else None
 
 
 def _as_text(word: str) -> str:
-    """A word of the command line that a record can hold: some are not text."""
+    """A word of the command line that a record can hold: not every argument is valid text."""
     return os.fsencode(word).decode("utf-8", errors="replace")

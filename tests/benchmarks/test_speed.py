@@ -25,7 +25,7 @@ from torch import Tensor
 from bench.machine.meter import Meter
 from bench.measure.clock import DeviceClock
 from bench.measure.interruption import Interruption
-from bench.measure.observer import observe
+from bench.measure.observer import RunContext, observe
 from bench.measure.progress import SilentProgress
 from bench.records import store
 from bench.records.protocol import BenchmarkProtocol
@@ -191,18 +191,17 @@ def test_harness_overhead(benchmark: BenchmarkFixture, mnist: MnistData) -> None
         start = CLOCK.now()
         meter = Meter(ACCELERATOR.device.type)
         meter.start()
-        seen = observe(
-            events(),
-            CLOCK,
-            Interruption(),
-            BenchmarkProtocol(),
-            SilentProgress(),
-            1,
-            CLOCK.together(),
+        context = RunContext(
+            protocol=BenchmarkProtocol(),
+            clock=CLOCK,
+            gate=Interruption(),
+            progress=SilentProgress(),
+            epochs=1,
         )
+        observation = observe(events(), context)
         meter.stop(meter.own_cpu_seconds())
         observed.append(CLOCK.now() - start)
-        assert seen.error is None
+        assert observation.error is None
 
     order = random.Random(0)
 

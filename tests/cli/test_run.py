@@ -21,6 +21,7 @@ from bench.cli import main
 from bench.machine.cores import usable_cores
 from bench.measure.clock import DeviceClock
 from bench.measure.plan import choose_processes, choose_recipe
+from bench.measure.request import ComputeRequest
 from bench.records.store import read_records
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
@@ -418,13 +419,14 @@ def test_auto_is_a_process_a_core_for_torchs_operators_and_one_for_the_rest(
 ) -> None:
     monkeypatch.setattr("bench.measure.plan.usable_cores", lambda: 12)
     plain = replace(REFERENCE, batch_size=96)
-    assert choose_processes(plain, "cpu", "auto", None, "auto") == 12
-    assert choose_processes(plain, "cpu", "auto", 4, "auto") == 3
-    assert choose_processes(REFERENCE, "cpu", "auto", None, "torch") == 8  # of a batch of 128
+    cpu = ComputeRequest(device="cpu")
+    assert choose_processes(plain, cpu) == 12
+    assert choose_processes(plain, replace(cpu, threads=4)) == 3
+    assert choose_processes(REFERENCE, replace(cpu, kernels="torch")) == 8  # of a batch of 128
     if native.unavailable_reason() is None:
-        assert choose_processes(REFERENCE, "cpu", "bf16", None, "auto") == 1
+        assert choose_processes(REFERENCE, replace(cpu, precision="bf16")) == 1
     with pytest.raises(UsageError, match="it computes in bf16, not fp32"):
-        choose_processes(REFERENCE, "cpu", "fp32", None, "avx512")
+        choose_processes(REFERENCE, replace(cpu, precision="fp32", kernels="avx512"))
 
 
 @pytest.mark.slow

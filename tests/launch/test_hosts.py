@@ -15,9 +15,7 @@ from hypothesis import given, strategies as st
 
 from bench.cli import main
 from bench.launch.hosts import HostPlace, check_host_place, parse_host_place
-from bench.machine.repository import source_digest
 from bench.measure.plan import check_device_count
-from bench.measure.rank_agreement import _different, _miscounted, _refused
 from bench.measure.redaction import redact_addresses
 from bench.records.store import read_records
 from mnist_cnn.errors import UsageError
@@ -190,67 +188,6 @@ def test_a_hostile_default_configuration_changes_nothing(tmp_path: Path) -> None
     ((_, record),) = read_records([tmp_path]).records
     setup = record.setup
     assert (setup.processes, setup.precision, setup.dynamo_backend) == (2, "fp32", "no")
-
-
-# What ranks say to each other
-
-
-def said(rank: int, **facts: str) -> dict[str, object]:
-    return {"rank": rank, "local": 0, "processes": 3, "facts": facts}
-
-
-def test_the_field_and_the_rank_that_differ_are_named() -> None:
-    told = [said(2, code="a", threads="1"), said(0, code="a", threads="2"), said(1, threads="2")]
-    told[2]["facts"] = {"code": "a", "threads": "2"}
-    assert _different(told) == (
-        "the ranks do not agree on threads: 1 on rank 2, 2 on ranks 0 and 1; start all of the same "
-        "code with the same options"
-    )
-    assert _different(told[1:]) is None
-
-
-def test_refusals_that_are_alike_are_one_and_others_have_a_rank() -> None:
-    told = [{"rank": 1, "refusal": "no"}, {"rank": 0, "refusal": "no"}]
-    assert _refused(told) == "no"
-    assert _refused([told[0], said(0)]) == "rank 1: no"
-    assert _refused([said(0)]) is None
-
-
-def test_ranks_of_different_launches_and_ranks_given_twice_are_found() -> None:
-    assert _miscounted([said(0), said(1), said(2)]) is None
-    twice = _miscounted([said(0), said(1), said(1)])
-    assert twice is not None
-    assert twice.startswith("two processes say that they are rank 1")
-    other = said(1) | {"processes": 4}
-    counted = _miscounted([said(0), other])
-    assert counted is not None
-    assert "4 on rank 1, 3 on rank 0" in counted
-
-
-def test_the_codes_digest_is_of_names_and_contents(tmp_path: Path) -> None:
-    (tmp_path / "bench").mkdir()
-    file = tmp_path / "bench" / "a.py"
-    file.write_text("1")
-    first = source_digest(tmp_path)
-    (tmp_path / "bench" / "notes.txt").write_text("not code")
-    assert source_digest(tmp_path) == first
-    file.write_text("2")
-    assert source_digest(tmp_path) != first
-    file.write_text("1")
-    file.rename(tmp_path / "bench" / "b.py")
-    assert source_digest(tmp_path) != first
-
-
-def test_the_codes_digest_has_the_compiled_steps_sources(tmp_path: Path) -> None:
-    native = ROOT / "mnist_cnn" / "kernels" / "native"
-    endings = {path.suffix for path in native.iterdir() if path.is_file()} - {".so"}
-    assert endings == {".py", ".cpp", ".hpp"}
-    folder = tmp_path / "mnist_cnn"
-    folder.mkdir()
-    for ending in endings:
-        before = source_digest(tmp_path)
-        (folder / f"code{ending}").write_text("1")
-        assert source_digest(tmp_path) != before, ending
 
 
 def test_a_recorded_command_names_no_host() -> None:

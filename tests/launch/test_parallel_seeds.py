@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bench.cli import main
-from bench.measure import seed_share
-from bench.measure.seed_share import SeedShare
+from bench.measure.seed_share import VARIABLE, SeedShare
 from bench.records import store
 from bench.records.schema import RunRecord
 
@@ -55,10 +54,10 @@ def test_each_process_has_a_gpu_of_those_the_user_lets_be_seen(
 
 
 def test_a_process_finds_what_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert seed_share.mine() is None
+    assert SeedShare.from_environment() is None
     for name, text in part(1).variables(0).items():
         monkeypatch.setenv(name, text)
-    assert seed_share.mine() == part(1)
+    assert SeedShare.from_environment() == part(1)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +114,7 @@ def workers(parent: int) -> list[int]:
     parts: dict[int, int] = {}
     for child in children:
         variables = Path(f"/proc/{child}/environ").read_bytes().decode().split("\0")
-        told = next(v for v in variables if v.startswith(f"{seed_share.VARIABLE}="))
+        told = next(v for v in variables if v.startswith(f"{VARIABLE}="))
         parts[json.loads(told.partition("=")[2])["index"]] = int(child)
     return [parts[index] for index in sorted(parts)]
 

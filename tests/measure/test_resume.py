@@ -168,10 +168,10 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_taken_if_asked(tmp_p
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     assert "epoch 2" in refused.stderr
-    assert "add --fall-back to go on from that of epoch 1" in refused.stderr
+    assert "add --fall-back to resume from that of epoch 1" in refused.stderr
     done = measure(ONE, results, "--runs", "1", "--resume", "--fall-back")
     assert done.returncode == 0, done.stderr
-    assert "going on from that of epoch 1" in done.stderr
+    assert "resuming from that of epoch 1" in done.stderr
     (whole,), (resumed,) = records(tmp_path / "whole"), records(results)
     assert curve(resumed) == curve(whole)
 
@@ -202,8 +202,8 @@ def test_a_launcher_that_starts_all_ranks_anew_is_recorded(
     ("options", "message"),
     [
         (["--checkpoint-every", "0"], "--checkpoint-every must be at least 1 epoch, not 0"),
-        (["--checkpoint-every", "1", "--no-save"], "--no-save leaves no records to go on from"),
-        (["--resume", "--profile", "x.json"], "--profile leaves no records to go on from"),
+        (["--checkpoint-every", "1", "--no-save"], "--no-save leaves no records to resume from"),
+        (["--resume", "--profile", "x.json"], "--profile leaves no records to resume from"),
         (["--fall-back"], "--fall-back is for --checkpoint-every or --resume"),
         (["--fall-back", "--checkpoint-every", "1"], "--fall-back is for --resume"),
         (["--checkpoint-dir", "x"], "--checkpoint-dir is for --checkpoint-every or --resume"),

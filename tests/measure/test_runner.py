@@ -12,7 +12,7 @@ from typing import Literal
 import pytest
 
 from bench.analysis import metrics, result_warnings
-from bench.measure.instruments import Gate
+from bench.measure.instruments import Gate, Instruments
 from bench.measure.interruption import Interruption
 from bench.measure.progress import RunProgress, SilentProgress
 from bench.measure.runner import BenchmarkSpec, run_benchmark
@@ -184,10 +184,12 @@ def measured(
         run_benchmark(
             benchmark,
             workload,
-            clock,
-            HandMeter(),
-            display or SlowDisplay(clock),
-            gate or OpenGate(),
+            Instruments(
+                clock=clock,
+                meter=HandMeter(),
+                progress=display or SlowDisplay(clock),
+                gate=gate or OpenGate(),
+            ),
         )
     )
     return [record for record, _ in seen], [error for _, error in seen], workload
@@ -418,9 +420,8 @@ def test_interrupting_the_warm_up_leaves_no_record() -> None:
         label=None,
         startup_seconds=0.0,
     )
+    instruments = Instruments(
+        clock=clock, meter=HandMeter(), progress=SilentProgress(), gate=OpenGate()
+    )
     with pytest.raises(KeyboardInterrupt):
-        list(
-            run_benchmark(
-                benchmark, Interrupted(clock, []), clock, HandMeter(), SilentProgress(), OpenGate()
-            )
-        )
+        list(run_benchmark(benchmark, Interrupted(clock, []), instruments))
