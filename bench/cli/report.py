@@ -17,11 +17,9 @@ from bench.analysis.table import RowTable, TableRequest, readable_columns, selec
 from bench.cli.output import notify, show_problems, write_document, write_file, write_folder
 from bench.records import store
 from bench.records.store import RESULTS_DIR, UnreadableFile, gc_paused
-from bench.report.formats.csv import to_csv
-from bench.report.formats.json import to_json
 from bench.report.formats.markdown import to_markdown
 from bench.report.formats.mllog import to_mllog
-from bench.report.formats.names import DOCUMENTS, ROW_FORMATS, TOOL_FORMATS, Format
+from bench.report.formats.names import DOCUMENTS, ROW_FORMATS, ROW_TEXTS, TOOL_FORMATS, Format
 from bench.report.formats.parquet import to_parquet
 from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError
@@ -261,8 +259,8 @@ def _write_rows(table: RowTable, request: _Request) -> None:
                 "--columns"
             )
     else:
-        write = to_json if request.to is Format.JSON else to_csv
-        write_document(write(table.rows, table.columns), request.output)
+        text = ROW_TEXTS[request.to](table.rows, table.columns)
+        write_document(text, request.output)
 
 
 def _write_for_tool(benchmarks: Sequence[Benchmark], request: _Request) -> None:

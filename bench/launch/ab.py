@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from bench.analysis.comparison import (
 )
 from bench.launch import single_run
 from bench.launch.checkout import Checkout, prepare_checkout
+from bench.launch.single_run import Notify
 from bench.records import sidecars, store
 from bench.records.schema import RunRecord
 from bench.records.sidecars import NoiseFloor
@@ -32,8 +32,6 @@ these looks (Bonferroni; for repeated looks: Armitage, McPherson & Rowe 1969), s
 stop at the first clear answer. Seven rounds are the fewest that signed ranks can decide on."""
 RESERVED_OPTIONS = ("--runs", "--seed", "--label", "--quiet", "--json", "--no-save", "--profile")
 """Options of `run` that an experiment sets itself."""
-Notify = Callable[[str], None]
-"""Shows a line to the user."""
 
 
 class RunFailed(Exception):

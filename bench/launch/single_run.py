@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.launch.checkout import Checkout, checkout_environment
 from bench.launch.supervisor import run_each
 from mnist_cnn.console import EXIT_INTERRUPTED
+
+Notify = Callable[[str], None]
+"""Shows a line to the user."""
 
 
 def run_command(options: Sequence[str], checkout: Checkout | None = None) -> list[str]:

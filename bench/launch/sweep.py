@@ -7,7 +7,7 @@ or machine made it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from statistics import fmean
 from bench import text
 from bench.launch import matrix, single_run
 from bench.launch.matrix import Matrix, Shard, SweepRun
+from bench.launch.single_run import Notify
 from bench.machine.cores import usable_cores
 from bench.measure.redaction import redact_paths
 from bench.records import sidecars, store
@@ -35,8 +36,6 @@ RESERVED_OPTIONS = (
 """Options of `run` that a sweep sets itself."""
 MISSING = "missing"
 """Outcome of a run that has not been made yet."""
-Notify = Callable[[str], None]
-"""Shows a line to the user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -192,7 +192,7 @@ def test_a_side_is_not_compared_with_itself() -> None:
 def test_sides_without_a_set_up_in_common_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two set-ups each, so that it is not clear which is meant."""
+    """Each side has two set-ups, so it is not clear which ones to compare."""
     base = [*noisy_runs(0), *noisy_runs(1, setup={"processes": 2})]
     new = [*noisy_runs(2, setup={"processes": 3}), *noisy_runs(3, setup={"processes": 4})]
     assert main(["compare", saved(tmp_path / "a", base), saved(tmp_path / "b", new)]) == 2

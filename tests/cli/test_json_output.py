@@ -1,4 +1,4 @@
-"""Every command has --json: one JSON document on stdout, and the exit status it has without."""
+"""Every command has --json: one JSON document on stdout, and the same exit status as without."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def document(capsys: pytest.CaptureFixture[str], status: int, *words: str) -> An
 def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base, new = noisy_runs(1), noisy_runs(2, slower=1.5)
     paths = [saved(tmp_path / "base", base), saved(tmp_path / "new", new)]
-    found = document(capsys, 0, "compare", *paths)
-    assert found["base"] == paths[0]
-    assert found["gate"] is None
-    [side] = found["comparisons"]
+    printed = document(capsys, 0, "compare", *paths)
+    assert printed["base"] == paths[0]
+    assert printed["gate"] is None
+    [side] = printed["comparisons"]
     [case] = side["cases"]
     expected = compared(base, new)
     assert [line["metric"] for line in case["metrics"]] == [metric.value for metric in Metric]
@@ -33,13 +33,13 @@ def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert line["low"] == (metric.difference and metric.difference.low)
     gated = document(capsys, 1, "compare", *paths, "--fail-if-slower", "5%")
     assert gated["gate"]["outcome"] == "regression"
-    assert any(one["outcome"] == "regression" for one in gated["gate"]["findings"])
+    assert any(finding["outcome"] == "regression" for finding in gated["gate"]["findings"])
 
 
 def test_data(mnist_data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = document(capsys, 0, "data", "--offline")
-    assert found["folder"] == str(mnist_data_dir)
-    assert len(found["files"]) == 4
+    printed = document(capsys, 0, "data", "--offline")
+    assert printed["folder"] == str(mnist_data_dir)
+    assert len(printed["files"]) == 4
 
 
 def test_publish(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

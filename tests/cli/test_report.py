@@ -33,7 +33,7 @@ ROWS = st.lists(st.fixed_dictionaries({"a": CELLS, "b": CELLS}), max_size=4)
 
 
 def report(*arguments: object) -> int:
-    """The command as it is registered, with the exit status it ends with."""
+    """Run the registered command; returns its exit status."""
     from bench.cli.report import report as command
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -213,30 +213,32 @@ for to in (Format.TERMINAL, Format.JSON, Format.CSV):
 heavy = {"torch", "numpy", "pandas", "accelerate", "torchvision", "scipy", "matplotlib"}
 sys.exit(", ".join(sorted(heavy & set(sys.modules))) or 0)
 """
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", script, str(results)],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (completed.returncode, completed.stderr) == (0, "")
 
 
 def test_a_terminal_with_few_letters_gets_all_it_can_show(results: Path) -> None:
     store.save_record(make_record(accuracies=[0.98], label="größer"), results)
     for to in ("terminal", "json", "csv"):
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-m", "bench", "report", str(results), "--to", to],
             cwd=ROOT,
             capture_output=True,
             check=False,
             env={**os.environ, "PYTHONIOENCODING": "ascii"},
         )
-        assert (done.returncode, done.stderr) == (0, b"")
-        assert b"AMD EPYC" in done.stdout
-        # A CSV file is UTF-8 wherever it is written; the others do with ASCII.
-        assert ("größer".encode() in done.stdout) if to == "csv" else done.stdout.isascii()
+        assert (completed.returncode, completed.stderr) == (0, b"")
+        assert b"AMD EPYC" in completed.stdout
+        # CSV is always UTF-8; the other formats use ASCII only.
+        assert (
+            ("größer".encode() in completed.stdout) if to == "csv" else completed.stdout.isascii()
+        )
 
 
-# Values that some reader or other stumbles over; few are fit for any one field.
+# Values that break some readers; most are wrong for any given field.
 HOSTILE: list[Any] = [
     *(None, True, 0, -1, 0.5, 5e-324, 1e308, -1e308, 2**63, 10**400, [], [[]], {}, {"name": 1}),
     *("", "\x1b[31m", "=1+1", "x" * 300, "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"),
@@ -244,12 +246,12 @@ HOSTILE: list[Any] = [
 
 
 def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where in a JSON value there is anything, as the keys that lead to it."""
+    """The path of keys to every place in a JSON value."""
     if place:
         yield place
     parts = dict(enumerate(value)) if isinstance(value, list) else value
-    for key, part in parts.items() if isinstance(parts, dict) else ():
-        yield from _places(part, (*place, key))
+    for key, item in parts.items() if isinstance(parts, dict) else ():
+        yield from _places(item, (*place, key))
 
 
 FULL = store.to_json(make_record(energy=ENERGY, monitoring=MONITORING))
@@ -264,16 +266,16 @@ def test_a_file_is_either_refused_or_printed_in_every_format(
     record = json.loads(FULL)
     for (*before, last), value in changes:
         inside = record
-        with contextlib.suppress(LookupError, TypeError):  # the first change took the place away
+        with contextlib.suppress(LookupError, TypeError):  # the first change removed the place
             for key in before:
                 inside = inside[key]
             inside[last] = value
     path = tmp_path_factory.getbasetemp() / "hostile.json"
     path.write_text(json.dumps(record))
-    found = store.read_records([path])
-    assert len(found.records) + len(found.problems) == 1
-    assert all(problem.reason.isprintable() for problem in found.problems)
-    read = benchmarks.group_runs(found.records)
+    results = store.read_records([path])
+    assert len(results.records) + len(results.problems) == 1
+    assert all(problem.reason.isprintable() for problem in results.problems)
+    read = benchmarks.group_runs(results.records)
     for rows, names in (
         (benchmarks.run_rows(read), run_column_names()),
         (benchmarks.benchmark_rows(read), benchmark_column_names()),

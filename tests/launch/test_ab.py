@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -30,22 +31,22 @@ FLOOR = NoiseFloor(
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Runs that take no time: what `run` would have left, slower by a third with one thread."""
+    """Runs that take no time: they save what `run` would save, slower with one thread."""
     monkeypatch.chdir(tmp_path)
     made = 0
 
     def run(words: list[str], *_: object, **__: object) -> EndedProcesses:
         nonlocal made
         made += 1
-        of = {word: words[at + 1] for at, word in enumerate(words[:-1]) if word.startswith("--")}
-        slower = 1.3 if of.get("--threads") == "1" else 1.0
+        options = {a: b for a, b in pairwise(words) if a.startswith("--")}
+        slower = 1.3 if options.get("--threads") == "1" else 1.0
         record = make_record(
-            label=of["--label"],
-            seed=int(of["--seed"]),
+            label=options["--label"],
+            seed=int(options["--seed"]),
             train_seconds=6.5 * slower * (1 + 0.004 * ((7 * made) % 5)),
             started_at=datetime.now(UTC),
         )
-        store.save_record(record, Path(of["--results-dir"]))
+        store.save_record(record, Path(options["--results-dir"]))
         return EndedProcesses([0], asked=False)
 
     monkeypatch.setattr("bench.launch.single_run.run_each", run)
@@ -82,8 +83,8 @@ def test_the_order_within_a_round_is_chance(
     first = {line[-1] for line in lines[::2]}
     assert first == {"a", "b"}
     assert all(
-        {one[-1], other[-1]} == {"a", "b"}
-        for one, other in zip(lines[::2], lines[1::2], strict=True)
+        {first[-1], second[-1]} == {"a", "b"}
+        for first, second in zip(lines[::2], lines[1::2], strict=True)
     )
     assert len(list(machine.rglob("*.json"))) == 36
 
@@ -158,7 +159,7 @@ def test_a_side_that_cannot_run_ends_it_with_its_own_words(
 def test_a_side_that_leaves_no_record_is_noticed_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As where its options only print something."""
+    """For example if its options only print something."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         "bench.launch.single_run.run_each", lambda *_, **__: EndedProcesses([0], asked=False)
@@ -173,14 +174,14 @@ def test_a_side_that_leaves_no_record_is_noticed_at_once(
 def test_real_runs_by_turns(tmp_path: Path) -> None:
     """Two real rounds of a short recipe: records of both labels, and a table."""
     words = ["ab", "--recipe", "fast", "--epochs", "2", "--rounds", "2", "--b", "--threads 1"]
-    done = subprocess.run(
+    completed = subprocess.run(
         [str(Path(sys.executable).with_name("mnist-bench")), *words],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert completed.returncode == 0, completed.stderr
     labels = [r.label for _, r in store.read_records([tmp_path / "results"]).records]
     assert sorted(str(label).split()[0] for label in labels) == ["ab-a", "ab-a", "ab-b", "ab-b"]
-    assert "time an image" in done.stdout
+    assert "time an image" in completed.stdout

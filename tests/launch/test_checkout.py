@@ -1,7 +1,7 @@
 """`mnist-bench ab --a-commit`, `--b-commit`: other commits, in worktrees of their own.
 
-git is the real one. The project is a tiny one whose set-up and runs take no time, but for the slow
-test, which runs this one.
+git is the real program. The project is tiny: its set-up and runs take no time. Only the slow test
+runs this project.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ RUN = """
 import datetime, json, os, pathlib, subprocess, sys, uuid
 assert not {"PYTHONPATH", "VIRTUAL_ENV", "GIT_DIR"} & set(os.environ)
 root = pathlib.Path(__file__).resolve().parent.parent
-of = {word: value for word, value in zip(sys.argv, sys.argv[1:]) if word.startswith("--")}
+options = {word: value for word, value in zip(sys.argv, sys.argv[1:]) if word.startswith("--")}
 record = json.loads((root / "record.json").read_text())
 record |= {
     "run_id": uuid.uuid4().hex,
-    "label": of["--label"],
+    "label": options["--label"],
     "started_at": datetime.datetime.now(datetime.timezone.utc).isoformat(),
 }
 record["environment"]["commit"] = record["environment"]["commit"] or subprocess.run(
@@ -57,14 +57,14 @@ record["environment"]["commit"] = record["environment"]["commit"] or subprocess.
 ).stdout.strip()
 for lap in record["laps"]:
     lap["seconds"] *= 1 + 0.001 * (record["run_id"].encode()[0] % 7)
-folder = pathlib.Path(of["--results-dir"])
+folder = pathlib.Path(options["--results-dir"])
 folder.mkdir(exist_ok=True)
 (folder / (record["run_id"] + ".json")).write_text(json.dumps(record))
 """
 
 
 class Project:
-    """A repository that can be committed to, and the cache beside it."""
+    """A git repository for the tests, and the cache folder beside it."""
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder = folder
@@ -95,7 +95,7 @@ class Project:
         """Commit everything, with the record that runs of this commit leave.
 
         Args:
-            seconds: what an epoch of training takes.
+            seconds: training time of an epoch.
             schema: version of its records.
             says: the commit in its records; None for the true one.
         """
@@ -120,7 +120,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     made = Project(tmp_path / "the project", tmp_path / "my cache")
     monkeypatch.setattr(command, "PROJECT", made.folder)
     monkeypatch.setattr(checkout, "checkouts_folder", lambda: made.cache)
-    # What a hook, an activated environment and a path of one's own leave for every process.
+    # Variables that a git hook, an activated environment and the user's own path set.
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
     monkeypatch.setenv("GIT_DIR", str(tmp_path))
@@ -128,12 +128,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def records(side: str) -> list[RunRecord]:
-    found = store.read_records([Path("results")]).records
-    return [record for _, record in found if str(record.label).startswith(f"ab-{side} ")]
+    runs = store.read_records([Path("results")]).records
+    return [record for _, record in runs if str(record.label).startswith(f"ab-{side} ")]
 
 
 def test_each_side_runs_its_own_commit(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
-    """Also one whose records are of an older schema; and equal options are no equal sides."""
+    """One commit writes an older schema; equal options with other commits are not equal sides."""
     old = project.commit(seconds=6.5, schema=4)
     new = project.commit(seconds=8.5)
     assert main(["ab", "--a-commit", "HEAD~1", "--b-commit", new[:9]]) == 0
@@ -177,10 +177,10 @@ def test_unequal_options_of_one_commit_measure_none(project: Project) -> None:
 def test_one_commit_named_is_not_what_is_checked_out(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other side is this process's own project, here with a run that leaves the same."""
+    """The other side is this checkout, replaced by a run that writes the same records."""
     commit = project.commit()
 
-    def here(
+    def run_here(
         words: list[str], environments: list[dict[str, str]], **options: Any
     ) -> EndedProcesses:
         if words[:2] == [sys.executable, str(ROOT / "bench" / "run.py")]:
@@ -189,7 +189,7 @@ def test_one_commit_named_is_not_what_is_checked_out(
             environments = [checkout.checkout_environment()]
         return run_each(words, environments, **options)
 
-    monkeypatch.setattr("bench.launch.single_run.run_each", here)
+    monkeypatch.setattr("bench.launch.single_run.run_each", run_here)
     assert main(["ab", "--b-commit", "HEAD"]) == 0
     assert {r.environment.commit for r in (*records("a"), *records("b"))} == {commit}
     assert not list(Path("results").rglob("*.noise"))
@@ -206,11 +206,11 @@ def test_a_worktree_that_was_removed_by_hand_is_made_anew(
     assert capfd.readouterr().err.count("setting up") == 2
 
 
-# What is refused, in one line of ours
+# Errors, each one line from this program
 
 
 def refused(capfd: pytest.CaptureFixture[str], *words: str) -> str:
-    """The last line on stderr; before it stands at most what others said."""
+    """The last line on stderr; only other programs may print before it."""
     assert main(["ab", *words]) == 2
     streams = capfd.readouterr()
     assert streams.out == ""
@@ -269,7 +269,7 @@ def test_a_set_up_that_fails(
         project.write("scripts/setup", setup)
     project.commit()
     assert message in refused(capfd, "--a-commit", "HEAD")
-    # Nothing is left that would pass for whole the next time.
+    # The failed set-up leaves nothing that the next call would accept.
     assert message in refused(capfd, "--a-commit", "HEAD")
 
 
@@ -304,13 +304,13 @@ def test_records_of_a_schema_to_come_are_named(
 ) -> None:
     project.commit(schema=99)
     Path("results").mkdir()
-    Path("results", "another.json").write_text("{}")  # was there before, and is not to blame
+    Path("results", "another.json").write_text("{}")  # an older problem, which is not reported
     line = refused(capfd, "--a-commit", "HEAD", "--b-commit", "HEAD")
     assert "left no record that can be read here" in line
     assert "its schema_version is 99" in line
 
 
-# In earnest
+# With this project
 
 
 @pytest.mark.slow
@@ -320,7 +320,7 @@ def test_a_real_run_of_the_last_commit(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """The environment is this one, put where the commit's own set-up finds it complete."""
+    """The commit's own set-up finds this environment complete, so it builds none."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     clone, cache = tmp_path / "clone", tmp_path / "cache"

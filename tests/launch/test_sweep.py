@@ -1,4 +1,4 @@
-"""`mnist-bench sweep`: which runs, in which order, what is gone on with, and a real one."""
+"""`mnist-bench sweep`: which runs, in which order, how it continues, and a real sweep."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ SWEEP = ["sweep", "--recipe", "fast", "--processes", "1,2", "--threads", "1", "-
 
 
 class Machine:
-    """Runs that take no time: they leave what `run` would have left, or fail as they are told."""
+    """Runs that take no time: they save what `run` would save, or fail on request."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.started: list[list[str]] = []
         self.fails: dict[str, int] = {}
-        """Exit status of the runs that have this word behind --processes."""
+        """Exit status of the runs with this value of --processes."""
         self.status = "failed"
-        """Of the record that such a run leaves; "" for none."""
+        """Status in the record of a failing run; "" for no record."""
 
     def __call__(self, command: list[str], *_: object, **__: object) -> EndedProcesses:
         words = command[1:]
         self.started.append(words)
-        of = {a: b for a, b in pairwise(words) if a.startswith("--")}
-        code = self.fails.get(of["--processes"], 0)
+        options = {a: b for a, b in pairwise(words) if a.startswith("--")}
+        code = self.fails.get(options["--processes"], 0)
         if code == 0 or self.status:
             record = make_record(
-                label=of["--label"],
-                seed=int(of["--seed"]),
+                label=options["--label"],
+                seed=int(options["--seed"]),
                 command=words,
                 started_at=datetime.now(UTC),
-                setup={"processes": int(of["--processes"]), "threads": 1},
+                setup={"processes": int(options["--processes"]), "threads": 1},
                 status=self.status if code else "completed",
                 reason="it broke" if code else None,
             )
-            store.save_record(record, Path(of["--results-dir"]))
+            store.save_record(record, Path(options["--results-dir"]))
         return EndedProcesses([code], asked=False)
 
     def made_runs(self) -> list[tuple[str, str]]:
@@ -89,7 +89,7 @@ def test_it_goes_on_where_it_stopped_and_only_there(
 ) -> None:
     machine.fails = {"2": 1}
     assert main(SWEEP) == 1
-    assert len(machine.started) == 6  # a failure stops no other
+    assert len(machine.started) == 6  # a failure does not stop the other runs
     error = capsys.readouterr().err
     assert "3 of 6 runs completed, 3 unsuccessful" in error
     assert "failed: it broke" in error
@@ -99,7 +99,7 @@ def test_it_goes_on_where_it_stopped_and_only_there(
     machine.started = []
     assert main(SWEEP) == 0
     assert machine.started == []
-    # Another set-up is not what was measured, though its words begin or end alike.
+    # A set-up with one more option is another set-up.
     assert main([*SWEEP, "--epochs", "3"]) == 0
     assert len(machine.started) == 6
 
@@ -265,7 +265,7 @@ def test_a_matrix_that_is_none_gets_one_line(
 
 @pytest.mark.slow
 def test_a_real_sweep_is_made_reported_and_found_again(tmp_path: Path) -> None:
-    """One and two real processes of a short recipe, weakly scaled; then nothing is left to do."""
+    """One and two real processes of a short recipe, weak scaling; then nothing is left to do."""
     program = str(Path(sys.executable).with_name("mnist-bench"))
     words = ["sweep", "--recipe", "fast", "--processes", "1,2", "--seeds", "1", "--epochs", "2"]
 
@@ -274,9 +274,9 @@ def test_a_real_sweep_is_made_reported_and_found_again(tmp_path: Path) -> None:
             [program, *words], cwd=tmp_path, capture_output=True, text=True, check=False
         )
 
-    done = call(*words, "--scaling", "weak", "--threads", "1", "--json")
-    assert done.returncode == 0, done.stderr
-    assert [run["outcome"] for run in json.loads(done.stdout)["runs"]] == ["completed"] * 2
+    completed = call(*words, "--scaling", "weak", "--threads", "1", "--json")
+    assert completed.returncode == 0, completed.stderr
+    assert [run["outcome"] for run in json.loads(completed.stdout)["runs"]] == ["completed"] * 2
     batches = {
         record.setup.processes: record.recipe["batch_size"]
         for _, record in store.read_records([tmp_path / "results"]).records
@@ -295,7 +295,7 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_the_run_its_record(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     words = ["--recipe", "fast", "--device", "cpu", "--processes", "2", "--seeds", "2"]
-    # Only because it writes as a run begins.
+    # Only because a checkpoint shows that a run has begun.
     words += ["--checkpoint-every", "1", "--results-dir", str(tmp_path)]
     with subprocess.Popen(
         [sys.executable, "-m", "bench", "sweep", *words],
@@ -307,7 +307,7 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_the_run_its_record(
         while not list(tmp_path.glob(".checkpoints/**/*.json")):
             assert time.monotonic() < end
             time.sleep(0.02)
-        # Who starts the ranks, and they.
+        # The supervisor and its two ranks.
         processes = psutil.Process(sweep.pid).children(recursive=True)
         assert len(processes) == 3
         sweep.send_signal(number)

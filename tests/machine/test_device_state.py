@@ -1,4 +1,4 @@
-"""The state around a run: the kernel's files, a stand-in for NVML, and what is warned of."""
+"""The device state around a run: the kernel's files, a stand-in for NVML, and the warnings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def gpus(answers: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[nvml.
     return nvml.open_gpus([UUID])
 
 
-def seen(answers: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> GpuState:
+def read_state(answers: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> GpuState:
     [gpu] = gpus(answers, monkeypatch)
     return gpu_state(gpu)
 
@@ -52,7 +52,7 @@ def seen(answers: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> GpuState:
 
 
 def test_a_gpu_is_read_in_the_units_of_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert seen(healthy(), monkeypatch) == GpuState.model_validate(state())
+    assert read_state(healthy(), monkeypatch) == GpuState.model_validate(state())
 
 
 def test_a_driver_that_refuses_everything_has_a_reason_for_every_field(
@@ -75,10 +75,10 @@ def test_a_driver_that_refuses_everything_has_a_reason_for_every_field(
     "error", [NVMLError("Unknown Error"), NVMLLibraryMismatchError("versions"), AttributeError("x")]
 )
 def test_one_refusal_leaves_the_rest(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = seen(healthy() | {"PowerUsage": error}, monkeypatch)
-    assert found.power_watts is None
-    assert found.refused == {"power_watts": f"NVML refuses PowerUsage: {error}"}
-    assert found.sm_clock_mhz == 1980
+    gpu_now = read_state(healthy() | {"PowerUsage": error}, monkeypatch)
+    assert gpu_now.power_watts is None
+    assert gpu_now.refused == {"power_watts": f"NVML refuses PowerUsage: {error}"}
+    assert gpu_now.sm_clock_mhz == 1980
 
 
 def test_older_drivers_are_asked_in_their_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,11 +86,11 @@ def test_older_drivers_are_asked_in_their_words(monkeypatch: pytest.MonkeyPatch)
     del answers["TemperatureV"], answers["CurrentClocksEventReasons"]
     answers |= {"Temperature": 55, "CurrentClocksThrottleReasons": 0x24}
     answers["ComputeRunningProcesses_v2"] = answers.pop("ComputeRunningProcesses")
-    found = seen(answers, monkeypatch)
-    assert found.temperature_celsius == 55
-    assert found.throttle_reasons == ["power cap", "software thermal slowdown"]
-    assert found.other_processes == 0
-    assert found.refused == {}
+    gpu_now = read_state(answers, monkeypatch)
+    assert gpu_now.temperature_celsius == 55
+    assert gpu_now.throttle_reasons == ["power cap", "software thermal slowdown"]
+    assert gpu_now.other_processes == 0
+    assert gpu_now.refused == {}
 
 
 def test_bits_that_nobody_knows_yet_are_kept() -> None:
@@ -106,10 +106,10 @@ def test_bits_that_nobody_knows_yet_are_kept() -> None:
         ([(OWN, None)], 0, 0),
         ([(OWN, 2 * GIB), (1, GIB), (2, 3 * GIB)], 2, 4 * GIB),
         ([(OWN, 2 * GIB), (1, None)], 1, None),
-        # A container's own numbers: one of them is this process.
+        # A container with its own process ids: one of them is this process.
         ([(OWN + 1, 2 * GIB)], 0, 0),
         ([(OWN + 1, 2 * GIB), (OWN + 2, GIB)], 1, None),
-        # One that hides them all says nothing of others either.
+        # A driver that hides all processes does not report others either.
         ([], None, None),
     ],
 )
@@ -119,17 +119,17 @@ def test_others_on_the_gpu_are_counted_as_far_as_they_are_shown(
     memory: int | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = seen(healthy() | {"ComputeRunningProcesses": processes(*listed)}, monkeypatch)
-    assert (found.other_processes, found.others_memory_bytes) == (others, memory)
-    assert ("other_processes" in found.refused) is (others is None)
-    assert ("others_memory_bytes" in found.refused) is (memory is None)
+    gpu_now = read_state(healthy() | {"ComputeRunningProcesses": processes(*listed)}, monkeypatch)
+    assert (gpu_now.other_processes, gpu_now.others_memory_bytes) == (others, memory)
+    assert ("other_processes" in gpu_now.refused) is (others is None)
+    assert ("others_memory_bytes" in gpu_now.refused) is (memory is None)
 
 
 def test_how_long_the_clocks_were_held_down_is_what_came_to_it_in_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before, after = violations(power=5 * 10**9, heat=10**9), violations(8 * 10**9, 10**9)
-    # One answer for each of the policies, which are asked in turn, before and after.
+    # One answer for each policy, in order, before and after.
     answers = [moment[policy,] for moment in (before, after) for policy in (0, 1, 3)]
     [gpu] = gpus(healthy() | {"ViolationStatus": answers}, monkeypatch)
     monitor = DeviceMonitor([gpu], "NVML")
@@ -161,9 +161,9 @@ def test_a_real_gpu_tells_its_state_or_says_why_not() -> None:
     monitor = DeviceMonitor([gpu], "NVML")
     monitor.start()
     [watch] = monitor.stop().gpus
-    for found in (watch.before, watch.after):
-        values = found.model_dump(exclude={"refused"})
-        assert {name for name, value in values.items() if value is None} == found.refused.keys()
+    for gpu_then in (watch.before, watch.after):
+        values = gpu_then.model_dump(exclude={"refused"})
+        assert {name for name, value in values.items() if value is None} == gpu_then.refused.keys()
 
 
 # The processor
@@ -171,7 +171,7 @@ def test_a_real_gpu_tells_its_state_or_says_why_not() -> None:
 
 @pytest.fixture
 def cpus(tmp_path: Path) -> Path:
-    """Two usable cores of one package, and one that is not this process's."""
+    """Two usable cores of one package, and a core that this process may not use."""
     for core in (0, 1, 2):
         (tmp_path / f"cpu{core}" / "thermal_throttle").mkdir(parents=True)
         count(tmp_path, core, core_events=3, package_events=7)
@@ -190,10 +190,10 @@ def test_a_processor_slowed_down_for_its_heat_is_counted(cpus: Path) -> None:
     monitor.start()
     count(cpus, 0, core_events=4, package_events=9)
     count(cpus, 1, core_events=3, package_events=9)
-    count(cpus, 2, core_events=50, package_events=9)  # another's core
-    found = monitor.stop()
-    assert found.cpu_throttle_events == 2
-    assert found.cpu_throttle_source == "Linux's thermal_throttle"
+    count(cpus, 2, core_events=50, package_events=9)  # a core of other processes
+    monitored = monitor.stop()
+    assert monitored.cpu_throttle_events == 2
+    assert monitored.cpu_throttle_source == "Linux's thermal_throttle"
     monitor.start()
     assert monitor.stop().cpu_throttle_events == 0
 
@@ -210,10 +210,10 @@ def test_a_core_that_was_switched_off_is_left_out(cpus: Path) -> None:
 def test_no_counters_are_null_and_say_why(tmp_path: Path) -> None:
     monitor = DeviceMonitor([], "no GPU trained", tmp_path)
     monitor.start()
-    found = monitor.stop()
-    assert found.cpu_throttle_events is None
-    assert "Intel" in found.cpu_throttle_source
-    assert (found.gpus, found.gpus_source) == ([], "no GPU trained")
+    monitored = monitor.stop()
+    assert monitored.cpu_throttle_events is None
+    assert "Intel" in monitored.cpu_throttle_source
+    assert (monitored.gpus, monitored.gpus_source) == ([], "no GPU trained")
 
 
 @pytest.mark.parametrize("answer", [None, SimpleNamespace(current=0.0), FileNotFoundError()])
@@ -228,11 +228,11 @@ def test_a_clock_that_the_system_does_not_tell_is_null(
     monkeypatch.setattr(psutil, "cpu_freq", cpu_freq)
     monitor = DeviceMonitor([], "no GPU trained")
     monitor.start()
-    found = monitor.stop()
-    assert (found.cpu_mhz_before, found.cpu_mhz_after) == (None, None)
+    monitored = monitor.stop()
+    assert (monitored.cpu_mhz_before, monitored.cpu_mhz_after) == (None, None)
 
 
-# What is warned of
+# Warnings
 
 
 @pytest.mark.parametrize(

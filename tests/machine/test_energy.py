@@ -1,4 +1,4 @@
-"""Energy by the machine's counters: RAPL's files as the kernel lays them, NVML by a stand-in."""
+"""Energy from the machine's counters: RAPL's files as from the kernel, NVML by a stand-in."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RANGE = 262_143_328_850
 
 @pytest.fixture
 def powercap(tmp_path: Path) -> Path:
-    """Two packages with memory and cores, as a server shows them, and what must not be counted."""
+    """Two packages with memory and cores, as on a server, and zones that must not be counted."""
     for zone, name, microjoules in (
         ("intel-rapl:0", "package-0", 5_000_000),
         ("intel-rapl:0:0", "core", 1_000_000),
@@ -51,7 +51,7 @@ def count(powercap: Path, zone: str, microjoules: int) -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A clock whose hand is its only element."""
+    """A clock that shows the only element of this list."""
     hand = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: hand[0])
     return hand
@@ -95,7 +95,7 @@ def test_a_counter_that_went_round_is_added_up(powercap: Path, clock: list[float
 def test_a_run_so_long_that_the_counter_may_have_gone_round_twice_has_none(
     powercap: Path, clock: list[float]
 ) -> None:
-    """262 kJ at 600 W are 437 s: after so long, one J may be one J or a whole round more."""
+    """262 kJ at 600 W take 437 s: after that, 1 J may be 1 J or a whole wrap more."""
     meter = EnergyMeter(cpu_counters(powercap), None)
     meter.start()
     count(powercap, "intel-rapl:0", 6_000_000)
@@ -118,7 +118,7 @@ def test_counters_of_root_alone_are_null(powercap: Path) -> None:
 
 
 def test_a_refusal_of_the_kernel_is_null(powercap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As above, also where root runs the tests."""
+    """As above, but it also works if root runs the tests."""
     real = Path.read_text
 
     def denied(path: Path) -> str:
@@ -150,7 +150,7 @@ def test_no_rapl_and_macos_are_null(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_this_machine_has_joules_or_a_reason() -> None:
-    """The real counters, whatever they are here, over a span that is long enough."""
+    """The real counters of this machine, over a span that is long enough."""
     meter = EnergyMeter(cpu_counters(), None)
     meter.start()
     time.sleep(energy.SHORTEST_SECONDS + 0.1)
@@ -160,10 +160,10 @@ def test_this_machine_has_joules_or_a_reason() -> None:
 
 
 def reason(counters: energy.Counters) -> str:
-    """Why there are none."""
-    with pytest.raises(NotReported) as told:
+    """Why the counters cannot be read."""
+    with pytest.raises(NotReported) as refusal:
         counters()
-    return str(told.value)
+    return str(refusal.value)
 
 
 # NVML
@@ -207,7 +207,7 @@ def test_a_virtual_gpu_may_refuse_or_stand_still(
 
 
 def test_the_real_library_answers_or_says_why_not() -> None:
-    """Where there is no NVIDIA driver, as on most machines that run these tests."""
+    """On a machine without an NVIDIA driver, as most machines that run these tests."""
     pytest.importorskip("pynvml")
     with pytest.raises(NotReported, match="NVML cannot be used: "):
         nvml.open_gpus(["00000000-0000-0000-0000-000000000000"])
@@ -240,11 +240,11 @@ def test_a_real_gpu_has_joules_or_a_reason() -> None:
     used = meter.stop().device
     if used.joules is None:
         assert "NVML" in used.source
-    else:  # more than a tenth of what an idle data-centre GPU takes, less than any board can
+    else:  # above a tenth of an idle data-centre GPU, below the limit of any board
         assert 10 < used.joules < 1500 * (energy.SHORTEST_SECONDS + 1)
 
 
-# What readings add up to
+# From readings to energy
 
 
 def test_a_short_run_has_none(clock: list[float]) -> None:
@@ -281,7 +281,7 @@ def test_a_run_that_was_not_begun_has_none() -> None:
     seconds=st.floats(energy.SHORTEST_SECONDS, 20_000),
 )
 def test_what_is_told_is_what_was_used(start: int, watts: float, seconds: float) -> None:
-    """However often the counter goes round: either the true number or none."""
+    """However often the counter wraps: the result is the true energy or none."""
     wraps = RANGE / 1e6
     used = watts * seconds
     before = {"a": CounterReading(start / 1e6, wraps)}

@@ -1,4 +1,4 @@
-"""What is said of a machine, and what is not."""
+"""What is recorded about a machine, and what is not."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ GIT = shutil.which("git")
 
 
 @pytest.fixture(scope="module")
-def here() -> Environment:
+def this_machine() -> Environment:
     return environment.describe_environment("cpu", environment.device_name("cpu"))
 
 
 # describe
 
 
-def test_this_machine_is_described_and_survives_its_record(here: Environment) -> None:
-    assert Environment.model_validate_json(here.model_dump_json()) == here
-    assert here.device_name == here.cpu != ""
-    assert 1 <= here.usable_cores <= here.logical_cores
-    assert here.memory_bytes > 2**28
-    assert here.python.endswith(platform.python_version())
-    assert here.driver is None
-    assert here.device_memory_bytes is None
-    assert {"numpy", "torchvision", "pydantic", "safetensors"} <= here.packages.keys()
+def test_this_machine_is_described_and_survives_its_record(this_machine: Environment) -> None:
+    assert Environment.model_validate_json(this_machine.model_dump_json()) == this_machine
+    assert this_machine.device_name == this_machine.cpu != ""
+    assert 1 <= this_machine.usable_cores <= this_machine.logical_cores
+    assert this_machine.memory_bytes > 2**28
+    assert this_machine.python.endswith(platform.python_version())
+    assert this_machine.driver is None
+    assert this_machine.device_memory_bytes is None
+    assert {"numpy", "torchvision", "pydantic", "safetensors"} <= this_machine.packages.keys()
 
 
-def test_nothing_says_whose_machine_it_is(here: Environment) -> None:
-    text = here.model_dump_json()
+def test_nothing_says_whose_machine_it_is(this_machine: Environment) -> None:
+    text = this_machine.model_dump_json()
     assert str(Path.home()) + os.sep not in text
     for secret in (platform.node(), getpass.getuser()):
-        # Short names ("vm", "ci") may be part of honest words.
+        # Short names ("vm", "ci") may be parts of other words.
         assert len(secret) < 5 or secret not in text
 
 
@@ -258,19 +258,23 @@ def test_env_as_json_is_a_records_environment(capsys: pytest.CaptureFixture[str]
 def test_the_peak_is_at_least_what_a_product_reaches(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And the floor it sets for an epoch follows from it and from the network; it is kept."""
+    """The shortest epoch follows from the peak and the network; the peak is saved."""
     assert main(["env", "--peak", "--save", "--results-dir", str(tmp_path), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    peak = found["peak"]
-    rates = [rate for name, rate in peak.items() if name.endswith("_gflops")]
+    printed = json.loads(capsys.readouterr().out)
+    rates_and_time = printed["peak"]
+    rates = [rate for name, rate in rates_and_time.items() if name.endswith("_gflops")]
     assert min(rates) > 0
     epoch_gigaflops = 60_000 * training_flops(MnistCnn()) / 1e9
-    assert peak["least_epoch_seconds"] == pytest.approx(epoch_gigaflops / max(rates), rel=0.01)
+    assert rates_and_time["least_epoch_seconds"] == pytest.approx(
+        epoch_gigaflops / max(rates), rel=0.01
+    )
     kept, broken = sidecars.read_peak_flops([tmp_path])
     assert not broken
-    assert sorted(found["saved"]) == sorted(map(str, tmp_path.rglob("*.peak")))
-    assert {one.precision for one in kept} == set(found["precision"].values())
-    assert {one.threads for one in kept} == {found["threads"] if found["device"] == "cpu" else None}
+    assert sorted(printed["saved"]) == sorted(map(str, tmp_path.rglob("*.peak")))
+    assert {peak.precision for peak in kept} == set(printed["precision"].values())
+    assert {peak.threads for peak in kept} == {
+        printed["threads"] if printed["device"] == "cpu" else None
+    }
 
 
 def test_what_is_not_measured_is_not_kept(capsys: pytest.CaptureFixture[str]) -> None:

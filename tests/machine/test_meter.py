@@ -1,4 +1,4 @@
-"""How busy the machine was, and the most memory held: real processes, real memory."""
+"""The load of the machine and the peak memory: real processes, real memory."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def test_stolen_time_is_busy_and_waiting_is_not(monkeypatch: pytest.MonkeyPatch)
     before = counters(user=10, system=5, idle=100, iowait=7, steal=1, guest=4, guest_nice=0)
     after = counters(user=14, system=6, idle=150, iowait=9, steal=3, guest=6, guest_nice=0)
     elsewhere = counters(user=0, system=0, idle=0), counters(user=50, system=0, idle=0)
-    # Core 1 is not this process's to use: what it does is nobody's business here.
+    # This process may not use core 1, so its load does not count.
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
     readings = iter([[before, elsewhere[0]], [after, elsewhere[1]]])
     monkeypatch.setattr(psutil, "cpu_times", lambda percpu: next(readings))
     metered = load.LoadMeter()
     metered.start()
-    # 4 user (2 of them a guest's, which are not counted again), 1 system, 2 stolen.
+    # 4 user (2 of them for a guest, counted once), 1 system, 2 stolen.
     assert metered.stop().busy_seconds == 4 + 1 + 2
 
 
@@ -103,7 +103,7 @@ def test_no_load_average_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_peak_is_kept_after_its_memory_is_gone() -> None:
     since_reset = memory.reset_peak_memory("cpu")
     before = memory.peak_memory("cpu", since_reset=since_reset)
-    # Large enough that malloc gives it back when it is freed.
+    # Large enough that malloc returns it to the system.
     hold = bytearray(os.urandom(1024) * 96 * 1024)
     del hold
     peak = memory.peak_memory("cpu", since_reset=since_reset)
@@ -150,7 +150,7 @@ def test_the_meter_gives_all() -> None:
     load, memory, energy, monitoring = metered.stop(metered.own_cpu_seconds())
     assert load.own_seconds is not None
     assert memory.bytes is not None
-    # Not even two seconds have passed, whatever counters there are.
+    # Less than two seconds have passed, so no counter gives an energy.
     assert energy.device.joules is None
     assert energy.device.source
     assert energy.host is None

@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from bench.analysis.benchmarks import Benchmark
+from bench.analysis.columns import Row
 from bench.report.formats.bencher import to_bmf
+from bench.report.formats.csv import to_csv
 from bench.report.formats.github_action import to_github_action_bigger, to_github_action_smaller
+from bench.report.formats.json import to_json
 from bench.report.formats.measures import Document
 from bench.report.formats.pytest_benchmark import to_pytest_benchmark
 
@@ -28,7 +31,12 @@ class Format(StrEnum):
     GITHUB_ACTION_BIGGER = "github-action-bigger"
 
 
-ROW_FORMATS = (Format.JSON, Format.CSV, Format.MARKDOWN, Format.PARQUET)
+ROW_TEXTS: dict[Format, Callable[[Sequence[Row], Sequence[str]], str]] = {
+    Format.JSON: to_json,
+    Format.CSV: to_csv,
+}
+"""Formats that are the text of rows and columns."""
+ROW_FORMATS = (*ROW_TEXTS, Format.MARKDOWN, Format.PARQUET)
 """Formats of which the user chooses the rows and columns."""
 DOCUMENTS: dict[Format, Callable[[Sequence[Benchmark]], Document]] = {
     Format.PYTEST_BENCHMARK: to_pytest_benchmark,
