@@ -15,9 +15,11 @@ from dataclasses import dataclass
 
 from bench import text
 from bench.analysis import labels
-from bench.analysis.benchmarks import Benchmark, benchmark_row, run_row
-from bench.analysis.columns import COLUMNS, Column, Role, Row, Run, Unit
+from bench.analysis.benchmarks import Benchmark
+from bench.analysis.columns import COLUMNS, Column, Role, Row, Run
 from bench.analysis.metrics import completed
+from bench.analysis.rows import benchmark_row, run_row
+from bench.analysis.units import Unit
 from bench.records.schema import Environment, RunRecord, Status
 from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError

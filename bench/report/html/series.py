@@ -11,11 +11,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from bench.analysis import benchmarks, columns, labels
-from bench.analysis.benchmarks import Benchmark, benchmark_row
+from bench.analysis import columns, labels
+from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import Row, Run
 from bench.analysis.metrics import completed
 from bench.analysis.result_warnings import ResultWarning
+from bench.analysis.rows import benchmark_row, run_row, run_rows
 from bench.records.schema import RunRecord
 from bench.text import printable
 
@@ -34,9 +35,9 @@ class SetupSeries:
     pooled: Benchmark
     """All its runs."""
     run_rows: list[Row]
-    """What is known of each; see `bench.analysis.benchmarks.run_row`."""
+    """What is known of each; see `bench.analysis.rows.run_row`."""
     row: Row
-    """What is known of them; see `bench.analysis.benchmarks.benchmark_row`."""
+    """What is known of them; see `bench.analysis.rows.benchmark_row`."""
     warnings: dict[ResultWarning, int | None]
     name: str
     """``"fast, 1 process, 2 threads, bf16"``; like every text here, with nothing in it that a
@@ -105,12 +106,11 @@ def _pooled(group: Sequence[Benchmark]) -> Benchmark:
 
 def _unnumbered(pool: Benchmark, group: Sequence[Benchmark], detail: str) -> SetupSeries:
     """A set-up of which it is not known yet how it compares; its family is recipe and device."""
-    run_rows = pool.rows
-    row = benchmark_row(pool, run_rows)
+    row = benchmark_row(pool)
     return SetupSeries(
         number=0,
         pooled=pool,
-        run_rows=run_rows,
+        run_rows=run_rows([pool]),
         row=row,
         warnings=_warnings(pool, group),
         name=_name(row),
@@ -172,7 +172,7 @@ def _details(pools: Sequence[Benchmark]) -> list[str]:
     if len(set(devices)) > 1 and len(set(zip(folders, devices, strict=True))) > len(set(folders)):
         told.append(devices)
     details = [", ".join(filter(None, parts)) for parts in zip(*told, strict=True)]
-    names = list(zip((_name(benchmarks.run_row(run)) for run in runs), details, strict=True))
+    names = list(zip((_name(run_row(run)) for run in runs), details, strict=True))
     return [
         ", ".join(filter(None, (detail, commit))) if names.count((name, detail)) > 1 else detail
         for (name, detail), commit in zip(names, commits, strict=True)
