@@ -7,23 +7,21 @@ records into two meant them apart.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from bench.analysis import columns, labels
+from bench.analysis import labels
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import Row, Run
 from bench.analysis.metrics import completed
 from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.rows import benchmark_row, run_row, run_rows
+from bench.analysis.setup_key import PROMISED_RUNS, SetupKey
 from bench.records.schema import RunRecord
 from bench.text import printable
 
 COLOURS = 8
 """That can be told apart."""
-_PROMISES = ("runs", "half_width", "budget_seconds")
-"""Of a protocol: how many runs were to be made, which changes none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +75,13 @@ class SetupSeries:
 
 def setup_series(benchmarks: Iterable[Benchmark]) -> list[SetupSeries]:
     """The set-ups of these benchmarks, by their median time to target; those without one last."""
-    groups: dict[str, list[Benchmark]] = {}
+    groups: dict[SetupKey, list[Benchmark]] = {}
     for benchmark in benchmarks:
-        groups.setdefault(_key(benchmark.runs[0]), []).append(benchmark)
+        path, record = benchmark.runs[0]
+        key = SetupKey.of(record, path).ignoring(
+            "benchmark_id", "environment.dirty", *PROMISED_RUNS
+        )
+        groups.setdefault(key, []).append(benchmark)
     pools = [_pooled(group) for group in groups.values()]
     found = [
         _unnumbered(pool, group, detail)
@@ -118,22 +120,6 @@ def _unnumbered(pool: Benchmark, group: Sequence[Benchmark], detail: str) -> Set
         family=printable(f"{row['recipe'] or 'unnamed recipe'} on {row['device_name']}"),
         colour=0,
     )
-
-
-def _key(run: Run) -> str:
-    """Equal for runs that may be shown as one set-up."""
-    path, record = run
-    shared = [
-        column.value(*run)
-        for column in columns.COLUMNS
-        if column.role is columns.SHARED and column.name != "benchmark_id"
-    ]
-    protocol = record.protocol.model_dump()
-    for promise in _PROMISES:
-        del protocol[promise]
-    setup = record.setup.model_dump()
-    where = None if path is None else str(path.parent)
-    return json.dumps([where, shared, protocol, setup, record.recipe], sort_keys=True, default=str)
 
 
 def _warnings(pool: Benchmark, benchmarks: Sequence[Benchmark]) -> dict[ResultWarning, int | None]:
