@@ -80,7 +80,7 @@ def judge(
         case = contrast.case
         outcome = GateOutcome.REGRESSION if case.broke else GateOutcome.UNCLEAR
         findings += [GateFinding(outcome, f"{case.name}: {line}") for line in case.unfinished]
-        floor = find_noise_floor(case.setting, case.base[0].setup.device_name, floors)
+        floor = find_noise_floor(case.setup_name, case.base[0].setup.device_name, floors)
         for line in contrast.lines:
             if finding := _finding(line, contrast, limits, floor):
                 outcome, text = finding

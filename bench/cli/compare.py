@@ -16,9 +16,10 @@ from bench.text import printable
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.analysis.cases import CaseMatch, RunSet
+    from bench.analysis.cases import CaseMatch
     from bench.analysis.comparison import Comparison
     from bench.analysis.gate import GateFinding, Limits
+    from bench.analysis.run_sets import RunSet
 
 DEFAULT_DIFFERENCE = 0.05
 LEAST_DIFFERENCE = 0.001
@@ -109,7 +110,7 @@ def _judged(
 
 
 def _sides(names: list[str], results_dir: Path) -> list[RunSet]:
-    from bench.analysis.cases import find_runs
+    from bench.analysis.run_sets import find_runs
 
     sides = [find_runs(name, results_dir) for name in names]
     problems: dict[store.UnreadableFile, None] = {

@@ -16,9 +16,10 @@ from statistics import stdev
 
 import pytest
 
-from bench.analysis.cases import CaseMatch, RunSet, match_cases
+from bench.analysis.cases import CaseMatch, match_cases
 from bench.analysis.comparison import GATE_TAIL, TAIL, Comparison, Verdict, seconds_an_image
 from bench.analysis.gate import GateOutcome, Limits, judge, verdict
+from bench.analysis.run_sets import RunSet
 from bench.cli.ab import LOOKS, is_clear
 from bench.records import store
 from bench.records.schema import LapKind, RunRecord
