@@ -177,9 +177,9 @@ def _advice(line: MetricComparison, contrast: Comparison, distance: float) -> st
     """How many runs would tell the difference that was found from the limit."""
     here = min(len(contrast.case.base), len(contrast.case.new))
     if line.spread is None:
-        few = f"; {line.fewest} runs a side are the fewest that could"
-        return few if here < line.fewest else "; more runs would"
+        few = f"; {line.fewest_runs} runs a side are the fewest that could"
+        return few if here < line.fewest_runs else "; more runs would"
     needed = intervals.runs_needed(line.spread, distance, contrast.gate_tail, POWER)
     if needed is None:
         return ": it is as large as is allowed"
-    return f"; about {max(needed, line.fewest, here + 1)} runs a side would"
+    return f"; about {max(needed, line.fewest_runs, here + 1)} runs a side would"

@@ -211,8 +211,8 @@ def _labelled(label: str, found: ReadResult) -> list[RunRecord]:
 
 
 def _contrast(records: dict[str, list[RunRecord]], looks: int, wanted: float) -> Comparison:
+    from bench.analysis.case_comparison import compare_case
     from bench.analysis.cases import match_cases
-    from bench.analysis.comparison import compare_case
     from bench.analysis.run_sets import RunSet
 
     base, new = (RunSet(side, tuple(runs)) for side, runs in records.items())

@@ -124,8 +124,8 @@ def _sides(names: list[str], results_dir: Path) -> list[RunSet]:
 def _compared(
     base: RunSet, others: list[RunSet], wanted: float
 ) -> list[tuple[RunSet, CaseMatch, list[Comparison]]]:
+    from bench.analysis.case_comparison import compare_case
     from bench.analysis.cases import match_cases
-    from bench.analysis.comparison import compare_case
 
     matches = [(new, match_cases(base, new)) for new in others]
     comparisons = sum(len(matched.cases) for _, matched in matches)
