@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bench.analysis.cases import Case, interleaved
 from bench.analysis.comparison import GATE_TAIL, POWER, TAIL
 from bench.records.schema import RunRecord
-from bench.stats import intervals, summary
+from bench.stats import intervals, sample_size, summary
 from bench.stats.intervals import Estimate
 
 
@@ -87,7 +87,7 @@ class ComparedSides:
 
 def runs_needed(spread: float | None, difference: float, tail: float) -> int | None:
     """Runs per side that show a difference with probability `POWER`; None without a spread."""
-    return None if spread is None else intervals.runs_needed(spread, difference, tail, POWER)
+    return None if spread is None else sample_size.runs_needed(spread, difference, tail, POWER)
 
 
 def mean(values: Sequence[float]) -> float:

@@ -17,7 +17,7 @@ from enum import IntEnum
 from bench.analysis.cases import CaseMatch
 from bench.analysis.comparison import POWER, Comparison, Metric, MetricComparison, Verdict
 from bench.records.sidecars import NoiseFloor, find_noise_floor
-from bench.stats import intervals
+from bench.stats import sample_size
 from bench.stats.intervals import Estimate
 
 
@@ -179,7 +179,7 @@ def _advice(line: MetricComparison, contrast: Comparison, distance: float) -> st
     if line.spread is None:
         few = f"; {line.fewest_runs} runs a side are the fewest that could"
         return few if here < line.fewest_runs else "; more runs would"
-    needed = intervals.runs_needed(line.spread, distance, contrast.gate_tail, POWER)
+    needed = sample_size.runs_needed(line.spread, distance, contrast.gate_tail, POWER)
     if needed is None:
         return ": it is as large as is allowed"
     return f"; about {max(needed, line.fewest_runs, here + 1)} runs a side would"

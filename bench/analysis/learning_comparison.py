@@ -15,7 +15,7 @@ from bench.analysis.comparison import (
     within_margin,
 )
 from bench.records.schema import RunRecord
-from bench.stats import intervals, summary
+from bench.stats import sample_size, summary
 from bench.stats.intervals import Estimate
 
 ACCURACY_MARGIN = 0.05
@@ -44,7 +44,7 @@ def compare_accuracy(sides: ComparedSides) -> MetricComparison:
         verdict = Verdict.EQUIVALENT
     else:
         verdict = verdict_by_sign(shown.negated(), 0.0)
-    spread = intervals.ratio_spread(base_points, new_points, sides.seeds_are_paired)
+    spread = sample_size.ratio_spread(base_points, new_points, sides.seeds_are_paired)
     return MetricComparison(
         metric=metric,
         base=mean(values[0]),

@@ -17,7 +17,8 @@ from bench.analysis.comparison import (
     within_margin,
 )
 from bench.records.schema import RunRecord
-from bench.stats import intervals, summary, survival
+from bench.stats import sample_size, summary, survival
+from bench.stats.intervals import fisher_exact
 from bench.stats.rcp import epochs_allowed, olympic_mean
 from bench.stats.survival import CensoredTime
 
@@ -89,10 +90,10 @@ def compare_ratios(
         sides.location_shift(base_logs, new_logs, tail).as_ratio()
         for tail in (sides.tail, sides.gate_tail)
     )
-    spread = intervals.ratio_spread(base_logs, new_logs, sides.paired)
+    spread = sample_size.ratio_spread(base_logs, new_logs, sides.paired)
     needed = runs_needed(spread, math.log1p(sides.difference_sought), sides.tail)
     if needed is not None:
-        needed = max(needed, intervals.fewest_runs(sides.tail, sides.paired))
+        needed = max(needed, sample_size.fewest_runs(sides.tail, sides.paired))
     verdict = verdict_by_sign(shown, 1.0)
     margin = 1 + sides.difference_sought
     if verdict is Verdict.UNCLEAR and within_margin(bound, 1 / margin, margin):
@@ -105,7 +106,7 @@ def compare_ratios(
         difference=shown,
         bound=bound,
         verdict=verdict,
-        fewest_runs=intervals.fewest_runs(sides.gate_tail, sides.paired),
+        fewest_runs=sample_size.fewest_runs(sides.gate_tail, sides.paired),
         spread=spread,
         runs_needed=needed,
     )
@@ -118,9 +119,9 @@ def _verdict_by_share_reached(
     counts = [(sum(time.reached for time in side), len(side)) for side in (base, new)]
     if not counts[0][0] and not counts[1][0]:
         return Verdict.UNREACHED
-    if intervals.fisher_exact(*counts[0], *counts[1]) <= tail:
+    if fisher_exact(*counts[0], *counts[1]) <= tail:
         return Verdict.WORSE
-    fewer_in_base = intervals.fisher_exact(*counts[1], *counts[0])
+    fewer_in_base = fisher_exact(*counts[1], *counts[0])
     return Verdict.BETTER if fewer_in_base <= tail else Verdict.UNCLEAR
 
 
