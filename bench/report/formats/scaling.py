@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from bench.analysis import scaling
-from bench.analysis.scaling import CAPTION, HEADINGS, ScalingStudy
+from bench.analysis.scaling import CAPTION, HEADINGS, ScalingStudy, scaling_rows
 from bench.report.results_page import code
 
 
 def to_json(studies: Sequence[ScalingStudy]) -> str:
-    """A list, an object a study; see `bench.analysis.scaling.rows`. ASCII only."""
-    return json.dumps(list(scaling.rows(studies)), indent=2, allow_nan=False) + "\n"
+    """A list, an object a study; see `bench.analysis.scaling.scaling_rows`. ASCII only."""
+    return json.dumps(list(scaling_rows(studies)), indent=2, allow_nan=False) + "\n"
 
 
 def to_markdown(studies: Sequence[ScalingStudy]) -> str:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from bench import text
 from bench.analysis.metrics import time_to_target_seconds
-from bench.analysis.scaling import NOTHING, ScalingMode, ScalingStudy, scaling_studies
+from bench.analysis.scaling import ScalingMode, ScalingStudy
+from bench.analysis.scaling_studies import NOTHING, scaling_studies
 from bench.analysis.timing_rules import Span, seconds_by_span
 from bench.records import sidecars
 from bench.records.schema import Status

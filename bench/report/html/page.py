@@ -15,9 +15,11 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-from bench.analysis.columns import Cell, Row, Run, Unit, column, format_cell, format_interval
+from bench.analysis.columns import Row, Run, column
 from bench.analysis.result_warnings import ResultWarning
-from bench.analysis.scaling import CAPTION, HEADINGS, scaling_studies
+from bench.analysis.scaling import CAPTION, HEADINGS
+from bench.analysis.scaling_studies import scaling_studies
+from bench.analysis.units import Cell, Unit, format_cell, format_interval
 from bench.records.schema import RunRecord
 from bench.records.store import UnreadableFile
 from bench.report.html import drawing, figures
