@@ -1,4 +1,4 @@
-"""Tables and live progress for a terminal; the only folder that imports rich.
+"""Tables and live progress for a terminal; the only room that imports rich.
 
 Text from records and from the user may hold anything. It gets onto the screen as `Text`, never as
 markup, and only after `notation.inert`.

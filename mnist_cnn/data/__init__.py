@@ -1,0 +1,1 @@
+"""Get, verify and load MNIST."""
