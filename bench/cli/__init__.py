@@ -1,4 +1,4 @@
-"""The commands. The one place where the layers are put together.
+"""One file a command: parse the options into a value, call one function, print the result.
 
 Each command's file imports what it needs when it is called: `mnist-bench report` must not wait
 for torch.

@@ -1,1 +1,1 @@
-"""What this machine and checkout are, and what they did meanwhile. Unknown is null."""
+"""What this machine and checkout are, and what they did during a run; unknown is null."""

@@ -211,7 +211,7 @@ def test_launchers_are_posix_shell(name: str) -> None:
 def test_launchers_ask_for_what_they_are_not_told(name: str) -> None:
     done = launch([ROOT / "scripts" / "launch" / name])
     assert done.returncode != 0
-    assert "MACHINES: how many machines" in done.stderr or "start this with sbatch" in done.stderr
+    assert "MACHINES: number of machines" in done.stderr or "start this with sbatch" in done.stderr
 
 
 def test_an_array_gives_each_job_its_seed(tmp_path: Path) -> None:
