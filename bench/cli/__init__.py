@@ -1,7 +1,6 @@
 """One file a command: parse the options into a value, call one function, print the result.
 
-Each command's file imports what it needs when it is called: `mnist-bench report` must not wait
-for torch.
+A command imports slow modules only when it is called: `mnist-bench report` must not wait for torch.
 """
 
 from __future__ import annotations
@@ -31,17 +30,20 @@ app = typer.Typer(
 )
 for command in (run, report, compare, publish, verify, env, data):
     app.command()(command)
-# What they do not know goes to `run`.
-passing_on = {"allow_extra_args": True, "ignore_unknown_options": True}
-app.command(context_settings=passing_on)(ab)
-app.command(context_settings=passing_on, options_metavar="[MATRIX.toml] [OPTIONS]")(sweep)
+# These two pass unknown options on to `run`.
+pass_on = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command(context_settings=pass_on)(ab)
+app.command(context_settings=pass_on, options_metavar="[MATRIX.toml] [OPTIONS]")(sweep)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; without one, this process's.
+    """Run a command line.
+
+    Args:
+        arguments: the words after the program name; None to use those of this process.
 
     Returns:
-        The exit status: 0 done, 1 a run or a save failed, 2 bad input, 130 interrupted.
+        The exit status: 0 done, 1 a run, a save or a check failed, 2 bad input, 130 interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     return console.run(app, "mnist-bench", words or ["--help"])

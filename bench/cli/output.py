@@ -1,11 +1,11 @@
-"""Where a report goes that is not for the screen: a file, or a folder of files."""
+"""Where output goes: files, folders, and lines for people on stderr."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -14,45 +14,64 @@ from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.measure.progress import RunProgress
+    from bench.records.store import UnreadableFile
     from bench.report.html.figures import FigureResult
 
 
+def notify(line: str) -> None:
+    """Print a line on stderr at once, for people."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def show_problems(problems: Iterable[UnreadableFile]) -> None:
+    """Print which files cannot be read, and why, on stderr."""
+    for problem in problems:
+        notify(f"{printable(str(problem.path))}: {problem.reason}")
+
+
 def write_document(text: str, path: Path | None) -> None:
-    """Write a file, over what was there; without a path, to stdout.
+    """Write text to a file, which is replaced, or to stdout if there is no path.
 
     Raises:
-        UsageError: it cannot be written.
+        UsageError: the file cannot be written.
     """
     if path is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")  # for programs, whatever the screen can show
+            sys.stdout.reconfigure(
+                encoding="utf-8"
+            )  # for programs: the terminal's encoding may be smaller
         sys.stdout.write(text)
         return
     write_file(text.encode(), path)
 
 
-def write_file(content: bytes, path: Path) -> None:
-    """Write a file, over what was there.
+def write_file(content: bytes, path: Path, option: str = "--output") -> None:
+    """Write bytes to a file, which is replaced.
+
+    Args:
+        content: the bytes.
+        path: the file.
+        option: the option that named the file, for messages.
 
     Raises:
-        UsageError: it cannot be written.
+        UsageError: the file cannot be written.
     """
     if path.is_dir():
-        raise UsageError(f"--output {printable(str(path))} is a folder: name a file in it")
+        raise UsageError(f"{option} {printable(str(path))} is a folder: name a file in it")
     try:
         path.write_bytes(content)
     except OSError as error:
-        raise _refusal(path, error) from error
+        raise _write_error(path, error) from error
 
 
 def write_folder(files: Mapping[PurePosixPath, str], folder: Path | None) -> None:
-    """Write files into a new or empty folder: old ones among them would pass for part of it.
+    """Write files into a new or empty folder. Older files would look like part of the result.
 
     Raises:
-        UsageError: there is no such folder to write to.
+        UsageError: no folder is given, or it is not empty or cannot be written.
     """
     if folder is None:
-        raise UsageError("this format is a file a run: name a new folder for them with --output")
+        raise UsageError("this format is one file per run: name a new folder with --output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
@@ -66,31 +85,33 @@ def write_folder(files: Mapping[PurePosixPath, str], folder: Path | None) -> Non
             f"--output {printable(str(folder))} is a file: this format needs a folder"
         ) from error
     except OSError as error:
-        raise _refusal(folder, error) from error
+        raise _write_error(folder, error) from error
 
 
-def _refusal(path: Path, error: OSError) -> UsageError:
+def _write_error(path: Path, error: OSError) -> UsageError:
     return UsageError(f"cannot write {printable(str(path))}: {error.strerror}")
 
 
-def write_plots(outcomes: Sequence[FigureResult], folder: Path) -> None:
-    """Each figure as SVG and PNG, over what was there; says on stderr which there is no data for.
+def write_plots(results: Sequence[FigureResult], folder: Path) -> None:
+    """Write each figure as SVG and PNG, and name the figures without data on stderr.
 
     Raises:
-        UsageError: they cannot be written there.
+        UsageError: the figures cannot be written.
     """
     from bench.report.html import drawing
     from bench.report.html.figures import DrawnFigure
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for one in outcomes:
-            if not isinstance(one, DrawnFigure):
-                print(f"mnist-bench: no figure {one.title!r}: {one.reason}", file=sys.stderr)
+        for result in results:
+            if not isinstance(result, DrawnFigure):
+                notify(f"mnist-bench: no figure {result.title!r}: {result.reason}")
                 continue
-            svg = drawing.to_svg(one.figure, one.name, one.title, one.description, alone=True)
-            (folder / f"{one.name}.svg").write_bytes(svg.encode())
-            (folder / f"{one.name}.png").write_bytes(drawing.to_png(one.figure))
+            svg = drawing.to_svg(
+                result.figure, result.name, result.title, result.description, alone=True
+            )
+            (folder / f"{result.name}.svg").write_bytes(svg.encode())
+            (folder / f"{result.name}.png").write_bytes(drawing.to_png(result.figure))
     except OSError as error:
         raise UsageError(
             f"cannot write figures to {printable(str(folder))}: {error.strerror or error}"
@@ -98,10 +119,14 @@ def write_plots(outcomes: Sequence[FigureResult], folder: Path) -> None:
 
 
 def get_data(data_dir: Path | None, silent: bool) -> dict[str, str]:
-    """Get what is missing of MNIST, before any clock runs.
+    """Download the missing MNIST files, before any clock starts.
+
+    Args:
+        data_dir: folder of MNIST; None for the default.
+        silent: whether to show no progress.
 
     Returns:
-        The SHA-256 of each file as it lies there.
+        The SHA-256 of each file, by name.
     """
     from mnist_cnn.data.download import fetch
 
@@ -116,7 +141,12 @@ def get_data(data_dir: Path | None, silent: bool) -> dict[str, str]:
 
 
 def choose_progress(silent: bool, alone: bool) -> RunProgress:
-    """The display that fits where stderr goes, and who else writes there."""
+    """The progress display for this terminal.
+
+    Args:
+        silent: whether to show nothing.
+        alone: whether no other process writes to the same terminal.
+    """
     from bench.measure.progress import SilentProgress
     from bench.report.progress import PlainProgress, wants_live
 

@@ -1,32 +1,28 @@
-"""`mnist-bench report`: read results again, as a table or for another tool."""
+"""`mnist-bench report`: show results again, as a table or in a format for another tool."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bench.analysis import benchmarks
+from bench.analysis import benchmarks as grouping
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.cost import parse_price
 from bench.analysis.table import RowTable, TableRequest, readable_columns, select_rows
-from bench.cli.output import write_document, write_file, write_folder
+from bench.cli.output import notify, show_problems, write_document, write_file, write_folder
 from bench.records import store
 from bench.records.store import RESULTS_DIR, UnreadableFile, gc_paused
-from bench.report.formats.bencher import to_bmf
 from bench.report.formats.csv import to_csv
-from bench.report.formats.github_action import to_github_action_bigger, to_github_action_smaller
 from bench.report.formats.json import to_json
 from bench.report.formats.markdown import to_markdown
-from bench.report.formats.measures import Document
 from bench.report.formats.mllog import to_mllog
+from bench.report.formats.names import DOCUMENTS, ROW_FORMATS, TOOL_FORMATS, Format
 from bench.report.formats.parquet import to_parquet
-from bench.report.formats.pytest_benchmark import to_pytest_benchmark
 from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError
 
@@ -38,260 +34,264 @@ class Per(StrEnum):
     BENCHMARK = "benchmark"
 
 
-class Format(StrEnum):
-    """Where the rows go."""
-
-    TERMINAL = "terminal"
-    JSON = "json"
-    CSV = "csv"
-    MARKDOWN = "markdown"
-    PARQUET = "parquet"
-    HTML = "html"
-    MLLOG = "mllog"
-    PYTEST_BENCHMARK = "pytest-benchmark"
-    BMF = "bmf"
-    GITHUB_ACTION_SMALLER = "github-action-smaller"
-    GITHUB_ACTION_BIGGER = "github-action-bigger"
-
-
-_DOCUMENTS: dict[Format, Callable[[Sequence[Benchmark]], Document]] = {
-    Format.PYTEST_BENCHMARK: to_pytest_benchmark,
-    Format.BMF: to_bmf,
-    Format.GITHUB_ACTION_SMALLER: to_github_action_smaller,
-    Format.GITHUB_ACTION_BIGGER: to_github_action_bigger,
-}
-"""Other tools' formats that are one document each."""
-_OF_ROWS = (Format.JSON, Format.CSV, Format.MARKDOWN, Format.PARQUET)
-"""Formats of which the rows and columns are the user's choice."""
-
-
 def report(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Records, folders of them or zip files (default: results/).", show_default=False
+            help="Records, folders of records or zip files (default: results/).",
+            show_default=False,
         ),
     ] = None,
     per: Annotated[Per, typer.Option(help="What a row stands for.")] = Per.BENCHMARK,
-    to: Annotated[Format, typer.Option(help="How to print it.")] = Format.TERMINAL,
+    to: Annotated[Format, typer.Option(help="Output format.")] = Format.TERMINAL,
     output: Annotated[
         Path | None,
-        typer.Option(help="Write it there instead: to a file; mllog to a folder, a file a run."),
+        typer.Option(help="Write to this file instead of stdout; with --to mllog, to this folder."),
     ] = None,
     plots: Annotated[
         Path | None,
-        typer.Option(help="Write the figures of --to html into this folder too, as SVG and PNG."),
+        typer.Option(help="Also write the figures of --to html to this folder, as SVG and PNG."),
     ] = None,
     clocks: Annotated[
         bool,
-        typer.Option("--clocks", help="Times to target by four conventions, and what each omits."),
+        typer.Option("--clocks", help="Show the time to target by four timing conventions."),
     ] = False,
     scaling: Annotated[
-        bool, typer.Option("--scaling", help="What more processes brought, with intervals.")
+        bool,
+        typer.Option("--scaling", help="Show speed-up and efficiency by number of processes."),
     ] = False,
     price_per_hour: Annotated[
         str | None,
-        typer.Option(help="Of the machine, as 2.49 or '2.49 EUR': what reaching the target cost."),
+        typer.Option(
+            help="Show the cost of reaching the target at this price of the machine, such as 2.49 "
+            "or '2.49 EUR'."
+        ),
     ] = None,
     where: Annotated[
         str | None,
-        typer.Option("--filter", help="Rows: 'device == \"cuda\" and processes > 1'."),
+        typer.Option(
+            "--filter", help="Show only rows for which this holds, such as 'threads > 1'."
+        ),
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(help="These columns, as recipe,seed; --to json has all.")
+        str | None, typer.Option(help="Columns to show, such as recipe,seed; --to json names all.")
     ] = None,
     sort: Annotated[
-        str | None, typer.Option(help="By this column, least first; -COLUMN: largest first.")
+        str | None, typer.Option(help="Sort by this column, ascending; -COLUMN for descending.")
     ] = None,
     group_by: Annotated[
-        str | None, typer.Option(help="Put the rows of one value of this column together.")
+        str | None, typer.Option(help="Put rows with the same value of this column together.")
     ] = None,
     baseline: Annotated[
-        str | None,
-        typer.Option(help="A label: how fast every row is, relative to the runs of that name."),
+        str | None, typer.Option(help="Label: show the speed of every row relative to its runs.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --to json.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Same as --to json.")] = False,
 ) -> None:
-    """Print results from disk: a table, or the same numbers for another tool."""
-    to = _format(to, as_json)
-    wishes = TableRequest(
-        per_run=per is Per.RUN,
-        price=None if price_per_hour is None else parse_price(price_per_hour),
-        baseline=baseline,
-        where=where,
-        columns=columns,
-        sort=sort,
-        group_by=group_by,
+    """Show results from disk: a table, a page, or a format for another tool."""
+    request = _Request(
+        to=_output_format(to, as_json),
+        table=TableRequest(
+            per_run=per is Per.RUN,
+            price=None if price_per_hour is None else parse_price(price_per_hour),
+            baseline=baseline,
+            where=where,
+            columns=columns,
+            sort=sort,
+            group_by=group_by,
+        ),
+        output=output,
+        plots=plots,
+        clocks=clocks,
+        scaling=scaling,
     )
     if scaling:
-        _check_scaling(wishes, to, plots, clocks)
-    _check(wishes, to, output, clocks)
+        request.check_scaling()
+    request.check()
     with gc_paused():
-        benchmarks, problems = _read(paths or [RESULTS_DIR])
-        if scaling:
-            if where is not None:
-                benchmarks = list(select_rows(benchmarks, wishes).benchmarks)
-            _scaling(benchmarks, to, output)
-            return
+        benchmarks, problems = _read_benchmarks(paths or [RESULTS_DIR])
         table: RowTable | None = None
-        if to in _OF_ROWS or wishes.for_rows or where is not None:
-            chosen = select_rows(benchmarks, wishes)
-            benchmarks, table = list(chosen.benchmarks), chosen.table
-        if to is Format.HTML or plots is not None:
-            page = _drawn(benchmarks, problems, plots)
-            if to is Format.HTML:
-                write_document(page(), output)
-                return
-    if to in _DOCUMENTS or to is Format.MLLOG:
-        _hand_over(benchmarks, to, output)
-    elif to is Format.TERMINAL:
-        _show(benchmarks, table, wishes, clocks)
-    else:
-        assert table is not None
-        _write_rows(table, wishes, to, output)
+        if request.needs_rows:
+            selection = select_rows(benchmarks, request.table)
+            benchmarks, table = list(selection.benchmarks), selection.table
+        if scaling:
+            _show_scaling(benchmarks, request)
+            return
+        if request.to is Format.HTML or plots is not None:
+            _draw(benchmarks, problems, request)
+    if request.to is Format.TERMINAL:
+        _show_tables(benchmarks, table, request)
+    elif request.to in TOOL_FORMATS:
+        _write_for_tool(benchmarks, request)
+    elif request.to in ROW_FORMATS and table is not None:
+        _write_rows(table, request)
 
 
-def _format(to: Format, as_json: bool) -> Format:
+def _output_format(to: Format, as_json: bool) -> Format:
     if as_json and to not in (Format.TERMINAL, Format.JSON):
-        raise UsageError(f"--json is --to json: leave it or --to {to} out")
+        raise UsageError(f"--json means --to json: leave --json or --to {to} out")
     return Format.JSON if as_json else to
 
 
-def _check(wishes: TableRequest, to: Format, output: Path | None, clocks: bool) -> None:
-    """Refuse what does not go together.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """The options of the command."""
+
+    to: Format
+    """Output format."""
+    table: TableRequest
+    """What the rows are, and which of them."""
+    output: Path | None
+    """File or folder to write to; None for stdout."""
+    plots: Path | None
+    """Folder for the figures; None for no figures."""
+    clocks: bool
+    """Whether to show the timing conventions."""
+    scaling: bool
+    """Whether to show the scaling studies."""
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether rows must be selected: for their format, or for an option about rows."""
+        if self.scaling:
+            return self.table.where is not None
+        return self.to in ROW_FORMATS or self.table.for_rows or self.table.where is not None
+
+    def check(self) -> None:
+        """Refuse options that cannot be combined.
+
+        Raises:
+            UsageError: the message says which option to leave out.
+        """
+        to, table = self.to, self.table
+        if to is Format.TERMINAL and self.output is not None:
+            raise UsageError("--output is for other formats: name one with --to")
+        if to is Format.PARQUET and self.output is None:
+            raise UsageError("--to parquet is not text: name a file for it with --output")
+        if self.clocks and to is not Format.TERMINAL:
+            raise UsageError("--clocks is for the terminal: leave --to out")
+        if to is Format.HTML and table.per_run:
+            raise UsageError("--to html shows benchmarks and runs: leave --per out")
+        if to in TOOL_FORMATS and table.per_run:
+            raise UsageError(f"--to {to} decides what a row stands for: leave --per out")
+        if table.price is not None and (to in TOOL_FORMATS or to is Format.HTML):
+            raise UsageError(f"--to {to} has no place for a price: leave --price-per-hour out")
+        if table.price is not None and self.clocks:
+            raise UsageError("--price-per-hour is for the results: leave --clocks out")
+        if table.for_rows and (self.clocks or to in TOOL_FORMATS or to is Format.HTML):
+            option = "--clocks" if self.clocks else f"--to {to}"
+            raise UsageError(
+                f"{option} has its own rows: leave --columns, --sort, --group-by and --baseline out"
+            )
+
+    def check_scaling(self) -> None:
+        """Refuse options that cannot be combined with --scaling.
+
+        Raises:
+            UsageError: the message says which options are possible.
+        """
+        if self.to not in (Format.TERMINAL, Format.JSON, Format.MARKDOWN):
+            raise UsageError("--scaling is for the terminal, --to json and --to markdown")
+        is_row_option = self.table.for_rows or self.table.per_run or self.table.price is not None
+        if is_row_option or self.clocks or self.plots is not None:
+            raise UsageError("--scaling has its own table: only --filter can be combined with it")
+
+
+def _read_benchmarks(paths: list[Path]) -> tuple[list[Benchmark], list[UnreadableFile]]:
+    """The benchmarks on disk, and the files that cannot be read, which are also shown.
+
+    Single runs that differ in nothing but their seed make one benchmark.
 
     Raises:
-        UsageError: with what to leave out.
+        UsageError: there are no records.
     """
-    foreign = to is Format.MLLOG or to in _DOCUMENTS
-    if to is Format.TERMINAL and output is not None:
-        raise UsageError("--output is for other formats: name one with --to")
-    if to is Format.PARQUET and output is None:
-        raise UsageError("--to parquet is no text: name a file for it with --output")
-    if clocks and to is not Format.TERMINAL:
-        raise UsageError("--clocks is for the terminal: leave --to out")
-    if to is Format.HTML and wishes.per_run:
-        raise UsageError("a page has benchmarks and runs: leave --per out")
-    if foreign and wishes.per_run:
-        raise UsageError(f"what --to {to} stands for is that format's: leave --per out")
-    if wishes.price is not None and (foreign or to is Format.HTML):
-        raise UsageError(f"--to {to} has no place for a price: leave --price-per-hour out")
-    if clocks and wishes.price is not None:
-        raise UsageError("--price-per-hour is for the results: leave --clocks out")
-    if wishes.for_rows and (clocks or foreign or to is Format.HTML):
-        what = "--clocks" if clocks else f"--to {to}"
-        raise UsageError(
-            f"{what} has rows of its own: leave --columns, --sort, --group-by and --baseline out"
-        )
+    # Before the first run there is no results folder, and that is no mistyped path.
+    results = store.read_records(path for path in paths if path != RESULTS_DIR or path.exists())
+    show_problems(results.problems)
+    if not results.records:
+        where = ", ".join(printable(str(path)) for path in paths)
+        raise UsageError(f"no run records in {where}: make some with `mnist-bench run`")
+    return grouping.pool_single_runs(grouping.group_runs(results.records)), results.problems
 
 
-def _check_scaling(wishes: TableRequest, to: Format, plots: Path | None, clocks: bool) -> None:
-    """Refuse what does not go with --scaling.
+def _show_scaling(benchmarks: Sequence[Benchmark], request: _Request) -> None:
+    """Show the scaling studies.
 
     Raises:
-        UsageError: with what to leave out.
-    """
-    if to not in (Format.TERMINAL, Format.JSON, Format.MARKDOWN):
-        raise UsageError("--scaling is for the terminal, --to json and --to markdown")
-    if wishes.for_rows or wishes.per_run or wishes.price is not None or clocks or plots is not None:
-        raise UsageError("--scaling has a table of its own: only --filter goes with it")
-
-
-def _scaling(benchmarks: Sequence[Benchmark], to: Format, output: Path | None) -> None:
-    """Print what more processes brought.
-
-    Raises:
-        UsageError: nothing was measured with several process counts.
+        UsageError: no runs differ only in the number of processes.
     """
     from bench.analysis.scaling_studies import NOTHING, scaling_studies
     from bench.report.formats import scaling
 
-    found = scaling_studies(benchmarks)
-    if not found:
-        raise UsageError(f"{NOTHING}: mnist-bench sweep --scaling strong makes such runs")
-    if to is Format.TERMINAL:
+    studies = scaling_studies(benchmarks)
+    if not studies:
+        raise UsageError(f"{NOTHING}: make such runs with `mnist-bench sweep --scaling strong`")
+    if request.to is Format.TERMINAL:
         from bench.report import terminal
 
-        terminal.show(terminal.scaling(found))
+        terminal.show(terminal.scaling(studies))
     else:
-        write = scaling.to_json if to is Format.JSON else scaling.to_markdown
-        write_document(write(found), output)
+        write = scaling.to_json if request.to is Format.JSON else scaling.to_markdown
+        write_document(write(studies), request.output)
 
 
-def _show(
-    benchmarks: Sequence[Benchmark], table: RowTable | None, wishes: TableRequest, clocks: bool
+def _show_tables(
+    benchmarks: Sequence[Benchmark], table: RowTable | None, request: _Request
 ) -> None:
-    # Rich takes a tenth of a second to load, and only the terminal needs it.
+    # Lazy: rich takes a tenth of a second to import, and only the terminal needs it.
     from bench.report import terminal
 
-    if clocks:
+    if request.clocks:
         terminal.show(terminal.clocks(benchmarks))
-    elif wishes.for_rows and table is not None:
-        terminal.show(terminal.rows(readable_columns(table, wishes), benchmarks))
+    elif request.table.for_rows and table is not None:
+        terminal.show(terminal.rows(readable_columns(table, request.table), benchmarks))
     else:
-        show = terminal.runs if wishes.per_run else terminal.summary
-        terminal.show(show(benchmarks, wishes.price))
+        show = terminal.runs if request.table.per_run else terminal.summary
+        terminal.show(show(benchmarks, request.table.price))
 
 
-def _write_rows(table: RowTable, wishes: TableRequest, to: Format, output: Path | None) -> None:
-    if to is Format.PARQUET:
-        assert output is not None
-        write_file(to_parquet(table.rows, table.columns), output)
-    elif to is Format.MARKDOWN:
-        shown = readable_columns(table, wishes)
-        write_document(to_markdown(shown), output)
-        if fewer := len(table.columns) - len(shown.columns):
-            left_out = f"{count_of(fewer, 'column')}; name those that you want with --columns"
-            print(f"mnist-bench: not in markdown: {left_out}", file=sys.stderr)
+def _write_rows(table: RowTable, request: _Request) -> None:
+    if request.to is Format.PARQUET and request.output is not None:
+        write_file(to_parquet(table.rows, table.columns), request.output)
+    elif request.to is Format.MARKDOWN:
+        shown = readable_columns(table, request.table)
+        write_document(to_markdown(shown), request.output)
+        if omitted := len(table.columns) - len(shown.columns):
+            notify(
+                f"mnist-bench: not in markdown: {count_of(omitted, 'column')}; choose columns with "
+                "--columns"
+            )
     else:
-        write = to_json if to is Format.JSON else to_csv
-        write_document(write(table.rows, table.columns), output)
+        write = to_json if request.to is Format.JSON else to_csv
+        write_document(write(table.rows, table.columns), request.output)
 
 
-def _hand_over(benchmarks: Sequence[Benchmark], to: Format, output: Path | None) -> None:
-    """Write another tool's format; says on stderr what it cannot hold."""
-    if to is Format.MLLOG:
+def _write_for_tool(benchmarks: Sequence[Benchmark], request: _Request) -> None:
+    """Write another tool's format, and say on stderr what it cannot hold."""
+    if request.to is Format.MLLOG:
         logs = to_mllog(benchmarks)
-        write_folder(logs.files, output)
-        left_out = logs.left_out
+        write_folder(logs.files, request.output)
+        omissions = logs.left_out
     else:
-        document = _DOCUMENTS[to](benchmarks)
-        write_document(document.text, output)
-        left_out = document.left_out
-    for line in left_out:
-        print(f"mnist-bench: not in {to}: {line}", file=sys.stderr)
+        document = DOCUMENTS[request.to](benchmarks)
+        write_document(document.text, request.output)
+        omissions = document.left_out
+    for line in omissions:
+        notify(f"mnist-bench: not in {request.to}: {line}")
 
 
-def _drawn(
-    benchmarks: Sequence[Benchmark], problems: Sequence[UnreadableFile], plots: Path | None
-) -> Callable[[], str]:
-    """Draw the figures, into files where these are wanted; gives what makes the page of them."""
-    # Matplotlib takes most of a second to load, and only a page needs it.
+def _draw(
+    benchmarks: Sequence[Benchmark], problems: Sequence[UnreadableFile], request: _Request
+) -> None:
+    """Draw the figures, and write them, the page, or both."""
+    # Lazy: matplotlib takes most of a second to import, and only figures need it.
     from bench.cli.output import write_plots
     from bench.report.html.figures import draw_figures
     from bench.report.html.page import to_html
     from bench.report.html.series import setup_series
 
-    found = setup_series(benchmarks)
-    outcomes = draw_figures(found)
-    if plots is not None:
-        write_plots(outcomes, plots)
-    return partial(to_html, found, outcomes, problems)
-
-
-def _read(paths: list[Path]) -> tuple[list[Benchmark], list[UnreadableFile]]:
-    """The benchmarks on disk, alike ones of a run each as one, and what could not be read.
-
-    The latter is said on stderr too.
-
-    Raises:
-        UsageError: there is nothing to report.
-    """
-    # Where nothing has been run yet there is no such folder; that is not a mistyped path.
-    found = store.read_records(path for path in paths if path != RESULTS_DIR or path.exists())
-    for problem in found.problems:
-        print(f"{printable(str(problem.path))}: {problem.reason}", file=sys.stderr)
-    if not found.records:
-        where = ", ".join(printable(str(path)) for path in paths)
-        raise UsageError(f"no run records in {where}: make some with `mnist-bench run`")
-    return benchmarks.pool_single_runs(benchmarks.group_runs(found.records)), found.problems
+    series = setup_series(benchmarks)
+    figures = draw_figures(series)
+    if request.plots is not None:
+        write_plots(figures, request.plots)
+    if request.to is Format.HTML:
+        write_document(to_html(series, figures, problems), request.output)

@@ -1,15 +1,12 @@
-"""Another commit of this project, ready to run: a worktree of it, with an environment of its own.
+"""Another commit of this project, ready to run: a worktree with its own environment.
 
-It is kept in the user's cache for the next time, for setting one up takes minutes and gigabytes.
-What belongs into the environment, and whether it is complete, that commit's own `scripts/setup`
-knows.
+It stays in the user's cache, because the set-up takes minutes and gigabytes. The commit's own
+`scripts/setup` decides what the environment contains and whether it is complete.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,92 +14,88 @@ from pathlib import Path
 
 import platformdirs
 
-from bench.machine.repository import git_state
-from bench.machine.system import run_output
+from bench.machine import repository
+from bench.machine.system import environment_without_git
 from bench.text import printable
 from mnist_cnn.errors import UsageError
 
 _SHORT = 12
-"""Letters of a commit that name its folder."""
+"""Number of letters of a commit that name its folder."""
 _MISLEADING = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
-"""Variables by which this environment's packages would get into the other."""
+"""Variables that would bring this environment's packages into the other one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """A commit, where it lies or is going to."""
+    """A commit and the folder of its worktree, which may not exist yet."""
 
     commit: str
-    """Its whole name."""
+    """Full name of the commit."""
     folder: Path
+    """Folder of the worktree."""
 
     @property
     def short(self) -> str:
-        """The commit as people read it."""
+        """Short name of the commit, for people."""
         return self.commit[:_SHORT]
 
     @property
     def python(self) -> Path:
-        """The interpreter of its environment."""
+        """Path of the interpreter in the commit's environment."""
         return self.folder / ".venv" / "bin" / "python"
 
     @property
-    def run(self) -> list[str]:
+    def program(self) -> list[str]:
         """The words that start `run` of this commit."""
         return [str(self.python), str(self.folder / "bench" / "run.py")]
 
 
 def checkouts_folder() -> Path:
-    """The folder that worktrees are kept in."""
+    """The folder of all worktrees."""
     return platformdirs.user_cache_path("mnist-bench", appauthor=False) / "commits"
 
 
-def find_checkout(revision: str, option: str, project: Path) -> Checkout:
-    """The commit that a word of the command line stands for; nothing is made yet.
+def find_checkout(revision: str, project: Path) -> Checkout:
+    """The commit that a revision stands for. Creates nothing.
 
     Args:
-        revision: anything that git takes for a commit.
-        option: where it was given, for messages.
-        project: the checkout whose commits are meant.
+        revision: any name that git accepts for a commit.
+        project: the checkout that has the commit.
 
     Raises:
         UsageError: there is no such commit, no checkout, or no git.
     """
-    if shutil.which("git") is None:
-        raise UsageError(f"{option} needs git, which is not installed")
-    if not (project / ".git").exists():
+    where = printable(str(project))
+    if not repository.is_git_installed():
+        raise UsageError("git is not installed, and another commit needs it")
+    if not repository.is_checkout(project):
         raise UsageError(
-            f"{option} needs a git checkout, and {printable(str(project))} is none: "
-            "clone the project and run its own mnist-bench"
+            f"{where} is not a git checkout: clone the project and run the clone's own mnist-bench"
         )
-    found = run_output(
-        "git", "-C", str(project), "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"
-    ).strip()
-    # A word that begins with a dash may be an option to git, which then answers something else.
-    if not re.fullmatch(r"[0-9a-f]{40,64}", found):
+    commit = repository.find_commit(project, revision)
+    if commit is None:
         raise UsageError(
-            f"{option} {printable(revision)!r} is no commit of {printable(str(project))} "
-            "(not fetched yet?)"
+            f"{printable(revision)!r} is not a commit of {where}: fetch it first, or name another"
         )
-    return Checkout(found, checkouts_folder() / found[:_SHORT])
+    return Checkout(commit, checkouts_folder() / commit[:_SHORT])
 
 
 def prepare_checkout(checkout: Checkout, project: Path) -> None:
-    """Make the worktree, unless it is there, and have its own `scripts/setup` make it runnable.
+    """Create the worktree if it is missing, and let its own `scripts/setup` make it runnable.
 
-    What the set-up says goes to stderr; where all is in place it says nothing.
+    The output of the set-up goes to stderr. If everything is in place, there is none.
 
     Raises:
-        UsageError: the worktree cannot be made or was changed, or its set-up failed.
+        UsageError: the worktree cannot be created, was changed, or its set-up failed.
     """
-    _add_worktree(checkout, project)
+    _create_worktree(checkout, project)
     where = printable(str(checkout.folder))
-    if git_state(checkout.folder) != (checkout.commit, False):
+    if repository.git_state(checkout.folder) != (checkout.commit, False):
         raise UsageError(
-            f"{where} is not, or no longer, an unchanged checkout of commit {checkout.short}: "
-            "remove that folder, and it is made anew"
+            f"{where} is not an unchanged checkout of commit {checkout.short}: remove that folder "
+            "and run the same command again"
         )
-    # The same interpreter as here, unless another is asked for: what is compared are commits.
+    # The same interpreter as here, unless PYTHON names another: only the commits should differ.
     base: str = getattr(sys, "_base_executable", sys.executable)
     python = os.environ.get("PYTHON") or base
     try:
@@ -110,7 +103,7 @@ def prepare_checkout(checkout: Checkout, project: Path) -> None:
             [checkout.folder / "scripts" / "setup"],
             env=checkout_environment() | {"PYTHON": python},
             stdin=subprocess.DEVNULL,
-            stdout=2,  # stderr: the table alone is output
+            stdout=2,  # stderr: stdout is for the table only
             check=False,
         ).returncode
     except OSError as error:
@@ -125,40 +118,26 @@ def prepare_checkout(checkout: Checkout, project: Path) -> None:
 
 
 def checkout_environment() -> dict[str, str]:
-    """This process's variables, without those that would mislead another commit's processes."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        # A hook's GIT_DIR would have it say that it is the commit of another repository.
-        if name not in _MISLEADING and not name.startswith("GIT_")
-    }
+    """The variables of this process, except those that would mislead another commit's processes."""
+    variables = environment_without_git()
+    return {name: value for name, value in variables.items() if name not in _MISLEADING}
 
 
-def _add_worktree(checkout: Checkout, project: Path) -> None:
+def _create_worktree(checkout: Checkout, project: Path) -> None:
     from filelock import FileLock
 
     try:
         checkout.folder.parent.mkdir(parents=True, exist_ok=True)
-        # Somebody else may be making the same one.
+        # Another process may be creating the same worktree.
         with FileLock(checkout.folder.with_suffix(".lock")):
-            if checkout.folder.exists():
-                return
-            # Forced, for git remembers a worktree whose folder was removed by hand.
-            words = ["worktree", "add", "--force", "--detach", "--quiet"]
-            done = subprocess.run(
-                ["git", "-C", project, *words, checkout.folder, checkout.commit],
-                env=checkout_environment(),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-            )
+            if not checkout.folder.exists():
+                repository.add_worktree(project, checkout.folder, checkout.commit)
     except OSError as error:
         raise UsageError(
             f"cannot keep commit {checkout.short} in {printable(str(checkout.folder.parent))}: "
             f"{error.strerror}"
         ) from error
-    if done.returncode != 0:
-        said = printable(done.stderr) or f"git ended with status {done.returncode}"
-        raise UsageError(f"no worktree of commit {checkout.short} could be made: {said}")
+    except repository.GitFailed as error:
+        raise UsageError(
+            f"git cannot create a worktree of commit {checkout.short}: {printable(str(error))}"
+        ) from error

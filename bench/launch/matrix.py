@@ -1,6 +1,6 @@
-"""What a sweep runs: every combination of the values that were asked for, in an order of chance.
+"""What a sweep runs: every combination of the requested values, in a random order.
 
-Pure: no run, no file but the one that is read, no clock.
+Pure, apart from reading the matrix file: it starts no run and reads no clock.
 """
 
 from __future__ import annotations
@@ -19,51 +19,59 @@ from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.recipe import RECIPES, Kernels, Precision, recipe_named
 
 DEFAULT_SEEDS = 5
-"""Below five runs of a set-up there is no interval worth the name."""
+"""Below five runs of a set-up, an interval says little."""
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+"""As in bench.measure.plan, which needs torch."""
 
 
 @dataclass(frozen=True, slots=True)
 class SweepRun:
     """One run of a sweep."""
 
-    options: tuple[str, ...]
-    """Of `run`, without the seed: what says which set-up it is."""
+    setup_options: tuple[str, ...]
+    """Options of `run` that define the set-up; without the seed."""
     seed: int
+    """Seed of the run."""
 
     @property
-    def words(self) -> list[str]:
-        """Options of `run`, all but where its record goes and by what name."""
-        return [*self.options, "--seed", str(self.seed)]
+    def options(self) -> list[str]:
+        """Options of `run`, without the label and the results folder."""
+        return [*self.setup_options, "--seed", str(self.seed)]
 
     @property
     def name(self) -> str:
-        """``"recipe fast, processes 2, seed 0"``."""
-        return " ".join(self.words).removeprefix("--").replace(" --", ", ")
+        """Name for people: ``"recipe fast, processes 2, seed 0"``."""
+        return " ".join(self.options).removeprefix("--").replace(" --", ", ")
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """The values to combine; an empty axis is left to `run`, which then chooses."""
+    """The values to combine; `run` chooses the value of an empty axis."""
 
     recipe: tuple[str, ...] = ()
+    """Names of recipes."""
     device: tuple[str, ...] = ()
+    """Names from `DEVICES`."""
     precision: tuple[str, ...] = ()
+    """Precisions that `run` accepts."""
     kernels: tuple[str, ...] = ()
+    """Kernels that `run` accepts."""
     processes: tuple[int, ...] = ()
-    """How many train together."""
+    """Numbers of processes that train together."""
     threads: tuple[int, ...] = ()
-    """Of each process."""
+    """Numbers of threads per process."""
     seeds: tuple[int, ...] = tuple(range(DEFAULT_SEEDS))
+    """Seeds, one run of each set-up per seed."""
     scaling: ScalingMode | None = None
+    """How the batch follows the number of processes; None if the sweep is no scaling study."""
 
     def __post_init__(self) -> None:
-        """Refuse what `run` would refuse in every cell, and what could not be told apart.
+        """Refuse values that `run` would refuse, and values that occur twice.
 
         Raises:
-            UsageError: with what is wrong.
+            UsageError: a value is wrong; the message names it.
         """
-        for axis, known in _KNOWN.items():
+        for axis, known in _KNOWN_VALUES.items():
             for value in getattr(self, axis):
                 if value not in known:
                     raise UsageError(
@@ -80,56 +88,57 @@ class Matrix:
         if not self.seeds or min(self.seeds) < 0:
             raise UsageError("seeds must be one or more whole numbers from 0 on")
         if self.scaling is not None and len(self.processes) < 2:
-            raise UsageError("--scaling needs several process counts, as --processes 1,2,4")
+            raise UsageError("scaling needs several process counts, such as processes 1,2,4")
         if self.scaling is ScalingMode.WEAK and (not self.recipe or "auto" in self.recipe):
             raise UsageError(
-                "--scaling weak multiplies the recipe's batch: name one with --recipe, not auto"
+                "weak scaling multiplies the batch size of a recipe: name the recipe, not auto"
             )
 
-    def cells(self, extra: Sequence[str] = ()) -> list[SweepRun]:
+    def runs(self, shared_options: Sequence[str] = ()) -> list[SweepRun]:
         """Every combination, seed by seed.
 
         Args:
-            extra: options of `run` for every cell.
+            shared_options: options of `run` that every run gets.
         """
         axes = [axis for axis in AXES if axis != "seeds" and getattr(self, axis)]
-        found = []
+        runs = []
         for seed in self.seeds:
             for values in product(*(getattr(self, axis) for axis in axes)):
-                of = dict(zip(axes, values, strict=True))
-                options = [word for axis in axes for word in (f"--{axis}", str(of[axis]))]
-                found.append(SweepRun((*options, *self._batch(of), *extra), seed))
-        return found
+                setup = dict(zip(axes, values, strict=True))
+                options = [word for axis in axes for word in (f"--{axis}", str(setup[axis]))]
+                batch_options = self._batch_options(setup)
+                runs.append(SweepRun((*options, *batch_options, *shared_options), seed))
+        return runs
 
-    def _batch(self, of: Mapping[str, str | int]) -> tuple[str, ...]:
+    def _batch_options(self, setup: Mapping[str, str | int]) -> tuple[str, ...]:
         if self.scaling is not ScalingMode.WEAK:
             return ()
-        batch = recipe_named(str(of["recipe"])).batch_size * int(of["processes"])
-        return ("--batch-size", str(batch))
+        batch_size = recipe_named(str(setup["recipe"])).batch_size * int(setup["processes"])
+        return ("--batch-size", str(batch_size))
 
 
 AXES = tuple(field.name for field in fields(Matrix) if field.name != "scaling")
-_KNOWN: dict[str, tuple[str, ...]] = {
+_KNOWN_VALUES: dict[str, tuple[str, ...]] = {
     "recipe": ("auto", *sorted(RECIPES)),
     "device": DEVICES,
     "precision": ("auto", *get_args(Precision)),
     "kernels": ("auto", *get_args(Kernels)),
 }
-_WHOLE = ("processes", "threads", "seeds")
+_INTEGER_AXES = ("processes", "threads", "seeds")
 
 
 def read_matrix(path: Path) -> Matrix:
-    """The matrix that a TOML file describes: ``recipe = ["fast"]``, ``processes = [1, 2]``.
+    """Read a matrix from a TOML file: ``recipe = ["fast"]``, ``processes = [1, 2]``.
 
     Raises:
-        UsageError: it cannot be read, or holds what a matrix does not.
+        UsageError: the file cannot be read, or has a key or value that a matrix does not have.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path} is no TOML: {error}") from error
+        raise UsageError(f"{path} is not a TOML file: {error}") from error
     values: dict[str, tuple[str, ...] | tuple[int, ...]] = {}
     scaling = None
     for key, value in document.items():
@@ -140,61 +149,64 @@ def read_matrix(path: Path) -> Matrix:
         else:
             known = (*AXES, "scaling")
             raise UsageError(
-                f"{path} has {key!r}{near_match(key, known)}; a matrix has: {', '.join(known)}"
+                f"{path}: unknown key {key!r}{near_match(key, known)}; the keys are: "
+                f"{', '.join(known)}"
             )
     return replace(Matrix(**values), scaling=scaling)  # type: ignore[arg-type]
 
 
-def _axis_values(key: str, value: object) -> tuple[str, ...] | tuple[int, ...]:
-    """An axis of a file: a value, or a list of them; a number of seeds stands for the first."""
-    whole = key in _WHOLE
-    if key == "seeds" and type(value) is int:
+def _axis_values(axis: str, value: object) -> tuple[str, ...] | tuple[int, ...]:
+    """The values of an axis in a file: one value, a list, or a number of seeds."""
+    is_integer = axis in _INTEGER_AXES
+    if axis == "seeds" and type(value) is int:
         return tuple(range(value))
-    listed = value if isinstance(value, list) else [value]
-    # bool is an int to isinstance.
-    if not listed or any(type(one) is not (int if whole else str) for one in listed):
-        how = "whole numbers, as [1, 2]" if whole else "words, as ['auto']"
-        raise UsageError(f"{key} takes {how}")
-    return tuple(listed)
+    values = value if isinstance(value, list) else [value]
+    # isinstance would accept a bool as an int.
+    if not values or any(type(item) is not (int if is_integer else str) for item in values):
+        expected = "whole numbers, such as [1, 2]" if is_integer else "words, such as ['auto']"
+        raise UsageError(f"{axis} takes {expected}")
+    return tuple(values)
 
 
-def with_overrides(matrix: Matrix, asked: Mapping[str, str | None], scaling: str | None) -> Matrix:
-    """The matrix with the axes that a command line gives in place of its own.
+def with_overrides(
+    matrix: Matrix, overrides: Mapping[str, str | None], scaling: str | None
+) -> Matrix:
+    """A copy of the matrix in which the values of the command line replace its own.
 
     Args:
-        matrix: of a file, or an empty one.
-        asked: an axis's values with commas between them, as ``"1,2,4"``; None leaves it.
-        scaling: likewise.
+        matrix: from a file, or an empty one.
+        overrides: values by axis, separated by commas, such as ``"1,2,4"``; None keeps the axis.
+        scaling: ``"strong"`` or ``"weak"``; None keeps the matrix's own.
 
     Raises:
-        UsageError: these are no values.
+        UsageError: a value is wrong; the message names it.
     """
     values: dict[str, tuple[str, ...] | tuple[int, ...]] = {}
-    for axis, text in asked.items():
+    for axis, text in overrides.items():
         if text is None:
             continue
         words = [word.strip() for word in text.split(",")]
-        if axis in _WHOLE:
-            values[axis] = _whole_numbers(axis, words)
+        if axis in _INTEGER_AXES:
+            values[axis] = _parse_integers(axis, words)
         else:
             values[axis] = tuple(words)
     mode = matrix.scaling if scaling is None else parse_scaling(scaling)
     return replace(matrix, **values, scaling=mode)  # type: ignore[arg-type]
 
 
-def _whole_numbers(axis: str, words: Sequence[str]) -> tuple[int, ...]:
+def _parse_integers(axis: str, words: Sequence[str]) -> tuple[int, ...]:
     if not all(re.fullmatch(r"[0-9]{1,9}", word) for word in words):
-        raise UsageError(f"--{axis} takes whole numbers, as 1,2,4, not {','.join(words)!r}")
+        raise UsageError(f"{axis} takes whole numbers, such as 1,2,4, not {','.join(words)!r}")
     numbers = tuple(map(int, words))
-    # As in a file: one number says how many, several say which.
+    # As in a file: one number is the number of seeds, several are the seeds themselves.
     return tuple(range(numbers[0])) if axis == "seeds" and len(numbers) == 1 else numbers
 
 
 def parse_scaling(value: object) -> ScalingMode:
-    """Strong or weak.
+    """Parse "strong" or "weak".
 
     Raises:
-        UsageError: neither.
+        UsageError: the value is neither.
     """
     try:
         return ScalingMode(str(value))
@@ -204,41 +216,43 @@ def parse_scaling(value: object) -> ScalingMode:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A part of a sweep: the cells that one of several machines runs."""
+    """The part of a sweep that one of several machines runs."""
 
     index: int
-    """From 1."""
+    """Number of the part, from 1 to `count`."""
     count: int
+    """Number of parts."""
 
     def __str__(self) -> str:
         """``"2/4"``."""
         return f"{self.index}/{self.count}"
 
-    def of(self, cells: Sequence[SweepRun]) -> list[SweepRun]:
-        """Its cells: every so-manyth, so that shards are as alike as they can be."""
-        return list(cells[self.index - 1 :: self.count])
+    def select(self, runs: Sequence[SweepRun]) -> list[SweepRun]:
+        """Every `count`-th run, so that all parts have a similar mix of set-ups."""
+        return list(runs[self.index - 1 :: self.count])
 
 
 def parse_shard(text: str) -> Shard:
-    """A shard of ``"2/4"``.
+    """Parse a shard such as ``"2/4"``.
 
     Raises:
-        UsageError: it is none, or there is no such one.
+        UsageError: the text is no shard, or its index is not within 1 to count.
     """
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise UsageError(f"--shard takes i/n with i from 1 to n, as 2/4, not {text!r}")
+        raise UsageError(f"shard takes i/n with i from 1 to n, such as 2/4, not {text!r}")
     return Shard(int(match[1]), int(match[2]))
 
 
-def randomized_blocks(cells: Sequence[SweepRun], order_seed: int) -> list[SweepRun]:
-    """The cells in an order of chance within each seed, seed after seed.
+def randomized_blocks(runs: Sequence[SweepRun], order_seed: int) -> list[SweepRun]:
+    """The runs in random order within each seed, seed after seed.
 
-    Randomised blocks: whatever drifts on the machine while a sweep runs (heat, neighbours) falls on
-    all set-ups alike, and a sweep that is cut short has as many runs of each, to within one.
+    Randomised blocks: drift of the machine during a sweep (heat, other programs) affects all
+    set-ups alike, and in a sweep that stops early the run counts of two set-ups differ by at most
+    one.
     """
     generator = random.Random(order_seed)
     blocks: dict[int, list[SweepRun]] = {}
-    for cell in cells:
-        blocks.setdefault(cell.seed, []).append(cell)
-    return [cell for block in blocks.values() for cell in generator.sample(block, k=len(block))]
+    for run in runs:
+        blocks.setdefault(run.seed, []).append(run)
+    return [run for block in blocks.values() for run in generator.sample(block, k=len(block))]

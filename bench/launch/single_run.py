@@ -1,7 +1,7 @@
-"""One run in a process of its own: what `ab` and `sweep` are made of.
+"""One run in its own process: the unit of `ab` and `sweep`.
 
-A process that has trained once has warm caches, a grown allocator and compiled code, and what a
-second run in it takes is not what a first one does.
+A process that has trained once has warm caches, a grown allocator and compiled code, so a second
+run in it would take another time than the first.
 """
 
 from __future__ import annotations
@@ -17,26 +17,33 @@ from bench.launch.supervisor import run_each
 from mnist_cnn.console import EXIT_INTERRUPTED
 
 
-def run_command(words: Sequence[str], checkout: Checkout | None = None) -> list[str]:
-    """What starts one run.
+def run_command(options: Sequence[str], checkout: Checkout | None = None) -> list[str]:
+    """The command line that starts one run.
 
     Args:
-        words: options of `mnist-bench run`.
-        checkout: the commit to run; None for what is checked out here, changes and all.
+        options: options of `mnist-bench run`.
+        checkout: the commit to run; None for the code in this checkout, with its uncommitted
+            changes.
     """
-    # Not `-m bench`: that needs the project on the path, which a plain checkout is not.
-    here = [sys.executable, str(Path(__file__).resolve().parents[1] / "run.py")]
-    return [*(here if checkout is None else checkout.run), *words, "--runs", "1", "--quiet"]
+    # Not `-m bench`: that needs the project on the path, and a plain checkout is not on it.
+    own_program = [sys.executable, str(Path(__file__).resolve().parents[1] / "run.py")]
+    program = own_program if checkout is None else checkout.program
+    return [*program, *options, "--runs", "1", "--quiet"]
 
 
-def run_once(words: Sequence[str], checkout: Checkout | None = None) -> int:
-    """Run it, its table thrown away, and give its exit status.
+def run_once(options: Sequence[str], checkout: Checkout | None = None) -> int:
+    """Make one run, discard its table, and return its exit status.
+
+    Args:
+        options: as in `run_command`.
+        checkout: as in `run_command`.
 
     Raises:
-        KeyboardInterrupt: it or this process was interrupted; it has ended, its record kept.
+        KeyboardInterrupt: the run or this process was interrupted; the run has ended and its
+            record is saved.
     """
     environment = dict(os.environ) if checkout is None else checkout_environment()
-    ended = run_each(run_command(words, checkout), [environment], stdout=subprocess.DEVNULL)
+    ended = run_each(run_command(options, checkout), [environment], stdout=subprocess.DEVNULL)
     (code,) = ended.codes
     if ended.asked or code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt

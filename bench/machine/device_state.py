@@ -1,9 +1,8 @@
-"""The state of what trains, around a run: clocks, heat, power, throttling, and who else is there.
+"""The state of the device before and after a run: clocks, temperature, power, throttling, users.
 
-Read before a run and after it, never in it. GPUs are asked through NVML, one question at a time,
-for a driver may refuse any: that field is null then, with the reason. How busy the machine's cores
-were is `bench.machine.meter`'s; here is at what clock, and whether heat
-slowed them down.
+Nothing is read during the run. NVML gets one question at a time, because a driver may refuse any
+question: the field is null then, with the reason. The load of the machine's cores is in
+`bench.machine.load`; here are their clock and their thermal throttling.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from bench.machine.system import NotReported
 from bench.records.schema import GpuState, GpuWatch, Monitoring
 
 SM_CLOCK, MEMORY_CLOCK = 1, 2
-"""nvmlClockType_t."""
+"""Values of nvmlClockType_t."""
 GPU_SENSOR = 0
-"""nvmlTemperatureSensors_t."""
+"""Value of nvmlTemperatureSensors_t."""
 POLICIES = {"power": 0, "heat": 1, "board limit": 3}
-"""nvmlPerfPolicyType_t of what slows a GPU down against its will. The others do so at its own: for
-want of work, for its voltage, for the group it is in."""
+"""Values of nvmlPerfPolicyType_t for forced slow-downs. The other values are for normal ones: no
+work, the voltage, or another GPU of the group."""
 REASONS = {
     0x1: "idle",
     0x2: "application clocks",
@@ -43,11 +42,11 @@ CPUS = Path("/sys/devices/system/cpu")
 
 
 class DeviceMonitor:
-    """The state of what trains, at `start` and at `stop`.
+    """Reads the state of the device at `start` and at `stop`.
 
     Args:
-        gpus: those the run computes on; this process's first.
-        source: what tells their state, or why there are none.
+        gpus: the GPUs of the run; that of this process first.
+        source: the source of their state, or why there are none.
         cpus: the kernel's folder of processors.
     """
 
@@ -62,21 +61,21 @@ class DeviceMonitor:
         self._events: dict[str, int] = {}
 
     def start(self) -> None:
-        """The run begins."""
+        """Read the state before the run."""
         self._mhz = _cpu_mhz()
         self._events = throttle_events(self._cpus)
         self._states = [gpu_state(gpu) for gpu in self._gpus]
         self._throttled = [_throttled_nanoseconds(gpu) for gpu in self._gpus]
 
     def stop(self) -> Monitoring:
-        """The run is over."""
+        """Read the state after the run."""
         throttled = [_throttled_nanoseconds(gpu) for gpu in self._gpus]
         states = [gpu_state(gpu) for gpu in self._gpus]
         events, source = _more_events(self._events, throttle_events(self._cpus))
         return Monitoring(
             gpus=[
-                _watch(*around)
-                for around in zip(self._states, states, self._throttled, throttled, strict=True)
+                _watch(*readings)
+                for readings in zip(self._states, states, self._throttled, throttled, strict=True)
             ],
             gpus_source=self._source,
             cpu_mhz_before=self._mhz,
@@ -87,53 +86,55 @@ class DeviceMonitor:
 
 
 def gpu_state(gpu: Gpu) -> GpuState:
-    """A GPU now."""
+    """The state of a GPU now."""
     refused: dict[str, str] = {}
 
-    def told(field: str, ask: Callable[[], Any]) -> Any:
+    def value_or_none(field: str, ask: Callable[[], Any]) -> Any:
         try:
             return ask()
         except NotReported as reason:
             refused[field] = str(reason)
             return None
 
-    processes = told("other_processes", lambda: _processes(gpu))
+    processes = value_or_none("other_processes", lambda: _processes(gpu))
     return GpuState(
-        sm_clock_mhz=told("sm_clock_mhz", lambda: gpu.ask("ClockInfo", about=[SM_CLOCK])),
-        memory_clock_mhz=told(
+        sm_clock_mhz=value_or_none("sm_clock_mhz", lambda: gpu.ask("ClockInfo", about=[SM_CLOCK])),
+        memory_clock_mhz=value_or_none(
             "memory_clock_mhz", lambda: gpu.ask("ClockInfo", about=[MEMORY_CLOCK])
         ),
-        temperature_celsius=told(
+        temperature_celsius=value_or_none(
             "temperature_celsius",
             lambda: gpu.ask("TemperatureV", "Temperature", about=[GPU_SENSOR]),
         ),
-        power_watts=told("power_watts", lambda: gpu.ask("PowerUsage") / 1e3),
-        utilization=told("utilization", lambda: gpu.ask("UtilizationRates").gpu / 100),
-        memory_used_bytes=told("memory_used_bytes", lambda: gpu.ask("MemoryInfo").used),
-        throttle_reasons=told(
+        power_watts=value_or_none("power_watts", lambda: gpu.ask("PowerUsage") / 1e3),
+        utilization=value_or_none("utilization", lambda: gpu.ask("UtilizationRates").gpu / 100),
+        memory_used_bytes=value_or_none("memory_used_bytes", lambda: gpu.ask("MemoryInfo").used),
+        throttle_reasons=value_or_none(
             "throttle_reasons",
             lambda: named_reasons(
                 gpu.ask("CurrentClocksEventReasons", "CurrentClocksThrottleReasons")
             ),
         ),
         other_processes=None if processes is None else len(processes) - 1,
-        others_memory_bytes=told("others_memory_bytes", lambda: _others_memory_bytes(processes)),
+        others_memory_bytes=value_or_none(
+            "others_memory_bytes", lambda: _others_memory_bytes(processes)
+        ),
         refused=refused,
     )
 
 
 def named_reasons(bits: int) -> list[str]:
-    """What holds a GPU's clocks down, in words; a bit that is not known here by its value."""
-    set_bits = [1 << place for place in range(bits.bit_length()) if bits >> place & 1]
+    """The reasons for which a GPU's clocks are reduced; an unknown bit is named by its value."""
+    set_bits = [1 << position for position in range(bits.bit_length()) if bits >> position & 1]
     return [REASONS.get(bit, f"reason {bit:#x}") for bit in set_bits]
 
 
 def _processes(gpu: Gpu) -> list[tuple[int, int | None]]:
-    """Number and bytes of those that compute on it; the run's own is one of them."""
+    """Process id and memory in bytes of each process on the GPU; the run is one of them."""
     questions = ("ComputeRunningProcesses", "ComputeRunningProcesses_v2")
-    processes = [(one.pid, one.usedGpuMemory) for one in gpu.ask(*questions)]
+    processes = [(process.pid, process.usedGpuMemory) for process in gpu.ask(*questions)]
     if not processes:
-        # In a container a driver may hide them all.
+        # In a container, a driver may hide all processes.
         raise NotReported("NVML shows no process, not even the run's own")
     return processes
 
@@ -145,16 +146,16 @@ def _others_memory_bytes(processes: list[tuple[int, int | None]] | None) -> int:
         return 0
     others = [memory for pid, memory in processes if pid != os.getpid()]
     if len(others) == len(processes):
-        # Another rank's GPU, or a container that numbers processes in its own way.
-        raise NotReported("which of the processes is the run's own is not known")
+        # This is another rank's GPU, or a container has its own process ids.
+        raise NotReported("it is not known which of the processes is the run's own")
     known = [memory for memory in others if memory is not None]
     if len(known) < len(others):
-        raise NotReported("NVML does not say how much each process holds")
+        raise NotReported("NVML does not report the memory of each process")
     return sum(known)
 
 
 def _throttled_nanoseconds(gpu: Gpu) -> dict[str, int] | NotReported:
-    """How long its clocks have been held down since the driver was loaded, by what."""
+    """How long its clocks have been reduced since the driver was loaded, by policy."""
     try:
         return {
             name: int(gpu.ask("ViolationStatus", about=[policy]).violationTime)
@@ -194,9 +195,9 @@ def _passed_seconds(
 
 
 def _cpu_mhz() -> float | None:
-    """The cores' mean clock, where the system tells one."""
+    """The mean clock of the cores; None if the system does not report it."""
     try:
-        # psutil has no such function on some systems, and nothing to tell on others.
+        # On some systems psutil has no such function, on others it returns None.
         mhz = float(getattr(psutil.cpu_freq(), "current", 0.0))
     except (OSError, NotImplementedError, RuntimeError, AttributeError):
         return None
@@ -204,9 +205,9 @@ def _cpu_mhz() -> float | None:
 
 
 def throttle_events(cpus: Path = CPUS) -> dict[str, int]:
-    """How often a core or its package was slowed down for its heat since boot, by file.
+    """How often a core or its package was throttled for its temperature since boot, by file.
 
-    Intel's processors alone have these files, and few virtual machines show them.
+    Only Intel's processors have these files, and few virtual machines show them.
     Source: the kernel's documentation, admin-guide/thermal/intel_thermal_throttle.rst.
     """
     counters = {}
@@ -214,7 +215,7 @@ def throttle_events(cpus: Path = CPUS) -> dict[str, int]:
         try:
             counters[str(file)] = int(file.read_text())
         except (OSError, ValueError):
-            # A core that was switched off meanwhile has none.
+            # A core that is switched off has no file.
             continue
     return counters
 
@@ -226,9 +227,9 @@ def _throttle_files(cpus: Path) -> Iterable[Path]:
 
 
 def _more_events(before: dict[str, int], after: dict[str, int]) -> tuple[int | None, str]:
-    """How many came, and what counted them or why it is not known."""
-    both = before.keys() & after.keys()
-    if not both:
-        return None, "no thermal_throttle counters: Intel's processors alone have them"
-    # Each core of a package counts the package's too: one number, not their sum.
-    return max(max(0, after[name] - before[name]) for name in both), "Linux's thermal_throttle"
+    """The number of new throttle events, and its source or why it is unknown."""
+    common = before.keys() & after.keys()
+    if not common:
+        return None, "no thermal_throttle counters: only Intel's processors have them"
+    # Every core also counts the events of its package, so the result is the maximum, not the sum.
+    return max(max(0, after[name] - before[name]) for name in common), "Linux's thermal_throttle"

@@ -1,9 +1,9 @@
-"""How much energy a run used, by the machine's own counters, read before it and after it.
+"""The energy that a run used, from the machine's own counters.
 
-Two are known: NVML's of a GPU's board and RAPL's of processors and their memory. Both are sums
-since some start, so two readings are enough, none of them in a timed span. Whatever is not told is
-null with the reason, and so is what a counter is too coarse or too narrow for. What they are worth:
-docs/energy.md.
+There are two kinds of counters: NVML's of a GPU board, and RAPL's of processor packages and their
+memory. Both only add up, so one reading before the run and one after it are enough, both outside
+timed spans. If a counter is missing, too coarse or may have wrapped twice, the energy is null, with
+the reason. docs/energy.md says how accurate the counters are.
 """
 
 from __future__ import annotations
@@ -19,33 +19,32 @@ from bench.machine.system import NotReported
 from bench.records.schema import Energy, Joules
 
 SHORTEST_SECONDS = 2.0
-"""Runs below have no energy: NVML's counter moves every 20 to 100 ms, and by the mean of a time
-before."""
+"""Shortest run that has an energy: NVML's counter moves every 20 to 100 ms only, and lags."""
 MOST_WATTS = 600.0
-"""No processor package takes more; what a counter that went round may have missed is judged by."""
+"""Highest power of a processor package; decides whether a counter may have wrapped twice."""
 POWERCAP = Path("/sys/class/powercap")
 
 
 @dataclass(frozen=True, slots=True)
 class CounterReading:
-    """A counter at one moment."""
+    """The value of a counter at one moment."""
 
     joules: float
-    """Since some start."""
+    """Energy since the counter started."""
     wraps_at_joules: float | None = None
-    """Where it starts again from 0; None where it never does."""
+    """Value at which the counter starts again from 0; None if it never does."""
 
 
 Counters = Callable[[], Mapping[str, CounterReading]]
-"""Reads some counters, by their names; raises NotTold where they cannot be read."""
+"""Reads counters, by their names; raises NotReported if they cannot be read."""
 
 
 class EnergyMeter:
-    """Energy from `start` to `stop`.
+    """Measures energy from `start` to `stop`.
 
     Args:
-        device: counters of what trains.
-        host: counters of the machine beside it; None where it is what trains.
+        device: counters of the device that trains.
+        host: counters of the host; None if the host is the device that trains.
     """
 
     def __init__(self, device: Counters, host: Counters | None) -> None:
@@ -54,24 +53,24 @@ class EnergyMeter:
         self._host = None if host is None else _Span(host)
 
     def start(self) -> None:
-        """The run begins."""
+        """Begin to measure."""
         if self._host is not None:
             self._host.start()
         self._device.start()
 
     def stop(self) -> Energy:
-        """The run is over."""
+        """Stop measuring."""
         device = self._device.stop()
         return Energy(device=device, host=None if self._host is None else self._host.stop())
 
 
 class _Span:
-    """What some counters counted in a span; a failure at either end is the reason for none."""
+    """The energy of one span; null, with the reason, if a reading fails."""
 
     def __init__(self, read: Counters) -> None:
         self._read = read
         self._before: Mapping[str, CounterReading] | NotReported = NotReported(
-            "the run was not begun"
+            "the measurement was not started"
         )
         self._began = 0.0
 
@@ -96,31 +95,31 @@ class _Span:
 def used_joules(
     before: Mapping[str, CounterReading], after: Mapping[str, CounterReading], seconds: float
 ) -> float:
-    """What all of the counters together counted between two readings.
+    """The energy that all counters together counted between two readings.
 
     Args:
-        before: by counter.
-        after: of the same counters.
-        seconds: that lie between.
+        before: reading of each counter at the start.
+        after: reading of each counter at the end.
+        seconds: time between the readings.
 
     Raises:
-        NotTold: the readings do not say, or not surely.
+        NotReported: the readings do not give the energy with certainty.
     """
     if seconds < SHORTEST_SECONDS:
         raise NotReported(
             f"the run took {seconds:.2g} s: counters are too coarse below {SHORTEST_SECONDS:g} s"
         )
     if before.keys() != after.keys():
-        raise NotReported("after the run there were other counters than before it")
+        raise NotReported("the machine had other counters after the run than before it")
     total = 0.0
     for name, start in before.items():
-        used, wraps = after[name].joules - start.joules, start.wraps_at_joules
-        if used < 0 and wraps is not None:
-            used += wraps
+        used, wrap = after[name].joules - start.joules, start.wraps_at_joules
+        if used < 0 and wrap is not None:
+            used += wrap
         if used < 0:
             raise NotReported(f"{name} ran backwards")
-        if wraps is not None and used + wraps <= MOST_WATTS * seconds:
-            raise NotReported(f"{name} may have gone round more than once in {seconds:.0f} s")
+        if wrap is not None and used + wrap <= MOST_WATTS * seconds:
+            raise NotReported(f"{name} may have wrapped more than once in {seconds:.0f} s")
         total += used
     if total == 0:
         raise NotReported(f"stood still: {', '.join(before)}")
@@ -128,7 +127,7 @@ def used_joules(
 
 
 def gpu_counters(gpus: Sequence[Gpu]) -> Counters:
-    """NVML's counters of whole boards: GPU, memory and supply."""
+    """NVML's counters of whole boards: GPU, memory and power supply."""
 
     def read() -> dict[str, CounterReading]:
         return {
@@ -142,19 +141,19 @@ def gpu_counters(gpus: Sequence[Gpu]) -> Counters:
 
 
 def cpu_counters(powercap: Path = POWERCAP) -> Counters:
-    """RAPL's counters of processor packages and, where they are apart, their memory.
+    """RAPL's counters of processor packages and, if it has its own, of their memory.
 
-    Other zones are parts of these (core, uncore) or hold them (psys). AMD's processors show theirs
-    under the same names.
+    The other zones are parts of a package (core, uncore) or contain it (psys). AMD's processors use
+    the same names.
     Source: the kernel's documentation, power/powercap/powercap.rst.
 
     Args:
-        powercap: the kernel's folder of zones.
+        powercap: the kernel's folder of RAPL zones.
     """
 
     def read() -> dict[str, CounterReading]:
         if sys.platform == "darwin":
-            raise NotReported("macOS tells it to root alone (powermetrics)")
+            raise NotReported("on macOS only root can read it (powermetrics)")
         readings = {}
         try:
             for zone in sorted(powercap.glob("intel-rapl:*")):
@@ -165,20 +164,18 @@ def cpu_counters(powercap: Path = POWERCAP) -> Counters:
                         int((zone / "max_energy_range_uj").read_text()) / 1e6,
                     )
         except PermissionError:
-            raise NotReported(
-                "RAPL's counters may be read by root alone: see docs/energy.md"
-            ) from None
+            raise NotReported("only root can read RAPL's counters: see docs/energy.md") from None
         except (OSError, ValueError) as error:
             raise NotReported(f"RAPL's counters cannot be read: {type(error).__name__}") from error
         if not readings:
-            raise NotReported("no RAPL counters: not every processor or virtual machine shows them")
+            raise NotReported("no RAPL counters: this processor or virtual machine has none")
         return readings
 
     return read
 
 
 def no_counters(reason: str) -> Counters:
-    """Counters that nobody can read, and why."""
+    """Counters that cannot be read, with the reason."""
 
     def read() -> Mapping[str, CounterReading]:
         raise NotReported(reason)

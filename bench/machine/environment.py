@@ -1,8 +1,8 @@
-"""What this machine is.
+"""What this machine is: hardware, system and software.
 
-Holds no host name, user name, serial number or path: a record can be published as it is. Whatever
-a platform does not tell is null, never guessed. torch is imported where it is needed only, so
-that everything here can be asked for before it, and without it where the answer needs none.
+There is no host name, user name, serial number or path in it, so that a record can be published as
+it is. A value that the platform does not report is null, never guessed. torch is imported inside
+the functions that need it, so that the others work before torch is loaded, or without it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import psutil
 
 from bench.machine.cores import usable_cores
 from bench.machine.repository import PROJECT, git_state
-from bench.machine.system import read_field, read_sysctl, read_text, run_output
+from bench.machine.system import read_field, read_proc, read_sysctl, read_text, run_output
 from bench.records.schema import Environment
 
 CPU_FEATURES = {
@@ -33,7 +33,7 @@ CPU_FEATURES = {
     "sve2": "sve2",
     "sme": "sme",
 }
-"""Instruction sets that decide the speed of matrix products: Linux's name -> ours."""
+"""Instruction sets that decide the speed of matrix products, by their names in Linux."""
 
 MACOS_CPU_FEATURES = {
     "hw.optional.avx2_0": "avx2",
@@ -42,7 +42,7 @@ MACOS_CPU_FEATURES = {
     "hw.optional.arm.FEAT_BF16": "bf16",
     "hw.optional.arm.FEAT_SME": "sme",
 }
-"""sysctl name -> our name."""
+"""The same instruction sets, by their sysctl names."""
 
 PACKAGES = (
     "filelock",
@@ -56,18 +56,19 @@ PACKAGES = (
     "triton",
     "typer",
 )
-"""What a run uses besides torch and accelerate, which have fields of their own."""
+"""Packages that a run uses; torch and accelerate are not here, they have their own fields."""
 
 ACCELERATOR_LIBRARIES = re.compile(r"nvidia-(cublas|cudnn|nccl|cuda-runtime)(-cu\d+)?")
-"""Separately installed packages that an NVIDIA GPU's speed depends on."""
+"""Packages that the speed of an NVIDIA GPU depends on and that are installed separately."""
 
 
 def describe_environment(device_type: str, device_name: str) -> Environment:
-    """What machine and software this is.
+    """Describe the machine and the software.
 
     Args:
-        device_type: torch's, "cpu", "cuda", "mps" or "xpu"; of an accelerator, the current one.
-        device_name: what the device calls itself.
+        device_type: torch's name, "cpu", "cuda", "mps" or "xpu"; for an accelerator, the current
+            device is described.
+        device_name: name that the device reports, as from `device_name`.
     """
     import torch
 
@@ -98,10 +99,10 @@ def describe_environment(device_type: str, device_name: str) -> Environment:
 
 
 def cpu_name() -> str:
-    """The processor's own name, else its architecture."""
+    """The name that the processor reports, else its architecture."""
     if sys.platform == "darwin":
         return read_sysctl("machdep.cpu.brand_string") or platform.machine()
-    # Arm kernels give numbers in /proc/cpuinfo; lscpu knows their names.
+    # On Arm, /proc/cpuinfo has numbers only; lscpu knows the names.
     return (
         cpuinfo_field("model name")
         or read_field(run_output("lscpu"), "Model name")
@@ -111,25 +112,25 @@ def cpu_name() -> str:
 
 
 def cpu_features() -> list[str]:
-    """Those of the instruction sets known here that this processor has."""
+    """The instruction sets of `CPU_FEATURES` that this processor has."""
     if sys.platform == "darwin":
-        return [ours for name, ours in MACOS_CPU_FEATURES.items() if read_sysctl(name) == "1"]
+        return [name for key, name in MACOS_CPU_FEATURES.items() if read_sysctl(key) == "1"]
     flags = _cpu_flags()
-    return [ours for theirs, ours in CPU_FEATURES.items() if theirs in flags]
+    return [name for flag, name in CPU_FEATURES.items() if flag in flags]
 
 
 def is_virtual_machine() -> bool | None:
-    """Whether a hypervisor runs below this system; None where the system does not say."""
+    """Whether this system runs on a hypervisor; None if the system does not report it."""
     if sys.platform == "darwin":
         return {"0": False, "1": True}.get(read_sysctl("kern.hv_vmm_present") or "")
     if "hypervisor" in _cpu_flags() or Path("/sys/hypervisor/type").exists():
         return True
-    # Only x86 has a flag whose absence means something.
+    # On x86 a missing flag means that there is no hypervisor. Other processors have no such flag.
     return False if cpuinfo_field("flags") else None
 
 
 def os_name() -> str:
-    """Distribution and kernel, or the macOS version, with the architecture."""
+    """Name and version of the operating system, with the architecture."""
     machine = platform.machine()
     if sys.platform == "darwin":
         return f"macOS {platform.mac_ver()[0]} {machine}"
@@ -141,7 +142,7 @@ def os_name() -> str:
 
 def cpuinfo_field(name: str) -> str | None:
     """A field of the first processor in Linux's /proc/cpuinfo."""
-    return read_field(read_text(Path("/proc/cpuinfo")), name)
+    return read_field(read_proc("cpuinfo"), name)
 
 
 def _cpu_flags() -> set[str]:
@@ -152,7 +153,7 @@ def _cpu_flags() -> set[str]:
 
 
 def device_name(device_type: str) -> str:
-    """What the device of this type calls itself; of several, the current one."""
+    """The name that the current device of this type reports."""
     import torch
 
     match device_type:
@@ -165,7 +166,7 @@ def device_name(device_type: str) -> str:
 
 
 def _device_memory_bytes(device_type: str) -> int | None:
-    """An accelerator's own memory; None for a CPU and for MPS, which share the machine's."""
+    """An accelerator's own memory; None for CPU and MPS, which use the machine's memory."""
     import torch
 
     if device_type == "cuda":
@@ -184,23 +185,23 @@ def _driver(device_type: str) -> str | None:
         return None
     if torch.version.hip:
         return read_text(Path("/sys/module/amdgpu/version")).strip() or None
-    return nvidia_driver(read_text(Path("/proc/driver/nvidia/version"))) or _nvidia_smi_driver()
+    return nvidia_driver(read_proc("driver/nvidia/version")) or _nvidia_smi_driver()
 
 
 def nvidia_driver(kernel_module: str) -> str | None:
-    """The driver's version, from what its kernel module says in /proc/driver/nvidia/version."""
-    found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", kernel_module)
-    return found.group(1) if found else None
+    """The version in the text of /proc/driver/nvidia/version; None if there is none."""
+    match = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", kernel_module)
+    return match.group(1) if match else None
 
 
 def _nvidia_smi_driver() -> str | None:
-    # No file says it under WSL.
+    # Under WSL there is no such file.
     lines = run_output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     return next(iter(lines.split()), None)
 
 
 def _torch_build() -> str | None:
-    """What torch was built for; None for a build that knows the CPU (or MPS) alone."""
+    """The GPU platform that torch was built for; None for a build for CPU or MPS only."""
     import torch
 
     if torch.version.cuda:
@@ -211,11 +212,11 @@ def _torch_build() -> str | None:
 
 
 def package_versions(device_type: str) -> dict[str, str]:
-    """Installed versions of `PACKAGES` and, for a GPU, of the libraries it computes with."""
+    """Installed versions of `PACKAGES` and, for CUDA, of `ACCELERATOR_LIBRARIES`."""
     versions = {}
     for distribution in metadata.distributions():
         name = distribution.name
-        library = device_type == "cuda" and ACCELERATOR_LIBRARIES.fullmatch(name)
-        if name in PACKAGES or library:
+        is_gpu_library = device_type == "cuda" and ACCELERATOR_LIBRARIES.fullmatch(name)
+        if name in PACKAGES or is_gpu_library:
             versions[name] = distribution.version
     return dict(sorted(versions.items()))

@@ -1,4 +1,4 @@
-"""How busy the machine was, and how much of that was this run."""
+"""How busy the machine was during a run, and how much of that the run itself caused."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from bench.records.schema import Load
 
 
 class LoadMeter:
-    """How much the machine did in a span of time, and how much of it was this run.
+    """Measures how busy the machine is from `start` to `stop`, and how much this run causes.
 
-    `busy_seconds - own_seconds` is what others took: the core-seconds in which cores were busy
-    elsewhere, or the hypervisor had them. Both are kept, so that a reader can judge.
+    `busy_seconds - own_seconds` is the load of others: core-seconds of other programs and of the
+    hypervisor. The record has both, so that a reader can judge.
     """
 
     def __init__(self) -> None:
@@ -28,11 +28,11 @@ class LoadMeter:
         self._began = 0.0
 
     def start(self) -> None:
-        """The span begins."""
+        """Begin to measure."""
         self._average = _load_average()
         self._busy = _busy_and_all_seconds()
         self._own = own_cpu_seconds()
-        # The length of this span, not a lap: no device is waited for.
+        # This is not a lap, so it does not wait for the device.
         self._began = time.monotonic()
 
     def own_cpu_seconds(self) -> float:
@@ -40,10 +40,10 @@ class LoadMeter:
         return max(0.0, own_cpu_seconds() - self._own)
 
     def stop(self, own_seconds: float | None = None) -> Load:
-        """The span ends.
+        """Stop measuring.
 
         Args:
-            own_seconds: what all ranks on this machine used together, of several.
+            own_seconds: core-seconds of all ranks on this machine; None to use this process's.
         """
         own = self.own_cpu_seconds() if own_seconds is None else own_seconds
         elapsed = time.monotonic() - self._began
@@ -53,7 +53,7 @@ class LoadMeter:
         return Load(
             load_average_before=self._average,
             load_average_after=_load_average(),
-            # Sandboxes without a /proc/stat of their own show counters that stand still.
+            # In sandboxes without their own /proc/stat, the counters do not change.
             busy_seconds=max(0.0, busy) if total > 0 else None,
             own_seconds=own,
             elapsed_seconds=elapsed,
@@ -61,13 +61,12 @@ class LoadMeter:
 
 
 def own_cpu_seconds() -> float:
-    """Core-seconds used so far by this process and its children, living and ended."""
+    """Core-seconds that this process and its children have used; ended children count too."""
     seconds = 0.0
-    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        usage = resource.getrusage(who)
+    for scope in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(scope)
         seconds += usage.ru_utime + usage.ru_stime
-    # What ended children used is in RUSAGE_CHILDREN once they have been waited for; those that
-    # live (a DataLoader's workers) are asked themselves.
+    # RUSAGE_CHILDREN has ended children only. Living ones (a DataLoader's workers) are added here.
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             times = child.cpu_times()
@@ -76,17 +75,17 @@ def own_cpu_seconds() -> float:
 
 
 def _busy_and_all_seconds() -> tuple[float, float]:
-    """Seconds since boot in which the usable cores were busy (or stolen), and all that passed."""
+    """Core-seconds of the usable cores since boot: busy or stolen, and in total."""
     cores = psutil.cpu_times(percpu=True)
     if sys.platform == "linux":
         usable = os.sched_getaffinity(0)
         cores = [times for index, times in enumerate(cores) if index in usable]
     busy = total = 0.0
     for times in (core._asdict() for core in cores):
-        # Linux counts a guest's time into user and nice as well.
-        passed = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
-        busy += passed - times["idle"] - times.get("iowait", 0.0)
-        total += passed
+        # Linux counts the time of a guest in "user" and "nice" as well.
+        elapsed = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
+        busy += elapsed - times["idle"] - times.get("iowait", 0.0)
+        total += elapsed
     return busy, total
 
 

@@ -1,20 +1,19 @@
-"""The peak of the memory that a run held."""
+"""The peak memory of a run."""
 
 from __future__ import annotations
 
 import resource
 import sys
 from contextlib import suppress
-from pathlib import Path
 
-from bench.machine.system import read_field, read_text
+from bench.machine.system import PROC, read_field, read_proc
 from bench.records.schema import PeakMemory
 
-_CLEAR_REFS = Path("/proc/self/clear_refs")
+_CLEAR_REFS = PROC / "self" / "clear_refs"
 
 
 def reset_peak_memory(device_type: str) -> bool:
-    """Let the peak count from now on; False where it can only count from the process's start."""
+    """Restart the peak now; returns False if the peak always counts from the process's start."""
     import torch
 
     match device_type:
@@ -30,11 +29,11 @@ def reset_peak_memory(device_type: str) -> bool:
 
 
 def peak_memory(device_type: str, *, since_reset: bool = False) -> PeakMemory:
-    """The most memory held by this process on its device.
+    """The peak memory of this process on its device.
 
     Args:
-        device_type: torch's.
-        since_reset: what `reset_peak_memory` returned at the start of the span.
+        device_type: torch's name of the device.
+        since_reset: what `reset_peak_memory` returned at the start of the run.
     """
     import torch
 
@@ -42,7 +41,7 @@ def peak_memory(device_type: str, *, since_reset: bool = False) -> PeakMemory:
     match device_type:
         case "cuda" | "xpu":
             peak = int(torch.get_device_module(device_type).max_memory_allocated())
-            return _known_peak(
+            return _peak(
                 peak,
                 f"torch.{device_type}.max_memory_allocated {span}: "
                 "tensors, without the allocator's reserve and the driver's context",
@@ -54,19 +53,19 @@ def peak_memory(device_type: str, *, since_reset: bool = False) -> PeakMemory:
 
 
 def _resident_peak(span: str) -> PeakMemory:
-    own = "resident memory of this process, without its workers"
-    high_water = read_field(read_text(Path("/proc/self/status")), "VmHWM")
+    scope = "resident memory of this process, without its workers"
+    high_water = read_field(read_proc("self/status"), "VmHWM")
     if high_water is not None:
         kibibytes = int(high_water.removesuffix("kB"))
-        return _known_peak(kibibytes * 1024, f"VmHWM {span}: {own}")
+        return _peak(kibibytes * 1024, f"VmHWM {span}: {scope}")
     # Linux counts in KiB, macOS in bytes; neither can be reset.
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return _known_peak(peak, f"ru_maxrss since the process began: {own}")
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes
+    return _peak(peak_bytes, f"ru_maxrss since the process began: {scope}")
 
 
-def _known_peak(peak_bytes: int, source: str) -> PeakMemory:
-    """Never 0: a counter that stands at nothing has not counted."""
+def _peak(peak_bytes: int, source: str) -> PeakMemory:
+    """The peak, or null if the counter is 0: such a counter does not work."""
     if peak_bytes > 0:
         return PeakMemory(bytes=peak_bytes, source=source)
     return PeakMemory(bytes=None, source=f"{source}; it counted nothing")

@@ -1,6 +1,7 @@
-"""What is measured of the machine around a run: its load, memory, energy and state.
+"""Measurements of the machine during a run: load, memory, energy and device state.
 
-Whatever a platform does not tell is null, never guessed. torch is imported where it is needed only.
+A value that the platform does not report is null, never guessed. torch is imported inside the
+functions that need it.
 """
 
 from __future__ import annotations
@@ -16,39 +17,44 @@ from mnist_cnn.rank import Rank
 
 
 class Meter:
-    """What is measured of the machine between `start` and `stop`."""
+    """Measures the machine from `start` to `stop`."""
 
     def __init__(self, device_type: str, runs_at_a_time: int = 1) -> None:
-        """Meter the process it is made in; several ranks have one each."""
+        """Create the meter of this process; each rank has its own.
+
+        Args:
+            device_type: torch's name of the device that trains.
+            runs_at_a_time: number of runs that share the machine.
+        """
         self._device_type = device_type
         self._load = LoadMeter()
         self._memory_is_this_runs = False
-        gpus, source = _gpus(device_type)
+        gpus, source = find_gpus(device_type)
         self._monitor = DeviceMonitor(gpus, source)
-        self._energy = EnergyMeter(*_counters(device_type, gpus, source, runs_at_a_time))
+        self._energy = EnergyMeter(*energy_counters(device_type, gpus, source, runs_at_a_time))
 
     def start(self) -> None:
-        """The run begins."""
+        """Begin to measure."""
         self._memory_is_this_runs = reset_peak_memory(self._device_type)
         self._monitor.start()
         self._load.start()
-        # Last, and first at the end: what the others take is no part of the run's.
+        # Energy starts last and stops first, so that it does not include the other readings.
         self._energy.start()
 
     def own_cpu_seconds(self) -> float:
         """Core-seconds that this process and its children have used since `start`.
 
-        0 on other machines than rank 0's, whose load is the one that is recorded.
+        0 on every machine except that of rank 0: only that machine's load is recorded.
         """
         rank = Rank.from_environment()
         return self._load.own_cpu_seconds() if rank.is_on_main_machine else 0.0
 
     def stop(self, own_seconds: float | None = None) -> tuple[Load, PeakMemory, Energy, Monitoring]:
-        """The run is over.
+        """Stop measuring.
 
         Args:
-            own_seconds: what all ranks *on this machine* used together; without it, this
-                process's, which is right for one rank.
+            own_seconds: core-seconds of all ranks *on this machine*; None to use this process's,
+                which is right for one rank.
         """
         energy = self._energy.stop()
         load = self._load.stop(own_seconds)
@@ -56,23 +62,23 @@ class Meter:
         return load, memory, energy, self._monitor.stop()
 
 
-def _gpus(device_type: str) -> tuple[list[Gpu], str]:
-    """The GPUs that this machine's ranks compute on, and what tells of them or why there are none.
+def find_gpus(device_type: str) -> tuple[list[Gpu], str]:
+    """The GPUs of this machine's ranks, and their source or why there are none.
 
-    Rank 0's alone knows them: its record is the one that is kept.
+    Only rank 0 gets them, because only its record is kept.
     """
     if device_type == "cpu":
         return [], "no GPU trained"
     if device_type != "cuda":
-        return [], f"no counters of {device_type} devices are known here"
+        return [], f"no counters of {device_type} devices are known"
     rank = Rank.from_environment()
     if not rank.is_main:
-        return [], "rank 0 watches them"
+        return [], "rank 0 monitors them"
     import torch
 
     ranks = rank.local_world_size
     if ranks > torch.cuda.device_count():
-        return [], f"of {ranks} ranks' GPUs rank 0 is shown {torch.cuda.device_count()}"
+        return [], f"rank 0 sees {torch.cuda.device_count()} of the GPUs of {ranks} ranks"
     uuids = [str(torch.cuda.get_device_properties(index).uuid) for index in range(ranks)]
     try:
         return open_gpus(uuids), "NVML"
@@ -80,14 +86,21 @@ def _gpus(device_type: str) -> tuple[list[Gpu], str]:
         return [], str(reason)
 
 
-def _counters(
+def energy_counters(
     device_type: str, gpus: list[Gpu], source: str, runs_at_a_time: int
 ) -> tuple[Counters, Counters | None]:
-    """What counts the energy of the device, and of the host where that is something else."""
-    one_package = device_type in ("cpu", "mps")  # an Apple GPU is in the processor's
+    """The energy counters of the device, and those of the host if it is a separate part.
+
+    Args:
+        device_type: torch's name of the device that trains.
+        gpus: the GPUs that train.
+        source: why `gpus` is empty, if it is.
+        runs_at_a_time: number of runs that share the machine.
+    """
+    one_package = device_type in ("cpu", "mps")  # an Apple GPU is in the processor's package
     if runs_at_a_time > 1:
         none = no_counters(
-            f"{runs_at_a_time} runs were made at a time, and counters tell none apart"
+            f"{runs_at_a_time} runs were made at a time, and the counters cannot separate them"
         )
         return none, None if one_package else none
     if _on_several_machines():

@@ -1,8 +1,8 @@
-"""NVIDIA's management library (NVML), asked one question at a time.
+"""NVIDIA's management library (NVML), one question at a time.
 
-A driver, a virtualised GPU or an old binding may refuse any of them: each answer is a value, or
-`NotReported` with the reason. The binding, nvidia-ml-py, is optional (the extra `energy`);
-nothing but this file needs it.
+A driver, a virtual GPU or an old binding may refuse any question: each answer is a value, or
+`NotReported` with the reason. The binding, nvidia-ml-py, is optional (the extra `energy`), and only
+this file uses it.
 Source: https://docs.nvidia.com/deploy/nvml-api/
 """
 
@@ -22,37 +22,39 @@ class Gpu:
     """A GPU as NVML knows it."""
 
     library: ModuleType
+    """The module pynvml."""
     handle: Any
+    """NVML's handle of the GPU."""
 
     def ask(self, *questions: str, about: Sequence[Any] = ()) -> Any:
-        """What the first of these functions that this driver has says of the GPU.
+        """The answer of the first function that works.
 
         Args:
-            questions: names without "nvmlDeviceGet", the newest first.
-            about: what they take besides the GPU.
+            questions: names of functions without "nvmlDeviceGet", the newest first.
+            about: further arguments of these functions.
 
         Raises:
-            NotTold: none of them answers.
+            NotReported: no function works.
         """
         reasons = []
         for question in questions:
             try:
                 return getattr(self.library, f"nvmlDeviceGet{question}")(self.handle, *about)
-            # The binding raises more than its NVMLError (where versions differ, a plain Exception),
-            # and no reading is worth a run.
+            # The binding raises more than NVMLError (a plain Exception if versions differ), and no
+            # reading may end a run.
             except Exception as error:
                 reasons.append(f"NVML refuses {question}: {error}")
         raise NotReported("; ".join(reasons))
 
 
 def open_gpus(uuids: Sequence[str]) -> list[Gpu]:
-    """The GPUs of these UUIDs, in their order.
+    """The GPUs with these UUIDs, in this order.
 
     Args:
-        uuids: as CUDA has them, without "GPU-".
+        uuids: UUIDs as CUDA reports them, without "GPU-".
 
     Raises:
-        NotTold: one of them cannot be asked.
+        NotReported: NVML is missing, or one of the GPUs is unknown or shared.
     """
     try:
         library = importlib.import_module("pynvml")
@@ -62,15 +64,15 @@ def open_gpus(uuids: Sequence[str]) -> list[Gpu]:
         library.nvmlInit()
         gpus = [Gpu(library, library.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")) for uuid in uuids]
     except Exception as error:  # as above
-        raise NotReported(f"NVML cannot be asked: {error}") from error
+        raise NotReported(f"NVML cannot be used: {error}") from error
     if any(_is_shared(gpu) for gpu in gpus):
-        raise NotReported("a part of a GPU (MIG): its counters are the whole one's")
+        raise NotReported("a part of a GPU (MIG): the counters are for the whole GPU")
     return gpus
 
 
 def _is_shared(gpu: Gpu) -> bool:
-    """Whether the GPU is cut into parts."""
+    """Whether the GPU is divided into parts (MIG)."""
     try:
         return bool(gpu.ask("MigMode")[0])
-    except NotReported:  # by GPUs that cannot be
+    except NotReported:  # GPUs without MIG refuse the question
         return False

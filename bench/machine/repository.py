@@ -1,67 +1,78 @@
-"""Which commits the checkout at hand has, and what the code at one of them says of itself."""
+"""What git knows of this project: commits, state, worktrees; and the digest of the code.
+
+The only place that runs git.
+"""
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import re
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.machine.system import run_output
+from bench.machine.system import environment_without_git, run_output
 
 PROJECT = Path(__file__).resolve().parents[2]
+"""The folder that this code runs from."""
+SOURCE_SUFFIXES = (".py", ".cpp", ".hpp")
+"""Suffixes of the files that decide what is computed."""
 _MODEL_FILE = "mnist_cnn/model.py"
+
+
+class GitFailed(Exception):
+    """A git command failed; the message is what git printed."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What git knows of the project."""
+    """The commits of the project."""
 
     project: Path
+    """Folder of the checkout."""
     commits: frozenset[str] = frozenset()
-    """All that lead to the one checked out."""
+    """The checked-out commit and all its ancestors."""
     unknown: str | None = None
-    """Why a commit that is not among them may be the project's all the same; None: it is not."""
+    """Why another commit may belong to the project as well; None if it cannot."""
 
     def parameters(self, commit: str) -> int | None:
-        """The parameters that the network of a known commit is asserted to have; None: of none.
+        """Number of parameters that the model asserts at a commit; None if unknown.
 
-        Read, not run: the code may be anybody's.
+        The code is read, not run: anybody may have written it.
         """
         if commit not in self.commits:
             return None
-        source = run_output("git", "-C", str(self.project), "show", f"{commit}:{_MODEL_FILE}")
-        return asserted_parameters(source)
+        return asserted_parameters(_git(self.project, "show", f"{commit}:{_MODEL_FILE}"))
 
 
 def read_history(project: Path = PROJECT) -> History:
     """The history of the checkout that this code is in."""
-    # A copy installed inside somebody else's repository must not answer for theirs.
-    if not (project / ".git").exists():
+    if not is_checkout(project):
         return History(project, unknown="this is no git checkout: verify in a clone of the project")
-    git = ("git", "-C", str(project))
-    commits = frozenset(run_output(*git, "rev-list", "HEAD").split())
+    commits = frozenset(_git(project, "rev-list", "HEAD").split())
     if not commits:
-        return History(project, unknown="git told nothing of this checkout's history")
-    shallow = run_output(*git, "rev-parse", "--is-shallow-repository").strip() == "true"
+        return History(project, unknown="git reports no history of this checkout")
+    shallow = _git(project, "rev-parse", "--is-shallow-repository").strip() == "true"
     unknown = "this clone is shallow: git fetch --unshallow" if shallow else None
     return History(project, commits, unknown)
 
 
 def asserted_parameters(source: str) -> int | None:
-    """`PARAMETERS` of a module that asserts it before it hands out a network.
+    """The constant `PARAMETERS` of a module that asserts it.
 
-    None where there is no such number, or nothing asserts it.
+    None if there is no such number, or if no assertion uses it.
     """
     try:
         module = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    asserted = any(
-        isinstance(name, ast.Name) and name.id == "PARAMETERS"
+    is_asserted = any(
+        isinstance(node, ast.Name) and node.id == "PARAMETERS"
         for statement in ast.walk(module)
         if isinstance(statement, ast.Assert)
-        for name in ast.walk(statement.test)
+        for node in ast.walk(statement.test)
     )
     values = [
         statement.value.value
@@ -70,27 +81,29 @@ def asserted_parameters(source: str) -> int | None:
         and isinstance(statement.value, ast.Constant)
         and [ast.unparse(target) for target in statement.targets] == ["PARAMETERS"]
     ]
-    if not asserted or len(values) != 1 or not isinstance(values[0], int):
+    if not is_asserted or len(values) != 1 or not isinstance(values[0], int):
         return None
     return values[0]
 
 
-SOURCES = (".py", ".cpp", ".hpp")
-"""How the names of files end that decide what is computed."""
+def is_checkout(project: Path) -> bool:
+    """Whether the folder itself is a git checkout.
+
+    A copy inside another repository (site-packages, for example) is none: git would answer for
+    that repository.
+    """
+    return (project / ".git").exists()
 
 
 def git_state(project: Path) -> tuple[str | None, bool | None]:
-    """The commit checked out, and whether tracked files outside results/ differ from it.
+    """The checked-out commit, and whether tracked files outside results/ differ from it.
 
     Records are results, not code: writing one must not make the next one "dirty".
     """
-    # A copy installed inside somebody else's repository must not report theirs.
-    if not (project / ".git").exists():
+    if not is_checkout(project):
         return None, None
-    lines = run_output(
-        "git",
-        "-C",
-        str(project),
+    lines = _git(
+        project,
         "status",
         "--porcelain=v2",
         "--branch",
@@ -105,12 +118,51 @@ def git_state(project: Path) -> tuple[str | None, bool | None]:
     return head, any(not line.startswith("#") for line in lines)
 
 
+def is_git_installed() -> bool:
+    """Whether there is a git command."""
+    return shutil.which("git") is not None
+
+
+def find_commit(project: Path, revision: str) -> str | None:
+    """The full name of the commit that a revision stands for; None if there is no such commit."""
+    commit = _git(project, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
+    # A revision that starts with a dash may be an option of git, and the answer something else.
+    return commit if re.fullmatch(r"[0-9a-f]{40,64}", commit) else None
+
+
+def add_worktree(project: Path, folder: Path, commit: str) -> None:
+    """Check a commit out into a new folder, as a worktree.
+
+    Raises:
+        GitFailed: git refused.
+        OSError: git could not be started.
+    """
+    # --force: git remembers a worktree whose folder was removed by hand.
+    options = ["--force", "--detach", "--quiet"]
+    completed = subprocess.run(
+        ["git", "-C", project, "worktree", "add", *options, folder, commit],
+        env=environment_without_git(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if completed.returncode != 0:
+        raise GitFailed(completed.stderr.strip() or f"exit status {completed.returncode}")
+
+
 def source_digest(project: Path) -> str:
-    """SHA-256 over the code itself, names included: commits say nothing of changes since."""
+    """SHA-256 of the code and its file names: a commit does not cover later changes."""
     digest = hashlib.sha256()
     files = (file for folder in ("bench", "mnist_cnn") for file in (project / folder).rglob("*"))
-    for file in sorted(file for file in files if file.suffix in SOURCES):
+    for file in sorted(file for file in files if file.suffix in SOURCE_SUFFIXES):
         content = file.read_bytes()
         digest.update(f"{file.relative_to(project).as_posix()} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def _git(project: Path, *words: str) -> str:
+    """The output of a git command; empty if it fails."""
+    return run_output("git", "-C", str(project), *words)

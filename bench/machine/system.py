@@ -1,4 +1,7 @@
-"""Ask the operating system: a file, a kernel setting, a command. What it does not tell is empty."""
+"""Read what the operating system reports: a file, /proc, a kernel setting, a command's output.
+
+What the system does not report is empty or None.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,31 @@ import shutil
 import subprocess
 from pathlib import Path
 
-_COMMAND_SECONDS = 10.0
-"""After which a helper command (git, sysctl, ...) is given up on."""
+PROC = Path("/proc")
+"""Linux's folder of kernel and process data."""
+COMMAND_SECONDS = 10.0
+"""Time limit of a helper command (git, sysctl, ...)."""
 
 
 class NotReported(Exception):
-    """The machine does not tell something; the message says why, in one line."""
+    """The machine does not report a value; the message gives the reason in one line."""
 
 
 def read_text(path: Path) -> str:
-    """What a file holds; nothing where it cannot be read."""
+    """The content of a file; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 
 
+def read_proc(name: str) -> str:
+    """The content of a file below /proc, such as ``"cpuinfo"``; empty if it cannot be read."""
+    return read_text(PROC / name)
+
+
 def read_field(text: str, name: str) -> str | None:
-    """The value in the first line that reads "name : value"."""
+    """The value in the first line of the form "name : value"; None if there is no such line."""
     for line in text.splitlines():
         key, colon, value = line.partition(":")
         if colon and key.strip() == name:
@@ -33,28 +43,36 @@ def read_field(text: str, name: str) -> str | None:
 
 
 def read_sysctl(name: str) -> str | None:
-    """A setting of a macOS (or BSD) kernel."""
+    """A setting of a macOS (or BSD) kernel; None if there is no such setting."""
     return run_output("sysctl", "-n", name).strip() or None
 
 
-def run_output(*command: str) -> str:
-    """What a command prints; nothing where there is no such command or it fails."""
+def run_output(*command: str, timeout_seconds: float = COMMAND_SECONDS) -> str:
+    """The output of a command; empty if the command is missing, fails or takes too long."""
     program = shutil.which(command[0])
     if program is None:
         return ""
-    # A hook's GIT_DIR would answer for another repository; git must not write its index here.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    # Without optional locks, git does not write its index while others use it.
+    environment = environment_without_git() | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             [program, *command[1:]],
-            env=inherited | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_COMMAND_SECONDS,
+            timeout=timeout_seconds,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    return completed.stdout if completed.returncode == 0 else ""
+
+
+def environment_without_git() -> dict[str, str]:
+    """The variables of this process, except git's own.
+
+    In a git hook, GIT_DIR would make git answer for another repository.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

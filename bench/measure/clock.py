@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 from typing import Literal
 
@@ -19,6 +18,7 @@ import psutil
 import torch
 from accelerate import Accelerator
 
+from bench.machine.system import read_proc
 from bench.records.schema import ClockCheck
 from mnist_cnn.errors import UsageError
 
@@ -124,8 +124,8 @@ def seconds_since_process_start() -> float:
     psutil, which depends on the system's wall clock.
     """
     if sys.platform == "linux":
-        # The name is in parentheses and may hold spaces; field 3 follows it.
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        # The name, in parentheses, may hold spaces; field 3 is the first after it.
+        fields = read_proc("self/stat").rpartition(")")[2].split()
         started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
     return max(0.0, time.time() - psutil.Process().create_time())

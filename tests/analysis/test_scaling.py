@@ -216,7 +216,7 @@ def test_a_hostile_label_comes_out_inert(
     ("words", "message"),
     [
         (["--to", "csv"], "--scaling is for the terminal"),
-        (["--per", "run"], "--scaling has a table of its own"),
+        (["--per", "run"], "--scaling has its own table"),
         ([], "no recipe was measured with several process counts"),
     ],
 )

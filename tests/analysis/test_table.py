@@ -217,7 +217,7 @@ def test_the_terminal_has_them_too_and_says_what_it_leaves_out(
         (["--baseline", "quik"], "the label 'quik' (did you mean 'quick'?)"),
         (["--columns", "label", "--to", "html"], "leave --columns"),
         (["--sort", "label", "--clocks"], "leave --columns"),
-        (["--json", "--to", "csv"], "--json is --to json"),
+        (["--json", "--to", "csv"], "--json means --to json"),
         (["--to", "parquet"], "name a file for it with --output"),
     ],
 )

@@ -121,7 +121,7 @@ def test_what_differs_is_remarked_upon(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 BAD: dict[str, tuple[list[str], str]] = {
-    "one side": (["compare", "{a}"], "name two things to compare"),
+    "one side": (["compare", "{a}"], "name at least two things to compare"),
     "no name": (["compare", "", "{a}"], "one of the names to compare is empty"),
     "a very long name": (["compare", "x" * 300, "{a}"], "is no file or folder"),
     "itself": (["compare", "{a}", "{a}"], "in common"),
@@ -133,8 +133,11 @@ BAD: dict[str, tuple[list[str], str]] = {
     "not a share": (["compare", "{a}", "{b}", "--fail-if-slower", "fast"], "takes a number"),
     "NaN": (["compare", "{a}", "{b}", "--fail-if-slower", "nan"], "takes a number"),
     "too much": (["compare", "{a}", "{b}", "--fail-if-slower", "500%"], "0 to 100"),
-    "a summary of nothing": (["compare", "{a}", "{b}", "--summary", "{empty}/s"], "the gate's"),
-    "all failed": (["compare", "{a}", "{failed}"], "no completed run among the new's"),
+    "a summary of nothing": (
+        ["compare", "{a}", "{b}", "--summary", "{empty}/s"],
+        "--summary needs",
+    ),
+    "all failed": (["compare", "{a}", "{failed}"], "the new side has no completed run"),
 }
 
 

@@ -1,8 +1,7 @@
-"""`mnist-bench ab`: by turns, each in a process of its own; and the noise floor."""
+"""`mnist-bench ab`: interleaved runs, each in its own process; and the noise floor."""
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -11,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
+from bench.launch.ab import LOOKS
 from bench.launch.supervisor import EndedProcesses
 from bench.records import sidecars, store
 from bench.records.sidecars import NoiseFloor
 from mnist_cnn.errors import UsageError
 from tests.factories import make_record, noisy_runs, saved
 
-command = importlib.import_module("bench.cli.ab")  # the package has the function by that name
 FLOOR = NoiseFloor(
     case="fast, cpu, 1 process, 2 threads, bf16",
     relative=0.25,
@@ -61,7 +60,7 @@ def test_it_stops_at_the_first_look_that_is_clear(
     streams = capsys.readouterr()
     assert "worse" in streams.out
     assert "by turns" in streams.out
-    assert streams.err.count("round") == 2 * command.LOOKS[0]
+    assert streams.err.count("round") == 2 * LOOKS[0]
     assert not list(machine.rglob("*.noise"))
 
 
@@ -72,7 +71,7 @@ def test_equal_sides_measure_the_noise_floor(
     assert "noise floor:" in capsys.readouterr().out
     (floor,) = sidecars.read_noise_floors([machine / "results"])
     assert 0 < floor.relative < 0.03
-    assert floor.rounds in command.LOOKS
+    assert floor.rounds in LOOKS
 
 
 def test_the_order_within_a_round_is_chance(
@@ -131,7 +130,7 @@ def test_a_floor_that_cannot_be_understood_stops_the_gate(
         (["--a", '"'], "No closing quotation"),
         (["--rounds", "0"], "--rounds must be at least 1"),
         (["--wanted", "0"], "--wanted must lie between 0 % and 100 %"),
-        (["--wanted", "much"], "--wanted takes a number, as 5%"),
+        (["--wanted", "much"], "--wanted takes a number, such as 5%"),
         (["--runs", "3"], "ab sets --runs itself"),
         (["--b", "--seed=7"], "ab sets --seed itself"),
     ],

@@ -21,6 +21,7 @@ import pytest
 
 from bench.cli import main
 from bench.launch import checkout
+from bench.launch.ab import LOOKS
 from bench.launch.supervisor import EndedProcesses, run_each
 from bench.records import sidecars, store
 from bench.records.schema import RunRecord
@@ -142,10 +143,10 @@ def test_each_side_runs_its_own_commit(project: Project, capfd: pytest.CaptureFi
     assert "output of the set-up" not in streams.out
     assert {r.environment.commit for r in records("a")} == {old}
     assert {r.environment.commit for r in records("b")} == {new}
-    assert len(records("a")) == len(records("b")) == command.LOOKS[0]
+    assert len(records("a")) == len(records("b")) == LOOKS[0]
     for side, commit in (("a", old), ("b", new)):
         place = project.cache / commit[:12]
-        line = f"{side}: commit {commit[:12]}, kept for the next time in {place}\n"
+        line = f"{side}: commit {commit[:12]}, kept for later use in {place}\n"
         assert streams.err.count(line) == 1
     assert streams.err.count("setting up") == 2
     assert not list(Path("results").rglob("*.noise"))
@@ -226,7 +227,7 @@ def test_a_revision_that_is_no_commit(
 ) -> None:
     project.commit()
     line = refused(capfd, f"{option}={revision}")
-    assert f"{option} {revision!r} is no commit of {project.folder}" in line
+    assert f"{option}: {revision!r} is not a commit of {project.folder}" in line
     assert not project.cache.exists()
 
 
@@ -240,14 +241,15 @@ def test_outside_a_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "PROJECT", tmp_path)
-    assert "--b-commit needs a git checkout" in refused(capfd, "--b-commit", "HEAD")
+    line = refused(capfd, "--b-commit", "HEAD")
+    assert f"--b-commit: {tmp_path} is not a git checkout" in line
 
 
 def test_without_git(
     project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(project.folder))
-    assert "--a-commit needs git" in refused(capfd, "--a-commit", "HEAD")
+    assert "--a-commit: git is not installed" in refused(capfd, "--a-commit", "HEAD")
 
 
 @pytest.mark.parametrize(
@@ -277,7 +279,7 @@ def test_a_worktree_that_was_changed(project: Project, capfd: pytest.CaptureFixt
     assert main(["ab", *words]) == 0
     capfd.readouterr()
     (place / "bench" / "run.py").write_text("")
-    assert f"{place} is not, or no longer, an unchanged checkout" in refused(capfd, *words)
+    assert f"{place} is not an unchanged checkout" in refused(capfd, *words)
 
 
 def test_a_cache_that_cannot_be_written_to(
@@ -294,7 +296,7 @@ def test_a_run_of_another_commit_is_noticed(
 ) -> None:
     commit = project.commit(says="f" * 40)
     line = refused(capfd, "--a-commit", "HEAD", "--b-commit", "HEAD")
-    assert f"a run of commit {commit[:12]} says that it was of {'f' * 40}" in line
+    assert f"a run of commit {commit[:12]} recorded {'f' * 40}" in line
 
 
 def test_records_of_a_schema_to_come_are_named(

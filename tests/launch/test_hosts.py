@@ -45,7 +45,7 @@ LAUNCHERS = ("accelerate", "torchrun", "slurm-machines", "slurm-seeds")
         ([*TWO, "--machine-rank", "0", MAIN, "a\nb:c"], "must be HOST:PORT, such as"),
         (
             [*TWO, "--machine-rank", "1", MAIN, "no-such-host.invalid:29500"],
-            "the name 'no-such-host.invalid' means no address here",
+            "the name 'no-such-host.invalid' has no address here",
         ),
         (
             [*TWO, "--machine-rank", "0", MAIN, "192.0.2.1:29500"],

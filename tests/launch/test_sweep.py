@@ -57,7 +57,7 @@ class Machine:
             store.save_record(record, Path(of["--results-dir"]))
         return EndedProcesses([code], asked=False)
 
-    def cells(self) -> list[tuple[str, str]]:
+    def made_runs(self) -> list[tuple[str, str]]:
         """Processes and seed of each run, in the order made."""
         return [
             (words[words.index("--processes") + 1], words[words.index("--seed") + 1])
@@ -75,13 +75,13 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def test_each_combination_is_run_once_in_a_recorded_order(machine: Machine) -> None:
     assert main([*SWEEP, "--order-seed", "7", "--epochs", "2"]) == 0
-    cells = machine.cells()
-    assert Counter(cells) == Counter((p, s) for p in "12" for s in "012")
-    assert [seed for _, seed in cells] == sorted(seed for _, seed in cells)
+    made = machine.made_runs()
+    assert Counter(made) == Counter((p, s) for p in "12" for s in "012")
+    assert [seed for _, seed in made] == sorted(seed for _, seed in made)
     assert all(words[words.index("--epochs") + 1] == "2" for words in machine.started)
     line = json.loads((machine.folder / "results" / "sweep.sweep").read_text())
     assert line["order_seed"] == 7
-    assert [(r[r.index("--processes") + 1], r[-1]) for r in line["runs"]] == cells
+    assert [(r[r.index("--processes") + 1], r[-1]) for r in line["runs"]] == made
 
 
 def test_it_goes_on_where_it_stopped_and_only_there(
@@ -91,11 +91,11 @@ def test_it_goes_on_where_it_stopped_and_only_there(
     assert main(SWEEP) == 1
     assert len(machine.started) == 6  # a failure stops no other
     error = capsys.readouterr().err
-    assert "3 of 6 runs completed, 3 went wrong" in error
+    assert "3 of 6 runs completed, 3 unsuccessful" in error
     assert "failed: it broke" in error
     machine.fails, machine.started = {}, []
     assert main(SWEEP) == 0
-    assert {processes for processes, _ in machine.cells()} == {"2"}
+    assert {processes for processes, _ in machine.made_runs()} == {"2"}
     machine.started = []
     assert main(SWEEP) == 0
     assert machine.started == []
@@ -136,7 +136,7 @@ def test_an_interruption_ends_it_and_what_was_made_counts(
 ) -> None:
     machine.fails, machine.status = {"2": 130}, ""
     assert main(SWEEP) == 130
-    assert "the same command goes on from here" in capsys.readouterr().err
+    assert "run the same command again to continue" in capsys.readouterr().err
     made = len(machine.started) - 1
     machine.fails, machine.started = {}, []
     assert main(SWEEP) == 0
@@ -195,11 +195,13 @@ def test_shards_are_disjoint_and_complete(
     order_seed: int,
 ) -> None:
     axes = {"processes": tuple(processes), "threads": tuple(threads), "seeds": tuple(seeds)}
-    cells = Matrix(recipe=tuple(recipe), **axes).cells()  # type: ignore[arg-type]
-    parts = [randomized_blocks(Shard(i, count).of(cells), order_seed) for i in range(1, count + 1)]
-    together = [cell for part in parts for cell in part]
-    assert len(together) == len(set(together)) == len(cells)
-    assert set(together) == set(cells)
+    runs = Matrix(recipe=tuple(recipe), **axes).runs()  # type: ignore[arg-type]
+    parts = [
+        randomized_blocks(Shard(i, count).select(runs), order_seed) for i in range(1, count + 1)
+    ]
+    together = [run for part in parts for run in part]
+    assert len(together) == len(set(together)) == len(runs)
+    assert set(together) == set(runs)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
@@ -215,8 +217,8 @@ def test_weak_scaling_changes_batch_and_rate_alone_and_leaves_the_closed_divisio
         "peak_learning_rate",
     }
     assert not any(
-        "--batch-size" in cell.options
-        for cell in Matrix(processes=(1, 2), scaling=ScalingMode.STRONG).cells()
+        "--batch-size" in run.options
+        for run in Matrix(processes=(1, 2), scaling=ScalingMode.STRONG).runs()
     )
 
 
@@ -225,15 +227,15 @@ def test_weak_scaling_changes_batch_and_rate_alone_and_leaves_the_closed_divisio
     [
         (["--recipe", "fsat"], "unknown recipe 'fsat'"),
         (["--device", "gpu"], "unknown device 'gpu'"),
-        (["--processes", "1,x"], "--processes takes whole numbers"),
+        (["--processes", "1,x"], "processes takes whole numbers"),
         (["--processes", "0"], "processes must be at least 1"),
         (["--processes", "2,2"], "processes has a value twice"),
         (["--seeds", "0"], "seeds must be one or more"),
-        (["--shard", "3/2"], "--shard takes i/n"),
-        (["--shard", "9/9"], "there are fewer runs than that"),
-        (["--scaling", "strong"], "--scaling needs several process counts"),
+        (["--shard", "3/2"], "shard takes i/n"),
+        (["--shard", "9/9"], "has no runs"),
+        (["--scaling", "strong"], "scaling needs several process counts"),
         (["--scaling", "odd"], "scaling is strong or weak"),
-        (["--scaling", "weak", "--processes", "1,2"], "name one with --recipe"),
+        (["--scaling", "weak", "--processes", "1,2"], "name the recipe, not auto"),
         (["--budget", "much"], "--budget takes a time"),
         (["--name", "a/b"], "--name takes letters"),
         (["--runs", "3"], "sweep sets --runs itself"),
@@ -282,7 +284,7 @@ def test_a_real_sweep_is_made_reported_and_found_again(tmp_path: Path) -> None:
     assert batches == {1: 128, 2: 256}
     again = call(*words, "--scaling", "weak", "--threads", "1", "--dry-run")
     assert again.stdout == ""
-    assert "2 of 2 there already" in again.stderr
+    assert "2 of 2 runs already done" in again.stderr
     shown = call("report", "--scaling")
     assert "weak scaling of fast, peak learning rates 0.6 to 1.2" in shown.stdout
 
@@ -316,4 +318,4 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_the_run_its_record(
     assert (record.status, record.reason) == ("interrupted", "ended by SIGTERM")
     if number == signal.SIGTERM:
         assert sweep.returncode == 130
-        assert "interrupted; the same command goes on from here" in error
+        assert "interrupted; run the same command again to continue" in error

@@ -106,14 +106,14 @@ def test_a_run_so_long_that_the_counter_may_have_gone_round_twice_has_none(
     clock[0] += 4
     used = meter.stop().device
     assert used.joules is None
-    assert "may have gone round more than once in 440 s" in used.source
+    assert "may have wrapped more than once in 440 s" in used.source
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="RAPL is Linux's")
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() == 0, reason="root may read anything")
 def test_counters_of_root_alone_are_null(powercap: Path) -> None:
     (powercap / "intel-rapl:1" / "energy_uj").chmod(0)
-    with pytest.raises(NotReported, match="root alone"):
+    with pytest.raises(NotReported, match="only root"):
         cpu_counters(powercap)()
 
 
@@ -129,7 +129,7 @@ def test_a_refusal_of_the_kernel_is_null(powercap: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(Path, "read_text", denied)
     assert reason(cpu_counters(powercap)) == (
-        "RAPL's counters may be read by root alone: see docs/energy.md"
+        "only root can read RAPL's counters: see docs/energy.md"
     )
 
 
@@ -146,7 +146,7 @@ def test_no_rapl_and_macos_are_null(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "platform", "linux")
     assert reason(cpu_counters(tmp_path / "none")).startswith("no RAPL counters")
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert reason(cpu_counters()) == "macOS tells it to root alone (powermetrics)"
+    assert reason(cpu_counters()) == "on macOS only root can read it (powermetrics)"
 
 
 def test_this_machine_has_joules_or_a_reason() -> None:
@@ -209,7 +209,7 @@ def test_a_virtual_gpu_may_refuse_or_stand_still(
 def test_the_real_library_answers_or_says_why_not() -> None:
     """Where there is no NVIDIA driver, as on most machines that run these tests."""
     pytest.importorskip("pynvml")
-    with pytest.raises(NotReported, match="NVML cannot be asked: "):
+    with pytest.raises(NotReported, match="NVML cannot be used: "):
         nvml.open_gpus(["00000000-0000-0000-0000-000000000000"])
 
 

@@ -123,7 +123,7 @@ def test_a_peak_is_kept_after_its_memory_is_gone() -> None:
 def test_without_proc_the_units_are_the_platforms(
     monkeypatch: pytest.MonkeyPatch, system: str, unit: int
 ) -> None:
-    monkeypatch.setattr(memory, "read_text", lambda path: "")
+    monkeypatch.setattr(memory, "read_proc", lambda name: "")
     monkeypatch.setattr(sys, "platform", system)
     usage = SimpleNamespace(ru_maxrss=7)
     monkeypatch.setattr(resource, "getrusage", lambda who: usage)
@@ -139,8 +139,9 @@ def test_where_nothing_counts_it_is_null_and_says_why() -> None:
     assert "mps" in peak.source
 
 
-def test_a_peak_of_nothing_is_null() -> None:
-    assert memory._known_peak(0, "a counter").bytes is None
+def test_a_peak_of_nothing_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "read_proc", lambda name: "VmHWM:\t0 kB\n")
+    assert memory.peak_memory("cpu").bytes is None
 
 
 def test_the_meter_gives_all() -> None:
@@ -174,12 +175,12 @@ def test_energy_of_several_runs_at_a_time_is_nobodys() -> None:
 
 @pytest.mark.parametrize(
     ("device", "platform", "reason"),
-    [("mps", "darwin", "root alone"), ("xpu", "linux", "no counters of xpu devices")],
+    [("mps", "darwin", "only root"), ("xpu", "linux", "no counters of xpu devices")],
 )
 def test_devices_without_known_counters_say_so(
     device: str, platform: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
-    counters, _ = meter._counters(device, *meter._gpus(device), runs_at_a_time=1)
+    counters, _ = meter.energy_counters(device, *meter.find_gpus(device), runs_at_a_time=1)
     with pytest.raises(NotReported, match=reason):
         counters()

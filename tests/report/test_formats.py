@@ -255,7 +255,7 @@ def test_a_folder_of_logs_is_a_new_one(tmp_path: Path, capsys: pytest.CaptureFix
     results = saved(tmp_path / "r", [make_record()])
     (tmp_path / "file").write_text("x")
     for arguments, complaint in (
-        ([], "a file a run: name a new folder for them with --output"),
+        ([], "one file per run: name a new folder with --output"),
         (["--output", tmp_path / "r"], "is not empty: name a new folder"),
         (["--output", tmp_path / "file"], "is a file: this format needs a folder"),
         (["--output", tmp_path / "file" / "x"], "cannot write"),

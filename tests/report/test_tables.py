@@ -85,7 +85,7 @@ def test_what_markdown_does_not_hold_is_said(
     shown = printed.out.splitlines()[0].count("|") - 1
     left = len(columns.benchmark_column_names()) - shown
     assert printed.err == (
-        f"mnist-bench: not in markdown: {left} columns; name those that you want with --columns\n"
+        f"mnist-bench: not in markdown: {left} columns; choose columns with --columns\n"
     )
     assert main(["report", str(results), "--to", "markdown", "--columns", "label"]) == 0
     assert capsys.readouterr().err == ""

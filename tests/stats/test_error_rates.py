@@ -21,7 +21,7 @@ from bench.analysis.cases import CaseMatch, match_cases
 from bench.analysis.comparison import GATE_TAIL, TAIL, Comparison, Verdict
 from bench.analysis.gate import GateOutcome, Limits, judge, verdict
 from bench.analysis.run_sets import RunSet
-from bench.cli.ab import LOOKS, is_clear
+from bench.launch.ab import LOOKS, is_clear
 from bench.records import store
 from bench.records.schema import LapKind, RunRecord
 

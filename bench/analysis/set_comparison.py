@@ -1,0 +1,73 @@
+"""Several run sets against one base: what `compare` computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bench.analysis.case_comparison import compare_case
+from bench.analysis.cases import CaseMatch, match_cases
+from bench.analysis.comparison import Comparison
+from bench.analysis.gate import GateFinding, Limits, judge
+from bench.analysis.run_sets import RunSet
+from bench.records.sidecars import NoiseFloor
+from mnist_cnn.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class SetComparison:
+    """One run set, compared with the base."""
+
+    new: RunSet
+    """The run set."""
+    match: CaseMatch
+    """Its cases and those of the base."""
+    comparisons: tuple[Comparison, ...]
+    """One comparison for each case that both have."""
+
+
+def compare_sets(base: RunSet, others: Sequence[RunSet], difference: float) -> list[SetComparison]:
+    """Compare every other run set with the base.
+
+    Args:
+        base: the run set to compare with.
+        others: the run sets to compare.
+        difference: relative difference of times that the comparison should be able to detect.
+
+    Raises:
+        UsageError: two sets cannot be compared, or a case has no completed run.
+    """
+    matches = [match_cases(base, new) for new in others]
+    for match in matches:
+        _require_completed_runs(match)
+    count = sum(len(match.cases) for match in matches)
+    return [
+        SetComparison(
+            new, match, tuple(compare_case(case, count, difference) for case in match.cases)
+        )
+        for new, match in zip(others, matches, strict=True)
+    ]
+
+
+def _require_completed_runs(match: CaseMatch) -> None:
+    for case in match.cases:
+        for side, runs in (("base", case.base), ("new", case.new)):
+            if not runs:
+                raise UsageError(f"{case.name}: the {side} side has no completed run")
+
+
+def judge_sets(
+    compared: Iterable[SetComparison], limits: Limits, floors: Sequence[NoiseFloor]
+) -> list[GateFinding]:
+    """What the gate finds in all comparisons.
+
+    Args:
+        compared: from `compare_sets`.
+        limits: what is allowed.
+        floors: noise floors of the base's machine.
+    """
+    return [
+        finding
+        for comparison in compared
+        for finding in judge(comparison.match, comparison.comparisons, limits, floors)
+    ]

@@ -1,0 +1,61 @@
+"""The files that `publish` makes from the records of a folder, and how files on disk differ."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from difflib import SequenceMatcher
+from itertools import zip_longest
+from pathlib import Path
+
+from bench.analysis import benchmarks
+from bench.analysis.columns import shown_path
+from bench.analysis.result_tables import find_entries
+from bench.records.store import CHART_NAME, PAGE_NAME, REPORT_NAME, ReadResult
+from bench.report.html.figures import draw_figures
+from bench.report.html.page import to_html
+from bench.report.html.series import setup_series
+from bench.report.results_chart import draw_chart
+from bench.report.results_page import render_page
+from bench.text import printable
+
+
+def render_files(results: ReadResult, results_dir: Path) -> dict[str, str]:
+    """The text of every published file, by file name. A new file is one more entry here.
+
+    Args:
+        results: the records of the folder.
+        results_dir: the folder.
+    """
+    entries = find_entries(results.records, results_dir)
+    # Relative paths: the files are the same wherever the folder is.
+    relative_runs = [
+        (Path(os.path.relpath(path, results_dir)), record) for path, record in results.records
+    ]
+    series = setup_series(benchmarks.group_runs(relative_runs))
+    report = to_html(series, draw_figures(series, results_dir), results.problems)
+    return {PAGE_NAME: render_page(entries), CHART_NAME: draw_chart(entries), REPORT_NAME: report}
+
+
+def find_differences(path: Path, expected: str) -> Iterator[str]:
+    """One message for each line in which a file differs from the expected text."""
+    name = printable(str(shown_path(path)))
+    try:
+        actual_lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        yield f"{name}: cannot be read ({error.strerror}): make it with `mnist-bench publish`"
+        return
+    expected_lines = expected.splitlines()
+    matcher = SequenceMatcher(None, actual_lines, expected_lines, autojunk=False)
+    for kind, start, stop, new_start, new_stop in matcher.get_opcodes():
+        if kind == "equal":
+            continue
+        pairs = zip_longest(actual_lines[start:stop], expected_lines[new_start:new_stop])
+        for number, (actual, wanted) in enumerate(pairs, start=start + 1):
+            place = f"{name}:{min(number, len(actual_lines) + 1)}"
+            if wanted is None:
+                yield f"{place}: not in the records: {printable(actual or '')}"
+            elif actual is None:
+                yield f"{place}: missing: {printable(wanted)}"
+            else:
+                yield f"{place}: {printable(actual)} -> {printable(wanted)}"
