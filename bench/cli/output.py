@@ -117,11 +117,11 @@ def get_data(data_dir: Path | None, silent: bool) -> dict[str, str]:
 
 def choose_progress(silent: bool, alone: bool) -> RunProgress:
     """The display that fits where stderr goes, and who else writes there."""
-    from bench.measure.progress import SilentProgress
+    from bench.measure.progress import RunProgress
     from bench.report.progress import PlainProgress, wants_live
 
     if silent:
-        return SilentProgress()
+        return RunProgress()
     if not alone or not wants_live(sys.stderr, os.environ):
         return PlainProgress()
     from bench.report.terminal import LiveProgress
