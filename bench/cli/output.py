@@ -14,7 +14,7 @@ from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.measure.progress import RunProgress
-    from bench.report.html.figures import FigureResult
+    from bench.report.html.figure_result import FigureResult
 
 
 def write_document(text: str, path: Path | None) -> None:
@@ -80,7 +80,7 @@ def write_plots(outcomes: Sequence[FigureResult], folder: Path) -> None:
         UsageError: they cannot be written there.
     """
     from bench.report.html import drawing
-    from bench.report.html.figures import DrawnFigure
+    from bench.report.html.figure_result import DrawnFigure
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,9 +20,10 @@ from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.scaling import CAPTION, HEADINGS, scaling_studies
 from bench.records.schema import RunRecord
 from bench.records.store import UnreadableFile
-from bench.report.html import drawing, figures
+from bench.report.html import drawing
+from bench.report.html.captions import target_name
 from bench.report.html.environments import environment_table, ranges
-from bench.report.html.figures import DrawnFigure, FigureResult, MissingFigure
+from bench.report.html.figure_result import DrawnFigure, FigureResult, MissingFigure
 from bench.report.html.misclassified import misclassified_digits
 from bench.report.html.series import SetupSeries
 from bench.report.progress import run_outcome
@@ -121,7 +122,7 @@ def to_html(
     runs = [run for one in series for run in one.runs]
     digits = misclassified_digits(record for _, record in runs)
     targets = {one.pooled.target_accuracy for one in series}
-    to_target = figures.target_name(series)
+    to_target = target_name(series)
     page = templates.get_template("report.html.jinja").render(
         policy=_policy(style, script),
         style=style,
