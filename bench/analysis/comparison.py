@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from bench.analysis import benchmarks, metrics
+from bench.analysis import metrics
 from bench.analysis.cases import Case, interleaved
+from bench.analysis.metrics import censored_time
 from bench.records.schema import RunRecord
 from bench.stats import intervals, summary, survival
 from bench.stats.intervals import Estimate
@@ -191,8 +192,8 @@ class _CaseComparer:
         ):
             return self.ratio(metric, metrics.time_to_target_seconds)
         base, new = (
-            [benchmarks.censored_time(run) for run in self.base],
-            [benchmarks.censored_time(run) for run in self.new],
+            [censored_time(run) for run in self.base],
+            [censored_time(run) for run in self.new],
         )
         if min(len(base), len(new)) < summary.FEWEST_RUNS:
             return _absent(metric, "fewer than 3 completed runs, and not all reached it")

@@ -16,9 +16,10 @@ from statistics import median
 
 from bench import text
 from bench.analysis import labels, metrics
-from bench.analysis.benchmarks import Benchmark, benchmark_row
-from bench.analysis.columns import Row, column, format_cell, format_interval
+from bench.analysis.benchmarks import Benchmark
+from bench.analysis.columns import column
 from bench.analysis.metrics import completed
+from bench.analysis.units import format_summary
 from bench.records.schema import RunRecord
 from bench.stats import amdahl
 from bench.stats.amdahl import Amdahl
@@ -41,7 +42,9 @@ CAPTION = (
     "interval of the mean in brackets."
 )
 _FREE = ("batch_size", "peak_learning_rate")
-"""What weak scaling changes of a recipe."""
+"""Fields of a recipe that weak scaling changes."""
+_SUMMARIZED = ("images_per_second", "time_to_target_seconds", "final_accuracy")
+"""Measured columns that a point of a study is summarized by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,8 @@ class ScalingPoint:
     """Images a step, over all processes."""
     runs: int
     """That completed."""
-    row: Row
-    """What is known of them; see `bench.analysis.benchmarks.benchmark_row`."""
+    pool: Benchmark
+    """All runs with this number of processes."""
     speedup: Estimate
     """Over the fewest processes of the study, in images a second."""
     efficiency: Estimate
@@ -75,13 +78,13 @@ class ScalingPoint:
             str(self.processes),
             MISSING if self.batch_size is None else f"{self.batch_size:,}",
             str(self.runs),
-            _value(self.row, "images_per_second"),
+            _median_and_interval(self.pool, "images_per_second"),
             f"{self.speedup.value:.2f}",
             f"{100 * ends.value:.0f} %",
             between,
             MISSING if share is None else text.percent(share),
-            _value(self.row, "time_to_target_seconds"),
-            _value(self.row, "final_accuracy"),
+            _median_and_interval(self.pool, "time_to_target_seconds"),
+            _median_and_interval(self.pool, "final_accuracy"),
             OVERSUBSCRIBED if self.oversubscribed else "",
         )
 
@@ -193,7 +196,7 @@ def _point(pool: Benchmark, times: dict[int, list[float]], fewest: int) -> Scali
         processes=setup.processes,
         batch_size=batch if isinstance(batch, int) else None,
         runs=len(times[setup.processes]),
-        row=benchmark_row(pool),
+        pool=pool,
         speedup=gain,
         efficiency=amdahl.efficiency(gain, fewest, setup.processes),
         communication_share=median(shares) if shares else None,
@@ -270,15 +273,8 @@ def _rates(pools: Sequence[Benchmark]) -> str:
     return f"peak learning rates {min(numbers):g} to {max(numbers):g}" if numbers else ""
 
 
-def _value(row: Row, name: str) -> str:
-    """The median, with the interval of the mean where there is one."""
-    unit = column(name).unit
-    middle, low, high = (row[f"{name}_{part}"] for part in ("median", "low", "high"))
-    text = format_cell(middle, unit)
-    if isinstance(middle, float) and isinstance(low, float) and isinstance(high, float):
-        between = format_interval(low, high, middle, unit)
-        return f"{text} ({between})" if between else text
-    return text
+def _median_and_interval(pool: Benchmark, name: str) -> str:
+    return format_summary(pool.summary(name), column(name).unit)
 
 
 def rows(found: Sequence[ScalingStudy]) -> Iterator[dict[str, object]]:
@@ -297,17 +293,13 @@ def rows(found: Sequence[ScalingStudy]) -> Iterator[dict[str, object]]:
 
 
 def _as_row(point: ScalingPoint) -> dict[str, object]:
-    measured = [
-        f"{name}_{part}"
-        for name in ("images_per_second", "time_to_target_seconds", "final_accuracy")
-        for part in ("median", "mean", "low", "high")
-    ]
+    summaries = {name: point.pool.summary(name) for name in _SUMMARIZED}
     return {
         "processes": point.processes,
-        "threads": point.row["threads"],
+        "threads": _first(point.pool).setup.threads,
         "global_batch_size": point.batch_size,
         "runs": point.runs,
-        "runs_reached": point.row["runs_reached"],
+        "runs_reached": point.pool.reached,
         "speedup": point.speedup.value,
         "speedup_low": point.speedup.low,
         "speedup_high": point.speedup.high,
@@ -319,7 +311,11 @@ def _as_row(point: ScalingPoint) -> dict[str, object]:
             COMMUNICATION_UNKNOWN if point.communication_share is None else None
         ),
         "oversubscribed": point.oversubscribed,
-        **{name: point.row[name] for name in measured},
+        **{
+            f"{name}_{part}": getattr(summary, part)
+            for name, summary in summaries.items()
+            for part in ("median", "mean", "low", "high")
+        },
     }
 
 

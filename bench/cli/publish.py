@@ -72,7 +72,7 @@ def publish(
 def files(found: store.ReadResult, results_dir: Path) -> dict[str, str]:
     """What is made from the records, by file name; a page in another format is one more line."""
     from bench.analysis import benchmarks
-    from bench.analysis.benchmarks import find_entries
+    from bench.analysis.result_tables import find_entries
     from bench.records.store import CHART_NAME, PAGE_NAME, REPORT_NAME
     from bench.report.html.figures import draw_figures
     from bench.report.html.page import to_html

@@ -415,8 +415,9 @@ def _save(record: RunRecord, results_dir: Path) -> Path | None:
 
 
 def _print(done: list[tuple[Path | None, RunRecord]], as_json: bool) -> None:
-    from bench.analysis.benchmarks import group_runs, run_rows
+    from bench.analysis.benchmarks import group_runs
     from bench.analysis.columns import run_column_names
+    from bench.analysis.rows import run_rows
 
     benchmarks = group_runs(done)
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.analysis import benchmarks
+from bench.analysis.result_tables import find_entries
 from bench.records import store
 from bench.report.results_page import MARK, code, disagreements, published_ids
 from bench.text import count_of, printable
@@ -38,7 +38,7 @@ def _published(folder: ResultsFolder) -> Iterator[CheckFinding]:
         )
         return
     runs = [(path.resolve(), record) for path, record in folder.found.records]
-    entries = benchmarks.find_entries(runs, page.parent)
+    entries = find_entries(runs, page.parent)
     for entry in entries:
         for difference in disagreements(text, entry):
             yield CheckFinding(f"{printable(entry.id)}: {printable(difference)}")
@@ -55,7 +55,7 @@ def unpublished(folder: ResultsFolder) -> int:
     text = "" if page is None else page.read_text(encoding="utf-8", errors="replace")
     runs = [(path.resolve(), record) for path, record in folder.found.records]
     parent = folder.path.resolve() if page is None else page.parent
-    entries = benchmarks.find_entries(runs, parent)
+    entries = find_entries(runs, parent)
     return sum(code(entry.id) not in published_ids(text, entry.folder) for entry in entries)
 
 

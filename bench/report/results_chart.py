@@ -12,8 +12,9 @@ from html import escape
 
 from bench import text
 from bench.analysis import labels
-from bench.analysis.benchmarks import ResultEntry, benchmark_row
 from bench.analysis.columns import Row
+from bench.analysis.result_tables import ResultEntry
+from bench.analysis.rows import benchmark_row
 from bench.text import printable
 
 _WIDTH, _NAMES, _MARGIN, _LINE, _HEAD = 900, 430, 60, 20, 40

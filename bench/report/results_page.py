@@ -15,9 +15,10 @@ from urllib.parse import quote
 
 from bench import text
 from bench.analysis import labels
-from bench.analysis.benchmarks import ResultEntry, ResultTable, benchmark_row, group_into_tables
 from bench.analysis.columns import Row
+from bench.analysis.result_tables import ResultEntry, ResultTable, group_into_tables
 from bench.analysis.result_warnings import ResultWarning
+from bench.analysis.rows import benchmark_row
 from bench.records.protocol import QUALITY_TARGET
 from bench.records.store import CHART_NAME
 from bench.text import MISSING, count_of, printable

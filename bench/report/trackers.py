@@ -18,8 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.analysis.benchmarks import run_row
 from bench.analysis.columns import COLUMNS, Role
+from bench.analysis.rows import run_row
 from bench.records import store
 from bench.records.schema import LapKind, RunRecord
 from bench.records.store import file_name

@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bench.analysis import benchmarks, metrics
-from bench.analysis.benchmarks import ResultEntry
+from bench.analysis.result_tables import ResultEntry, find_entries
 from bench.machine.repository import History
 from bench.records import sidecars, store
 from bench.records.protocol import PROTOCOL_VERSION, QUALITY_TARGET
@@ -126,7 +126,7 @@ def read_folder(path: Path, history: History, names: frozenset[str]) -> ResultsF
         raise UsageError(
             f"no run records in {printable(str(path))}: make some with `mnist-bench run`"
         )
-    entries = tuple(benchmarks.find_entries(found.records, path))
+    entries = tuple(find_entries(found.records, path))
     return ResultsFolder(path, found, entries, history, names)
 
 

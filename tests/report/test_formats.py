@@ -19,8 +19,9 @@ from hypothesis import given, settings, strategies as st
 from pydantic import BaseModel, ConfigDict, RootModel
 
 from bench.analysis import benchmarks
-from bench.analysis.benchmarks import Benchmark, benchmark_row
+from bench.analysis.benchmarks import Benchmark
 from bench.analysis.metrics import time_to_target_seconds
+from bench.analysis.rows import benchmark_row
 from bench.cli import main
 from bench.records import store
 from bench.records.schema import RunRecord, Status

@@ -6,7 +6,8 @@ import csv
 import io
 from collections.abc import Sequence
 
-from bench.analysis.columns import Cell, Row
+from bench.analysis.columns import Row
+from bench.analysis.units import Cell
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 

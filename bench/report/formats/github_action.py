@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 
 from bench.analysis.benchmarks import Benchmark
-from bench.analysis.columns import Unit
+from bench.analysis.units import Unit
 from bench.report.formats.measures import (
     LARGER_IS_BETTER,
     Document,

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bench.analysis.columns import Cell, Row, format_cell, heading_of, is_text, unit_of
+from bench.analysis.columns import Row
+from bench.analysis.headings import heading_of, is_text, unit_of
 from bench.analysis.table import RowTable
+from bench.analysis.units import Cell, format_cell
 from bench.report.results_page import cell, code
 from bench.text import MISSING
 

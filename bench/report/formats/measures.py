@@ -8,16 +8,18 @@ format cannot hold is said in a line of its own.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench import text
 from bench.analysis import labels
-from bench.analysis.benchmarks import Benchmark, benchmark_row, run_row
-from bench.analysis.columns import COLUMNS, Column, Role, Row, Run, Unit
+from bench.analysis.benchmarks import Benchmark
+from bench.analysis.columns import COLUMNS, Column, Role, Row, Run
 from bench.analysis.metrics import completed
+from bench.analysis.rows import benchmark_row, run_row
+from bench.analysis.setup_key import PROMISED_RUNS, SetupKey
+from bench.analysis.units import Unit
 from bench.records.schema import Environment, RunRecord, Status
 from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError
@@ -93,10 +95,13 @@ def pool_benchmarks(benchmarks: Sequence[Benchmark]) -> list[Benchmark]:
     Returns:
         The one that was last measured at the end.
     """
-    groups: dict[tuple[str, ...], list[Run]] = {}
+    groups: dict[tuple[str, SetupKey], list[Run]] = {}
     for benchmark in benchmarks:
         for run in benchmark.runs:
-            groups.setdefault((name_of(benchmark), *_identity(run[1])), []).append(run)
+            key = SetupKey.of(run[1]).ignoring(
+                "benchmark_id", "division", "environment.dirty", "label", *PROMISED_RUNS
+            )
+            groups.setdefault((name_of(benchmark), key), []).append(run)
     found = [
         Benchmark(tuple(sorted(runs, key=lambda run: run[1].started_utc)))
         for runs in groups.values()
@@ -164,18 +169,6 @@ def shared(environments: Sequence[Environment], field: str) -> object:
     """A field of the environment, if all have the same; else None."""
     values = {getattr(one, field) for one in environments}
     return values.pop() if len(values) == 1 else None
-
-
-def _identity(record: RunRecord) -> tuple[str, ...]:
-    """Equal for runs of one name that may be taken together."""
-    return (
-        str(record.environment.commit),
-        record.environment.torch,
-        record.environment.accelerate,
-        record.setup.model_dump_json(),
-        record.protocol.model_dump_json(exclude={"runs", "half_width", "budget_seconds"}),
-        json.dumps(record.recipe, sort_keys=True),
-    )
 
 
 def _point(row: Row, column: Column) -> Measure | None:

@@ -6,7 +6,9 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bench.analysis.columns import Cell, Row, is_text, is_whole, meaning_of
+from bench.analysis.columns import Row
+from bench.analysis.headings import is_text, is_whole, meaning_of
+from bench.analysis.units import Cell
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:

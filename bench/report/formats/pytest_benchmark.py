@@ -13,9 +13,11 @@ import statistics
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
-from bench.analysis.benchmarks import Benchmark, benchmark_row
-from bench.analysis.columns import SUMMARY_PARTS, Cell
+from bench.analysis.benchmarks import Benchmark
+from bench.analysis.columns import SUMMARY_PARTS
 from bench.analysis.metrics import completed
+from bench.analysis.rows import benchmark_row
+from bench.analysis.units import Cell
 from bench.report.formats.measures import (
     Document,
     measured_seconds,

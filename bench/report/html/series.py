@@ -7,22 +7,21 @@ records into two meant them apart.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from bench.analysis import benchmarks, columns, labels
-from bench.analysis.benchmarks import Benchmark, benchmark_row
+from bench.analysis import labels
+from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import Row, Run
 from bench.analysis.metrics import completed
 from bench.analysis.result_warnings import ResultWarning
+from bench.analysis.rows import benchmark_row, run_row, run_rows
+from bench.analysis.setup_key import PROMISED_RUNS, SetupKey
 from bench.records.schema import RunRecord
 from bench.text import printable
 
 COLOURS = 8
 """That can be told apart."""
-_PROMISES = ("runs", "half_width", "budget_seconds")
-"""Of a protocol: how many runs were to be made, which changes none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +33,9 @@ class SetupSeries:
     pooled: Benchmark
     """All its runs."""
     run_rows: list[Row]
-    """What is known of each; see `bench.analysis.benchmarks.run_row`."""
+    """What is known of each; see `bench.analysis.rows.run_row`."""
     row: Row
-    """What is known of them; see `bench.analysis.benchmarks.benchmark_row`."""
+    """What is known of them; see `bench.analysis.rows.benchmark_row`."""
     warnings: dict[ResultWarning, int | None]
     name: str
     """``"fast, 1 process, 2 threads, bf16"``; like every text here, with nothing in it that a
@@ -76,9 +75,13 @@ class SetupSeries:
 
 def setup_series(benchmarks: Iterable[Benchmark]) -> list[SetupSeries]:
     """The set-ups of these benchmarks, by their median time to target; those without one last."""
-    groups: dict[str, list[Benchmark]] = {}
+    groups: dict[SetupKey, list[Benchmark]] = {}
     for benchmark in benchmarks:
-        groups.setdefault(_key(benchmark.runs[0]), []).append(benchmark)
+        path, record = benchmark.runs[0]
+        key = SetupKey.of(record, path).ignoring(
+            "benchmark_id", "environment.dirty", *PROMISED_RUNS
+        )
+        groups.setdefault(key, []).append(benchmark)
     pools = [_pooled(group) for group in groups.values()]
     found = [
         _unnumbered(pool, group, detail)
@@ -105,12 +108,11 @@ def _pooled(group: Sequence[Benchmark]) -> Benchmark:
 
 def _unnumbered(pool: Benchmark, group: Sequence[Benchmark], detail: str) -> SetupSeries:
     """A set-up of which it is not known yet how it compares; its family is recipe and device."""
-    run_rows = pool.rows
-    row = benchmark_row(pool, run_rows)
+    row = benchmark_row(pool)
     return SetupSeries(
         number=0,
         pooled=pool,
-        run_rows=run_rows,
+        run_rows=run_rows([pool]),
         row=row,
         warnings=_warnings(pool, group),
         name=_name(row),
@@ -118,22 +120,6 @@ def _unnumbered(pool: Benchmark, group: Sequence[Benchmark], detail: str) -> Set
         family=printable(f"{row['recipe'] or 'unnamed recipe'} on {row['device_name']}"),
         colour=0,
     )
-
-
-def _key(run: Run) -> str:
-    """Equal for runs that may be shown as one set-up."""
-    path, record = run
-    shared = [
-        column.value(*run)
-        for column in columns.COLUMNS
-        if column.role is columns.SHARED and column.name != "benchmark_id"
-    ]
-    protocol = record.protocol.model_dump()
-    for promise in _PROMISES:
-        del protocol[promise]
-    setup = record.setup.model_dump()
-    where = None if path is None else str(path.parent)
-    return json.dumps([where, shared, protocol, setup, record.recipe], sort_keys=True, default=str)
 
 
 def _warnings(pool: Benchmark, benchmarks: Sequence[Benchmark]) -> dict[ResultWarning, int | None]:
@@ -172,7 +158,7 @@ def _details(pools: Sequence[Benchmark]) -> list[str]:
     if len(set(devices)) > 1 and len(set(zip(folders, devices, strict=True))) > len(set(folders)):
         told.append(devices)
     details = [", ".join(filter(None, parts)) for parts in zip(*told, strict=True)]
-    names = list(zip((_name(benchmarks.run_row(run)) for run in runs), details, strict=True))
+    names = list(zip((_name(run_row(run)) for run in runs), details, strict=True))
     return [
         ", ".join(filter(None, (detail, commit))) if names.count((name, detail)) > 1 else detail
         for (name, detail), commit in zip(names, commits, strict=True)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-from bench.analysis.columns import Cell, Row, Unit, column, format_cell, format_interval
+from bench.analysis.columns import Row, column
+from bench.analysis.units import Cell, Unit, format_cell, format_interval
 from bench.records.schema import RunRecord
 from bench.report.html.series import SetupSeries
 from bench.report.progress import run_outcome

@@ -11,24 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import text
-from bench.analysis import columns, labels
-from bench.analysis.benchmarks import Benchmark, benchmark_row, run_row
-from bench.analysis.columns import (
-    LESSER,
-    Cell,
-    Row,
-    Unit,
-    column,
-    heading_of,
-    is_text,
-    shown_path,
-    unit_of,
-)
+from bench.analysis import labels
+from bench.analysis.benchmarks import Benchmark
+from bench.analysis.columns import Row, column, shown_path
 from bench.analysis.cost import Price, priced
+from bench.analysis.headings import LESSER, heading_of, is_text, unit_of
 from bench.analysis.metrics import completed
 from bench.analysis.result_warnings import ResultWarning
+from bench.analysis.rows import benchmark_row, run_row, run_rows
 from bench.analysis.table import RowTable as Rows
 from bench.analysis.timing_rules import Span, TimedResult, timed_results
+from bench.analysis.units import Cell, Unit, format_cell, format_interval
 from bench.records.schema import RunRecord
 from bench.report.progress import run_outcome
 from bench.report.terminal.sparkline import courses
@@ -112,7 +105,7 @@ def _excluded(row: TimedResult, item: Span) -> Text:
 
 def _run_tables(benchmarks: Sequence[Benchmark], price: Price | None) -> RenderableType:
     """A line a run, under a title for each benchmark."""
-    rows = [row for benchmark in benchmarks for row in benchmark.rows]
+    rows = run_rows(benchmarks)
     records = [record for benchmark in benchmarks for record in benchmark.records]
     sections: list[Section] = []
     for benchmark in benchmarks:
@@ -275,7 +268,7 @@ def _text(value: Cell, unit: Unit) -> Text:
     """A value for people."""
     if value is None:
         return Text(MISSING, style="dim")
-    return Text(columns.format_cell(value, unit))
+    return Text(format_cell(value, unit))
 
 
 def _summaries(name: str, rows: Sequence[Row]) -> list[Text]:
@@ -291,7 +284,7 @@ def _summary(name: str, row: Row) -> Text:
         isinstance(median, float)
         and isinstance(low, float)
         and isinstance(high, float)
-        and (between := columns.format_interval(low, high, median, unit))
+        and (between := format_interval(low, high, median, unit))
     ):
         text.append(f"\n{between}", style="dim")
     return text
