@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import text
+from bench.analysis.metrics import time_to_target_seconds
 from bench.analysis.timing_rules import Span, seconds_by_span
 from bench.records import sidecars
-from bench.records.schema import Status
 from bench.report.html.axes import LONGEST_BAR, draw_legend, row_axes, set_clock_axis
 from bench.report.html.captions import MOST_ROWS, describe, left_out_note, target_name
 from bench.report.html.drawing import INK, SPENT, colour_of
@@ -27,7 +27,7 @@ MOST_DOTS = 60
 def time_to_target(all_series: Sequence[SetupSeries]) -> FigureResult:
     """The median time to target with its interval, and every run."""
     title = f"Time to {target_name(all_series)}"
-    medians = _numbers(all_series, "time_to_target_seconds_median")
+    medians = _medians(all_series, "time_to_target_seconds")
     known = [series for series in all_series if series.number in medians]
     if not known:
         return MissingFigure(title, "in no set-up did half of the runs reach the target")
@@ -60,17 +60,15 @@ def _draw_median_interval(axes: Axes, series: SetupSeries, y: float, axis_end: f
 
     Draws nothing when the interval is not known.
     """
-    low, high = (
-        series.number_of(f"time_to_target_seconds_median_{end}") for end in ("low", "high")
-    )
-    if low is None:
+    median = series.benchmark.median_time_to_target
+    if median is None or median.low is None:
         return
     axes.plot(
-        [low, axis_end if high is None else high],
+        [median.low, axis_end if median.high is None else median.high],
         [y, y],
         color=colour_of(series.colour),
         linewidth=2,
-        linestyle=(0, (3, 2)) if high is None else "-",
+        linestyle=(0, (3, 2)) if median.high is None else "-",
     )
 
 
@@ -78,9 +76,7 @@ def throughput(all_series: Sequence[SetupSeries]) -> FigureResult:
     """Training images per second."""
     title = "Throughput"
     rates = {
-        number: rate
-        for number, rate in _numbers(all_series, "images_per_second_median").items()
-        if rate
+        number: rate for number, rate in _medians(all_series, "images_per_second").items() if rate
     }
     known = [series for series in all_series if series.number in rates]
     if not known:
@@ -92,13 +88,13 @@ def throughput(all_series: Sequence[SetupSeries]) -> FigureResult:
     for row, series in enumerate(shown):
         y = row + rows.mark_offset
         length = min(rates[series.number], LONGEST_BAR)
-        low, high = (series.number_of(f"images_per_second_{end}") for end in ("low", "high"))
+        summary = series.benchmark.summary("images_per_second")
         rows.axes.barh(y, length, height=0.2, color=colour_of(series.colour), linewidth=0)
         longest = max(longest, length)
-        if low is not None and high is not None:
-            ends = [max(low, 0), min(high, 2 * LONGEST_BAR)]
+        if summary.low is not None and summary.high is not None:
+            ends = [max(summary.low, 0), min(summary.high, 2 * LONGEST_BAR)]
             rows.axes.plot(ends, [y] * 2, color=INK, linewidth=1.4)
-            longest = max(longest, min(high, 1.5 * length))
+            longest = max(longest, min(summary.high, 1.5 * length))
     rows.axes.set_xlim(0, 1.04 * longest)
     rows.axes.set_xlabel("training images a second")
     rows.axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -169,7 +165,7 @@ def fraction_of_peak(all_series: Sequence[SetupSeries], root: Path) -> FigureRes
     unread = "".join(f" {text.printable(path.name)} is no measured peak." for path in unreadable)
     percentages: dict[int, float] = {}
     for series in all_series:
-        rate = series.number_of("images_per_second_median")
+        rate = series.median("images_per_second")
         peak = sidecars.find_peak_flops(series.runs[0][1].setup, peaks)
         if rate and peak:
             percentage = 100 * rate * sidecars.TRAINING_FLOPS / peak
@@ -199,20 +195,16 @@ def fraction_of_peak(all_series: Sequence[SetupSeries], root: Path) -> FigureRes
     return DrawnFigure("peak", title, caption, description, rows.figure)
 
 
-def _numbers(all_series: Sequence[SetupSeries], name: str) -> dict[int, float]:
-    """A column of the set-ups, by their number; without those that have no value."""
-    values = ((series.number, series.number_of(name)) for series in all_series)
-    return {number: value for number, value in values if value is not None}
+def _medians(all_series: Sequence[SetupSeries], column_name: str) -> dict[int, float]:
+    """The medians of a column, by number of the set-up; without those that are not known."""
+    medians = ((series.number, series.median(column_name)) for series in all_series)
+    return {number: median for number, median in medians if median is not None}
 
 
 def _times_to_target(series: SetupSeries) -> list[float]:
     """The times to target of the completed runs that reached it, in seconds."""
-    return [
-        float(seconds)
-        for row in series.run_rows
-        if isinstance(seconds := row["time_to_target_seconds"], int | float)
-        and row["status"] == Status.COMPLETED.value
-    ]
+    times = (time_to_target_seconds(record) for record in series.completed)
+    return [seconds for seconds in times if seconds is not None]
 
 
 def _mean_seconds_by_span(series: SetupSeries) -> dict[Span, float] | None:

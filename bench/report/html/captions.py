@@ -21,7 +21,7 @@ def target_name(all_series: Sequence[SetupSeries]) -> str:
 
 def targets_of(all_series: Sequence[SetupSeries]) -> list[float]:
     """The different target accuracies, as fractions, the lowest first."""
-    return sorted({series.pooled.target_accuracy for series in all_series})
+    return sorted({series.benchmark.target_accuracy for series in all_series})
 
 
 def shorten(name: str, characters: int) -> str:

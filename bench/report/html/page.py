@@ -64,7 +64,7 @@ def to_html(
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     runs = [run for series in all_series for run in series.runs]
     digits = misclassified_digits(record for _, record in runs)
-    targets = {series.pooled.target_accuracy for series in all_series}
+    targets = {series.benchmark.target_accuracy for series in all_series}
     to_target = target_name(all_series)
     page = templates.get_template("report.html.jinja").render(
         policy=_policy(style, script),
@@ -80,7 +80,7 @@ def to_html(
             (figure, _svg(figure)) for figure in figures if isinstance(figure, DrawnFigure)
         ],
         missing_figures=[figure for figure in figures if isinstance(figure, MissingFigure)],
-        studies=scaling_studies([series.pooled for series in all_series]),
+        studies=scaling_studies([series.benchmark for series in all_series]),
         study_headings=HEADINGS,
         study_caption=CAPTION,
         digits=digits if not isinstance(digits, str) else None,
@@ -140,16 +140,16 @@ def _scope(all_series: Sequence[SetupSeries], runs: Sequence[Run]) -> str:
 def _highlights(all_series: Sequence[SetupSeries], to_target: str) -> Iterator[Highlight]:
     """The best set-ups, of those with enough runs for an interval."""
     reliable = [series for series in all_series if len(series.completed) >= FEWEST_RUNS]
-    if fastest := _best(reliable, "time_to_target_seconds_median", -1):
+    if fastest := _best(reliable, "time_to_target_seconds", -1):
         yield _highlight(f"Fastest to {to_target}", fastest, "time_to_target_seconds")
-    closed = [series for series in reliable if series.row["division"] == "closed"]
-    fastest_closed = _best(closed, "time_to_target_seconds_median", -1)
+    closed = [series for series in reliable if series.first_record.division == "closed"]
+    fastest_closed = _best(closed, "time_to_target_seconds", -1)
     if fastest_closed and fastest_closed is not fastest:
         yield _highlight("Fastest in the closed division", fastest_closed, "time_to_target_seconds")
-    if highest := _best(reliable, "images_per_second_median", 1):
+    if highest := _best(reliable, "images_per_second", 1):
         yield _highlight("Most images a second", highest, "images_per_second")
     completed = sum(len(series.completed) for series in all_series)
-    reached = sum(series.pooled.reached for series in all_series)
+    reached = sum(series.benchmark.reached for series in all_series)
     yield Highlight(
         f"Reached {to_target}",
         f"{reached:,} of {completed:,}",
@@ -158,15 +158,15 @@ def _highlights(all_series: Sequence[SetupSeries], to_target: str) -> Iterator[H
 
 
 def _best(all_series: Sequence[SetupSeries], name: str, sign: int) -> SetupSeries | None:
-    """The set-up with the greatest value (sign 1) or the least (sign -1); None: none has one."""
+    """The set-up with the greatest median (sign 1) or the least (sign -1); None: none has one."""
     known = [
-        (value, series) for series in all_series if (value := series.number_of(name)) is not None
+        (median, series) for series in all_series if (median := series.median(name)) is not None
     ]
     return max(known, key=lambda pair: sign * pair[0])[1] if known else None
 
 
 def _highlight(heading: str, series: SetupSeries, name: str) -> Highlight:
-    cell = tables.summary_cell(name, series.row)
+    cell = tables.summary_cell(series, name)
     interval = f", {cell.below}" if cell.below else ""
     share = tables.reached_share(series)
     return Highlight(

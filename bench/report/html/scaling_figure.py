@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def scaling(all_series: Sequence[SetupSeries]) -> FigureResult:
     """Throughput per process, as a share of that with the fewest processes."""
     title = "Scaling efficiency"
-    studies = scaling_studies([series.pooled for series in all_series])
+    studies = scaling_studies([series.benchmark for series in all_series])
     if not studies:
         return MissingFigure(title, NOTHING)
     first_series = [all_series[study.first] for study in studies]

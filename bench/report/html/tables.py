@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-from bench.analysis.columns import Row, column
-from bench.analysis.units import Cell, Unit, format_cell, format_interval
+from bench.analysis.columns import Run, column, shown_path
+from bench.analysis.units import Unit, format_cell, format_mean_interval
 from bench.records.schema import RunRecord
 from bench.report.html.series import SetupSeries
 from bench.report.progress import run_outcome
@@ -111,38 +111,36 @@ def setup_headings(to_target: str) -> list[TableHeading]:
 
 def setup_row(series: SetupSeries) -> TableRow:
     """A set-up's row."""
-    row = series.row
-    reached, runs = series.pooled.reached, len(series.runs)
-    share = reached / runs
+    record = series.first_record
+    reached = series.benchmark.reached
+    share = reached / len(series.runs)
     mark = "good" if share == 1 else "middling" if reached else "bad"
-    division = str(row["division"])
     fields = (
-        TableCell(series.name, below=", ".join(filter(None, (series.detail, division)))),
+        TableCell(series.name, below=", ".join(filter(None, (series.detail, record.division)))),
         TableCell(reached_share(series), share, mark=mark, is_number=True),
-        summary_cell("time_to_target_seconds", row),
-        summary_cell("final_accuracy", row),
-        summary_cell("images_per_second", row),
-        summary_cell("train_time_to_target_seconds", row),
-        summary_cell("peak_memory_bytes", row),
-        TableCell(printable(str(row["device_name"]))),
+        summary_cell(series, "time_to_target_seconds"),
+        summary_cell(series, "final_accuracy"),
+        summary_cell(series, "images_per_second"),
+        summary_cell(series, "train_time_to_target_seconds"),
+        summary_cell(series, "peak_memory_bytes"),
+        TableCell(printable(record.setup.device_name)),
     )
     return TableRow(series.number, series.colour, True, fields)
 
 
 def reached_share(series: SetupSeries) -> str:
     """Runs that reached the target, of all runs: ``"9/10"``."""
-    return f"{series.pooled.reached}/{len(series.runs)}"
+    return f"{series.benchmark.reached}/{len(series.runs)}"
 
 
-def summary_cell(name: str, row: Row) -> TableCell:
+def summary_cell(series: SetupSeries, name: str) -> TableCell:
     """The median of a measured column, and the interval of its mean below it."""
-    unit = column(name).unit
-    median, low, high = (row[f"{name}_{part}"] for part in ("median", "low", "high"))
-    below = None
-    if isinstance(median, float) and isinstance(low, float) and isinstance(high, float):
-        below = format_interval(low, high, median, unit)
+    unit, summary = column(name).unit, series.benchmark.summary(name)
     return TableCell(
-        format_cell(median, unit), _sort_number(median), below=below or "", is_number=True
+        format_cell(summary.median, unit),
+        summary.median,
+        below=format_mean_interval(summary, unit) or "",
+        is_number=True,
     )
 
 
@@ -165,30 +163,28 @@ def run_headings(to_target: str) -> list[TableHeading]:
 
 def run_rows(series: SetupSeries) -> Iterator[TableRow]:
     """A row for each run of a set-up."""
-    for index, (run, row) in enumerate(zip(series.runs, series.run_rows, strict=True)):
-        yield TableRow(series.number, series.colour, index == 0, tuple(_run_cells(run[1], row)))
+    for index, run in enumerate(series.runs):
+        yield TableRow(series.number, series.colour, index == 0, tuple(_run_cells(run)))
 
 
-def _run_cells(record: RunRecord, row: Row) -> Iterator[TableCell]:
-    path = printable(str(row["record_path"] or ""))
+def _run_cells(run: Run) -> Iterator[TableCell]:
+    record = run[1]
+    path = printable(shown_path(run[0]) or "")
     name = PurePosixPath(path).name or printable(record.run_id)
     yield TableCell(name, hint=f"{path or 'not saved'}, run {printable(record.run_id)}")
-    yield _value_cell(row, "seed")
+    yield _value_cell(run, "seed")
     yield _outcome_cell(record)
     epoch = record.target_reached_epoch
     yield TableCell(format_cell(epoch, Unit.COUNT), epoch, is_number=True)
     for measured in _RUN_COLUMNS:
-        yield _value_cell(row, measured)
+        yield _value_cell(run, measured)
     yield TableCell(f"{record.started_utc:%Y-%m-%d %H:%M:%S}")
 
 
-def _value_cell(row: Row, name: str) -> TableCell:
-    value = row[name]
-    return TableCell(format_cell(value, column(name).unit), _sort_number(value), is_number=True)
-
-
-def _sort_number(value: Cell) -> int | float | None:
-    return None if isinstance(value, str) else value
+def _value_cell(run: Run, name: str) -> TableCell:
+    value = column(name).cell(run)
+    order = None if isinstance(value, str) else value
+    return TableCell(format_cell(value, column(name).unit), order, is_number=True)
 
 
 def _outcome_cell(record: RunRecord) -> TableCell:
