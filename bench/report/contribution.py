@@ -7,7 +7,8 @@ from pathlib import Path
 
 from bench.analysis.result_tables import find_entries
 from bench.records import store
-from bench.report.results_page import MARK, code, disagreements, published_ids
+from bench.report.markdown_text import code
+from bench.report.results_page import MARK, disagreements, published_ids
 from bench.text import count_of, printable
 from bench.verify.checks import Check, CheckFinding, CheckOutcome, CheckResult, ResultsFolder
 

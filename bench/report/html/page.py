@@ -23,7 +23,7 @@ from bench.report.html.figure_result import DrawnFigure, FigureResult, MissingFi
 from bench.report.html.misclassified import misclassified_digits
 from bench.report.html.series import SetupSeries
 from bench.stats.summary import FEWEST_RUNS
-from bench.text import count_of, printable
+from bench.text import count_of, encodable, printable
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -91,8 +91,7 @@ def to_html(
         run_rows=[row for series in all_series for row in tables.run_rows(series)],
         problems=[(printable(str(file.path)), printable(file.reason)) for file in problems],
     )
-    # A record may hold half a surrogate pair, which UTF-8 cannot encode.
-    return page.encode("utf-8", "replace").decode("utf-8")
+    return encodable(page)
 
 
 def _style() -> str:
