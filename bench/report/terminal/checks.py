@@ -20,7 +20,7 @@ def checks(
     folder: ResultsFolder, results: Sequence[CheckResult], steps: Sequence[str]
 ) -> RenderableType:
     """A table of the checks, and below it what a pull request needs."""
-    title = f"{printable(str(folder.path))}: {count_of(len(folder.found.records), 'record')}"
+    title = f"{printable(str(folder.path))}: {count_of(len(folder.contents.records), 'record')}"
     fields = [
         TableColumn("check", [Text(result.check.name) for result in results], justify="left"),
         TableColumn("outcome", [_outcome(result) for result in results], justify="left"),
