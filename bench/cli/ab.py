@@ -172,7 +172,8 @@ def _check(records: dict[str, list[RunRecord]]) -> None:
     Raises:
         UsageError: no.
     """
-    from bench.analysis.cases import RunSet, match_cases
+    from bench.analysis.cases import match_cases
+    from bench.analysis.run_sets import RunSet
 
     base, new = (RunSet(side, tuple(runs)) for side, runs in records.items())
     match_cases(base, new)
@@ -210,8 +211,9 @@ def _labelled(label: str, found: ReadResult) -> list[RunRecord]:
 
 
 def _contrast(records: dict[str, list[RunRecord]], looks: int, wanted: float) -> Comparison:
-    from bench.analysis.cases import RunSet, match_cases
-    from bench.analysis.comparison import compare_case
+    from bench.analysis.case_comparison import compare_case
+    from bench.analysis.cases import match_cases
+    from bench.analysis.run_sets import RunSet
 
     base, new = (RunSet(side, tuple(runs)) for side, runs in records.items())
     (case,) = match_cases(base, new).cases

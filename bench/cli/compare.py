@@ -16,9 +16,10 @@ from bench.text import printable
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.analysis.cases import CaseMatch, RunSet
+    from bench.analysis.cases import CaseMatch
     from bench.analysis.comparison import Comparison
     from bench.analysis.gate import GateFinding, Limits
+    from bench.analysis.run_sets import RunSet
 
 DEFAULT_DIFFERENCE = 0.05
 LEAST_DIFFERENCE = 0.001
@@ -109,7 +110,7 @@ def _judged(
 
 
 def _sides(names: list[str], results_dir: Path) -> list[RunSet]:
-    from bench.analysis.cases import find_runs
+    from bench.analysis.run_sets import find_runs
 
     sides = [find_runs(name, results_dir) for name in names]
     problems: dict[store.UnreadableFile, None] = {
@@ -123,8 +124,8 @@ def _sides(names: list[str], results_dir: Path) -> list[RunSet]:
 def _compared(
     base: RunSet, others: list[RunSet], wanted: float
 ) -> list[tuple[RunSet, CaseMatch, list[Comparison]]]:
+    from bench.analysis.case_comparison import compare_case
     from bench.analysis.cases import match_cases
-    from bench.analysis.comparison import compare_case
 
     matches = [(new, match_cases(base, new)) for new in others]
     comparisons = sum(len(matched.cases) for _, matched in matches)

@@ -203,7 +203,7 @@ def _scaling(benchmarks: Sequence[Benchmark], to: Format, output: Path | None) -
     Raises:
         UsageError: nothing was measured with several process counts.
     """
-    from bench.analysis.scaling import NOTHING, scaling_studies
+    from bench.analysis.scaling_studies import NOTHING, scaling_studies
     from bench.report.formats import scaling
 
     found = scaling_studies(benchmarks)

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.stats.intervals import t_quantile_975
 from bench.stats.rcp import olympic_mean
+from bench.stats.student_t import t_quantile_975
 
 MISSED = math.inf
 """The value that `summarize` takes for the time of a run that missed the target."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis import scaling
-from bench.analysis.scaling import CAPTION, HEADINGS, ScalingStudy
+from bench.analysis.scaling import CAPTION, HEADINGS, ScalingStudy, scaling_rows
 from bench.report.formats.json import encode
 from bench.report.markdown_text import code, table_row
 from bench.text import encodable
 
 
 def to_json(studies: Sequence[ScalingStudy]) -> str:
-    """A list with one object per study; see `bench.analysis.scaling.rows`."""
-    return encode(list(scaling.rows(studies)))
+    """A list with one object per study; see `bench.analysis.scaling.scaling_rows`."""
+    return encode(list(scaling_rows(studies)))
 
 
 def to_markdown(studies: Sequence[ScalingStudy]) -> str:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from bench.analysis.columns import Run
 from bench.analysis.result_warnings import ResultWarning
-from bench.analysis.scaling import CAPTION, HEADINGS, scaling_studies
+from bench.analysis.scaling import CAPTION, HEADINGS
+from bench.analysis.scaling_studies import scaling_studies
 from bench.records.store import UnreadableFile
 from bench.report.html import drawing, tables
 from bench.report.html.captions import target_name

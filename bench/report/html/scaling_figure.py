@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bench.analysis.scaling import NOTHING, ScalingMode, ScalingStudy, scaling_studies
+from bench.analysis.scaling import ScalingMode, ScalingStudy
+from bench.analysis.scaling_studies import NOTHING, scaling_studies
 from bench.report.html.axes import LONGEST_BAR, plot_axes
 from bench.report.html.drawing import GROUND, MUTED, colour_of
 from bench.report.html.figure_result import DrawnFigure, FigureResult, MissingFigure
