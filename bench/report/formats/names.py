@@ -8,8 +8,8 @@ from enum import StrEnum
 from bench.analysis.benchmarks import Benchmark
 from bench.report.formats.bencher import to_bmf
 from bench.report.formats.github_action import to_github_action_bigger, to_github_action_smaller
-from bench.report.formats.measures import Document
 from bench.report.formats.pytest_benchmark import to_pytest_benchmark
+from bench.report.formats.tracked import Document
 
 
 class Format(StrEnum):
