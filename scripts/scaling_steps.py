@@ -243,6 +243,7 @@ def _step(kernels: Kernels, batch: int, threads: int, accelerator: Any, data: An
     import torch
 
     from bench.measure import plan
+    from mnist_cnn.context import TrainingContext
     from mnist_cnn.events import EpochTrained
     from mnist_cnn.kernels import native
     from mnist_cnn.train import seeded_model, train
@@ -251,8 +252,9 @@ def _step(kernels: Kernels, batch: int, threads: int, accelerator: Any, data: An
     # As `launch.join` sets them: compiled code has threads of its own.
     torch.set_num_threads(1 if kernels in native.KINDS else threads)
     native.set_threads(threads if kernels in native.KINDS else 1)
+    context = TrainingContext(recipe, accelerator, kernels)
     begin = seconds = 0.0
-    for event in train(seeded_model(recipe, 0), recipe, accelerator, data, 0, kernels):
+    for event in train(seeded_model(recipe, 0), context, data, 0):
         if isinstance(event, EpochTrained):
             now = perf_counter()
             begin, seconds = now, now - begin

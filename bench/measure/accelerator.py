@@ -22,12 +22,13 @@ from bench.machine.network import find_interface
 from bench.measure.plan import ExecutionPlan, resolve_plan, several_processes_command
 from bench.measure.redaction import redact_paths
 from bench.records.schema import ParityCheck, Setup
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import load
 from mnist_cnn.distributed import process_group
-from mnist_cnn.engine import graph
+from mnist_cnn.engine.capture import capture_unsupported_reason
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
-from mnist_cnn.parity import parity
+from mnist_cnn.parity import compare_with_cpu
 from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import Kernels, Recipe
 
@@ -159,7 +160,8 @@ def check_parity(
         UsageError: it does not; how fast it is would mean nothing.
     """
     data = load(data_dir, offline=True).split(recipe.evaluation_split)
-    found = parity(recipe, accelerator, data, setup.precision, setup.kernels)
+    context = TrainingContext(recipe, accelerator, setup.kernels)
+    found = compare_with_cpu(context, data, setup.precision)
     if found is None:
         return None
     if found.problem is not None:
@@ -189,7 +191,7 @@ def choose_capture(
         return False, None
     if asked is False:
         return False, "it was asked not to be"
-    reason = graph.capture_unsupported_reason(recipe, accelerator)
+    reason = capture_unsupported_reason(recipe, accelerator)
     if asked and reason:
         raise UsageError(f"--capture cannot be had: {reason}; leave it out")
     return reason is None, reason

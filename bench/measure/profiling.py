@@ -106,6 +106,7 @@ def print_profile(
     from bench.measure.accelerator import start_accelerator
     from bench.measure.profiling import layer_table, operation_table, trace_steps
     from bench.measure.workload import MnistTraining
+    from mnist_cnn.context import TrainingContext
     from mnist_cnn.kernels import native
 
     _check_trace_path(path)
@@ -120,11 +121,9 @@ def print_profile(
     try:
         fetch_data(not accelerator.is_main_process)
         workload = MnistTraining(
-            fitted,
-            accelerator,
+            TrainingContext(fitted, accelerator, setup.kernels),
             data_dir,
             protocol.warmup_images,
-            setup.kernels,
             captured=setup.captured,
         )
         for _ in workload.warm_up():

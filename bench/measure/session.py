@@ -55,6 +55,7 @@ def measure_benchmark(
     from bench.measure.redaction import redact_paths
     from bench.measure.runner import BenchmarkSpec, protocol_values, run_benchmark
     from bench.measure.workload import MnistTraining
+    from mnist_cnn.context import TrainingContext
     from mnist_cnn.data.dataset import load
     from mnist_cnn.model import PARAMETERS
     from mnist_cnn.train import NO_CHECKPOINTS
@@ -95,11 +96,9 @@ def measure_benchmark(
             journal, checkpoints = open_journal(keeping, who, accelerator)
             earlier += [(None, record) for record in journal.earlier]
         workload = MnistTraining(
-            fitted,
-            accelerator,
+            TrainingContext(fitted, accelerator, setup.kernels),
             data_dir,
             protocol.warmup_images,
-            setup.kernels,
             captured=setup.captured,
             checkpoints=checkpoints,
         )
