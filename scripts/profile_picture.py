@@ -17,6 +17,7 @@ from matplotlib import pyplot as plt
 from bench.measure.accelerator import start_accelerator
 from bench.measure.request import ComputeRequest
 from mnist_cnn.console import run
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import load
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained
@@ -37,11 +38,12 @@ def picture(path: Annotated[Path, typer.Argument(help="File to write, SVG or PNG
     accelerator, recipe, setup = start_accelerator(FAST, ComputeRequest(device="cpu"))
     if setup.kernels == "torch":
         raise UsageError(f"no compiled code here: {native.unavailable_reason()}")
+    context = TrainingContext(recipe, accelerator, setup.kernels)
     data = load().split(recipe.evaluation_split)
     for _ in range(2):  # the first is a warm-up
         native.take_layer_seconds()
         trained, start = 0.0, perf_counter()
-        for event in train(seeded_model(recipe, 0), recipe, accelerator, data, 0, setup.kernels):
+        for event in train(seeded_model(recipe, 0), context, data, 0):
             if isinstance(event, EpochTrained):
                 trained = perf_counter() - start
         layers = native.take_layer_seconds()
