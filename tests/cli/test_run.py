@@ -51,7 +51,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def launch(
-    command: Sequence[object], cwd: Path = ROOT, **environment: str
+    command: Sequence[object], cwd: Path = ROOT, /, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(word) for word in command],
@@ -331,8 +331,8 @@ def test_a_disk_that_fills_up_loses_the_record_but_not_the_table(tmp_path: Path)
         pytest.skip("needs user and mount namespaces to make a small disk")
     results = tmp_path / "results"
     results.mkdir()
-    # Room for what is written to try the folder, 256 KiB, and not for a record with this label, each
-    # character of which takes two in JSON.
+    # Room for the 256 KiB that are written to try the folder, but not for a record with this label,
+    # each character of which takes two in JSON.
     script = (
         f"mount -t tmpfs -o size=300k tmpfs {results} || exit 77\n"
         """label=$(printf '%100000s' '' | tr ' ' '"')\n"""
