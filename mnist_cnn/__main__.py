@@ -171,6 +171,7 @@ def _train(
 ) -> int:
     """Train, report and save; the exit status."""
     from mnist_cnn import train as training
+    from mnist_cnn.context import TrainingContext
     from mnist_cnn.data.dataset import load
     from mnist_cnn.inference.weights import save_weights
 
@@ -178,13 +179,14 @@ def _train(
     data = load(data_dir).split(recipe.evaluation_split)
     accelerator = _accelerator()
     try:
+        context = TrainingContext(recipe, accelerator)
         model = training.seeded_model(recipe, seed)
         _say(
             f"recipe {recipe.name}: {recipe.epochs} epochs, batch {recipe.batch_size}, "
             f"seed {seed}, on {accelerator.device.type} x {accelerator.num_processes}"
         )
         with (
-            closing(training.train(model, recipe, accelerator, data, seed)) as events,
+            closing(training.train(model, context, data, seed)) as events,
             closing(_heeding_ctrl_c(events)) as heeding,
         ):
             if not _report(heeding, recipe, target):

@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mnist_cnn.augment import Distortions, augment, draw
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split
 from mnist_cnn.kernels import native
-from mnist_cnn.recipe import Kernels, Recipe
+from mnist_cnn.recipe import Recipe
 from mnist_cnn.sampler import EpochDraw, HardExampleSampler, images_in_epoch, steps_in_epoch
 from mnist_cnn.seeds import derived_seed
 
@@ -53,27 +53,18 @@ class Batches:
 
     Args:
         data: the images and labels, on the CPU.
-        recipe: names the pipeline, the batch size and the distortions.
-        accelerator: the device and the ranks.
+        context: the recipe, the ranks, and the kernels, which distort resident images if they can.
         seed: the run's.
-        kernels: what distorts the images of the resident pipeline, where it can.
     """
 
-    def __init__(
-        self,
-        data: Split,
-        recipe: Recipe,
-        accelerator: Accelerator,
-        seed: int,
-        kernels: Kernels = "torch",
-    ) -> None:
-        self._recipe = recipe
-        self._accelerator = accelerator
+    def __init__(self, data: Split, context: TrainingContext, seed: int) -> None:
+        recipe = self._recipe = context.recipe
+        self._accelerator = context.accelerator
         self._seed = seed
         self._count = len(data.train_images)
-        self._selection = HardExampleSampler(recipe, self._count, accelerator)
+        self._sampler = HardExampleSampler(recipe, self._count, context.accelerator)
         self._drawn: dict[int, tuple[EpochDraw, Distortions | None]] = {}
-        self._native = kernels in native.KINDS and native.augments(recipe)
+        self._native = context.kernels in native.KINDS and native.augments(recipe)
         self._data = data
 
     def load(self) -> None:
@@ -98,7 +89,7 @@ class Batches:
         The generator depends on seed and epoch alone.
         """
         generator = torch.Generator().manual_seed(derived_seed(self._seed, "epoch", epoch))
-        shuffle = self._selection.shuffle(epoch, generator)
+        shuffle = self._sampler.shuffle(epoch, generator)
         distortions = None
         if self._recipe.pipeline == "resident":
             distortions = draw(self.images(epoch), self._recipe, generator)
@@ -110,7 +101,7 @@ class Batches:
             self.draw(epoch)
         shuffle, distortions = self._drawn.pop(epoch)
         return Epoch(
-            self._selection.order(shuffle),
+            self._sampler.order(shuffle),
             None if distortions is None else distortions.to(self._accelerator.device),
         )
 
@@ -127,12 +118,12 @@ class Batches:
         if ranks > 1:
             shares = [epoch.order[share] for share, _ in self._shares(len(epoch.order))]
             mine = torch.cat(shares)
-        self._selection.end_epoch(epoch.order, mine, losses)
+        self._sampler.end_epoch(epoch.order, mine, losses)
 
     @property
     def losses(self) -> Tensor:
         """What each training image cost when it was last seen, (N,): see `HardExampleSampler`."""
-        return self._selection.losses
+        return self._sampler.losses
 
     def _shares(self, count: int) -> Iterator[tuple[slice | Tensor, float]]:
         """Each batch's positions in an epoch's order that are this rank's, and their weight."""

@@ -1,4 +1,4 @@
-"""How many of the held-out images a network classifies rightly."""
+"""How many of the evaluation images a network classifies correctly."""
 
 from __future__ import annotations
 
@@ -8,30 +8,24 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mnist_cnn.augment import normalise
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.events import Evaluated, Mistakes
-from mnist_cnn.recipe import Recipe
 
 EVALUATION_BATCH = 500
-"""Images a forward pass of an evaluation; the activations of more leave a CPU's cache."""
+"""Images in a forward pass of an evaluation; the activations of more leave a CPU's cache."""
 
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    recipe: Recipe,
-    accelerator: Accelerator,
-    epoch: int,
+    model: nn.Module, images: Tensor, labels: Tensor, context: TrainingContext, epoch: int
 ) -> Evaluated:
-    """Count what `model` classifies rightly among all images, each exactly once over all ranks.
+    """Evaluate `model` on all images, each exactly once over all ranks.
 
     Args:
         model: the network itself, not Accelerate's wrapper, on the accelerator's device.
         images: all of them on every rank, (N, 28, 28), uint8, on that device.
         labels: (N,), int64, on that device.
-        recipe: says how to normalise.
-        accelerator: the ranks and the precision.
+        context: normalisation, precision and ranks.
         epoch: the last epoch trained, for the event.
 
     Raises:
@@ -39,29 +33,29 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    totals = count(model, images, labels, recipe, accelerator)
+    totals = count(model, images, labels, context)
     model.train(was_training)
-    return evaluated(totals, len(images), accelerator, epoch)
+    return evaluation_event(totals, len(images), context.accelerator, epoch)
 
 
 def count(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    recipe: Recipe,
-    accelerator: Accelerator,
+    context: TrainingContext,
     batch: int = EVALUATION_BATCH,
 ) -> Tensor:
-    """Of this rank's share of `images`: classified rightly, the sum of losses, and how many.
+    """Count this rank's share of `images`: those correct, the sum of losses, and their number.
 
     Returns:
-        (3,), float32, on the device, which is not waited for.
+        (3,), float32, on the device; this does not wait for it.
     """
-    mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    accelerator = context.accelerator
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
     totals = torch.zeros(3, device=images.device)
-    for pixels, truth in zip(images[mine].split(batch), labels[mine].split(batch), strict=True):
+    for pixels, truth in zip(images[share].split(batch), labels[share].split(batch), strict=True):
         with accelerator.autocast():
-            logits = model(normalise(pixels, recipe).unsqueeze(1))
+            logits = model(normalise(pixels, context.recipe).unsqueeze(1))
         logits = logits.float()
         totals[0] += (logits.argmax(1) == truth).sum()
         totals[1] += F.cross_entropy(logits, truth, reduction="sum")
@@ -69,8 +63,10 @@ def count(
     return totals
 
 
-def evaluated(totals: Tensor, images: int, accelerator: Accelerator, epoch: int) -> Evaluated:
-    """The event of all ranks' counts.
+def evaluation_event(
+    totals: Tensor, images: int, accelerator: Accelerator, epoch: int
+) -> Evaluated:
+    """The event of all ranks' counts; every rank calls this.
 
     Raises:
         AssertionError: the ranks together did not count every image.
@@ -81,23 +77,24 @@ def evaluated(totals: Tensor, images: int, accelerator: Accelerator, epoch: int)
 
 
 @torch.inference_mode()
-def mistakes(
-    model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, accelerator: Accelerator
+def find_mistakes(
+    model: nn.Module, images: Tensor, labels: Tensor, context: TrainingContext
 ) -> Mistakes:
-    """Which images `model` takes for something else: evaluated anew, as `count` does, untimed.
+    """Evaluate again, untimed, and list the images that `model` misclassifies.
 
     Every rank calls this and gets the same. Arguments as for `evaluate`.
     """
+    accelerator = context.accelerator
     was_training = model.training
     model.eval()
-    mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
     predicted = torch.zeros_like(labels)
-    guesses = []
-    for pixels in images[mine].split(EVALUATION_BATCH):
+    predictions = []
+    for pixels in images[share].split(EVALUATION_BATCH):
         with accelerator.autocast():
-            logits = model(normalise(pixels, recipe).unsqueeze(1))
-        guesses.append(logits.float().argmax(1))
-    predicted[mine] = torch.cat(guesses)
+            logits = model(normalise(pixels, context.recipe).unsqueeze(1))
+        predictions.append(logits.float().argmax(1))
+    predicted[share] = torch.cat(predictions)
     predicted = accelerator.reduce(predicted, "sum")
     model.train(was_training)
     wrong = (predicted != labels).nonzero().flatten()

@@ -1,7 +1,7 @@
-"""`accelerate launch` for one process, with the program's exit code and Ctrl-C passed through.
+"""`accelerate launch` for one process, with the program's exit status and Ctrl-C passed through.
 
-Accelerate 1.15 turns every failure of the program into a traceback and exit code 1, and on Ctrl-C
-leaves it running in the background after a quarter of a second, in the middle of saving.
+Accelerate 1.15 turns every failure of the program into a traceback and exit status 1. On Ctrl-C it
+ends after a quarter of a second and leaves the program running, in the middle of saving.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import psutil
 from accelerate.commands.launch import main
 
 
-def leave_it_to_the_program(number: int, _: FrameType | None) -> None:
-    """Go on waiting: the program was told as well, saves its record, and ends."""
+def wait_for_the_program(number: int, _: FrameType | None) -> None:
+    """Keep waiting: the program gets the signal too, saves its record and ends."""
     programs = psutil.Process().children()
     if not programs:
         sys.exit(128 + number)
-    # Ctrl-C reaches every process of the terminal; a supervisor's SIGTERM only this one.
+    # Ctrl-C reaches every process of the terminal; a supervisor's SIGTERM reaches only this one.
     if number == signal.SIGTERM:
         for program in programs:
             program.terminate()
 
 
 if __name__ == "__main__":
-    # Handlers, unlike SIG_IGN, are not inherited by the program.
-    signal.signal(signal.SIGINT, leave_it_to_the_program)
-    signal.signal(signal.SIGTERM, leave_it_to_the_program)
+    # A handler, unlike SIG_IGN, is not inherited by the program.
+    signal.signal(signal.SIGINT, wait_for_the_program)
+    signal.signal(signal.SIGTERM, wait_for_the_program)
     try:
         main()
     except subprocess.CalledProcessError as error:

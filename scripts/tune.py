@@ -20,6 +20,7 @@ from bench.measure.accelerator import start_accelerator
 from bench.measure.request import ComputeRequest
 from bench.stats.summary import summarize
 from mnist_cnn.console import run
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import load
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.events import EpochTrained, Evaluated
@@ -45,12 +46,13 @@ def tune(
     accelerator, chosen, setup = start_accelerator(
         chosen, ComputeRequest(device="cpu", threads=threads, kernels=kernels)
     )
+    context = TrainingContext(chosen, accelerator, setup.kernels)
     data = load().split(split)
     accuracies = []
     for seed in range(seeds):
         begin, seconds, samples = perf_counter(), 0.0, 0
         model = seeded_model(chosen, seed)
-        for event in train(model, chosen, accelerator, data, seed, setup.kernels):
+        for event in train(model, context, data, seed):
             match event:
                 case EpochTrained():
                     seconds = perf_counter() - begin

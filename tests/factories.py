@@ -11,8 +11,10 @@ from typing import Any
 
 from hypothesis import settings, strategies as st
 
-from bench.analysis.cases import RunSet, match_cases
-from bench.analysis.comparison import Comparison, compare_case
+from bench.analysis.case_comparison import compare_case
+from bench.analysis.cases import match_cases
+from bench.analysis.comparison import Comparison
+from bench.analysis.run_sets import RunSet
 from bench.records import store
 from bench.records.schema import Evaluation, LapKind, RunRecord, Status, first_reached
 from mnist_cnn.recipe import FAST

@@ -1,1 +1,1 @@
-"""Records to numbers, rows and verdicts. No printing, no torch."""
+"""Records to numbers, rows and verdicts; prints nothing and imports no torch."""

@@ -1,28 +1,23 @@
-"""What is compared with what: runs by file, folder, label or commit, sorted into cases.
+"""Sorts the runs of two sides into cases, which are what `compare` compares.
 
-A *side* is what one argument of `compare` names. A *case* is a set-up that both sides have
-measured. What must not be compared is refused; what may be, but differs, is remarked upon.
+A *case* is a set-up that both sides have measured. What must not be compared is refused; what may
+be compared but differs gets a remark.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.analysis import labels, metrics, result_warnings
 from bench.analysis.benchmarks import group_runs
+from bench.analysis.differences import INCOMPARABLE, POOLED, REMARKED, find_differences
 from bench.analysis.result_warnings import ResultWarning
-from bench.records import store
+from bench.analysis.run_sets import RunSet, unread_files
+from bench.analysis.setup_key import SetupKey, recipe_name
 from bench.records.schema import RunRecord, Status
-from bench.records.store import UnreadableFile
 from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError
-
-SHORTEST_COMMIT = 7
-"""Letters of a commit by which runs can be asked for."""
-
 
 _BROKEN = (Status.FAILED, Status.DIVERGED)
 _REPEATED = (
@@ -30,152 +25,54 @@ _REPEATED = (
     ResultWarning.DIRTY_COMMIT,
     ResultWarning.NOT_THE_TEST_SET,
 )
-"""Warnings about single runs that matter when they are compared."""
-
-_Value = Callable[[RunRecord], object]
-_INCOMPARABLE: tuple[tuple[str, _Value], ...] = (
-    ("data sums", lambda r: tuple(sorted(r.dataset.items()))),
-    ("target", lambda r: r.protocol.target_accuracy),
-    ("protocol version", lambda r: r.protocol.version),
-    ("division", lambda r: r.division),
-    ("images evaluated on", lambda r: r.recipe.get("evaluation_split", "test")),
-    ("--stop-at-target", lambda r: r.protocol.stop_at_target),
+"""Warnings about single runs that a comparison repeats."""
+_NAMED = (
+    *("recipe_name", "setup.device", "setup.processes", "setup.machines", "setup.threads"),
+    *("setup.precision", "setup.kernels", "setup.captured", "setup.parallel_seeds"),
 )
-"""Runs that differ in these answer different questions."""
-_POOLED: tuple[tuple[str, _Value], ...] = (
-    ("recipe", lambda r: tuple(sorted((k, str(v)) for k, v in r.recipe.items()))),
-)
-"""And in these, different ones within a side."""
-_REMARKED: tuple[tuple[str, _Value], ...] = (
-    ("precision", lambda r: r.setup.precision),
-    ("kernels", lambda r: r.setup.computed_by),
-    ("threads", lambda r: r.setup.threads),
-    ("processes", lambda r: r.setup.processes),
-    ("machines", lambda r: r.setup.machines),
-    ("runs at a time", lambda r: r.setup.parallel_seeds),
-    ("global batch", lambda r: r.recipe.get("batch_size")),
-    ("device", lambda r: r.setup.device_name),
-    ("processor", lambda r: r.environment.cpu),
-    ("torch", lambda r: r.environment.torch),
-    ("accelerate", lambda r: r.environment.accelerate),
-    ("driver", lambda r: r.environment.driver),
-    ("record schema", lambda r: r.schema_version),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class RunSet:
-    """Runs that one name stands for."""
-
-    name: str
-    records: tuple[RunRecord, ...]
-    """At least one."""
-    problems: tuple[UnreadableFile, ...] = ()
-    """Files that could not be read."""
-    is_path: bool = False
-    """Whether the name is a file's or folder's."""
-
-
-@dataclass(frozen=True, slots=True)
-class SetupKey:
-    """What makes two runs the same case, and how it is written."""
-
-    recipe: str
-    device: str
-    processes: int
-    threads: int
-    precision: str
-    kernels: str
-    machines: int = 1
-    parallel_seeds: int = 1
-
-    def __str__(self) -> str:
-        """``"fast, cpu, 1 process, 2 threads, bf16 amx"``."""
-        set_up = labels.setup_label(
-            self.processes,
-            self.threads,
-            self.precision,
-            self.kernels,
-            self.machines,
-            self.parallel_seeds,
-        )
-        return printable(f"{self.recipe}, {self.device}, {set_up}")
+"""Fields of `SetupKey` that tell the cases of a side apart: those that `setup_name` writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One set-up, as each side measured it: completed runs, in the order they were run."""
+    """One set-up, as each side measured it."""
 
     name: str
-    setting: str
-    """The base's."""
+    """The set-up in words, or both set-ups where they differ."""
+    setup_name: str
+    """The base's set-up in words, by which its noise floor is found."""
     base: tuple[RunRecord, ...]
+    """The base's completed runs, in the order they were run."""
     new: tuple[RunRecord, ...]
+    """The new side's completed runs, in the order they were run."""
     unfinished: tuple[str, ...]
-    """Why either side is not all there: runs that did not complete, runs that are missing."""
+    """Why a side is incomplete: a line for runs that did not complete, and for missing runs."""
     broke: bool
-    """Whether runs of the new side failed or diverged, and none of the base did."""
+    """Whether runs of the new side failed or diverged, and no run of the base did."""
     same_machine: bool
-    """Whether all runs are of one device and processor."""
+    """Whether all runs are of one device and one processor."""
     remarks: tuple[str, ...]
-    """What differs between the sides, or is doubtful about one: a line each."""
+    """A line for each difference between the sides, and for each doubt about one of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class CaseMatch:
-    """Two sides, case by case."""
+    """The cases of two sides."""
 
     cases: tuple[Case, ...]
+    """Set-ups that both sides have."""
     missing: tuple[str, ...]
-    """Cases that only the base has: not measured again, or renamed."""
+    """Names of cases that only the base has: not measured again, or renamed."""
     added: tuple[str, ...]
-    """Cases that only the new side has."""
+    """Names of cases that only the new side has."""
     unread: tuple[str, ...] = ()
-    """Files of either side that are no records, and why."""
-
-
-def find_runs(argument: str, results_dir: Path) -> RunSet:
-    """The runs that a word of the command line stands for.
-
-    Args:
-        argument: a file or folder; or the label, the commit or the benchmark's id of runs in
-            `results_dir`, the latter two by their first letters.
-        results_dir: where labels and commits are looked up.
-
-    Raises:
-        UsageError: nothing is called so, or nothing in it is a record.
-    """
-    if not argument.strip():
-        raise UsageError("one of the names to compare is empty")
-    if _exists(argument):
-        found = store.read_records([Path(argument)])
-        if not found.records:
-            raise UsageError(_no_records(argument, found.problems))
-        return RunSet(
-            argument, tuple(r for _, r in found.records), tuple(found.problems), is_path=True
-        )
-    known = store.read_records([results_dir] if results_dir.exists() else [])
-    records = [record for _, record in known.records]
-    for matches in (
-        lambda record: record.label == argument,
-        lambda record: _begins(record.environment.commit, argument),
-        lambda record: _begins(record.benchmark_id, argument),
-    ):
-        if chosen := tuple(record for record in records if matches(record)):
-            return RunSet(argument, chosen, tuple(known.problems))
-    labels = {record.label for record in records if record.label}
-    near = difflib.get_close_matches(argument, labels, n=1)
-    hint = f" (did you mean {printable(near[0])!r}?)" if near else ""
-    raise UsageError(
-        f"{printable(argument)!r} is no file or folder, and no label or commit of a run in "
-        f"{printable(str(results_dir))}{hint}"
-    )
+    """A line for each file of either side that is no record, with the reason."""
 
 
 def match_cases(base: RunSet, new: RunSet) -> CaseMatch:
     """Sort two sides into cases.
 
-    Where each side has one case, the two are compared whatever their set-ups.
+    Where each side has one set-up, the two are compared even if they differ.
 
     Raises:
         UsageError: the sides share runs, have no case in common, or hold what cannot be compared.
@@ -186,146 +83,108 @@ def match_cases(base: RunSet, new: RunSet) -> CaseMatch:
             f"{printable(base.name)} and {printable(new.name)} have {count_of(len(shared), 'run')} "
             "in common: compared with itself, a run shows no difference"
         )
-    old, fresh = group_by_setup(base), group_by_setup(new)
-    if len(old) == len(fresh) == 1:
-        (before, olds), (after, news) = *old.items(), *fresh.items()
-        name = str(before) if before == after else f"{before} against {after}"
-        return CaseMatch((_case(name, str(before), olds, news),), (), (), _unread(base, new))
-    both = [setting for setting in old if setting in fresh]
-    if not both:
+    base_groups, new_groups = group_by_setup(base), group_by_setup(new)
+    base_names, new_names = (
+        {key: setup_name(records[0]) for key, records in groups.items()}
+        for groups in (base_groups, new_groups)
+    )
+    unread = unread_files(base, new)
+    if len(base_groups) == len(new_groups) == 1:
+        (before, base_runs), (after, new_runs) = *base_groups.items(), *new_groups.items()
+        name = base_names[before]
+        if before != after:
+            name = f"{name} against {new_names[after]}"
+        return CaseMatch((_case(name, base_names[before], base_runs, new_runs),), (), (), unread)
+    common = [key for key in base_groups if key in new_groups]
+    if not common:
         raise UsageError(
             f"{printable(base.name)} and {printable(new.name)} have no set-up in common (such as "
-            f"{next(iter(old))}); name one set-up of each, by its file, label or benchmark id"
+            f"{next(iter(base_names.values()))}); name one set-up of each, by its file, label or "
+            "benchmark id"
         )
     return CaseMatch(
-        tuple(_case(str(s), str(s), old[s], fresh[s]) for s in both),
-        tuple(str(setting) for setting in old if setting not in fresh),
-        tuple(str(setting) for setting in fresh if setting not in old),
-        _unread(base, new),
+        tuple(
+            _case(base_names[key], base_names[key], base_groups[key], new_groups[key])
+            for key in common
+        ),
+        tuple(name for key, name in base_names.items() if key not in new_groups),
+        tuple(name for key, name in new_names.items() if key not in base_groups),
+        unread,
     )
 
 
-def _unread(*sides: RunSet) -> tuple[str, ...]:
-    problems = {problem: None for one in sides for problem in one.problems}
-    return tuple(
-        printable(f"{problem.path}: {problem.reason}")
-        for problem in problems
-        if not problem.reason.endswith("counted once")
-    )
-
-
-def _exists(argument: str) -> bool:
-    try:
-        return Path(argument).exists()
-    except (OSError, ValueError):  # too long, or with a zero byte, to be a name
-        return False
-
-
-def interleaved(base: Sequence[RunRecord], new: Sequence[RunRecord]) -> bool:
-    """Whether the sides took turns: in order of time, every two runs are one of each."""
-    if len(base) != len(new):
-        return False
-    new_ids = {record.run_id for record in new}
-    order = sorted((*base, *new), key=lambda record: record.started_utc)
-    turns = [record.run_id in new_ids for record in order]
-    return all(one != other for one, other in zip(turns[::2], turns[1::2], strict=True))
-
-
-def group_by_setup(of: RunSet) -> dict[SetupKey, list[RunRecord]]:
-    """A side's runs, set-up by set-up, in the order they were run.
+def group_by_setup(side: RunSet) -> dict[SetupKey, list[RunRecord]]:
+    """A side's runs by set-up, in the order they were run.
 
     Raises:
         UsageError: it holds runs of one set-up that answer different questions.
     """
-    cases: dict[SetupKey, list[RunRecord]] = {}
-    for record in sorted(of.records, key=lambda record: record.started_utc):
-        setup = record.setup
-        setting = SetupKey(
-            recipe=str(record.recipe.get("name") or "unnamed recipe"),
-            device=setup.device,
-            processes=setup.processes,
-            threads=setup.threads,
-            precision=setup.precision,
-            kernels=setup.computed_by,
-            machines=setup.machines,
-            parallel_seeds=setup.parallel_seeds,
-        )
-        cases.setdefault(setting, []).append(record)
-    for setting, records in cases.items():
-        if differing := _differing((*_INCOMPARABLE, *_POOLED), records, records):
+    groups: dict[SetupKey, list[RunRecord]] = {}
+    for record in sorted(side.records, key=lambda record: record.started_utc):
+        groups.setdefault(SetupKey.of(record).only(*_NAMED), []).append(record)
+    for records in groups.values():
+        if differences := find_differences((*INCOMPARABLE, *POOLED), records, records):
             raise UsageError(
-                f"{printable(of.name)} holds runs of {setting} that are not of one kind: "
-                f"{differing[0]}; name their files or their label"
+                f"{printable(side.name)} holds runs of {setup_name(records[0])} that are not of "
+                f"one kind: {differences[0]}; name their files or their label"
             )
-    return cases
+    return groups
 
 
-def _case(name: str, setting: str, olds: Sequence[RunRecord], news: Sequence[RunRecord]) -> Case:
-    """One case, its incomparable kinds refused."""
-    if differing := _differing(_INCOMPARABLE, olds, news):
-        raise UsageError(f"{name}: cannot be compared: {differing[0]}")
-    remarks = _differing((*_POOLED, *_REMARKED), olds, news)
-    unfinished = []
-    for which, records in (("base", olds), ("new", news)):
-        done = metrics.completed(records)
-        if len(done) < len(records):
-            unfinished.append(
-                f"{which}: {len(records) - len(done)} of {len(records)} not completed in one go"
-            )
-        benchmarks = group_runs((None, record) for record in records)
-        if any(ResultWarning.RUNS_MISSING in benchmark.warnings for benchmark in benchmarks):
-            unfinished.append(f"{which}: {ResultWarning.RUNS_MISSING}")
-        for warning, count in result_warnings.benchmark_warnings(records).items():
-            if warning in _REPEATED and count:
-                remarks.append(f"{which}, {count_of(count, 'run')}: {warning}")
-    machines = {(r.setup.device_name, r.environment.cpu) for r in (*olds, *news)}
-    before, after = (any(r.status in _BROKEN for r in records) for records in (olds, news))
+def setup_name(record: RunRecord) -> str:
+    """``"fast, cpu, 1 process, 2 threads, bf16 amx"``."""
+    label = labels.label_of_setup(record.setup)
+    return printable(f"{recipe_name(record)}, {record.setup.device}, {label}")
+
+
+def interleaved(base: Sequence[RunRecord], new: Sequence[RunRecord]) -> bool:
+    """Whether the sides took turns: in order of time, every two runs are one of each side."""
+    if len(base) != len(new):
+        return False
+    new_ids = {record.run_id for record in new}
+    ordered = sorted((*base, *new), key=lambda record: record.started_utc)
+    is_new = [record.run_id in new_ids for record in ordered]
+    return all(first != second for first, second in zip(is_new[::2], is_new[1::2], strict=True))
+
+
+def _case(name: str, base_name: str, base: Sequence[RunRecord], new: Sequence[RunRecord]) -> Case:
+    """One case; incomparable sides are refused."""
+    if differences := find_differences(INCOMPARABLE, base, new):
+        raise UsageError(f"{name}: cannot be compared: {differences[0]}")
+    unfinished = (*_unfinished("base", base), *_unfinished("new", new))
+    machines = {(r.setup.device_name, r.environment.cpu) for r in (*base, *new)}
+    base_broke, new_broke = (any(r.status in _BROKEN for r in side) for side in (base, new))
     return Case(
-        name,
-        setting,
-        tuple(metrics.completed(olds)),
-        tuple(metrics.completed(news)),
-        tuple(unfinished),
-        after and not before,
-        len(machines) == 1,
-        (*unfinished, *remarks),
+        name=name,
+        setup_name=base_name,
+        base=tuple(metrics.completed(base)),
+        new=tuple(metrics.completed(new)),
+        unfinished=unfinished,
+        broke=new_broke and not base_broke,
+        same_machine=len(machines) == 1,
+        remarks=(
+            *unfinished,
+            *find_differences((*POOLED, *REMARKED), base, new),
+            *_doubts("base", base),
+            *_doubts("new", new),
+        ),
     )
 
 
-def _differing(
-    fields: Iterable[tuple[str, _Value]], olds: Sequence[RunRecord], news: Sequence[RunRecord]
-) -> list[str]:
-    """A line for each of these that has more than one value in the two together."""
+def _unfinished(side: str, records: Sequence[RunRecord]) -> list[str]:
     lines = []
-    for name, value in fields:
-        before, after = ({_hashable(value(r)) for r in records} for records in (olds, news))
-        if len(before | after) > 1:
-            lines.append(_difference(name, before, after))
+    incomplete = len(records) - len(metrics.completed(records))
+    if incomplete:
+        lines.append(f"{side}: {incomplete} of {len(records)} not completed in one go")
+    benchmarks = group_runs((None, record) for record in records)
+    if any(ResultWarning.RUNS_MISSING in benchmark.warnings for benchmark in benchmarks):
+        lines.append(f"{side}: {ResultWarning.RUNS_MISSING}")
     return lines
 
 
-def _hashable(value: object) -> object:
-    """Itself, or as text: a foreign record's recipe may hold anything."""
-    return value if isinstance(value, tuple | str | int | float | bool | None) else repr(value)
-
-
-def _difference(name: str, before: set[object], after: set[object]) -> str:
-    if all(isinstance(value, tuple) for value in before | after):
-        pairs = [set(value) for value in before | after if isinstance(value, tuple)]
-        changed = sorted(str(key) for key, _ in set.union(*pairs) - set.intersection(*pairs))
-        return f"{name} differs: {printable(', '.join(dict.fromkeys(changed)))}"
-    shown = (" or ".join(sorted(str(value) for value in values)) for values in (before, after))
-    return f"{name} differs: {printable(' against '.join(shown))}"
-
-
-def _begins(value: str | None, start: str) -> bool:
-    return bool(value) and len(start) >= SHORTEST_COMMIT and str(value).startswith(start.lower())
-
-
-def _no_records(argument: str, problems: Sequence[UnreadableFile]) -> str:
-    if problems:
-        first = problems[0]
-        return (
-            f"no run records in {printable(argument)}: {printable(str(first.path))}: {first.reason}"
-        )
-    return f"no run records in {printable(argument)}: make some with `mnist-bench run`"
+def _doubts(side: str, records: Sequence[RunRecord]) -> list[str]:
+    return [
+        f"{side}, {count_of(count, 'run')}: {warning}"
+        for warning, count in result_warnings.benchmark_warnings(records).items()
+        if warning in _REPEATED and count
+    ]

@@ -15,7 +15,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.analysis.columns import Cell, Row, is_text
+from bench.analysis.columns import Row
+from bench.analysis.headings import is_text
+from bench.analysis.units import Cell
 from bench.text import printable
 from mnist_cnn.errors import UsageError, near_match
 

@@ -17,7 +17,7 @@ from enum import IntEnum
 from bench.analysis.cases import CaseMatch
 from bench.analysis.comparison import POWER, Comparison, Metric, MetricComparison, Verdict
 from bench.records.sidecars import NoiseFloor, find_noise_floor
-from bench.stats import intervals
+from bench.stats import sample_size
 from bench.stats.intervals import Estimate
 
 
@@ -80,7 +80,7 @@ def judge(
         case = contrast.case
         outcome = GateOutcome.REGRESSION if case.broke else GateOutcome.UNCLEAR
         findings += [GateFinding(outcome, f"{case.name}: {line}") for line in case.unfinished]
-        floor = find_noise_floor(case.setting, case.base[0].setup.device_name, floors)
+        floor = find_noise_floor(case.setup_name, case.base[0].setup.device_name, floors)
         for line in contrast.lines:
             if finding := _finding(line, contrast, limits, floor):
                 outcome, text = finding
@@ -177,9 +177,9 @@ def _advice(line: MetricComparison, contrast: Comparison, distance: float) -> st
     """How many runs would tell the difference that was found from the limit."""
     here = min(len(contrast.case.base), len(contrast.case.new))
     if line.spread is None:
-        few = f"; {line.fewest} runs a side are the fewest that could"
-        return few if here < line.fewest else "; more runs would"
-    needed = intervals.runs_needed(line.spread, distance, contrast.gate_tail, POWER)
+        few = f"; {line.fewest_runs} runs a side are the fewest that could"
+        return few if here < line.fewest_runs else "; more runs would"
+    needed = sample_size.runs_needed(line.spread, distance, contrast.gate_tail, POWER)
     if needed is None:
         return ": it is as large as is allowed"
-    return f"; about {max(needed, line.fewest, here + 1)} runs a side would"
+    return f"; about {max(needed, line.fewest_runs, here + 1)} runs a side would"

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from bench.records.schema import LapKind, RunRecord
 from bench.stats.summary import finite_or_none
+from bench.stats.survival import CensoredTime
 
 
 def time_to_target_seconds(record: RunRecord) -> float | None:
@@ -126,6 +127,15 @@ def busy_share(record: RunRecord) -> float | None:
 def completed(runs: Sequence[RunRecord]) -> list[RunRecord]:
     """The runs that count across runs: completed in one go."""
     return [run for run in runs if run.counts]
+
+
+def censored_time(record: RunRecord) -> CensoredTime:
+    """A completed run's time to the target or, where it missed, to the end of its last lap."""
+    seconds = time_to_target_seconds(record)
+    if seconds is not None:
+        return CensoredTime(seconds, reached=True)
+    end = max((lap.start_seconds + lap.seconds for lap in record.laps), default=0.0)
+    return CensoredTime(end, reached=False)
 
 
 def _sum_or_none(seconds: Sequence[float]) -> float | None:

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.analysis.benchmarks import Benchmark
-from bench.analysis.cases import RunSet, group_by_setup, match_cases
+from bench.analysis.case_comparison import time_to_target
+from bench.analysis.cases import group_by_setup, match_cases
 from bench.analysis.columns import Row
-from bench.analysis.comparison import time_to_target
 from bench.analysis.metrics import completed
+from bench.analysis.run_sets import RunSet
 from bench.records.schema import RunRecord
 from bench.stats.intervals import Estimate
 from bench.text import count_of, printable

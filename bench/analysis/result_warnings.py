@@ -1,37 +1,37 @@
-"""What makes a run or a benchmark doubtful."""
+"""Warnings: what makes a run or a benchmark doubtful, and what to do about it."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 
 from bench.analysis.metrics import busy_share, completed, seconds_of
 from bench.records.schema import LapKind, RunRecord, Status
-from bench.stats.intervals import FEWEST_FOR_DRIFT, find_outliers, find_two_groups, location_shift
+from bench.stats.anomalies import find_outliers, find_two_groups
+from bench.stats.intervals import location_shift
 from bench.stats.summary import FEWEST_RUNS
 
 BUSY_SHARE = 0.05
-"""Share of the cores' time that other programs may use before a run's times are doubted."""
+"""Share of the cores' time that other programs may use without a warning."""
 
+FEWEST_FOR_DRIFT = 8
+"""Number of runs below which drift is not looked for."""
 
-WORTH_SAYING = 0.05
-"""Relative difference of training times below which drift and groups are not warned of."""
+LEAST_DIFFERENCE = 0.05
+"""Relative difference of training times below which neither drift nor groups are warned of."""
 
-
-DOUBT = 0.005
-"""Probability, each way, to warn of drift where there is none."""
-
+DRIFT_TAIL = 0.005
+"""Probability, each way, of a warning of drift where there is none."""
 
 MOST_COMPARED = 50
-"""Runs at either end that are looked at for drift."""
-
+"""Number of runs at either end that are compared for drift."""
 
 THROTTLED_SHARE = 0.01
-"""Share of a run's time that a GPU may be slowed down before the run's times are doubted."""
+"""Share of a run's time that a GPU may be slowed down without a warning."""
 
-
-THROTTLED_FOR = frozenset(
+SLOWING_REASONS = frozenset(
     {
         "power cap",
         "hardware slowdown",
@@ -40,28 +40,7 @@ THROTTLED_FOR = frozenset(
         "hardware power brake",
     }
 )
-"""Of what holds a GPU's clocks down (`GpuState.throttle_reasons`), what should not."""
-
-
-def throttled(record: RunRecord) -> bool:
-    """Whether heat or a power limit slowed down what trained, as far as the machine tells."""
-    seen = record.monitoring
-    if seen is None:
-        return False
-    longest = THROTTLED_SHARE * record.load.elapsed_seconds
-    return bool(seen.cpu_throttle_events) or any(
-        THROTTLED_FOR & {*(gpu.before.throttle_reasons or ()), *(gpu.after.throttle_reasons or ())}
-        or max((gpu.throttled_seconds or {}).values(), default=0.0) > longest
-        for gpu in seen.gpus
-    )
-
-
-def shared_gpu(record: RunRecord) -> bool:
-    """Whether another process computed on a GPU of the run's, before it or after it."""
-    seen = record.monitoring
-    return seen is not None and any(
-        gpu.before.other_processes or gpu.after.other_processes for gpu in seen.gpus
-    )
+"""Values of `GpuState.throttle_reasons` that make a result doubtful; the others are normal."""
 
 
 class ResultWarning(StrEnum):
@@ -93,12 +72,12 @@ class ResultWarning(StrEnum):
         "another process was on the GPU, so the times may be too long. End it and run again."
     )
     OUTLIER = (
-        "trained far longer or shorter than the others (14.8 median deviations), so something else "
-        "went on. Run again."
+        "trained far longer or shorter than the others (14.8 median absolute deviations), so "
+        "something else went on. Run again."
     )
     DRIFT = (
         "the last runs trained longer or shorter than the first ones, so the machine changed "
-        "meanwhile. Let it rest and run again, or compare by turns with ab."
+        "meanwhile. Let it rest and run again, or compare interleaved runs with ab."
     )
     TWO_GROUPS = (
         "training times fall into two groups, so the machine was in two states. Find out which, "
@@ -123,14 +102,13 @@ class ResultWarning(StrEnum):
 
 
 def run_warnings(record: RunRecord) -> list[ResultWarning]:
-    """What is doubtful about one run."""
-    done = record.counts
+    """The warnings about one run."""
     share = busy_share(record)
-    found = {
+    applies = {
         ResultWarning.NOT_COMPLETED: record.status is not Status.COMPLETED,
         ResultWarning.NOT_IN_ONE_GO: record.status is Status.COMPLETED and not record.counts,
         ResultWarning.CHECKPOINTS: any(lap.kind is LapKind.CHECKPOINT for lap in record.laps),
-        ResultWarning.MISSED_TARGET: done and record.target_reached_epoch is None,
+        ResultWarning.MISSED_TARGET: record.counts and record.target_reached_epoch is None,
         ResultWarning.BUSY_MACHINE: share is not None and share > BUSY_SHARE,
         ResultWarning.THROTTLED: throttled(record),
         ResultWarning.SHARED_GPU: shared_gpu(record),
@@ -139,66 +117,83 @@ def run_warnings(record: RunRecord) -> list[ResultWarning]:
         and record.target_reached_epoch is not None,
         ResultWarning.NOT_THE_TEST_SET: record.recipe.get("evaluation_split", "test") != "test",
     }
-    return [warning for warning, applies in found.items() if applies]
+    return [warning for warning in applies if applies[warning]]
 
 
 def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | None]:
-    """What is doubtful about a benchmark.
+    """The warnings about a benchmark.
 
     Returns:
         Each warning that applies, with the number of runs it applies to; None where it is about
         the benchmark as a whole.
     """
-    of_runs = [warning for run in runs for warning in run_warnings(run)]
-    found: dict[ResultWarning, int | None] = {
-        warning: of_runs.count(warning) for warning in ResultWarning if warning in of_runs
+    counts = Counter(warning for run in runs for warning in run_warnings(run))
+    warnings: dict[ResultWarning, int | None] = {
+        warning: counts[warning] for warning in ResultWarning if warning in counts
     }
-    if far_off := _outliers(runs):
-        found[ResultWarning.OUTLIER] = far_off
     times = _training_times(runs)
+    if outliers := find_outliers(times):
+        warnings[ResultWarning.OUTLIER] = len(outliers)
     if drifted(times):
-        found[ResultWarning.DRIFT] = None
+        warnings[ResultWarning.DRIFT] = None
     if groups := find_two_groups(times):
         low, high = groups
-        if high > (1 + WORTH_SAYING) * low:
-            found[ResultWarning.TWO_GROUPS] = None
+        if high > (1 + LEAST_DIFFERENCE) * low:
+            warnings[ResultWarning.TWO_GROUPS] = None
     if len(completed(runs)) < FEWEST_RUNS:
-        found[ResultWarning.FEW_RUNS] = None
-    # A run that was interrupted or failed is its benchmark's last, and is named already.
+        warnings[ResultWarning.FEW_RUNS] = None
+    # An interrupted or failed run is the last of its benchmark and has a warning of its own.
     ended = any(run.status in (Status.INTERRUPTED, Status.FAILED) for run in runs)
-    if not ended and len(runs) < max(map(_runs_promised, runs), default=0):
-        found[ResultWarning.RUNS_MISSING] = None
-    return found
+    if not ended and len(runs) < max(map(_runs_expected, runs), default=0):
+        warnings[ResultWarning.RUNS_MISSING] = None
+    return warnings
+
+
+def throttled(record: RunRecord) -> bool:
+    """Whether heat or a power limit slowed down the device, as far as the machine reports it."""
+    monitoring = record.monitoring
+    if monitoring is None:
+        return False
+    longest = THROTTLED_SHARE * record.load.elapsed_seconds
+    return bool(monitoring.cpu_throttle_events) or any(
+        SLOWING_REASONS & {*(gpu.before.throttle_reasons or ())}
+        or SLOWING_REASONS & {*(gpu.after.throttle_reasons or ())}
+        or max((gpu.throttled_seconds or {}).values(), default=0.0) > longest
+        for gpu in monitoring.gpus
+    )
+
+
+def shared_gpu(record: RunRecord) -> bool:
+    """Whether another process computed on one of the run's GPUs, before or after the run."""
+    monitoring = record.monitoring
+    return monitoring is not None and any(
+        gpu.before.other_processes or gpu.after.other_processes for gpu in monitoring.gpus
+    )
 
 
 def drifted(times: Sequence[float]) -> bool:
-    """Whether the last of repeated measurements are established to differ from the first ones.
+    """Whether the last of repeated measurements are shown to differ from the first ones.
 
-    By ranks (`location_shift`), the first half against the second; of many runs, the first
-    and the last `MOST_COMPARED`. And only by more than `WORTH_SAYING`.
+    The first half is compared with the second by ranks (`location_shift`); of many measurements,
+    the first with the last `MOST_COMPARED`. A difference below `LEAST_DIFFERENCE` does not count.
     """
     half = min(len(times) // 2, MOST_COMPARED)
     if half < FEWEST_FOR_DRIFT // 2 or min(times) <= 0:
         return False
-    first, last = ([math.log(t) for t in part] for part in (times[:half], times[-half:]))
-    change = location_shift(first, last, DOUBT).as_ratio()
+    logs = [math.log(seconds) for seconds in times]
+    change = location_shift(logs[:half], logs[-half:], DRIFT_TAIL).as_ratio()
     if change.low is None or change.high is None:
         return False
-    established = not change.low <= 1 <= change.high
-    return established and not 1 / (1 + WORTH_SAYING) <= change.value <= 1 + WORTH_SAYING
-
-
-def _outliers(runs: Sequence[RunRecord]) -> int:
-    """Completed runs whose training time lies far from the others'."""
-    return len(find_outliers(_training_times(runs)))
+    differs = not change.low <= 1 <= change.high
+    return differs and not 1 / (1 + LEAST_DIFFERENCE) <= change.value <= 1 + LEAST_DIFFERENCE
 
 
 def _training_times(runs: Sequence[RunRecord]) -> list[float]:
-    """Of the completed runs, in the order in which they were made."""
+    """Training seconds of the completed runs, in the order in which they were made."""
     times = [seconds_of(run, LapKind.TRAIN) for run in completed(runs)]
     return [seconds for seconds in times if seconds is not None]
 
 
-def _runs_promised(run: RunRecord) -> int:
-    """Runs that must be there if this one is."""
+def _runs_expected(run: RunRecord) -> int:
+    """Number of runs that must exist if this run exists."""
     return run.protocol.runs if run.protocol.half_width is None else run.run_index

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.analysis.cases import CaseMatch, RunSet, match_cases
-from bench.analysis.comparison import Comparison, compare_case
+from bench.analysis.case_comparison import compare_case
+from bench.analysis.cases import CaseMatch, match_cases
+from bench.analysis.comparison import Comparison
 from bench.analysis.gate import GateFinding, Limits, judge
+from bench.analysis.run_sets import RunSet
 from bench.records.sidecars import NoiseFloor
 from mnist_cnn.errors import UsageError
 

@@ -10,16 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from bench.analysis import relative_speed
-from bench.analysis.benchmarks import Benchmark, benchmark_rows, run_rows
-from bench.analysis.columns import (
-    Cell,
-    Row,
-    benchmark_column_names,
-    readable_names,
-    run_column_names,
-)
+from bench.analysis.benchmarks import Benchmark
+from bench.analysis.columns import Row, benchmark_column_names, run_column_names
 from bench.analysis.cost import Price, priced
 from bench.analysis.filters import parse_filter
+from bench.analysis.headings import readable_names
+from bench.analysis.rows import benchmark_rows, run_rows
+from bench.analysis.units import Cell
 from mnist_cnn.errors import UsageError, near_match
 
 

@@ -1,4 +1,4 @@
-"""The commands: each file parses options, calls one function and prints the result.
+"""One file a command: parse the options into a value, call one function, print the result.
 
 A command imports slow modules only when it is called: `mnist-bench report` must not wait for torch.
 """

@@ -17,8 +17,8 @@ from bench.text import printable
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.analysis.cases import RunSet
     from bench.analysis.gate import GateFinding
+    from bench.analysis.run_sets import RunSet
     from bench.analysis.set_comparison import SetComparison
 
 DEFAULT_DIFFERENCE = 0.05
@@ -66,8 +66,8 @@ def compare(
     With a --fail-if option, exit with 0 if a larger difference is ruled out, 1 if one is shown, 2
     if there are too few runs to tell.
     """
-    from bench.analysis.cases import find_runs
     from bench.analysis.gate import Limits, verdict
+    from bench.analysis.run_sets import find_runs
     from bench.analysis.set_comparison import compare_sets, judge_sets
 
     limits = Limits(_parse_slower(fail_if_slower), _parse_less_accurate(fail_if_less_accurate))

@@ -15,7 +15,7 @@ from mnist_cnn.errors import UsageError
 if TYPE_CHECKING:
     from bench.measure.progress import RunProgress
     from bench.records.store import UnreadableFile
-    from bench.report.html.figures import FigureResult
+    from bench.report.html.figure_result import FigureResult
 
 
 def notify(line: str) -> None:
@@ -99,7 +99,7 @@ def write_plots(results: Sequence[FigureResult], folder: Path) -> None:
         UsageError: the figures cannot be written.
     """
     from bench.report.html import drawing
-    from bench.report.html.figures import DrawnFigure
+    from bench.report.html.figure_result import DrawnFigure
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -147,11 +147,11 @@ def choose_progress(silent: bool, alone: bool) -> RunProgress:
         silent: whether to show nothing.
         alone: whether no other process writes to the same terminal.
     """
-    from bench.measure.progress import SilentProgress
+    from bench.measure.progress import RunProgress
     from bench.report.progress import PlainProgress, wants_live
 
     if silent:
-        return SilentProgress()
+        return RunProgress()
     if not alone or not wants_live(sys.stderr, os.environ):
         return PlainProgress()
     from bench.report.terminal import LiveProgress

@@ -217,7 +217,7 @@ def _show_scaling(benchmarks: Sequence[Benchmark], request: _Request) -> None:
     Raises:
         UsageError: no runs differ only in the number of processes.
     """
-    from bench.analysis.scaling import NOTHING, scaling_studies
+    from bench.analysis.scaling_studies import NOTHING, scaling_studies
     from bench.report.formats import scaling
 
     studies = scaling_studies(benchmarks)

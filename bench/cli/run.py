@@ -331,8 +331,9 @@ def _finish(result: BenchmarkResult, request: RunRequest, trackers: TrackerReque
 
 
 def _print_runs(result: BenchmarkResult, *, as_json: bool) -> None:
-    from bench.analysis.benchmarks import group_runs, run_rows
+    from bench.analysis.benchmarks import group_runs
     from bench.analysis.columns import run_column_names
+    from bench.analysis.rows import run_rows
 
     benchmarks = group_runs(result.runs)
     if as_json:

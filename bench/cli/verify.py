@@ -31,10 +31,11 @@ def verify(
     from bench.machine.repository import read_history
     from bench.report.contribution import PUBLISHED, pull_request
     from bench.verify import checks, privacy
+    from bench.verify.check_list import CHECKS
     from bench.verify.checks import CheckOutcome
 
     folder = checks.read_folder(path, read_history(), privacy.own_names())
-    results = checks.run_checks(folder, [PUBLISHED])
+    results = checks.run_checks(folder, [*CHECKS, PUBLISHED])
     steps = pull_request(folder, results)
     if as_json:
         from bench.report.formats.checks import to_json

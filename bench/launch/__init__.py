@@ -1,1 +1,1 @@
-"""Other processes: ranks, hosts, parallel seeds, sweeps and A/B comparisons."""
+"""Other processes: ranks, hosts, parallel seeds, and the sweeps and A/B comparisons of them."""

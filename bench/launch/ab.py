@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.analysis.cases import CaseMatch, RunSet, match_cases
+from bench.analysis.case_comparison import compare_case
+from bench.analysis.cases import CaseMatch, match_cases
 from bench.analysis.comparison import (
     Comparison,
     Metric,
     MetricComparison,
     Verdict,
-    compare_case,
 )
+from bench.analysis.run_sets import RunSet
 from bench.launch import single_run
 from bench.launch.checkout import Checkout, prepare_checkout
 from bench.launch.single_run import Notify

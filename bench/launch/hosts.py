@@ -1,7 +1,7 @@
-"""This machine's place among those that train together, and how they find each other.
+"""The place of this machine among those that train together, checked before a rank is started.
 
-Everything that can be known before a rank is started is checked here: a rank that waits for
-machines which cannot come waits two minutes.
+A rank that waits for machines which cannot come waits two minutes, so whatever can be checked
+before is checked here.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ _EXAMPLE = "HOST:PORT, such as 10.0.0.1:29500"
 
 @dataclass(frozen=True, slots=True)
 class HostPlace:
-    """One machine's place; without a word, the only one's."""
+    """The place of one machine; by default, that of a machine alone."""
 
     machines: int = 1
-    """That train together."""
+    """Number of machines that train together."""
     rank: int = 0
-    """Of this one: 0 is where the others find all."""
+    """Number of this machine, from 0; the others meet at machine 0."""
     host: str = "127.0.0.1"
-    """Machine 0's, as the others reach it."""
+    """Name or address at which the other machines reach machine 0."""
     port: int = 0
-    """It listens on; 0 for any that is free."""
+    """Port that machine 0 listens on; 0 for any free port."""
 
 
 def parse_host_place(machines: int | None, rank: int | None, address: str | None) -> HostPlace:
-    """What the options say of this machine, as far as that alone can be right.
+    """Read the place of this machine from the options.
 
     Args:
-        machines: how many train together.
-        rank: which of them this is.
+        machines: number of machines that train together; None for this one alone.
+        rank: number of this machine.
         address: HOST:PORT of machine 0.
 
     Raises:
-        UsageError: they contradict each other, or one is missing.
+        UsageError: the options contradict each other, or one is missing.
     """
     if machines is None:
         for option, value in (("--machine-rank", rank), ("--main-address", address)):
@@ -64,33 +64,33 @@ def parse_host_place(machines: int | None, rank: int | None, address: str | None
     return HostPlace(machines, rank or 0, host, port)
 
 
-def check_host_place(here: HostPlace) -> None:
-    """Whether machine 0 can be found by its name and, if this is it, listen there.
+def check_host_place(place: HostPlace) -> None:
+    """Check that the name of machine 0 is known and, on machine 0, that its port is free.
 
     Raises:
-        UsageError: its name means nothing here, is another machine's, or its port is taken.
+        UsageError: the name is unknown here or is another machine's, or the port is in use.
     """
-    if here.port == 0:
+    if place.port == 0:
         return
-    addresses = [(family, end) for family, _, _, _, end in resolve_address(here.host, here.port)]
-    if here.rank != 0:
+    addresses = [(family, end) for family, _, _, _, end in resolve_address(place.host, place.port)]
+    if place.rank != 0:
         return
     if not any(_is_own_address(family, str(end[0])) for family, end in addresses):
         raise UsageError(
-            f"--machine-rank 0 is for the machine that --main-address names, and {here.host} is no "
-            "address of this one; give this one another rank, or name its own address"
+            f"--machine-rank 0 is for the machine that --main-address names, and {place.host} is "
+            "no address of this one; give this one another rank, or name its own address"
         )
     with socket.socket() as listening:
-        # As the ranks' store does: connections of an earlier run may still be closing.
+        # As the store of the ranks does: connections of an earlier run may still be closing.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind(("", here.port))
+            listening.bind(("", place.port))
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
             why = "is in use" if taken else f"cannot be listened on ({error.strerror})"
             raise UsageError(
-                f"port {here.port} of this machine {why}; name another in --main-address, on every "
-                "machine"
+                f"port {place.port} of this machine {why}; name another in --main-address, on "
+                "every machine"
             ) from error
 
 

@@ -1,7 +1,7 @@
-"""Starts the processes of a run, and sees to it that they end together.
+"""Start the processes of a run and end them together.
 
-What torchrun does, without its second import of torch (seconds of a cold start),
-with the ranks' own exit status, and with a word to the survivors on who died and how. The ranks
+Like torchrun, but without its second import of torch (seconds of a cold start), with the exit
+status of the ranks, and with a notice to the survivors that says which rank died and how. The ranks
 find each other by the variables that torch.distributed and Accelerate read.
 Source: https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables
 """
@@ -26,40 +26,40 @@ from bench.launch.hosts import HostPlace
 from mnist_cnn.rank import Rank
 
 GRACE_SECONDS = 10.0
-"""How long the others may take to end by themselves once one has: they have records to save."""
+"""Seconds that the other ranks may take to end after one has died: they have records to save."""
 KILL_SECONDS = 5.0
-"""How long they may take once they were asked to."""
+"""Seconds that processes may take to end after SIGTERM."""
 POLL_SECONDS = 0.05
 DEATH_NOTICE_VARIABLE = "MNIST_BENCH_OBITUARY"
-"""Variable that names the file in which ranks read who died."""
-_ASKED_FOR = "ACCELERATE_USE_CPU"
-"""The one variable of Accelerate's that a user sets by hand; it chooses the device."""
+"""Variable that names the file in which a rank reads which rank died."""
+_USER_VARIABLE = "ACCELERATE_USE_CPU"
+"""The one variable of Accelerate that a user sets by hand; it chooses the device."""
 _PR_SET_PDEATHSIG = 1
 
 
 def supervise(
     command: Sequence[str], processes: int, *, threads: int, place: HostPlace | None = None
 ) -> int:
-    """Run `command` as so many ranks on this machine.
+    """Run a command as several ranks on this machine.
 
     Args:
-        command: started in this folder, once a rank.
-        processes: how many; on every machine as many.
-        threads: of each rank's operators, as torch is to find them when it starts.
-        place: this machine's among several.
+        command: the program of every rank; started in the current folder.
+        processes: number of ranks on this machine; the same on every machine.
+        threads: number of threads of each rank's operators.
+        place: place of this machine among several; None for this machine alone.
 
     Returns:
-        The exit status: the first rank's, or where that is 0 the first other that is not.
+        The exit status of the first rank; where that is 0, the first other status that is not.
     """
     place = place or HostPlace()
     with tempfile.TemporaryDirectory(prefix="mnist-bench-") as folder:
-        obituary = Path(folder) / "obituary"
+        notice = Path(folder) / "obituary"
         shared = {name: os.environ[name] for name in os.environ if name not in foreign_variables()}
         shared |= rank_variables(threads)
         shared |= {
             "MASTER_ADDR": place.host,
             "MASTER_PORT": str(place.port or _free_port()),
-            DEATH_NOTICE_VARIABLE: str(obituary),
+            DEATH_NOTICE_VARIABLE: str(notice),
         }
         first = processes * place.rank
         numbers = (
@@ -73,16 +73,16 @@ def supervise(
         )
         environments = [shared | rank.variables() for rank in numbers]
         with _start_process(command, environments) as (ranks, _):
-            return _wait_for_end(ranks, first, obituary)
+            return _wait_for_end(ranks, first, notice)
 
 
 class EndedProcesses(NamedTuple):
-    """How processes ended that were waited for."""
+    """How processes ended."""
 
     codes: list[int]
-    """Their exit codes, in order; of one that a signal ended, its number below 0."""
+    """Exit code of each process, in order; minus the signal number where a signal ended it."""
     asked: bool
-    """Whether somebody wanted this process to end meanwhile, whatever they made of it."""
+    """Whether this process received a signal meanwhile."""
 
 
 def run_each(
@@ -91,14 +91,14 @@ def run_each(
     *,
     stdout: int | None = None,
 ) -> EndedProcesses:
-    """Run `command` once in each of these environments, at the same time, to the end of the last.
+    """Run a command once in each environment, all at the same time, and wait for all of them.
 
-    They know nothing of each other: one that ends badly ends no other. A signal ends them, and this
-    waits until they have left their records.
+    The processes are independent: one that fails ends no other. A signal is passed on to them, and
+    this still waits, until they have saved their records.
 
     Args:
-        command: started in this folder.
-        environments: one a process.
+        command: the program; started in the current folder.
+        environments: the variables of each process.
         stdout: as `subprocess.Popen` takes it.
     """
     with _start_process(command, environments, stdout) as (processes, signals):
@@ -111,26 +111,26 @@ def _start_process(
     environments: Sequence[Mapping[str, str]],
     stdout: int | None = None,
 ) -> Iterator[tuple[list[subprocess.Popen[bytes]], list[int]]]:
-    """A process for each environment; signals reach them, and none of them outlives this.
+    """Start a process for each environment, pass signals on, and kill what is left at the end.
 
     Yields:
-        They, and the signals that have come since.
+        The processes, and the list of signals received since.
     """
     processes: list[subprocess.Popen[bytes]] = []
     signals: list[int] = []
 
     def pass_on(number: int, _: FrameType | None) -> None:
         signals.append(number)
-        # Ctrl-C reaches every process of the terminal by itself.
+        # Ctrl-C reaches every process of the terminal without help.
         if number != signal.SIGINT:
             _signal_all(processes, number)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for environment in environments:
-            # One by one: where one cannot be started, those before it are to be ended.
+            # Not a comprehension: if one cannot be started, those before it must be ended.
             processes.append(  # noqa: PERF401
-                # Nothing computes in other threads here, whose locks a child could be left with.
+                # preexec_fn is safe: no other thread here holds locks that a child inherits.
                 subprocess.Popen(
                     command,
                     env=environment,
@@ -146,30 +146,31 @@ def _start_process(
 
 
 def rank_variables(threads: int) -> dict[str, str]:
-    """What every rank is told besides its number, unless the user has said otherwise.
+    """Variables of every rank besides its number; those that the user has set stay.
 
     Args:
-        threads: of each rank.
+        threads: number of threads of each rank.
     """
-    wanted = {
+    defaults = {
         "OMP_NUM_THREADS": str(threads),
-        # Of the C++ within torch, which warns of every network whose addresses have no names.
+        # torch's C++ code warns of every network whose addresses have no names.
         "TORCH_CPP_LOG_LEVEL": "ERROR",
     }
-    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+    return {name: os.environ.get(name, value) for name, value in defaults.items()}
 
 
 def foreign_variables() -> list[str]:
-    """Variables here by which Accelerate would change what is trained: another launcher's."""
-    return [n for n in os.environ if n.startswith(("ACCELERATE_", "FSDP_")) and n != _ASKED_FOR]
+    """Variables of another launcher by which Accelerate would change what is trained."""
+    return [n for n in os.environ if n.startswith(("ACCELERATE_", "FSDP_")) and n != _USER_VARIABLE]
 
 
 def death_notice() -> str | None:
-    """Who of this run's ranks died and how, or None where none did or nobody watches."""
+    """Which rank of this run died first and how; None where none did or nobody supervises."""
     path = os.environ.get(DEATH_NOTICE_VARIABLE)
     if path is None:
         return None
-    end = time.monotonic() + 1.0  # the survivors may notice before the supervisor does
+    # A survivor may notice before the supervisor does.
+    end = time.monotonic() + 1.0
     while time.monotonic() < end:
         if Path(path).exists():
             return Path(path).read_text(encoding="utf-8")
@@ -177,19 +178,18 @@ def death_notice() -> str | None:
     return None
 
 
-def _wait_for_end(ranks: Sequence[subprocess.Popen[bytes]], first: int, obituary: Path) -> int:
-    """Until all have ended; once one ended badly the others have not for ever."""
+def _wait_for_end(ranks: Sequence[subprocess.Popen[bytes]], first: int, notice: Path) -> int:
+    """Wait until all ranks have ended; end the others some time after one has failed."""
     first_bad: int | None = None
     deadline, asked = float("inf"), False
-    # A list, for every one is to be looked at, also after the first that is alive.
+    # A list and not `any`: every rank must be polled, also after the first that is alive.
     while None in [rank.poll() for rank in ranks]:
         for number, rank in enumerate(ranks):
             if first_bad is None and rank.returncode not in (None, 0):
                 first_bad = number
                 deadline = time.monotonic() + GRACE_SECONDS
-                _write_death_notice(
-                    obituary, f"rank {first + number} {_exit_reason(rank.returncode)}"
-                )
+                cause = f"rank {first + number} {_exit_reason(rank.returncode)}"
+                _write_death_notice(notice, cause)
         if time.monotonic() > deadline:
             _signal_all(ranks, signal.SIGKILL if asked else signal.SIGTERM)
             deadline, asked = time.monotonic() + KILL_SECONDS, True
@@ -201,7 +201,7 @@ def _wait_for_end(ranks: Sequence[subprocess.Popen[bytes]], first: int, obituary
 
 
 def _write_death_notice(path: Path, text: str) -> None:
-    """Whole or not at all, for somebody is waiting to read it."""
+    """Write the file whole or not at all: ranks are waiting to read it."""
     draft = path.with_suffix(".draft")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
@@ -228,6 +228,6 @@ def _free_port() -> int:
 
 
 def _end_with_parent() -> None:
-    """In a rank, before its program: on Linux, ask to be ended when the supervisor is gone."""
+    """In a rank, before its program starts: on Linux, end when the supervisor dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

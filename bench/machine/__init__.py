@@ -1,1 +1,1 @@
-"""What this machine and checkout are, and what they did during a run. Unknown is null."""
+"""What this machine and checkout are, and what they did during a run; unknown is null."""

@@ -1,1 +1,1 @@
-"""One benchmark in this process: request, plan, accelerator, runs, records. The only clock."""
+"""One benchmark in this process, from request to record; the only room with a clock."""

@@ -23,12 +23,13 @@ from bench.measure.plan import ExecutionPlan, resolve_plan, several_processes_co
 from bench.measure.redaction import redact_paths
 from bench.measure.request import ComputeRequest
 from bench.records.schema import ParityCheck, Setup
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import load
 from mnist_cnn.distributed import process_group
-from mnist_cnn.engine import graph
+from mnist_cnn.engine.capture import capture_unsupported_reason
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
-from mnist_cnn.parity import parity
+from mnist_cnn.parity import compare_with_cpu
 from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import Kernels, Recipe
 
@@ -75,6 +76,11 @@ class JoinedAccelerator(NamedTuple):
     """The recipe as it runs on this device."""
     setup: Setup
     """The set-up as records hold it."""
+
+    @property
+    def context(self) -> TrainingContext:
+        """What the workload trains with."""
+        return TrainingContext(self.recipe, self.accelerator, self.setup.kernels)
 
 
 def start_accelerator(recipe: Recipe, compute: ComputeRequest | None = None) -> JoinedAccelerator:
@@ -149,16 +155,15 @@ def usable_device() -> Iterator[None]:
         ) from error
 
 
-def check_parity(
-    recipe: Recipe, accelerator: Accelerator, data_dir: Path | None, setup: Setup
-) -> ParityCheck | None:
+def check_parity(joined: JoinedAccelerator, data_dir: Path | None) -> ParityCheck | None:
     """Check that the set-up computes the same gradients as the CPU before it is timed.
 
     Raises:
         UsageError: it does not, so its speed would mean nothing.
     """
-    data = load(data_dir, offline=True).split(recipe.evaluation_split)
-    difference = parity(recipe, accelerator, data, setup.precision, setup.kernels)
+    setup = joined.setup
+    data = load(data_dir, offline=True).split(joined.recipe.evaluation_split)
+    difference = compare_with_cpu(joined.context, data, setup.precision)
     if difference is None:
         return None
     if difference.problem is not None:
@@ -193,7 +198,7 @@ def choose_capture(
         return False, None
     if asked is False:
         return False, "it was asked not to be"
-    reason = graph.capture_unsupported_reason(recipe, accelerator)
+    reason = capture_unsupported_reason(recipe, accelerator)
     if asked and reason:
         raise UsageError(f"--capture is not possible: {reason}; leave it out")
     return reason is None, reason

@@ -1,7 +1,7 @@
-"""The only place that waits for a device's queue, and the only one that reads a timer.
+"""Read the time when the device has finished its work. No other module does either.
 
-An accelerator runs behind the program that feeds it: a time read without waiting for its queue
-is the time at which work was *asked for*. AlgoPerf's 20-50 % timing error was of this kind.
+An accelerator works behind the program that feeds it: a time that is read without waiting for its
+queue is the time at which work was *requested*. AlgoPerf's 20-50 % timing error was of this kind.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _EXCHANGES = 50
 
 
 class DeviceClock:
-    """Seconds on this rank, read when everything given to the device before is done.
+    """Seconds on this rank, read when the device has finished all work.
 
     Args:
-        accelerator: its device is waited for, its ranks are asked for the slowest.
+        accelerator: the device to wait for, and the ranks to compare with.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -45,17 +45,18 @@ class DeviceClock:
         return time.perf_counter()
 
     def check(self) -> ClockCheck:
-        """Show, on a known piece of work, that readings wait for it and never run backwards.
+        """Check, on a known piece of work, that readings wait for it and never run backwards.
 
         Raises:
-            UsageError: they do not; nothing timed here would mean anything.
+            UsageError: they do not, so times measured here would mean nothing.
         """
         readings = [self.now() for _ in range(100)]
         steps = [later - sooner for sooner, later in pairwise(readings)]
         if min(steps) < 0:
             raise UsageError("the clock ran backwards: times measured here would mean nothing")
         matrix = torch.ones(_SIDE, _SIDE, device=self._accelerator.device) / _SIDE
-        (matrix @ matrix)[0, 0].item()  # what a first product sets up
+        # Not timed: the first product loads libraries.
+        (matrix @ matrix)[0, 0].item()
         least: ClockCheck | None = None
         for _ in range(_TRIES):
             begin = self.now()
@@ -66,7 +67,7 @@ class DeviceClock:
             done = self.now() - begin
             product[0, 0].item()
             left = time.perf_counter() - begin - done
-            # Of several: a machine that does other work may interrupt any of them.
+            # The shortest of several tries: other work of the machine may interrupt any of them.
             if least is None or left < least.left_seconds:
                 least = ClockCheck(
                     work=f"{_PRODUCTS} products of {_SIDE} x {_SIDE} matrices, one after the other",
@@ -85,9 +86,9 @@ class DeviceClock:
         return least
 
     def all_reduce_seconds(self, values: int) -> float | None:
-        """Time of summing so many float32 over all ranks, by itself: the slowest rank's.
+        """Seconds of one all-reduce of float32 values by itself, on the slowest rank.
 
-        The median of some, each waited for; None for a rank alone. Every rank is to call it.
+        The median of several, each waited for; None for one rank. Every rank calls this.
         """
         if self._accelerator.num_processes == 1:
             return None
@@ -100,16 +101,16 @@ class DeviceClock:
         return self.across_ranks([median(seconds)], "max")[0]
 
     def together(self) -> float:
-        """`now` at a moment when every rank has arrived here."""
+        """Wait for every rank, then return `now`."""
         self._accelerator.wait_for_everyone()
         return self.now()
 
     def across_ranks(self, values: Sequence[float], how: Literal["max", "sum"]) -> list[float]:
-        """Each value's maximum or sum over all ranks; to be called by every one of them."""
+        """Maximum or sum of each value over all ranks. Every rank calls this."""
         if self._accelerator.num_processes == 1:
             return list(values)
-        # As float32 a run of hours would be known to a millisecond only; MPS has no float64, but
-        # there is never more than one rank on MPS.
+        # float32 would hold a run of hours to a millisecond only. MPS has no float64, but there is
+        # never more than one rank on MPS.
         mine = torch.tensor(list(values), dtype=torch.float64, device=self._accelerator.device)
         gathered = self._accelerator.gather(mine.unsqueeze(0))
         reduced = gathered.amax(0) if how == "max" else gathered.sum(0)
@@ -117,10 +118,10 @@ class DeviceClock:
 
 
 def seconds_since_process_start() -> float:
-    """Age of this process: what it has spent on imports and set-up so far.
+    """Age of this process, which it has spent on imports and set-up.
 
-    Source: on Linux the process's start in proc(5), field 22, in ticks of 10 ms since boot;
-    elsewhere psutil's, as good as the system's wall clock is steady.
+    Source: on Linux the start time in proc(5), field 22, in ticks of 10 ms since boot; elsewhere
+    psutil, which depends on the system's wall clock.
     """
     if sys.platform == "linux":
         # The name, in parentheses, may hold spaces; field 3 is the first after it.

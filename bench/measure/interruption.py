@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a lost terminal end a run, but never the keeping of its record."""
+"""Let Ctrl-C, SIGTERM and a lost terminal end a run, but never the saving of its record."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _SIGNALS = [
 
 
 class Interruption(AbstractContextManager["Interruption"]):
-    """Turns the first of these signals into a KeyboardInterrupt, where one may be raised.
+    """Turns the first signal into a KeyboardInterrupt, when that is allowed.
 
-    Inside `with Interruption()` it may be at first; `hold` puts it off, `allow` brings it back.
-    What comes while it is held, and all that follow the first (supervisors often send two), only
-    sets `asked`, so that a record being written is written.
+    Inside `with Interruption()` it is allowed at first; `hold` forbids it and `allow` allows it
+    again. A signal that comes while it is forbidden, and every signal after the first (supervisors
+    often send two), only sets `asked`, so that a record that is being written is written.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        """Whether somebody wants this to end."""
+        """Whether a signal has asked this process to end."""
         self._how = ""
         self._allowed = True
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
-        """Take the signals."""
+        """Install the signal handlers."""
         for number in _SIGNALS:
             self._before[number] = signal.signal(number, self._arrived)
         return self
@@ -39,22 +39,22 @@ class Interruption(AbstractContextManager["Interruption"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give them back."""
+        """Restore the previous signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def allow(self) -> None:
-        """From now on a signal raises; one that was put off does so now.
+        """Let a signal raise from now on; a signal that came meanwhile raises now.
 
         Raises:
-            KeyboardInterrupt: somebody has asked meanwhile.
+            KeyboardInterrupt: a signal has come meanwhile.
         """
         if self.asked:
             raise KeyboardInterrupt(self._how)
         self._allowed = True
 
     def hold(self) -> None:
-        """From now on a signal waits."""
+        """Let a signal wait from now on."""
         self._allowed = False
 
     def _arrived(self, number: int, _: FrameType | None) -> None:

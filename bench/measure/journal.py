@@ -83,10 +83,10 @@ class BenchmarkIdentity:
 
 
 class JournalFolder:
-    """Where a benchmark is remembered; one process at a time has it.
+    """The folder of a benchmark's state, locked by one process at a time.
 
     Raises:
-        UsageError: from the constructor, where another has it.
+        UsageError: from the constructor, when another process holds the lock.
     """
 
     def __init__(self, path: Path) -> None:
@@ -102,14 +102,14 @@ class JournalFolder:
             ) from None
 
     def release(self) -> None:
-        """Let others have it."""
+        """Unlock the folder."""
         self._lock.release()
 
     def manifest(self) -> BenchmarkState | None:
-        """What is remembered; None where nothing is.
+        """The stored state; None where nothing is stored.
 
         Raises:
-            UsageError: it cannot be read or is not what was written.
+            UsageError: the file cannot be read or was damaged.
         """
         path = self.path / _MANIFEST
         try:
@@ -128,10 +128,10 @@ class JournalFolder:
             ) from error
 
     def write(self, manifest: BenchmarkState) -> None:
-        """Remember this instead; when it returns it is on the disk.
+        """Replace the stored state; when this returns, it is on the disk.
 
         Raises:
-            OSError: it is not; what was remembered before still is.
+            OSError: it could not be written; the state before is still stored.
         """
         text = json.dumps(manifest.model_dump(mode="json"), indent=1).encode()
         temporary = self.path / f".{_MANIFEST}.tmp"
@@ -143,7 +143,7 @@ class JournalFolder:
         store.sync_folder(self.path)
 
     def tidy(self, manifest: BenchmarkState) -> None:
-        """Remove what no checkpoint of the manifest needs: drafts, and files of other runs."""
+        """Remove the files that no checkpoint of the manifest needs."""
         kept = {
             f"seed-{point.seed}-epoch-{point.epoch}-rank-"
             for point in (manifest.current, manifest.previous)
@@ -155,7 +155,7 @@ class JournalFolder:
                 path.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Forget everything, and the folder where nothing else is in it."""
+        """Remove the state, and the folder if nothing else is in it."""
         (self.path / _MANIFEST).unlink(missing_ok=True)
         for path, _ in self._ours():
             path.unlink(missing_ok=True)
@@ -163,13 +163,13 @@ class JournalFolder:
             self.path.rmdir()
 
     def _ours(self) -> list[tuple[Path, str | None]]:
-        """The files that a benchmark wrote; with what those of one checkpoint begin with."""
+        """The files that a benchmark wrote, each with its checkpoint's prefix or None."""
         named = ((path, _OURS.fullmatch(path.name)) for path in self.path.iterdir())
         return [(path, match[1]) for path, match in named if match]
 
 
 def identity_difference(kept: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> str | None:
-    """The first thing that is not the same, in words; None where all is."""
+    """The first fact that differs, in words; None where all are the same."""
     for name in dict.fromkeys((*kept, *now)):
         if kept.get(name) != now.get(name):
             old, new = (printable(json.dumps(side.get(name)))[:60] for side in (kept, now))
@@ -178,7 +178,7 @@ def identity_difference(kept: Mapping[str, JsonValue], now: Mapping[str, JsonVal
 
 
 def finished_records(results_dir: Path, benchmark_id: str) -> list[RunRecord]:
-    """The records of a benchmark's runs that need not be made again, in order."""
+    """The records of a benchmark's complete runs, in order."""
     found = [
         record
         for _, record in (store.read_records([results_dir]).records if results_dir.exists() else [])
@@ -189,13 +189,13 @@ def finished_records(results_dir: Path, benchmark_id: str) -> list[RunRecord]:
 
 
 class Journal:
-    """What `bench.measure.runner` tells of a benchmark while it is measured.
+    """Stores the state of a benchmark while it is measured; see `bench.measure.instruments`.
 
     Args:
-        folder: where it is written; None on a rank that does not write.
-        manifest: what is remembered so far.
-        earlier: the runs that are over.
-        lost: the run to go on with, if one was lost.
+        folder: where the state is written; None on a rank that does not write.
+        manifest: the state so far.
+        earlier: records of the runs that are over.
+        lost: state of the run to resume; None for none.
     """
 
     def __init__(
@@ -212,11 +212,11 @@ class Journal:
 
     @property
     def benchmark_id(self) -> str:
-        """The benchmark's, whichever process measures it."""
+        """Id of the benchmark, the same in every process that measures it."""
         return self._manifest.benchmark_id
 
     def begin(self, index: int, seed: int) -> RunState:
-        """A run begins, or goes on from what is returned."""
+        """Begin or resume a run, and return the state to start from."""
         if self._lost is not None and self._lost.run_index == index:
             run = self._lost.model_copy(update={"resumed": self._lost.resumed + 1})
         else:
@@ -229,21 +229,21 @@ class Journal:
             self._folder.tidy(self._manifest)
         return run
 
-    def keep(self, unfinished: RunState) -> None:
-        """A run has come so far."""
+    def keep(self, state: RunState) -> None:
+        """Store the state of the run at a checkpoint."""
         before = self._manifest.current
         has_checkpoint = before is not None and before.epoch > 0
-        update = {"current": unfinished, "previous": before if has_checkpoint else None}
+        update = {"current": state, "previous": before if has_checkpoint else None}
         self._manifest = self._manifest.model_copy(update=update)
         if self._folder is not None:
             self._folder.write(self._manifest)
 
     def finish(self) -> None:
-        """All runs are over, and their records kept."""
+        """Forget the benchmark: all runs are over and their records are saved."""
         if self._folder is not None:
             self._folder.remove()
 
     def close(self) -> None:
-        """Let others have the folder."""
+        """Unlock the folder."""
         if self._folder is not None:
             self._folder.release()

@@ -105,15 +105,14 @@ def profile_warm_up(request: RunRequest, fetch_data: Callable[[bool], object]) -
     """
     assert request.profile is not None
     _check_trace_path(request.profile)
-    accelerator, recipe, setup = start_accelerator(request.recipe, request.compute)
+    joined = start_accelerator(request.recipe, request.compute)
+    accelerator, setup = joined.accelerator, joined.setup
     try:
         fetch_data(not accelerator.is_main_process)
         workload = MnistTraining(
-            recipe,
-            accelerator,
+            joined.context,
             request.data_dir,
             request.protocol.warmup_images,
-            setup.kernels,
             captured=setup.captured,
         )
         for _ in workload.warm_up():

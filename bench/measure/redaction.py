@@ -10,7 +10,7 @@ from bench.machine.repository import PROJECT
 
 
 def redact_addresses(words: Sequence[str]) -> list[str]:
-    """A command line as a record may hold it: it names no host."""
+    """The command line with the address of --main-address replaced: a record names no host."""
     option, hidden = "--main-address", "HOST:PORT"
     return [
         hidden
@@ -23,7 +23,7 @@ def redact_addresses(words: Sequence[str]) -> list[str]:
 
 
 def redact_paths(path: Path | str) -> str:
-    """Without what is private or this machine's alone: the project's folder left out, home as ~."""
+    """The text without private paths: relative to the project's folder, the home folder as ~."""
     text = str(path).replace(f"{PROJECT}{os.sep}", "")
     home = str(Path.home())
     return text.replace(home, "~") if len(home) > 1 else text

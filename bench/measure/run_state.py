@@ -1,6 +1,6 @@
-"""What is stored of a benchmark that is not over: whose it is, and how far its run has come.
+"""The stored state of an unfinished benchmark: its identity and the state of its current run.
 
-Kept beside the records while `run --checkpoint-every` measures, and removed when all runs are done.
+It is beside the records while `run --checkpoint-every` measures, and removed after the last run.
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ from bench.records.schema import Count, Evaluation, Lap, Model, TrainedEpoch
 
 
 class RunState(Model):
-    """A run as it stood at its last checkpoint, or at its start where it has none."""
+    """The state of a run at its last checkpoint, or at its start before the first one."""
 
     run_index: int
-    """Which run of the benchmark, from 1."""
+    """Index of the run in the benchmark, from 1."""
     seed: Count
     resumed: Count = 0
-    """How often it had been taken up again."""
+    """Number of times that the run was resumed."""
     epoch: Count = 0
-    """The checkpoint's; 0 where there is none."""
+    """Epoch of the checkpoint; 0 before the first one."""
     digests: tuple[str, ...] = ()
-    """SHA-256 of each rank's file."""
+    """SHA-256 of the checkpoint file of each rank."""
     laps: tuple[Lap, ...] = ()
-    """Of the run itself: without start-up and warm-up, which every process has of its own."""
+    """Laps of the run itself, without start-up and warm-up, which each process has of its own."""
     epochs: tuple[TrainedEpoch, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
 
     @property
     def seconds(self) -> float:
-        """What the run's clock showed."""
+        """Reading of the run's clock, in seconds."""
         return max((lap.start_seconds + lap.seconds for lap in self.laps), default=0.0)
 
 
 class BenchmarkState(Model):
-    """A benchmark that is not over."""
+    """The state of an unfinished benchmark."""
 
     version: Literal[1] = 1
     benchmark_id: str
     every: Count
     """Epochs between two checkpoints."""
     identity: dict[str, JsonValue]
-    """What must be the same where it goes on, by name."""
+    """What must be the same when the benchmark is resumed, by name."""
     current: RunState | None = None
-    """The run that was begun last."""
+    """State of the run that began last; null before the first run."""
     previous: RunState | None = None
-    """The same run at the checkpoint before."""
+    """State of the same run at the previous checkpoint; null where there is none."""

@@ -141,24 +141,22 @@ def _prepare(
     resumption: tuple[Journal | None, Checkpoints | None],
 ) -> Session:
     """Put workload and instruments together, and check the clock and the gradients."""
-    accelerator, recipe, setup = joined
+    setup = joined.setup
     journal, checkpoints = resumption
     workload = MnistTraining(
-        recipe,
-        accelerator,
+        joined.context,
         request.data_dir,
         request.protocol.warmup_images,
-        setup.kernels,
         captured=setup.captured,
         checkpoints=checkpoints,
     )
-    clock = DeviceClock(accelerator)
+    clock = DeviceClock(joined.accelerator)
     with usable_device():
         clock_check = clock.check()
-        parity_check = check_parity(recipe, accelerator, request.data_dir, setup)
+        parity_check = check_parity(joined, request.data_dir)
         all_reduce_seconds = clock.all_reduce_seconds(PARAMETERS)
     spec = BenchmarkSpec(
-        recipe=recipe,
+        recipe=joined.recipe,
         protocol=request.protocol,
         setup=lambda: setup_as_run(setup, workload.capture_failure),
         environment=environment,

@@ -1,4 +1,4 @@
-"""The workload as the runner sees it: `mnist_cnn`'s training, from reading the data on."""
+"""The workload as the runner uses it: `mnist_cnn`'s training, from reading the data on."""
 
 from __future__ import annotations
 
@@ -6,89 +6,88 @@ from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
-from accelerate import Accelerator
-
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split, load
+from mnist_cnn.engine.capture import capture_cuda_graph, without_capture
 from mnist_cnn.engine.checkpoint import Checkpoints
-from mnist_cnn.engine.graph import GraphCache, capture_cuda_graph, without_capture
+from mnist_cnn.engine.graph import GraphCache
 from mnist_cnn.engine.step import evaluated_by
-from mnist_cnn.evaluation import mistakes
+from mnist_cnn.evaluation import find_mistakes
 from mnist_cnn.events import Event, Mistakes
 from mnist_cnn.model import MnistCnn
-from mnist_cnn.recipe import Kernels, Recipe
-from mnist_cnn.train import seeded_model, train
+from mnist_cnn.recipe import Recipe
+from mnist_cnn.train import TrainingOptions, seeded_model, train
 
 
 class MnistTraining:
     """Runs of one recipe on one accelerator.
 
     Args:
-        recipe: what is trained.
-        accelerator: what on.
-        data_dir: where MNIST lies, read anew by every run; None for the default folder.
+        context: what is trained and by what.
+        data_dir: folder of MNIST, read again by every run; None for the default folder.
         warmup_images: training images of the warm-up run.
-        kernels: what computes a step.
-        captured: whether the device is to record whole steps and replay them.
-        checkpoints: where measured runs keep their states, if they are to.
+        captured: whether the device captures whole steps and replays them.
+        checkpoints: where measured runs save their states; None to save none.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
-        accelerator: Accelerator,
+        context: TrainingContext,
         data_dir: Path | None,
         warmup_images: int,
-        kernels: Kernels = "torch",
         *,
         captured: bool = False,
         checkpoints: Checkpoints | None = None,
     ) -> None:
-        self._recipe = recipe
-        self._accelerator = accelerator
+        self._context = context
         self._data_dir = data_dir
         self._warmup_images = warmup_images
-        self._kernels = kernels
         self._checkpoints = checkpoints
-        self._programs: GraphCache | None = None
-        if captured or kernels == "triton":
-            record = capture_cuda_graph if captured else without_capture
-            self._programs = GraphCache(recipe, accelerator, kernels, record)
+        self._graphs: GraphCache | None = None
+        if captured or context.kernels == "triton":
+            capture = capture_cuda_graph if captured else without_capture
+            self._graphs = GraphCache(context, capture)
         self.checksums: dict[str, str] = {}
         """SHA-256 of each data file, as last read."""
-        self._last: tuple[MnistCnn, Split] | None = None
+        self._last_run: tuple[MnistCnn, Split] | None = None
 
     @property
     def capture_failure(self) -> str | None:
-        """Why steps could not be recorded although they were to be; None until it is tried."""
-        return self._programs.failure if self._programs else None
+        """Why the capture of the steps failed; None where it did not or was not tried."""
+        return self._graphs.failure if self._graphs else None
 
     def warm_up(self) -> Generator[Event, None, None]:
-        """A run of one short epoch, with one whole evaluation."""
-        short = replace(self._recipe, epochs=1, evaluate_from_epoch=1)
-        return self._train(short, seed=0, images=self._warmup_images)
+        """Train one short epoch, and evaluate once on all evaluation images."""
+        short = replace(self._context.recipe, epochs=1, evaluate_from_epoch=1)
+        options = TrainingOptions(graphs=self._graphs)
+        return self._train(short, 0, self._warmup_images, options)
 
     def run(self, seed: int) -> Generator[Event, None, None]:
-        """One training from random weights; the data is first touched within it."""
-        return self._train(self._recipe, seed, self._recipe.train_images, self._checkpoints)
+        """Train once from random weights; this includes the first access to the data."""
+        recipe = self._context.recipe
+        options = TrainingOptions(graphs=self._graphs, checkpoints=self._checkpoints)
+        return self._train(recipe, seed, recipe.train_images, options)
 
     def mistakes(self) -> Mistakes | None:
-        """What the run that ended last got wrong in the end; asked once, of every rank."""
-        if self._last is None:
+        """The images that the last run misclassified at its end.
+
+        Every rank calls this, once a run. None where there is no run, or at a second call.
+        """
+        if self._last_run is None:
             return None
-        (model, split), self._last = self._last, None
-        device = self._accelerator.device
-        return mistakes(
-            evaluated_by(model, self._kernels),
+        (model, split), self._last_run = self._last_run, None
+        device = self._context.accelerator.device
+        return find_mistakes(
+            evaluated_by(model, self._context.kernels),
             split.evaluation_images.to(device),
             split.evaluation_labels.to(device),
-            self._recipe,
-            self._accelerator,
+            self._context,
         )
 
     def _train(
-        self, recipe: Recipe, seed: int, images: int, checkpoints: Checkpoints | None = None
+        self, recipe: Recipe, seed: int, images: int, options: TrainingOptions
     ) -> Generator[Event, None, None]:
-        self._last = None  # its memory is the next run's
+        self._last_run = None  # frees its memory for this run
         data = load(self._data_dir, offline=True)
         self.checksums = dict(data.checksums)
         split = data.split(recipe.evaluation_split)
@@ -98,14 +97,5 @@ class MnistTraining:
             train_labels=split.train_labels[:images],
         )
         model = seeded_model(recipe, seed)
-        self._last = model, split
-        yield from train(
-            model,
-            recipe,
-            self._accelerator,
-            split,
-            seed,
-            self._kernels,
-            self._programs,
-            checkpoints,
-        )
+        self._last_run = model, split
+        yield from train(model, replace(self._context, recipe=recipe), split, seed, options)

@@ -1,1 +1,1 @@
-"""What is stored and by which rules: the record, the protocol, the folder they lie in."""
+"""What is stored and by which rules: the record, the protocol, the folder that holds them."""

@@ -51,7 +51,7 @@ class NoiseFloor(Model):
     """How far apart the times of equal sides were found to be, at most."""
 
     case: str
-    """The set-up, as `bench.analysis.cases.SetupKey` writes it."""
+    """The set-up, as `bench.analysis.cases.setup_name` writes it."""
     relative: Annotated[float, Field(ge=0)]
     """The farther end of the interval of their ratio, from one: 0.03 for 3 %."""
     rounds: Annotated[int, Field(ge=1)]

@@ -9,14 +9,10 @@ from pathlib import Path
 
 import pandas
 
-from bench.analysis.benchmarks import benchmark_rows, group_runs, pool_single_runs, run_rows
-from bench.analysis.columns import (
-    benchmark_column_names,
-    is_text,
-    is_whole,
-    meaning_of,
-    run_column_names,
-)
+from bench.analysis.benchmarks import group_runs, pool_single_runs
+from bench.analysis.columns import benchmark_column_names, run_column_names
+from bench.analysis.headings import is_text, is_whole, meaning_of
+from bench.analysis.rows import benchmark_rows, run_rows
 from bench.records import store
 from bench.records.store import RESULTS_DIR
 from bench.text import count_of, printable

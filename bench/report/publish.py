@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench.analysis import benchmarks
 from bench.analysis.columns import shown_path
+from bench.analysis.result_tables import find_entries
 from bench.records.store import CHART_NAME, PAGE_NAME, REPORT_NAME, ReadResult
 from bench.report.html.figures import draw_figures
 from bench.report.html.page import to_html
@@ -26,7 +27,7 @@ def render_files(results: ReadResult, results_dir: Path) -> dict[str, str]:
         results: the records of the folder.
         results_dir: the folder.
     """
-    entries = benchmarks.find_entries(results.records, results_dir)
+    entries = find_entries(results.records, results_dir)
     # Relative paths: the files are the same wherever the folder is.
     relative_runs = [
         (Path(os.path.relpath(path, results_dir)), record) for path, record in results.records

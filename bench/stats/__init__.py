@@ -1,1 +1,1 @@
-"""Functions of numbers: intervals, summaries, survival, stopping rules. Knows no record."""
+"""Functions of numbers: intervals, summaries, survival, stopping rules; none knows a record."""

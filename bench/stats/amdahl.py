@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.stats.intervals import Estimate, location_shift, t_quantile
+from bench.stats.intervals import Estimate, location_shift
+from bench.stats.student_t import t_quantile
 
 FEWEST_COUNTS = 3
 """Different process counts below which Amdahl's law fits anything: it has two unknowns."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-from bench.stats.intervals import t_quantile
+from bench.stats.student_t import t_quantile
 
 ALPHA = 0.05
 """One-sided, each way."""

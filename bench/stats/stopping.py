@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from statistics import stdev
 
-from bench.stats.intervals import t_quantile
+from bench.stats.student_t import t_quantile
 
 PILOT = 5
 """Runs of the first stage."""

@@ -7,36 +7,38 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.stats.intervals import t_quantile_975
 from bench.stats.rcp import olympic_mean
+from bench.stats.student_t import t_quantile_975
 
 MISSED = math.inf
-"""Stands, in what `summarize` is given, for the time of a run that missed the target."""
-
+"""The value that `summarize` takes for the time of a run that missed the target."""
 
 FEWEST_RUNS = 3
-"""Completed runs below which there is no interval: no claim from two."""
+"""Completed runs below which a mean has no interval: two runs support no claim."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetricSummary:
-    """Repeated measurements of one thing."""
+    """Summary of repeated measurements of one metric, in the metric's unit."""
 
     count: int
+    """Number of values, misses included."""
     median: float | None = None
+    """Median; a miss counts as infinite. None where half of the values or more are misses."""
     mean: float | None = None
+    """Arithmetic mean; None where any value is a miss."""
     low: float | None = None
     """Lower end of the 95 % Student-t interval of the mean; None below `FEWEST_RUNS` values."""
     high: float | None = None
-    """Its upper end."""
+    """Upper end of the 95 % Student-t interval of the mean; None below `FEWEST_RUNS` values."""
     iqr: float | None = None
-    """Between the quartiles, by linear interpolation; likewise."""
+    """Interquartile range, by linear interpolation; None below `FEWEST_RUNS` values."""
     olympic: float | None = None
-    """MLPerf's: the mean without the least and the greatest; None where two runs missed."""
+    """MLPerf's olympic mean, without the least and the greatest value; None where two missed."""
 
 
 def summarize(values: Sequence[float]) -> MetricSummary:
-    """Median, mean with its 95 % interval, and more; `MISSED` counts as the module says."""
+    """Summarize values, of which a miss is `MISSED`."""
     if not values:
         return MetricSummary(count=0)
     count = len(values)
@@ -62,12 +64,12 @@ def interquartile_range(values: Sequence[float]) -> float | None:
     ordered = sorted(values)
     quartiles = []
     for share in (0.25, 0.75):
-        below, part = divmod(share * (len(ordered) - 1), 1)
+        below, fraction = divmod(share * (len(ordered) - 1), 1)
         low, high = ordered[int(below)], ordered[min(int(below) + 1, len(ordered) - 1)]
-        quartiles.append(low + part * (high - low) if part else low)
+        quartiles.append(low + fraction * (high - low) if fraction else low)
     return finite_or_none(quartiles[1] - quartiles[0])
 
 
 def finite_or_none(value: float) -> float | None:
-    """None for what is beyond all range: a record may hold any numbers."""
+    """The value, or None where it is infinite or not a number."""
     return value if math.isfinite(value) else None

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import NormalDist, stdev
 
-from bench.stats.intervals import Estimate, proportion_interval, t_above
+from bench.stats.intervals import Estimate, proportion_interval
+from bench.stats.student_t import t_above
 
 
 @dataclass(frozen=True, slots=True)

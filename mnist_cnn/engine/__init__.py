@@ -1,1 +1,1 @@
-"""How the steps of an epoch are driven: eagerly, or as a recorded graph."""
+"""How the steps of an epoch are driven: one by one, or as a recorded graph."""

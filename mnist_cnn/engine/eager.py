@@ -1,7 +1,6 @@
-"""What goes through an epoch's steps: here one by one, as the loop asks for them.
+"""Trains step by step, operation by operation: on any device, by any kernels, by several ranks.
 
-Its like in `mnist_cnn.engine.graph` has a whole step done by the device alone, from
-tensors it holds.
+`mnist_cnn.engine.graph` has the other engine, which replays captured steps.
 """
 
 from __future__ import annotations
@@ -14,104 +13,93 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mnist_cnn.batches import Batches, Epoch
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split
 from mnist_cnn.engine.ema import WeightEma
 from mnist_cnn.engine.step import evaluated_by, make_step
 from mnist_cnn.evaluation import count
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.optim import build_schedule, state_of
-from mnist_cnn.recipe import Kernels, Recipe
 
 
 class Engine(Protocol):
-    """What trains a network and counts what it knows; the loop does not know which it has."""
+    """Trains a network epoch by epoch, and evaluates it; the loop works with any engine."""
 
     def epoch(self, epoch: Epoch) -> Tensor:
-        """Go through an epoch's steps, whose number a run fixes beforehand.
+        """Do the steps of an epoch; a run has fixed their number beforehand.
 
         Returns:
-            What each of this rank's images cost, (m,), float32; the device may still be at work.
+            The loss of each image of this rank, (m,), float32. The device may still be at work.
         """
         ...
 
     def count(self) -> Tensor:
-        """`mnist_cnn.evaluation.count` of the network as it would be kept now."""
+        """Evaluate the network as a run would leave it now: see `mnist_cnn.evaluation.count`."""
         ...
 
     def finish(self) -> None:
-        """Leave in the model the weights that were counted last."""
+        """Leave in the model the weights that were evaluated last."""
         ...
 
 
 class EagerEngine:
-    """Every step asked of the device by the loop: on any device, by any kernels, by many ranks.
+    """See `Engine`.
 
     Args:
-        model: what is trained, in place.
-        recipe: how.
-        accelerator: the device, the precision and the ranks.
-        data: what it is evaluated on.
-        batches: what it is trained on.
-        kernels: what computes a step.
+        model: network to train, in place.
+        context: what is trained and by what.
+        data: the images to evaluate on.
+        batches: the images to train on.
         steps: optimizer steps of the whole run.
     """
 
     def __init__(
-        self,
-        model: MnistCnn,
-        recipe: Recipe,
-        accelerator: Accelerator,
-        data: Split,
-        batches: Batches,
-        kernels: Kernels,
-        steps: int,
+        self, model: MnistCnn, context: TrainingContext, data: Split, batches: Batches, steps: int
     ) -> None:
-        device = accelerator.device
+        recipe, accelerator = context.recipe, context.accelerator
         batches.load()
-        self._model, self._recipe, self._accelerator = model, recipe, accelerator
+        self._model, self._context, self._accelerator = model, context, accelerator
         self._batches = batches
-        self._images = data.evaluation_images.to(device)
-        self._labels = data.evaluation_labels.to(device)
-        model.to(device).train()
-        self._step = make_step(model, recipe, accelerator, kernels)
+        self._images = data.evaluation_images.to(accelerator.device)
+        self._labels = data.evaluation_labels.to(accelerator.device)
+        model.to(accelerator.device).train()
+        self._step = make_step(model, context)
         self._optimizer = self._step.optimizer
-        # Not prepared: Accelerate's wrapper would step it once a process.
+        # Not prepared: Accelerate's wrapper would step it once for each process.
         self._schedule = build_schedule(self._optimizer, recipe, steps)
         if accelerator.scaler is not None:
             # Only a gradient scaler (fp16) needs the wrapper, which looks packages up every step.
             self._optimizer = accelerator.prepare(self._optimizer)
-        # Made last: the step has given the model other storage.
+        # Last: the step has moved the model's weights to other storage.
         self._average = WeightEma(model, recipe) if recipe.average_decay > 0 else None
-        kept = self._average.network if self._average else model
-        self._evaluated = evaluated_by(kept, kernels)
+        evaluated = self._average.network if self._average else model
+        self._evaluated = evaluated_by(evaluated, context.kernels)
 
     def epoch(self, epoch: Epoch) -> Tensor:
         """See `Engine`."""
-        costs: list[Tensor] = []
+        losses: list[Tensor] = []
         for batch in self._batches.batches(epoch):
-            costs.append(self._step(batch))
+            losses.append(self._step(batch))
             self._optimizer.step()
             self._schedule.step()
             self._optimizer.zero_grad()
             if self._average:
                 self._average.after_step()
-        return torch.cat(costs)
+        return torch.cat(losses)
 
     def count(self) -> Tensor:
         """See `Engine`."""
-        _share_statistics(self._model, self._accelerator)
+        _average_statistics(self._model, self._accelerator)
         if self._average:
-            _share_statistics(self._average.network, self._accelerator)
+            _average_statistics(self._average.network, self._accelerator)
         self._evaluated.eval()
         with torch.inference_mode():
-            totals = count(
-                self._evaluated, self._images, self._labels, self._recipe, self._accelerator
-            )
+            totals = count(self._evaluated, self._images, self._labels, self._context)
         self._evaluated.train()
         return totals
 
     def state(self) -> dict[str, Any]:
-        """All that later steps depend on but the generators; tensors themselves, no copies."""
+        """All that later steps depend on, except the generators; the tensors are not copied."""
         scaler = self._accelerator.scaler
         return {
             "model": self._model.state_dict(),
@@ -122,7 +110,7 @@ class EagerEngine:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from what `state` returned."""
         # In place: compiled code has the addresses.
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -138,7 +126,7 @@ class EagerEngine:
             self._model.load_state_dict(self._average.network.state_dict())
 
 
-def _share_statistics(model: nn.Module, accelerator: Accelerator) -> None:
+def _average_statistics(model: nn.Module, accelerator: Accelerator) -> None:
     """Average batch norm's running statistics over the ranks, so that all evaluate one network."""
     if accelerator.num_processes > 1:
         for buffer in model.buffers():

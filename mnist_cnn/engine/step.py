@@ -1,6 +1,6 @@
-"""A training step without its update: from a batch to losses and gradients.
+"""A training step without the optimizer's update: from a batch to its losses and gradients.
 
-One class a way of computing it; the loop in `mnist_cnn.train` does not know which it has.
+Each way to compute it is a class; the loop in `mnist_cnn.train` works with any of them.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from mnist_cnn.batches import Batch
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.kernels.native import KINDS, NativeKernel, NativeNetwork, NativeSgd
 from mnist_cnn.model import GroupedNetwork, MnistCnn
 from mnist_cnn.optim import build_optimizer
@@ -22,85 +22,80 @@ from mnist_cnn.recipe import Kernels, Recipe
 
 
 class Step(Protocol):
-    """What trains a network."""
+    """Computes the losses and gradients of a batch."""
 
     optimizer: Optimizer
-    """The recipe's, over all parameters of the network."""
+    """The recipe's optimizer, over all parameters of the network."""
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Leave the gradients of the global batch's mean loss to the optimizer.
+        """Set the gradients of the global batch's mean loss, for the optimizer.
 
         Returns:
-            The loss of each of this rank's images, (N,), float32.
+            The loss of each image of this rank, (N,), float32.
         """
         ...
 
 
-def make_step(
-    network: MnistCnn, recipe: Recipe, accelerator: Accelerator, kernels: Kernels
-) -> Step:
-    """The step by which `network` is trained, on the accelerator's device."""
-    if kernels not in KINDS:
-        return TorchStep(network, recipe, accelerator, kernels)
-    return NativeStep(network, recipe, accelerator, kernels)
+def make_step(network: MnistCnn, context: TrainingContext) -> Step:
+    """The step that trains `network` on the context's device, with its kernels."""
+    if context.kernels in KINDS:
+        return NativeStep(network, context)
+    return TorchStep(network, context)
 
 
 def evaluated_by(network: MnistCnn, kernels: Kernels) -> nn.Module:
-    """`network` as it is computed for evaluation."""
+    """The module that computes `network` with `kernels` in evaluations."""
     return NativeNetwork(network, kernels) if kernels in KINDS else network
 
 
-def _group(recipe: Recipe, accelerator: Accelerator) -> tuple[int, int]:
-    """Images of a whole batch's share of this rank, and of its groups for batch norm."""
-    share = recipe.batch_size // accelerator.num_processes
-    return share, min(recipe.norm_batch_size or share, share)
+def _group(context: TrainingContext) -> tuple[int, int]:
+    """Images of a whole batch that are this rank's, and images of a batch-norm group in them."""
+    share = context.recipe.batch_size // context.accelerator.num_processes
+    return share, min(context.recipe.norm_batch_size or share, share)
 
 
-def with_batch_norm_groups(
-    network: MnistCnn, recipe: Recipe, accelerator: Accelerator
-) -> nn.Module:
-    """`network` as this rank goes through its share of a batch."""
-    share, group = _group(recipe, accelerator)
+def with_batch_norm_groups(network: MnistCnn, context: TrainingContext) -> nn.Module:
+    """`network`, made to take this rank's share of a batch in the recipe's batch-norm groups."""
+    share, group = _group(context)
     return GroupedNetwork(network, group) if group < share else network
 
 
 def memory_layout(recipe: Recipe) -> torch.memory_format:
-    """The layout of activations that the recipe wants, as torch names it."""
+    """The recipe's layout of activations, as torch names it."""
     if recipe.memory_format == "channels_last":
         return torch.channels_last
     return torch.contiguous_format
 
 
 class TorchStep:
-    """By torch's operators, fused or not; the ranks joined by DistributedDataParallel."""
+    """Uses torch's operators, fused or not; DistributedDataParallel joins the ranks."""
 
-    def __init__(
-        self, network: MnistCnn, recipe: Recipe, accelerator: Accelerator, kernels: Kernels
-    ) -> None:
+    def __init__(self, network: MnistCnn, context: TrainingContext) -> None:
+        recipe, accelerator = context.recipe, context.accelerator
         self._accelerator = accelerator
         self._label_smoothing = recipe.label_smoothing
         self._layout = memory_layout(recipe)
         network.to(memory_format=self._layout)
-        accelerator.free_memory()  # what an earlier run in this process had prepared
-        self._module = accelerator.prepare(with_batch_norm_groups(network, recipe, accelerator))
+        accelerator.free_memory()  # of what an earlier run in this process prepared
+        self._module = accelerator.prepare(with_batch_norm_groups(network, context))
         if isinstance(self._module, DistributedDataParallel):
-            # Each rank keeps statistics of its own share, which the loop joins before it evaluates;
-            # by default rank 0's would replace the others' at every step, by a collective.
+            # Each rank keeps the statistics of its own share, and the loop joins them before it
+            # evaluates. By default rank 0's would replace them at every step, by a collective.
             self._module.broadcast_buffers = False
         self.optimizer = build_optimizer(network.parameters(), recipe)
-        self._losses = self._losses_of
-        if kernels == "inductor":
-            self._losses = torch.compile(self._losses_of, dynamic=False)
+        self._losses = self._image_losses
+        if context.kernels == "inductor":
+            self._losses = torch.compile(self._image_losses, dynamic=False)
 
     def __call__(self, batch: Batch) -> Tensor:
         """See `Step`."""
         losses = self._losses(batch.images, batch.labels)
-        # The ranks' gradients are averaged: weighted so, they are the global batch's mean even
-        # where its last part is not the same for all.
+        # The ranks' gradients are averaged. The weight makes that the mean of the global batch,
+        # also where the ranks' shares of the last batch differ in size.
         self._accelerator.backward(losses.mean() * batch.weight)
         return losses.detach()
 
-    def _losses_of(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _image_losses(self, images: Tensor, labels: Tensor) -> Tensor:
         logits = self._module(images.contiguous(memory_format=self._layout))
         return F.cross_entropy(
             logits, labels, label_smoothing=self._label_smoothing, reduction="none"
@@ -108,15 +103,14 @@ class TorchStep:
 
 
 class NativeStep:
-    """By the compiled code of `mnist_cnn.kernels.native`; one collective a step joins the ranks."""
+    """Uses the compiled code of `mnist_cnn.kernels.native`; one collective joins the ranks."""
 
-    def __init__(
-        self, network: MnistCnn, recipe: Recipe, accelerator: Accelerator, kernels: Kernels
-    ) -> None:
-        self._accelerator = accelerator
-        _, group = _group(recipe, accelerator)
-        self._native = NativeKernel(network, group, kernels, recipe.label_smoothing)
-        self._parameters = self._native.parameters
+    def __init__(self, network: MnistCnn, context: TrainingContext) -> None:
+        recipe = context.recipe
+        self._accelerator = context.accelerator
+        _, group = _group(context)
+        self._kernel = NativeKernel(network, group, context.kernels, recipe.label_smoothing)
+        self._parameters = self._kernel.parameters
         self.optimizer: Optimizer
         if recipe.optimizer == "sgd":
             self.optimizer = NativeSgd(
@@ -130,8 +124,8 @@ class NativeStep:
 
     def __call__(self, batch: Batch) -> Tensor:
         """See `Step`."""
-        losses = self._native(batch.images, batch.labels, batch.weight)
-        gradient = self._native.gradient
+        losses = self._kernel(batch.images, batch.labels, batch.weight)
+        gradient = self._kernel.gradient
         if self._accelerator.num_processes > 1:
             gradient = cast(Tensor, self._accelerator.reduce(gradient, "mean"))
         self._parameters.grad = gradient

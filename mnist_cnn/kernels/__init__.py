@@ -1,1 +1,1 @@
-"""What computes a training step besides torch's operators."""
+"""What computes a training step besides PyTorch's operators."""

@@ -1,14 +1,14 @@
-"""The tensors that a program of the device reads and writes, which stay where they are."""
+"""The tensors that a captured step reads and writes; they keep their addresses over all runs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from mnist_cnn.augment import COLUMNS, SIDE
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split
 from mnist_cnn.recipe import Recipe
 from mnist_cnn.sampler import steps_in_epoch
@@ -16,56 +16,56 @@ from mnist_cnn.sampler import steps_in_epoch
 
 @dataclass(frozen=True, slots=True)
 class DeviceBuffers:
-    """Of one recipe, on the device: N training images, M held out, S steps of a whole run."""
+    """On the device, for N training images, M evaluation images and S steps of a whole run."""
 
     images: Tensor
-    """(N, 28, 28), uint8."""
+    """Training images, (N, 28, 28), uint8."""
     labels: Tensor
-    """(N,), int64."""
-    held_out: Tensor
-    """(M, 28, 28), uint8."""
-    truth: Tensor
-    """(M,), int64."""
+    """Their labels, (N,), int64."""
+    evaluation_images: Tensor
+    """Evaluation images, (M, 28, 28), uint8."""
+    evaluation_labels: Tensor
+    """Their labels, (M,), int64."""
     order: Tensor
-    """(N,), int64: the epoch's images first."""
-    table: Tensor
-    """(N, 10): how each of them is distorted, in that order."""
+    """Indices of the epoch's images, in training order, at the start of (N,), int64."""
+    distortions: Tensor
+    """Distortion of each image of the epoch, in training order, (N, 10)."""
     losses: Tensor
-    """(N,): what each of them cost, in that order."""
-    place: Tensor
-    """(1,), int64: images of the epoch that are done."""
+    """Loss of each image of the epoch, in training order, (N,)."""
+    position: Tensor
+    """Number of images of the epoch already trained on, (1,), int64."""
     step: Tensor
-    """(1,), int64: steps of the run that are done."""
-    rates: Tensor
-    """(S,): the learning rate of each step."""
-    shares: Tensor
-    """(S,): what the network counts in the average after each step."""
+    """Number of steps of the run already done, (1,), int64."""
+    learning_rates: Tensor
+    """Learning rate of each step, (S,)."""
+    average_weights: Tensor
+    """Weight of the network in the moving average after each step, (S,)."""
     totals: Tensor
-    """(3,): held-out images classified rightly, the sum of their losses, their number."""
+    """Number of correct evaluation images, the sum of their losses, and their number, (3,)."""
 
 
-def device_buffers(recipe: Recipe, accelerator: Accelerator, data: Split) -> DeviceBuffers:
-    """Room for a recipe's training and for the images held out in `data`."""
-    device = accelerator.device
-    images, held_out = recipe.train_images, len(data.evaluation_images)
+def device_buffers(context: TrainingContext, data: Split) -> DeviceBuffers:
+    """Buffers with room for the recipe's training and for the evaluation images of `data`."""
+    recipe, device = context.recipe, context.accelerator.device
+    images, evaluation_images = recipe.train_images, len(data.evaluation_images)
     steps = max(_steps(recipe), -(-images // recipe.batch_size))
 
-    def room(*shape: int, of: torch.dtype = torch.float32) -> Tensor:
-        return torch.zeros(shape, dtype=of, device=device)
+    def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=device)
 
     return DeviceBuffers(
-        images=room(images, SIDE, SIDE, of=torch.uint8),
-        labels=room(images, of=torch.int64),
-        held_out=room(held_out, SIDE, SIDE, of=torch.uint8),
-        truth=room(held_out, of=torch.int64),
-        order=room(images, of=torch.int64),
-        table=room(images, COLUMNS),
-        losses=room(images),
-        place=room(1, of=torch.int64),
-        step=room(1, of=torch.int64),
-        rates=room(steps),
-        shares=room(steps),
-        totals=room(3),
+        images=zeros(images, SIDE, SIDE, dtype=torch.uint8),
+        labels=zeros(images, dtype=torch.int64),
+        evaluation_images=zeros(evaluation_images, SIDE, SIDE, dtype=torch.uint8),
+        evaluation_labels=zeros(evaluation_images, dtype=torch.int64),
+        order=zeros(images, dtype=torch.int64),
+        distortions=zeros(images, COLUMNS),
+        losses=zeros(images),
+        position=zeros(1, dtype=torch.int64),
+        step=zeros(1, dtype=torch.int64),
+        learning_rates=zeros(steps),
+        average_weights=zeros(steps),
+        totals=zeros(3),
     )
 
 

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bench.analysis import benchmarks, columns
-from bench.analysis.benchmarks import benchmark_rows, group_runs, run_rows
+from bench.analysis.benchmarks import group_runs
 from bench.analysis.columns import Row
+from bench.analysis.metrics import censored_time
+from bench.analysis.rows import benchmark_row, benchmark_rows, run_row, run_rows
 from bench.records.schema import RunRecord, Status
 from tests.factories import make_benchmark, make_record, records
 
@@ -67,7 +69,7 @@ def test_every_row_has_every_column_in_order_whatever_the_records(runs: list[Run
 
 def test_a_run_in_a_row() -> None:
     record = make_record(init_seconds=0.5, train_seconds=6.0, eval_seconds=1.0, label="quiet")
-    [row] = benchmarks.run_rows(benchmarks.group_runs([(Path("results/m/r.json"), record)]))
+    [row] = run_rows(benchmarks.group_runs([(Path("results/m/r.json"), record)]))
     assert row == {
         "run_id": record.run_id,
         "benchmark_id": "b" * 32,
@@ -203,25 +205,25 @@ def test_paths_are_relative_where_they_can_be(
     monkeypatch.chdir(tmp_path)
     outside = tmp_path.parent / "elsewhere.json"
     paths = [tmp_path / "results" / "a.json", Path("results/b.json"), outside, None]
-    shown = [benchmarks.run_row((path, make_record()))["record_path"] for path in paths]
+    shown = [run_row((path, make_record()))["record_path"] for path in paths]
     assert shown == ["results/a.json", "results/b.json", outside.as_posix(), None]
 
 
 def test_a_path_that_is_not_utf8_can_still_be_printed() -> None:
-    shown = benchmarks.run_row((Path("r\udcff.json"), make_record()))["record_path"]
+    shown = run_row((Path("r\udcff.json"), make_record()))["record_path"]
     assert shown == "r\N{REPLACEMENT CHARACTER}.json"
 
 
 def test_what_no_format_can_hold_is_absent() -> None:
-    row = benchmarks.run_row((None, make_record(seed=10**400, recipe={"name": 7, "epochs": "six"})))
+    row = run_row((None, make_record(seed=10**400, recipe={"name": 7, "epochs": "six"})))
     assert (row["seed"], row["recipe"], row["epochs"]) == (None, None, None)
     short = make_record(train_seconds=5e-324, eval_seconds=0.0)
-    assert benchmarks.run_row((None, short))["images_per_second"] is None
+    assert run_row((None, short))["images_per_second"] is None
 
 
 def _row(runs: list[RunRecord]) -> Row:
     [benchmark] = benchmarks.group_runs([(None, run) for run in runs])
-    return benchmarks.benchmark_row(benchmark)
+    return benchmark_row(benchmark)
 
 
 def _reaching(count: int) -> list[RunRecord]:
@@ -237,7 +239,7 @@ def _missing(count: int) -> list[RunRecord]:
 
 
 def _times(runs: list[RunRecord]) -> list[float]:
-    rows = [benchmarks.run_row((None, run)) for run in runs]
+    rows = [run_row((None, run)) for run in runs]
     return [time for row in rows if isinstance(time := row["time_to_target_seconds"], float)]
 
 
@@ -249,10 +251,10 @@ def test_runs_that_missed_are_censored_not_dropped() -> None:
     changes = missed.model_dump(include=values | {"samples_seen"})
     runs[-1] = RunRecord.model_validate(runs[-1].model_dump() | changes)
     (benchmark,) = benchmarks.group_runs((None, run) for run in runs)
-    row = benchmarks.benchmark_row(benchmark)
+    row = benchmark_row(benchmark)
     assert row["runs_reached_share_low"] == pytest.approx(0.529, abs=1e-3)
     assert row["runs_reached_share_high"] == pytest.approx(0.978, abs=1e-3)
-    trials = [benchmarks.censored_time(run) for run in runs]
+    trials = [censored_time(run) for run in runs]
     total = sum(one.seconds for one in trials)
     assert row["time_to_target_seconds_expected"] == pytest.approx(total / 7)
     bounds = row["time_to_target_seconds_median_low"], row["time_to_target_seconds_median_high"]

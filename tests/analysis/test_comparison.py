@@ -7,9 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from bench.analysis.cases import RunSet, interleaved, match_cases
+from bench.analysis.cases import interleaved, match_cases
 from bench.analysis.comparison import Metric, Verdict
 from bench.analysis.gate import GateOutcome, Limits, judge, verdict
+from bench.analysis.run_sets import RunSet
 from bench.records.schema import RunRecord
 from tests.factories import compared, make_record, noisy_runs
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from bench.analysis.benchmarks import benchmark_row, group_runs
+from bench.analysis.benchmarks import group_runs
 from bench.analysis.cost import Price, parse_price, priced
+from bench.analysis.rows import benchmark_row
 from bench.cli import main
 from bench.text import energy, energy_between
 from mnist_cnn.errors import UsageError

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.cases import RunSet, match_cases
-from bench.analysis.comparison import Metric, Verdict, compare_case
+from bench.analysis.case_comparison import compare_case
+from bench.analysis.cases import match_cases
+from bench.analysis.comparison import Metric, Verdict
 from bench.analysis.gate import GateOutcome, Limits, judge, verdict
+from bench.analysis.run_sets import RunSet
 from bench.cli import main
 from bench.records.schema import RunRecord, Status
 from tests.factories import compared, noisy_runs, saved

@@ -13,7 +13,7 @@ from bench.analysis import metrics, result_warnings
 from bench.analysis.result_warnings import ResultWarning
 from bench.records.schema import LapKind, Status
 from bench.stats import summary
-from bench.stats.intervals import t_quantile_975
+from bench.stats.student_t import t_quantile_975
 from bench.stats.summary import MISSED, MetricSummary, summarize
 from tests.factories import make_benchmark, make_record
 

@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 from hypothesis import example, given, strategies as st
 
-from bench.analysis import benchmarks, columns
+from bench.analysis import columns
 from bench.analysis.comparison import Metric
 from bench.analysis.filters import DEEPEST, parse_filter
+from bench.analysis.rows import run_row
 from bench.cli import main
 from bench.records import store
 from mnist_cnn.errors import UsageError
 from tests.factories import compared, make_benchmark, make_record, noisy_runs, saved
 
 COLUMNS = columns.run_column_names()
-ROW = benchmarks.run_row((None, make_record(label="one", seed=3)))
+ROW = run_row((None, make_record(label="one", seed=3)))
 
 
 @pytest.fixture

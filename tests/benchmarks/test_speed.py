@@ -26,12 +26,13 @@ from bench.machine.meter import Meter
 from bench.measure.clock import DeviceClock
 from bench.measure.interruption import Interruption
 from bench.measure.observer import RunContext, observe
-from bench.measure.progress import SilentProgress
+from bench.measure.progress import RunProgress
 from bench.records import store
 from bench.records.protocol import BenchmarkProtocol
 from bench.stats.intervals import paired_location_shift
 from mnist_cnn.augment import augment, draw
 from mnist_cnn.batches import Batch
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData, Split, load
 from mnist_cnn.engine.step import evaluated_by, make_step
 from mnist_cnn.evaluation import evaluate
@@ -83,7 +84,8 @@ def batch(mnist: MnistData) -> tuple[Tensor, Tensor]:
 @by_our_clock
 @kernels_here
 def test_training_step(benchmark: BenchmarkFixture, mnist: MnistData, kernels: Kernels) -> None:
-    step = make_step(MnistCnn(dropout=0.0).to(ACCELERATOR.device), RECIPE, ACCELERATOR, kernels)
+    context = TrainingContext(RECIPE, ACCELERATOR, kernels)
+    step = make_step(MnistCnn(dropout=0.0).to(ACCELERATOR.device), context)
     images, labels = batch(mnist)
     whole = Batch(images, labels, 1.0)
 
@@ -100,9 +102,10 @@ def test_training_step(benchmark: BenchmarkFixture, mnist: MnistData, kernels: K
 def test_epoch(benchmark: BenchmarkFixture, mnist: MnistData, kernels: Kernels) -> None:
     """Train `EPOCH_IMAGES` and evaluate on all test images."""
     data = shortened(mnist)
+    context = TrainingContext(RECIPE, ACCELERATOR, kernels)
 
     def epoch() -> float:
-        events = train(seeded_model(RECIPE, 0), RECIPE, ACCELERATOR, data, 0, kernels)
+        events = train(seeded_model(RECIPE, 0), context, data, 0)
         return next(event.accuracy for event in events if isinstance(event, Evaluated))
 
     benchmark.extra_info["images"] = EPOCH_IMAGES
@@ -130,7 +133,8 @@ def test_evaluation(benchmark: BenchmarkFixture, mnist: MnistData, kernels: Kern
     model = evaluated_by(MnistCnn(dropout=0.0).to(ACCELERATOR.device), kernels)
     images = mnist.test_images.to(ACCELERATOR.device)
     labels = mnist.test_labels.to(ACCELERATOR.device)
-    repeat(benchmark, lambda: evaluate(model, images, labels, RECIPE, ACCELERATOR, 1), rounds=5)
+    context = TrainingContext(RECIPE, ACCELERATOR, kernels)
+    repeat(benchmark, lambda: evaluate(model, images, labels, context, 1), rounds=5)
 
 
 @by_our_clock
@@ -175,12 +179,12 @@ def test_harness_overhead(benchmark: BenchmarkFixture, mnist: MnistData) -> None
     extra_info says how much longer the former was, as a share of the latter, with the 95 % interval
     of signed ranks. Pairs differ by several per cent: one per cent takes hundreds.
     """
-    data, kernels = shortened(mnist), KERNELS[-1]
+    data, context = shortened(mnist), TrainingContext(RECIPE, ACCELERATOR, KERNELS[-1])
     bare: list[float] = []
     observed: list[float] = []
 
     def events() -> Generator[Event, None, None]:
-        return train(seeded_model(RECIPE, 0), RECIPE, ACCELERATOR, data, 0, kernels)
+        return train(seeded_model(RECIPE, 0), context, data, 0)
 
     def go_through() -> None:
         start = CLOCK.now()
@@ -195,7 +199,7 @@ def test_harness_overhead(benchmark: BenchmarkFixture, mnist: MnistData) -> None
             protocol=BenchmarkProtocol(),
             clock=CLOCK,
             gate=Interruption(),
-            progress=SilentProgress(),
+            progress=RunProgress(),
             epochs=1,
         )
         observation = observe(events(), context)

@@ -10,7 +10,8 @@ from shutil import copytree
 
 import pytest
 
-from bench.analysis.cases import RunSet, match_cases
+from bench.analysis.cases import match_cases
+from bench.analysis.run_sets import RunSet
 from bench.cli import main
 from bench.records.schema import SCHEMA_VERSION, RunRecord, Status
 from mnist_cnn.errors import UsageError

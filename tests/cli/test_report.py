@@ -18,6 +18,7 @@ from rich.console import Console
 
 from bench.analysis import benchmarks, columns
 from bench.analysis.columns import Row, benchmark_column_names, run_column_names
+from bench.analysis.rows import benchmark_row, benchmark_rows, run_rows
 from bench.records import store
 from bench.records.schema import RunRecord
 from bench.report import terminal
@@ -67,7 +68,7 @@ def test_json_is_all_there_is_on_stdout(
     [row] = json.loads(printed.out)
     assert printed.err == ""
     [benchmark] = benchmarks.group_runs([(None, run) for run in runs])
-    assert row == benchmarks.benchmark_row(benchmark)
+    assert row == benchmark_row(benchmark)
     assert list(row) == columns.benchmark_column_names()
 
 
@@ -277,8 +278,8 @@ def test_a_file_is_either_refused_or_printed_in_every_format(
     assert all(problem.reason.isprintable() for problem in results.problems)
     read = benchmarks.group_runs(results.records)
     for rows, names in (
-        (benchmarks.run_rows(read), run_column_names()),
-        (benchmarks.benchmark_rows(read), benchmark_column_names()),
+        (run_rows(read), run_column_names()),
+        (benchmark_rows(read), benchmark_column_names()),
     ):
         assert json.loads(to_json(rows, names)) == rows
         assert to_csv(rows, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from bench.records import sidecars, store
 from bench.records.sidecars import NoiseFloor
 from mnist_cnn.errors import UsageError
 from tests.factories import make_record, noisy_runs, saved
+from tests.stand_ins import FEW_IMAGES
 
 FLOOR = NoiseFloor(
     case="fast, cpu, 1 process, 2 threads, bf16",
@@ -177,6 +179,7 @@ def test_real_runs_by_turns(tmp_path: Path) -> None:
     completed = subprocess.run(
         [str(Path(sys.executable).with_name("mnist-bench")), *words],
         cwd=tmp_path,
+        env=os.environ | FEW_IMAGES,
         capture_output=True,
         text=True,
         check=False,

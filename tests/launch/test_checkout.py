@@ -26,6 +26,7 @@ from bench.launch.supervisor import EndedProcesses, run_each
 from bench.records import sidecars, store
 from bench.records.schema import RunRecord
 from tests.factories import make_record
+from tests.stand_ins import FEW_IMAGES
 
 command = importlib.import_module("bench.cli.ab")  # the package has the function by that name
 ROOT = Path(__file__).resolve().parents[2]
@@ -333,7 +334,8 @@ def test_a_real_run_of_the_last_commit(
     subprocess.run([*git, "worktree", "add", "--quiet", "--detach", place, commit], check=True)
     log, python = tmp_path / "log", place / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\necho "$*" >>"{log}"\nexec "{sys.executable}" "$@"\n')
+    few_images = "".join(f"export {name}='{text}'\n" for name, text in FEW_IMAGES.items())
+    python.write_text(f'#!/bin/sh\n{few_images}echo "$*" >>"{log}"\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     lines = (place / "scripts" / "setup").read_text().splitlines()
     stamp = [line for line in lines if re.match(r"python=|compiler\(\)|made_of\(\)", line)]
@@ -343,8 +345,10 @@ def test_a_real_run_of_the_last_commit(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "PROJECT", clone)
     monkeypatch.setattr(checkout, "checkouts_folder", lambda: cache)
+    for name, text in FEW_IMAGES.items():
+        monkeypatch.setenv(name, text)
     options = ["--recipe", "fast", "--epochs", "2", "--kernels", "torch", "--rounds", "1"]
-    data = ["--data-dir", str(mnist_data_dir)]
+    data = ["--threads", "1", "--data-dir", str(mnist_data_dir)]
     assert main(["ab", "--a-commit", "HEAD", *options, *data]) == 0
     streams = capfd.readouterr()
     assert "time an image" in streams.out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from bench.launch.supervisor import EndedProcesses
 from bench.records import store
 from mnist_cnn.recipe import FAST, REFERENCE, division
 from tests.factories import make_record
+from tests.stand_ins import FEW_IMAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEP = ["sweep", "--recipe", "fast", "--processes", "1,2", "--threads", "1", "--seeds", "3"]
@@ -271,7 +273,12 @@ def test_a_real_sweep_is_made_reported_and_found_again(tmp_path: Path) -> None:
 
     def call(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [program, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+            [program, *words],
+            cwd=tmp_path,
+            env=os.environ | FEW_IMAGES,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     completed = call(*words, "--scaling", "weak", "--threads", "1", "--json")
@@ -295,24 +302,26 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_the_run_its_record(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     words = ["--recipe", "fast", "--device", "cpu", "--processes", "2", "--seeds", "2"]
+    # So many that no run is over before the signal comes.
+    words += ["--epochs", "5000"]
     # Only because a checkpoint shows that a run has begun.
-    words += ["--checkpoint-every", "1", "--results-dir", str(tmp_path)]
+    words += ["--checkpoint-every", "1000", "--results-dir", str(tmp_path)]
     with subprocess.Popen(
         [sys.executable, "-m", "bench", "sweep", *words],
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        env=os.environ | FEW_IMAGES,
     ) as sweep:
-        end = time.monotonic() + 200
         while not list(tmp_path.glob(".checkpoints/**/*.json")):
-            assert time.monotonic() < end
+            assert sweep.poll() is None
             time.sleep(0.02)
         # The supervisor and its two ranks.
         processes = psutil.Process(sweep.pid).children(recursive=True)
         assert len(processes) == 3
         sweep.send_signal(number)
-        _, error = sweep.communicate(timeout=60)
-    _, alive = psutil.wait_procs(processes, timeout=60)
+        _, error = sweep.communicate()
+    _, alive = psutil.wait_procs(processes, timeout=600)
     assert alive == []
     (record,) = [record for _, record in store.read_records([tmp_path]).records]
     assert (record.status, record.reason) == ("interrupted", "ended by SIGTERM")

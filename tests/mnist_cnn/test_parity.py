@@ -17,9 +17,10 @@ from bench.cli import main
 from bench.records.schema import ParityCheck
 from mnist_cnn import batches
 from mnist_cnn.augment import augment
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData
 from mnist_cnn.kernels import native
-from mnist_cnn.parity import ALLOWED, Parity, parity
+from mnist_cnn.parity import ALLOWED, Parity, compare_with_cpu
 from mnist_cnn.recipe import FAST, REFERENCE, Kernels, Recipe
 from tests.factories import make_record
 
@@ -30,7 +31,8 @@ KINDS: list[Kernels] = [kind for kind in native.KINDS if not native.unavailable_
 
 def probed(mnist: MnistData, recipe: Recipe = PLAIN, kernels: Kernels = "torch") -> Parity:
     accelerator = Accelerator(cpu=True, mixed_precision="bf16", dynamo_backend="no")
-    found = parity(recipe, accelerator, mnist.split("test"), "bf16", kernels)
+    context = TrainingContext(recipe, accelerator, kernels)
+    found = compare_with_cpu(context, mnist.split("test"), "bf16")
     assert found is not None
     return found
 
@@ -53,7 +55,8 @@ def test_either_layout_and_the_references_distortions_are_alike(
 
 def test_the_cpu_is_not_compared_with_itself(mnist: MnistData) -> None:
     accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
-    assert parity(PLAIN, accelerator, mnist.split("test"), "fp32", "torch") is None
+    context = TrainingContext(PLAIN, accelerator)
+    assert compare_with_cpu(context, mnist.split("test"), "fp32") is None
 
 
 class Spoilt(torch.autograd.Function):

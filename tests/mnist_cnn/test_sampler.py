@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from hypothesis import given, settings, strategies as st
 
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Finished, Started
@@ -99,7 +100,7 @@ def test_a_run_counts_what_it_takes(mnist: MnistData, accelerator: Accelerator) 
         mnist.test_images[:50],
         mnist.test_labels[:50],
     )
-    events = list(train(seeded_model(recipe, 0), recipe, accelerator, data, 0))
+    events = list(train(seeded_model(recipe, 0), TrainingContext(recipe, accelerator), data, 0))
     started = next(event for event in events if isinstance(event, Started))
     trained = [event for event in events if isinstance(event, EpochTrained)]
     assert [(event.steps, event.samples) for event in trained] == [(25, 200), (8, 64), (8, 64)]

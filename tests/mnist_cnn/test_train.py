@@ -11,9 +11,10 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mnist_cnn.batches import Batch, Batches
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.errors import UsageError
-from mnist_cnn.evaluation import evaluate, mistakes
+from mnist_cnn.evaluation import evaluate, find_mistakes
 from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Started
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import FAST, REFERENCE, Pipeline, Recipe
@@ -43,7 +44,7 @@ def run(
     recipe: Recipe, accelerator: Accelerator, data: Split, seed: int = 0
 ) -> tuple[list[Event], MnistCnn]:
     model = seeded_model(recipe, seed)
-    return list(train(model, recipe, accelerator, data, seed)), model
+    return list(train(model, TrainingContext(recipe, accelerator), data, seed)), model
 
 
 def weights(model: MnistCnn) -> Tensor:
@@ -98,9 +99,8 @@ def test_eighty_steps_learn(mnist: MnistData, accelerator: Accelerator) -> None:
     assert evaluations[-1].accuracy > 0.8
     # What the caller holds afterwards is the network that was evaluated: the averaged one.
     data = part(mnist, 1)
-    again = evaluate(
-        model, data.evaluation_images, data.evaluation_labels, FAST, accelerator, epoch=2
-    )
+    context = TrainingContext(FAST, accelerator)
+    again = evaluate(model, data.evaluation_images, data.evaluation_labels, context, epoch=2)
     assert again == evaluations[-1]
 
 
@@ -111,10 +111,11 @@ def test_what_was_taken_for_what_is_the_last_evaluations_also_where_training_was
     recipe = replace(recipe, evaluate_from_epoch=1)
     data = part(mnist, 800)
     model = seeded_model(recipe, 0)
-    events = train(model, recipe, accelerator, data, 0)
+    context = TrainingContext(recipe, accelerator)
+    events = train(model, context, data, 0)
     last = next(event for event in events if isinstance(event, Evaluated) and event.epoch == 2)
     events.close()
-    found = mistakes(model, data.evaluation_images, data.evaluation_labels, recipe, accelerator)
+    found = find_mistakes(model, data.evaluation_images, data.evaluation_labels, context)
     assert 0 < len(found.images) == last.samples - last.correct
     labels = data.evaluation_labels.tolist()
     assert all(
@@ -126,9 +127,8 @@ def test_evaluation_counts_every_image_once_and_counts_right(
     mnist: MnistData, accelerator: Accelerator
 ) -> None:
     model = seeded_model(REFERENCE, 0)
-    event = evaluate(
-        model, mnist.test_images[:617], mnist.test_labels[:617], REFERENCE, accelerator, 1
-    )
+    context = TrainingContext(REFERENCE, accelerator)
+    event = evaluate(model, mnist.test_images[:617], mnist.test_labels[:617], context, 1)
     model.eval()
     with torch.no_grad():
         pixels = (mnist.test_images[:617].float() / 255 - 0.1307) / 0.3081
@@ -182,7 +182,7 @@ def _seen(recipe: Recipe, data: Split, ranks: int) -> list[tuple[list[int], list
             self.process_index = index
 
     def batches_of(index: int) -> list[Batch]:
-        batches = Batches(data, recipe, Rank(index), seed=3)
+        batches = Batches(data, TrainingContext(recipe, Rank(index)), seed=3)
         batches.load()
         return list(batches.batches(batches.epoch(1)))
 

@@ -245,7 +245,11 @@ def test_bench_launches_run_with_the_options_as_given(project: Project) -> None:
 
 @pytest.mark.parametrize(
     ("environment", "before"),
-    [({}, []), ({"CI": "true"}, ["-m", "", "--durations=25"]), ({"CI": "false"}, [])],
+    [
+        ({}, []),
+        ({"CI": "true"}, ["-m", "", "-n", "2", "--dist", "worksteal", "--durations=25"]),
+        ({"CI": "false"}, []),
+    ],
 )
 def test_test_runs_pytest_and_ci_the_slow_ones_too(
     project: Project, environment: dict[str, str], before: list[str]

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from bench.analysis.comparison import GATE_TAIL, POWER, TAIL
-from bench.stats import intervals, rcp, survival
+from bench.stats import intervals, rcp, sample_size, survival
 from bench.stats.intervals import Estimate
 from bench.stats.survival import CensoredTime
 
@@ -90,7 +90,7 @@ def test_how_many_runs() -> None:
         values = [generator.gauss(0, 1) for _ in range(2000)]
         scale = noise / Estimate(math.sqrt(sum(v * v for v in values) / 2000), None, None).value
         scaled = [scale * value for value in values]
-        spread = intervals.ratio_spread(scaled, scaled[::-1], paired=False)
+        spread = sample_size.ratio_spread(scaled, scaled[::-1], paired=False)
         assert spread is not None
-        needed = intervals.runs_needed(spread, math.log1p(0.05), TAIL, POWER)
+        needed = sample_size.runs_needed(spread, math.log1p(0.05), TAIL, POWER)
         assert example(name) == f"{needed} runs a side"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from markdown_it import MarkdownIt
 
-from bench.analysis import benchmarks
+from bench.analysis.result_tables import find_entries
 from bench.cli import main
 from bench.records import store
 from bench.report import results_page
@@ -152,7 +152,7 @@ def test_command_seeds_and_commit_stand_below_the_table(tmp_path: Path) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"])) | st.text("`|\\*_<>[]()!&#@ ax"))
 def test_text_of_a_record_is_text_whatever_it_is(label: str) -> None:
     """As markdown-it renders it: one cell of code, holding what was written, obeying nothing."""
-    entry = benchmarks.find_entries([(Path("m/x.json"), make_record(label=label))], Path())
+    entry = find_entries([(Path("m/x.json"), make_record(label=label))], Path())
     [row] = cells(results_page.render_page(entry))
     shown = row["label"].removeprefix("<code>").removesuffix("</code>")
     assert "<" not in shown

@@ -19,8 +19,9 @@ from pyarrow import parquet
 
 import bench
 from bench.analysis import benchmarks, columns
-from bench.analysis.columns import heading_of, unit_of
+from bench.analysis.headings import heading_of, unit_of
 from bench.analysis.relative_speed import COLUMNS as RELATIVE
+from bench.analysis.rows import benchmark_rows, run_rows
 from bench.analysis.table import RowTable, sort_and_group
 from bench.cli import main
 from bench.records import store
@@ -119,7 +120,7 @@ def test_what_a_record_says_is_inert_in_every_table(
 ) -> None:
     run = make_record(label=label, reason=reason, setup={"device_name": device})
     read = benchmarks.group_runs((None, record) for record in [run, *more])
-    rows, names = benchmarks.run_rows(read), columns.run_column_names()
+    rows, names = run_rows(read), columns.run_column_names()
     table = sort_and_group(RowTable(rows, names), sort="-label", group_by=None)
     cells = _cells(to_markdown(table))
     assert [len(row) for row in cells] == [len(names)] * len(rows)
@@ -157,7 +158,7 @@ def test_parquet_holds_what_json_does_with_types_and_units(results: Path, tmp_pa
         == 0
     )
     table = parquet.read_table(path)
-    expected = benchmarks.run_rows(benchmarks.group_runs(store.read_records([results]).records))
+    expected = run_rows(benchmarks.group_runs(store.read_records([results]).records))
     assert table.to_pylist() == expected
     assert str(table.schema.field("seed").type) == "int64"
     assert str(table.schema.field("time_to_target_seconds").type) == "double"
@@ -180,7 +181,7 @@ def test_without_pyarrow_parquet_is_one_line(
 def test_load_is_a_typed_table(per: Any, results: Path) -> None:
     table = bench.load(results, per=per)
     read = benchmarks.group_runs(store.read_records([results]).records)
-    rows = benchmarks.run_rows(read) if per == "run" else benchmarks.benchmark_rows(read)
+    rows = run_rows(read) if per == "run" else benchmark_rows(read)
     assert list(table.columns) == list(rows[0])
     assert {str(dtype) for dtype in table.dtypes} == {"string", "Int64", "Float64"}
     for name in table.columns:

@@ -1,7 +1,7 @@
-"""The gradients of a whole and of a short batch, by as many ranks as started this.
+"""Computes the gradients of a whole and of a short batch, on however many ranks are launched.
 
-A program, not a test: `tests/mnist_cnn/test_distributed.py` starts it. Arguments: what computes
-the step, the batch norm's group, and where rank 0 leaves them.
+A program, not a test: `tests/mnist_cnn/test_distributed.py` starts it. Arguments: the kernels, the
+size of a batch-norm group, and the file to which rank 0 writes the gradients.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import torch
 from accelerate import Accelerator
 
 from mnist_cnn.batches import Batches
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split, load
 from mnist_cnn.engine.step import make_step
 from mnist_cnn.recipe import FAST, Kernels
 from mnist_cnn.train import seeded_model
 
 IMAGES = 128 + 96
-"""As the last two batches of 60,000."""
+"""Sizes of the last two batches of 60,000."""
 
 
 def main(kernels: str, group: str, path: str) -> None:
@@ -36,18 +37,18 @@ def main(kernels: str, group: str, path: str) -> None:
         whole.evaluation_images[:1],
         whole.evaluation_labels[:1],
     )
-    kind = cast(Kernels, kernels)
-    batches = Batches(data, recipe, accelerator, 0, kind)
+    context = TrainingContext(recipe, accelerator, cast(Kernels, kernels))
+    batches = Batches(data, context, 0)
     batches.load()
-    step = make_step(seeded_model(recipe, 0).train(), recipe, accelerator, kind)
-    found = []
+    step = make_step(seeded_model(recipe, 0).train(), context)
+    gradients = []
     for batch in batches.batches(batches.epoch(1)):
         step(batch)
         parameters = [p for group in step.optimizer.param_groups for p in group["params"]]
-        found.append(torch.cat([p.grad.flatten() for p in parameters]).clone())
+        gradients.append(torch.cat([p.grad.flatten() for p in parameters]).clone())
         step.optimizer.zero_grad()
     if accelerator.is_main_process:
-        torch.save(found, path)
+        torch.save(gradients, path)
     accelerator.end_training()
 
 

@@ -16,9 +16,11 @@ from statistics import stdev
 
 import pytest
 
-from bench.analysis.cases import CaseMatch, RunSet, match_cases
-from bench.analysis.comparison import GATE_TAIL, TAIL, Comparison, Verdict, seconds_an_image
+from bench.analysis.case_comparison import seconds_per_image
+from bench.analysis.cases import CaseMatch, match_cases
+from bench.analysis.comparison import GATE_TAIL, TAIL, Comparison, Verdict
 from bench.analysis.gate import GateOutcome, Limits, judge, verdict
+from bench.analysis.run_sets import RunSet
 from bench.launch.ab import LOOKS, is_clear
 from bench.records import store
 from bench.records.schema import LapKind, RunRecord
@@ -72,10 +74,10 @@ def by_turns(chance: random.Random, slower: float, allowed: float) -> Ended:
         new.append(placed(pair[1], slower, 2 * index + 1))
         if index + 1 in LOOKS:
             matched = match_cases(RunSet("a", tuple(base)), RunSet("b", tuple(new)))
-            line = seconds_an_image(matched.cases[0], len(LOOKS), WANTED)
+            line = seconds_per_image(matched.cases[0], len(LOOKS), WANTED)
             if is_clear(line):
                 break
-    of_gate = seconds_an_image(matched.cases[0], 1, allowed)
+    of_gate = seconds_per_image(matched.cases[0], 1, allowed)
     alone = Comparison(matched.cases[0], paired=True, lines=(of_gate,), gate_tail=GATE_TAIL)
     outcome = verdict(judge(matched, [alone], Limits(allowed)))
     return Ended(line.verdict, len(base), outcome)

@@ -11,8 +11,8 @@ from hypothesis import given, strategies as st
 
 from bench.cli.options import parse_duration, parse_share
 from bench.records.protocol import BenchmarkProtocol
-from bench.stats.intervals import t_quantile
 from bench.stats.stopping import PILOT, precise_enough, runs_needed_for
+from bench.stats.student_t import t_quantile
 from mnist_cnn.errors import UsageError
 
 SIMULATIONS = 300

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from scipy import stats as scipy_stats
 
 from bench.stats import survival
-from bench.stats.intervals import t_quantile
+from bench.stats.student_t import t_quantile
 from bench.stats.survival import (
     CensoredTime,
     expected_time,

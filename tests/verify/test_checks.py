@@ -20,7 +20,8 @@ from bench.report import terminal
 from bench.report.contribution import PUBLISHED
 from bench.report.terminal.tables import console_for
 from bench.stats.stopping import PILOT
-from bench.verify import checks
+from bench.verify import checks, commit_checks
+from bench.verify.check_list import CHECKS
 from mnist_cnn import model
 from tests.factories import make_benchmark, make_record, saved
 
@@ -139,7 +140,7 @@ def test_a_good_folder_passes_every_check(closed: Path, capsys: pytest.CaptureFi
     status, report, found = report_of(closed, capsys)
     assert (status, report["outcome"], found) == (0, "pass", {})
     assert [check["name"] for check in report["checks"]] == [
-        check.name for check in (*checks.CHECKS, PUBLISHED)
+        check.name for check in (*CHECKS, PUBLISHED)
     ]
     assert report["pull_request"][0].startswith("1 row of results/README.md to be made")
 
@@ -553,7 +554,7 @@ def test_records_in_the_results_folder_itself_are_published_too(
 def test_without_a_checkout_the_commit_is_unknown(tmp_path: Path, closed: Path) -> None:
     (tmp_path / "unpacked").mkdir()
     folder = checks.read_folder(closed, read_history(tmp_path / "unpacked"), frozenset())
-    results = checks.run_checks(folder)
+    results = checks.run_checks(folder, CHECKS)
     found = {r.check.name: r.outcome.value for r in results if r.outcome.value != "pass"}
     assert found == {"commit": "unknown", "parameters": "unknown"}
     assert checks.overall_outcome(results).value == "unknown"
@@ -613,7 +614,7 @@ def test_the_commit_s_own_code_says_how_many_parameters(
     folder = checks.read_folder(
         Path(saved(tmp_path / "records", [run])), read_history(project), frozenset()
     )
-    found = {r.check.name: [f.text for f in r.findings] for r in checks.run_checks(folder)}
+    found = {r.check.name: [f.text for f in r.findings] for r in checks.run_checks(folder, CHECKS)}
     assert found["commit"] == []
     assert bool(found["parameters"]) == bool(says)
     assert says is None or says in found["parameters"][0]
@@ -626,7 +627,7 @@ def test_a_shallow_clone_does_not_know(tmp_path: Path, project: Path) -> None:
     folder = checks.read_folder(
         Path(saved(tmp_path / "records", [run])), read_history(tmp_path / "shallow"), frozenset()
     )
-    results = {result.check.name: result for result in checks.run_checks(folder)}
+    results = {result.check.name: result for result in checks.run_checks(folder, CHECKS)}
     assert results["commit"].outcome is checks.CheckOutcome.UNKNOWN
     assert "git fetch --unshallow" in results["commit"].findings[0].text
 
@@ -634,7 +635,7 @@ def test_a_shallow_clone_does_not_know(tmp_path: Path, project: Path) -> None:
 def test_a_commit_of_nobody_s_is_not_asked_for(project: Path) -> None:
     assert read_history(project).parameters("--output=x") is None
     assert asserted_parameters("PARAMETERS = (\n") is None
-    assert checks.PARAMETER_LIMIT == model.PARAMETER_LIMIT
+    assert commit_checks.PARAMETER_LIMIT == model.PARAMETER_LIMIT
 
 
 # --- Private data: bench/verify/privacy.py has tests of its own
@@ -723,5 +724,5 @@ def test_a_check_shows_three_findings_and_says_how_many_more(closed: Path) -> No
     folder = checks.read_folder(closed, read_history(), frozenset())
     stream = io.StringIO()
     console = console_for(stream)
-    console.print(terminal.checks(folder, checks.run_checks(folder), []))
+    console.print(terminal.checks(folder, checks.run_checks(folder, CHECKS), []))
     assert "and 2 more: --json lists them" in stream.getvalue()

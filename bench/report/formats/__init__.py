@@ -1,1 +1,1 @@
-"""Rows to other tools' formats, one file a format; the columns are `bench.analysis.columns`'s."""
+"""Rows in the formats of other programs, one file a format."""

@@ -29,7 +29,7 @@ def to_json(folder: ResultsFolder, results: Sequence[CheckResult], steps: Sequen
     ]
     document = {
         "path": shown_path(folder.path),
-        "records": len(folder.found.records),
+        "records": len(folder.contents.records),
         "outcome": overall_outcome(results).value,
         "checks": checks,
         "pull_request": list(steps),

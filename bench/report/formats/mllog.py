@@ -25,7 +25,7 @@ from bench.analysis.benchmarks import Benchmark
 from bench.analysis.metrics import time_to_target_seconds
 from bench.records.schema import LapKind, RunRecord, Status
 from bench.records.store import machine_name
-from bench.report.formats.measures import pool_benchmarks, shortened
+from bench.report.formats.tracked import pool_benchmarks, truncate
 from bench.text import count_of, printable
 from mnist_cnn.recipe import TRAIN_IMAGES, VALIDATION_IMAGES
 
@@ -232,7 +232,7 @@ def _encoded(value: JsonValue) -> str:
 def _text(value: object) -> JsonValue:
     """A text fit for one line of limited length; numbers as they are, other things as null."""
     if isinstance(value, str):
-        return shortened(printable(value), _LONGEST_TEXT)
+        return truncate(printable(value), _LONGEST_TEXT)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, int | float) else None

@@ -11,8 +11,8 @@ from bench.report.formats.bencher import to_bmf
 from bench.report.formats.csv import to_csv
 from bench.report.formats.github_action import to_github_action_bigger, to_github_action_smaller
 from bench.report.formats.json import to_json
-from bench.report.formats.measures import Document
 from bench.report.formats.pytest_benchmark import to_pytest_benchmark
+from bench.report.formats.tracked import Document
 
 
 class Format(StrEnum):

@@ -1,1 +1,1 @@
-"""The HTML report: one page with figures and tables."""
+"""The HTML report: one page with figures and tables, for a browser without a network."""

@@ -49,7 +49,7 @@ def environment_table(series: Sequence[SetupSeries]) -> EnvironmentTable:
     found: dict[_Facts, Counter[int]] = {}
     told: dict[tuple[int, int], _Facts] = {}  # runs of a benchmark share theirs, as objects
     for one in series:
-        for record in one.pooled.records:
+        for record in one.benchmark.records:
             who = id(record.environment), id(record.setup)
             facts = told.get(who) or told.setdefault(who, _facts(record))
             found.setdefault(facts, Counter())[one.number] += 1

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from bench.report.terminal.tables import Field, FittedTable, Section
+from bench.report.terminal.tables import FittedTable, Section, TableColumn
 from bench.text import count_of, printable
 from bench.verify.checks import CheckOutcome, CheckResult, ResultsFolder
 
@@ -20,11 +20,11 @@ def checks(
     folder: ResultsFolder, results: Sequence[CheckResult], steps: Sequence[str]
 ) -> RenderableType:
     """A table of the checks, and below it what a pull request needs."""
-    title = f"{printable(str(folder.path))}: {count_of(len(folder.found.records), 'record')}"
+    title = f"{printable(str(folder.path))}: {count_of(len(folder.contents.records), 'record')}"
     fields = [
-        Field("check", [Text(result.check.name) for result in results], justify="left"),
-        Field("outcome", [_outcome(result) for result in results], justify="left"),
-        Field("", [_found(result) for result in results], justify="left", narrowest=40),
+        TableColumn("check", [Text(result.check.name) for result in results], justify="left"),
+        TableColumn("outcome", [_outcome(result) for result in results], justify="left"),
+        TableColumn("", [_found(result) for result in results], justify="left", narrowest=40),
     ]
     table = FittedTable(fields, [Section(0, len(results), Text(title, style="bold"))])
     needs = [Text(f"{number}. {printable(step)}") for number, step in enumerate(steps, start=1)]

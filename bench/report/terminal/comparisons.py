@@ -10,7 +10,7 @@ from rich.text import Text
 from bench import text
 from bench.analysis.cases import CaseMatch
 from bench.analysis.comparison import Comparison, Metric, MetricComparison, Verdict
-from bench.report.terminal.tables import Field, FittedTable, Section
+from bench.report.terminal.tables import FittedTable, Section, TableColumn
 from bench.text import MISSING, printable
 
 _VERDICT_STYLES = {
@@ -46,12 +46,12 @@ def _contrast_table(contrast: Comparison) -> RenderableType:
     counts = f"{len(case.base)} and {len(case.new)} runs"
     title = Text(printable(f"{case.name}: {counts}{', by turns' if contrast.paired else ''}"))
     fields = [
-        Field("", [Text(line.metric.value) for line in lines], justify="left"),
-        Field("base", [_side(line, line.base) for line in lines], priority=2),
-        Field("new", [_side(line, line.new) for line in lines], priority=1),
-        Field("difference", [_difference(line) for line in lines]),
-        Field("95 % interval", [_difference_between(line) for line in lines]),
-        Field("verdict", [_verdict(line) for line in lines], justify="left"),
+        TableColumn("", [Text(line.metric.value) for line in lines], justify="left"),
+        TableColumn("base", [_side(line, line.base) for line in lines], priority=2),
+        TableColumn("new", [_side(line, line.new) for line in lines], priority=1),
+        TableColumn("difference", [_difference(line) for line in lines]),
+        TableColumn("95 % interval", [_difference_between(line) for line in lines]),
+        TableColumn("verdict", [_verdict(line) for line in lines], justify="left"),
     ]
     notes = [
         Text(printable(f"{line.metric}: {line.note}"), style="dim") for line in lines if line.note

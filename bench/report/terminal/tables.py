@@ -43,7 +43,7 @@ def console_for(stream: TextIO) -> Console:
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class TableColumn:
     """A column of a table for people."""
 
     heading: str
@@ -83,7 +83,7 @@ class Section:
 class FittedTable:
     """A table that leaves out its least important columns, and says so, rather than cut any."""
 
-    fields: Sequence[Field]
+    fields: Sequence[TableColumn]
     sections: Sequence[Section]
     caption: str = ""
     elsewhere: str = "; see report --to csv"
@@ -107,7 +107,7 @@ class FittedTable:
             yield Text(f"Left out: {left_out}{self.elsewhere}.", style="dim")
 
 
-def _fitting(fields: Sequence[Field], page: int) -> list[Field]:
+def _fitting(fields: Sequence[TableColumn], page: int) -> list[TableColumn]:
     """The fields that fit on the page, the least important left out first."""
     kept = list(fields)
     while sum(field.least + _GAP for field in kept) - _GAP > page:
@@ -118,7 +118,7 @@ def _fitting(fields: Sequence[Field], page: int) -> list[Field]:
     return kept
 
 
-def _widths(fields: Sequence[Field], page: int) -> list[int] | None:
+def _widths(fields: Sequence[TableColumn], page: int) -> list[int] | None:
     """How wide each is: those that can be wrapped get what is left; None where it is too narrow."""
     spare = page + _GAP - sum(field.least + _GAP for field in fields)
     if spare < 0:
@@ -132,7 +132,7 @@ def _widths(fields: Sequence[Field], page: int) -> list[int] | None:
 
 
 def _table(
-    fields: Sequence[Field], widths: list[int] | None, section: Section, ascii_only: bool
+    fields: Sequence[TableColumn], widths: list[int] | None, section: Section, ascii_only: bool
 ) -> Table:
     table = Table(
         box=_ASCII_RULE if ascii_only else _RULE,

@@ -1,1 +1,1 @@
-"""Trained weights to hand on: a model file others can run, and a card that says how it does."""
+"""Trained weights as a model file for others, with a card that states its measured accuracy."""

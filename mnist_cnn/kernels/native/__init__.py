@@ -1,4 +1,4 @@
-"""The network's training step and its augmentation as compiled code, for CPUs with AVX512-BF16.
+"""The training step and the augmentation as compiled code, for CPUs with AVX512-BF16.
 
 The same mathematics as `mnist_cnn.model` under bfloat16 autocast and `mnist_cnn.augment`, in fewer
 passes over memory; see step.hpp and network.hpp. There are two kinds: "avx512"

@@ -1,4 +1,4 @@
-"""The network's training step as Triton kernels, for GPUs."""
+"""The training step as Triton kernels, for GPUs."""
 
 from __future__ import annotations
 

@@ -9,15 +9,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from triton.runtime.jit import JITFunction
 
 from mnist_cnn.augment import COLUMNS, SIDE
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.kernels.buffers import DeviceBuffers
 from mnist_cnn.kernels.triton import kernels
 from mnist_cnn.model import MnistCnn
-from mnist_cnn.recipe import Recipe
 
 EVALUATION_BATCH = 2_500
 """Images that go through the network together in an evaluation."""
@@ -103,15 +102,15 @@ class TritonProgram:
     """Trains and evaluates by the kernels; see `mnist_cnn.engine.graph.StepProgram`.
 
     Args:
-        recipe: one that `capture_unsupported_reason` finds nothing against.
-        accelerator: the device and the precision.
-        tables: what the engine shares with it.
+        context: a recipe for which `unsupported_reason` has none, a device and a precision.
+        buffers: tensors that it reads and writes.
     """
 
-    def __init__(self, recipe: Recipe, accelerator: Accelerator, tables: DeviceBuffers) -> None:
-        device = tables.images.device
+    def __init__(self, context: TrainingContext, buffers: DeviceBuffers) -> None:
+        recipe, accelerator = context.recipe, context.accelerator
+        device = buffers.images.device
         kind = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-        self._recipe, self._tables = recipe, tables
+        self._recipe, self._buffers = recipe, buffers
         self._units = _multiprocessors(device)
         self._run = _launch
         self._weights = torch.zeros(PARAMETERS, device=device)
@@ -138,7 +137,7 @@ class TritonProgram:
         self._widths = torch.tensor([layer.outputs for layer in LAYERS], device=device)
         self._counts: dict[int, Tensor] = {}
 
-        images = max(recipe.batch_size, min(EVALUATION_BATCH, len(tables.held_out)))
+        images = max(recipe.batch_size, min(EVALUATION_BATCH, len(buffers.evaluation_images)))
         whole, half, quarter = (images * (SIDE // n) ** 2 for n in (1, 2, 4))
 
         def room(rows: int, columns: int, of: torch.dtype = kind) -> Tensor:
@@ -219,13 +218,13 @@ class TritonProgram:
 
     def train(self, size: int) -> None:
         """One whole step of `size` images."""
-        tables, recipe = self._tables, self._recipe
+        buffers, recipe = self._buffers, self._recipe
         scale = 1 / (255 * recipe.pixel_deviation)
         offset = recipe.pixel_mean / recipe.pixel_deviation
         self._run(
             kernels.distort, (size,),
-            tables.images, tables.order, tables.table, tables.place, tables.step, self._pixels,
-            scale, offset, SIDE=SIDE, COLUMNS=COLUMNS, BLOCK=1024,
+            buffers.images, buffers.order, buffers.distortions, buffers.position, buffers.step,
+            self._pixels, scale, offset, SIDE=SIDE, COLUMNS=COLUMNS, BLOCK=1024,
         )  # fmt: skip
         self._forward(size, self._kept, self._weights, self._running, train=True)
         self._backward(size)
@@ -238,20 +237,20 @@ class TritonProgram:
             self._weights, self._velocities, self._gradients, self._rows, self._row_counts,
             self._kept, self._average,
             self._running, self._sums, self._average_running, self._starts, self._widths,
-            self._counts[size], tables.rates, tables.shares, tables.step, tables.place, size,
-            PARAMETERS, recipe.momentum, recipe.weight_decay, AVERAGE=self._averages,
-            LAYERS=len(LAYERS), TOGETHER=32, BLOCK=BLOCK, num_warps=4,
+            self._counts[size], buffers.learning_rates, buffers.average_weights, buffers.step,
+            buffers.position, size, PARAMETERS, recipe.momentum, recipe.weight_decay,
+            AVERAGE=self._averages, LAYERS=len(LAYERS), TOGETHER=32, BLOCK=BLOCK, num_warps=4,
         )  # fmt: skip
 
     def evaluate(self) -> None:
-        """Leave in the tables' totals what the held-out images come to."""
-        tables, recipe = self._tables, self._recipe
+        """Write the evaluation's result to the totals."""
+        buffers, recipe = self._buffers, self._recipe
         scale = 1 / (255 * recipe.pixel_deviation)
         offset = recipe.pixel_mean / recipe.pixel_deviation
         self._average_kept.copy_(self._average)
         self._totals.zero_()
-        for start in range(0, len(tables.held_out), EVALUATION_BATCH):
-            images = tables.held_out[start : start + EVALUATION_BATCH]
+        for start in range(0, len(buffers.evaluation_images), EVALUATION_BATCH):
+            images = buffers.evaluation_images[start : start + EVALUATION_BATCH]
             count = images.numel()
             self._run(
                 kernels.normalise,
@@ -270,12 +269,12 @@ class TritonProgram:
             self._run(
             kernels.tally, (len(images),),
                 self._y6, self._average_running[layer.sums :], self._average[layer.affine :],
-                tables.truth[start:], self._totals, len(images), PIXELS=layer.side**2, BP=64,
-                num_warps=1,
+                buffers.evaluation_labels[start:], self._totals, len(images),
+                PIXELS=layer.side**2, BP=64, num_warps=1,
             )  # fmt: skip
-        tables.totals[0].copy_(self._totals[0])
-        tables.totals[1].copy_(self._totals[1] / kernels.OUTPUT_UNIT.value)
-        tables.totals[2].fill_(len(tables.held_out))
+        buffers.totals[0].copy_(self._totals[0])
+        buffers.totals[1].copy_(self._totals[1] / kernels.OUTPUT_UNIT.value)
+        buffers.totals[2].fill_(len(buffers.evaluation_images))
 
     def _forward(
         self, size: int, kept: Tensor, weights: Tensor, running: Tensor, *, train: bool
@@ -350,12 +349,12 @@ class TritonProgram:
 
     def _backward(self, size: int) -> None:
         whole, half, quarter = (size * (SIDE // n) ** 2 for n in (1, 2, 4))
-        tables = self._tables
+        buffers = self._buffers
         classifier = LAYERS[6]
         self._run(
             kernels.loss, (min(size, 4 * self._units),),
             self._y6, self._sums[classifier.sums :], self._weights[classifier.affine :],
-            tables.order, tables.labels, tables.place, tables.losses, self._slopes,
+            buffers.order, buffers.labels, buffers.position, buffers.losses, self._slopes,
             self._gradients[classifier.affine :], size, self._recipe.label_smoothing,
             PIXELS=classifier.side**2, BP=64, num_warps=1,
         )  # fmt: skip

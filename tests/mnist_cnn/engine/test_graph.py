@@ -1,4 +1,4 @@
-"""Whole steps as programs of the device: the same as steps asked for one by one."""
+"""Whole steps as graphs of the device: the same as steps asked for one by one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ from accelerate.state import AcceleratorState
 from hypothesis import given, strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData, Split
-from mnist_cnn.engine import graph
-from mnist_cnn.engine.graph import GraphCache, Recorder, capture_cuda_graph, without_capture
+from mnist_cnn.engine.capture import (
+    Capture,
+    Replay,
+    capture_cuda_graph,
+    capture_unsupported_reason,
+    without_capture,
+)
+from mnist_cnn.engine.graph import GraphCache
 from mnist_cnn.events import EpochTrained, Evaluated, Event
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.optim import build_schedule, learning_rates
 from mnist_cnn.recipe import FAST, FAST_GPU, REFERENCE, Kernels, Recipe
-from mnist_cnn.train import seeded_model, train
+from mnist_cnn.train import TrainingOptions, seeded_model, train
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 SMALL = replace(FAST.with_epochs(4), batch_size=64, norm_batch_size=0, memory_format="contiguous")
@@ -51,11 +58,12 @@ def run(
     recipe: Recipe,
     accelerator: Accelerator,
     data: Split,
-    programs: GraphCache | None,
+    graphs: GraphCache | None,
     kernels: Kernels = "torch",
 ) -> tuple[list[Event], MnistCnn]:
     model = seeded_model(recipe, 1)
-    return list(train(model, recipe, accelerator, data, 1, kernels, programs)), model
+    context = TrainingContext(recipe, accelerator, kernels)
+    return list(train(model, context, data, 1, TrainingOptions(graphs=graphs))), model
 
 
 def same(first: MnistCnn, second: MnistCnn) -> bool:
@@ -78,9 +86,9 @@ def same(first: MnistCnn, second: MnistCnn) -> bool:
 def test_it_trains_what_the_loop_trains_to_the_last_bit(name: str, mnist: MnistData) -> None:
     recipe, accelerator, data = RECIPES[name], on("cpu"), parts(mnist)
     events, model = run(recipe, accelerator, data, None)
-    programs = GraphCache(recipe, accelerator, "torch", without_capture)
+    graphs = GraphCache(TrainingContext(recipe, accelerator), without_capture)
     for _ in range(2):  # the second run finds everything set up
-        again, other = run(recipe, accelerator, data, programs)
+        again, other = run(recipe, accelerator, data, graphs)
         assert [event for event in again if isinstance(event, EpochTrained)] == [
             event for event in events if isinstance(event, EpochTrained)
         ]
@@ -95,33 +103,33 @@ def test_a_shorter_run_first_changes_nothing(mnist: MnistData) -> None:
     """The warm-up is one epoch over fewer images, by the same programs."""
     recipe, accelerator = RECIPES["selected and averaged"], on("cpu")
     _, model = run(recipe, accelerator, parts(mnist), None)
-    programs = GraphCache(recipe, accelerator, "torch", without_capture)
-    run(recipe.with_epochs(1), accelerator, parts(mnist, 200), programs)
-    _, other = run(recipe, accelerator, parts(mnist), programs)
+    graphs = GraphCache(TrainingContext(recipe, accelerator), without_capture)
+    run(recipe.with_epochs(1), accelerator, parts(mnist, 200), graphs)
+    _, other = run(recipe, accelerator, parts(mnist), graphs)
     assert same(model, other)
 
 
 def test_what_cannot_be_recorded_is_asked_for_and_said(mnist: MnistData) -> None:
     recipe, accelerator, data = RECIPES["in groups"], on("cpu"), parts(mnist)
 
-    def refuse(work: Callable[[], None], rewind: Callable[[], None]) -> graph.Replay:
+    def refuse(work: Callable[[], None], rewind: Callable[[], None]) -> Replay:
         work()  # it gets as far as having trained
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    programs = GraphCache(recipe, accelerator, "torch", refuse)
-    _, model = run(recipe, accelerator, data, programs)
-    assert programs.failure == "operation not permitted when stream is capturing"
+    graphs = GraphCache(TrainingContext(recipe, accelerator), refuse)
+    _, model = run(recipe, accelerator, data, graphs)
+    assert graphs.failure == "operation not permitted when stream is capturing"
     _, other = run(recipe, accelerator, data, None)
     assert same(model, other)
 
 
 def test_an_epoch_waits_for_the_device_once(mnist: MnistData) -> None:
     """A read of a number from the device is the only thing here that would wait for a GPU."""
-    recipe, accelerator = RECIPES["selected and averaged"], on("cpu")
-    for programs in (None, GraphCache(recipe, accelerator, "torch", without_capture)):
-        events = train(
-            seeded_model(recipe, 0), recipe, accelerator, parts(mnist), 0, "torch", programs
-        )
+    recipe = RECIPES["selected and averaged"]
+    context = TrainingContext(recipe, on("cpu"))
+    for graphs in (None, GraphCache(context, without_capture)):
+        options = TrainingOptions(graphs=graphs)
+        events = train(seeded_model(recipe, 0), context, parts(mnist), 0, options)
         next(events)
         for _ in range(2):
             with _Reads() as reads:
@@ -166,10 +174,10 @@ def test_rates_are_those_of_torchs_schedule(
 
 def test_what_a_program_cannot_do_has_a_reason() -> None:
     accelerator = on("cpu")
-    assert graph.capture_unsupported_reason(FAST_GPU, accelerator) is None
-    assert "CPU" in str(graph.capture_unsupported_reason(REFERENCE, accelerator))
+    assert capture_unsupported_reason(FAST_GPU, accelerator) is None
+    assert "CPU" in str(capture_unsupported_reason(REFERENCE, accelerator))
     resident = replace(REFERENCE, pipeline="resident")
-    assert "SGD" in str(graph.capture_unsupported_reason(resident, accelerator))
+    assert "SGD" in str(capture_unsupported_reason(resident, accelerator))
 
 
 @pytest.mark.slow
@@ -177,8 +185,9 @@ def test_what_a_program_cannot_do_has_a_reason() -> None:
 def test_fused_operators_train_alike(mnist: MnistData) -> None:
     """Inductor's arithmetic is in another order, and where values tie pooling takes another."""
     recipe, accelerator, data = RECIPES["selected and averaged"], on("cpu"), parts(mnist, 640)
-    for programs in (None, GraphCache(recipe, accelerator, "inductor", without_capture)):
-        events, _ = run(recipe, accelerator, data, programs, "inductor")
+    context = TrainingContext(recipe, accelerator, "inductor")
+    for graphs in (None, GraphCache(context, without_capture)):
+        events, _ = run(recipe, accelerator, data, graphs, "inductor")
         plain, _ = run(recipe, accelerator, data, None)
         losses, expected = (
             [event.loss for event in some if isinstance(event, EpochTrained)]
@@ -189,18 +198,18 @@ def test_fused_operators_train_alike(mnist: MnistData) -> None:
 
 
 @CUDA
-@pytest.mark.parametrize("record", [without_capture, capture_cuda_graph])
+@pytest.mark.parametrize("capture", [without_capture, capture_cuda_graph])
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_gpu_trains_the_same_recorded_or_not(
-    name: str, record: Recorder, mnist: MnistData
+    name: str, capture: Capture, mnist: MnistData
 ) -> None:
     recipe = replace(RECIPES[name], memory_format="channels_last")
     accelerator, data = on("cuda"), parts(mnist)
     events, _ = run(recipe, accelerator, data, None)
-    programs = GraphCache(recipe, accelerator, "torch", record)
+    graphs = GraphCache(TrainingContext(recipe, accelerator), capture)
     for _ in range(2):
-        again, _ = run(recipe, accelerator, data, programs)
-        assert programs.failure is None
+        again, _ = run(recipe, accelerator, data, graphs)
+        assert graphs.failure is None
         losses, expected = (
             [event.loss for event in some if isinstance(event, EpochTrained)]
             for some in (again, events)
@@ -213,9 +222,11 @@ def test_a_gpu_trains_the_same_recorded_or_not(
 def test_an_epoch_on_a_gpu_waits_for_it_once(mnist: MnistData) -> None:
     accelerator, data = on("cuda", "bf16"), parts(mnist)
     recipe = replace(SMALL, memory_format="channels_last")
-    for kernels in ("torch", "triton"):
-        programs = GraphCache(recipe, accelerator, kernels, capture_cuda_graph)
-        events = train(seeded_model(recipe, 0), recipe, accelerator, data, 0, kernels, programs)
+    kinds: tuple[Kernels, ...] = ("torch", "triton")
+    for kernels in kinds:
+        context = TrainingContext(recipe, accelerator, kernels)
+        options = TrainingOptions(graphs=GraphCache(context, capture_cuda_graph))
+        events = train(seeded_model(recipe, 0), context, data, 0, options)
         next(events)
         next(events)
         with warnings.catch_warnings(record=True) as waits:

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.errors import UsageError
 from mnist_cnn.inference.image_file import BOX, CENTRE, read_digit
@@ -49,7 +50,7 @@ def network(mnist: MnistData) -> Iterator[MnistCnn]:
     recipe = replace(FAST.with_epochs(1), batch_size=32, average_decay=0.9, average_interval=1)
     accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
     model = seeded_model(recipe, 0)
-    for _ in train(model, recipe, accelerator, data, 0):
+    for _ in train(model, TrainingContext(recipe, accelerator), data, 0):
         pass
     yield model.eval()
     torch.set_num_threads(threads)

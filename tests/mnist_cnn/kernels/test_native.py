@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from bench.measure.plan import choose_kernels
 from mnist_cnn.augment import augment, draw
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.errors import UsageError
-from mnist_cnn.events import EpochTrained, Evaluated
+from mnist_cnn.events import EpochTrained, Evaluated, Event
 from mnist_cnn.kernels import native
 from mnist_cnn.kernels.native import NativeKernel, NativeNetwork, NativeSgd
 from mnist_cnn.model import GroupedNetwork, MnistCnn
@@ -265,15 +266,14 @@ def test_a_compiled_training_does_not_import_torchs_compiler(mnist: MnistData) -
     del mnist  # there by now
     code = (
         "import sys\n"
-        "from bench.measure import accelerator as launch\n"
+        "from bench.measure.accelerator import start_accelerator\n"
+        "from bench.measure.request import ComputeRequest\n"
         "from bench.measure.workload import MnistTraining\n"
         "from mnist_cnn.recipe import FAST\n"
-        "from bench.measure.request import ComputeRequest\n"
-        "compute = ComputeRequest(device='cpu')\n"
-        "accelerator, recipe, setup = launch.start_accelerator(FAST, compute)\n"
-        "workload = MnistTraining(recipe, accelerator, None, 256, setup.kernels)\n"
+        "joined = start_accelerator(FAST, ComputeRequest(device='cpu'))\n"
+        "workload = MnistTraining(joined.context, None, 256)\n"
         "events = [type(event).__name__ for event in workload.warm_up()]\n"
-        "print(setup.kernels, events[-1], 'torch._dynamo' in sys.modules)"
+        "print(joined.setup.kernels, events[-1], 'torch._dynamo' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -419,9 +419,9 @@ def test_a_run_learns_as_torchs_does_and_repeats_itself(mnist: MnistData, kernel
         mnist.test_labels[:1000],
     )
 
-    def events(kernels: str) -> list[object]:
-        model = seeded_model(recipe, 0)
-        return list(train(model, recipe, accelerator, data, 0, kernels))  # type: ignore[arg-type]
+    def events(kernels: Kernels) -> list[Event]:
+        context = TrainingContext(recipe, accelerator, kernels)
+        return list(train(seeded_model(recipe, 0), context, data, 0))
 
     ours, torchs = events(kernels), events("torch")
     assert events(kernels) == ours

@@ -16,20 +16,17 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from mnist_cnn.augment import draw
+from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData, Split
-from mnist_cnn.engine.graph import (
-    GraphCache,
-    StepProgram,
-    TorchProgram,
-    capture_cuda_graph,
-    without_capture,
-)
+from mnist_cnn.engine.capture import capture_cuda_graph, without_capture
+from mnist_cnn.engine.graph import GraphCache, StepProgram
+from mnist_cnn.engine.torch_program import TorchProgram
 from mnist_cnn.events import EpochTrained, Evaluated
 from mnist_cnn.kernels import triton
 from mnist_cnn.kernels.buffers import DeviceBuffers, device_buffers
 from mnist_cnn.model import MnistCnn
-from mnist_cnn.recipe import FAST, FAST_GPU, REFERENCE, Recipe
-from mnist_cnn.train import seeded_model, train
+from mnist_cnn.recipe import FAST, FAST_GPU, REFERENCE, Kernels, Recipe
+from mnist_cnn.train import TrainingOptions, seeded_model, train
 
 pytest.importorskip("triton", reason="the package triton is not installed")
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -38,14 +35,14 @@ STEPS = 2
 
 @dataclass
 class Trained:
-    body: StepProgram
-    tables: DeviceBuffers
+    program: StepProgram
+    buffers: DeviceBuffers
     before: MnistCnn
     after: MnistCnn
 
 
 def trained(
-    kernels: str, recipe: Recipe, accelerator: Accelerator, mnist: MnistData, held_out: int
+    kernels: Kernels, recipe: Recipe, accelerator: Accelerator, mnist: MnistData, held_out: int
 ) -> Trained:
     """A few steps from the same weights on the same images."""
     data = Split(
@@ -54,35 +51,36 @@ def trained(
         mnist.test_images[:held_out],
         mnist.test_labels[:held_out],
     )
-    tables = device_buffers(recipe, accelerator, data)
-    tables.images.copy_(data.train_images)
-    tables.labels.copy_(data.train_labels)
-    tables.held_out.copy_(data.evaluation_images)
-    tables.truth.copy_(data.evaluation_labels)
+    context = TrainingContext(recipe, accelerator, kernels)
+    buffers = device_buffers(context, data)
+    buffers.images.copy_(data.train_images)
+    buffers.labels.copy_(data.train_labels)
+    buffers.evaluation_images.copy_(data.evaluation_images)
+    buffers.evaluation_labels.copy_(data.evaluation_labels)
     count = STEPS * recipe.batch_size
     generator = torch.Generator().manual_seed(5)
-    tables.order[:count] = torch.randperm(60_000, generator=generator)[:count].to(
+    buffers.order[:count] = torch.randperm(60_000, generator=generator)[:count].to(
         accelerator.device
     )
-    tables.table[:count] = draw(count, recipe, generator).to(accelerator.device).table
-    tables.rates[:] = 0.001  # where rounding does not yet decide which way a ReLU goes
-    tables.shares[:] = 0.5
-    tables.shares[0] = 1
-    body: StepProgram
+    buffers.distortions[:count] = draw(count, recipe, generator).to(accelerator.device).table
+    buffers.learning_rates[:] = 0.001  # where rounding does not yet decide which way a ReLU goes
+    buffers.average_weights[:] = 0.5
+    buffers.average_weights[0] = 1
+    program: StepProgram
     if kernels == "triton":
         from mnist_cnn.kernels.triton.network import TritonProgram
 
-        body = TritonProgram(recipe, accelerator, tables)
+        program = TritonProgram(context, buffers)
     else:
-        body = TorchProgram(recipe, accelerator, tables, "torch")
+        program = TorchProgram(context, buffers)
     before = seeded_model(recipe, 0).to(accelerator.device)
-    body.load(before)
+    program.load(before)
     for _ in range(STEPS):
-        body.train(recipe.batch_size)
-    body.evaluate()
+        program.train(recipe.batch_size)
+    program.evaluate()
     after = seeded_model(recipe, 1).to(accelerator.device)
-    body.store(after)
-    return Trained(body, tables, before, after)
+    program.store(after)
+    return Trained(program, buffers, before, after)
 
 
 def deviations(ours: Trained, theirs: Trained) -> dict[str, float]:
@@ -105,14 +103,14 @@ def check_against_torch(accelerator: Accelerator, batch: int, held_out: int) -> 
     theirs = trained("torch", recipe, accelerator, mnist, held_out)
     count = STEPS * batch
     torch.testing.assert_close(
-        ours.tables.losses[:count], theirs.tables.losses[:count], rtol=1e-3, atol=1e-3
+        ours.buffers.losses[:count], theirs.buffers.losses[:count], rtol=1e-3, atol=1e-3
     )
     worst = max(deviations(ours, theirs).items(), key=lambda item: item[1])
     assert worst[1] < 0.01, worst
-    assert ours.tables.totals[0] == theirs.tables.totals[0]
-    torch.testing.assert_close(ours.tables.totals, theirs.tables.totals, rtol=1e-4, atol=1e-2)
-    assert int(ours.tables.place) == count
-    assert int(ours.tables.step) == STEPS
+    assert ours.buffers.totals[0] == theirs.buffers.totals[0]
+    torch.testing.assert_close(ours.buffers.totals, theirs.buffers.totals, rtol=1e-4, atol=1e-2)
+    assert int(ours.buffers.position) == count
+    assert int(ours.buffers.step) == STEPS
 
 
 @pytest.mark.slow
@@ -181,13 +179,13 @@ def on_gpu() -> Accelerator:
 @CUDA
 def test_a_run_repeats_itself_recorded_or_not(mnist: MnistData) -> None:
     recipe = replace(FAST_GPU.with_epochs(4), evaluate_from_epoch=1)
-    accelerator, data = on_gpu(), mnist.split("test")
+    context, data = TrainingContext(recipe, on_gpu(), "triton"), mnist.split("test")
     seen = []
-    for record in (capture_cuda_graph, capture_cuda_graph, without_capture):
-        programs = GraphCache(recipe, accelerator, "triton", record)
+    for capture in (capture_cuda_graph, capture_cuda_graph, without_capture):
+        graphs = GraphCache(context, capture)
         model = seeded_model(recipe, 3)
-        events = list(train(model, recipe, accelerator, data, 3, "triton", programs))
-        assert programs.failure is None
+        events = list(train(model, context, data, 3, TrainingOptions(graphs=graphs)))
+        assert graphs.failure is None
         seen.append((events, [value.cpu() for value in model.state_dict().values()]))
     for events, values in seen[1:]:
         assert events == seen[0][0]
@@ -198,10 +196,8 @@ def test_a_run_repeats_itself_recorded_or_not(mnist: MnistData) -> None:
 @CUDA
 def test_a_diverging_run_says_so_on_a_gpu(mnist: MnistData) -> None:
     recipe = replace(FAST_GPU.with_epochs(2), peak_learning_rate=1e30)
-    accelerator = on_gpu()
-    programs = GraphCache(recipe, accelerator, "triton", capture_cuda_graph)
-    events = train(
-        seeded_model(recipe, 0), recipe, accelerator, mnist.split("test"), 0, "triton", programs
-    )
+    context = TrainingContext(recipe, on_gpu(), "triton")
+    options = TrainingOptions(graphs=GraphCache(context, capture_cuda_graph))
+    events = train(seeded_model(recipe, 0), context, mnist.split("test"), 0, options)
     losses = [event.loss for event in events if isinstance(event, EpochTrained)]
     assert not all(map(torch.isfinite, map(torch.tensor, losses)))

@@ -1,0 +1,72 @@
+"""The one key that says whether two runs have the same set-up, and in which fields."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.records.schema import RunRecord
+
+PROMISED_RUNS = ("protocol.runs", "protocol.half_width", "protocol.budget_seconds")
+"""Fields that say how many runs a benchmark was to have; they change no run."""
+
+UNNAMED_RECIPE = "unnamed recipe"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SetupKey:
+    """What a run has in common with the other runs of its benchmark: equal keys, equal set-ups.
+
+    A field is named by its path in the record, as ``setup.threads``. ``folder`` is the record's
+    folder and ``recipe_name`` the recipe's name as tables show it. A name that is given to `only`
+    or `ignoring` stands for itself and all fields below it: ``recipe`` for ``recipe.epochs`` too.
+    """
+
+    fields: tuple[tuple[str, str], ...]
+    """Each field's name and its value as text, by rising name."""
+
+    @classmethod
+    def of(cls, record: RunRecord, path: Path | None = None) -> SetupKey:
+        """The key of a run.
+
+        Args:
+            record: the run.
+            path: the record's file, where its folder is to be part of the key.
+        """
+        return cls(tuple(sorted((name, _text(value)) for name, value in _fields(record, path))))
+
+    def only(self, *names: str) -> SetupKey:
+        """The key with these fields only."""
+        return SetupKey(tuple(field for field in self.fields if _is_named(field[0], names)))
+
+    def ignoring(self, *names: str) -> SetupKey:
+        """The key without these fields."""
+        return SetupKey(tuple(field for field in self.fields if not _is_named(field[0], names)))
+
+
+def recipe_name(record: RunRecord) -> str:
+    """The recipe's name, or a phrase for a recipe without one."""
+    return str(record.recipe.get("name") or UNNAMED_RECIPE)
+
+
+def _fields(record: RunRecord, path: Path | None) -> Iterator[tuple[str, object]]:
+    yield "folder", None if path is None else str(path.parent)
+    yield "recipe_name", recipe_name(record)
+    for name in ("benchmark_id", "division", "label"):
+        yield name, getattr(record, name)
+    for name in ("accelerate", "commit", "dirty", "torch"):
+        yield f"environment.{name}", getattr(record.environment, name)
+    for section in ("protocol", "recipe", "setup"):
+        for name, value in dict(getattr(record, section)).items():
+            yield f"{section}.{name}", value
+
+
+def _text(value: object) -> str:
+    """The value as text, equal for equal values of one type, whatever the order of an object."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else repr(value)
+
+
+def _is_named(field: str, names: tuple[str, ...]) -> bool:
+    return any(field == name or field.startswith(f"{name}.") for name in names)
