@@ -81,9 +81,15 @@ def test_every_command_exists_with_its_options(line: str) -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_link_has_a_target(name: str) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", read(name)):
-        if not target.startswith("https://"):
-            assert ((ROOT / name).parent / target).exists(), target
+    for target, _, anchor in re.findall(r"\]\(([^)#\s]*)(#([^)]+))?\)", read(name)):
+        if target.startswith("https://"):
+            continue
+        path = (ROOT / name).parent / target if target else ROOT / name
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings]
+            assert anchor in anchors, f"{target}#{anchor}"
 
 
 def test_the_results_table_follows_from_the_records(committed: Path) -> None:
