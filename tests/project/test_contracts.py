@@ -1,4 +1,4 @@
-"""Promises about the files themselves that no linter checks."""
+"""Rules about the files themselves that no linter checks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOCKS = ("requirements.txt", "requirements-uv.txt")
 
 
 def modules_after(statement: str) -> set[str]:
-    """Top-level names of what a fresh interpreter loads for it."""
+    """Top-level names of the modules that a new interpreter loads for a statement."""
     code = (
         f"import sys; before = set(sys.modules)\n{statement}\n"
         "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
@@ -43,13 +43,13 @@ def test_the_commands_start_without_torch() -> None:
 
 
 @pytest.mark.parametrize("module", ["errors", "events", "recipe"])
-def test_what_everybody_imports_needs_only_the_standard_library(module: str) -> None:
+def test_errors_events_and_recipe_need_only_the_standard_library(module: str) -> None:
     loaded = modules_after(f"import mnist_cnn.{module}")
     assert loaded - sys.stdlib_module_names == {"mnist_cnn"}
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_every_package_is_pinned_by_hash_and_names_no_index(lock: str) -> None:
+def test_every_package_is_pinned_by_hash_and_no_index_is_named(lock: str) -> None:
     text = (ROOT / lock).read_text()
     assert "://" not in text
     hashes = r"((?:    --hash=sha256:[0-9a-f]{64}.*\n)*)"
@@ -58,7 +58,7 @@ def test_every_package_is_pinned_by_hash_and_names_no_index(lock: str) -> None:
     assert all(pinned)
 
 
-def test_the_pinned_versions_are_ones_we_ask_for() -> None:
+def test_the_pinned_versions_satisfy_the_requirements() -> None:
     pins = dict(re.findall(r"^([\w.-]+)==([\w.+]+)", (ROOT / LOCKS[0]).read_text(), re.MULTILINE))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]

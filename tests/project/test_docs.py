@@ -1,4 +1,4 @@
-"""What the documents say is so: their commands exist and the results table is the records'."""
+"""The documents are true: commands and links exist, and tables and claims follow from records."""
 
 from __future__ import annotations
 
@@ -17,24 +17,8 @@ from bench.stats.summary import summarize
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
-    "README.md",
-    "CONTRIBUTING.md",
-    "docs/protocol.md",
-    "docs/speed.md",
-    "docs/statistics.md",
-    "docs/ci.md",
-    "docs/export.md",
-    "docs/trackers.md",
-    "docs/resume.md",
-    "docs/interop.md",
-    "docs/energy.md",
-    "docs/machines.md",
-    "docs/report.md",
-    "docs/sweep.md",
-    "docs/scaling.md",
-    "docs/notebooks.md",
-    "docs/contributing-results.md",
-    "results/README.md",
+    *("README.md", "CONTRIBUTING.md", "results/README.md"),
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
 ]
 BIN = Path(sys.executable).parent
 RESULTS = re.compile(
@@ -47,29 +31,29 @@ def read(name: str) -> str:
 
 
 def commands(name: str) -> list[str]:
-    """Every line of a document's shell blocks, without its comment."""
+    """The lines of a document's shell blocks, without comments."""
     blocks = re.findall(r"```sh\n(.*?)```", read(name), re.DOTALL)
     lines = (line.split("  #")[0].strip() for block in blocks for line in block.splitlines())
-    return [line for line in lines if line]  # a block in a list ends in blanks
+    return [line for line in lines if line]  # a block within a list ends with spaces
 
 
 @cache
 def help_of(*command: str) -> str:
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"}
-    done = subprocess.run(
+    completed = subprocess.run(
         [*command, "--help"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
-    return done.stdout
+    return completed.stdout
 
 
 @pytest.mark.parametrize("line", [line for name in DOCUMENTS for line in commands(name)])
-def test_every_command_shown_exists_with_its_options(line: str) -> None:
-    """The runs behind them are made by tests/cli/test_run.py, test_report.py and their like."""
+def test_every_command_exists_with_its_options(line: str) -> None:
+    """The tests in tests/cli run the commands themselves."""
     words = [word for word in shlex.split(line) if "=" not in word.split("/")[0]]
     match words:
         case ["mnist-bench", command, *options]:
             text = help_of(str(BIN / "mnist-bench"), command)
-            if command in ("ab", "sweep"):  # what they do not know goes to `run`
+            if command in ("ab", "sweep"):  # these pass unknown options on to `run`
                 text += help_of(str(BIN / "mnist-bench"), "run")
         case ["python", "-m", "mnist_cnn", command, *options]:
             text = help_of(sys.executable, "-m", "mnist_cnn", command)
@@ -96,17 +80,23 @@ def test_every_command_shown_exists_with_its_options(line: str) -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_every_link_leads_somewhere(name: str) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", read(name)):
-        if not target.startswith("https://"):
-            assert ((ROOT / name).parent / target).exists(), target
+def test_every_link_has_a_target(name: str) -> None:
+    for target, _, anchor in re.findall(r"\]\(([^)#\s]*)(#([^)]+))?\)", read(name)):
+        if target.startswith("https://"):
+            continue
+        path = (ROOT / name).parent / target if target else ROOT / name
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings]
+            assert anchor in anchors, f"{target}#{anchor}"
 
 
-def test_the_results_table_is_what_the_records_say(committed: Path) -> None:
-    found = RESULTS.search(read("README.md"))
-    assert found, "README.md has no results block"
-    columns, arguments, shown = found.groups()
-    done = subprocess.run(
+def test_the_results_table_follows_from_the_records(committed: Path) -> None:
+    block = RESULTS.search(read("README.md"))
+    assert block, "README.md has no results block"
+    columns, arguments, printed = block.groups()
+    completed = subprocess.run(
         [BIN / "mnist-bench", *shlex.split(arguments)],
         cwd=committed,
         env=os.environ | {"COLUMNS": columns, "NO_COLOR": "1"},
@@ -114,12 +104,12 @@ def test_the_results_table_is_what_the_records_say(committed: Path) -> None:
         text=True,
         check=True,
     )
-    expected = "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
-    assert shown == expected, f"replace the block in README.md by:\n{expected}"
+    expected = "".join(f"{line.rstrip()}\n" for line in completed.stdout.splitlines())
+    assert printed == expected, f"replace the block in README.md by:\n{expected}"
 
 
-def test_the_gpus_claim_is_what_its_records_say(committed: Path) -> None:
-    """Of the forty runs, none left out: mean, interval, lower bound, seconds, how many reached."""
+def test_the_claim_for_the_gpu_follows_from_the_records(committed: Path) -> None:
+    """Mean, interval, lower bound, seconds and count of all forty runs."""
     records = [
         record
         for _, record in store.read_records([committed / "results/nvidia-h200-16-cores"]).records
@@ -131,14 +121,14 @@ def test_the_gpus_claim_is_what_its_records_say(committed: Path) -> None:
     assert summary.mean is not None
     assert summary.low is not None
     assert summary.high is not None
-    t_95, t_975 = 1.684875, 2.022691  # Student's, 39 degrees of freedom
+    t_95, t_975 = 1.684875, 2.022691  # Student's t, 39 degrees of freedom
     lower = summary.mean - (summary.mean - summary.low) * t_95 / t_975
     mean, low, high = (f"{100 * value:.3f}" for value in (summary.mean, summary.low, summary.high))
     seconds = sorted(
         sum(lap.seconds for lap in record.laps if lap.kind in ("init", "train", "eval"))
         for record in records
     )
-    took = f"{(seconds[19] + seconds[20]) / 2:.3f} s"
+    median = f"{(seconds[19] + seconds[20]) / 2:.3f} s"
     spread = f"median; {seconds[0]:.3f} to {seconds[-1]:.3f}"
     reached = sum(value >= 0.994 for value in values)
     speed, readme = (" ".join(read(name).split()) for name in ("docs/speed.md", "README.md"))
@@ -146,14 +136,14 @@ def test_the_gpus_claim_is_what_its_records_say(committed: Path) -> None:
         f"{mean} % on average, 95 % interval {low} to {high} %, one-sided 95 % lower bound "
         f"{100 * lower:.3f} %" in speed
     )
-    assert f"{took}** ({spread})" in speed
+    assert f"{median}** ({spread})" in speed
     assert f"{reached} of 40 reached" in speed
     assert f"{mean} % on average (40 seeds, 95 % interval {low}-{high} %)" in readme
-    assert f"{took} ({spread}), and {reached} of its 40 runs" in readme
+    assert f"{median} ({spread}), and {reached} of its 40 runs" in readme
 
 
-def test_the_claim_is_what_its_records_say(committed: Path) -> None:
-    """Mean, interval and one-sided lower bound of the twenty runs, none left out."""
+def test_the_claim_for_the_cpu_follows_from_the_records(committed: Path) -> None:
+    """Mean, interval and one-sided lower bound of all twenty runs."""
     accuracies = [
         record.final_accuracy
         for _, record in store.read_records([committed / "results/intel-xeon-2-cores"]).records
@@ -165,7 +155,7 @@ def test_the_claim_is_what_its_records_say(committed: Path) -> None:
     assert summary.mean is not None
     assert summary.low is not None
     assert summary.high is not None
-    t_95, t_975 = 1.729133, 2.093024  # Student's, 19 degrees of freedom
+    t_95, t_975 = 1.729133, 2.093024  # Student's t, 19 degrees of freedom
     lower = summary.mean - (summary.mean - summary.low) * t_95 / t_975
     claim = (
         (

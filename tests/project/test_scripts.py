@@ -1,7 +1,7 @@
 """The scripts, on a copy of the project in a folder with a space in its name.
 
-A fake uv stands for the real one, so that only what the scripts themselves decide is tested here;
-the slow tests fetch and launch in earnest.
+A fake uv replaces the real one, so these tests cover only what the scripts decide. The slow tests
+use the real programs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ fi
 
 
 class Project:
-    """A copy of the scripts, and a uv that writes down what it is asked for."""
+    """A copy of the scripts, and a uv that logs its arguments."""
 
     def __init__(self, folder: Path, tools: Path) -> None:
         self.folder = folder
@@ -66,19 +66,19 @@ class Project:
         )
 
     def run(self, script: str, *arguments: str, **environment: str) -> tuple[int, str, str]:
-        """Its exit status, output and error output; from another folder than its own."""
+        """Exit status, output and error output of a script started from another folder."""
         with self.start(script, *arguments, **environment) as process:
             out, err = process.communicate(timeout=120)
         return process.returncode, out, err
 
     def uv_commands(self) -> list[str]:
-        """What uv was asked since last time."""
+        """The uv commands since the last call."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         self.log.unlink(missing_ok=True)
         return lines
 
     def replace_python(self) -> None:
-        """Let the environment's Python print its arguments, one a line."""
+        """Let the environment's Python print its arguments, one per line."""
         python = self.folder / ".venv" / "bin" / "python"
         version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout
         python.unlink()
@@ -115,16 +115,16 @@ def test_scripts_are_posix_shell_and_can_be_run(script: str) -> None:
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck")
 @pytest.mark.parametrize("script", [*SCRIPTS, *LAUNCHERS, "scripts/gpu", ".ci/run"])
 def test_shellcheck_finds_nothing(script: str) -> None:
-    found = subprocess.run(
+    completed = subprocess.run(
         ["shellcheck", ROOT / script], capture_output=True, text=True, check=False
     )
-    assert found.stdout == ""
+    assert completed.stdout == ""
 
 
 # Set-up
 
 
-def test_setup_installs_what_is_pinned_then_the_project(project: Project) -> None:
+def test_setup_installs_the_pinned_packages_then_the_project(project: Project) -> None:
     status, out, err = project.run("scripts/setup")
     assert (status, out) == (0, "")
     assert len(err.splitlines()) == 1
@@ -136,14 +136,14 @@ def test_setup_installs_what_is_pinned_then_the_project(project: Project) -> Non
     assert install.endswith("--no-deps --no-build-isolation -e .")
 
 
-def test_the_second_time_nothing_happens(project: Project) -> None:
+def test_a_second_set_up_does_nothing(project: Project) -> None:
     project.run("scripts/setup")
     project.uv_commands()
     assert project.run("scripts/setup") == (0, "", "")
     assert project.uv_commands() == []
 
 
-def test_a_machine_without_a_compiler_is_told_once_and_one_that_gets_one_builds(
+def test_setup_reports_a_missing_compiler_once_and_builds_when_there_is_one(
     project: Project,
 ) -> None:
     library = project.folder / "mnist_cnn/kernels/native/libnative.so"
@@ -170,7 +170,7 @@ def test_changed_requirements_are_installed(project: Project, changed: str) -> N
     assert project.uv_commands() != []
 
 
-def test_what_failed_is_said_in_a_line_and_done_again(project: Project) -> None:
+def test_a_failed_set_up_prints_one_line_and_can_be_repeated(project: Project) -> None:
     status, out, err = project.run("scripts/setup", UV_FAILS="1")
     assert (status, out) == (2, "")
     assert "run this again" in err.splitlines()[-1]
@@ -179,7 +179,7 @@ def test_what_failed_is_said_in_a_line_and_done_again(project: Project) -> None:
     assert len(project.uv_commands()) == 4
 
 
-def test_a_moved_environment_is_made_anew(project: Project) -> None:
+def test_a_moved_environment_is_made_again(project: Project) -> None:
     project.run("scripts/setup")
     (project.folder / ".venv" / "old").touch()
     project.folder = project.folder.rename(project.folder.with_name("moved"))
@@ -187,7 +187,7 @@ def test_a_moved_environment_is_made_anew(project: Project) -> None:
     assert not (project.folder / ".venv" / "old").exists()
 
 
-def test_an_environment_whose_python_is_gone_is_made_anew(project: Project) -> None:
+def test_an_environment_without_its_python_is_made_again(project: Project) -> None:
     project.run("scripts/setup")
     python = project.folder / ".venv" / "bin" / "python"
     python.unlink()
@@ -196,33 +196,33 @@ def test_an_environment_whose_python_is_gone_is_made_anew(project: Project) -> N
     assert python.exists()
 
 
-def test_two_at_once_take_turns(project: Project) -> None:
+def test_two_set_ups_at_once_run_one_after_the_other(project: Project) -> None:
     both = [project.start("scripts/setup", UV_SLOW="1") for _ in range(2)]
-    said = []
+    errors = []
     for process in both:
         with process:
-            said.append(process.communicate(timeout=120)[1])
+            errors.append(process.communicate(timeout=120)[1])
         assert process.returncode == 0
     commands = project.uv_commands()
     assert "OVERLAP" not in commands
     assert sum(command.startswith("pip sync") for command in commands) == 1
-    assert sum("waiting" in err for err in said) == 1
+    assert sum("waiting" in error for error in errors) == 1
 
 
 @pytest.mark.parametrize("python", ["/nonexistent/python", "false"])
-def test_without_a_python_there_is_one_line(project: Project, python: str) -> None:
+def test_a_missing_python_is_reported_in_one_line(project: Project, python: str) -> None:
     status, out, err = project.run("scripts/setup", PYTHON=python)
     assert (status, out) == (2, "")
     assert len(err.splitlines()) == 1
     assert "Python 3.11" in err
 
 
-def test_pips_index_is_handed_to_uv(project: Project) -> None:
+def test_pips_index_is_passed_to_uv(project: Project) -> None:
     project.run("scripts/setup", PIP_INDEX_URL="file:///mirror")
     assert "index file:///mirror" in project.uv_commands()
 
 
-def test_uvs_own_index_comes_first(project: Project) -> None:
+def test_uvs_own_index_has_priority(project: Project) -> None:
     project.run("scripts/setup", PIP_INDEX_URL="file:///a", UV_DEFAULT_INDEX="file:///b")
     assert "index file:///b" in project.uv_commands()
 
@@ -230,7 +230,7 @@ def test_uvs_own_index_comes_first(project: Project) -> None:
 # bench and test
 
 
-def test_bench_launches_run_with_the_options_as_given(project: Project) -> None:
+def test_bench_launches_run_with_the_given_options(project: Project) -> None:
     project.run("scripts/setup")
     project.replace_python()
     status, out, err = project.run("scripts/bench", "--label", "two words", "")
@@ -251,7 +251,7 @@ def test_bench_launches_run_with_the_options_as_given(project: Project) -> None:
         ({"CI": "false"}, []),
     ],
 )
-def test_test_runs_pytest_and_ci_the_slow_ones_too(
+def test_test_runs_pytest_and_in_ci_also_the_slow_tests(
     project: Project, environment: dict[str, str], before: list[str]
 ) -> None:
     project.run("scripts/setup")
@@ -264,13 +264,13 @@ def test_test_runs_pytest_and_ci_the_slow_ones_too(
     assert out.split("\n")[:-1] == ["-m", "pytest", *alone]
 
 
-def test_nothing_runs_where_setup_fails(project: Project) -> None:
+def test_nothing_runs_if_setup_fails(project: Project) -> None:
     for script in ("scripts/bench", "scripts/test"):
         status, out, _ = project.run(script, UV_FAILS="1")
         assert (status, out) == (2, "")
 
 
-# In earnest
+# With the real programs
 
 
 def launched(program: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -293,7 +293,7 @@ def launched(program: Path, *arguments: str) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """Ends with the status it is told, or waits to be stopped and then takes a while to save."""
+    """A program that ends with a given status, or waits for a signal and then saves slowly."""
     path = tmp_path / "program.py"
     path.write_text(
         "import os, signal, sys, time\n"
@@ -315,17 +315,17 @@ def program(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("status", "seen", "said"),
+    ("status", "exit_status", "message"),
     [("0", 0, ""), ("2", 2, ""), ("-9", 137, "the benchmark was ended by SIGKILL\n")],
 )
 def test_the_launcher_passes_the_exit_status_on(
-    program: Path, status: str, seen: int, said: str
+    program: Path, status: str, exit_status: int, message: str
 ) -> None:
     with launched(program, status, "a b") as process:
         out, err = process.communicate(timeout=120)
-    assert process.returncode == seen
+    assert process.returncode == exit_status
     assert out == f"no ['{status}', 'a b']\n"
-    assert err == said
+    assert err == message
 
 
 @pytest.mark.slow
@@ -347,35 +347,35 @@ def test_the_launcher_waits_until_an_interrupted_program_has_saved(
 
 
 @pytest.mark.slow
-def test_setup_fetches_uv_where_there_is_none(project: Project) -> None:
+def test_setup_downloads_uv_if_there_is_none(project: Project) -> None:
     lock = project.folder / "requirements.txt"
-    wanted = "hatchling|editables|packaging|pathspec|pluggy|trove-classifiers"
-    blocks = re.findall(rf"^(?:{wanted})==.*\n(?:    --hash=.*\n)+", lock.read_text(), re.MULTILINE)
+    names = "hatchling|editables|packaging|pathspec|pluggy|trove-classifiers"
+    blocks = re.findall(rf"^(?:{names})==.*\n(?:    --hash=.*\n)+", lock.read_text(), re.MULTILINE)
     lock.write_text("".join(blocks))
     for name in ("README.md", "LICENSE"):
         (project.folder / name).touch()
     for package in ("bench", "mnist_cnn"):
         (project.folder / package).mkdir(exist_ok=True)
         (project.folder / package / "__init__.py").touch()
-    # Everything of the system's but uv.
+    # A PATH with everything the script needs, except uv.
     tools = project.folder / "bin"
     tools.mkdir()
     for tool in ("cat", "cksum", "dirname", "head", "mv", "rm", "sh"):
-        found = shutil.which(tool)
-        assert found is not None
-        (tools / tool).symlink_to(found)
+        path = shutil.which(tool)
+        assert path is not None
+        (tools / tool).symlink_to(path)
     status, _, err = project.run("scripts/setup", PATH=str(tools))
     if re.search(r"Could not find a version|Connection|Temporary failure|timed out", err):
         pytest.skip(f"no package index: {err.splitlines()[-1]}")
     assert status == 0, err
     assert (project.folder / ".venv" / "uv" / "bin" / "uv").exists()
     python = project.folder / ".venv" / "bin" / "python"
-    where = subprocess.run(
+    printed = subprocess.run(
         [python, "-c", "import bench; print(bench.__file__)"],
         capture_output=True,
         text=True,
         check=True,
         cwd="/",
     )
-    assert Path(where.stdout.strip()).parent == project.folder / "bench"
+    assert Path(printed.stdout.strip()).parent == project.folder / "bench"
     assert project.run("scripts/setup", PATH=str(tools)) == (0, "", "")

@@ -1,4 +1,4 @@
-"""The worked examples of docs/statistics.md, computed again."""
+"""Recompute the worked examples of docs/statistics.md."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "statistics.md"
 
 
 def example(name: str) -> str:
-    """What stands between ``<!-- name -->`` and ``<!-- end -->``."""
-    found = re.search(rf"<!-- {name} -->(.*?)<!-- end -->", DOCUMENT.read_text(), re.DOTALL)
-    assert found, name
-    return " ".join(found[1].split())
+    """The text between ``<!-- name -->`` and ``<!-- end -->``."""
+    match = re.search(rf"<!-- {name} -->(.*?)<!-- end -->", DOCUMENT.read_text(), re.DOTALL)
+    assert match, name
+    return " ".join(match[1].split())
 
 
 BASE = [6.0, 6.1, 6.3, 6.2, 9.9]
@@ -38,13 +38,13 @@ def test_ratios_by_ranks() -> None:
     assert sum(NEW) < sum(BASE)
 
 
-def test_by_turns() -> None:
+def test_interleaved_runs() -> None:
     differences = [b - a for a, b in zip(logs(BASE), logs(NEW), strict=True)]
-    found = intervals.paired_location_shift(differences, TAIL).as_ratio()
-    assert found.low is None
-    assert example("paired") == f"no interval, ratio {found.value:.3f}"
-    six = intervals.paired_location_shift([*differences, 0.1], TAIL)
-    assert six.low is not None
+    ratio = intervals.paired_location_shift(differences, TAIL).as_ratio()
+    assert ratio.low is None
+    assert example("paired") == f"no interval, ratio {ratio.value:.3f}"
+    six_pairs = intervals.paired_location_shift([*differences, 0.1], TAIL)
+    assert six_pairs.low is not None
 
 
 def test_runs_that_missed() -> None:
@@ -56,32 +56,31 @@ def test_runs_that_missed() -> None:
     assert example("expected") == f"{survival.expected_time(trials):.1f} s"
 
 
-def test_what_a_success_costs() -> None:
+def test_the_cost_of_a_success() -> None:
     five = [CensoredTime(t, reached=True) for t in (10.0, 11.0, 12.0, 13.0)]
     five.append(CensoredTime(20.0, reached=False))
-    found = survival.expected_time_interval(five * 3)
-    assert found is not None
-    assert found.low is not None
-    assert found.high is not None
-    text = f"{found.value:.1f} s, {found.low:.1f} to {found.high:.1f}"
+    cost = survival.expected_time_interval(five * 3)
+    assert cost is not None
+    assert cost.low is not None
+    assert cost.high is not None
+    text = f"{cost.value:.1f} s, {cost.low:.1f} to {cost.high:.1f}"
     assert example("expected-interval") == text
     restricted = survival.restricted_mean(five, 20.0)
     assert example("restricted") == f"{restricted.value:.1f} s"
 
 
-def test_mlperfs_arithmetic() -> None:
+def test_mlperfs_rules() -> None:
     mean = rcp.olympic_mean([5.9, 6.0, 6.1, 6.3, math.inf])
     assert example("olympic") == f"{mean:.2f} s"
-    luck = rcp.epochs_allowed([20, 20, 21, 21, 22, 23], 5)
-    assert luck is not None
-    assert example("rcp") == f"{luck.fewest:.1f} to {luck.most:.1f} epochs"
+    allowed = rcp.epochs_allowed([20, 20, 21, 21, 22, 23], 5)
+    assert allowed is not None
+    assert example("rcp") == f"{allowed.fewest:.1f} to {allowed.most:.1f} epochs"
 
 
 def test_accuracy() -> None:
-    found = intervals.mean_difference([99.44, 99.48, 99.51], [99.45, 99.47, 99.52], GATE_TAIL)
-    assert (
-        example("accuracy") == f"{found.value:+.3f} points, {found.low:+.3f} to {found.high:+.3f}"
-    )
+    difference = intervals.mean_difference([99.44, 99.48, 99.51], [99.45, 99.47, 99.52], GATE_TAIL)
+    interval = f"{difference.low:+.3f} to {difference.high:+.3f}"
+    assert example("accuracy") == f"{difference.value:+.3f} points, {interval}"
 
 
 def test_how_many_runs() -> None:

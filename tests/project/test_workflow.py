@@ -1,4 +1,4 @@
-"""What GitHub's runners are told to do: that it can be read, and that what it calls is there."""
+"""GitHub's workflows: the files parse, and the scripts and options they use exist."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 def jobs(path: Path) -> dict[str, Any]:
     document: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    found: dict[str, Any] = document["jobs"]
-    return found
+    jobs_by_name: dict[str, Any] = document["jobs"]
+    return jobs_by_name
 
 
-def test_there_is_one() -> None:
+def test_there_is_a_workflow() -> None:
     assert WORKFLOWS
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_a_workflow_calls_what_there_is(path: Path) -> None:
+def test_a_workflow_uses_existing_scripts_and_options(path: Path) -> None:
     for job in jobs(path).values():
         assert job["timeout-minutes"] <= 90
         for step in job["steps"]:
@@ -46,13 +46,13 @@ def test_a_workflow_calls_what_there_is(path: Path) -> None:
 
 
 def help_of(program: str, command: str) -> str:
-    done = subprocess.run(
+    completed = subprocess.run(
         [str(BIN / program), command, "--help"], capture_output=True, text=True, check=True
     )
-    return done.stdout
+    return completed.stdout
 
 
-def test_steps_that_need_the_device_ask_for_it() -> None:
+def test_steps_that_need_the_device_run_only_if_it_allocates() -> None:
     steps = jobs(ROOT / ".github" / "workflows" / "tests.yml")["mps"]["steps"]
     probe = next(step["id"] for step in steps if "id" in step)
     for step in steps:
