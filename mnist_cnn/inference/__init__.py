@@ -1,1 +1,1 @@
-"""Trained weights in use: saved, loaded, predicted with, exported."""
+"""Trained weights in use: save, load, predict, export."""

@@ -1,1 +1,1 @@
-"""Trained weights to hand on: a model file others can run, and a card that says how it does."""
+"""Exports trained weights: a model file that others can run, and a card with its accuracy."""
