@@ -1,4 +1,4 @@
-"""Reading an accuracy as people write one. Standard library only."""
+"""Parses an accuracy as people write one. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def parse_accuracy(text: str) -> float:
     A number of 1 or less is a fraction, above 1 a percentage.
 
     Raises:
-        UsageError: it is not a number, or lies outside 0 to 100 %, ends excluded.
+        UsageError: it is not a number, or is not between 0 and 100 %.
     """
     percent = text.strip().endswith("%")
     try:
@@ -25,7 +25,7 @@ def parse_accuracy(text: str) -> float:
         fraction = math.nan
     if not 0 < fraction < 1:
         raise UsageError(
-            f"--target-accuracy must be a percentage such as 99.4 or a fraction such as 0.994, "
+            f"target accuracy must be a percentage such as 99.4 or a fraction such as 0.994, "
             f"not {text!r}"
         )
     return fraction

@@ -1,9 +1,9 @@
 """The recipe's random distortions, for a whole batch at once on the device.
 
 The distribution is that of torchvision's RandomRotation, RandomAffine and ColorJitter, one after
-the other, as the seed text has them. Each image's parameters are drawn once an
-epoch on the CPU, by one generator, for all ranks: the same seed distorts the same images in the
-same way on every device and for every number of processes.
+the other, as in the original specification. One generator on the CPU draws each image's parameters
+once per epoch for all ranks: the same seed distorts the same images in the same way on every device
+and for every number of processes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from mnist_cnn.recipe import Recipe
 SIDE = 28
 """Height and width of an image, pixels."""
 COLUMNS = 10
-"""Numbers that say how an image is distorted."""
+"""Number of parameters of an image's distortion."""
 
 
 @dataclass(frozen=True, slots=True)
 class Distortions:
-    """How each of N images is distorted: ten numbers an image, one tensor (N, 10), float32.
+    """Distortions of N images: ten parameters for each, in one tensor (N, 10), float32.
 
     Columns: cosine and sine of the rotation; the 2x2 matrix of the affine step's inverse, row by
     row; its translation along x and y in pixels; brightness factor; contrast factor, negative
@@ -34,11 +34,11 @@ class Distortions:
 
     table: Tensor
 
-    def __getitem__(self, which: slice | Tensor) -> Distortions:
-        return Distortions(self.table[which])
+    def __getitem__(self, rows: slice | Tensor) -> Distortions:
+        return Distortions(self.table[rows])
 
     def to(self, device: torch.device) -> Distortions:
-        """The same on another device."""
+        """The same distortions on another device."""
         return Distortions(self.table.to(device))
 
 
@@ -61,45 +61,55 @@ def draw(count: int, recipe: Recipe, generator: torch.Generator) -> Distortions:
     brightness = 1 + _uniform(count, recipe.brightness, generator)
     contrast = 1 + _uniform(count, recipe.contrast, generator)
     contrast_first = torch.rand(count, generator=generator) < 0.5
-    return distortions(angle, move_x, move_y, scale, shear, brightness, contrast, contrast_first)
+    return DistortionParameters(
+        angle=angle,
+        move_x=move_x,
+        move_y=move_y,
+        scale=scale,
+        shear=shear,
+        brightness=brightness,
+        contrast=contrast,
+        contrast_first=contrast_first,
+    ).table()
 
 
-def distortions(
-    angle: Tensor,
-    move_x: Tensor,
-    move_y: Tensor,
-    scale: Tensor,
-    shear: Tensor,
-    brightness: Tensor,
-    contrast: Tensor,
-    contrast_first: Tensor,
-) -> Distortions:
-    """The table of the given parameters, each of shape (N,).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistortionParameters:
+    """The parameters of N distortions, each of shape (N,)."""
 
-    Args:
-        angle: radians, counter-clockwise.
-        move_x: pixels to the right.
-        move_y: pixels down.
-        scale: factor.
-        shear: tangent of the angle along x.
-        brightness: factor.
-        contrast: factor.
-        contrast_first: whether contrast is changed before brightness, bool.
-    """
-    # torchvision's _get_inverse_affine_matrix with angle 0 and no shear along y.
-    columns = (
-        torch.cos(angle),
-        torch.sin(angle),
-        1 / scale,
-        shear / scale,
-        torch.zeros_like(scale),
-        1 / scale,
-        move_x,
-        move_y,
-        brightness,
-        torch.where(contrast_first, -contrast, contrast),
-    )
-    return Distortions(torch.stack(columns, dim=1))
+    angle: Tensor
+    """Rotation in radians, counter-clockwise."""
+    move_x: Tensor
+    """Shift to the right, in pixels."""
+    move_y: Tensor
+    """Shift down, in pixels."""
+    scale: Tensor
+    """Scale factor."""
+    shear: Tensor
+    """Tangent of the shear angle along x."""
+    brightness: Tensor
+    """Brightness factor."""
+    contrast: Tensor
+    """Contrast factor."""
+    contrast_first: Tensor
+    """Whether contrast changes before brightness, bool."""
+
+    def table(self) -> Distortions:
+        """The same as the columns of one table."""
+        # torchvision's _get_inverse_affine_matrix with angle 0 and no shear along y.
+        columns = (
+            torch.cos(self.angle),
+            torch.sin(self.angle),
+            1 / self.scale,
+            self.shear / self.scale,
+            torch.zeros_like(self.scale),
+            1 / self.scale,
+            self.move_x,
+            self.move_y,
+            self.brightness,
+            torch.where(self.contrast_first, -self.contrast, self.contrast),
+        )
+        return Distortions(torch.stack(columns, dim=1))
 
 
 def augment(images: Tensor, distortions: Distortions, recipe: Recipe) -> Tensor:
@@ -107,8 +117,8 @@ def augment(images: Tensor, distortions: Distortions, recipe: Recipe) -> Tensor:
 
     Args:
         images: (N, 28, 28), uint8.
-        distortions: one row an image, on the images' device.
-        recipe: says how to resample, whether to jitter, and the normalisation.
+        distortions: one row for each image, on the images' device.
+        recipe: interpolation, brightness and contrast, normalisation.
 
     Returns:
         (N, 1, 28, 28), float32.
@@ -130,8 +140,8 @@ def normalise(images: Tensor, recipe: Recipe) -> Tensor:
 def _warp_nearest(images: Tensor, columns: Tensor) -> Tensor:
     """Rotate, then affine, each by nearest neighbour: (N, 28, 28) uint8 -> float32 in 0..255.
 
-    Both steps only choose pixels, so one gather does what torchvision does in two: the second
-    step's source pixel is the first step's output pixel.
+    Both steps only copy pixels, so one gather replaces torchvision's two: the second step's source
+    pixel is the first step's output pixel.
     """
     n = images.shape[0]
     cos, sin, a, b, c, d, move_x, move_y = columns[:, :8, None, None].unbind(1)
@@ -167,15 +177,15 @@ def _warp_bilinear(images: Tensor, columns: Tensor) -> Tensor:
 
 
 def _jitter(x: Tensor, columns: Tensor) -> Tensor:
-    """Brightness and contrast, in each image's own order: (N, 28, 28) float32 in 0..255.
+    """Change brightness and contrast, in each image's order: (N, 28, 28) float32 in 0..255.
 
-    Each step ends in whole grey levels, as PIL's does.
+    Each step ends in whole grey levels, as in PIL.
     """
     brightness, contrast = columns[:, 8:10, None, None].unbind(1)
     contrast_first = contrast < 0
     contrast = contrast.abs()
     one = torch.ones_like(contrast)
-    # Contrast is brightness around the mean: one blend serves both, in either order.
+    # A contrast factor of 1 changes nothing, so two blends cover both orders.
     x = _blend_with_mean(x, torch.where(contrast_first, contrast, one))
     x = (x * brightness).clamp_(0, 255).floor_()
     return _blend_with_mean(x, torch.where(contrast_first, one, contrast))

@@ -1,9 +1,9 @@
 """An epoch's batches, by either input pipeline, and each rank's share of them.
 
 The order is drawn for the *global* batch by a generator that depends on seed and epoch alone, and
-every rank takes its share: two processes see, together, the batches that one would, and where the
-recipe has groups for batch norm, the same groups. The resident pipeline draws the distortions so
-too; the loader's transforms draw theirs as they go.
+every rank takes its share. So two processes together train on the same batches as one process, and
+on the same batch-norm groups where the recipe has groups. The resident pipeline draws the
+distortions in the same way; the loader's transforms draw theirs image by image.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from mnist_cnn.seeds import derived_seed
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """Which images an epoch takes, and how each is distorted."""
+    """The images of an epoch, in order, and their distortions."""
 
     order: Tensor
-    """(M,), int64, over all ranks, on the device."""
+    """Indices of the images of all ranks, (M,), int64, on the device."""
     distortions: Distortions | None
-    """Of M images, on the device; None where the pipeline draws its own."""
+    """Distortions of these M images, on the device; None where the pipeline draws its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,11 @@ class Batch:
     """One rank's share of a global batch."""
 
     images: Tensor
-    """(N, 1, 28, 28), float32, distorted and normalised, on the device."""
+    """Distorted, normalised images, (N, 1, 28, 28), float32, on the device."""
     labels: Tensor
-    """(N,), int64, on the device."""
+    """Their labels, (N,), int64, on the device."""
     weight: float
-    """This share's size over the mean share's: what its mean loss counts in the ranks' average."""
+    """Ratio of this share's size to the mean size: the weight of its mean loss over the ranks."""
 
 
 class Batches:
@@ -68,7 +68,7 @@ class Batches:
         self._data = data
 
     def load(self) -> None:
-        """Bring the images where `batches` takes them from."""
+        """Move the images to where `batches` reads them."""
         if self._recipe.pipeline == "resident":
             self._images = self._data.train_images.to(self._accelerator.device)
             self._labels = self._data.train_labels.to(self._accelerator.device)
@@ -76,77 +76,77 @@ class Batches:
             self._dataset = _TransformedImages(self._data, self._recipe)
 
     def images(self, epoch: int) -> int:
-        """How many images an epoch, counted from 1, has over all ranks."""
+        """Number of images of an epoch, counted from 1, over all ranks."""
         return images_in_epoch(self._recipe, self._count, epoch)
 
     def steps(self, epoch: int) -> int:
-        """How many batches it has; the last may be smaller."""
+        """Number of batches of an epoch; the last one may be smaller."""
         return steps_in_epoch(self._recipe, self._count, epoch)
 
     def draw(self, epoch: int) -> None:
-        """Draw an epoch's order and distortions, on the CPU: while the device does the last one.
+        """Draw an epoch's order and distortions on the CPU, while the device trains another epoch.
 
         The generator depends on seed and epoch alone.
         """
         generator = torch.Generator().manual_seed(derived_seed(self._seed, "epoch", epoch))
-        shuffle = self._sampler.shuffle(epoch, generator)
+        epoch_draw = self._sampler.draw(epoch, generator)
         distortions = None
         if self._recipe.pipeline == "resident":
             distortions = draw(self.images(epoch), self._recipe, generator)
-        self._drawn[epoch] = shuffle, distortions
+        self._drawn[epoch] = epoch_draw, distortions
 
     def epoch(self, epoch: int) -> Epoch:
-        """An epoch, counted from 1; to be ended before the next."""
+        """Start an epoch, counted from 1; `end_epoch` must end it before the next one starts."""
         if epoch not in self._drawn:
             self.draw(epoch)
-        shuffle, distortions = self._drawn.pop(epoch)
+        epoch_draw, distortions = self._drawn.pop(epoch)
         return Epoch(
-            self._sampler.order(shuffle),
+            self._sampler.order(epoch_draw),
             None if distortions is None else distortions.to(self._accelerator.device),
         )
 
     def batches(self, epoch: Epoch) -> Iterator[Batch]:
-        """This rank's share of each batch of an epoch, once the images are loaded."""
+        """Yield this rank's share of each batch of an epoch; call `load` first."""
         if epoch.distortions is None:
             return self._loader(epoch.order)
         return self._resident(epoch.order, epoch.distortions)
 
     def end_epoch(self, epoch: Epoch, losses: Tensor) -> None:
-        """Remember what each of this rank's images cost, (m,), for the selection of later ones."""
+        """Store the loss of each of this rank's images, (m,), for the selection of later epochs."""
         ranks = self._accelerator.num_processes
-        mine = epoch.order
+        indices = epoch.order
         if ranks > 1:
             shares = [epoch.order[share] for share, _ in self._shares(len(epoch.order))]
-            mine = torch.cat(shares)
-        self._sampler.end_epoch(epoch.order, mine, losses)
+            indices = torch.cat(shares)
+        self._sampler.end_epoch(epoch.order, indices, losses)
 
     @property
     def losses(self) -> Tensor:
-        """What each training image cost when it was last seen, (N,): see `HardExampleSampler`."""
+        """Last loss of each training image, (N,): see `HardExampleSampler`."""
         return self._sampler.losses
 
     def _shares(self, count: int) -> Iterator[tuple[slice | Tensor, float]]:
-        """Each batch's positions in an epoch's order that are this rank's, and their weight."""
+        """Yield this rank's positions in the epoch's order for each batch, and their weight."""
         ranks = self._accelerator.num_processes
         for start in range(0, count, self._recipe.batch_size):
             size = min(self._recipe.batch_size, count - start)
             if ranks == 1:
                 yield slice(start, start + size), 1.0
             else:
-                mine = self._share(size, ranks)
-                yield mine + start, len(mine) * ranks / size
+                positions = self._share(size, ranks)
+                yield positions + start, len(positions) * ranks / size
 
     def _share(self, size: int, ranks: int) -> Tensor:
-        """This rank's places in a batch of so many images, from 0.
+        """This rank's positions in a batch of `size` images, from 0.
 
-        Whole groups of batch norm by turns, so that any number of ranks goes through the groups
-        that one would; image by image where there are no groups, or not one for each rank.
+        The ranks take whole batch-norm groups in turn, so that the groups are the same for any
+        number of ranks. They take single images in turn where there are fewer groups than ranks.
         """
         group = self._recipe.norm_batch_size
         if group == 0 or math.ceil(size / group) < ranks:
             group = 1
-        places = torch.arange(size, device=self._accelerator.device)
-        return places[places // group % ranks == self._accelerator.process_index]
+        positions = torch.arange(size, device=self._accelerator.device)
+        return positions[positions // group % ranks == self._accelerator.process_index]
 
     def _resident(self, order: Tensor, distortions: Distortions) -> Iterator[Batch]:
         labels = self._labels[order]
@@ -159,7 +159,7 @@ class Batches:
             yield Batch(images, labels[share], weight)
 
     def _loader(self, order: Tensor) -> Iterator[Batch]:
-        # Not prepared by Accelerate: its sharding pads the last batch, and would count some images
+        # Not prepared by Accelerate: its sharding pads the last batch, so some images would count
         # twice. The batch sampler already gives each rank its own share.
         device = self._accelerator.device
         loader = DataLoader(
@@ -176,7 +176,7 @@ class Batches:
 
 
 class _TransformedImages(Dataset[tuple[Tensor, int]]):
-    """Training images through the seed's torchvision transforms, one PIL image at a time."""
+    """Training images, distorted by torchvision's transforms, one PIL image at a time."""
 
     def __init__(self, data: Split, recipe: Recipe) -> None:
         self._images = data.train_images.numpy()
@@ -191,8 +191,8 @@ class _TransformedImages(Dataset[tuple[Tensor, int]]):
 
 
 def seed_transform(recipe: Recipe) -> Callable[[Image.Image], Tensor]:
-    """The seed text's torchvision transforms: a PIL image to (1, 28, 28), normalised float32."""
-    # Here, because importing torchvision takes longer than an epoch does on a GPU.
+    """The original specification's transforms: a PIL image to (1, 28, 28), normalised float32."""
+    # Lazy: importing torchvision takes longer than an epoch on a GPU.
     from torchvision import transforms
 
     interpolation = transforms.InterpolationMode(recipe.interpolation)

@@ -1,4 +1,4 @@
-"""How this project's commands end: bad input is one line on stderr and exit status 2."""
+"""Runs this project's commands: bad input is one line on stderr and exit status 2."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import typer
 from mnist_cnn.errors import UsageError
 from mnist_cnn.rank import Rank
 
-# Typer carries a click of its own since 0.26 and exports only the leaves of its exceptions.
+# Since 0.26 Typer contains its own click, and exports only the subclasses of its exceptions.
 _ClickException: type[Exception] = typer.BadParameter.mro()[2]
 
+WORKLOAD = "mnist_cnn"
+"""Name of the workload's command line in its messages."""
 EXIT_FAILED = 1
-"""A run, or the keeping of what it made, failed."""
+"""A run, or saving its results, failed."""
 EXIT_USAGE = 2
 _REFUSAL_SECONDS = 5.0
 EXIT_INTERRUPTED = 130
@@ -27,11 +29,11 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
 
     Args:
         app: the commands.
-        name: what the program is called in its messages.
+        name: the program's name in its messages.
         arguments: without the program's name; commands find them in their context's `obj`.
 
     Returns:
-        The exit status: 2 for bad input, 130 when interrupted, else what the command returned.
+        The exit status: 2 for bad input, 130 when interrupted, else the command's own.
     """
     command = typer.main.get_command(app)
     try:
@@ -48,10 +50,22 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
+def print_from_main(line: str) -> None:
+    """Print a line, on rank 0 only."""
+    if Rank.from_environment().is_main:
+        print(line, flush=True)
+
+
+def complain(line: str) -> None:
+    """Print a message of the workload on stderr, as one line, on rank 0 only."""
+    if Rank.from_environment().is_main:
+        print(f"{WORKLOAD}: {' '.join(line.split())}", file=sys.stderr)
+
+
 def _refuse(name: str, message: str) -> int:
-    # Every rank is given the same input: one complaint is enough, on each machine.
+    # Every rank gets the same input: one message on each machine is enough.
     if not Rank.from_environment().is_first_on_machine:
-        # The launcher ends all ranks when the first one ends: that must be the one that speaks.
+        # The launcher ends all ranks when the first one ends: that must be the one that prints.
         time.sleep(_REFUSAL_SECONDS)
         return EXIT_USAGE
     print(f"{name}: error: {' '.join(message.split())}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can put this right"."""
+"""The exception that means "the user can correct this"."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 
 class UsageError(Exception):
-    """Bad input. One line that says what is wrong and what to do; commands exit 2."""
+    """Bad input. The message is one line: what is wrong and what to do. Commands exit 2."""
 
 
 def near_match(given: str, known: Iterable[str]) -> str:
-    """``" (did you mean 'fast'?)"`` when a known name is close to the one given, else ``""``."""
+    """``" (did you mean 'fast'?)"`` when a known name is close to `given`, else ``""``."""
     matches = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
     return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -1,6 +1,6 @@
-"""What a training run tells whoever watches it: numbers only, no tensors, no clock.
+"""The events of a training run: numbers only, no tensors, no clock.
 
-The workload yields these; the harness stamps each with its own clock as it arrives.
+The workload yields them; the harness stamps each with its own clock as it arrives.
 Standard library only, so that anything may read events without importing torch.
 """
 
@@ -16,54 +16,54 @@ class Started:
     parameters: int
     """Trainable parameters of the network."""
     processes: int
-    """Ranks that train together."""
+    """Number of ranks that train together."""
     train_samples: int
-    """Training images there are, over all ranks."""
+    """Number of training images, over all ranks."""
     evaluation_samples: int
-    """Images every evaluation counts, over all ranks."""
+    """Number of images in every evaluation, over all ranks."""
     steps: int
-    """Optimizer steps of the whole run."""
+    """Number of optimizer steps of the whole run."""
 
 
 @dataclass(frozen=True, slots=True)
 class EpochTrained:
-    """One pass over the training images, or over those selected, is done."""
+    """One pass over the training images, or over the selected ones, is done."""
 
     epoch: int
-    """Which pass, from 1."""
+    """Number of the epoch, from 1."""
     steps: int
-    """Optimizer steps of this epoch."""
+    """Number of optimizer steps of this epoch."""
     samples: int
-    """Training images this epoch, over all ranks."""
+    """Number of training images of this epoch, over all ranks."""
     loss: float
-    """Mean training loss over the epoch's images, all ranks'; not finite when training diverged."""
+    """Mean training loss of the epoch's images, all ranks; not finite when training diverged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """The network has been evaluated on every held-out image."""
+    """The network has been evaluated on every evaluation image."""
 
     epoch: int
-    """The last epoch trained."""
+    """Number of the last epoch trained, from 1."""
     samples: int
-    """Images counted, over all ranks: each exactly once."""
+    """Number of evaluation images, over all ranks; each counts exactly once."""
     correct: int
-    """Of these, the images classified rightly."""
+    """Number of them that were classified correctly."""
     loss: float
     """Mean cross-entropy over the images."""
 
     @property
     def accuracy(self) -> float:
-        """Share classified rightly, 0 to 1."""
+        """Share classified correctly, 0 to 1."""
         return self.correct / self.samples
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpointed:
-    """What the epochs after this one depend on is in files, of every rank."""
+    """Every rank has saved the state from which the epochs after this one can continue."""
 
     epoch: int
-    """The last epoch trained."""
+    """Number of the last epoch trained, from 1."""
     digests: tuple[str, ...]
     """SHA-256 of each rank's file, in hexadecimal."""
 
@@ -73,18 +73,19 @@ class Finished:
     """Every epoch of the recipe is done."""
 
     epochs: int
+    """Number of epochs trained."""
     samples: int
-    """Training images seen in all, over all ranks."""
+    """Number of images trained on in all epochs, over all ranks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mistakes:
-    """What an evaluation took for something else. No event: nothing of it is told while timed."""
+    """Misclassified images of an evaluation. Not an event: it is determined outside of timing."""
 
     images: tuple[int, ...]
-    """Which of the images it evaluated, from 0, in order."""
+    """Indices of the misclassified evaluation images, from 0, ascending."""
     predicted: tuple[int, ...]
-    """What each was taken for, 0 to 9."""
+    """Predicted digit of each of them, 0 to 9."""
 
 
 Event = Started | EpochTrained | Evaluated | Checkpointed | Finished

@@ -1,7 +1,8 @@
 """The network: 17,506 parameters, three 3x3 stages with 1x1 transitions and one skip connection.
 
-Source: the seed text and the public repository it comes from (its skip wiring): the stem's
-activation, subsampled by two in each direction, is added after the first transition.
+Source: the original specification, and the public repository it comes from for the skip
+connection: the stem's activation, subsampled by two along each side, is added after the first
+transition.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ import torch
 from torch import Tensor, nn
 
 PARAMETERS = 17_506
+"""Number of trainable parameters of the network."""
 PARAMETER_LIMIT = 20_000
-"""The benchmark is for networks with fewer parameters than this."""
+"""The benchmark's networks have fewer parameters than this."""
 
 
 class ConvBlock(nn.Module):
-    """3x3 convolution, batch norm, ReLU, dropout; the image keeps its size."""
+    """3x3 convolution, batch norm, ReLU, dropout; the image size stays the same."""
 
     def __init__(self, inputs: int, outputs: int, dropout: float, dilation: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
-        # A Dropout of probability 0 still draws its mask, a quarter of a CPU step.
+        # A Dropout of probability 0 still draws its mask, which takes a quarter of a CPU step.
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,7 +34,7 @@ class ConvBlock(nn.Module):
 
 
 class Transition(nn.Module):
-    """1x1 convolution, batch norm, ReLU and, on the way, max-pool by two."""
+    """1x1 convolution, batch norm, max-pool by two, ReLU."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -48,10 +50,10 @@ class Transition(nn.Module):
 
 
 class MnistCnn(nn.Module):
-    """The seed network.
+    """The network of the original specification.
 
     Args:
-        dropout: probability of zeroing an activation after each of the four 3x3 blocks.
+        dropout: probability that an activation after one of the four 3x3 blocks is set to zero.
     """
 
     def __init__(self, dropout: float = 0.008) -> None:
@@ -72,7 +74,7 @@ class MnistCnn(nn.Module):
             images: normalised images, (N, 1, 28, 28), float.
 
         Returns:
-            Logits, (N, 10). They are means of ReLU outputs, so never negative.
+            Logits, (N, 10). They are means of ReLU outputs, so they are never negative.
         """
         stem = self.stem(images)
         x = self.transition1(self.block1(stem))
@@ -85,11 +87,11 @@ class MnistCnn(nn.Module):
 
 
 class GroupedNetwork(nn.Module):
-    """`network`, a training batch gone through in groups that batch norm takes for batches.
+    """`network`, which takes a training batch in groups; batch norm treats each as a batch.
 
     Args:
-        network: what is trained.
-        group: images a group; the last one may have fewer.
+        network: network to train.
+        group: images in a group; the last one may have fewer.
     """
 
     def __init__(self, network: nn.Module, group: int) -> None:
@@ -109,10 +111,10 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def build_model(dropout: float) -> MnistCnn:
-    """A freshly initialised network, held to the benchmark's limit.
+    """A freshly initialised network, checked against the benchmark's limit.
 
     Raises:
-        AssertionError: the network has grown to 20,000 parameters or is not the seed network.
+        AssertionError: the network does not have `PARAMETERS` parameters.
     """
     model = MnistCnn(dropout)
     parameters = parameter_count(model)

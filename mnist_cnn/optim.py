@@ -18,24 +18,24 @@ Kind = TypeVar("Kind", bound=type[Optimizer])
 
 
 def _eager(kind: Kind) -> Kind:
-    """`kind` without what its methods do for torch's compiler, whose import takes over a second.
+    """A subclass of `kind` that does not import torch's compiler, which takes over a second.
 
-    torch.optim imports torch._dynamo at the first step and for every method marked as not to be
-    compiled (torch/_compile.py, torch/optim/optimizer.py), to tell a compiler that is not there.
-    The plain functions are below those wrappers.
+    torch.optim imports torch._dynamo at the first step, and for every method that is marked as not
+    to be compiled (torch/_compile.py, torch/optim/optimizer.py). The subclass uses the plain
+    functions under those wrappers.
     """
     plain = {
         name: getattr(getattr(kind, name), "__wrapped__", getattr(kind, name))
         for name in ("add_param_group", "zero_grad", "step")
     }
     step = torch.no_grad()(plain["step"])
-    step.hooked = True  # Optimizer._patch_step_function then leaves it alone
+    step.hooked = True  # so Optimizer._patch_step_function does not wrap it
     eager = type(kind.__name__, (kind,), plain | {"step": step})
     return cast(Kind, eager)
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> Optimizer:
-    """The recipe's optimizer over `parameters`, its step one call for all of them."""
+    """The recipe's optimizer over `parameters`; one fused call updates all of them."""
     match recipe.optimizer:
         case "adam":
             return _eager(torch.optim.Adam)(
@@ -57,22 +57,22 @@ def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> Optim
 
 
 def state_of(optimizer: Optimizer) -> dict[str, Any]:
-    """`optimizer.state_dict()`, without torch's compiler being imported for it: see `_eager`."""
-    inner = getattr(optimizer, "optimizer", optimizer)  # within Accelerate's wrapper
+    """`optimizer.state_dict()`, without the import of torch's compiler: see `_eager`."""
+    inner = getattr(optimizer, "optimizer", optimizer)  # inside Accelerate's wrapper
     method = Optimizer.state_dict
     state: dict[str, Any] = getattr(method, "__wrapped__", method)(inner)
     return state
 
 
 def learning_rates(recipe: Recipe, steps: int) -> NDArray[np.float64]:
-    """The learning rate of each step of `build_schedule`'s cycle, (steps,), all at once."""
+    """The learning rates of all steps of `build_schedule`'s cycle, (steps,)."""
     warmup = _warmup(recipe, steps)
     first = recipe.peak_learning_rate / recipe.initial_divisor
     last = first / recipe.final_divisor
     step = np.arange(steps, dtype=np.float64)
-    top, end = warmup * steps - 1, steps - 1
-    rising = step <= top
-    progress = np.where(rising, step / top, (step - top) / (end - top))
+    peak_step, last_step = warmup * steps - 1, steps - 1
+    rising = step <= peak_step
+    progress = np.where(rising, step / peak_step, (step - peak_step) / (last_step - peak_step))
     start = np.where(rising, first, recipe.peak_learning_rate)
     stop = np.where(rising, recipe.peak_learning_rate, last)
     if recipe.anneal == "cos":
@@ -82,13 +82,13 @@ def learning_rates(recipe: Recipe, steps: int) -> NDArray[np.float64]:
 
 
 def _warmup(recipe: Recipe, steps: int) -> float:
-    """The share of the steps in which the rate rises."""
-    # torch would divide by the length of a warm-up of one step, which it counts as none.
+    """The share of the steps in which the learning rate rises."""
+    # torch counts a warm-up of one step as of length zero, and would divide by it.
     return recipe.warmup_fraction * (0.99 if steps * recipe.warmup_fraction == 1 else 1)
 
 
 def build_schedule(optimizer: Optimizer, recipe: Recipe, steps: int) -> OneCycleLR:
-    """One cycle over the whole run (Smith & Topin 2018), to be stepped after every batch."""
+    """One cycle over the whole run (Smith & Topin 2018); step it after every batch."""
     return OneCycleLR(
         optimizer,
         max_lr=recipe.peak_learning_rate,

@@ -1,7 +1,7 @@
-"""What a run trains: every choice that may change accuracy, frozen, with a sentence a field.
+"""What a run trains: every choice that may change accuracy, as one frozen value.
 
-A recipe says nothing of the machine. What a machine may choose (device, precision, processes,
-threads) is not here, except where the recipe has a wish of its own (`precision`).
+A recipe does not depend on the machine. Device, processes and threads are not part of it; of the
+precision it only says what it allows.
 Standard library only: reading or listing recipes must not import torch.
 """
 
@@ -21,9 +21,9 @@ Precision = Literal["fp32", "bf16", "fp16"]
 RecipePrecision = Literal["fp32", "auto"]
 EvaluationSplit = Literal["test", "validation"]
 Kernels = Literal["torch", "inductor", "triton", "avx512", "amx"]
-"""What computes a training step: torch's operators, the same fused by torch's compiler (Inductor),
-the Triton kernels of mnist_cnn.kernels.triton, or the compiled code of
-mnist_cnn.kernels.native, by dot products (AVX512-BF16) or by matrix tiles (AMX-BF16)."""
+"""Code that computes a training step: torch's operators, the same fused by torch's compiler
+(Inductor), the Triton kernels of mnist_cnn.kernels.triton, or the compiled code of
+mnist_cnn.kernels.native, with AVX512-BF16 or with AMX-BF16."""
 
 TRAIN_IMAGES = 60_000
 VALIDATION_IMAGES = 10_000
@@ -34,89 +34,90 @@ class Recipe:
     """One way to train the network; two runs with equal recipes solve the same problem.
 
     Raises:
-        UsageError: from the constructor, when the values cannot be trained with.
+        UsageError: from the constructor, for values with which no training is possible.
     """
 
     name: str
-    """The name it is asked for by."""
+    """Name of the recipe on the command line."""
     epochs: int
-    """Passes over the training images, or over those selected; the schedule ends with the last step
-    of the last one."""
+    """Number of passes over the training images, or over the selected ones. The schedule ends with
+    the last step of the last epoch."""
     batch_size: int
-    """Images an optimizer step, over *all* processes (the global batch)."""
+    """Number of images in an optimizer step, over *all* processes (the global batch)."""
     norm_batch_size: int
-    """Images whose statistics batch norm takes together while training: a process goes through its
-    share of a batch in groups of so many ("ghost" batches, Hoffer et al. 2017), so that the number
-    of processes does not change what is trained. 0: each process's share, whatever its size."""
+    """Number of images over which batch norm takes its statistics in training. A process splits its
+    share of a batch into groups of this size ("ghost" batches, Hoffer et al. 2017), so that the
+    number of processes does not change what is trained. 0: the process's whole share."""
     whole_epochs: int
-    """Epochs at first that take all images, before any are selected."""
+    """Number of first epochs that take all images; later epochs take selected ones."""
     selected_share: float
-    """Share of the training images that every later epoch takes; 1: all."""
+    """Share of the training images that each later epoch takes; 1: all."""
     hardest_share: float
-    """Of those, the share that had the largest loss when last seen, images never seen before all
-    others; the rest is drawn from the rest."""
+    """Share of the selected images that are chosen for the largest last loss; images not yet
+    trained on come first. The rest is drawn at random from the remaining images."""
     optimizer: OptimizerName
-    """Which update rule: "adam" (Kingma & Ba 2015) or "sgd" with Nesterov momentum."""
+    """Update rule: "adam" (Kingma & Ba 2015) or "sgd" with Nesterov momentum."""
     peak_learning_rate: float
-    """The highest learning rate of the one-cycle schedule."""
+    """Highest learning rate of the one-cycle schedule."""
     weight_decay: float
-    """L2 penalty, added to the gradient of every parameter as torch.optim does."""
+    """Factor of the L2 penalty, added to the gradient of every parameter, as in torch.optim."""
     warmup_fraction: float
-    """Share of all steps in which the learning rate rises to its peak (OneCycleLR's pct_start)."""
+    """Share of the steps in which the learning rate rises to its peak (OneCycleLR's pct_start)."""
     initial_divisor: float
-    """Peak over initial learning rate (div_factor)."""
+    """Ratio of the peak to the initial learning rate (div_factor)."""
     final_divisor: float
-    """Initial over last learning rate (final_div_factor)."""
+    """Ratio of the initial to the last learning rate (final_div_factor)."""
     anneal: Literal["cos", "linear"]
-    """Shape of the schedule's two flanks; the schedule is stepped once a batch."""
+    """Shape of the rise and of the fall; the schedule is stepped once per batch."""
     momentum: float
-    """SGD's Nesterov momentum, or Adam's first beta where `cycle_momentum` leaves it alone."""
+    """SGD's Nesterov momentum, or Adam's first beta where `cycle_momentum` is false."""
     cycle_momentum: bool
-    """Whether one-cycle also moves momentum between 0.95 and 0.85, as torch's default does."""
+    """Whether the schedule also moves momentum between 0.95 and 0.85, as torch's default does."""
     rotation_degrees: float
-    """Each image is first rotated by an angle uniform in plus or minus this."""
+    """Largest rotation of an image, the first distortion; uniform in plus or minus this."""
     translate_fraction: float
-    """Then moved by up to this share of its width and of its height (whole pixels),"""
+    """Largest shift along each axis, as a share of the side; whole pixels, after the rotation."""
     scale_deviation: float
-    """scaled by a factor uniform in 1 plus or minus this,"""
+    """Largest deviation of the scale factor from 1; uniform, applied with the shift."""
     shear_degrees: float
-    """and sheared along x by an angle uniform in plus or minus this."""
+    """Largest angle of the shear along x; uniform in plus or minus this, applied with the shift."""
     brightness: float
-    """Then its brightness is multiplied by a factor uniform in 1 plus or minus this,"""
+    """Largest deviation of the brightness factor from 1; uniform, after the geometric steps."""
     contrast: float
-    """and its contrast likewise; which of the two comes first is drawn for each image."""
+    """Largest deviation of the contrast factor from 1; uniform. For each image it is drawn whether
+    brightness or contrast changes first."""
     interpolation: Interpolation
-    """How the two geometric steps resample: "nearest" twice, or "bilinear" of both at once."""
+    """Resampling: "nearest" once per geometric step, or "bilinear" once for both together."""
     pipeline: Pipeline
     """"loader": torchvision transforms in a DataLoader; "resident": all images on the device."""
     pixel_mean: float
     """Subtracted from pixels scaled to 0..1."""
     pixel_deviation: float
-    """What the difference is divided by."""
+    """Divisor of that difference."""
     dropout: float
-    """Probability with which an activation after each of the four 3x3 blocks is zeroed."""
+    """Probability that an activation after one of the four 3x3 blocks is set to zero."""
     label_smoothing: float
-    """Share of the label's mass spread over all ten classes in the training loss."""
+    """Share of a label's mass that the training loss spreads over all ten classes."""
     average_decay: float
-    """Decay of an exponential moving average of the weights, evaluated in their place; 0: none."""
+    """Decay of the moving average of the weights, which is evaluated instead of them; 0: none."""
     average_interval: int
-    """Steps between two updates of that average."""
+    """Number of steps between two updates of that average."""
     precision: RecipePrecision
     """"fp32", or "auto": bfloat16 autocast where the hardware multiplies it faster, else fp32."""
     memory_format: MemoryFormat
-    """Layout of activations wanted; a device on which it is slow or wrong uses contiguous."""
+    """Layout of activations; a device on which it is slow or wrong uses contiguous."""
     evaluate_from_epoch: int
-    """The first epoch followed by an evaluation; every later one is too."""
+    """First epoch after which the network is evaluated, as it is after each later one."""
     evaluation_split: EvaluationSplit
     """"test": train on 60,000, evaluate on the test set. "validation": train on the first 50,000
     training images and evaluate on the last 10,000 of them (for tuning; never a result)."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained with, in one line."""
+        """Refuse values with which no training is possible."""
         if self.epochs < 1:
-            raise UsageError(f"--epochs must be at least 1, not {self.epochs}")
+            raise UsageError(f"epochs must be at least 1, not {self.epochs}")
         if self.batch_size < 1:
-            raise UsageError(f"the batch size must be at least 1, not {self.batch_size}")
+            raise UsageError(f"batch size must be at least 1, not {self.batch_size}")
         if self.norm_batch_size < 0:
             raise UsageError(
                 f"batch norm's batch size must be 0 or more, not {self.norm_batch_size}"
@@ -142,26 +143,26 @@ class Recipe:
         return TRAIN_IMAGES - held_out
 
     def evaluates_after(self, epoch: int) -> bool:
-        """Whether this recipe fixes an evaluation after that epoch."""
+        """Whether the network is evaluated after that epoch."""
         return epoch >= self.evaluate_from_epoch
 
     def with_epochs(self, epochs: int) -> Recipe:
-        """The same recipe, its schedule stretched over another number of epochs."""
+        """The same recipe with its schedule stretched over `epochs` epochs."""
         return replace(
             self, epochs=epochs, evaluate_from_epoch=max(1, min(self.evaluate_from_epoch, epochs))
         )
 
     def with_batch_size(self, batch_size: int) -> Recipe:
-        """The same recipe, its steps taken over another number of images.
+        """The same recipe with `batch_size` images in a step.
 
-        The peak learning rate follows: in proportion for SGD (Goyal et al. 2017), by the square
-        root of the proportion for Adam (Malladi et al. 2022). Nothing else does.
+        The peak learning rate changes with it: in proportion for SGD (Goyal et al. 2017), with the
+        square root of the ratio for Adam (Malladi et al. 2022). Nothing else changes.
 
         Raises:
             UsageError: below 1.
         """
         if batch_size < 1:
-            raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
+            raise UsageError(f"batch size must be at least 1, not {batch_size}")
         ratio = batch_size / self.batch_size
         factor = ratio if self.optimizer == "sgd" else math.sqrt(ratio)
         return replace(
@@ -169,7 +170,7 @@ class Recipe:
         )
 
     def values(self) -> dict[str, Any]:
-        """Every field and its value, as a record keeps them."""
+        """Every field and its value, as stored in a record."""
         return asdict(self)
 
 
@@ -209,7 +210,7 @@ REFERENCE = Recipe(
     evaluate_from_epoch=1,
     evaluation_split="test",
 )
-"""The closed division's recipe: the seed text's, its schedule stepped per batch as there."""
+"""Recipe of the closed division: that of the original specification, schedule per batch."""
 
 FAST = replace(
     REFERENCE,
@@ -234,9 +235,9 @@ FAST = replace(
     memory_format="channels_last",
     evaluate_from_epoch=24,
 )
-"""The open division's recipe: twenty-four times a tenth of the images, first those not yet seen,
-then those that are still hard, and some others beside them; averaged weights, bf16. As many images
-as 2.4 whole epochs have."""
+"""Recipe of the open division: 24 epochs of a tenth of the images each, in all as many images as
+2.4 whole epochs. It takes images not yet trained on first, then the hardest and some random others.
+It averages the weights and allows bf16."""
 
 FAST_GPU = replace(
     FAST,
@@ -248,22 +249,22 @@ FAST_GPU = replace(
     average_interval=2,
     evaluate_from_epoch=28,
 )
-"""`fast` for a GPU, which wants larger batches and has batch norm take all of one at once: as many
-images as 2.8 whole epochs have."""
+"""`fast` for GPUs: larger batches, and batch norm over whole batches. In all it takes as many
+images as 2.8 whole epochs."""
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (FAST, FAST_GPU, REFERENCE)}
 DEFAULT_RECIPE = FAST.name
 
 FREE_IN_CLOSED = ("pipeline", "memory_format")
-"""Fields that change how the reference is computed, not what: both pipelines draw the same
-distribution, and a layout is arithmetic in another order."""
+"""Fields that change how the reference is computed, not what is trained: both pipelines draw from
+the same distribution, and a layout changes only the order of sums."""
 
 
 def recipe_named(name: str) -> Recipe:
     """The recipe of that name.
 
     Raises:
-        UsageError: no recipe has it; the message lists those there are and the nearest.
+        UsageError: there is none; the message lists all names and the nearest one.
     """
     try:
         return RECIPES[name]
@@ -277,10 +278,10 @@ def recipe_named(name: str) -> Recipe:
 def with_overrides(
     recipe: Recipe, epochs: int | None, pipeline: str | None, batch_size: int | None = None
 ) -> Recipe:
-    """The recipe with what a command line asked to have otherwise; None leaves it as it is.
+    """The recipe with other epochs, pipeline or batch size; None leaves a value as it is.
 
     Raises:
-        UsageError: the pipeline is unknown, or the epochs or batches cannot be trained.
+        UsageError: the pipeline is unknown, or the epochs or the batch size are below 1.
     """
     if batch_size is not None:
         recipe = recipe.with_batch_size(batch_size)
@@ -298,6 +299,6 @@ def with_overrides(
 
 
 def division(recipe: Recipe) -> Literal["closed", "open"]:
-    """Whether a recipe is the reference ("closed") in every field that decides the outcome."""
+    """Return "closed" if only `FREE_IN_CLOSED` differ from the reference, else "open"."""
     free = {field: getattr(REFERENCE, field) for field in FREE_IN_CLOSED}
     return "closed" if replace(recipe, **free) == REFERENCE else "open"

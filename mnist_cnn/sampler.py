@@ -1,8 +1,8 @@
-"""Which training images an epoch takes: all of them, or those that are still hard and some others.
+"""Chooses the training images of an epoch: all of them, or the hardest and some others.
 
-After an epoch or two nine images in ten have a loss near zero, and so a gradient that changes
+After one or two epochs, nine images in ten have a loss near zero, so their gradients change almost
 nothing. Sources: selective backpropagation (Jiang et al. 2019), online batch selection (Loshchilov
-& Hutter 2016); here by each image's loss when it was last seen, which costs nothing.
+& Hutter 2016). Here an image's last training loss decides, which costs no extra computation.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mnist_cnn.recipe import Recipe
 def images_in_epoch(recipe: Recipe, count: int, epoch: int) -> int:
     """How many of `count` training images an epoch, counted from 1, takes over all ranks.
 
-    All in the first ones that are whole, and in the only one of a recipe that has one: nothing is
-    known then to select by. Later a share, in whole batches.
+    The first `whole_epochs` take all, and so does the only epoch of a one-epoch recipe, because no
+    losses are known yet. Later epochs take a share, in whole batches.
     """
     if recipe.epochs == 1 or epoch <= recipe.whole_epochs or recipe.selected_share == 1:
         return count
@@ -30,26 +30,26 @@ def images_in_epoch(recipe: Recipe, count: int, epoch: int) -> int:
 
 
 def steps_in_epoch(recipe: Recipe, count: int, epoch: int) -> int:
-    """How many batches those images make; the last may be smaller."""
+    """Number of batches of these images; the last one may be smaller."""
     return math.ceil(images_in_epoch(recipe, count, epoch) / recipe.batch_size)
 
 
 @dataclass(frozen=True, slots=True)
 class EpochDraw:
-    """What chance contributes to an epoch's order; it can be drawn before the last one is over."""
+    """The random part of an epoch's order; it can be drawn before the previous epoch ends."""
 
     images: Tensor
-    """(N,), int64, on the CPU: all training images."""
-    places: Tensor
-    """(M,), int64, on the CPU: all places of the epoch's order, empty where it takes all images."""
+    """All training images, shuffled, (N,), int64, on the CPU."""
+    positions: Tensor
+    """Positions in the epoch's order, shuffled, (M,), int64, on the CPU; empty for all images."""
 
 
 class HardExampleSampler:
-    """The images of each epoch, the same on every rank.
+    """Chooses the images of each epoch, the same on every rank.
 
     Args:
-        recipe: says how many, and how many of these for their loss.
-        count: training images.
+        recipe: the shares of selected and of hardest images.
+        count: number of training images.
         accelerator: the device and the ranks.
     """
 
@@ -58,53 +58,53 @@ class HardExampleSampler:
         self._count = count
         self._accelerator = accelerator
         self.losses = torch.full((count,), torch.inf, device=accelerator.device)
-        """What each training image cost when last seen, (N,); infinite where it never was."""
+        """Last training loss of each image, (N,); infinite for images not yet trained on."""
 
-    def shuffle(self, epoch: int, generator: torch.Generator) -> EpochDraw:
-        """Draw what `order` needs of chance."""
-        wanted = images_in_epoch(self._recipe, self._count, epoch)
+    def draw(self, epoch: int, generator: torch.Generator) -> EpochDraw:
+        """Draw the random part of an epoch's order."""
+        size = images_in_epoch(self._recipe, self._count, epoch)
         images = torch.randperm(self._count, generator=generator)
-        places = 0 if wanted == self._count else wanted
-        return EpochDraw(images, torch.randperm(places, generator=generator))
+        positions = 0 if size == self._count else size
+        return EpochDraw(images, torch.randperm(positions, generator=generator))
 
-    def order(self, shuffle: EpochDraw) -> Tensor:
-        """An epoch's images, in the order in which they are trained on: (M,), int64, on the device.
+    def order(self, draw: EpochDraw) -> Tensor:
+        """The indices of an epoch's images, in training order, (M,), int64, on the device.
 
-        The device is not waited for. Of images with equal losses, those never seen, it is the
-        device that chooses, so not all devices choose the same.
+        This does not wait for the device. Among images with equal losses (those not yet trained
+        on) the device's `topk` chooses, so devices may choose differently.
         """
         device = self.losses.device
-        shuffled, places = shuffle.images.to(device), shuffle.places.to(device)
-        wanted = len(places)
-        if wanted == 0:
+        shuffled, positions = draw.images.to(device), draw.positions.to(device)
+        size = len(positions)
+        if size == 0:
             return shuffled
-        # By the shuffled order, so that of equal losses the same image is not always taken.
+        # In shuffled order, so that among equal losses not always the same image is chosen.
         losses = self.losses[shuffled]
-        hardest = round(wanted * self._recipe.hardest_share)
+        hardest = round(size * self._recipe.hardest_share)
         chosen = losses.topk(hardest, sorted=False).indices.sort().values
-        hard = torch.zeros(wanted + 1, dtype=torch.bool, device=device)
-        hard[chosen.clamp(max=wanted)] = True
-        # Among as many as are wanted there are as many others as are needed. Each goes to the place
-        # after those before it; the hard ones and what is too much go to one that is cut off.
-        others = ~hard[:wanted]
-        place = torch.where(others, others.cumsum(0) - 1, wanted)
-        taken = torch.empty(wanted + 1, dtype=torch.int64, device=device)
-        taken.scatter_(0, place, shuffled[:wanted])
-        return torch.cat((shuffled[chosen], taken))[:wanted][places]
+        hard = torch.zeros(size + 1, dtype=torch.bool, device=device)
+        hard[chosen.clamp(max=size)] = True
+        # The first `size` shuffled images contain enough others. Each of these is written to the
+        # next free position; the hard ones are written to an extra position that is cut off.
+        is_other = ~hard[:size]
+        target = torch.where(is_other, is_other.cumsum(0) - 1, size)
+        others = torch.empty(size + 1, dtype=torch.int64, device=device)
+        others.scatter_(0, target, shuffled[:size])
+        return torch.cat((shuffled[chosen], others))[:size][positions]
 
-    def end_epoch(self, order: Tensor, mine: Tensor, losses: Tensor) -> None:
-        """Remember what each image cost, for the choice of later ones.
+    def end_epoch(self, order: Tensor, indices: Tensor, losses: Tensor) -> None:
+        """Store the loss of each image, for the choice in later epochs.
 
         Args:
             order: the epoch's images, as `order` returned them.
-            mine: (m,), int64: those that this rank trained on.
-            losses: (m,): what they cost it.
+            indices: the images that this rank trained on, (m,), int64.
+            losses: their losses, (m,).
         """
         if self._recipe.selected_share == 1:
             return
         if self._accelerator.num_processes == 1:
-            self.losses[mine] = losses
+            self.losses[indices] = losses
             return
-        seen = torch.zeros_like(self.losses)
-        seen[mine] = losses
-        self.losses[order] = self._accelerator.reduce(seen, "sum")[order]
+        all_losses = torch.zeros_like(self.losses)
+        all_losses[indices] = losses
+        self.losses[order] = self._accelerator.reduce(all_losses, "sum")[order]

@@ -6,9 +6,9 @@ import hashlib
 
 
 def derived_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed that depends on `seed` and on what it is for, and on nothing else.
+    """A 63-bit seed that depends only on `seed` and on its purpose.
 
-    Neighbouring seeds and purposes give unrelated generators, on every platform alike.
+    Neighbouring seeds and purposes give unrelated generators, the same on every platform.
     """
     text = "/".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1

@@ -1,4 +1,4 @@
-"""What the network is made of: a table of its layers, read off the network itself.
+"""A table of the network's layers, read from the network itself.
 
 The model is traced and run once; names, shapes, counts and the skip connection all come from that
 run, so the table cannot disagree with the network.
@@ -17,32 +17,33 @@ from torch import Tensor, fx, nn
 from mnist_cnn.model import parameter_count
 
 UNLISTED = (nn.Dropout, nn.Identity)
-"""Modules that change nothing when the network is used."""
+"""Modules without effect in an evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What one output pixel sees of the input, along each side.
+class ReceptiveField:
+    """The square of input pixels that one output pixel depends on.
 
     Source: the recurrence of Araujo, Norris & Sim, "Computing Receptive Fields of Convolutional
     Neural Networks", Distill 2019.
     """
 
-    field: int = 1
-    """Side of the square of input pixels that can change it (the receptive field)."""
+    side: int = 1
+    """Side of the square, in input pixels."""
     jump: int = 1
-    """Input pixels between the centres of two neighbours' squares."""
+    """Distance between the centres of two neighbours' squares, in input pixels."""
 
-    def through(self, kernel: int, dilation: int = 1, stride: int = 1) -> View:
-        """The view after a layer that slides a window over its input."""
-        return View(self.field + (kernel - 1) * dilation * self.jump, self.jump * stride)
+    def through(self, kernel: int, dilation: int = 1, stride: int = 1) -> ReceptiveField:
+        """The receptive field after a layer that moves a window over its input."""
+        side = self.side + (kernel - 1) * dilation * self.jump
+        return ReceptiveField(side, self.jump * stride)
 
     @staticmethod
-    def joined(views: Iterable[View]) -> View:
-        """The view where paths meet: of concentric squares the largest holds the others."""
-        views = list(views)
-        assert len({view.jump for view in views}) == 1, "paths of different strides meet"
-        return max(views, key=lambda view: view.field)
+    def joined(fields: Iterable[ReceptiveField]) -> ReceptiveField:
+        """The receptive field where paths meet: of concentric squares, the largest."""
+        fields = list(fields)
+        assert len({field.jump for field in fields}) == 1, "paths of different strides meet"
+        return max(fields, key=lambda field: field.side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,10 @@ class Layer:
     name: str
     kind: str
     shape: tuple[int, ...]
-    """Of the output for one image: channels, height, width."""
+    """Shape of the output for one image: channels, height, width."""
     parameters: int
     multiply_adds: int
-    """An image. As usual only of convolutions: a batch norm can be folded into the one before."""
+    """Multiply-adds for one image; 0 for other layers than convolutions."""
     receptive_field: int
     """Side of the square of input pixels that one output pixel depends on."""
 
@@ -72,19 +73,19 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int] = (1, 28, 28)) ->
 
 
 class _Walk(fx.Interpreter):
-    """Runs a traced network and notes a `Layer` for every step that is worth a row."""
+    """Runs a traced network and notes a `Layer` for each step that has a row in the table."""
 
     def __init__(self, traced: fx.GraphModule) -> None:
         super().__init__(traced)
         self.layers: list[Layer] = []
-        self._views: dict[fx.Node, View] = {}
+        self._fields: dict[fx.Node, ReceptiveField] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        """Run one step of the network, then note what it did."""
+        """Run one step of the network, then note its layer."""
         output = super().run_node(n)
         if n.op == "output":
             return output
-        kind = self._look(n, output)
+        kind = self._note(n, output)
         if kind:
             module = self._module(n)
             layer = Layer(
@@ -93,7 +94,7 @@ class _Walk(fx.Interpreter):
                 shape=tuple(output.shape[1:]),
                 parameters=parameter_count(module) if module else 0,
                 multiply_adds=_multiply_adds(module, output),
-                receptive_field=self._views[n].field,
+                receptive_field=self._fields[n].side,
             )
             self.layers.append(layer)
         return output
@@ -101,34 +102,36 @@ class _Walk(fx.Interpreter):
     def _module(self, n: fx.Node) -> nn.Module | None:
         return self.submodules[str(n.target)] if n.op == "call_module" else None
 
-    def _look(self, n: fx.Node, output: Tensor) -> str:
-        """Note what step `n`'s output sees; return what kind of layer it is, "" for no row."""
+    def _note(self, n: fx.Node, output: Tensor) -> str:
+        """Note the receptive field of step `n`; return its kind of layer, or "" for no row."""
         inputs = n.all_input_nodes
-        view = View.joined(self._views[node] for node in inputs) if inputs else View()
+        field = ReceptiveField()
+        if inputs:
+            field = ReceptiveField.joined(self._fields[node] for node in inputs)
         kind = ""
         match self._module(n) or n.target:
             case nn.Conv2d() as conv:
                 kernel, dilation, stride = conv.kernel_size[0], conv.dilation[0], conv.stride[0]
-                view = view.through(kernel, dilation, stride)
+                field = field.through(kernel, dilation, stride)
                 kind = f"conv {kernel}x{kernel}"
                 if dilation > 1:
                     kind += f" dilated {dilation}"
             case nn.MaxPool2d() as pool:
                 kernel, stride = _side(pool.kernel_size), _side(pool.stride)
-                view = view.through(kernel, stride=stride)
+                field = field.through(kernel, stride=stride)
                 kind = f"max-pool {kernel}x{kernel}"
             case nn.BatchNorm2d():
                 kind = "batch norm"
             case "mean":
-                view = view.through(self.env[inputs[0]].shape[-1])
+                field = field.through(self.env[inputs[0]].shape[-1])
                 kind = "mean"
             case operator.getitem:
-                view = view.through(1, stride=self.env[inputs[0]].shape[-1] // output.shape[-1])
+                field = field.through(1, stride=self.env[inputs[0]].shape[-1] // output.shape[-1])
             case operator.add:
                 kind = "skip, added"
-            case _:  # a step on each value by itself, such as ReLU
+            case _:  # an element-wise step, such as ReLU
                 assert all(self.env[node].shape == output.shape for node in inputs), n.target
-        self._views[n] = view
+        self._fields[n] = field
         return kind
 
 
@@ -137,17 +140,17 @@ def _side(size: int | tuple[int, ...]) -> int:
 
 
 def _multiply_adds(module: nn.Module | None, output: Tensor) -> int:
-    """Of a convolution, for one image: one multiply-add a weight at every output pixel."""
+    """Multiply-adds of a convolution for one image: one per weight and output pixel."""
     if not isinstance(module, nn.Conv2d):
         return 0
     return module.weight.numel() * output.shape[-1] * output.shape[-2]
 
 
 def training_flops(model: nn.Module) -> int:
-    """Floating-point operations of one image's training step, a multiply-add being two.
+    """Floating-point operations of a training step per image; a multiply-add counts as two.
 
-    Forward, gradient of the weights, gradient of the inputs: three times the multiply-adds, but
-    for the first convolution, whose input needs no gradient. Convolutions alone, as is usual.
+    Forward, gradient of the weights, gradient of the inputs: three times the multiply-adds, except
+    that the first convolution's input needs no gradient. As usual, convolutions only.
     """
     convolutions = [layer.multiply_adds for layer in layers(model) if layer.multiply_adds]
     return 2 * (3 * sum(convolutions) - convolutions[0])
@@ -156,7 +159,7 @@ def training_flops(model: nn.Module) -> int:
 def table(rows: list[Layer]) -> str:
     """The layers and their totals as lines of plain text, at most 80 columns wide."""
     cells: list[tuple[str, ...]] = [
-        ("layer", "kind", "output", "parameters", "multiply-adds", "sees")
+        ("layer", "kind", "output", "parameters", "multiply-adds", "field")
     ]
     for row in rows:
         shape = "x".join(map(str, row.shape))
@@ -180,5 +183,5 @@ def _count(number: int) -> str:
 FOOTNOTE = """\
 output: channels x height x width, for one image
 multiply-adds: of the convolutions, for one image
-sees: side, in pixels, of the square of the image that one output depends on; it
-may reach past the image's edges"""
+field: receptive field, the side, in pixels, of the square of the image on which
+one output depends; it may extend beyond the image's edges"""

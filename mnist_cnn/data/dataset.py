@@ -1,4 +1,4 @@
-"""MNIST as tensors, every byte of it verified at each load."""
+"""MNIST as tensors; every load verifies every byte."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """What to train on and what to evaluate on: no image is in both."""
+    """The images to train on and those to evaluate on; no image is in both."""
 
     train_images: Tensor
-    """(N, 28, 28), uint8."""
+    """Training images, (N, 28, 28), uint8."""
     train_labels: Tensor
-    """(N,), int64."""
+    """Their labels, (N,), int64."""
     evaluation_images: Tensor
-    """(M, 28, 28), uint8."""
+    """Evaluation images, (M, 28, 28), uint8."""
     evaluation_labels: Tensor
-    """(M,), int64."""
+    """Their labels, (M,), int64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class MnistData:
     test_labels: Tensor
     """(10000,), int64, 0 to 9."""
     checksums: Mapping[str, str]
-    """SHA-256 of each uncompressed file these were read from, by its name."""
+    """SHA-256 of each uncompressed file, by the file's name."""
 
     def split(self, evaluation_split: EvaluationSplit) -> Split:
         """The images of a split; the tensors are views, not copies.
@@ -69,46 +69,46 @@ class MnistData:
 def load(
     data_dir: Path | None = None, *, offline: bool = False, progress: Progress | None = None
 ) -> MnistData:
-    """Read and verify MNIST, getting what is missing first.
+    """Read and verify MNIST; get missing files first.
 
-    A folder that holds all four files is only read, so it may be read-only. Torchvision's layout
-    and gzipped files are accepted.
+    A folder that contains all four files may be read-only. Torchvision's layout and gzipped files
+    are accepted.
 
     Args:
-        data_dir: the folder; without one MNIST_DATA_DIR's, without that the user's cache.
-        offline: ask no network.
-        progress: is told how far a download is.
+        data_dir: the folder; None for MNIST_DATA_DIR's, or else the user's cache.
+        offline: do not use the network.
+        progress: called with the progress of a download.
 
     Raises:
-        UsageError: a file is missing or corrupt and cannot be had elsewhere.
+        UsageError: a file is missing or corrupt, and no source has it.
     """
     folder = files.data_folder(data_dir)
-    found = _read(folder)
-    if found is None:
+    contents = _read(folder)
+    if contents is None:
         for file in fetch(folder, offline=offline, progress=progress).files:
             if file.quarantined:
                 _log.warning("%s was not MNIST; it is now %s", file.path, file.quarantined)
-        found = _read(folder)
-    if found is None:
+        contents = _read(folder)
+    if contents is None:
         raise UsageError(f"the MNIST files in {folder} changed while being read; try again")
     return MnistData(
-        train_images=_elements(found[files.TRAIN_IMAGES]),
-        train_labels=_elements(found[files.TRAIN_LABELS]).long(),
-        test_images=_elements(found[files.TEST_IMAGES]),
-        test_labels=_elements(found[files.TEST_LABELS]).long(),
+        train_images=_elements(contents[files.TRAIN_IMAGES]),
+        train_labels=_elements(contents[files.TRAIN_LABELS]).long(),
+        test_images=_elements(contents[files.TEST_IMAGES]),
+        test_labels=_elements(contents[files.TEST_LABELS]).long(),
         checksums={file.name: file.sha256 for file in files.FILES},
     )
 
 
 def _read(folder: Path) -> dict[files.IdxFile, files.VerifiedFile] | None:
-    """All four files, or None when one of them is not there or not right."""
-    found: dict[files.IdxFile, files.VerifiedFile] = {}
+    """All four files, or None when one of them is missing or corrupt."""
+    verified_files: dict[files.IdxFile, files.VerifiedFile] = {}
     for file in files.FILES:
         verified = files.search(folder, file).verified
         if verified is None:
             return None
-        found[file] = verified
-    return found
+        verified_files[file] = verified
+    return verified_files
 
 
 def _elements(verified: files.VerifiedFile) -> Tensor:

@@ -1,4 +1,4 @@
-"""Gets MNIST into a folder, from wherever it can be had, and says where it came from."""
+"""Gets MNIST into a folder from the first source available, and reports the source."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from mnist_cnn.data.progress import Progress, silent
 from mnist_cnn.errors import UsageError
 
 ALREADY_HERE = "already here"
-"""The source of a file that was verified where it lay."""
+"""The source of a file that was in the folder already."""
 _LOCK_SECONDS = 1800
-"""How long to wait for another process that is downloading; ample for a slow line."""
+"""Longest wait for another process that is downloading; enough for a slow connection."""
 
 Source = Callable[[Sequence[IdxFile], Progress, list[str]], Iterator[tuple[VerifiedFile, str]]]
-"""Yields what it can get of the files asked for, with where each came from, and appends to the
-list why the others could not be had."""
+"""Yields those of the wanted files that it can get, each with its source, and appends to the list
+why it could not get the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,19 @@ class Fetched:
     sha256: str
     size_bytes: int
     source: str
-    """Where this call got it from, in words; "already here" when it had not to."""
+    """Source of this call, in words; "already here" if the file was in the folder."""
     quarantined: Path | None = None
-    """Where what lay in its place has been moved to."""
+    """New path of a corrupt file that was in its place; None where there was none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The folder, the four files in it, and what went wrong on the way."""
+    """The folder, the four files in it, and the sources that failed."""
 
     folder: Path
     files: tuple[Fetched, ...]
     problems: tuple[str, ...]
-    """Sources that failed and copies that were passed over, one sentence each."""
+    """Sources that failed and copies that are corrupt, one sentence each."""
 
 
 def fetch(
@@ -66,19 +66,19 @@ def fetch(
     offline: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Make sure that all four files are in the folder, verified; get those that are not.
+    """Make sure that all four files are in the folder, verified; get missing ones.
 
-    Any number of processes may call this at once; one of them downloads. What lies in the place
-    of a file and is not that file is moved aside, never deleted, once the real one is at hand.
+    Any number of processes may call this at once; one of them downloads. A corrupt file is renamed,
+    never deleted, once the correct one is available.
 
     Args:
         data_dir: the folder; see `data_folder`.
-        source_dir: a folder to take files from before asking the network; only ever read.
-        offline: ask no network.
-        progress: is told how far a transfer is.
+        source_dir: a folder to copy files from before the network is used; it is only read.
+        offline: do not use the network.
+        progress: called with the progress of a transfer.
 
     Raises:
-        UsageError: a file is missing and cannot be had, or the folder cannot be written to.
+        UsageError: a file is missing and no source has it, or the folder is not writable.
     """
     folder = data_folder(data_dir)
     progress = progress or silent
@@ -87,15 +87,15 @@ def fetch(
         if not source_dir.is_dir():
             raise UsageError(f"there is no folder {source_dir} to take MNIST from")
     present = {file: search(folder, file) for file in FILES}
-    if all(found.verified for found in present.values()):
+    if all(folders.verified for folders in present.values()):
         return _report(folder, present, {}, [])
     if offline and source_dir is None:
-        # Before the lock: to say what is missing, a folder need not be writable.
+        # Before the lock, which needs a writable folder.
         missing = {file: found for file, found in present.items() if not found.verified}
         raise UsageError(_complaint(folder, missing, [], offline))
 
     with _locked(folder, progress):
-        # Another process may have got them while this one waited.
+        # Another process may have downloaded them while this one waited.
         present = {file: search(folder, file) for file in FILES}
         problems: list[str] = []
         sources: list[Source] = []
@@ -133,14 +133,14 @@ def _from_folder(
 
 @contextmanager
 def _locked(folder: Path, progress: Progress) -> Iterator[None]:
-    """Hold the folder's lock: whoever has it is the only one to change the folder."""
+    """Hold the folder's lock: only its holder changes the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / ".lock")
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            progress("waiting for another process that gets MNIST", 0, None)
+            progress("waiting for another process that downloads MNIST", 0, None)
             lock.acquire(timeout=_LOCK_SECONDS)
     except filelock.Timeout:
         raise UsageError(
@@ -156,10 +156,10 @@ def _locked(folder: Path, progress: Progress) -> Iterator[None]:
 
 
 def _install(folder: Path, verified: VerifiedFile, source: str) -> Fetched:
-    """Put a file in its place so that no reader and no crash ever sees half of it."""
+    """Write a file atomically: no reader ever finds half of it, even after a crash."""
     file = verified.file
     path = folder / file.name
-    # One name is enough under the lock, and what a killed process left is overwritten.
+    # The lock makes one name enough; a killed process's part is overwritten.
     partial_path = folder / f"{file.name}.part"
     try:
         try:
@@ -178,17 +178,17 @@ def _install(folder: Path, verified: VerifiedFile, source: str) -> Fetched:
 
 
 def _quarantine(path: Path) -> Path | None:
-    """Move aside what lies at `path`, under the first free number; None if nothing does."""
+    """Rename what is at `path`, with the first free number; None if nothing is there."""
     if not os.path.lexists(path):
         return None
     number = 1
-    while os.path.lexists(aside := path.with_name(f"{path.name}.corrupt-{number}")):
+    while os.path.lexists(new_path := path.with_name(f"{path.name}.corrupt-{number}")):
         number += 1
-    return path.rename(aside)
+    return path.rename(new_path)
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened
+    if os.name == "posix":  # other systems cannot open a folder
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -203,21 +203,21 @@ def _report(
     problems: list[str],
 ) -> Report:
     files: list[Fetched] = []
-    passed_over: list[str] = []
+    copy_problems: list[str] = []
     for file in FILES:
         found = present[file]
-        passed_over += found.problems.values()
+        copy_problems += found.problems.values()
         if file in installed:
             files.append(installed[file])
         elif found.path:
             files.append(Fetched(file.name, found.path, file.sha256, file.size_bytes, ALREADY_HERE))
-    return Report(folder, tuple(files), (*passed_over, *problems))
+    return Report(folder, tuple(files), (*copy_problems, *problems))
 
 
 def _complaint(
     folder: Path, missing: dict[IdxFile, SearchedFolders], problems: list[str], offline: bool
 ) -> str:
-    """One line: what is wrong with which file, why it could not be had, what to do."""
+    """One line: what is wrong with which file, why no source had it, and what to do."""
     wrong = [problem for found in missing.values() for problem in found.problems.values()]
     absent = [file for file, found in missing.items() if not found.problems]
     if absent:

@@ -1,7 +1,7 @@
-"""The four files of MNIST: what they are called, which bytes they hold, where they may lie.
+"""The four files of MNIST: their names, their content and their possible places.
 
-Nothing here trusts a name or a length: a file is MNIST when its SHA-256 says so. Torchvision's
-own loader accepts truncated and mixed-up files, so every read is verified.
+A file is MNIST when its SHA-256 matches; names and lengths prove nothing. Torchvision's own loader
+accepts truncated and swapped files, so every read is verified.
 
 Source of the format: LeCun, Cortes, Burges, "The MNIST database of handwritten digits" (1998).
 """
@@ -21,9 +21,10 @@ from pathlib import Path
 import platformdirs
 
 TORCHVISION_FOLDER = Path("MNIST", "raw")
-"""Where torchvision.datasets.MNIST keeps the same files under its root."""
+"""Folder of the same files under the root of torchvision.datasets.MNIST."""
 
 FOLDER_VARIABLE = "MNIST_DATA_DIR"
+"""Environment variable that names the folder."""
 _CHUNK_BYTES = 1 << 20
 
 
@@ -33,9 +34,9 @@ class IdxFile:
 
     name: str
     sha256: str
-    """Of the whole uncompressed file, in hexadecimal."""
+    """SHA-256 of the whole uncompressed file, in hexadecimal."""
     shape: tuple[int, ...]
-    """(N, 28, 28) for images, (N,) for labels."""
+    """Shape of the elements: (N, 28, 28) for images, (N,) for labels."""
 
     @property
     def header(self) -> bytes:
@@ -74,30 +75,31 @@ FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
 
 @dataclass(frozen=True, slots=True)
 class VerifiedFile:
-    """A whole IDX file whose sum is right."""
+    """A whole IDX file with the correct SHA-256."""
 
     file: IdxFile
     content: bytearray
-    """The header, then the elements."""
+    """Bytes of the header, then of the elements."""
 
 
 class NotMnistError(Exception):
-    """These bytes are not the file they should be; the message says how, with both sums."""
+    """A file has other content than expected; the message gives both SHA-256."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchedFolders:
-    """What a folder holds of one file."""
+    """The result of a search for one file in a folder."""
 
     verified: VerifiedFile | None
+    """First correct copy; None where there is none."""
     path: Path | None
-    """Where the verified copy lies."""
+    """Path of that copy; None where there is none."""
     problems: dict[Path, str]
-    """Copies looked at before it that are not the file, each with what is wrong with it."""
+    """Incorrect copies that were found before it, each with its problem."""
 
 
 def data_folder(data_dir: Path | None = None) -> Path:
-    """The folder meant: the one given, else MNIST_DATA_DIR's, else the user's cache."""
+    """The folder of MNIST: `data_dir`, or else MNIST_DATA_DIR's, or else the user's cache."""
     if data_dir is not None:
         return data_dir.expanduser()
     if named := os.environ.get(FOLDER_VARIABLE):
@@ -106,7 +108,7 @@ def data_folder(data_dir: Path | None = None) -> Path:
 
 
 def search(folder: Path, file: IdxFile) -> SearchedFolders:
-    """Look for `file` in `folder`: there, in torchvision's layout, or gzipped in either place."""
+    """Search `file` in `folder` and in torchvision's layout under it, also gzipped."""
     problems: dict[Path, str] = {}
     for path in _places(folder, file):
         try:
@@ -127,7 +129,7 @@ def _places(folder: Path, file: IdxFile) -> Iterator[Path]:
 
 
 def read(path: Path, file: IdxFile) -> VerifiedFile:
-    """Read and verify one copy of `file`, gzipped when `path` ends so.
+    """Read and verify one copy of `file`, gzipped if the name ends in .gz.
 
     Raises:
         NotMnist: it is something else.
@@ -153,7 +155,7 @@ def verify(content: bytes, file: IdxFile, where: str) -> VerifiedFile:
 
 
 def _read_stream(stream: BufferedReader | gzip.GzipFile, file: IdxFile, where: str) -> VerifiedFile:
-    # Writable, so that tensors may be made of it without a copy.
+    # Writable, so that tensors can share it without a copy.
     content = bytearray(file.size_bytes)
     digest = hashlib.sha256()
     length = 0
@@ -175,7 +177,7 @@ def _read_stream(stream: BufferedReader | gzip.GzipFile, file: IdxFile, where: s
 
 
 def _difference(found: str, length: int, file: IdxFile, where: str) -> str:
-    """What is wrong with a file, in the words of someone who must find out why."""
+    """What is wrong with a file, in words that help to find the cause."""
     other = next((known.name for known in FILES if known.sha256 == found), None)
     if other:
         kind = f"is {other} under another name"

@@ -1,4 +1,4 @@
-"""MNIST from the web servers torchvision knows."""
+"""Downloads MNIST from torchvision's web servers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mnist_cnn.data.files import IdxFile, NotMnistError, VerifiedFile, verify
 from mnist_cnn.data.progress import Progress
 
 OPEN_SECONDS = 6.0
-"""For a name look-up, a connection and the first answer together: a machine behind a closed
-network must move on to the next source in seconds."""
+"""Longest time for the name look-up, the connection and the first answer together: behind a closed
+network, the next source must follow within seconds."""
 _STALL_SECONDS = 15.0
-"""Longest silence in the middle of a transfer."""
+"""Longest pause in a transfer."""
 _LARGEST_BYTES = 32 << 20
-"""No gzipped file of MNIST has more than 10 MB; a server that sends more sends something else."""
+"""Largest accepted download; no gzipped file of MNIST has more than 10 MB."""
 _CHUNK_BYTES = 1 << 18
 _UNREACHABLE = (OSError, HTTPException, ValueError)
-"""What urllib raises for networks and servers that do not work."""
+"""Exceptions of urllib for networks and servers that do not work."""
 
 
 def from_mirrors(
@@ -33,13 +33,13 @@ def from_mirrors(
     Yields:
         Each file obtained and the address it came from.
 
-    What fails is appended to `problems`; a mirror that failed is not asked again.
+    Failures are appended to `problems`; a mirror that failed is not used again.
     """
     try:
-        # Here, because torchvision takes seconds to import and is rarely needed.
+        # Lazy: torchvision takes seconds to import and is rarely needed here.
         from torchvision.datasets import MNIST
     except (ImportError, OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())  # a loader's complaint has many lines
+        reason = " ".join(str(error).split())  # a loader's message has many lines
         problems.append(f"torchvision, which knows the mirrors, cannot be imported ({reason})")
         return
     missing = list(wanted)
@@ -75,10 +75,10 @@ def _download(address: str, name: str, progress: Progress) -> bytes:
 
 
 def _open(address: str) -> HTTPResponse:
-    """The response's start, or an error, within OPEN_SECONDS.
+    """The response, or an error, within OPEN_SECONDS.
 
-    In a thread of its own: a look-up knows no time limit, and a socket's is counted afresh for
-    each of a server's addresses.
+    It opens in a thread: a name look-up has no time limit, and a socket's limit starts again for
+    each address of a server.
     """
     outcome: queue.SimpleQueue[HTTPResponse | Exception] = queue.SimpleQueue()
 
@@ -101,11 +101,11 @@ def _open(address: str) -> HTTPResponse:
 
 
 def _unpack(packed: bytes, file: IdxFile) -> bytes:
-    """At most one byte more than the file has, so that a hostile archive cannot fill memory."""
+    """Unpack at most one byte more than the file has: a hostile archive must not fill memory."""
     try:
         return zlib.decompressobj(wbits=31).decompress(packed, file.size_bytes + 1)
     except zlib.error:
-        # Not an archive at all: some networks answer everything with a page of their own.
+        # Not an archive: some networks answer every request with their own page.
         return packed
 
 

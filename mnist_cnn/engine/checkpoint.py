@@ -1,7 +1,8 @@
-"""A training's state between two epochs, in a file a rank: all that the epochs after it depend on.
+"""Saves a training's state between two epochs, one file per rank, to continue from it later.
 
-Each file holds numbers alone (torch.load with weights_only) and is written whole or not at all. It
-counts once somebody has kept its digest: `bench.measure.journal` does, of all ranks' files at once.
+Each file contains numbers only (torch.load with weights_only) and is written completely or not at
+all. A checkpoint is valid once its digests are stored: `bench.measure.journal` stores those of all
+ranks' files at once.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ State = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A checkpoint: where in which run, and what its files are."""
+    """One checkpoint: its run, its epoch and the digests of its files."""
 
     seed: int
-    """The run's."""
+    """Seed of the run."""
     epoch: int
-    """The last one trained, from 1."""
+    """Number of the last epoch trained, from 1."""
     digests: tuple[str, ...]
     """SHA-256 of each rank's file, in hexadecimal."""
 
 
 class Checkpoints:
-    """This rank's files of a benchmark.
+    """This rank's checkpoint files of a benchmark.
 
     Args:
-        folder: where they lie; it is there.
-        every: epochs between two.
-        accelerator: the ranks, and the device whose generator is kept.
-        start: what a run of its seed goes on from.
+        folder: existing folder of the files.
+        every: number of epochs between two checkpoints.
+        accelerator: the ranks, and the device whose random generator is saved.
+        start: checkpoint from which the run of its seed continues; None for no run.
     """
 
     def __init__(
@@ -54,23 +55,23 @@ class Checkpoints:
         self._written: list[Path] = []
 
     def due(self, epoch: int, epochs: int) -> bool:
-        """Whether one is due after an epoch; not after the last, when the run's record is."""
+        """Whether to save one after `epoch`; not after the last, when the run's record is saved."""
         return epoch % self._every == 0 and epoch < epochs
 
     def start(self, seed: int) -> Point | None:
-        """What a run goes on from; None where it begins at its beginning."""
+        """The checkpoint from which the run of `seed` continues; None where it starts anew."""
         return self._start if self._start is not None and self._start.seed == seed else None
 
     def write(self, seed: int, epoch: int, state: State) -> tuple[str, ...]:
-        """Keep a state and the generators'; to be called by every rank.
+        """Save a state and that of the random generators; every rank calls this.
 
         Returns:
-            The SHA-256 of each rank's file: all are on the disk by then.
+            The SHA-256 of each rank's file; all are on the disk by then.
 
         Raises:
-            OSError: this rank's could not be written; earlier ones are as they were.
+            OSError: this rank's file could not be written; earlier ones are unchanged.
         """
-        # By now whoever keeps the digests has those of the last two.
+        # By now the digests of the last two checkpoints are stored.
         for old in self._written[:-2]:
             old.unlink(missing_ok=True)
         self._written = self._written[-2:]
@@ -79,14 +80,14 @@ class Checkpoints:
         path = self._path(seed, epoch)
         _write(path, buffer.getvalue())
         self._written.append(path)
-        return self._over_ranks(hashlib.sha256(buffer.getvalue()).digest())
+        return self._gather_digests(hashlib.sha256(buffer.getvalue()).digest())
 
     def read(self, point: Point) -> State:
-        """The state kept there, on the CPU; the generators are put back as they were by then.
+        """Load a state to the CPU, and restore the random generators.
 
         Raises:
             OSError: this rank's file cannot be read.
-            ValueError: it is not the one that was written.
+            ValueError: it is not the file that was written.
         """
         path = self._path(point.seed, point.epoch)
         data = path.read_bytes()
@@ -98,39 +99,41 @@ class Checkpoints:
         return state
 
     def intact(self, point: Point) -> bool:
-        """Whether every rank has its file as it was written; to be asked of every rank."""
+        """Whether every rank has its file as it was written; every rank calls this."""
         try:
             digest = hashlib.sha256(self._path(point.seed, point.epoch).read_bytes()).digest()
         except OSError:
             digest = bytes(32)
-        return self._over_ranks(digest) == point.digests
+        return self._gather_digests(digest) == point.digests
 
     def _path(self, seed: int, epoch: int) -> Path:
         rank = self._accelerator.process_index
         return self._folder / f"seed-{seed}-epoch-{epoch}-rank-{rank}.pt"
 
-    def _over_ranks(self, digest: bytes) -> tuple[str, ...]:
+    def _gather_digests(self, digest: bytes) -> tuple[str, ...]:
         if self._accelerator.num_processes == 1:
             return (digest.hex(),)
-        mine = torch.tensor([list(digest)], dtype=torch.uint8, device=self._accelerator.device)
-        gathered = cast(Tensor, self._accelerator.gather(mine))
+        rank_digest = torch.tensor(
+            [list(digest)], dtype=torch.uint8, device=self._accelerator.device
+        )
+        gathered = cast(Tensor, self._accelerator.gather(rank_digest))
         return tuple(bytes(row).hex() for row in gathered.tolist())
 
     def _generators(self) -> dict[str, Any]:
-        """The global ones, which dropout and the loader's transforms draw from."""
+        """States of the global generators, from which dropout and the loader's transforms draw."""
         device = self._accelerator.device.type
-        own = None if device == "cpu" else torch.get_device_module(device).get_rng_state()
-        return {"python": random.getstate(), "torch": torch.get_rng_state(), "device": own}
+        device_state = None if device == "cpu" else torch.get_device_module(device).get_rng_state()
+        return {"python": random.getstate(), "torch": torch.get_rng_state(), "device": device_state}
 
-    def _restore_generators(self, kept: dict[str, Any]) -> None:
-        random.setstate(kept["python"])
-        torch.set_rng_state(kept["torch"])
-        if kept["device"] is not None:
-            torch.get_device_module(self._accelerator.device.type).set_rng_state(kept["device"])
+    def _restore_generators(self, states: dict[str, Any]) -> None:
+        random.setstate(states["python"])
+        torch.set_rng_state(states["torch"])
+        if states["device"] is not None:
+            torch.get_device_module(self._accelerator.device.type).set_rng_state(states["device"])
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Replace a file once the new one is complete on the disk."""
+    """Write a file completely to the disk, then put it in place of the old one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

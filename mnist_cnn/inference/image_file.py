@@ -1,4 +1,4 @@
-"""From a scan or a photo of a digit to an image such as MNIST's own.
+"""Converts a scan or a photo of a digit to an image like MNIST's own.
 
 MNIST's digits were "size normalized to fit in a 20x20 pixel box while preserving their aspect
 ratio", grey from the resampling, and "centered in a 28x28 image by computing the center of mass
@@ -28,31 +28,31 @@ Grey = npt.NDArray[np.float32]
 """Brightness or ink of each pixel, (height, width)."""
 
 BOX = 20
-"""The longer side of its digit, pixels."""
+"""Longer side of the digit, in pixels."""
 CENTRE = 14
-"""Where the digit's centre of mass lies, to the nearest whole pixel (measured: on all of MNIST)."""
+"""Position of the centre of mass, to the nearest whole pixel (measured on all of MNIST)."""
 
 LARGEST_SIDE = 512
-"""Pictures are first shrunk to this: it evens out noise, and no digit needs more."""
+"""Largest side of a picture after the first resize, which evens out noise."""
 FAINTEST_INK = 0.08
-"""What differs less than this from its background, of black against white, is no digit."""
+"""Smallest contrast of a digit, as a share of black against white."""
 INK_SHARE = 0.1
-"""Pixels with this share of the darkest ink belong to the digit."""
+"""Smallest ink of a digit's pixel, as a share of the darkest pixel's."""
 SPECK_SHARE = 0.05
-"""Connected parts with less than this share of the heaviest part's ink are dirt."""
+"""Smallest ink of a part of the digit, as a share of the heaviest part's; less is dirt."""
 
 
 def read_digit(path: Path) -> Tensor:
-    """The digit in a PNG or JPEG file, as MNIST would show it.
+    """The digit in a PNG or JPEG file, in MNIST's form.
 
-    Any size, grey or colour, with or without transparency, turned as its EXIF data say, light on
-    dark or dark on light.
+    The picture may have any size, be grey or colour, transparent, rotated by its EXIF data, light
+    on dark or dark on light.
 
     Returns:
         (28, 28), uint8: 0 is background, 255 ink.
 
     Raises:
-        UsageError: the file cannot be read, is not such a picture, or shows nothing.
+        UsageError: the file cannot be read, is not such a picture, or is blank.
     """
     picture = _open(path)
     for backdrop in ("white", "black"):
@@ -63,14 +63,14 @@ def read_digit(path: Path) -> Tensor:
 
 
 def _open(path: Path) -> Image.Image:
-    """The picture, upright and decoded."""
+    """The decoded picture, upright."""
     if not path.is_file():
         raise UsageError(
             f"cannot read {path}: {'it is a folder' if path.is_dir() else 'no such file'}"
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged EXIF data: the pixels may be whole
+            warnings.simplefilter("ignore")  # damaged EXIF data: the pixels may be intact
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=("PNG", "JPEG")) as picture:
                 return ImageOps.exif_transpose(picture)
@@ -81,13 +81,13 @@ def _open(path: Path) -> Image.Image:
         raise UsageError(f"{path} is not a PNG or JPEG picture") from None
     except PermissionError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    # What Pillow's decoders raise on damaged files.
+    # These are the exceptions of Pillow's decoders for damaged files.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise UsageError(f"{path} is a damaged picture: {error}") from error
 
 
 def _grey(picture: Image.Image, backdrop: str) -> Grey:
-    """Brightness, 0 to 1, transparent parts laid over the backdrop; at most `LARGEST_SIDE` wide."""
+    """Brightness, 0 to 1, over the backdrop where transparent; at most `LARGEST_SIDE` wide."""
     if picture.mode.startswith("I"):  # 16 bits a pixel; `convert` would clip them to 8
         grey = Image.fromarray(np.asarray(picture, dtype=np.float32) / 257)
     elif picture.has_transparency_data:
@@ -102,53 +102,53 @@ def _grey(picture: Image.Image, backdrop: str) -> Grey:
 
 
 def _ink(grey: Grey) -> Grey:
-    """How much each pixel differs from the background, in the direction in which the digit does.
+    """The difference of each pixel from the background, in the direction of the digit's ink.
 
-    The background is what the border shows, continued inwards as a plane, so that light falling
-    from one side leaves no trace. Whether ink is dark or light follows from it.
+    The background is a plane through the border's brightness, which removes light that falls from
+    one side. Ink is dark or light, whichever differs more.
     """
     background, noise = _background(grey)
     difference = grey - background
     dark = np.maximum(-difference - 3 * noise, 0)
     light = np.maximum(difference - 3 * noise, 0)
-    # Squares, because a stroke outweighs a broad faint shadow.
+    # Squares: a stroke must outweigh a broad faint shadow.
     ink: Grey = dark if np.square(dark).sum() >= np.square(light).sum() else light
     return ink
 
 
 def _background(grey: Grey) -> tuple[Grey, float]:
-    """The background's brightness everywhere, and its noise's standard deviation."""
+    """The background's brightness at each pixel, and the standard deviation of its noise."""
     height, width = grey.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     rim = max(1, min(height, width) // 25)
     border = np.ones(grey.shape, dtype=bool)
     border[rim:-rim, rim:-rim] = False
     terms = np.stack([np.ones_like(x), x, y], axis=-1)
-    values, at = grey[border], terms[border]
-    # Least squares, three times over what fits: a stroke or a shadow at the border must not tilt
-    # the plane.
+    values, border_terms = grey[border], terms[border]
+    # Least squares, three times, each over the pixels that fit: a stroke or a shadow at the border
+    # must not tilt the plane.
     plane = np.array([np.median(values), 0, 0], dtype=np.float32)
     tolerance, noise = 0.2, 0.0
     for _ in range(3):
-        fits = np.abs(values - at @ plane) <= tolerance
-        plane = np.linalg.lstsq(at[fits], values[fits], rcond=None)[0]
-        noise = float(1.4826 * np.median(np.abs(values[fits] - at[fits] @ plane)))
+        fits = np.abs(values - border_terms @ plane) <= tolerance
+        plane = np.linalg.lstsq(border_terms[fits], values[fits], rcond=None)[0]
+        noise = float(1.4826 * np.median(np.abs(values[fits] - border_terms[fits] @ plane)))
         tolerance = max(3 * noise, 0.02)
     background: Grey = terms @ plane
     return background, noise
 
 
 def _digit(ink: Grey) -> Grey:
-    """The ink of the digit alone, 0 to 1, cropped to it: specks of dirt are left out."""
+    """The digit's ink, 0 to 1, without specks of dirt, cropped to the digit."""
     height, width = ink.shape
     inked = ink > INK_SHARE * ink.max()
-    # Parts are told apart on a coarse grid, where strokes broken by noise hang together.
+    # Parts are found on a coarse grid, on which strokes broken by noise are connected.
     cell = math.ceil(max(height, width) / 128)
     parts = _parts(F.max_pool2d(torch.from_numpy(inked)[None].float(), cell, ceil_mode=True))
-    # One cell around each part is its own too: the strokes' soft edges.
+    # One cell around each part belongs to it: the soft edges of the strokes.
     parts = F.max_pool2d(parts, 3, stride=1, padding=1)
-    part = parts.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[0, :height, :width]
-    number = part.long().numpy()
+    part_of_pixel = parts.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[0, :height, :width]
+    number = part_of_pixel.long().numpy()
     weights = np.bincount(number.ravel(), np.where(inked, ink, 0).ravel())
     kept = (weights >= SPECK_SHARE * weights.max())[number]
     rows, columns = np.nonzero(kept & inked)
@@ -158,9 +158,9 @@ def _digit(ink: Grey) -> Grey:
 
 
 def _parts(cells: Tensor) -> Tensor:
-    """Number the connected parts of (1, H, W) cells that are 0 or 1; background is 0."""
+    """Number the connected parts of (1, H, W) cells of 0 or 1; the background is 0."""
     parts = torch.arange(1.0, cells.numel() + 1).view_as(cells) * cells
-    while True:  # the highest number spreads through each part, one cell a turn
+    while True:  # the highest number spreads through each part, one cell per pass
         spread = F.max_pool2d(parts, 3, stride=1, padding=1) * cells
         if torch.equal(spread, parts):
             return parts
@@ -168,7 +168,7 @@ def _parts(cells: Tensor) -> Tensor:
 
 
 def _boxed(digit: Grey) -> Grey:
-    """The digit with its longer side 20 pixels and its darkest pixel 1."""
+    """The digit, resized to a longer side of 20 pixels, with its darkest pixel 1."""
     height, width = digit.shape
     scale = BOX / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -176,7 +176,7 @@ def _boxed(digit: Grey) -> Grey:
 
 
 def _to_one(ink: Grey) -> Grey:
-    """The same with its darkest pixel 1: a thin pen's strokes are faint once they are shrunk."""
+    """The same, scaled to a darkest pixel of 1: thin strokes are faint after the resize."""
     scaled: Grey = ink / ink.max()
     return scaled
 
@@ -186,7 +186,7 @@ def _array(picture: Image.Image) -> Grey:
 
 
 def _centred(digit: Grey) -> npt.NDArray[np.uint8]:
-    """The digit in its 28x28 image, moved by whole pixels."""
+    """The digit in a 28x28 image, its centre of mass in the middle, to whole pixels."""
     pixels = np.rint(digit * 255).astype(np.uint8)
     corner = []
     for axis, length in enumerate(digit.shape):

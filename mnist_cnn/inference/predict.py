@@ -1,4 +1,4 @@
-"""Which digit a picture shows, and a chart of how sure the network is."""
+"""Predicts which digit a picture shows, and draws a chart of the probabilities."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import REFERENCE
 
 BAR_COLUMNS = 40
-"""Width of a bar that stands for 100 %."""
+"""Width of a bar of 100 %, in columns."""
 BLOCKS = " ▏▎▍▌▋▊▉█"
-"""A column filled by none to eight eighths."""
+"""Characters of a column that is filled by zero to eight eighths."""
 
 
 @torch.inference_mode()
@@ -32,7 +32,7 @@ def predict(model: MnistCnn, path: Path) -> Tensor:
     Raises:
         UsageError: the file cannot be read, is no picture, or shows nothing.
     """
-    # Every recipe normalises as the reference does.
+    # All recipes have the reference's normalisation.
     image = normalise(read_digit(path), REFERENCE)
     logits: Tensor = model.eval()(image[None, None])
     return logits[0].softmax(0)
@@ -42,9 +42,9 @@ def chart(name: str, probabilities: Tensor, encoding: str) -> str:
     """The winner on the first line, then a bar for each digit.
 
     Args:
-        name: of the picture.
+        name: name of the picture.
         probabilities: (10,).
-        encoding: of where this is printed; where it has no block characters, bars are of "#".
+        encoding: of the output; without block characters in it, bars are made of "#".
     """
     winner = int(probabilities.argmax())
     lines = [f"{name}: {winner} ({percent(probabilities[winner].item())})"]
@@ -56,14 +56,14 @@ def chart(name: str, probabilities: Tensor, encoding: str) -> str:
 
 
 def bar(share: float, blocks: str) -> str:
-    """A bar of `share` times `BAR_COLUMNS` columns; `blocks` are the fillings of a column."""
+    """A bar of `share` times `BAR_COLUMNS` columns; `blocks` are a column's characters."""
     steps = len(blocks) - 1
     full, rest = divmod(round(share * BAR_COLUMNS * steps), steps)
     return (blocks[-1] * full + blocks[rest]).rstrip()
 
 
 def percent(share: float) -> str:
-    """``"99.8 %"``; never rounded up to a certainty it is not."""
+    """``"99.8 %"``; 100 % only where the share is exactly 1."""
     return f"{100 * share:.1f} %" if share < 0.9995 or share == 1 else "99.9 %"
 
 

@@ -1,7 +1,7 @@
-"""How weights came about, kept with them in their file: recipe, epochs, seed, target, machine.
+"""How weights were trained (recipe, epochs, seed, target, machine), as metadata of their file.
 
-Standard library only. What a file says is read as a stranger's: only a short plain name, a number
-or a version gets through, so that it may be shown anywhere.
+Standard library only. Metadata of a file are not trusted: only short plain names, numbers and
+versions are accepted, so that they can be shown anywhere.
 """
 
 from __future__ import annotations
@@ -28,40 +28,41 @@ _ALLOWED = {
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """One training."""
+    """How one set of weights was trained."""
 
     recipe: str
-    """The name of the recipe."""
+    """Name of the recipe."""
     epochs: int
-    """Epochs trained, the schedule stretched over them; the weights are those after the last."""
+    """Number of epochs of the schedule; the weights are those after the last epoch."""
     seed: int
-    """What weights, order and distortions followed from."""
+    """Seed of weights, order and distortions."""
     target_accuracy: float
-    """The accuracy looked out for, a fraction."""
+    """Accuracy that the training reported as reached or not, as a fraction."""
     device: str
-    """Kind of device trained on: cpu, cuda, mps."""
+    """Type of the device: cpu, cuda, mps."""
     processes: int
-    """Ranks that trained together."""
+    """Number of ranks that trained together."""
     torch_version: str
+    """Version of torch."""
 
     def metadata(self) -> dict[str, str]:
-        """As text, one entry a field."""
+        """The fields as text, by name."""
         return {name: str(value) for name, value in asdict(self).items()}
 
 
 def read_provenance(metadata: Mapping[str, str]) -> Provenance | None:
-    """What a file's metadata say of its training; None when they say nothing of it.
+    """Read a file's metadata about its training; None when there are none.
 
     Raises:
-        UsageError: they say part of it, or what cannot be so.
+        UsageError: they are incomplete or not valid.
     """
     if not metadata.keys() & _ALLOWED.keys():
         return None
     for name, pattern in _ALLOWED.items():
         if name not in metadata:
-            raise UsageError(f"its metadata do not say all of its training: {name} is missing")
+            raise UsageError(f"its metadata about the training are incomplete: {name} is missing")
         if not re.fullmatch(pattern, metadata[name]):
-            raise UsageError(f"its metadata give no {name} of its training that could be so")
+            raise UsageError(f"its metadata have no valid {name} of the training")
     return Provenance(
         recipe=metadata["recipe"],
         epochs=int(metadata["epochs"]),

@@ -1,4 +1,4 @@
-"""The network's weights in a file, in the safetensors format: numbers alone, no code to run."""
+"""Saves and loads the network's weights as safetensors files, which contain no code."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from mnist_cnn.model import MnistCnn
 def save_weights(
     model: nn.Module, path: Path, metadata: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Write every weight and batch-norm statistic, all or nothing.
+    """Write every weight and batch-norm statistic, completely or not at all.
 
     A file already at `path` is replaced only once the new one is complete on the disk.
 
     Args:
-        model: what to save.
-        path: where to.
-        metadata: what else the file shall say, such as how the weights came about.
+        model: network to save.
+        path: file to write.
+        metadata: key-value pairs to store in the file, such as how the weights were trained.
 
     Raises:
-        OSError: the disk is full or the folder not writable; `path` is as it was before.
+        OSError: the disk is full or the folder is not writable; `path` is unchanged.
     """
     tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     data = _in_order(safetensors.torch.save(tensors, metadata={"format": "pt", **metadata}))
@@ -43,15 +43,15 @@ def save_weights(
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    finally:  # after a full disk, after Ctrl-C too
+    finally:  # also after a full disk or Ctrl-C
         temporary.unlink(missing_ok=True)
 
 
 def _in_order(data: bytes) -> bytes:
-    """The same file with its header sorted: the library puts metadata in a random order.
+    """The same file with a sorted header: the library writes metadata in a random order.
 
-    Equal weights shall give equal files. Source of the layout: the safetensors format, a length of
-    8 bytes (little-endian), a header of JSON padded by spaces, the tensors.
+    Equal weights must give equal files. Source of the layout: the safetensors format, a length of 8
+    bytes (little-endian), a JSON header padded with spaces, the tensors.
     """
     end = 8 + int.from_bytes(data[:8], "little")
     text = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":"))
@@ -61,10 +61,10 @@ def _in_order(data: bytes) -> bytes:
 
 
 def check_writable(path: Path) -> None:
-    """Find out before a long training whether `save_weights` could write there.
+    """Check before a long training that `save_weights` can write to `path`.
 
     Raises:
-        UsageError: it could not, and why.
+        UsageError: it cannot; the message says why.
     """
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a folder; name a file in it")
@@ -76,11 +76,11 @@ def check_writable(path: Path) -> None:
 
 
 def load_weights(path: Path) -> MnistCnn:
-    """The network with the weights in that file, on the CPU, ready to evaluate.
+    """The network with the weights of that file, on the CPU, ready to evaluate.
 
     Raises:
-        UsageError: it cannot be read, is no safetensors file, or is one of another network; the
-            message names the first tensor that differs.
+        UsageError: the file cannot be read, is not a safetensors file, or has another network's
+            weights; the message names the first tensor that differs.
     """
     if not path.is_file():
         raise UsageError(
@@ -89,7 +89,7 @@ def load_weights(path: Path) -> MnistCnn:
     model = MnistCnn()
     wanted = model.state_dict()
     try:
-        # Shapes are compared before values are read: a file may be larger than the memory.
+        # Shapes are compared before values are read: a file may be larger than memory.
         with safe_open(path, framework="pt") as file:
             names: list[str] = file.keys()
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
@@ -109,12 +109,12 @@ def load_weights(path: Path) -> MnistCnn:
 
 
 def load_provenance(path: Path) -> Provenance | None:
-    """How the weights in that file came about, where it says so.
+    """How the weights of that file were trained; None where it does not say.
 
-    To be called after `load_weights`, which refuses other files.
+    Call it after `load_weights`, which refuses other files.
 
     Raises:
-        UsageError: it says part of it, or what cannot be so.
+        UsageError: the metadata are incomplete or not valid.
     """
     with safe_open(path, framework="pt") as file:
         metadata = dict(file.metadata() or {})
@@ -131,11 +131,11 @@ def check_shapes(
 
     Args:
         path: the file, for the message.
-        shapes: of the tensors in it, by name.
+        shapes: shapes of the tensors in the file, by name.
         wanted: the network's own tensors, in its order.
 
     Raises:
-        UsageError: names the first tensor that is missing, of another shape, or one too many.
+        UsageError: the message names the first tensor that is missing, extra or of another shape.
     """
     for name, value in wanted.items():
         if name not in shapes:
@@ -148,7 +148,7 @@ def check_shapes(
     for name in shapes:
         if name not in wanted:
             raise UsageError(
-                f"{path} holds another network's weights: the tensor {name!r} is one too many"
+                f"{path} holds another network's weights: it has an extra tensor {name!r}"
             )
 
 

@@ -104,7 +104,7 @@ def test_a_device_gets_the_recipe_that_fits_it(monkeypatch: pytest.MonkeyPatch) 
         (["--pipeline", "lodaer"], "unknown pipeline 'lodaer' (did you mean 'loader'?)"),
         (["--runs", "0"], "--runs must be at least 1, not 0"),
         (["--runs", "three"], "--runs"),
-        (["--epochs", "0"], "--epochs must be at least 1, not 0"),
+        (["--epochs", "0"], "epochs must be at least 1, not 0"),
         (["--seed", "-1"], "--seed must be 0 or more, not -1"),
         (["--threads", "0"], "--threads must be 1 to "),
         (["--threads", "100000"], "--threads must be 1 to "),

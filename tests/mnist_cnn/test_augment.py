@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import ColorJitter, InterpolationMode, RandomAffine, functional as F
 
-from mnist_cnn.augment import augment, distortions, draw, normalise
+from mnist_cnn.augment import DistortionParameters, augment, draw, normalise
 from mnist_cnn.batches import seed_transform
 from mnist_cnn.data.dataset import MnistData
 from mnist_cnn.recipe import REFERENCE, Interpolation, Recipe
@@ -69,7 +69,7 @@ def both(
     images = mnist.train_images[:count]
     parameters = random_parameters(count, seed)
     recipe = replace(GREY_LEVELS, interpolation=interpolation)
-    ours = augment(images, distortions(**parameters), recipe)[:, 0]
+    ours = augment(images, DistortionParameters(**parameters).table(), recipe)[:, 0]
     rows = [{name: column[i].item() for name, column in parameters.items()} for i in range(count)]
     theirs = [by_torchvision(i, row, interpolation) for i, row in zip(images, rows, strict=True)]
     return ours, torch.stack(theirs)

@@ -86,7 +86,7 @@ def refused(output: Output) -> str:
         (["trian"], "No such command 'trian'"),
         (["--no-such-option"], "--no-such-option"),
         (["train", "--epochs", "many"], "--epochs"),
-        (["--epochs", "0"], "--epochs must be at least 1, not 0"),
+        (["--epochs", "0"], "epochs must be at least 1, not 0"),
         (["--recipe", "refrence"], "unknown recipe 'refrence' (did you mean 'reference'?)"),
         (["--pipeline", "lodaer"], "unknown pipeline 'lodaer' (did you mean 'loader'?)"),
         (["--seed", "-1"], "--seed must be 0 or more, not -1"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mnist_cnn.model import PARAMETERS, MnistCnn, Transition, build_model, parameter_count
-from mnist_cnn.summary import FOOTNOTE, View, layers, table, training_flops
+from mnist_cnn.summary import FOOTNOTE, ReceptiveField, layers, table, training_flops
 
 
 @pytest.fixture(autouse=True)
@@ -156,12 +156,14 @@ def test_the_table_fits_a_terminal() -> None:
 
 
 def test_the_receptive_fields_recurrence() -> None:
-    assert View().through(3) == View(3, 1)
-    assert View(5, 1).through(2, stride=2) == View(6, 2)
-    assert View(6, 2).through(3, dilation=2) == View(14, 2)
-    assert View.joined([View(3, 2), View(6, 2)]) == View(6, 2)
+    assert ReceptiveField().through(3) == ReceptiveField(3, 1)
+    assert ReceptiveField(5, 1).through(2, stride=2) == ReceptiveField(6, 2)
+    assert ReceptiveField(6, 2).through(3, dilation=2) == ReceptiveField(14, 2)
+    assert ReceptiveField.joined([ReceptiveField(3, 2), ReceptiveField(6, 2)]) == ReceptiveField(
+        6, 2
+    )
     with pytest.raises(AssertionError, match="strides"):
-        View.joined([View(3, 1), View(6, 2)])
+        ReceptiveField.joined([ReceptiveField(3, 1), ReceptiveField(6, 2)])
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def after_first_epoch(selection: HardExampleSampler, losses: torch.Tensor) -> No
 
 
 def order_of(selection: HardExampleSampler, epoch: int, seed: int = 0) -> torch.Tensor:
-    return selection.order(selection.shuffle(epoch, generator(seed)))
+    return selection.order(selection.draw(epoch, generator(seed)))
 
 
 def test_without_selection_every_epoch_takes_every_image(accelerator: Accelerator) -> None:

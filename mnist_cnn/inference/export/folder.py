@@ -1,4 +1,4 @@
-"""A folder with the model file and its card: whole, or not there."""
+"""Exports a folder with a model file and its card, completely or not at all."""
 
 from __future__ import annotations
 
@@ -21,23 +21,26 @@ from mnist_cnn.inference.weights import check_writable, load_weights, save_weigh
 from mnist_cnn.model import MnistCnn, parameter_count
 
 CARD = "README.md"
-"""What the Hub takes for the card."""
+"""File that the Hub shows as the card."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written, and how well it does."""
+    """An exported file and its measured accuracy."""
 
     model: Path
+    """Path of the model file."""
     measured: Measured
+    """Counts of that file over the test images."""
     runtime: str
+    """Name and version of the runtime that ran it."""
 
 
 def parse_format(text: str) -> Format:
-    """The format asked for.
+    """Parse the name of a format.
 
     Raises:
-        UsageError: there is none of that name, or what it needs is not installed.
+        UsageError: there is no such format, or its packages are not installed.
     """
     match text:
         case "onnx":
@@ -52,40 +55,44 @@ def parse_format(text: str) -> Format:
 
 
 def check_new(folder: Path) -> None:
-    """Find out before the work whether `export` could make that folder.
+    """Check, before the export, that `export` can create that folder.
 
     Raises:
-        UsageError: it could not, or something is there already, which is never written over.
+        UsageError: it cannot, or the folder exists; nothing is ever overwritten.
     """
     if folder.exists() or folder.is_symlink():
-        raise UsageError(f"{folder} is there already; name a new folder with --output")
+        raise UsageError(f"{folder} is there already; name a new folder")
     check_writable(folder)
 
 
 def export(
-    network: MnistCnn, provenance: Provenance | None, to: Format, folder: Path, data: MnistData
+    network: MnistCnn,
+    provenance: Provenance | None,
+    model_format: Format,
+    folder: Path,
+    data: MnistData,
 ) -> Exported:
-    """Write the network in that format and measure what was written on every test image.
+    """Write the network in that format, and measure the written file on every test image.
 
     Args:
         network: trained, on the CPU, ready to evaluate.
-        provenance: of its weights, where known.
-        to: the format.
-        folder: where to; it must not be there yet.
+        provenance: how its weights were trained; None where not known.
+        model_format: format of the file.
+        folder: new folder.
         data: the test images.
 
     Raises:
-        Disagreement: the file written does not compute what the network does.
+        Disagreement: the written file does not compute what the network computes.
         OSError: the folder cannot be written.
     """
     metadata = provenance.metadata() if provenance else {}
     trained = RawPixels(network)
-    file = f"model.{to}"
+    file = f"model.{model_format}"
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir()
         path = temporary / file
-        if to == "onnx":
+        if model_format == "onnx":
             onnx_graph.write_graph(network, path, metadata)
             exported, runtime = onnx_graph.read_graph(path), onnx_graph.runtime()
         else:
@@ -93,7 +100,7 @@ def export(
             exported, runtime = RawPixels(load_weights(path)), f"torch {torch.__version__}"
         measured = measure(exported, trained, data.test_images, data.test_labels)
         facts = Facts(
-            format=to,
+            format=model_format,
             file=file,
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             parameters=parameter_count(network),

@@ -1,4 +1,4 @@
-"""Uploading an exported folder to the Hugging Face Hub, when asked to and never otherwise."""
+"""Uploads an exported folder to the Hugging Face Hub, only when the user asks for it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class UploadFailed(Exception):
 
 
 def check_ready(repository: str) -> None:
-    """Find out before the work whether an upload has what it needs on this side.
+    """Check, before the export, what an upload needs on this machine.
 
     Raises:
-        UsageError: the repository's name cannot be one, the Hub is switched off, or no token is at
-            hand.
+        UsageError: the repository's name is not valid, the Hub is switched off, or there is no
+            token.
     """
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import HFValidationError
@@ -25,37 +25,37 @@ def check_ready(repository: str) -> None:
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        raise UsageError(f"--push-to-hub: {error}") from None
+        raise UsageError(f"the repository's name is not valid: {error}") from None
     if constants.HF_HUB_OFFLINE:
-        raise UsageError("--push-to-hub: HF_HUB_OFFLINE is set; unset it to upload")
+        raise UsageError("cannot upload: HF_HUB_OFFLINE is set; unset it")
     if not get_token():
         raise UsageError(
-            "--push-to-hub: no Hugging Face token is at hand; set HF_TOKEN or run: hf auth login"
+            "cannot upload: there is no Hugging Face token; set HF_TOKEN or run: hf auth login"
         )
 
 
 def push(folder: Path, repository: str) -> str:
-    """Upload every file of the folder as one commit, making the repository where there is none.
+    """Upload every file of the folder as one commit, and create the repository if needed.
 
     Returns:
         The repository's address.
 
     Raises:
-        UploadFailed: it could not be done, and why.
+        UploadFailed: the upload failed; the message says why.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    # The base of every HTTP error, of whichever client this version of the library is built on.
+    # The base of all HTTP errors, whichever client this version of the library uses.
     transport_error: type[Exception] = HfHubHTTPError.__mro__[1]
     try:
         api = HfApi()
-        made = api.create_repo(repository, exist_ok=True)
+        repository_url = api.create_repo(repository, exist_ok=True)
         api.upload_folder(
-            repo_id=made.repo_id,
+            repo_id=repository_url.repo_id,
             folder_path=folder,
             commit_message="The exported model and its card",
         )
     except (OSError, transport_error) as error:
         raise UploadFailed(str(error) or type(error).__name__) from error
-    return str(made)
+    return str(repository_url)

@@ -1,8 +1,7 @@
 """The network as an ONNX graph, written by PyTorch and run by ONNX Runtime.
 
-The graph takes MNIST's own bytes. Were it to take floats, images scaled to 0..1, to 0..255 or
-normalised would all be accepted, and two of the three answered wrongly without a word; a uint8
-input has one reading.
+The graph takes MNIST's own bytes. A float input would also accept images scaled to 0..1 or not
+normalised, and would silently classify them wrongly; a uint8 input has one meaning.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from mnist_cnn.inference.export.evaluation import Classifier, RawPixels
 from mnist_cnn.model import MnistCnn
 
 OPSET = 18
-"""The exporter's own: no conversion, and runtimes since 2023 have it."""
+"""The exporter's own version, so nothing is converted; runtimes since 2023 support it."""
 INPUT, OUTPUT = "images", "logits"
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
 def check_installed() -> None:
-    """Find out before anything is written whether what this needs is there.
+    """Check that the packages for this format are installed.
 
     Raises:
-        UsageError: it is not; how to get it.
+        UsageError: they are not; the message says how to install them.
     """
     if any(importlib.util.find_spec(name) is None for name in PACKAGES):
-        raise UsageError("--to onnx needs more packages: pip install 'mnist-bench[export]'")
+        raise UsageError("the onnx format needs more packages: pip install 'mnist-bench[export]'")
 
 
 def write_graph(network: MnistCnn, path: Path, metadata: Mapping[str, str]) -> None:
@@ -39,8 +38,8 @@ def write_graph(network: MnistCnn, path: Path, metadata: Mapping[str, str]) -> N
 
     Args:
         network: trained, on the CPU.
-        path: where to.
-        metadata: is put into the file, for viewers to show.
+        path: file to write.
+        metadata: key-value pairs to store in the file.
 
     Raises:
         OSError: the file cannot be written.
@@ -49,7 +48,7 @@ def write_graph(network: MnistCnn, path: Path, metadata: Mapping[str, str]) -> N
 
     program = torch.onnx.export(
         RawPixels(network).eval(),
-        # Two images: a batch of one would be taken for a constant.
+        # Two images: the exporter would take a batch of one for a constant.
         (torch.zeros(2, 1, 28, 28, dtype=torch.uint8),),
         dynamo=True,
         input_names=[INPUT],
@@ -62,9 +61,9 @@ def write_graph(network: MnistCnn, path: Path, metadata: Mapping[str, str]) -> N
     assert program is not None
     model = program.model_proto
     graph = model.graph
-    # The exporter's notes hold this machine's paths and lines of source.
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
-        part.ClearField("metadata_props")
+    # The exporter's metadata contain paths and source lines of this machine.
+    for element in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        element.ClearField("metadata_props")
     graph.name = "mnist_cnn"
     model.doc_string = (
         f"{INPUT}: (batch, 1, 28, 28), uint8, 0 background to 255 ink, as in MNIST's files; "
@@ -76,11 +75,11 @@ def write_graph(network: MnistCnn, path: Path, metadata: Mapping[str, str]) -> N
 
 
 def read_graph(path: Path) -> Classifier:
-    """The graph in that file, run by ONNX Runtime on the CPU."""
+    """A classifier that runs the graph in that file with ONNX Runtime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: it warns of GPUs it does not find
+    options.log_severity_level = 3  # errors only: it warns about GPUs that it does not find
     session = onnxruntime.InferenceSession(
         path.read_bytes(), options, providers=["CPUExecutionProvider"]
     )
@@ -93,7 +92,7 @@ def read_graph(path: Path) -> Classifier:
 
 
 def runtime() -> str:
-    """What runs the graph, and its version."""
+    """Name and version of the runtime."""
     import onnxruntime
 
     return f"ONNX Runtime {onnxruntime.__version__}"

@@ -1,4 +1,5 @@
-// The step by matrix tiles (AMX-BF16): a record of channels a pixel, see tile_activations.hpp.
+// The step with AMX-BF16: matrix tiles, on one record of channels per pixel; see
+// tile_activations.hpp.
 
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -9,26 +10,26 @@
 namespace native {
 namespace {
 
-// Records an image of raw convolution outputs and of the gradients of activations. Those of the
-// transitions are on the pooled grid: of the four outputs under a pixel only the one that is the
-// greatest after batch norm is kept, and the others are computed again. So is the stem.
+// Records per image of raw convolution outputs and of the gradients of activations. Those of the
+// transitions are on the pooled grid: of the four outputs under a pixel only the largest after batch
+// norm is stored, and the others are computed again. So are the stem's outputs.
 constexpr int RECORDS[LAYERS] = {0, S28::FLAT, S14::FLAT, S14::FLAT, S7::FLAT, S7::FLAT, S7::FLAT};
 constexpr int TAPS[LAYERS] = {1, 9, 1, 9, 1, 9, 1};
-// Layers of 18 channels have sixteen of them where half 0 of a Pair is, and two where half 1 starts.
+// Layers of 18 channels have sixteen of them in half 0 of a Pair, and two at the start of half 1.
 constexpr int slot_of(int layer, int channel) {
   if (CHANNELS[layer] != 18) return channel;
   return channel < 16 ? side_by_side(0, channel) : side_by_side(1, channel - 16);
 }
-// Products of 16 by 16 channels that a layer's weight gradient is made of.
+// Number of products of 16 by 16 channels in a layer's weight gradient.
 constexpr int weight_tiles(int layer) { return 2 * (TAPS[layer] == 9 ? NINE_OF_18 : 2); }
 
-// What the stem sees of its input around a pixel: item 4 r + k is r - 1 rows below it and k - 1
-// columns to the right; ONE_ITEM is 1 at every pixel, for sums over them. All are in half 0.
+// The stem's input around a pixel (its patch): item 4 r + k is r - 1 rows below the pixel and k - 1
+// columns to the right of it. ONE_ITEM is 1 at every pixel, for sums over pixels. All are in half 0.
 constexpr int PATCH = 12, ONE_ITEM = 3;
 constexpr bool is_pixel(int item) { return item % 4 < 3; }
 constexpr int patch_tap(int item) { return item / 4 * 3 + item % 4; }
-// Where the bytes of a patch, as a record, are among those of three rows of eight pixels and eight
-// ones, its first pixel being the k-th of each.
+// Indices of the bytes of a patch, as a record, in three rows of eight pixels and eight ones; the
+// patch's first pixel is the k-th of each row.
 struct PatchBytes {
   alignas(64) uint8_t index[6][64];
   __mmask64 used;
@@ -45,12 +46,12 @@ struct PatchBytes {
   }
 };
 constexpr PatchBytes patch_bytes;
-// Of patches with patches, one tile; of patches with 32 channels, two.
-constexpr int STEM_WEIGHTS = 18 * 9 + 14;  // with room to a multiple of 16
+// Products of patches with patches are one tile; those of patches with 32 channels are two.
+constexpr int STEM_WEIGHTS = 18 * 9 + 14;  // rounded up to a multiple of 16
 constexpr int PATCH_SUMS = 256, STEM_SUMS = 2 * 256;
 
-// One image's records; those that are no pixels stay zero. A tile of every other pixel of a short row
-// reaches beyond them.
+// One image's records; those between pixels stay zero. A tile of every second pixel of a short row
+// extends beyond them.
 template <class G>
 struct Plane {
   Buffer<Record> buffer{size_t(G::FLAT) + 2 * G::LEAD + 32};
@@ -63,7 +64,7 @@ struct Pairs {
   Buffer<Pair> even{EACH}, odd{EACH};
   Pair* const at[2] = {even.start + G::LEAD / 2, odd.start + G::LEAD / 2};
 
-  // The even ones of x.
+  // Takes the even pixels of x.
   void read(const Record* x) {
     for (int i = 0; i < G::COUNT / 2; i++) {
       const __m512i first = load(x[2 * i]), second = load(x[2 * i + 1]);
@@ -71,11 +72,12 @@ struct Pairs {
       at[0][i].store(1, _mm512_unpackhi_epi16(first, second));
     }
   }
-  // Of x, which has 18 channels and zeros before, between and after the rows: half 0 the first
-  // sixteen, half 1 the last two one kernel column to the left, here, and one to the right.
+  // Reads x, which has 18 channels and zeros before, between and after the rows. Half 0 gets the first
+  // sixteen channels; half 1 gets the last two, one kernel column to the left, here, and one to the
+  // right.
   void read_18(const Record* x) {
     constexpr int R = G::REACH;
-    __m128i last_two[2 * R] = {};  // of the pairs before this one
+    __m128i last_two[2 * R] = {};  // those of the previous pairs
     __m512i here = load(x[-1]);
     for (int p = -1; p < G::COUNT + 2 * R; p++) {
       const __m512i next = load(x[p + 1]);
@@ -98,7 +100,7 @@ struct Scratch {
   Pairs<G> pairs;
   Buffer<u16> transposed{size_t(G::BLOCKS) * 2 * TILE};
 
-  // A plane's records to `transposed`, a block at a time, its first `halves` halves.
+  // Writes a plane's records to `transposed`, block by block, the first `halves` halves.
   void transpose_block(const Record* from, int block, int halves = 2) {
     Pair two[16];
     for (int k = 0; k < 16; k++) {
@@ -124,14 +126,14 @@ struct Worker {
   Plane<S14> patches14;
 };
 
-// An image's pixels in bfloat16, with its zeros, and room for eight that are loaded where one is wanted.
+// An image's pixels in bfloat16, with its zeros, and room for a load of eight at the last pixel.
 constexpr int PLAIN = S28::FLAT + 2 * S28::LEAD + 32;
 
 // The weights as the products read them, forward and for the gradients of inputs.
 struct Packed {
   alignas(64) u16 forward[LAYERS][9 * 2 * TILE] = {}, backward[LAYERS][9 * 2 * TILE] = {};
-  alignas(64) float stem[PATCH][32] = {};    // as bfloat16 has them
-  alignas(64) float signs[LAYERS][32] = {};  // of batch norm's scales: -0 where they are negative
+  alignas(64) float stem[PATCH][32] = {};    // rounded to bfloat16
+  alignas(64) float signs[LAYERS][32] = {};  // signs of batch norm's scales: -0 where negative
 };
 
 class AmxNetwork : public Network {
@@ -145,7 +147,7 @@ class AmxNetwork : public Network {
         choices14_(size_t(capacity) * S7::FLAT * 2),
         patch_products_(size_t(capacity) * PATCH_SUMS),
         stem_sums_(size_t(pieces(capacity)) * STEM_SUMS) {
-    amx_supported();  // asks for the tiles, without which the first use of them ends the process
+    amx_supported();  // requests the tiles; without that, their first use ends the process
     for (int l = 0; l < LAYERS; l++) {
       raw_[l] = zeros<Record>(size_t(capacity) * RECORDS[l]);
       gradient_[l] = zeros<Record>(size_t(capacity) * RECORDS[l]);
@@ -194,7 +196,7 @@ class AmxNetwork : public Network {
           }
         return;
       }
-      // torch's [output][input][tap]; for gradients of inputs the roles change and taps turn round.
+      // torch's [output][input][tap]; for gradients of inputs, inputs and outputs swap and the taps reverse.
       for (int o = 0; o < outputs; o++)
         for (int c = 0; c < inputs; c++)
           for (int t = 0; t < taps; t++) {
@@ -215,7 +217,7 @@ class AmxNetwork : public Network {
   }
 
  protected:
-  // torch's own kernels have shapes of theirs on the same thread, and need not load them again.
+  // torch's own kernels set other tile shapes on the same thread, and expect to find them again.
   void begin_turn() const override {
     before_ = TileShapes::now();
     TileShapes::all_full().load();
@@ -230,7 +232,7 @@ class AmxNetwork : public Network {
     return sums[which * 32 + slot];
   }
 
-  // The stem's follows from what block 1's way back has left.
+  // The stem's gradient follows from the sums of block 1's backward pass.
   bool sums_weights(int layer) const override { return layer != STEM; }
 
   void convolve_layer(int thread, int layer, int i, const float* image, float* sums) override {
@@ -314,7 +316,7 @@ class AmxNetwork : public Network {
   Record* raw(int layer, int i) { return raw_[layer] + size_t(i) * RECORDS[layer]; }
   Record* gradient(int layer, int i) { return gradient_[layer] + size_t(i) * RECORDS[layer]; }
   Record* skip_gradient(int i) { return skip_gradient_.start + size_t(i) * S14::FLAT; }
-  // Which pixels the pooling of a transition chose: [pixel][half of the channels].
+  // Masks of the pixels that the pooling of a transition chose: [pixel][half of the channels].
   Choice* choices(int layer, int i) {
     return layer == TRANSITION1 ? choices28_.start + size_t(i) * S14::FLAT * 2
                                 : choices14_.start + size_t(i) * S7::FLAT * 2;
@@ -337,8 +339,8 @@ class AmxNetwork : public Network {
           to + 16, 0xfff, (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(0xfff, row + 16)));
     }
   }
-  // The patches of pixels p, p + step, ... of a row: COUNT of them, within the eight pixels from p - 1
-  // on that are loaded of each of three rows; a patch is then one shuffle.
+  // The patches of COUNT pixels p, p + step, ... of a row. They lie within eight pixels from p - 1 on,
+  // which are loaded for each of three rows, so each patch is one shuffle.
   template <int STEP, int COUNT>
   [[gnu::always_inline]] static void read_patches(const u16* plain, Record* to) {
     static_assert((COUNT - 1) * STEP + 2 < 8);
@@ -354,7 +356,7 @@ class AmxNetwork : public Network {
       store(to[k], _mm512_maskz_permutexvar_epi8(patch_bytes.used,
                                                  _mm512_load_si512(patch_bytes.index[k * STEP]), rows));
   }
-  // Where tap t of the stem's kernel is in its patches, and the pixel that it sees.
+  // Index of tap t of the stem's kernel in a patch, and the pixel at that tap.
   static constexpr int tap_item(int t) { return t / 3 * 4 + t % 3; }
   static constexpr int tap_shift(int t) { return S28::tap(t); }
   // products[a][b] = sum over the pixels of item a times item b of their patches.
@@ -362,7 +364,7 @@ class AmxNetwork : public Network {
     const u16* plain = plain_pixels(i);
     auto items = [&](int block, int t) { return plain + block * 32 + tap_shift(t); };
     std::memset(products, 0, PATCH_SUMS * sizeof(float));
-    // A row of taps with itself and with one before it; the sums of the items themselves with it.
+    // Products of a row of taps with itself and with an earlier row, and the sums of the items.
     for (int r = 0; r < 3; r++)
       for (int q = 0; q <= r; q++) {
         __m512 with[3][3], alone[3];
@@ -394,7 +396,8 @@ class AmxNetwork : public Network {
       }
     products[ONE_ITEM * 16 + ONE_ITEM] = S28::PIXELS;
   }
-  // The stem's sums of y and y * y over the image from those of its patches: y is linear in them.
+  // Computes the stem's sums of y and y * y over the image from those of its patches, in which y is
+  // linear.
   void multiply_patches(int i, float* sums) {
     float* products = patch_products_.start + size_t(i) * PATCH_SUMS;
     multiply_items(i, products);
@@ -415,7 +418,7 @@ class AmxNetwork : public Network {
     added.add_to(sums);
   }
 
-  // All of the layer's image, or the rows from one on.
+  // Convolves the whole image of the layer, or its rows from one on.
   template <class G>
   void activate(int layer, int i, Record* to, int row = 0) {
     const Activation activation(norm_[layer], dropout(layer, i));
@@ -436,7 +439,7 @@ class AmxNetwork : public Network {
                                });
     }
   }
-  // Transition 1 pooled, plus the stem's output at every other pixel.
+  // Transition 1 pooled, plus the stem's output at every second pixel.
   void read_block2(Worker& w, int i) {
     auto source = [](int p) { return S28::at(2 * (p / S14::PITCH), 2 * (p % S14::PITCH)); };
     const u16* plain = plain_pixels(i);
@@ -465,8 +468,8 @@ class AmxNetwork : public Network {
     });
     if (sums) added.add_to(sums);
   }
-  // Batch norm is monotonic: which output will be the greatest follows from its scale's sign, which
-  // is known before the statistics are. Two rows at a time, which stay in the nearest cache.
+  // Batch norm is monotonic: which output will be the largest follows from the sign of its scale,
+  // which is known before the statistics. This takes two rows at a time, which stay in L1 cache.
   template <class G, class H>
   void convolve_to_pooled(int layer, int i, Scratch<Two<G>>& s, float* sums) {
     const Pixel sign = channels(packed_->signs[layer]);
@@ -499,7 +502,7 @@ class AmxNetwork : public Network {
     if (sums) added.add_to(sums);
   }
 
-  // The gradient of the raw outputs, in place and transposed.
+  // Computes the gradient of the raw outputs, in place and transposed.
   template <class G>
   void through_norm(int layer, int i, Scratch<G>& s) {
     const ThroughNorm through(norm_[layer]);
@@ -511,8 +514,8 @@ class AmxNetwork : public Network {
       s.transpose_block(s.d.at, block);
     }
   }
-  // The way back through a transition: its outputs are computed again, for all but the chosen ones
-  // were not kept. Two rows at a time too.
+  // Backward pass through a transition. Its outputs are computed again, because only the chosen ones
+  // are stored. This also takes two rows at a time.
   template <class G, class H>
   void finish_transition(int layer, int i, Scratch<Two<G>>& s, float* sums, float* weight_sums) {
     const int before = layer - 1;
@@ -549,8 +552,8 @@ class AmxNetwork : public Network {
     }
     added.add_to(sums);
   }
-  // From the gradient of `layer`'s raw outputs (s.d, and transposed) and its input (s.x): adds to
-  // its weights' gradient, and leaves the gradient of the layer before it.
+  // Takes the gradient of `layer`'s raw outputs (s.d, and transposed) and its input (s.x). Adds to the
+  // gradient of its weights, and computes the gradient of the layer before it.
   template <class G, class Taps>
   void finish(int layer, int before, int i, Scratch<G>& s, float* sums, float* weight_sums) {
     if constexpr (Taps::N == 9) {
@@ -560,7 +563,7 @@ class AmxNetwork : public Network {
       s.pairs.read(s.x.at);
       weight_gradient<G>(s.transposed.start, s.pairs.at[0], weight_sums);
     }
-    // x is the activation of the layer before, but for block 2, whose input is a sum.
+    // x is the activation of the layer before, except for block 2, whose input is a sum.
     const bool sum = layer == BLOCK2;
     const Activation activation(norm_[before], dropout(before, i));
     const Record* y = raw(before, i);
@@ -580,7 +583,7 @@ class AmxNetwork : public Network {
     });
     added.add_to(sums);
   }
-  // A block's patches, [item][32 pixels]: the image, shifted by each tap.
+  // The patches of a block of pixels, [item][32 pixels]: the image, shifted by each tap.
   void transpose_patches(int i, u16* to) {
     const u16* plain = plain_pixels(i);
     for (int block = 0; block < S28::BLOCKS; block++, to += TILE) {
@@ -590,8 +593,9 @@ class AmxNetwork : public Network {
       _mm512_store_si512(to + ONE_ITEM * 32, _mm512_set1_epi16(0x3f80));
     }
   }
-  // The same of block 1, and all of the stem: its raw outputs are linear in its patches, so its
-  // gradients follow from the products of patches with the gradient of its activations.
+  // The same for block 1, and the whole backward pass of the stem. The stem's raw outputs are linear
+  // in its patches, so its gradients follow from the products of patches with the gradient of its
+  // activations.
   void finish_with_stem(Worker& w, int i, float* sums, float* weight_sums) {
     Scratch<S28>& s = w.s28;
     s.pairs.read_18(s.x.at);
@@ -624,7 +628,7 @@ class AmxNetwork : public Network {
     const Place column = placed(slot_of(STEM, o));
     return products[column.half * 256 + item * 16 + column.k];
   }
-  // d raw = a * dy + b * y + c, y = w . patch, all times the patch and summed.
+  // d raw = a * dy + b * y + c, y = w . patch, all multiplied by the patch and summed.
   void add_weight_gradient(int, float* to) override {
     const Norm& norm = norm_[STEM];
     for (int k = 0; k < PATCH; k++) {
@@ -646,13 +650,13 @@ class AmxNetwork : public Network {
 
   Record* raw_[LAYERS];
   Record* gradient_[LAYERS];
-  Buffer<Record> skip_gradient_;  // of block 2's input
+  Buffer<Record> skip_gradient_;  // gradient of block 2's input
   Buffer<u16> plain_pixels_;
   Buffer<Choice> choices28_, choices14_;
-  Buffer<float> patch_products_;  // of patches with patches, an image
-  Buffer<float> stem_sums_;       // of patches with the gradient of the stem's activations, a piece
-  std::vector<std::unique_ptr<Worker>> workers_;  // a thread
-  const std::shared_ptr<Packed> packed_;  // with its siblings
+  Buffer<float> patch_products_;  // products of patches with patches, per image
+  Buffer<float> stem_sums_;       // per piece
+  std::vector<std::unique_ptr<Worker>> workers_;  // one per thread
+  const std::shared_ptr<Packed> packed_;  // shared with its siblings
   static thread_local TileShapes before_;
 };
 
@@ -663,12 +667,12 @@ thread_local TileShapes AmxNetwork::before_;
 std::unique_ptr<Network> amx_network(int capacity) { return std::make_unique<AmxNetwork>(capacity); }
 
 bool amx_supported() {
-  // GCC 12 cannot be asked for it: CPUID leaf 7, EDX 22 (AMX-BF16) and 24 (AMX-TILE).
+  // GCC 12 has no builtin for it: CPUID leaf 7, EDX 22 (AMX-BF16) and 24 (AMX-TILE).
   unsigned a = 7, b, c = 0, d;
   asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
   constexpr unsigned BF16 = 1u << 22, TILES = 1u << 24;
   if ((d & BF16) == 0 || (d & TILES) == 0) return false;
-  // Linux lets a process use the tiles' registers once it has asked (Documentation/arch/x86/xstate).
+  // Linux lets a process use the tile registers after a request (Documentation/arch/x86/xstate).
   constexpr int REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
   return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }

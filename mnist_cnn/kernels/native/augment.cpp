@@ -1,4 +1,4 @@
-// The random affine step of mnist_cnn/augment.py (its bilinear kind), normalisation included.
+// The bilinear distortion of mnist_cnn/augment.py, with the normalisation.
 
 #include <algorithm>
 
@@ -7,8 +7,8 @@
 
 namespace native {
 
-// Two bytes a pixel, it and the one below it, with zeros around the image: so that no source pixel
-// needs a test, and 32 bits from anywhere are the four pixels between which a source lies.
+// Two bytes per pixel: the pixel and the one below it. Zeros surround the image, so no source pixel
+// needs a bounds check, and any 32 bits are the four pixels around a source position.
 constexpr int MARGIN = 1, WIDTH = 32, HEIGHT = 31;
 
 void warp(const uint8_t* image, const float* row, float scale, float offset, float* out) {
@@ -68,7 +68,7 @@ void augment(const uint8_t* images, const int64_t* chosen, int count, const floa
   constexpr int PIECE = 16;
   native::pool().run((count + PIECE - 1) / PIECE, [&](int, int piece) {
     const int start = piece * PIECE, end = std::min(count, start + PIECE);
-    // They lie anywhere in 47 MB: all asked for at once, they arrive sooner than one by one.
+    // The images are scattered over 47 MB: prefetching all at once is faster than loading one by one.
     for (int i = start; i < end; i++)
       for (int byte = 0; byte < 784; byte += 64)
         __builtin_prefetch(images + chosen[i] * 784 + byte, 0, 2);

@@ -1,4 +1,5 @@
-// The step by dot products of bfloat16 pairs (AVX512-BF16): planes of channel pairs, see layout.hpp.
+// The step with AVX512-BF16: dot products of bfloat16 pairs, on planes of channel pairs; see
+// layout.hpp.
 
 #include "convolution.hpp"
 #include "network.hpp"
@@ -7,8 +8,8 @@
 namespace native {
 namespace {
 
-// Items an image of raw convolution outputs, and of the gradients of activations: those of the
-// transitions are on the pooled grid.
+// Items per image of raw convolution outputs, and of the gradients of activations; the latter are on
+// the pooled grid for the transitions.
 constexpr int RAW[LAYERS] = {9 * G28::FLAT, 16 * G28::FLAT, 9 * G28::FLAT, 16 * G14::FLAT,
                              9 * G14::FLAT, 16 * G7::FLAT,  5 * G7::FLAT};
 constexpr int GRADIENT[LAYERS] = {9 * G28::FLAT, 16 * G28::FLAT, 9 * G14::FLAT, 16 * G14::FLAT,
@@ -24,7 +25,7 @@ void pack_weights(u32* to, Weight weight) {
           *to++ = pair_bf16(weight(o, 2 * c, t), weight(o, 2 * c + 1, t));
 }
 
-// A scratch plane set for one image; the zeros around it are written once, here.
+// Scratch planes for one image; the zeros around it are written once, here.
 template <class G, class T, int PLANES>
 struct Scratch {
   T* const start = zeros<T>(size_t(PLANES) * G::PLANE);
@@ -34,7 +35,7 @@ struct Scratch {
   ~Scratch() { std::free(start); }
 };
 
-// What one thread works in: one image's activations and gradients, named by grid and channels.
+// Memory of one thread: one image's activations and gradients, named by grid and channels.
 struct Worker {
   Scratch<G28, u32, 2> pixel_pairs;
   Scratch<G28, u32, 9> a28_18, d28_18;
@@ -54,7 +55,7 @@ struct Worker {
 constexpr int WEIGHT_SUMS[LAYERS] = {9 * 32, 162 * 32, 18 * 32, 162 * 32, 18 * 32, 162 * 32, 10 * 32};
 constexpr int MOST_WEIGHT_SUMS = 162 * 32;
 
-// Two sums a channel, 16 lanes each.
+// Two sums per channel, 16 lanes each.
 constexpr int SUMS = 32 * 2 * 16;
 
 // The weights as `convolve` reads them, forward and for the gradients of inputs.
@@ -110,7 +111,7 @@ class Avx512Network : public Network {
   void pack(const Parameters& parameters) override {
     const auto& w = parameters.weights;
     Packed& to = *packed_;
-    // torch's [output][input][tap]; for gradients of inputs the roles change and taps turn round.
+    // torch's [output][input][tap]; for gradients of inputs, inputs and outputs swap and the taps reverse.
     auto forward = [](const float* k, int inputs, int taps) {
       return [=](int o, int i, int t) { return k[(o * inputs + i) * taps + t]; };
     };
@@ -152,8 +153,8 @@ class Avx512Network : public Network {
                                               _mm512_cvtps_pd(_mm256_load_ps(lanes + 8))));
   }
 
-  // The stem has one input channel: its pairs are of neighbouring pixels instead,
-  // (x[p - 1], x[p]) and (x[p + 1], 0), and its taps the three rows.
+  // The stem has one input channel, so its pairs are neighbouring pixels, (x[p - 1], x[p]) and
+  // (x[p + 1], 0), and its taps are the three rows.
   void read_image(Worker& worker, const float* image, int i) {
     u16* plain = plain_pixels(i);
     for (int y = 0; y < 28; y++) {
@@ -167,7 +168,7 @@ class Avx512Network : public Network {
     auto load = [](const u16* p) {
       return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     };
-    // One row before the image (its last vector ends where the image starts) and one after.
+    // One row before the image (its last vector ends at the image's start) and one row after it.
     for (int p = -16; p < G28::FLAT + 32; p += 16) {
       u32* to = worker.pixel_pairs.at + p;
       const __m512i here = _mm512_slli_epi32(load(plain + p), 16);
@@ -176,7 +177,7 @@ class Avx512Network : public Network {
     }
   }
 
-  // The input of block 2: transition 1 pooled, plus the stem's output at every other pixel.
+  // The input of block 2: transition 1 pooled, plus the stem's output at every second pixel.
   void read_block2(Worker& worker, int i) {
     pool_activate<G28, G14, 9>(raw(TRANSITION1, i), norm_[TRANSITION1], worker.a14_18.at);
     add_subsampled(raw(STEM, i), norm_[STEM], dropout(STEM, i), worker.a14_18.at);
@@ -322,8 +323,8 @@ class Avx512Network : public Network {
   u32* gradient_[LAYERS];
   Buffer<u32> skip_gradient_;  // of block 2's input
   Buffer<u16> plain_pixels_;
-  std::vector<std::unique_ptr<Worker>> workers_;  // a thread
-  const std::shared_ptr<Packed> packed_;  // with its siblings
+  std::vector<std::unique_ptr<Worker>> workers_;  // one per thread
+  const std::shared_ptr<Packed> packed_;  // shared with its siblings
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
 // Convolutions and their gradients as dot products of bfloat16 pairs, float32 accumulators in
-// registers. Weights are repacked for each; see `pack_weights` in network.cpp.
+// registers. Weights are repacked for each; see `pack_weights` in avx512_network.cpp.
 #pragma once
 
 #include "layout.hpp"
@@ -24,8 +24,8 @@ struct Point {
 
 // y[o][p] = sum over taps t and channel pairs c of x[c][p + t] . w[o][t][c].
 //
-// OB output channels by PB vectors of 16 pixels are in registers at a time. With STATS, adds each
-// channel's sum and sum of squares over the pixels to sums[o][0..15] and [16..31], lane by lane.
+// Registers hold OB output channels by PB vectors of 16 pixels at a time. With STATS, each channel's
+// sum and sum of squares over the pixels are added to sums[o][0..15] and [16..31], lane by lane.
 // C2: input channel pairs; OUT: output channels.
 template <class G, class Taps, int C2, int OUT, int OB, int PB, bool STATS>
 inline void convolve(const u32* __restrict x, const u32* __restrict w, u32* __restrict y,
@@ -84,8 +84,8 @@ inline void convolve(const u32* __restrict x, const u32* __restrict w, u32* __re
 
 // acc[k][32 channels] += sum over pixel pairs p of t[p][32 channels] . plain[shift of k + p].
 //
-// The weights' gradient: pairs are of pixels here, so one operand is transposed and the other one
-// plane a channel. N values of k, STEP of them in registers at a time.
+// The gradient of the weights. Pairs are pairs of pixels here, so one operand is transposed and the
+// other has one plane per channel. N values of k, STEP of them in registers at a time.
 template <int STEP, int N, class Shift>
 inline void weight_gradient(const u16* __restrict t, int pairs, const u16* __restrict plain,
                             float* __restrict acc) {

@@ -1,5 +1,5 @@
-// Dropout whose mask is a function of where a value is, so that it need not be kept: the backward
-// pass asks for it again.
+// Dropout whose mask is a function of a value's position, so that it is not stored: the backward
+// pass computes it again.
 #pragma once
 
 #include "layout.hpp"
@@ -24,14 +24,14 @@ inline __m512i mixed(__m512i x) {
 struct Dropout {
   u32 key = 0;
   u32 dropped = 0;  // of 65,536; 0: no dropout
-  float scale = 1;  // what a kept value is multiplied by
+  float scale = 1;  // factor of the kept values
 
   static constexpr float STEPS = 65536;
 
   struct Kept {
     __mmask16 low, high;
   };
-  // Which values of channel pair c are kept at 16 flat positions.
+  // Mask of the kept values of channel pair c at 16 flat positions.
   Kept kept(int c, __m512i positions) const {
     const __m512i x = mixed(_mm512_add_epi32(positions, _mm512_set1_epi32(int(key + c * 1024u))));
     const __m512i limit = _mm512_set1_epi32(int(dropped));
@@ -43,7 +43,7 @@ struct Dropout {
     return kept(c, _mm512_add_epi32(_mm512_mullo_epi32(lanes, _mm512_set1_epi32(step)),
                                     _mm512_set1_epi32(start)));
   }
-  // The same for the 32 channels of a record at flat position p.
+  // The same for the 32 channels of the pixel at flat position p.
   __mmask32 kept_record(int p) const {
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i x = mixed(_mm512_add_epi32(lanes, _mm512_set1_epi32(int(key + p * 16u))));
@@ -52,7 +52,7 @@ struct Dropout {
   void apply(__mmask32 k, __m512& a, __m512& b) const {
     apply(Kept{__mmask16(k), __mmask16(k >> 16)}, a, b);
   }
-  // Kept values scaled, the others zero.
+  // Scales the kept values and sets the others to zero.
   void apply(const Kept& k, __m512& a, __m512& b) const {
     a = _mm512_maskz_mul_ps(k.low, a, _mm512_set1_ps(scale));
     b = _mm512_maskz_mul_ps(k.high, b, _mm512_set1_ps(scale));

@@ -1,7 +1,7 @@
-// How images lie in memory, and the conversions between bfloat16 and float32.
+// The memory layout of images, and the conversions between bfloat16 and float32.
 //
-// Activations are bfloat16, two channels to a 32-bit item: [channel pair][pixel], which is what
-// the dot-product instruction (VDPBF16PS) multiplies. Shapes in the comments below count such items.
+// Activations are bfloat16, two channels in a 32-bit item: [channel pair][pixel]. The dot-product
+// instruction (VDPBF16PS) multiplies such items. Shapes in the comments below count items.
 #pragma once
 
 #include <immintrin.h>
@@ -15,7 +15,7 @@ namespace native {
 using u16 = uint16_t;
 using u32 = uint32_t;
 
-// Spare items after a buffer whose last vector reaches beyond its end.
+// Extra items at the end of a buffer, into which its last vector may extend.
 constexpr int GUARD = 64;
 
 inline __m512bh as_bh(__m512i v) { return (__m512bh)v; }
@@ -36,7 +36,7 @@ inline __m512 low(__m512i v) { return _mm512_castsi512_ps(_mm512_slli_epi32(v, 1
 inline __m512 high(__m512i v) {
   return _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(int(0xffff0000))));
 }
-// Two float32 vectors, one a channel, to 16 pixels of the pair.
+// Converts two float32 vectors, one per channel, to 16 pixels of the pair.
 struct Interleave {
   alignas(64) u16 index[32];
   constexpr Interleave() : index() {
@@ -49,9 +49,9 @@ inline __m512i pack(__m512 a, __m512 b) {
   return _mm512_permutexvar_epi16(_mm512_load_si512(interleave.index), r);
 }
 
-// A square image laid out flat. Rows are PITCH apart and the columns between them are zero, so that
-// one shift of the flat index shifts every row, and a convolution needs no borders of its own.
-// Scratch planes have LEAD zeros before and after the image, for the shifts that leave it.
+// A square image in a flat array. Rows are PITCH apart and the columns between them are zero, so that
+// one shift of the flat index shifts every row, and a convolution needs no special borders. Scratch
+// planes have LEAD zeros before and after the image, for shifts beyond it.
 template <int SIDE_, int PITCH_, int REACH_>
 struct Grid {
   static constexpr int SIDE = SIDE_, PITCH = PITCH_, REACH = REACH_;
@@ -62,7 +62,7 @@ struct Grid {
   static constexpr int LEAD = (REACH * PITCH + REACH + 15) / 16 * 16;
   static constexpr int PLANE = LEAD + (VECTORS + 1) / 2 * 32 + LEAD;
   static constexpr int PIXELS = SIDE * SIDE;
-  // Which lanes of each vector are pixels, not the zeros between rows.
+  // Mask of the lanes of each vector that are pixels; the others are zeros between rows.
   struct Masks {
     __mmask16 m[VECTORS];
     constexpr Masks() : m() {
@@ -80,7 +80,7 @@ struct Grid {
   // The flat shift of tap t, 0..8 row by row, of a 3x3 kernel with dilation REACH.
   static constexpr int tap(int t) { return (t / 3 - 1) * REACH * PITCH + (t % 3 - 1) * REACH; }
 };
-// 3x3 kernels of dilation 1, 2 and 1 act on these.
+// The grids on which the 3x3 kernels of dilation 1, 2 and 1 work.
 using G28 = Grid<28, 29, 1>;
 using G14 = Grid<14, 16, 2>;
 using G7 = Grid<7, 8, 1>;

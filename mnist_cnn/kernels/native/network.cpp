@@ -1,4 +1,4 @@
-// What Python calls, by ctypes: see __init__.py.
+// The functions that Python calls through ctypes: see library.py.
 
 #include "step.hpp"
 
@@ -6,11 +6,10 @@ using native::Step, native::Tensors;
 
 extern "C" {
 
-// SHA-256 of the files this was compiled from.
+// SHA-256 of the source files of this library.
 const char* sources() { return SOURCES; }
 
-// Whether this processor has the instructions that this library is made of, and whether it has the
-// matrix tiles too.
+// Whether this processor has the instructions of this library, and whether it also has matrix tiles.
 int supported() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
@@ -18,7 +17,7 @@ int supported() {
 }
 int tiles_supported() { return native::amx_supported(); }
 
-// group: images whose statistics batch norm takes together; to infer only, the number of threads.
+// group: number of images in a batch-norm group; for inference only, the number of threads.
 Step* step_new(int group, int tiles) {
   return std::make_unique<Step>(tiles ? native::amx_network(group) : native::avx512_network(group),
                                 group)
@@ -49,7 +48,7 @@ void sgd(float* p, float* velocity, const float* gradient, int count, float rate
   }
 }
 
-// The seconds of each layer, forward and backward, since they were last taken: [7][2].
+// Seconds of each layer, forward and backward, since the last call: [7][2].
 void take_layer_seconds(double* to) {
   for (auto& layer : native::layer_seconds)
     for (auto& seconds : layer) *to++ = seconds.exchange(0);

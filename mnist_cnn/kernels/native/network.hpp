@@ -1,10 +1,10 @@
-// One training step of the network in mnist_cnn/model.py: the order of the work. How images lie in
-// memory and what multiplies them is a derived class's.
+// One training step of the network in mnist_cnn/model.py: the order of the work. A derived class
+// decides the memory layout of images and the instructions that multiply.
 //
-// Same mathematics as the plain path under bfloat16 autocast; what differs is how often memory is
-// passed over. A layer's raw convolution outputs are all that is kept of the forward pass: batch
-// norm, ReLU and pooling are computed again from them, an image at a time and in cache, where a
-// convolution or a gradient needs them.
+// The mathematics is that of torch's operators under bfloat16 autocast, with fewer passes over
+// memory. Of the forward pass only the raw outputs of the convolutions are stored. Where a
+// convolution or a gradient needs batch norm, ReLU and pooling, they are computed again from these,
+// one image at a time and in cache.
 #pragma once
 
 #include <algorithm>
@@ -20,22 +20,22 @@ namespace native {
 enum Layer { STEM, BLOCK1, TRANSITION1, BLOCK2, TRANSITION2, BLOCK3, CLASSIFIER, LAYERS };
 
 constexpr int CHANNELS[LAYERS] = {18, 32, 18, 32, 18, 32, 10};
-// Kernel taps by input channels: what an output's weights are.
+// Number of weights of an output channel: kernel taps times input channels.
 constexpr int FAN_IN[LAYERS] = {9, 162, 32, 162, 32, 162, 32};
-// Pixels an image batch norm averages over.
+// Number of pixels per image over which batch norm averages.
 constexpr int PIXELS[LAYERS] = {784, 784, 784, 196, 196, 49, 49};
 
-// Images a thread takes at a time: enough that clearing and adding its sums does not show, few
-// enough that many threads have work. Sums are kept for each such piece and added in the same order
-// whoever made them, so results are the same, bit for bit, for every number of threads.
+// Number of images that a thread takes at a time (a piece): enough that clearing and adding its sums
+// costs little, few enough that many threads have work. Each piece has its own sums, and these are
+// added in a fixed order, so results are the same, bit for bit, for every number of threads.
 constexpr int PIECE = 8;
 
-// Seconds that all networks of this process have spent in each layer while training, forward and
-// backward; what is left of a step is spent around them. Where threads are in layers of their own,
-// each second of one counts as its share of all threads'.
+// Seconds that all networks of this process have spent in each layer in training, forward and
+// backward; the rest of a step is spent outside of layers. Where threads work in different layers,
+// a second of one thread counts as one second divided by the number of threads.
 inline std::atomic<double> layer_seconds[LAYERS][2];
 
-// Adds the time that it lives to one of them.
+// Adds its own lifetime to one of these.
 class LayerTimer {
  public:
   LayerTimer(int layer, bool backward) : to_(layer_seconds[layer][backward]) {}
@@ -55,13 +55,13 @@ struct Parameters {
   const float *weights[LAYERS], *gamma[LAYERS], *beta[LAYERS];
 };
 
-// Their gradients, of scales and shifts by channel; those of weights are elsewhere, in the order of
-// the class that made them.
+// The gradients of scales and shifts, by channel. Those of weights are stored elsewhere, in the
+// order of the derived class.
 struct NormGradients {
   float gamma[LAYERS][32] = {}, beta[LAYERS][32] = {};
 };
 
-// to[k] += from[k], of a multiple of 16.
+// to[k] += from[k], for a multiple of 16 values.
 inline void add_floats(const float* from, int count, float* to) {
   for (int k = 0; k < count; k += 16)
     _mm512_store_ps(to + k, _mm512_add_ps(_mm512_load_ps(to + k), _mm512_load_ps(from + k)));
@@ -72,15 +72,15 @@ class Network {
   virtual ~Network() = default;
   Network(const Network&) = delete;
 
-  // Another one, with room for so many images, that computes with the weights packed by this one,
-  // which is to live longer.
+  // Another network, with room for `capacity` images, that uses the weights packed by this one. This
+  // one must live longer.
   virtual std::unique_ptr<Network> sibling(int capacity) const = 0;
 
-  // Keeps the weights as the products of this and its siblings read them.
+  // Packs the weights for the products of this network and its siblings.
   virtual void pack(const Parameters& parameters) = 0;
 
-  // Batch norm by the batch's own statistics, which norm() then holds. Layer by layer: a batch's
-  // statistics are known once all its images have passed.
+  // Batch norm uses the batch's own statistics, which norm() then returns. This goes layer by layer,
+  // because the statistics of a batch need all its images.
   void train_forward(const float* images, int count, const Parameters& parameters, float dropout,
                      u32 seed, float* logits) {
     count_ = count;
@@ -98,8 +98,8 @@ class Network {
     each_image(0, [&](int, int i, float*, float*) { average_pixels(i, logits + i * 10); });
   }
 
-  // Batch norm by the given statistics. Image by image, the whole network in cache: the capacity
-  // need only be the number of threads.
+  // Batch norm uses the given statistics. This goes image by image, with the whole network in cache,
+  // so the capacity only needs to be the number of threads.
   void infer(const float* images, int count, const Parameters& parameters,
              const float* const* mean, const float* const* variance, float* logits) {
     dropped_ = 0;
@@ -118,8 +118,8 @@ class Network {
     });
   }
 
-  // Adds the gradients for the batch last passed to train_forward: of weights to `weights`, each
-  // layer's from its `weights_at` on, in the order that `place` tells.
+  // Adds the gradients of the batch last passed to train_forward. Those of the weights go to
+  // `weights`, each layer's from its `weights_at` on, in the order of `place`.
   void backward(const float* d_logits, float* weights, NormGradients& norms) {
     each_image(0, [&](int, int i, float* sums, float*) {
       spread_over_pixels(i, d_logits + i * 10, sums);
@@ -138,8 +138,8 @@ class Network {
         add_weight_gradient(l, to);
     }
   }
-  // Floats of a layer's weight gradient, a multiple of 16, and where among them torch's weight from
-  // an input channel to an output channel is, by tap of the kernel.
+  // Number of floats of a layer's weight gradient, a multiple of 16; and the index among them of
+  // torch's weight from an input channel to an output channel, by tap of the kernel.
   virtual int weight_floats(int layer) const = 0;
   virtual int place(int layer, int output, int input, int tap) const = 0;
   int weights_at(int layer) const {
@@ -149,43 +149,45 @@ class Network {
   }
 
   const Norm& norm(int layer) const { return norm_[layer]; }
-  // Where a layer's channel is in its Norm.
+  // Index of a layer's channel in its Norm.
   virtual int slot(int layer, int channel) const = 0;
 
-  // For tests: which activations of image i a 3x3 layer's dropout kept, [channel][row][column].
+  // For tests: mask of the activations of image i that a 3x3 layer's dropout kept,
+  // [channel][row][column].
   virtual void kept(int layer, int i, uint8_t* to) const = 0;
 
  protected:
-  // sums: floats that a piece's sums of one layer take; weight_sums: those of its weight gradient
-  // at most.
+  // sums: number of floats of a piece's sums of one layer; weight_sums: the largest number for the
+  // sums of its weight gradient.
   Network(int capacity, int sums, int weight_sums)
       : sums_per_piece_(sums),
         sums_(size_t(pieces(capacity)) * sums),
         weight_sums_(pieces(capacity) > 1 ? size_t(pieces(capacity)) * weight_sums : 0) {}
 
-  // What a thread does before and after each piece of work.
+  // Called by a thread before and after each piece of work.
   virtual void begin_turn() const {}
   virtual void end_turn() const {}
   virtual void grow_workers(int threads) = 0;
-  // A layer's raw outputs for image i from those of the layers before it. Adds to sums, if any.
+  // Computes a layer's raw outputs for image i from those of the layers before it. Adds to sums, if
+  // there are any.
   virtual void convolve_layer(int thread, int layer, int i, const float* image, float* sums) = 0;
-  // From the gradient of a layer's activations, already gated by its ReLU: adds to the gradient of
-  // its weights and leaves the gradient of its input's activations, gated, with their sums.
+  // Takes the gradient of a layer's activations, after its ReLU's mask. Adds to the gradient of its
+  // weights, and computes the masked gradient of its input's activations, and their sums.
   virtual void backward_layer(int thread, int layer, int i, float* sums, float* weight_sums) = 0;
   // logits[o] = mean over the pixels of relu(norm(classifier)), and its gradient.
   virtual void average_pixels(int i, float* logits) = 0;
   virtual void spread_over_pixels(int i, const float* d_logits, float* sums) = 0;
-  // One of the two sums of a channel, given by its slot, in one piece's sums: forward of y and y * y,
-  // backward of dy and dy * y.
+  // One of the two sums of a channel, by its slot, in one piece's sums: forward those of y and y * y,
+  // backward those of dy and dy * y.
   virtual double sum(const float* sums, int slot, int which) const = 0;
-  // Whether a layer's weight gradient is summed image by image; otherwise earlier passes have left
-  // what it follows from.
+  // Whether a layer's weight gradient is summed image by image; if not, it follows from sums of
+  // earlier passes.
   virtual bool sums_weights(int) const { return true; }
   virtual void add_weight_gradient(int, float*) {}
 
   static int pieces(int count) { return (count + PIECE - 1) / PIECE; }
-  // What a layer's dropout did, or will do, to an image of the batch last passed to train_forward.
-  // Only 3x3 blocks have any.
+  // A layer's dropout of an image of the batch last passed to train_forward. Only 3x3 blocks have
+  // dropout.
   Dropout dropout(int layer, int i) const {
     if (layer == TRANSITION1 || layer == TRANSITION2) return {};
     return {mixed(seed_ ^ mixed(u32(i * LAYERS + layer))), dropped_,
@@ -202,8 +204,8 @@ class Network {
     explicit Turn(const Network& n) : network(n) { network.begin_turn(); }
     ~Turn() { network.end_turn(); }
   };
-  // work(thread, image, its piece's sums, its piece's weight sums), the former zero at first; of the
-  // latter there are `weights`, in the end added to those at `to`.
+  // Calls work(thread, image, the piece's sums, the piece's weight sums). The sums are zero at first.
+  // There are `weights` weight sums, which are added to those at `to` in the end.
   template <class Work>
   void each_image(int weights, Work work, float* to = nullptr) {
     grow_workers(pool().threads());
@@ -234,10 +236,10 @@ class Network {
   u32 dropped_ = 0, seed_ = 0;
 };
 
-// Each with room for a batch of `capacity` images, and weights of its own.
+// Make a network with its own weights and room for a batch of `capacity` images.
 std::unique_ptr<Network> avx512_network(int capacity);
 std::unique_ptr<Network> amx_network(int capacity);
-// Whether this processor and this system have matrix tiles; asks the system for them.
+// Whether this processor and this system have matrix tiles; requests them from the system.
 bool amx_supported();
 
 }  // namespace native

@@ -1,4 +1,5 @@
-// Batch norm and ReLU in one pass each way; gradients with respect to a layer's raw output.
+// Batch norm and ReLU in one pass forward and one backward; gradients are those of a layer's raw
+// output.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +16,7 @@ struct Norm {
 
   // Sources: Ioffe & Szegedy 2015; torch.nn.BatchNorm2d, its default epsilon.
   //
-  // Of channel o, from the sums of y and of y * y over `count` values.
+  // Sets channel o from the sums of y and of y * y over `count` values.
   void finish_forward(int o, double sum, double squares, double count, float gamma, float beta) {
     const double m = sum / count;
     set(o, float(m), float(std::max(0.0, squares / count - m * m)), gamma, beta);
@@ -27,7 +28,7 @@ struct Norm {
     scale[o] = gamma * inverse[o];
     shift[o] = beta - mean[o] * scale[o];
   }
-  // From the sums of dy and of dy * y; adds to the gradients of gamma and beta.
+  // Uses the sums of dy and of dy * y; adds to the gradients of gamma and beta.
   void finish_backward(int o, double sum, double dot, double count, float* dgamma, float* dbeta) {
     const double dg = inverse[o] * (dot - double(mean[o]) * sum);
     *dgamma += float(dg);
@@ -38,7 +39,7 @@ struct Norm {
   }
 };
 
-// out = dropout(relu(scale * raw + shift)), zero between the rows.
+// out = dropout(relu(scale * raw + shift)), with zeros between the rows.
 template <class G, int C2>
 inline void activate(const u32* __restrict raw, const Norm& norm, const Dropout& dropout,
                      u32* __restrict out) {
@@ -59,8 +60,8 @@ inline void activate(const u32* __restrict raw, const Norm& norm, const Dropout&
   }
 }
 
-// From the gradient of dropout(relu(scale * raw + shift)) to that of its argument, in place, and
-// its sums.
+// Turns the gradient of dropout(relu(scale * raw + shift)) into that of the ReLU's argument, in
+// place, and computes its sums.
 template <class G, int C2>
 inline void gate(u32* __restrict dy, const u32* __restrict raw, const Norm& norm,
                  const Dropout& dropout, float* __restrict sums) {
@@ -94,7 +95,7 @@ inline void gate(u32* __restrict dy, const u32* __restrict raw, const Norm& norm
   }
 }
 
-// d raw = a * dy + b * raw + c, zero between the rows.
+// d raw = a * dy + b * raw + c, with zeros between the rows.
 template <class G, int C2>
 inline void through_norm(const u32* __restrict dy, const u32* __restrict raw, const Norm& norm,
                          u32* __restrict out) {

@@ -19,7 +19,7 @@ Pool& pool() {
 
 extern "C" {
 
-// How many threads all of this is done by from now on.
+// Sets the number of threads of this process's pool.
 void set_threads(int threads) {
   if (native::pool().threads() != threads)
     native::the_pool = std::make_unique<native::Pool>(threads);

@@ -1,4 +1,4 @@
-// A few threads that go through numbered pieces of work together.
+// A few threads that do numbered pieces of work together.
 #pragma once
 
 #include <atomic>
@@ -8,10 +8,10 @@
 
 namespace native {
 
-// Each thread has a run of the pieces that is its own, for its cache may hold what it made of them
-// the last time; whoever is done with it helps the others, so a core that is slowed down by others
-// slows the rest little. Results must therefore not depend on who did what: sums are kept a piece,
-// not a thread.
+// Each thread starts with its own range of pieces, because its cache may still contain their results
+// of the last time. A thread that has finished its range helps the others, so that one slow core
+// delays the others little. Results must therefore not depend on the thread: each piece, not each
+// thread, has its own sums.
 class Pool {
  public:
   explicit Pool(int threads) : next_(threads) {
@@ -26,15 +26,15 @@ class Pool {
   }
 
   int threads() const { return int(threads_.size()) + 1; }
-  // Whether this thread is doing a piece of somebody's work.
+  // Whether this thread is doing a piece of work.
   static bool& at_work() {
     static thread_local bool here = false;
     return here;
   }
 
-  // work(thread, piece) for each piece once; returns when all are done. A run is gone through
-  // forwards and backwards by turns: what was made last is what is still in the cache. Work that
-  // asks for work does it alone, and is then thread 0 of it.
+  // Calls work(thread, piece) once for each piece; returns when all are done. Each call goes through
+  // the range in the opposite direction of the last one, because the newest results are still in
+  // cache. A piece that itself calls this does that work alone, as thread 0.
   void run(int pieces, const std::function<void(int, int)>& work) {
     if (at_work()) {
       static thread_local bool backwards = false;
@@ -73,7 +73,7 @@ class Pool {
     }
     at_work() = false;
   }
-  // The next round is usually microseconds away; asleep, a thread needs longer than that to wake.
+  // The next round usually starts within microseconds; a sleeping thread takes longer to wake.
   static void wait_while(const std::atomic<int>& value, int old) {
     for (int spin = 0; spin < 20000; spin++) {
       if (value.load() != old) return;
@@ -88,10 +88,10 @@ class Pool {
   std::atomic<bool> stop_{false};
   bool backwards_ = false;
   std::atomic<int> busy_{0}, round_{0};
-  std::vector<std::atomic<int>> next_;  // a run
+  std::vector<std::atomic<int>> next_;  // one per range
 };
 
-// This process's pool, of the number of threads last asked for.
+// This process's pool, with the number of threads last set.
 Pool& pool();
 
 }  // namespace native

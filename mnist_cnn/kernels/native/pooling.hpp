@@ -1,4 +1,4 @@
-// Batch norm, 2x2 max-pool and ReLU in one pass each way, and the skip connection.
+// Batch norm, 2x2 max-pool and ReLU in one pass forward and one backward, and the skip connection.
 #pragma once
 
 #include "normalization.hpp"
@@ -16,7 +16,7 @@ struct Lanes {
 };
 constexpr Lanes lanes;
 
-// The four pixels under each pooled one, in order, of one channel of a pair of rows.
+// The four pixels under each pooled pixel, in order, for one channel of a pair of rows.
 struct Quad {
   __m512 v[4];
 };
@@ -41,7 +41,7 @@ inline Quad affine(const Quad& q, __m512 s, __m512 b) {
 inline __m512 greatest(const Quad& q) {
   return _mm512_max_ps(_mm512_max_ps(q.v[0], q.v[1]), _mm512_max_ps(q.v[2], q.v[3]));
 }
-// Which of the four is the first that is the greatest.
+// Index of the largest of the four; the first one if several are equal.
 struct Which {
   __mmask16 k[4];
 };
@@ -67,7 +67,7 @@ inline void load_rows(const u32* plane, int y, __m512i (&row)[2][2]) {
   }
 }
 
-// out = relu(pool(scale * raw + shift)): grid G to the grid H of half its side.
+// out = relu(pool(scale * raw + shift)): from grid G to grid H of half its side.
 template <class G, class H, int C2>
 inline void pool_activate(const u32* __restrict raw, const Norm& norm, u32* __restrict out) {
   const __m512 zero = _mm512_setzero_ps();
@@ -86,7 +86,8 @@ inline void pool_activate(const u32* __restrict raw, const Norm& norm, u32* __re
   }
 }
 
-// g (grid H) is the gradient of relu(pool(..)): gated in place, and its sums against raw.
+// g (grid H) is the gradient of relu(pool(..)). Applies the ReLU's mask in place, and computes the
+// sums of g and of g * raw.
 template <class G, class H, int C2>
 inline void pool_gate(u32* __restrict g, const u32* __restrict raw, const Norm& norm,
                       float* __restrict sums) {
@@ -132,7 +133,7 @@ inline void pool_gate(u32* __restrict g, const u32* __restrict raw, const Norm& 
   }
 }
 
-// d raw on grid G from the gated gradient g on grid H.
+// Computes d raw on grid G from the masked gradient g on grid H.
 template <class G, class H, int C2>
 inline void pool_through_norm(const u32* __restrict g, const u32* __restrict raw, const Norm& norm,
                               u32* __restrict out) {
@@ -171,7 +172,7 @@ inline void pool_through_norm(const u32* __restrict g, const u32* __restrict raw
     }
 }
 
-// x += every other pixel of every other row of skip (grid G28 flat planes, activated): grid G14.
+// x (grid G14) += every second pixel of every second row of skip (grid G28, activations).
 inline void add_subsampled(const u32* __restrict raw0, const Norm& norm, const Dropout& dropout,
                            u32* __restrict x) {
   const __m512i even = _mm512_load_si512(lanes.even);
@@ -193,7 +194,7 @@ inline void add_subsampled(const u32* __restrict raw0, const Norm& norm, const D
                                pack(_mm512_add_ps(low(old), s0), _mm512_add_ps(high(old), s1)));
     }
 }
-// d (grid G28) += g (grid G14) at every other pixel of every other row.
+// d (grid G28) += g (grid G14) at every second pixel of every second row.
 inline void add_upsampled(const u32* __restrict g, u32* __restrict d) {
   const __m512i left = _mm512_load_si512(lanes.left), right = _mm512_load_si512(lanes.right);
   const __m512i none = _mm512_setzero_si512();

@@ -1,9 +1,9 @@
-// A whole training step, from a batch's images and labels to the gradients: the batch gone through
-// in groups whose statistics batch norm takes together ("ghost" batches, Hoffer et al. 2017).
+// A whole training step, from a batch's images and labels to the gradients. The batch is split into
+// groups with their own batch-norm statistics ("ghost" batches, Hoffer et al. 2017).
 //
-// A group is independent of the others, so a thread takes one through the whole network, forward
-// and back, while its activations are in that thread's cache. With fewer groups than threads, all
-// threads work on each group instead, layer by layer.
+// Groups are independent, so one thread takes a group through the whole network, forward and back,
+// while its activations are in that thread's cache. With fewer groups than threads, all threads work
+// on each group instead, layer by layer.
 #pragma once
 
 #include <array>
@@ -13,17 +13,17 @@
 
 namespace native {
 
-// Images that a thread takes at a time, in one group or several: their gradients are added up
-// before they are added to those of others, always in the same order, so that results are the same,
-// bit for bit, for every number of threads.
+// Number of images that a thread takes at a time (a turn), in one group or several. Their gradients
+// are summed before they are added to those of other turns, in a fixed order, so that results are
+// the same, bit for bit, for every number of threads.
 constexpr int TURN = 16;
 
 // The mean cross-entropy of a batch.
 struct Loss {
-  float smoothing;  // share of a label's mass that is spread over all ten classes
-  float scale;      // what gradients are multiplied by, beside 1 / images
+  float smoothing;  // share of a label's mass spread over all ten classes
+  float scale;      // factor of the gradients, in addition to 1 / images
 
-  // Of one image: its loss, and the gradient of `share` times it.
+  // The loss of one image, and the gradient of `share` times that loss.
   float operator()(const float* logits, int64_t label, float share, float* d_logits) const {
     const float most = *std::max_element(logits, logits + 10);
     float sum = 0, all = 0;
@@ -40,11 +40,11 @@ struct Loss {
   }
 };
 
-// Where a network's tensors are: contiguous float32, torch's shapes, in the order of the layers.
+// Addresses of a network's tensors: contiguous float32, torch's shapes, in the order of the layers.
 struct Tensors {
   Parameters parameters;
   float *mean[LAYERS], *variance[LAYERS];  // running statistics
-  // Gradients of the parameters; may be missing where none are asked for.
+  // Gradients of the parameters; null for inference.
   float *d_weights[LAYERS], *d_gamma[LAYERS], *d_beta[LAYERS];
 };
 
@@ -66,9 +66,9 @@ class Step {
   Network& network() { return *networks_[0]; }
   const Network& network() const { return *networks_[0]; }
 
-  // Losses of the images, and the gradients of their mean. The running statistics move by
-  // `momentum` towards each group's in turn, as torch.nn.BatchNorm2d's do. Of dropout's masks, a
-  // group's are drawn by a seed of its own.
+  // Computes the losses of the images, and the gradients of their mean. The running statistics move
+  // by `momentum` towards each group's in turn, as in torch.nn.BatchNorm2d. Each group draws its
+  // dropout masks with its own seed.
   void train(const float* images, const int64_t* labels, int count, const Tensors& tensors,
              const Loss& loss, float dropout, u32 seed, float momentum, float* losses) {
     const int groups = (count + group_ - 1) / group_, each = std::max(1, TURN / group_);
@@ -104,7 +104,7 @@ class Step {
   }
 
  private:
-  // Of one group, by layer and channel; the variance is the unbiased one.
+  // Statistics of one group, by layer and channel; the variance is the unbiased one.
   struct Statistics {
     float mean[LAYERS][32], variance[LAYERS][32];
 
@@ -120,7 +120,7 @@ class Step {
       }
     }
   };
-  // Of the gradients of one turn's images.
+  // Sums of the gradients of one turn's images.
   struct Sums {
     std::unique_ptr<Buffer<float>> weights;
     NormGradients norms;
@@ -144,7 +144,7 @@ class Step {
   void write_gradients(const Tensors& tensors) {
     float* total = sums_[0].weights->start;
     NormGradients norms = sums_[0].norms;
-    // Every so many floats are one thread's work.
+    // A thread takes this many floats at a time.
     constexpr int CHUNK = 2048;
     const int floats = network().weights_at(LAYERS);
     pool().run((floats + CHUNK - 1) / CHUNK, [&](int, int chunk) {
@@ -167,10 +167,10 @@ class Step {
   }
 
   const int group_;
-  std::vector<std::unique_ptr<Network>> networks_;  // a thread; siblings
-  std::vector<Statistics> statistics_;              // a group
-  std::vector<Sums> sums_;                          // a turn
-  std::array<std::vector<int>, LAYERS> places_;     // of torch's weights among a turn's sums
+  std::vector<std::unique_ptr<Network>> networks_;  // one per thread; siblings
+  std::vector<Statistics> statistics_;              // one per group
+  std::vector<Sums> sums_;                          // one per turn
+  std::array<std::vector<int>, LAYERS> places_;     // indices of torch's weights in a turn's sums
 };
 
 }  // namespace native

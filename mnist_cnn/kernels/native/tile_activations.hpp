@@ -1,7 +1,7 @@
-// Activations for matrix tiles: a record a pixel, its 32 channels in bfloat16 side by side (64
-// bytes, those that a layer does not have are zero), so that a shift by pixels keeps the alignment
-// that tiles are loaded fast with. Batch norm, ReLU and pooling on them, the transposes that weight
-// gradients need, and the products.
+// Activations for matrix tiles: one record per pixel, with its 32 channels in bfloat16 side by side
+// (64 bytes; channels that a layer does not have are zero). A shift by pixels keeps the alignment
+// that fast tile loads need. Also batch norm, ReLU and pooling on records, the transposes for weight
+// gradients, and the products.
 #pragma once
 
 #include "normalization.hpp"
@@ -17,8 +17,8 @@ struct Pixel {
   __m512 v[2];
 };
 
-// Bytes of a record to the upper halves of 32-bit lanes, in one shuffle a half where widening and
-// shifting are two instructions.
+// Indices that move the bytes of a record to the upper halves of 32-bit lanes: one shuffle per half,
+// where widening and shifting are two instructions.
 struct Widen {
   alignas(64) uint8_t index[2][64];
   constexpr Widen() : index() {
@@ -40,8 +40,8 @@ inline __m512i packed(const Pixel& p) { return (__m512i)_mm512_cvtne2ps_pbh(p.v[
 inline void store(Record& r, __m512i v) { _mm512_store_si512(&r, v); }
 inline __m512i load(const Record& r) { return _mm512_load_si512(&r); }
 
-// A square image, or some of its rows, laid out flat: rows PITCH records apart with zeros between
-// them, and LEAD zero records before and after them, for the shifts that leave the image.
+// A square image, or some of its rows, in a flat array: rows are PITCH records apart with zeros
+// between them, and LEAD zero records before and after them, for shifts beyond the image.
 template <int SIDE_, int PITCH_, int REACH_, int ROWS_ = SIDE_>
 struct Image {
   static constexpr int SIDE = SIDE_, PITCH = PITCH_, REACH = REACH_, ROWS = ROWS_;
@@ -53,7 +53,7 @@ struct Image {
   static constexpr int at(int y, int x) { return y * PITCH + x; }
   // The shift of tap t of a 3x3 kernel of dilation REACH.
   static constexpr int tap(int t) { return (t / 3 - 1) * REACH * PITCH + (t % 3 - 1) * REACH; }
-  // Which records of each block are pixels.
+  // Mask of the records of each block that are pixels.
   struct Masks {
     u32 m[BLOCKS];
     constexpr Masks() : m() {
@@ -66,11 +66,11 @@ struct Image {
 using S28 = Image<28, 29, 1>;
 using S14 = Image<14, 16, 2>;
 using S7 = Image<7, 8, 1>;
-// The two rows that a row of pooled pixels comes from.
+// The two rows under a row of pooled pixels.
 template <class G>
 using Two = Image<G::SIDE, G::PITCH, 0, 2>;
 
-// each(p) for the flat position of every pixel, or of those in one block of 32.
+// Calls each(p) for the flat position of every pixel, or of those in one block of 32.
 template <class G, class Each>
 [[gnu::always_inline]] inline void each_pixel(Each each) {
   for (int y = 0; y < G::ROWS; y++)
@@ -87,7 +87,7 @@ template <class G, class Each>
   }
 }
 
-// Constants of a channel, for all 32.
+// A constant for each of the 32 channels.
 inline Pixel channels(const float* c) { return {{_mm512_loadu_ps(c), _mm512_loadu_ps(c + 16)}}; }
 inline Pixel affine(const Pixel& x, const Pixel& s, const Pixel& b) {
   return {{_mm512_fmadd_ps(x.v[0], s.v[0], b.v[0]), _mm512_fmadd_ps(x.v[1], s.v[1], b.v[1])}};
@@ -97,7 +97,7 @@ inline Pixel relu(const Pixel& x) {
   return {{_mm512_max_ps(zero, x.v[0]), _mm512_max_ps(zero, x.v[1])}};
 }
 
-// Two sums a channel over an image's pixels, of d and of d * y.
+// Two sums per channel over an image's pixels, of d and of d * y.
 struct Sums {
   Pixel sum{}, dot{};
   static constexpr int FLOATS = 2 * 32;
@@ -127,8 +127,8 @@ struct Activation {
     if (dropout.dropped) dropout.apply(dropout.kept_record(p), a.v[0], a.v[1]);
     return a;
   }
-  // The gradient of its argument from that of its value, which x was: a positive one has passed
-  // both the ReLU and the dropout.
+  // Turns the gradient of the value x into that of the ReLU's argument: a positive x has passed both
+  // the ReLU and the dropout.
   [[gnu::always_inline]] Pixel gate(const Pixel& d, const Record& x) const {
     const __mmask32 open = _mm512_cmpgt_epi16_mask(load(x), _mm512_setzero_si512());
     const __m512 factor = _mm512_set1_ps(dropout.scale);
@@ -137,7 +137,8 @@ struct Activation {
   }
 };
 
-// The gradient of a layer's raw outputs from that of its batch norm's outputs: a * dy + b * y + c.
+// Computes the gradient of a layer's raw outputs from that of batch norm's outputs:
+// a * dy + b * y + c.
 struct ThroughNorm {
   const Pixel a, b, c;
   explicit ThroughNorm(const Norm& norm)
@@ -147,8 +148,8 @@ struct ThroughNorm {
   }
 };
 
-// Two records to 32 channels by two pixels, pixels side by side: half 0 holds channels 0-3, 8-11,
-// 16-19 and 24-27, half 1 the others, as the shuffles leave them.
+// Turns two records into 32 channels by two pixels, pixels side by side. In the order of the
+// shuffles, half 0 has channels 0-3, 8-11, 16-19 and 24-27, and half 1 the others.
 constexpr int side_by_side(int half, int k) { return k / 4 * 8 + half * 4 + k % 4; }
 struct Place {
   int k, half;
@@ -159,10 +160,10 @@ struct alignas(64) Pair {
   void store(int h, __m512i v) { _mm512_store_si512(half[h], v); }
 };
 
-// 16 pairs' halves of 16 channels to 16 channels of 32 pixels.
+// Transposes 16 pairs' halves of 16 channels to 16 channels of 32 pixels.
 inline void transpose(const Pair* pairs, int half, u16* to) {
-  // 128 bits are four channels of a pair. Those of pairs k, 4 + k, 8 + k and 12 + k, put together by
-  // loads, need no more than shuffles within 128 bits.
+  // 128 bits are four channels of a pair. Loads join those of pairs k, 4 + k, 8 + k and 12 + k, so
+  // that shuffles within 128 bits are enough.
 #pragma GCC unroll 4
   for (int quarter = 0; quarter < 4; quarter++) {
     __m512i a[4], b[4];
@@ -200,8 +201,8 @@ struct One {
   static constexpr int at(int) { return 0; }
 };
 
-// each(p, sum over taps t and channels of x[p + t] . w[t]) for every pixel p of G in one block, of
-// whose records x is the first.
+// Calls each(p, sum over taps t and channels of x[p + t] . w[t]) for every pixel p of G in one block;
+// x is the block's first record.
 template <class G, class Taps, class Each>
 [[gnu::always_inline]] inline void convolve_block(int block, const Record* x, const u16* w,
                                                   Each each) {
@@ -227,8 +228,8 @@ template <class G, class Taps, class Each>
     convolve_block<G, Taps>(block, x + block * 32, w, each);
 }
 
-// A 1x1 convolution of two rows of G seen by twos: each(k, y) for every pair k of columns, where y[q]
-// is the sum over channels of x . w at the q-th of the four pixels.
+// A 1x1 convolution of two rows of G, for pooling by two: calls each(k, y) for every pair k of
+// columns, where y[q] is the sum over channels of x . w at the q-th of the four pixels.
 template <class G, class Each>
 [[gnu::always_inline]] inline void convolve_by_twos(const Record* x, const u16* w, Each each) {
   static_assert(G::SIDE <= 32);
@@ -246,7 +247,7 @@ template <class G, class Each>
     each(k, {channels(c[0][k]), channels(c[1][k]), channels(c[2][k]), channels(c[3][k])});
 }
 
-// Which of four values is the greatest, the first of equal ones: its index, a bit a mask.
+// Index of the largest of four values, the first one of equal values; one mask per bit.
 struct Choice {
   __mmask16 low, high;
   __mmask16 is(int q) const { return (q & 1 ? low : ~low) & (q & 2 ? high : ~high); }

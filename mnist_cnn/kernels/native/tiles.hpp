@@ -1,7 +1,7 @@
 // Matrix tiles (AMX-BF16): eight registers of 16 rows of 64 bytes, and the instruction that
-// multiplies them: C[16][16] += A[16][32] . B[32][16], B with the rows of a pair side by side.
+// multiplies them: C[16][16] += A[16][32] . B[32][16], where B has the rows of a pair side by side.
 //
-// GCC's own intrinsics do not say that they read memory, so stores before them may be moved behind.
+// GCC's intrinsics do not declare that they read memory, so it may move earlier stores behind them.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@
 
 namespace native {
 
-// Row r of the tile is at from + r * stride bytes. Rows that cross a cache line take six times as
-// long (measured: 58 against 9 cycles a tile), so both are to be multiples of 64.
+// Row r of the tile is at from + r * stride bytes. Both must be multiples of 64: rows that cross a
+// cache line take six times as long (measured: 58 instead of 9 cycles per tile).
 template <int TILE>
 inline void tile_load(const void* from, long stride) {
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(TILE) : "memory");

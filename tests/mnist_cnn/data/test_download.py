@@ -556,7 +556,7 @@ def test_another_package_is_not_even_unpickled(
 def test_asking_for_pip_leaves_distutils_to_setuptools() -> None:
     """Looked for here, pip would switch setuptools' distutils off, and inductor with it."""
     script = (
-        "from mnist_cnn.data.package_index import _tools; list(_tools());"
+        "from mnist_cnn.data.package_index import installers; list(installers());"
         "import torch.utils.cpp_extension"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)

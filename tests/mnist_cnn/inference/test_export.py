@@ -351,7 +351,7 @@ def test_no_metadata_bring_markup_in(metadata: dict[str, str]) -> None:
         (["export", "a", "--to", "safetensors", "--push-to-hub", "../x"], "--push-to-hub"),
         (
             ["export", "a", "--to", "safetensors", "--push-to-hub", "us/er"],
-            "no Hugging Face token is at hand; set HF_TOKEN or run: hf auth login",
+            "there is no Hugging Face token; set HF_TOKEN or run: hf auth login",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -86,7 +86,7 @@ def with_other(name: str, value: Tensor) -> Callable[[Tensors], Tensors]:
             with_other("stem.norm.num_batches_tracked", torch.zeros(2).long()),
             "'stem.norm.num_batches_tracked' is of shape 2, not a single number",
         ),
-        (with_other("extra.weight", torch.zeros(1)), "tensor 'extra.weight' is one too many"),
+        (with_other("extra.weight", torch.zeros(1)), "it has an extra tensor 'extra.weight'"),
         (
             with_other("stem.norm.bias", torch.full((18,), torch.nan)),
             "'stem.norm.bias' holds values that are not finite",

@@ -1,0 +1,180 @@
+"""Trains, prints one line per epoch and saves the weights: behind `python -m mnist_cnn train`."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from accelerate import Accelerator
+
+from mnist_cnn import console, train as training
+from mnist_cnn.context import TrainingContext
+from mnist_cnn.data import dataset
+from mnist_cnn.distributed import process_group
+from mnist_cnn.errors import UsageError
+from mnist_cnn.events import EpochTrained, Evaluated, Event
+from mnist_cnn.inference.provenance import Provenance
+from mnist_cnn.inference.weights import save_weights
+from mnist_cnn.rank import Rank
+from mnist_cnn.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRequest:
+    """One training, as the command line asks for it."""
+
+    recipe: Recipe
+    """Recipe to train by."""
+    target_accuracy: float
+    """Accuracy to report as reached, as a fraction."""
+    seed: int
+    """Seed of the weights, the order and the distortions."""
+    data_dir: Path | None
+    """Folder of MNIST; None for the default folder."""
+    save: Path | None
+    """File to which the weights are saved; None to save none."""
+
+
+def run_training(request: TrainRequest) -> int:
+    """Train, report and save.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        UsageError: the data cannot be found or loaded, or the processes cannot train together.
+    """
+    recipe, seed = request.recipe, request.seed
+    # Before the ranks meet: a first download may take longer than they wait for each other.
+    data = dataset.load(request.data_dir).split(recipe.evaluation_split)
+    accelerator = _make_accelerator()
+    try:
+        model = training.seeded_model(recipe, seed)
+        console.print_from_main(
+            f"recipe {recipe.name}: {recipe.epochs} epochs, batch {recipe.batch_size}, "
+            f"seed {seed}, on {accelerator.device.type} x {accelerator.num_processes}"
+        )
+        context = TrainingContext(recipe, accelerator)
+        with (
+            closing(training.train(model, context, data, seed)) as events,
+            closing(_until_interrupted(events)) as interruptible_events,
+        ):
+            if not _report(interruptible_events, recipe, request.target_accuracy):
+                return console.EXIT_FAILED
+        if request.save is not None and accelerator.is_main_process:
+            metadata = _provenance(request, accelerator).metadata()
+            try:
+                save_weights(model, request.save, metadata)
+            except OSError as error:
+                console.complain(f"error: cannot write {request.save}: {error.strerror}")
+                return console.EXIT_FAILED
+            console.print_from_main(f"saved {request.save}")
+        return 0
+    finally:
+        accelerator.end_training()
+
+
+def _provenance(request: TrainRequest, accelerator: Accelerator) -> Provenance:
+    return Provenance(
+        recipe=request.recipe.name,
+        epochs=request.recipe.epochs,
+        seed=request.seed,
+        target_accuracy=request.target_accuracy,
+        device=accelerator.device.type,
+        processes=accelerator.num_processes,
+        torch_version=str(torch.__version__),
+    )
+
+
+def _make_accelerator() -> Accelerator:
+    """The device and the ranks for which this process was started.
+
+    Always in fp32 and uncompiled, whatever the user's Accelerate configuration says.
+
+    Raises:
+        UsageError: several processes were started, but they do not know each other.
+    """
+    accelerator = Accelerator(
+        mixed_precision="no",
+        dynamo_backend="no",
+        kwargs_handlers=[process_group()],
+    )
+    processes = Rank.from_environment().world_size
+    if accelerator.num_processes != processes:
+        raise UsageError(
+            f"{processes} processes were started but each trains alone; without a GPU for each, "
+            f"use: ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node {processes} "
+            "-m mnist_cnn train"
+        )
+    return accelerator
+
+
+def _until_interrupted(events: Iterable[Event]) -> Generator[Event, None, None]:
+    """Yield the events until Ctrl-C.
+
+    A KeyboardInterrupt inside a callback, or inside another module's bare `except`, is lost; the
+    imports of an optimizer contain such places. It is then raised again at the next event.
+    """
+    interrupted = False
+
+    def note_and_raise(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.default_int_handler(number, frame)
+
+    previous_handler = signal.signal(signal.SIGINT, note_and_raise)
+    try:
+        for event in events:
+            if interrupted:
+                raise KeyboardInterrupt
+            yield event
+    finally:
+        signal.signal(signal.SIGINT, previous_handler)
+
+
+def _report(events: Iterable[Event], recipe: Recipe, target: float) -> bool:
+    """Print a line per epoch, then whether the target was reached.
+
+    Returns:
+        Whether the training went to its end; False when it diverged.
+    """
+    reached: int | None = None
+    evaluations: list[Evaluated] = []
+    line = ""
+    for event in events:
+        match event:
+            case EpochTrained():
+                if not math.isfinite(event.loss):
+                    console.complain(
+                        f"training diverged in epoch {event.epoch}: its loss is {event.loss}"
+                    )
+                    return False
+                line = f"epoch {event.epoch:>{len(str(recipe.epochs))}}/{recipe.epochs}"
+                line += f"  loss {event.loss:.4f}"
+                if not recipe.evaluates_after(event.epoch):
+                    console.print_from_main(line)
+            case Evaluated():
+                evaluations.append(event)
+                line += f"  accuracy {100 * event.accuracy:.2f} %"
+                if event.accuracy >= target:
+                    line += "  reaches the target"
+                    reached = reached or event.epoch
+                console.print_from_main(line)
+    console.print_from_main(_outcome(evaluations, target, reached))
+    return True
+
+
+def _outcome(evaluations: Sequence[Evaluated], target: float, reached: int | None) -> str:
+    final, best = evaluations[-1], max(evaluations, key=lambda event: event.correct)
+    head = f"{100 * target:g} % "
+    if reached is None:
+        head += f"not reached: at best {100 * best.accuracy:.2f} % at epoch {best.epoch}"
+    else:
+        head += f"reached at epoch {reached}"
+    return f"{head}; final accuracy {100 * final.accuracy:.2f} %"
