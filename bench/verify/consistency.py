@@ -52,7 +52,7 @@ def _counts(record: RunRecord) -> Iterator[str]:
         return
     stopped = record.protocol.stop_at_target and record.target_reached_epoch == len(epochs)
     if len(epochs) != planned and not stopped:
-        yield f"it is called completed after {len(epochs)} of {planned} epochs"
+        yield f"it says completed after {len(epochs)} of {planned} epochs"
     evaluated = [one.epoch for one in record.evaluations]
     due = [epoch for epoch in epochs if epoch >= (first if isinstance(first, int) else 1)]
     if evaluated != due:

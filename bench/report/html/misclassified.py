@@ -81,7 +81,9 @@ def misclassified_digits(records: Iterable[RunRecord]) -> Digits | str:
         for index, guess in zip(record.mistakes.images, record.mistakes.predicted, strict=True):
             guesses.setdefault(index, Counter())[guess] += 1
     if not runs:
-        return "no record says which test images its run got wrong; those of schema 5 and later do"
+        return (
+            "no record says which test images its run misclassified; those of schema 5 and later do"
+        )
     guesses = {index: guess for index, guess in guesses.items() if index < TEST_IMAGES.shape[0]}
     images, labels = (search(data_folder(), file).verified for file in (TEST_IMAGES, TEST_LABELS))
     if images is None or labels is None:

@@ -44,7 +44,7 @@ def _contrast_table(contrast: Comparison) -> RenderableType:
     """A line a metric: both sides, what lies between them, and what may be said of it."""
     case, lines = contrast.case, contrast.lines
     counts = f"{len(case.base)} and {len(case.new)} runs"
-    title = Text(printable(f"{case.name}: {counts}{', by turns' if contrast.paired else ''}"))
+    title = Text(printable(f"{case.name}: {counts}{', interleaved' if contrast.paired else ''}"))
     fields = [
         TableColumn("", [Text(line.metric.value) for line in lines], justify="left"),
         TableColumn("base", [_side(line, line.base) for line in lines], priority=2),
@@ -57,12 +57,12 @@ def _contrast_table(contrast: Comparison) -> RenderableType:
         Text(printable(f"{line.metric}: {line.note}"), style="dim") for line in lines if line.note
     ]
     notes += [
-        Text(f"{line.metric}: about {line.runs_needed} runs a side could tell", style="dim")
+        Text(f"{line.metric}: about {line.runs_needed} runs per side could decide it", style="dim")
         for line in lines
         if line.verdict is Verdict.UNCLEAR and line.runs_needed
     ]
     section = Section(0, len(lines), title, notes)
-    return FittedTable(fields, [section], elsewhere=" for want of width")
+    return FittedTable(fields, [section], elsewhere=" because the terminal is too narrow")
 
 
 def _side(line: MetricComparison, value: float | None) -> Text:
