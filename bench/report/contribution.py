@@ -78,20 +78,20 @@ def pull_request(folder: ResultsFolder, results: Sequence[CheckResult]) -> list[
     ]
     if rows := unpublished(folder):
         steps.append(
-            f"{count_of(rows, 'row')} of results/{store.PAGE_NAME} to be made: mnist-bench publish"
+            f"{count_of(rows, 'row')} of results/{store.PAGE_NAME} to be added: mnist-bench publish"
         )
     return [
         *steps,
         f"the folder of records below results/, and results/{store.PAGE_NAME} and "
-        f"results/{store.CHART_NAME} as publish makes them: no other change",
-        "in its text: what the machine is, that nothing else ran on it, and what records do not "
-        "say (power limit, cooling, a laptop's charger)",
+        f"results/{store.CHART_NAME} as publish writes them: no other change",
+        "in its description: what the machine is, that nothing else ran on it, and what records do "
+        "not say (power limit, cooling, a laptop's charger)",
     ]
 
 
 PUBLISHED = Check(
     "published",
-    "what is published of these records is what their raw laps give",
-    "Make the page again: mnist-bench publish.",
+    "the published rows agree with the raw laps of these records",
+    "Regenerate the page: mnist-bench publish.",
     _published,
 )

@@ -45,13 +45,12 @@ def render_page(entries: Sequence[ResultEntry]) -> str:
         "",
         f"{count_of(runs, 'run')} in {count_of(len(entries), 'row')}: all records of this folder. "
         "A row is a benchmark, or runs",
-        "that were started one by one and differ in nothing but their seed. Values are medians of "
-        "the",
-        "completed runs, a run that missed the target counting as infinitely long; in brackets the "
-        "95 %",
-        "interval of the mean, from 3 runs on. What is doubtful is marked **!**, and why is said "
-        "below each",
-        "table. [What is on the clock](../docs/protocol.md) · "
+        "that were started one by one and differ only in their seed. A value is the median of the "
+        "completed",
+        "runs; a run that missed the target counts as infinitely long. In brackets: the 95 % "
+        "interval of the",
+        "mean, from 3 runs. **!** marks a doubtful result; the list below its table says why.",
+        "[What the clock includes](../docs/protocol.md) · "
         "[How to add a device](../docs/contributing-results.md)",
         "",
         f"![Time to target of every row that reached it]({CHART_NAME})",

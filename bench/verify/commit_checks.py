@@ -36,7 +36,9 @@ def _parameters(folder: ResultsFolder) -> Iterator[CheckFinding]:
         subject = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         if commit not in folder.history.commits:
             # The check of commits reports the unknown commit itself.
-            yield CheckFinding(f"{subject}: the code of their commit is not here", unknown=True)
+            yield CheckFinding(
+                f"{subject}: the code of its commit is not in this checkout", unknown=True
+            )
         elif count is None:
             yield CheckFinding(
                 f"{subject}: the code at {commit[:12]} asserts no number of parameters"
@@ -47,13 +49,13 @@ def _parameters(folder: ResultsFolder) -> Iterator[CheckFinding]:
 
 COMMIT = Check(
     "commit",
-    "every run is of a commit of this project, and no file differed from it",
+    "every run used a commit of this project, and no file differed from it",
     "Commit, or check out a commit of this project, then run again.",
     _commit,
 )
 PARAMETERS = Check(
     "parameters",
-    f"the network has fewer than {PARAMETER_LIMIT:,} parameters, says the commit's own code",
+    f"the network has fewer than {PARAMETER_LIMIT:,} parameters, according to its commit's code",
     "Results are for networks below the limit: docs/protocol.md.",
     _parameters,
 )

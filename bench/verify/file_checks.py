@@ -40,20 +40,20 @@ def _files(folder: ResultsFolder) -> Iterator[CheckFinding]:
 def _problem(path: Path) -> str | None:
     """Why a file may not be in a folder of records; None when it may."""
     if path.is_symlink():
-        return "a link"
+        return "it is a link"
     if path.suffix in _SIDECARS:
         name, model = _SIDECARS[path.suffix]
         try:
             model.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
-            return f"no {name}"
+            return f"not a valid {name}"
     elif path.suffix == sidecars.SWEEP_SUFFIX:
         try:
             sidecars.read_sweep_plan(path)
         except (OSError, ValueError):
-            return "no order of a sweep's runs"
+            return "not a valid sweep plan"
     elif path.name.startswith(".") or not (path.suffix == ".json" or path.name in _PUBLISHED_NAMES):
-        return "no record"
+        return "not a record"
     return None
 
 
@@ -84,13 +84,13 @@ def _all_files(folder: Path) -> list[Path]:
 
 RECORDS = Check(
     "records",
-    "every file is a record of a known version, under its own name, once",
-    "Take out what is no record; get back what was edited or renamed as the run wrote it.",
+    "every file is a record of a known schema version, under its own name, once",
+    "Remove files that are not records; restore edited or renamed records as the run wrote them.",
     _files,
 )
 PRIVATE = Check(
     "private",
     "no home folder, user, host, address, serial number or token was found",
-    "Run again from another folder or with another label: records are not edited.",
+    "Run again from another folder or with another label: records must not be edited.",
     _private,
 )

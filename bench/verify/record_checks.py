@@ -43,7 +43,7 @@ def _division(record: RunRecord) -> Iterator[str]:
         actual = division(recipe)
         too_long = [e.epoch for e in record.epochs if e.samples > recipe.train_images]
     except (TypeError, UsageError) as error:
-        yield f"its recipe is none: {error}"
+        yield f"its recipe is not valid: {error}"
         return
     if record.division != actual:
         differing = [
@@ -54,30 +54,30 @@ def _division(record: RunRecord) -> Iterator[str]:
         reason = f": unlike the reference in {', '.join(differing)}" if actual == "open" else ""
         yield f"it says {record.division} division, its recipe is {actual}{reason}"
     if too_long:
-        yield f"epoch {too_long[0]} trained on more images than there are"
+        yield f"epoch {too_long[0]} trained on more images than the training set has"
 
 
 DATA = Check(
     "data",
     "every run read MNIST: the four known SHA-256 sums",
-    "Run again with verified files: mnist-bench data.",
+    "Run again with verified data: mnist-bench data.",
     for_each_record(_data),
 )
 PROTOCOL = Check(
     "protocol",
-    f"target {QUALITY_TARGET:.1%}, protocol version {PROTOCOL_VERSION}, all on the test set",
+    f"target {QUALITY_TARGET:.1%}, protocol version {PROTOCOL_VERSION}, evaluated on the test set",
     "Run again without --target-accuracy, with a recipe that evaluates on the test set.",
     for_each_record(_protocol),
 )
 LAPS = Check(
     "laps",
-    "what was counted and what was timed agree: epochs, images, evaluations, time to target",
-    "A record is never edited: get back the file as the run wrote it, or run again.",
+    "counts and times agree: epochs, images, evaluations, time to target",
+    "Records must not be edited: restore the file as the run wrote it, or run again.",
     for_each_record(find_contradictions),
 )
 DIVISION = Check(
     "division",
-    "closed is the reference recipe, open any other, as its fields say",
+    "the division is closed for the reference recipe and open for any other",
     "Run again: the division follows from the recipe and is not chosen.",
     for_each_record(_division),
 )

@@ -61,7 +61,7 @@ def _benchmark_problems(records: Sequence[RunRecord]) -> Iterator[str]:
         if record.seed != expected_seed:
             yield (
                 f"run {record.run_index} has seed {record.seed}; its command starts at "
-                f"{first_seed}, so {expected_seed} was due"
+                f"{first_seed}, so {expected_seed} was expected"
             )
     if any(record.setup.parallel_seeds > 1 for record in records):
         return  # such runs overlap
@@ -82,7 +82,7 @@ def _index_problems(records: Sequence[RunRecord]) -> Iterator[str]:
     # A resumed run has a record of each attempt that could write one.
     attempts = Counter(r.run_index for r in records if not _is_superseded(r, records))
     if repeated := [index for index, count in attempts.items() if count > 1]:
-        yield f"run {', '.join(map(str, repeated))} is there more than once"
+        yield f"run {', '.join(map(str, repeated))} is here more than once"
     if max(indices) > last.protocol.runs:
         yield f"run {max(indices)} of {last.protocol.runs}"
 
@@ -119,7 +119,7 @@ def _single_run_problems(records: Sequence[RunRecord]) -> Iterator[str]:
         yield f"seed {', '.join(map(str, missing))} of {min(seeds)} to {max(seeds)} is not here"
     completed = Counter(record.seed for record in metrics.completed(records))
     if repeated := sorted(seed for seed, count in completed.items() if count > 1):
-        yield f"seed {', '.join(map(str, repeated))} is there more than once"
+        yield f"seed {', '.join(map(str, repeated))} is here more than once"
 
 
 def declared_seed(command: Sequence[str]) -> int:
@@ -135,8 +135,8 @@ def declared_seed(command: Sequence[str]) -> int:
 
 SEEDS = Check(
     "seeds",
-    "every benchmark has all its runs, each with the seed its command says, none twice",
-    "Put back what was left out, or finish the sweep. Runs of one seed made again belong in a "
-    "folder of their own.",
+    "every benchmark has all its runs, each with the seed of its command, none twice",
+    "Put back the missing records, or finish the sweep. Repeated runs of a seed belong in another "
+    "folder.",
     _seeds,
 )

@@ -62,7 +62,7 @@ def test_it_stops_at_the_first_look_that_is_clear(
     assert main(words) == 0
     streams = capsys.readouterr()
     assert "worse" in streams.out
-    assert "by turns" in streams.out
+    assert "interleaved" in streams.out
     assert streams.err.count("round") == 2 * LOOKS[0]
     assert not list(machine.rglob("*.noise"))
 

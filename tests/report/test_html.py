@@ -285,7 +285,7 @@ def test_every_figure_is_drawn_or_says_why_not() -> None:
     assert titles == {
         "Time to 99.4 %": DrawnFigure,
         "Accuracy over time": DrawnFigure,
-        "Images needed × seconds an image": DrawnFigure,
+        "Images needed × seconds per image": DrawnFigure,
         "Throughput": DrawnFigure,
         "Where each second went": DrawnFigure,
         "Time to target, by the target": DrawnFigure,
@@ -294,8 +294,8 @@ def test_every_figure_is_drawn_or_says_why_not() -> None:
     }
     missed = figures.draw_figures(of(make_benchmark(accuracies=[0.98])))
     reasons = {one.title: one.reason for one in missed if isinstance(one, MissingFigure)}
-    assert reasons["Time to 99.4 %"] == "in no set-up did half of the runs reach the target"
-    assert "was evaluated 5 times a run" in reasons["Time to target, by the target"]
+    assert reasons["Time to 99.4 %"] == "no set-up reached the target in half of its runs"
+    assert "was evaluated at least 5 times per run" in reasons["Time to target, by the target"]
     nothing = figures.draw_figures(of([make_record(status="failed", reason="x", accuracies=[])]))
     assert all(isinstance(one, MissingFigure) for one in nothing)
 
@@ -354,7 +354,7 @@ def test_the_fraction_of_peak_is_of_the_same_device_precision_and_threads(tmp_pa
     rate = images_per_second(runs[0][1])
     assert rate is not None
     assert f"{100 * rate * training_flops(MnistCnn()) / 1e12:.3g} %" in drawn.description
-    assert "torn.peak is no measured peak" in drawn.caption
+    assert "torn.peak is not a valid measured peak" in drawn.caption
 
 
 def test_the_time_to_another_target_is_read_off_the_curve() -> None:
@@ -369,7 +369,7 @@ def test_of_too_many_runs_medians_are_drawn_and_the_page_says_so() -> None:
     runs = make_benchmark([6.0 + n / 1000 for n in range(curve_figures.MOST_LINES + 1)])
     drawn = outcome(runs, "Accuracy over time")
     assert isinstance(drawn, DrawnFigure)
-    assert "151 are too many to draw" in drawn.caption
+    assert "151 runs are too many to draw" in drawn.caption
     assert len(drawn.figure.axes[0].lines) == 3  # a line, its dots, the target
 
 
@@ -428,7 +428,7 @@ def test_plots_that_cannot_be_written_are_refused_in_a_line(
     assert "cannot write figures to" in capsys.readouterr().err
 
 
-# --- Mistaken digits
+# --- Misclassified digits
 
 
 @pytest.mark.usefixtures("mnist_data_dir")

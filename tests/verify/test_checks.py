@@ -142,7 +142,7 @@ def test_a_good_folder_passes_every_check(closed: Path, capsys: pytest.CaptureFi
     assert [check["name"] for check in report["checks"]] == [
         check.name for check in (*CHECKS, PUBLISHED)
     ]
-    assert report["pull_request"][0].startswith("1 row of results/README.md to be made")
+    assert report["pull_request"][0].startswith("1 row of results/README.md to be added")
 
 
 def test_the_table_says_what_to_do(closed: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,7 +239,7 @@ LAPS: list[tuple[str, str, Callable[[Values], None]]] = [
     ("laps", "it reached the target after epoch 16, but no lap says when", _no_lap),
     ("laps", "its laps are not those of the epochs and evaluations", _two_laps_swapped),
     ("laps", "its clock starts -1.00 s", _moved),
-    ("laps", "it is called completed after 19 of 20 epochs", _one_epoch_less),
+    ("laps", "it says completed after 19 of 20 epochs", _one_epoch_less),
     ("laps", "the recipe says 1, 2, 3", _an_evaluation_less),
     ("laps", "epoch 1 was evaluated on 9000 images, not 10000", _fewer_evaluated),
     ("laps", "epoch 1: 59000 images are not 469 batches", _fewer_images),
@@ -262,13 +262,13 @@ OTHERS: list[tuple[str, str, Callable[[Values], None]]] = [
     ("protocol", "not on the test set", put(recipe__evaluation_split="validation")),
     ("division", "it says open division, its recipe is closed", put(division="open")),
     ("division", "unlike the reference in dropout", put(recipe__dropout=0.0)),
-    ("division", "its recipe is none", put(recipe__trick="yes")),
-    ("division", "its recipe is none", put(recipe__epochs="many")),
+    ("division", "its recipe is not valid", put(recipe__trick="yes")),
+    ("division", "its recipe is not valid", put(recipe__epochs="many")),
     ("division", "epoch 2 trained on more images", _more_images),
-    ("seeds", "run 1 has seed 7; its command starts at 0, so 0 was due", put(seed=7)),
-    ("seeds", "so 5 was due", lambda v: v["command"].extend(["--seed", "5"])),
-    ("seeds", "so 5 was due", lambda v: v["command"].append("--seed=5")),
-    ("seeds", "run 2 is there more than once", put(run_index=2)),
+    ("seeds", "run 1 has seed 7; its command starts at 0, so 0 was expected", put(seed=7)),
+    ("seeds", "so 5 was expected", lambda v: v["command"].extend(["--seed", "5"])),
+    ("seeds", "so 5 was expected", lambda v: v["command"].append("--seed=5")),
+    ("seeds", "run 2 is here more than once", put(run_index=2)),
     ("seeds", "run 1 of 3 is not here", put(run_index=2)),
     ("seeds", "run 9 of 3", put(run_index=9)),
     ("seeds", "run 2 started before run 1 had ended", put(started_at="2026-11-25T14:40:00Z")),
@@ -371,14 +371,14 @@ def _written(name: str, text: str = "x") -> Tamper:
         ("Invalid JSON", _torn),
         ("its schema_version is 99", first(put(schema_version=99))),
         ("Extra inputs are not permitted", first(put(comment="mine"))),
-        ("a link", _linked),
-        ("notes.txt: no record", _written("notes.txt")),
-        (".DS_Store: no record", _written(".DS_Store")),
-        (".hidden.json: no record", _written(".hidden.json", "{}")),
-        ("x.noise: no noise floor", _written("x.noise")),
-        ("x.peak: no measured peak", _written("x.peak", '{"flops_per_second": NaN}')),
-        ("x.sweep: no order of a sweep's runs", _written("x.sweep", "x")),
-        ("x.sweep: no order of a sweep's runs", _written("x.sweep", "")),
+        ("it is a link", _linked),
+        ("notes.txt: not a record", _written("notes.txt")),
+        (".DS_Store: not a record", _written(".DS_Store")),
+        (".hidden.json: not a record", _written(".hidden.json", "{}")),
+        ("x.noise: not a valid noise floor", _written("x.noise")),
+        ("x.peak: not a valid measured peak", _written("x.peak", '{"flops_per_second": NaN}')),
+        ("x.sweep: not a valid sweep plan", _written("x.sweep", "x")),
+        ("x.sweep: not a valid sweep plan", _written("x.sweep", "")),
     ],
 )
 def test_what_is_no_record_fails(
@@ -443,7 +443,7 @@ def test_a_seed_twice_in_runs_that_were_started_one_by_one(
     edit(files(one_by_one)[6], again)
     _, _, found = report_of(one_by_one, capsys)
     assert found["seeds"] == [
-        "runs like 0ded0a89, started one by one: seed 5 is there more than once"
+        "runs like 0ded0a89, started one by one: seed 5 is here more than once"
     ]
 
 

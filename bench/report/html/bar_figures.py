@@ -30,7 +30,7 @@ def time_to_target(all_series: Sequence[SetupSeries]) -> FigureResult:
     medians = _medians(all_series, "time_to_target_seconds")
     known = [series for series in all_series if series.number in medians]
     if not known:
-        return MissingFigure(title, "in no set-up did half of the runs reach the target")
+        return MissingFigure(title, "no set-up reached the target in half of its runs")
     shown = known[:MOST_ROWS]
     rows = row_axes(shown, medians, text.seconds)
     times = [_times_to_target(series) for series in shown]
@@ -46,9 +46,9 @@ def time_to_target(all_series: Sequence[SetupSeries]) -> FigureResult:
             rows.axes.plot(run_seconds, ys, "o", markersize=3.4, alpha=0.45, color=colour, mew=0)
         rows.axes.plot([medians[series.number]], [y], "D", markersize=6, color=colour)
     caption = (
-        "Diamond: median of the completed runs, one that missed counting as infinitely long. "
-        "Dots: runs. Bar: 95 % interval of the median (Kaplan-Meier, from 6 runs), dashed where "
-        "too few runs reached the target to bound it. Logarithmic scale."
+        "Diamond: median of the completed runs; a run that missed the target counts as infinitely "
+        "long. Dots: runs. Line: 95 % interval of the median (Kaplan-Meier, from 6 runs), dashed "
+        "where too few runs reached the target to bound it. Logarithmic scale."
         f"{left_out_note(len(known), 'fastest')}"
     )
     description = describe(shown, lambda series: text.seconds(medians[series.number]))
@@ -80,7 +80,7 @@ def throughput(all_series: Sequence[SetupSeries]) -> FigureResult:
     }
     known = [series for series in all_series if series.number in rates]
     if not known:
-        return MissingFigure(title, "no completed run trained an epoch to its end")
+        return MissingFigure(title, "no completed run finished an epoch")
     known.sort(key=lambda series: -rates[series.number])
     shown = known[:MOST_ROWS]
     rows = row_axes(shown, rates, _format_rate)
@@ -96,7 +96,7 @@ def throughput(all_series: Sequence[SetupSeries]) -> FigureResult:
             rows.axes.plot(ends, [y] * 2, color=INK, linewidth=1.4)
             longest = max(longest, min(summary.high, 1.5 * length))
     rows.axes.set_xlim(0, 1.04 * longest)
-    rows.axes.set_xlabel("training images a second")
+    rows.axes.set_xlabel("training images per second")
     rows.axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     rows.axes.locator_params(axis="x", nbins=5)
     caption = (
@@ -138,8 +138,8 @@ def seconds_spent(all_series: Sequence[SetupSeries]) -> FigureResult:
     names = {span: span.value for span in Span} | {Span.WARMUP: "warm-up, compiling"}
     draw_legend(rows.figure, [(names[span], colour) for span, colour in colours.items()], 3)
     caption = (
-        "Of the runs that reached the target, on average; at the right their whole time, start-up "
-        "and warm-up included. \u201cBetween\u201d is what the harness took between two laps."
+        "Mean over the runs that reached the target; at the right the whole time, start-up and "
+        "warm-up included. \u201cBetween\u201d is the harness's time between two laps."
         f"{left_out_note(len(known), 'fastest')}"
     )
 
@@ -162,7 +162,9 @@ def fraction_of_peak(all_series: Sequence[SetupSeries], root: Path) -> FigureRes
     peaks, unreadable = sidecars.read_peak_flops(
         root / path for series in all_series for path, _ in series.runs if path
     )
-    unread = "".join(f" {text.printable(path.name)} is no measured peak." for path in unreadable)
+    unread = "".join(
+        f" {text.printable(path.name)} is not a valid measured peak." for path in unreadable
+    )
     percentages: dict[int, float] = {}
     for series in all_series:
         rate = series.median("images_per_second")
@@ -173,8 +175,8 @@ def fraction_of_peak(all_series: Sequence[SetupSeries], root: Path) -> FigureRes
     if not percentages:
         return MissingFigure(
             title,
-            "the rate at which these devices multiply matrices was not measured (mnist-bench env "
-            f"--peak --save does, beside the records).{unread}".removesuffix("."),
+            "the matrix-product rate of these devices was not measured (mnist-bench env --peak "
+            f"--save measures it and saves it beside the records).{unread}".removesuffix("."),
         )
     known = [series for series in all_series if series.number in percentages]
     known.sort(key=lambda series: -percentages[series.number])
@@ -184,12 +186,13 @@ def fraction_of_peak(all_series: Sequence[SetupSeries], root: Path) -> FigureRes
         y, colour = row + rows.mark_offset, colour_of(series.colour)
         rows.axes.barh(y, percentages[series.number], height=0.2, color=colour, linewidth=0)
     rows.axes.set_xlim(0, max(100.0, 1.04 * max(percentages.values())))
-    rows.axes.set_xlabel("of the measured rate of matrix products, %")
+    rows.axes.set_xlabel("share of the measured rate of matrix products, in %")
     rows.axes.locator_params(axis="x", nbins=5)
     caption = (
-        f"Median images a second, {sidecars.TRAINING_FLOPS / 1e6:.1f} million floating-point "
-        "operations each, as a share of the fastest matrix product in the same precision, with as "
-        f"many threads.{left_out_note(len(known), 'nearest to it')}{unread}"
+        f"Median images per second, times {sidecars.TRAINING_FLOPS / 1e6:.1f} million floating-"
+        "point operations per image, as a share of the fastest matrix product in the same "
+        "precision with the same number of threads."
+        f"{left_out_note(len(known), 'highest')}{unread}"
     )
     description = describe(shown, lambda series: _format_percentage(percentages[series.number]))
     return DrawnFigure("peak", title, caption, description, rows.figure)

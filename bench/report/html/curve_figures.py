@@ -64,13 +64,13 @@ def accuracy_over_time(all_series: Sequence[SetupSeries]) -> FigureResult:
     content = (
         "Every evaluation of every completed run"
         if one_by_one
-        else f"Medians, evaluation by evaluation, of the runs of each set-up ({count:,} are too "
-        "many to draw)"
+        else "Medians of each evaluation over the runs of a set-up "
+        f"({count:,} runs are too many to draw)"
     )
     caption = (
-        f"{content}; dashed: the target. Accuracies are spaced by the share still wrong, times by "
-        f"their logarithm. Recipes that are evaluated once are dots. Below {_LEAST_ACCURACY:.0%} "
-        "nothing is drawn.".replace("%", " %")
+        f"{content}; dashed: the target. Both scales are logarithmic, the vertical one in the "
+        "share of wrong answers. A recipe that is evaluated once is a dot. Accuracies below "
+        f"{_LEAST_ACCURACY:.0%} are not drawn.".replace("%", " %")
     )
     return DrawnFigure("accuracy-over-time", title, caption, caption, figure)
 
@@ -135,7 +135,7 @@ def time_by_target(all_series: Sequence[SetupSeries]) -> FigureResult:
     if not known:
         return MissingFigure(
             title,
-            f"no set-up was evaluated {FEWEST_EVALUATIONS} times a run or more and reached "
+            f"no set-up was evaluated at least {FEWEST_EVALUATIONS} times per run and reached "
             f"{text.target(TARGETS[0])}",
         )
     figure, axes = plot_axes(known)
@@ -155,8 +155,8 @@ def time_by_target(all_series: Sequence[SetupSeries]) -> FigureResult:
     caption = (
         "Median over runs of the time to the first evaluation at or above each target, from "
         f"{text.target(TARGETS[0])} to {text.target(TARGETS[-1])}; a line ends where half "
-        f"of the runs never got there. Only set-ups evaluated {FEWEST_EVALUATIONS} times a run or "
-        "more have such a curve. Dashed: the target."
+        "of the runs missed the target. Only set-ups that are evaluated at least "
+        f"{FEWEST_EVALUATIONS} times per run have such a curve. Dashed: the target."
     )
 
     def first_and_last(series: SetupSeries) -> str:

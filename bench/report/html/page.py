@@ -147,13 +147,13 @@ def _highlights(all_series: Sequence[SetupSeries], to_target: str) -> Iterator[H
     if fastest_closed and fastest_closed is not fastest:
         yield _highlight("Fastest in the closed division", fastest_closed, "time_to_target_seconds")
     if highest := _best(reliable, "images_per_second", 1):
-        yield _highlight("Most images a second", highest, "images_per_second")
+        yield _highlight("Most images per second", highest, "images_per_second")
     completed = sum(len(series.completed) for series in all_series)
     reached = sum(series.benchmark.reached for series in all_series)
     yield Highlight(
         f"Reached {to_target}",
         f"{reached:,} of {completed:,}",
-        "completed runs, over all set-ups",
+        "completed runs of all set-ups",
     )
 
 

@@ -39,11 +39,11 @@ def scaling(all_series: Sequence[SetupSeries]) -> FigureResult:
     axes.set_xlabel("processes")
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0f} %")
     caption = (
-        "Images a second and process, as a share of those with the fewest processes measured, with "
-        "the 95 % interval where there are runs enough. Dashed: twice the processes, twice the "
-        "images. Solid: the same recipe (strong scaling); dotted: the batch of each process kept "
-        "(weak). Thin: Amdahl's law, fitted. Hollow: more threads than cores. The number at a "
-        "line's end is the set-up's that it begins with."
+        "Images per second and process, as a share of the value with the fewest processes, with "
+        "the 95 % interval where there are enough runs. Dashed: twice the processes train twice "
+        "the images per second. Solid: the same recipe (strong scaling); dotted: the same batch "
+        "per process (weak scaling). Thin: Amdahl's law, fitted. Hollow: more threads than cores. "
+        "The number at the end of a line is its set-up with the fewest processes."
     )
     descriptions = (
         f"{series.number} {series.full_name}, {study.mode} scaling: {_describe_study(study)}"

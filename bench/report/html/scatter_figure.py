@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def images_by_seconds(all_series: Sequence[SetupSeries]) -> FigureResult:
     """Time to target as its two factors: images needed, and seconds per image."""
-    title = "Images needed × seconds an image"
+    title = "Images needed × seconds per image"
     factors = {series.number: pair for series in all_series if (pair := _median_factors(series))}
     known = [series for series in all_series if series.number in factors]
     if not known:
@@ -46,11 +46,11 @@ def images_by_seconds(all_series: Sequence[SetupSeries]) -> FigureResult:
             fontsize=FONT - 1,
         )
     axes.set_xlabel("training images until the target")
-    axes.set_title("microseconds an image", fontsize=FONT, color=MUTED, loc="left")
+    axes.set_title("microseconds per image", fontsize=FONT, color=MUTED, loc="left")
     caption = (
-        "Medians of the runs that reached the target. Left is a recipe that learns from fewer "
-        "images; down is a machine, or code, that takes less time for each, evaluation and "
-        "reading included. Along a grey line the product, the time to target, is the same."
+        "Medians of the runs that reached the target. Further left, a recipe needs fewer images; "
+        "further down, a machine or its code needs less time per image, evaluation and data "
+        "loading included. Along a grey line the product, the time to target, is constant."
     )
 
     def both_factors(series: SetupSeries) -> str:

@@ -1,4 +1,4 @@
-"""Scaling studies as tables: a line a number of processes."""
+"""Scaling studies as tables: one row per number of processes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bench.analysis.scaling import CAPTION, HEADINGS, ScalingStudy
 from bench.report.terminal.tables import FittedTable, Section, TableColumn
 
 _PRIORITIES = {"runs": 3, "communication": 4, "batch": 2, "speed-up": 1}
-"""What is left out first where the page is narrow."""
+"""Columns that a narrow terminal leaves out, the highest number first."""
 
 
 def scaling(studies: Sequence[ScalingStudy]) -> RenderableType:
-    """A table, with a section a study."""
+    """A table with one section per study."""
     rows: list[tuple[str, ...]] = []
     sections: list[Section] = []
     for study in studies:

@@ -38,7 +38,9 @@ def clocks(benchmarks: Sequence[Benchmark]) -> RenderableType:
         ),
     ]
     return FittedTable(
-        columns, sections, "Medians of the runs that reached the target; what a clock leaves out."
+        columns,
+        sections,
+        "Medians of the runs that reached the target; what each clock leaves out.",
     )
 
 
