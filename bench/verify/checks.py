@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from bench.analysis import benchmarks, metrics
 from bench.analysis.result_tables import ResultEntry, find_entries
 from bench.machine.repository import History
-from bench.records import sidecars, store
+from bench.records import sidecars, store, sweep_plan
 from bench.records.protocol import PROTOCOL_VERSION, QUALITY_TARGET
 from bench.records.schema import LapKind, Model, RunRecord, Status
 from bench.records.sidecars import NoiseFloor, PeakFlops
@@ -37,8 +37,8 @@ PARAMETER_LIMIT = 20_000
 MADE_HERE = (store.PAGE_NAME, store.CHART_NAME, store.REPORT_NAME)
 """Files beside records that `publish` makes."""
 _SIDECARS: dict[str, tuple[str, type[Model]]] = {
-    sidecars.NOISE_SUFFIX: ("noise floor", NoiseFloor),
-    sidecars.PEAK_SUFFIX: ("measured peak", PeakFlops),
+    NoiseFloor.suffix: ("noise floor", NoiseFloor),
+    PeakFlops.suffix: ("measured peak", PeakFlops),
 }
 """What is kept beside records, by its suffix."""
 _OVERLAP_SECONDS = 2.0
@@ -166,9 +166,9 @@ def _files(folder: ResultsFolder) -> Iterator[CheckFinding]:
                 kind.model_validate_json(path.read_bytes())
             except (OSError, ValidationError):
                 yield CheckFinding(f"{name}: no {what}")
-        elif path.suffix == sidecars.SWEEP_SUFFIX:
+        elif path.suffix == sweep_plan.SWEEP_SUFFIX:
             try:
-                sidecars.read_sweep_plan(path)
+                sweep_plan.read_sweep_plan(path)
             except (OSError, ValueError):
                 yield CheckFinding(f"{name}: no order of a sweep's runs")
         elif path.name.startswith(".") or not (path.suffix == ".json" or path.name in MADE_HERE):
@@ -311,10 +311,10 @@ def _seeds(folder: ResultsFolder) -> Iterator[CheckFinding]:
         if records[0].protocol.runs == 1:
             for text in _one_by_one(records):
                 yield CheckFinding(f"runs like {printable(entry.id)}, started one by one: {text}")
-    for path in sidecars.find_sidecars([folder.path], sidecars.SWEEP_SUFFIX):
+    for path in sidecars.find_sidecars([folder.path], sweep_plan.SWEEP_SUFFIX):
         beside = [record for of, record in folder.found.records if of.parent == path.parent]
         with suppress(OSError, ValueError):  # a finding of the first check
-            for run in sidecars.missing_runs(path, sidecars.read_sweep_plan(path), beside):
+            for run in sweep_plan.missing_runs(path, sweep_plan.read_sweep_plan(path), beside):
                 yield CheckFinding(f"{folder.name(path)}: no record of its run {printable(run)}")
 
 
