@@ -14,7 +14,7 @@ from bench import text
 from bench.analysis import labels
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import Row, column, shown_path
-from bench.analysis.cost import Price, priced
+from bench.analysis.cost import Price, add_costs
 from bench.analysis.headings import LESSER, heading_of, is_text, unit_of
 from bench.analysis.metrics import completed
 from bench.analysis.result_warnings import ResultWarning
@@ -193,7 +193,7 @@ def _cost_fields(name: str, rows: Sequence[Row], price: Price | None) -> list[Fi
     """What reaching the target cost; none where no price was given."""
     if price is None:
         return []
-    dearer, _ = priced(rows, list(rows[0]), price)
+    dearer, _ = add_costs(rows, list(rows[0]), price)
     heading = "cost" if price.currency is None else f"cost, {printable(price.currency)}"
     return [Field(heading, [_text(row[name], Unit.RATE) for row in dearer])]
 
