@@ -66,7 +66,7 @@ def env(
         values["peak"] = _peak_rates(peaks)
         if save:
             folder = results_dir / machine_name(environment)
-            values["saved"] = [str(sidecars.write_peak_flops(peak, folder)) for peak in peaks]
+            values["saved"] = [str(sidecars.write_sidecar(peak, folder)) for peak in peaks]
     if as_json:
         print(json.dumps({**values, "environment": environment.model_dump()}, indent=2))
         return

@@ -231,4 +231,4 @@ def save_noise_floor(comparison: Comparison, floor: NoiseFloor, results_dir: Pat
         UsageError: the folder cannot be written to.
     """
     environment = comparison.case.base[-1].environment
-    return sidecars.write_noise_floor(floor, results_dir / store.machine_name(environment))
+    return sidecars.write_sidecar(floor, results_dir / store.machine_name(environment))

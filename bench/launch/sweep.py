@@ -19,7 +19,7 @@ from bench.launch.matrix import Matrix, Shard, SweepRun
 from bench.launch.single_run import Notify
 from bench.machine.cores import usable_cores
 from bench.measure.redaction import redact_paths
-from bench.records import sidecars, store
+from bench.records import store, sweep_plan
 from bench.records.schema import RunRecord, Status
 from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError
@@ -99,7 +99,7 @@ class SweepPlan:
         run_by_options = {tuple(map(redact_paths, run.options)): run for run in self.runs}
         records: dict[SweepRun, RunRecord] = {}
         for record in sorted(labelled, key=lambda record: record.started_utc):
-            run = run_by_options.get(sidecars.sweep_options_of(record) or ())
+            run = run_by_options.get(sweep_plan.sweep_options_of(record) or ())
             if run is not None and (run not in records or _is_measured(record)):
                 records[run] = record
         return records
@@ -209,14 +209,14 @@ def append_plan(state: SweepState) -> None:
     """
     plan = state.plan
     suffix = "" if plan.shard.count == 1 else f".{plan.shard.index}-of-{plan.shard.count}"
-    entry = sidecars.SweepPlanEntry(
+    entry = sweep_plan.SweepPlanEntry(
         started_at=datetime.now(UTC).replace(microsecond=0),
         order_seed=plan.order_seed,
         shard=str(plan.shard),
         runs=[[redact_paths(word) for word in run.options] for run in state.pending],
     )
     try:
-        sidecars.append_sweep_plan(entry, plan.name, suffix, plan.results_dir)
+        sweep_plan.append_sweep_plan(entry, plan.name, suffix, plan.results_dir)
     except OSError as error:
         raise UsageError(
             f"cannot write in {printable(str(plan.results_dir))}: {error.strerror}"
