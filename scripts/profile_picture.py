@@ -1,4 +1,4 @@
-"""docs/profile.svg: where the time of a whole run of `fast` goes on this machine, as a picture.
+"""Draws docs/profile.svg: where a whole run of `fast` spends its time on this machine.
 
 .venv/bin/python scripts/profile_picture.py docs/profile.svg
 """
@@ -29,29 +29,29 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
-def picture(path: Annotated[Path, typer.Argument(help="The picture, SVG or PNG.")]) -> None:
-    """Train once, by compiled code, and draw its layers and what is around them."""
+def picture(path: Annotated[Path, typer.Argument(help="File of the picture, SVG or PNG.")]) -> None:
+    """Train once with compiled code, and draw the time in each layer and outside of layers."""
     if path.suffix not in (".svg", ".png"):
         raise UsageError(f"{path} must end in .svg or .png")
     check_writable(path)
     accelerator, recipe, setup = start_accelerator(FAST, device="cpu")
     if setup.kernels == "torch":
-        raise UsageError(f"no compiled code here: {native.unavailable_reason()}")
+        raise UsageError(f"there is no compiled code: {native.unavailable_reason()}")
     context = TrainingContext(recipe, accelerator, setup.kernels)
     data = load().split(recipe.evaluation_split)
-    for _ in range(2):  # the first is a warm-up
+    for _ in range(2):  # the first run is the warm-up
         native.take_layer_seconds()
-        trained, start = 0.0, perf_counter()
+        training_seconds, start = 0.0, perf_counter()
         for event in train(seeded_model(recipe, 0), context, data, 0):
             if isinstance(event, EpochTrained):
-                trained = perf_counter() - start
+                training_seconds = perf_counter() - start
         layers = native.take_layer_seconds()
-    layers["augmentation, update, waiting, Python"] = trained - sum(layers.values())
+    layers["augmentation, update, waiting, Python"] = training_seconds - sum(layers.values())
     draw(layers, setup.kernels, setup.device_name, path)
 
 
 def draw(seconds: dict[str, float], kernels: Kernels, machine: str, path: Path) -> None:
-    """A bar a layer and way, the costliest at the top, in per cent of the training time."""
+    """Draw one bar per layer and direction, the longest at the top, in % of the training time."""
     mpl.rcParams["svg.hashsalt"] = "mnist-bench"  # the same picture for the same numbers
     total = sum(seconds.values())
     names = sorted(seconds, key=lambda name: seconds[name])

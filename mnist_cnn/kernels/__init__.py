@@ -1,1 +1,1 @@
-"""What computes a training step besides torch's operators."""
+"""Code that computes a training step instead of torch's operators."""
