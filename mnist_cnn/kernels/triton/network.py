@@ -141,21 +141,21 @@ class TritonProgram:
         images = max(recipe.batch_size, min(EVALUATION_BATCH, len(buffers.evaluation_images)))
         whole, half, quarter = (images * (SIDE // n) ** 2 for n in (1, 2, 4))
 
-        def room(rows: int, columns: int, of: torch.dtype = kind) -> Tensor:
-            return torch.zeros(rows, columns, dtype=of, device=device)
+        def zeros(rows: int, columns: int, dtype: torch.dtype = kind) -> Tensor:
+            return torch.zeros(rows, columns, dtype=dtype, device=device)
 
-        self._pixels = room(whole, 1)
-        self._stem = room(whole, 24)
-        self._y1, self._y2 = room(whole, 32), room(whole, 24)
-        self._x1, self._y3, self._y4 = room(half, 24), room(half, 32), room(half, 24)
-        self._x2, self._y5, self._y6 = room(quarter, 24), room(quarter, 32), room(quarter, 16)
+        self._pixels = zeros(whole, 1)
+        self._stem = zeros(whole, 24)
+        self._y1, self._y2 = zeros(whole, 32), zeros(whole, 24)
+        self._x1, self._y3, self._y4 = zeros(half, 24), zeros(half, 32), zeros(half, 24)
+        self._x2, self._y5, self._y6 = zeros(quarter, 24), zeros(quarter, 32), zeros(quarter, 16)
         batch = recipe.batch_size
         whole, half, quarter = (batch * (SIDE // n) ** 2 for n in (1, 2, 4))
-        self._slopes = room(batch, 16, torch.float32)
-        self._dz0, self._dz1, self._dz2 = room(whole, 24), room(whole, 32), room(whole, 24)
-        self._dx1, self._dz3, self._dz4 = room(half, 24), room(half, 32), room(half, 24)
-        self._dz5 = room(quarter, 32)
-        self._dy1, self._dy3, self._dy5 = room(whole, 32), room(half, 32), room(quarter, 32)
+        self._slopes = zeros(batch, 16, torch.float32)
+        self._dz0, self._dz1, self._dz2 = zeros(whole, 24), zeros(whole, 32), zeros(whole, 24)
+        self._dx1, self._dz3, self._dz4 = zeros(half, 24), zeros(half, 32), zeros(half, 24)
+        self._dz5 = zeros(quarter, 32)
+        self._dy1, self._dy3, self._dy5 = zeros(whole, 32), zeros(half, 32), zeros(quarter, 32)
         if isinstance(kernels.update, JITFunction):  # not by Triton's interpreter
             self._compile()
 
