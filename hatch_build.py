@@ -1,7 +1,7 @@
-"""Build hook: compiles mnist_cnn/kernels/native into a library beside its source, where possible.
+"""Build hook: compiles mnist_cnn/kernels/native into a library next to its source, where possible.
 
-Where it is not (no compiler, another processor) the package is installed without; torch's own
-operators then do the same work. CXX names another compiler.
+Without a compiler, or on other processors, the package is installed without the library, and
+torch's own operators do the same work. CXX names another compiler.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ FLAGS = [
 
 
 class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Runs before a wheel or an editable install is put together."""
+    """Runs before a wheel or an editable install is built."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile; say on stderr where that cannot be done, and go on without."""
+        """Compile the library; if that fails, say so on stderr and continue without it."""
         del version
         folder = Path(self.root) / "mnist_cnn" / "kernels" / "native"
         library = folder / "libnative.so"
@@ -50,25 +50,26 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         digest = hashlib.sha256()
         for path in sorted(folder.glob("*.[ch]pp")):
             digest.update(path.read_bytes())
-        made = library.with_suffix(".new")
+        new_library = library.with_suffix(".new")
         command = [
             *shlex.split(os.environ.get("CXX", "c++")),
             *FLAGS,
             f'-DSOURCES="{digest.hexdigest()}"',
-            *("-o", str(made)),
+            *("-o", str(new_library)),
             *map(str, sorted(folder.glob("*.cpp"))),
         ]
         try:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
         except FileNotFoundError:
-            print("set-up: no C++ compiler; going on without compiled code", file=sys.stderr)
+            print("set-up: no C++ compiler; continuing without compiled code", file=sys.stderr)
             return
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             print(
-                f"set-up: going on without compiled code: {error}\n{error.stderr}", file=sys.stderr
+                f"set-up: continuing without compiled code: {error}\n{error.stderr}",
+                file=sys.stderr,
             )
             return
-        made.replace(library)
+        new_library.replace(library)
         build_data["artifacts"].append("mnist_cnn/kernels/native/libnative.so")
         build_data["pure_python"] = False
         build_data["infer_tag"] = True

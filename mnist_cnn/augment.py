@@ -184,11 +184,11 @@ def _jitter(x: Tensor, columns: Tensor) -> Tensor:
     brightness, contrast = columns[:, 8:10, None, None].unbind(1)
     contrast_first = contrast < 0
     contrast = contrast.abs()
-    one = torch.ones_like(contrast)
+    unchanged = torch.ones_like(contrast)
     # A contrast factor of 1 changes nothing, so two blends cover both orders.
-    x = _blend_with_mean(x, torch.where(contrast_first, contrast, one))
+    x = _blend_with_mean(x, torch.where(contrast_first, contrast, unchanged))
     x = (x * brightness).clamp_(0, 255).floor_()
-    return _blend_with_mean(x, torch.where(contrast_first, one, contrast))
+    return _blend_with_mean(x, torch.where(contrast_first, unchanged, contrast))
 
 
 def _blend_with_mean(x: Tensor, factor: Tensor) -> Tensor:

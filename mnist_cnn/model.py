@@ -101,8 +101,8 @@ class GroupedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 1, 28, 28) to logits (N, 10)."""
-        parts = images.split(self._group) if self.training else (images,)
-        return torch.cat([self.network(part) for part in parts])
+        groups = images.split(self._group) if self.training else (images,)
+        return torch.cat([self.network(group) for group in groups])
 
 
 def parameter_count(model: nn.Module) -> int:

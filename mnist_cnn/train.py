@@ -91,13 +91,7 @@ def train(
     else:
         engine = EagerEngine(model, context, data, batches, steps)
     trained_epochs = _resume(options.checkpoints, seed, engine, batches)
-    yield Started(
-        parameters=parameter_count(model),
-        processes=accelerator.num_processes,
-        train_samples=len(data.train_images),
-        evaluation_samples=len(data.evaluation_images),
-        steps=steps,
-    )
+    yield _started(model, data, steps, accelerator.num_processes)
     samples = sum(map(batches.images, range(1, trained_epochs + 1)))
     for number in range(trained_epochs + 1, recipe.epochs + 1):
         epoch = batches.epoch(number)
@@ -121,6 +115,16 @@ def train(
             yield _save(options.checkpoints, seed, number, engine, batches)
     engine.finish()
     yield Finished(recipe.epochs, samples)
+
+
+def _started(model: MnistCnn, data: Split, steps: int, processes: int) -> Started:
+    return Started(
+        parameters=parameter_count(model),
+        processes=processes,
+        train_samples=len(data.train_images),
+        evaluation_samples=len(data.evaluation_images),
+        steps=steps,
+    )
 
 
 def _seed_global_generators(seed: int, rank: int) -> None:

@@ -37,17 +37,17 @@ def picture(path: Annotated[Path, typer.Argument(help="File to write, SVG or PNG
     check_writable(path)
     accelerator, recipe, setup = start_accelerator(FAST, ComputeRequest(device="cpu"))
     if setup.kernels == "torch":
-        raise UsageError(f"no compiled code here: {native.unavailable_reason()}")
+        raise UsageError(f"there is no compiled code: {native.unavailable_reason()}")
     context = TrainingContext(recipe, accelerator, setup.kernels)
     data = load().split(recipe.evaluation_split)
-    for _ in range(2):  # the first is a warm-up
+    for _ in range(2):  # the first run is the warm-up
         native.take_layer_seconds()
-        trained, start = 0.0, perf_counter()
+        training_seconds, start = 0.0, perf_counter()
         for event in train(seeded_model(recipe, 0), context, data, 0):
             if isinstance(event, EpochTrained):
-                trained = perf_counter() - start
+                training_seconds = perf_counter() - start
         layers = native.take_layer_seconds()
-    layers["augmentation, update, waiting, Python"] = trained - sum(layers.values())
+    layers["augmentation, update, waiting, Python"] = training_seconds - sum(layers.values())
     draw(layers, setup.kernels, setup.device_name, path)
 
 

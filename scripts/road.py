@@ -1,10 +1,10 @@
-"""The road of docs/speed.md: what each choice of how to compute an epoch is worth, side by side.
+"""Measures the steps of docs/speed.md: the speed of each way to compute an epoch, side by side.
 
     .venv/bin/python scripts/road.py --rounds 3
 
-Every round takes all set-ups once, in random order, each in processes of its own and by the
-harness itself (`mnist-bench run`), so that a machine that slows down slows all of them. Some
-minutes a round where an epoch of the plain one takes one; leave the machine alone.
+Every round runs all set-ups once, in random order, each with `mnist-bench run` in its own
+processes, so that a slow period of the machine affects all of them. A round takes some minutes
+where a plain epoch takes one minute; do not use the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -40,24 +40,27 @@ ROAD = {
     "amx, 2 processes": f"{RESIDENT} --precision bf16 --kernels amx --processes 2",
     "fast": "--recipe fast",
 }
-"""Set-ups by label, from the seed's text to the recipe that answers it: all epochs but the last,
-which is a whole run."""
+"""Options by label, from the original specification to the fastest recipe. Each is one epoch,
+except the last, which is a whole run."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
 def road(
-    labels: Annotated[list[str] | None, typer.Argument(help="Set-ups, by label; all.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Times that each is run.")] = 3,
-    results_dir: Annotated[Path, typer.Option(help="Where records go.")] = ROOT / "scratch/road",
+    labels: Annotated[
+        list[str] | None, typer.Argument(help="Labels of the set-ups to run (default: all).")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of runs of each set-up.")] = 3,
+    results_dir: Annotated[Path, typer.Option(help="Folder for the records.")] = ROOT
+    / "scratch/road",
 ) -> None:
-    """Run every set-up `rounds` times and print the seconds that its training took."""
+    """Run every set-up `rounds` times and print its training seconds."""
     chosen = list(labels or ROAD)
     if unknown := [label for label in chosen if label not in ROAD]:
         raise UsageError(f"unknown set-up {unknown[0]!r}; there are: {'; '.join(ROAD)}")
     for seed in range(rounds):
-        # The order is chance, but the same whenever the same rounds are run again.
+        # The order is random, but the same for each repetition of a round.
         for label in random.Random(seed).sample(chosen, len(chosen)):
             words = ["--label", label, "--seed", str(seed), "--results-dir", str(results_dir)]
             print(f"round {seed + 1}: {label}", file=sys.stderr, flush=True)
@@ -68,9 +71,9 @@ def road(
 
 
 def table(records: list[RunRecord], labels: list[str]) -> str:
-    """One line a set-up that has completed runs: seconds trained, and the first's as a multiple.
+    """One line per set-up with completed runs: its seconds, and the first's relative to them.
 
-    The ratio is the median over rounds (a seed each) of the two runs of the same round.
+    The ratio is the median over rounds of the ratio of the two runs of a round.
     """
     seconds: dict[str, dict[int, float]] = {label: {} for label in labels}
     for record in metrics.completed(records):
@@ -78,11 +81,11 @@ def table(records: list[RunRecord], labels: list[str]) -> str:
         if record.label in seconds and trained is not None:
             seconds[record.label][record.seed] = trained
     lines = [f"{'set-up':<28} {'n':>2} {'median s':>9} {'least':>7} {'most':>7} {'times':>6}"]
-    first = next((of for of in seconds.values() if of), {})
-    for label, of in seconds.items():
-        if of:
-            ratios = [first[seed] / of[seed] for seed in of if seed in first]
-            values = list(of.values())
+    first = next((by_seed for by_seed in seconds.values() if by_seed), {})
+    for label, by_seed in seconds.items():
+        if by_seed:
+            ratios = [first[seed] / by_seed[seed] for seed in by_seed if seed in first]
+            values = list(by_seed.values())
             lines.append(
                 f"{label:<28} {len(values):>2} {median(values):>9.1f} {min(values):>7.1f} "
                 f"{max(values):>7.1f} {f'{median(ratios):.1f}' if ratios else '':>6}"

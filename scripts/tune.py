@@ -1,9 +1,9 @@
-"""One row of docs/speed.md: a recipe with some values changed, over several seeds.
+"""Computes one row of docs/speed.md: a recipe with some values changed, over several seeds.
 
     .venv/bin/python scripts/tune.py fast epochs=5 weight_decay=3e-4 --seeds 4
 
-Trains on the first 50,000 training images and evaluates, after the last epoch alone, on the other
-10,000: the test set is for confirming. With --test, it is that.
+It trains on the first 50,000 training images and evaluates once, after the last epoch, on the other
+10,000. The test set is only for confirmation: --test trains on all 60,000 and evaluates on it.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def tune(
-    recipe: Annotated[str, typer.Argument(help="The recipe to start from.")],
+    recipe: Annotated[str, typer.Argument(help="Recipe to start from.")],
     changes: Annotated[list[str] | None, typer.Argument(help="FIELD=VALUE ...")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ...: so many runs.")] = 4,
-    threads: Annotated[int | None, typer.Option(help="Of the process.")] = None,
-    kernels: Annotated[str, typer.Option(help="auto, torch, avx512 or amx.")] = "auto",
-    test: Annotated[bool, typer.Option("--test", help="Confirm on the test set.")] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of runs, with seeds 0, 1, ...")] = 4,
+    threads: Annotated[int | None, typer.Option(help="Number of threads.")] = None,
+    kernels: Annotated[str, typer.Option(help="Kernels: auto, torch, avx512 or amx.")] = "auto",
+    test: Annotated[bool, typer.Option("--test", help="Evaluate on the test set.")] = False,
 ) -> None:
     """Print each seed's accuracy after the last epoch, their mean and its 95 % interval."""
-    chosen = changed(recipe_named(recipe), changes or [])
+    chosen = with_changes(recipe_named(recipe), changes or [])
     split: EvaluationSplit = "test" if test else "validation"
     chosen = replace(chosen, evaluation_split=split, evaluate_from_epoch=chosen.epochs)
     accelerator, chosen, setup = start_accelerator(
@@ -50,12 +50,12 @@ def tune(
     data = load().split(split)
     accuracies = []
     for seed in range(seeds):
-        begin, seconds, samples = perf_counter(), 0.0, 0
+        start, seconds, samples = perf_counter(), 0.0, 0
         model = seeded_model(chosen, seed)
         for event in train(model, context, data, seed):
             match event:
                 case EpochTrained():
-                    seconds = perf_counter() - begin
+                    seconds = perf_counter() - start
                     samples += event.samples
                 case Evaluated():
                     accuracies.append(event.accuracy)
@@ -71,22 +71,22 @@ def tune(
     print(f"mean {fmean(accuracies):.3%}{interval}, n = {len(accuracies)}")
 
 
-def changed(recipe: Recipe, changes: list[str]) -> Recipe:
-    """The recipe with the fields that are named set.
+def with_changes(recipe: Recipe, changes: list[str]) -> Recipe:
+    """The recipe with the named fields changed.
 
     Raises:
-        UsageError: a field is unknown or its value is not one of its type.
+        UsageError: a field is unknown, or its value has another type.
     """
-    kinds = {field.name: type(getattr(recipe, field.name)) for field in fields(recipe)}
+    types = {field.name: type(getattr(recipe, field.name)) for field in fields(recipe)}
     values: dict[str, Any] = {}
     for change in changes:
         name, _, text = change.partition("=")
-        if name not in kinds:
-            raise UsageError(f"unknown field {name!r}{near_match(name, kinds)}")
+        if name not in types:
+            raise UsageError(f"unknown field {name!r}{near_match(name, types)}")
         try:
-            values[name] = text == "True" if kinds[name] is bool else kinds[name](text)
+            values[name] = text == "True" if types[name] is bool else types[name](text)
         except ValueError:
-            raise UsageError(f"{change!r}: not a {kinds[name].__name__}") from None
+            raise UsageError(f"{change!r}: not a {types[name].__name__}") from None
     return replace(recipe.with_epochs(values.pop("epochs", recipe.epochs)), **values)
 
 

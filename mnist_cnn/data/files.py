@@ -132,7 +132,7 @@ def read(path: Path, file: IdxFile) -> VerifiedFile:
     """Read and verify one copy of `file`, gzipped if the name ends in .gz.
 
     Raises:
-        NotMnist: it is something else.
+        NotMnistError: it has other content.
         OSError: it cannot be read.
     """
     with path.open("rb") as stream:
@@ -143,14 +143,19 @@ def read(path: Path, file: IdxFile) -> VerifiedFile:
 
 
 def verify(content: bytes, file: IdxFile, where: str) -> VerifiedFile:
-    """`content` as `file`; `where` it comes from is named in the error.
+    """Verify `content` as `file`.
+
+    Args:
+        content: the uncompressed bytes.
+        file: the expected file.
+        where: source of the content, for the message.
 
     Raises:
-        NotMnist: its sum is not the file's.
+        NotMnistError: its SHA-256 is not the file's.
     """
-    found = hashlib.sha256(content).hexdigest()
-    if found != file.sha256:
-        raise NotMnistError(_difference(found, len(content), file, where))
+    actual_sha256 = hashlib.sha256(content).hexdigest()
+    if actual_sha256 != file.sha256:
+        raise NotMnistError(_difference(actual_sha256, len(content), file, where))
     return VerifiedFile(file, bytearray(content))
 
 
@@ -176,9 +181,9 @@ def _read_stream(stream: BufferedReader | gzip.GzipFile, file: IdxFile, where: s
     return VerifiedFile(file, content)
 
 
-def _difference(found: str, length: int, file: IdxFile, where: str) -> str:
+def _difference(actual_sha256: str, length: int, file: IdxFile, where: str) -> str:
     """What is wrong with a file, in words that help to find the cause."""
-    other = next((known.name for known in FILES if known.sha256 == found), None)
+    other = next((known.name for known in FILES if known.sha256 == actual_sha256), None)
     if other:
         kind = f"is {other} under another name"
     elif length < file.size_bytes:
@@ -187,4 +192,4 @@ def _difference(found: str, length: int, file: IdxFile, where: str) -> str:
         kind = f"is not MNIST ({length} bytes instead of {file.size_bytes})"
     else:
         kind = "is corrupt or not MNIST"
-    return f"{where} {kind}: sha256 {found}, expected {file.sha256}"
+    return f"{where} {kind}: sha256 {actual_sha256}, expected {file.sha256}"

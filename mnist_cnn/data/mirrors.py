@@ -61,16 +61,16 @@ def from_mirrors(
 
 def _download(address: str, name: str, progress: Progress) -> bytes:
     chunks: list[bytes] = []
-    done = 0
+    done_bytes = 0
     with _open(address) as response:
         length = response.headers.get("Content-Length")
-        total = int(length) if length else None
+        total_bytes = int(length) if length else None
         while chunk := response.read(_CHUNK_BYTES):
             chunks.append(chunk)
-            done += len(chunk)
-            if done > _LARGEST_BYTES:
+            done_bytes += len(chunk)
+            if done_bytes > _LARGEST_BYTES:
                 raise NotMnistError(f"{address} is not MNIST: more than {_LARGEST_BYTES} bytes")
-            progress(name, done, total)
+            progress(name, done_bytes, total_bytes)
     return b"".join(chunks)
 
 

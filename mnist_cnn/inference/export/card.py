@@ -1,6 +1,6 @@
 """The model card: a README.md that a person and the Hugging Face Hub can read.
 
-Every number in it was measured or read from the weights' file; what is not known is said to be.
+Every number in it was measured or read from the weights' file; it says what is not known.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ from mnist_cnn.recipe import REFERENCE
 Format = Literal["onnx", "safetensors"]
 NAME = "mnist-cnn"
 DATASET = "ylecun/mnist"
-"""MNIST's name on the Hub."""
+"""Name of MNIST on the Hub."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a card tells."""
+    """The content of a card."""
 
     format: Format
+    """Format of the model file."""
     file: str
-    """Name of the model file, which lies beside the card."""
+    """Name of the model file, in the same folder as the card."""
     sha256: str
-    """Of that file, in hexadecimal."""
+    """SHA-256 of that file, in hexadecimal."""
     parameters: int
-    """Trained parameters of the network."""
+    """Number of trained parameters of the network."""
     measured: Measured
-    """Of that file."""
+    """Counts of that file over the test images."""
     runtime: str
-    """What ran the file to measure it, with its version."""
+    """Name and version of the runtime that ran the file for the measurement."""
     provenance: Provenance | None
-    """Of the weights, where known."""
+    """How the weights were trained; None where not known."""
 
 
 def card(facts: Facts) -> str:
-    """The card, Markdown with the Hub's metadata in front."""
+    """The card: the Hub's metadata, then Markdown."""
     use = _USE_ONNX if facts.format == "onnx" else _USE_SAFETENSORS
     body = _BODY.format(
         use=use.format(file=facts.file, mean=REFERENCE.pixel_mean, dev=REFERENCE.pixel_deviation),
@@ -52,7 +53,7 @@ def card(facts: Facts) -> str:
 
 
 def _front_matter(facts: Facts) -> str:
-    """The Hub's metadata, as YAML, model-index and all.
+    """The Hub's metadata as YAML, with the model index.
 
     Source: https://github.com/huggingface/hub-docs/blob/main/modelcard.md
     """
@@ -87,38 +88,38 @@ def _training(provenance: Provenance | None) -> str:
             "- data, recipe, epochs, seed and target: not known, for the weights' file did not\n"
             "  say (`python -m mnist_cnn train --save` records them)"
         )
-    of = provenance
     return "\n".join(
         [
             "- data: MNIST's training images, distorted at random",
-            f"- recipe: `{of.recipe}` of mnist-bench, {_count(of.epochs, 'epoch')}",
-            f"- seed: {of.seed}",
-            f"- target: {100 * of.target_accuracy:g} %",
-            f"- on: {of.device}, {_count(of.processes, 'process', 'processes')}, "
-            f"torch {of.torch_version}",
+            f"- recipe: `{provenance.recipe}` of mnist-bench, {_count(provenance.epochs, 'epoch')}",
+            f"- seed: {provenance.seed}",
+            f"- target: {100 * provenance.target_accuracy:g} %",
+            f"- on: {provenance.device}, "
+            f"{_count(provenance.processes, 'process', 'processes')}, "
+            f"torch {provenance.torch_version}",
             "",
             "These are the weights after the last epoch: no epoch was chosen by its test accuracy.",
-            "Whether somebody trained several times and kept the best, which would flatter the",
-            "accuracy above, the file cannot tell.",
+            "The file cannot tell whether somebody trained several times and kept the best, which",
+            "would make the accuracy above too high.",
         ]
     )
 
 
 def _evaluation(facts: Facts) -> str:
-    got = facts.measured
+    counts = facts.measured
     lines = [
-        f"- **accuracy: {_percent(got.accuracy)}**, {got.correct:,} of {got.samples:,} MNIST test "
-        "images",
+        f"- **accuracy: {_percent(counts.accuracy)}**, {counts.correct:,} of {counts.samples:,} "
+        "MNIST test images",
         f"- measured on `{facts.file}` itself with {facts.runtime} on a CPU, when it was exported",
-        f"- the trained network in PyTorch gives the same digit for {got.agreeing:,} of "
-        f"{got.samples:,}",
-        f"- standard error from counting {got.samples:,} images: "
-        f"{100 * got.standard_error:.2f} points",
+        f"- the trained network in PyTorch gives the same digit for {counts.agreeing:,} of "
+        f"{counts.samples:,}",
+        f"- standard error from counting {counts.samples:,} images: "
+        f"{100 * counts.standard_error:.2f} points",
     ]
     if facts.provenance is not None:
         target = facts.provenance.target_accuracy
-        word = "reached" if got.accuracy >= target else "missed"
-        lines.append(f"- the target of {100 * target:g} % is **{word}**")
+        outcome = "reached" if counts.accuracy >= target else "missed"
+        lines.append(f"- the target of {100 * target:g} % is **{outcome}**")
     return "\n".join(lines)
 
 
@@ -126,15 +127,15 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def _count(number: int, singular: str, plural: str = "") -> str:
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
 _BODY = """\
 # MNIST digits with {parameters} parameters
 
-A convolutional network that says which digit a 28x28 picture shows. It is the network of
-mnist-bench, a benchmark of how long training takes, and was exported with it.
+A convolutional network that classifies the digit in a 28x28 picture. It is the network of
+mnist-bench, a benchmark of training time, which also exported it.
 
 ## Evaluation
 
@@ -151,14 +152,14 @@ mnist-bench, a benchmark of how long training takes, and was exported with it.
 
 ## Limits
 
-- One training, one number: another seed ends a little higher or lower. What a recipe reaches is
-  the mean over seeds.
-- It knows handwritten digits prepared as MNIST's are: light ink on a black ground, the digit
-  within 20x20 pixels, its centre of mass in the middle of 28x28. Of other pictures nothing was
-  measured; expect more mistakes.
-- It always answers with a digit, for a letter or an empty picture too. How sure it says it is was
-  not calibrated.
-- MNIST is small, clean and decades old: do not conclude from it how the network does on forms,
+- This is the result of one training: another seed gives a slightly higher or lower accuracy. The
+  accuracy of a recipe is the mean over seeds.
+- The network is for handwritten digits prepared as in MNIST: light ink on a black background, the
+  digit within 20x20 pixels, its centre of mass in the middle of 28x28. Nothing was measured on
+  other pictures; expect more errors.
+- It always answers with a digit, also for a letter or an empty picture. Its probabilities are not
+  calibrated.
+- MNIST is small, clean and decades old: it does not show how well the network works on forms,
   cheques or other scripts.
 
 ## File
@@ -167,7 +168,7 @@ mnist-bench, a benchmark of how long training takes, and was exported with it.
 """
 
 _USE_ONNX = """\
-`digit.png` here is a picture as MNIST's: 28x28, light ink on black.
+`digit.png` is a picture in MNIST's form: 28x28, light ink on black.
 
 ```python
 import numpy as np
@@ -181,13 +182,13 @@ print(logits.argmax(1))
 ```
 
 - input `images`: (batch, 1, 28, 28), uint8, 0 (background) to 255 (ink). Do not normalise: the
-  graph does, by (pixel / 255 - {mean}) / {dev}. Any batch size.
+  graph does it, as (pixel / 255 - {mean}) / {dev}. Any batch size.
 - output `logits`: (batch, 10), float32. The largest is the digit; softmax makes them
   probabilities.
-- Batch norm is folded into the convolutions, so the graph's numbers are not the weights'."""
+- Batch norm is folded into the convolutions, so the graph's numbers differ from the weights."""
 
 _USE_SAFETENSORS = """\
-With mnist-bench installed, and any picture of one digit:
+With mnist-bench installed and any picture of one digit:
 
 ```python
 from pathlib import Path

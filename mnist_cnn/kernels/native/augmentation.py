@@ -1,4 +1,4 @@
-"""The recipe's distortions by compiled code."""
+"""The recipe's distortions in compiled code."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from mnist_cnn.recipe import Recipe
 
 
 def augments(recipe: Recipe) -> bool:
-    """Whether compiled code has this recipe's augmentation."""
+    """Whether compiled code supports this recipe's distortions."""
     return recipe.interpolation == "bilinear" and recipe.brightness == recipe.contrast == 0
 
 
 def augment(images: Tensor, chosen: Tensor, distortions: Distortions, recipe: Recipe) -> Tensor:
-    """What `mnist_cnn.augment.augment` makes of `images[chosen]`.
+    """The same as `mnist_cnn.augment.augment` of `images[chosen]`.
 
     Args:
         images: (M, 28, 28), uint8, contiguous, on the CPU.
         chosen: (N,), int64, contiguous.
         distortions: N rows.
-        recipe: one that `augments`.
+        recipe: a recipe for which `augments` is true.
 
     Returns:
         (N, 1, 28, 28), float32.

@@ -1,4 +1,4 @@
-"""The compiled library: where it is, whether it can be used here, and what it is told to use."""
+"""Loads the compiled library, checks whether this machine can use it, and sets its threads."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import Kernels
 
 LIBRARY = Path(__file__).with_name("libnative.so")
+"""Path of the library."""
 
 KINDS: tuple[Kernels, ...] = ("amx", "avx512")
-"""The kinds of compiled code there are, the fastest first."""
+"""The kinds of compiled code, the fastest first."""
 
 LAYERS = ("stem", "block1", "transition1", "block2", "transition2", "block3", "classifier")
+"""Names of the network's layers, in its order."""
 
 
 def unavailable_reason(kernels: Kernels = "avx512") -> str | None:
-    """Why compiled code of that kind cannot be used on this machine, or None where it can.
+    """Why this machine cannot use compiled code of that kind; None where it can.
 
     Raises:
-        UsageError: the library is older than its source.
+        UsageError: the library is older than its source files.
     """
     if not LIBRARY.exists():
         return (
@@ -36,30 +38,30 @@ def unavailable_reason(kernels: Kernels = "avx512") -> str | None:
 
 
 def set_threads(threads: int) -> None:
-    """From now on let so many threads of this process compute; at first there is one."""
+    """Set the number of threads that compute in this process; it starts with one."""
     library().set_threads(threads)
 
 
 def take_layer_seconds() -> dict[str, float]:
-    """Seconds that compiled training steps have spent in each layer since this was last asked.
+    """Seconds that compiled training steps have spent in each layer since the last call.
 
     Returns:
-        By "stem forward", "stem backward" and so on; where each thread is in a layer of its own,
-        each one's seconds divided by their number. With tiles nearly all of the stem's way back is
-        in block 1's.
+        Seconds by "stem forward", "stem backward" and so on. Where threads work in different
+        layers, a thread's seconds are divided by the number of threads. With AMX nearly all of the
+        stem's backward pass counts as block 1's.
     """
     seconds = (ctypes.c_double * (2 * len(LAYERS)))()
     library().take_layer_seconds(seconds)
-    ways = [f"{layer} {way}" for layer in LAYERS for way in ("forward", "backward")]
-    return dict(zip(ways, seconds, strict=True))
+    names = [f"{layer} {direction}" for layer in LAYERS for direction in ("forward", "backward")]
+    return dict(zip(names, seconds, strict=True))
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """Loaded once, its functions with their types.
+    """Load the library once, with the types of its functions.
 
     Raises:
-        UsageError: it is older than its source.
+        UsageError: it is older than its source files.
     """
     loaded = ctypes.CDLL(str(LIBRARY))
     loaded.sources.restype = ctypes.c_char_p
@@ -90,7 +92,7 @@ def library() -> ctypes.CDLL:
 
 
 def source_sum() -> str:
-    """SHA-256 over the source files, by name; hatch_build.py computes the same."""
+    """SHA-256 of the source files, in order of their names; hatch_build.py computes the same."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.[ch]pp")):
         digest.update(path.read_bytes())

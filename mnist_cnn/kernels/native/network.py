@@ -1,4 +1,4 @@
-"""The network by compiled code: inference, and losses with gradients."""
+"""The network in compiled code: inference, and losses with gradients."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import Kernels
 
 _MOMENTUM = 0.1
-"""torch.nn.BatchNorm2d's default, by which the running statistics follow the batch's."""
+"""Momentum of batch norm's running statistics, the default of torch.nn.BatchNorm2d."""
 
 
 class NativeNetwork(nn.Module):
-    """`network` as compiled code infers with it.
+    """Inference of `network` in compiled code.
 
     Args:
         network: on the CPU, in float32.
-        kernels: a kind of compiled code that is not absent.
+        kernels: a kind of compiled code for which `unavailable_reason` is None.
     """
 
     def __init__(self, network: MnistCnn, kernels: Kernels) -> None:
@@ -31,7 +31,7 @@ class NativeNetwork(nn.Module):
         self._workspace: _Workspace | None = None
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 1, 28, 28), normalised, to logits (N, 10), float32; by the running statistics."""
+        """(N, 1, 28, 28), normalised, to logits (N, 10), float32; with the running statistics."""
         images = images.float().contiguous()
         logits = torch.empty(len(images), 10)
         threads = library().threads()
@@ -48,15 +48,15 @@ class NativeNetwork(nn.Module):
 
 
 class NativeKernel:
-    """Losses and gradients of `network` by compiled code.
+    """Losses and gradients of `network` in compiled code.
 
-    From now on the network's parameters are views of one, so that an optimizer has one to step.
+    It joins the network's parameters into one, so that an optimizer updates a single tensor.
 
     Args:
         network: on the CPU, in float32.
-        group: images whose statistics batch norm takes together. A batch of more is gone through in
-            groups, a smaller one or the last group may have fewer.
-        kernels: a kind of compiled code that is not absent.
+        group: images in a batch-norm group. A larger batch is split into groups; the last group, or
+            a smaller batch, may have fewer.
+        kernels: a kind of compiled code for which `unavailable_reason` is None.
         label_smoothing: share of a label's mass spread over all ten classes in the loss.
     """
 
@@ -66,23 +66,23 @@ class NativeKernel:
         self.parameters = _joined(network)
         """All parameters of the network, (17506,)."""
         self.gradient = torch.empty_like(self.parameters, requires_grad=False)
-        """Of `parameters`, of the last batch; the next one is written over it."""
+        """Gradient of `parameters` for the last batch, (17506,); the next batch overwrites it."""
         self._label_smoothing = label_smoothing
         self._dropout = _dropout(network)
         self._workspace = _Workspace(group, kernels)
-        self._network = network  # whose tensors must live as long as their addresses are kept
+        self._network = network  # its tensors must live as long as their addresses are used
         self._tensors = _tensors(network, _views(self.gradient, network))
 
     def __call__(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
-        """Leave the gradient of the batch's mean loss times `weight` in `gradient`.
+        """Compute the gradient of the batch's mean loss times `weight`, and store it in `gradient`.
 
-        Batch norm's running statistics move, as torch's do. Dropout's probability is rounded to a
-        multiple of 1/65536, and its masks are not those torch would draw.
+        This updates batch norm's running statistics, as torch does. Dropout's probability is
+        rounded to a multiple of 1/65536, and its masks differ from torch's.
 
         Args:
             images: (N, 1, 28, 28), normalised.
             labels: (N,), int64, 0 to 9.
-            weight: of the loss.
+            weight: weight of the loss.
 
         Returns:
             The cross-entropy of each image, (N,), float32.
@@ -98,7 +98,7 @@ class NativeKernel:
             self._label_smoothing,
             weight,
             self._dropout,
-            # A source of its own, so that a run's seed decides it.
+            # From torch's generator, so that the run's seed decides the masks.
             int(torch.randint(2**32, ())) if self._dropout else 0,
             _MOMENTUM,
             losses.data_ptr(),
@@ -106,7 +106,7 @@ class NativeKernel:
         return losses
 
     def kept(self, layer: int, image: int, channels: int, side: int) -> Tensor:
-        """For tests: what a 3x3 layer's dropout kept of an image of the last batch, of one group.
+        """For tests: the dropout mask of a 3x3 layer for an image of the last batch, of one group.
 
         Returns:
             (channels, side, side), uint8.
@@ -117,10 +117,10 @@ class NativeKernel:
 
 
 class _Workspace:
-    """What compiled code remembers of a batch between its forward and its backward pass.
+    """Memory of compiled code for a batch between its forward and its backward pass.
 
     Args:
-        capacity: images of a group; to infer, threads.
+        capacity: images in a group; for inference, the number of threads.
         kernels: the kind of compiled code.
     """
 
@@ -133,7 +133,7 @@ class _Workspace:
 
 
 def _joined(network: MnistCnn) -> nn.Parameter:
-    """One parameter of which those of `network` are views from now on."""
+    """Join the network's parameters into one, of which they become views."""
     joined = nn.Parameter(torch.cat([p.detach().flatten() for p in network.parameters()]))
     for parameter, view in zip(network.parameters(), _views(joined.detach(), network), strict=True):
         parameter.data = view
@@ -141,7 +141,7 @@ def _joined(network: MnistCnn) -> nn.Parameter:
 
 
 def _views(joined: Tensor, network: MnistCnn) -> list[Tensor]:
-    """The parts of `joined` that belong to each of the network's parameters, in their shapes."""
+    """Views of `joined`, one for each of the network's parameters, in their shapes."""
     parameters = list(network.parameters())
     parts = joined.split([parameter.numel() for parameter in parameters])
     return [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]
@@ -166,16 +166,16 @@ def _dropout(network: MnistCnn) -> float:
 
 
 def _tensors(network: MnistCnn, gradients: list[Tensor] | None) -> ctypes.Array[ctypes.c_void_p]:
-    """Where compiled code finds a network (network.cpp's Tensors); valid as long as they live.
+    """The addresses of a network's tensors (step.hpp's Tensors), valid as long as the tensors live.
 
     Args:
         network: on the CPU, in float32.
-        gradients: of its parameters, in their order; None where none are wanted.
+        gradients: gradients of its parameters, in their order; None for inference.
     """
     layers = _layers(network)
-    of_parameter: dict[int, Tensor] = {}
+    gradient_by_parameter: dict[int, Tensor] = {}
     if gradients is not None:
-        of_parameter = dict(zip(map(id, network.parameters()), gradients, strict=True))
+        gradient_by_parameter = dict(zip(map(id, network.parameters()), gradients, strict=True))
     parameters: list[Tensor] = [
         *(convolution.weight for convolution, _ in layers),
         *(norm.weight for _, norm in layers),
@@ -183,7 +183,9 @@ def _tensors(network: MnistCnn, gradients: list[Tensor] | None) -> ctypes.Array[
     ]
     statistics = [cast(Tensor, norm.running_mean) for _, norm in layers]
     statistics += [cast(Tensor, norm.running_var) for _, norm in layers]
-    tensors = [*parameters, *statistics, *(of_parameter[id(p)] for p in parameters if of_parameter)]
+    tensors = [*parameters, *statistics]
+    if gradient_by_parameter:
+        tensors += [gradient_by_parameter[id(parameter)] for parameter in parameters]
     assert all(t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
     addresses = [t.data_ptr() for t in tensors] + [None] * (8 * len(LAYERS) - len(tensors))
     return (ctypes.c_void_p * (8 * len(LAYERS)))(*addresses)

@@ -6,13 +6,13 @@ from mnist_cnn.recipe import Recipe
 
 
 def unsupported_reason(recipe: Recipe) -> str | None:
-    """Why the kernels cannot train by a recipe; None where they can."""
+    """Why the kernels cannot train a recipe; None where they can."""
     if 0 < recipe.norm_batch_size < recipe.batch_size:
-        return "batch norm takes parts of a batch"
+        return "they have no batch norm over groups of a batch"
     if recipe.optimizer != "sgd" or recipe.cycle_momentum:
-        return "only SGD with one momentum for all steps is one of them"
+        return "they have no other optimizer than SGD with constant momentum"
     if recipe.dropout > 0:
-        return "there is no dropout among them"
+        return "they have no dropout"
     if recipe.interpolation != "bilinear" or recipe.brightness > 0 or recipe.contrast > 0:
-        return "they distort by bilinear resampling alone"
+        return "they have no other distortion than bilinear resampling"
     return None

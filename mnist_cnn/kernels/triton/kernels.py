@@ -1,22 +1,22 @@
-"""The network's training step in twenty Triton kernels, for any batch, batch norm over all of it.
+"""The network's training step in twenty Triton kernels, with batch norm over the whole batch.
 
 An activation is (pixels, channels), channels last and padded to a multiple of eight (18 to 24, 10
-to 16), the pixels of all images one after another. A convolution reads what the last one left and
-applies that one's batch norm on the way; it leaves its own output as it is and, beside it, the sums
-that batch norm needs. So an activation is written once and no pass only normalises. Backwards the
-same: `dz` is the gradient of a batch norm's output, `dy` that of its input.
+to 16), with the pixels of all images one after another. A convolution reads the raw output of the
+convolution before it, applies that one's batch norm as it reads, and writes its own raw output and
+the sums for its own batch norm. So each activation is written once, and no kernel only normalises.
+The backward pass is similar: `dz` is the gradient of a batch norm's output, `dy` that of its input.
 
-Sums over programs are kept in fixed point, as integers: integers add up to the same in every order,
-so a run repeats itself bit for bit. Sums of outputs count in units of 2^-20, those of gradients in
-units of 2^-40; a partial sum that is no number, or too large for its unit, makes the whole NaN.
-Weights' gradients are too many for that, atomic additions to one address wait for each other: each
-program leaves its own row of them, and the update adds the rows up.
+Sums over programs are integers in fixed point: integers give the same sum in every order, so a run
+repeats bit for bit. The unit is 2^-20 for sums of outputs and 2^-40 for sums of gradients. A
+partial sum that is NaN, or too large for its unit, makes the whole sum NaN. Gradients of weights
+are too many for this, because atomic additions to one address wait for each other: each program
+writes its own row of them, and the update adds the rows.
 
-Arithmetic is in float32, products in the activations' own type. Run without a GPU by Triton's
-interpreter, in float32, which is how tests hold each layer to torch's.
+Arithmetic is in float32, products in the activations' own type. Triton's interpreter runs the
+kernels without a GPU, in float32; so the tests compare each layer with torch's.
 """
 
-# Triton reads types in signatures as they are written, so no `from __future__ import annotations`.
+# No `from __future__ import annotations`: Triton reads the types in signatures as written.
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,valid-type"
 # ruff: noqa: N803
 
@@ -28,14 +28,14 @@ GRADIENT_UNIT = tl.constexpr(2.0**40)
 _POISON = tl.constexpr(2**52)
 _LIMIT = tl.constexpr(2**51)
 EPSILON = tl.constexpr(1e-5)
-"""torch.nn.BatchNorm2d's."""
+"""Default of torch.nn.BatchNorm2d."""
 MOMENTUM = tl.constexpr(0.1)
-"""torch.nn.BatchNorm2d's."""
+"""Default of torch.nn.BatchNorm2d."""
 
 
 @triton.jit
 def _add(pointer, value, mask, UNIT: tl.constexpr):
-    """Add to sums in fixed point; what is no number, or too much, poisons them."""
+    """Add to sums in fixed point; a NaN or a value that is too large makes them NaN."""
     scaled = value * UNIT
     known = (scaled > -(2.0**50)) & (scaled < 2.0**50)
     fixed = tl.where(known, tl.where(known, scaled, 0.0).to(tl.int64), _POISON)
@@ -44,7 +44,7 @@ def _add(pointer, value, mask, UNIT: tl.constexpr):
 
 @triton.jit
 def _mean(pointer, mask, count, UNIT: tl.constexpr):
-    """A sum in fixed point over `count`, float64."""
+    """A sum in fixed point, divided by `count`, float64."""
     fixed = tl.load(pointer, mask=mask, other=0)
     value = fixed.to(tl.float64) / (UNIT * count.to(tl.float64))
     return tl.where(fixed < _LIMIT, value, float("nan"))
@@ -52,13 +52,13 @@ def _mean(pointer, mask, count, UNIT: tl.constexpr):
 
 @triton.jit
 def _norm(sums, running, affine, o, count, CHANNELS: tl.constexpr, TRAIN: tl.constexpr):
-    """Batch norm of CHANNELS channels, as mean, 1 / deviation, factor and what is added then."""
+    """Batch norm of CHANNELS channels, as mean, 1 / deviation, factor and shift."""
     valid = o < CHANNELS
     if TRAIN:
         mean64 = _mean(sums + o, valid, count, OUTPUT_UNIT)
         square = _mean(sums + CHANNELS + o, valid, count, OUTPUT_UNIT)
         mean = mean64.to(tl.float32)
-        # Written so that NaN stays.
+        # This form keeps NaN.
         variance = (square - mean64 * mean64).to(tl.float32)
         variance = tl.where(variance < 0, 0.0, variance)
     else:
@@ -72,7 +72,7 @@ def _norm(sums, running, affine, o, count, CHANNELS: tl.constexpr, TRAIN: tl.con
 
 @triton.jit
 def _means_of_gradient(gradients, o, count, CHANNELS: tl.constexpr):
-    """Means of dz * normalised y and of dz: of what gamma's and beta's gradients are the sums."""
+    """Means of dz * normalised y and of dz; their sums are the gradients of gamma and beta."""
     valid = o < CHANNELS
     scaled = _mean(gradients + o, valid, count, GRADIENT_UNIT).to(tl.float32)
     plain = _mean(gradients + CHANNELS + o, valid, count, GRADIENT_UNIT).to(tl.float32)
@@ -94,7 +94,7 @@ def _keep(target, m, inside, c, value, STRIDE: tl.constexpr):
 
 @triton.jit
 def _moved(source, m, inside, c, dy, dx, SIDE: tl.constexpr, STRIDE: tl.constexpr):
-    """Activations of the pixels that lie (dy, dx) from `m`; zero outside the image."""
+    """Activations of the pixels at offset (dy, dx) from `m`; zero outside of the image."""
     y = (m // SIDE) % SIDE + dy
     x = m % SIDE + dx
     here = inside & (y >= 0) & (y < SIDE) & (x >= 0) & (x < SIDE)
@@ -114,7 +114,7 @@ def _patches(pixels, m, inside, SIDE: tl.constexpr):
 
 @triton.jit
 def _stem_weight(weight, o):
-    """(16, 32) of the stem's (9, 18)."""
+    """The stem's weights (9, 18), padded to (16, 32)."""
     t = tl.arange(0, 16)
     mask = (t < 9)[:, None] & (o < 18)[None, :]
     return tl.load(weight + t[:, None] * 18 + o[None, :], mask=mask, other=0.0)
@@ -123,7 +123,7 @@ def _stem_weight(weight, o):
 @triton.jit
 def distort(images, order, table, place, step, target, scale, offset, SIDE: tl.constexpr,
             COLUMNS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """Choose, distort and normalise: one program an image; the first of a step's kernels counts it.
+    """Choose, distort and normalise, one program per image; this first kernel counts the step.
 
     See mnist_cnn.augment.
     """
@@ -140,7 +140,7 @@ def distort(images, order, table, place, step, target, scale, offset, SIDE: tl.c
     yx, yy = sin * a + cos * c, sin * b + cos * d
     p = tl.arange(0, BLOCK)
     inside = p < SIDE * SIDE
-    # In pixels from the image's centre, as the destination's moved back.
+    # In pixels from the image's centre, with the translation undone.
     x = (p % SIDE).to(tl.float32) - (SIDE - 1) / 2 - move_x
     y = (p // SIDE).to(tl.float32) - (SIDE - 1) / 2 - move_y
     from_x = xx * x + xy * y + (SIDE - 1) / 2
@@ -164,7 +164,7 @@ def distort(images, order, table, place, step, target, scale, offset, SIDE: tl.c
 
 @triton.jit
 def normalise(images, target, count, scale, offset, BLOCK: tl.constexpr):
-    """Undistorted images, for evaluation."""
+    """Normalise without distortion, for evaluation."""
     p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     pixel = tl.load(images + p, mask=p < count, other=0)
     tl.store(target + p, pixel.to(tl.float32) * scale - offset, mask=p < count)
@@ -172,7 +172,7 @@ def normalise(images, target, count, scale, offset, BLOCK: tl.constexpr):
 
 @triton.jit
 def stem_sums(pixels, weight, sums, count, SIDE: tl.constexpr, BM: tl.constexpr):
-    """What batch norm needs to know of the stem's convolution, which nobody keeps."""
+    """Sums for the batch norm of the stem's convolution, whose output is not stored."""
     o = tl.arange(0, 32)
     w = _stem_weight(weight, o)
     total = tl.zeros((32,), tl.float32)
@@ -245,7 +245,7 @@ def pointwise(source, source_sums, source_running, source_affine, weight, target
         kept = y.to(target.dtype.element_ty)
         _keep(target, m, inside, o, kept, STRIDE)
         if TRAIN:
-            # Past the last pixel there are activations too: batch norm's shift.
+            # Beyond the last pixel the activations are not zero but batch norm's shift.
             y = tl.where(inside[:, None], kept.to(tl.float32), 0.0)
             total += tl.sum(y, 0)
             square += tl.sum(y * y, 0)
@@ -257,9 +257,9 @@ def pointwise(source, source_sums, source_running, source_affine, weight, target
 @triton.jit
 def pool(source, sums, running, affine, skip, target, count, SIDE: tl.constexpr,
          SKIP: tl.constexpr, TRAIN: tl.constexpr, BM: tl.constexpr):  # fmt: skip
-    """Batch norm, max-pool by two, ReLU and maybe the skip: (4 count, 24) to (count, 24).
+    """Batch norm, max-pool by two, ReLU, the skip with SKIP: (4 count, 24) to (count, 24).
 
-    SIDE is the side of what comes out.
+    SIDE is the side of the output.
     """
     o = tl.arange(0, 32)
     m = tl.program_id(0) * BM + tl.arange(0, BM)
@@ -278,12 +278,12 @@ def pool(source, sums, running, affine, skip, target, count, SIDE: tl.constexpr,
 
 @triton.jit
 def _logits(source, n, factor, shift, o, PIXELS: tl.constexpr, BP: tl.constexpr):
-    """Of one image: raw outputs (BP, 16), which of them are ReLU's, and the logits (16)."""
+    """For one image: raw outputs (BP, 16), mask of those that pass the ReLU, and logits (16)."""
     p = tl.arange(0, BP)
     y = _rows(source, n * PIXELS + p, p < PIXELS, o, 16).to(tl.float32)
     z = y * factor[None, :] + shift[None, :]
     alive = (z > 0) & (p < PIXELS)[:, None]
-    # Written so that NaN stays.
+    # This form keeps NaN.
     z = tl.where(z <= 0, 0.0, z)
     z = tl.where((p < PIXELS)[:, None], z, 0.0)
     return y, alive, tl.sum(z, 0) / PIXELS
@@ -292,7 +292,7 @@ def _logits(source, n, factor, shift, o, PIXELS: tl.constexpr, BP: tl.constexpr)
 @triton.jit
 def loss(source, sums, affine, order, labels, place, losses, slopes, gradients, images, smoothing,
          PIXELS: tl.constexpr, BP: tl.constexpr):  # fmt: skip
-    """Each image's loss and its slope along the logits; the classifier norm's gradients."""
+    """Each image's loss, its slope along the logits, and the classifier norm's gradients."""
     o = tl.arange(0, 16)
     valid = o < 10
     mean, rstd, factor, shift = _norm(sums, sums, affine, o, images * PIXELS, 10, True)
@@ -321,7 +321,7 @@ def loss(source, sums, affine, order, labels, place, losses, slopes, gradients, 
 @triton.jit
 def tally(source, running, affine, truth, totals, images, PIXELS: tl.constexpr,
           BP: tl.constexpr):  # fmt: skip
-    """Images classified rightly, and the sum of their losses in units of 2^-20."""
+    """Number of images classified correctly, and the sum of all losses in units of 2^-20."""
     o = tl.arange(0, 16)
     n = tl.program_id(0)
     _, _, factor, shift = _norm(running, running, affine, o, images, 10, False)
@@ -342,9 +342,9 @@ def pointwise_back(dz, y, sums, affine, gradients, weight, weight_gradient, sour
                    source_affine, source_gradients, source_dz, slopes, count, WIDTH: tl.constexpr,
                    OUTPUTS: tl.constexpr, STRIDE: tl.constexpr, BO: tl.constexpr,
                    HEAD: tl.constexpr, PIXELS: tl.constexpr, BM: tl.constexpr):  # fmt: skip
-    """Back through batch norm, 1x1 convolution and the ReLU before it.
+    """Backward pass through batch norm, 1x1 convolution and the ReLU before it.
 
-    Of the classifier (HEAD) dz is not kept: it is the slope along its image's logits.
+    For the classifier (HEAD) dz is not stored: it is the slope along the image's logits.
     """
     c, o = tl.arange(0, 32), tl.arange(0, BO)
     mean, rstd, factor, shift = _norm(sums, sums, affine, o, count, OUTPUTS, True)
@@ -393,9 +393,9 @@ def _tap_back(gradient, by_tap, tap):
 def block_weight_back(dz, y, sums, affine, gradients, source, weight_gradient, dy_kept, count,
                       WIDTH: tl.constexpr, SIDE: tl.constexpr, DILATION: tl.constexpr,
                       BM: tl.constexpr):  # fmt: skip
-    """Back through a block's batch norm, and to its 3x3 weights; keeps dy.
+    """Backward pass through a block's batch norm, and to its 3x3 weights; stores dy.
 
-    The second number of a program is the row of the three by three that it is for.
+    A program's second index is its row of the 3x3 kernel.
     """
     c = tl.arange(0, 32)
     row = tl.program_id(1)
@@ -429,7 +429,7 @@ def block_weight_back(dz, y, sums, affine, gradients, source, weight_gradient, d
 @triton.jit
 def _input_back(dy, weight, m, inside, SIDE: tl.constexpr, DILATION: tl.constexpr,
                 STAGES: tl.constexpr, BM: tl.constexpr):  # fmt: skip
-    """The gradient of a block's input, (BM, 32), of which 18 are not zero."""
+    """The gradient of a block's input, (BM, 32); 18 channels are not zero."""
     c = tl.arange(0, 32)
     dx = tl.zeros((BM, 32), tl.float32)
     for tap in tl.range(9, num_stages=STAGES):
@@ -444,10 +444,10 @@ def _input_back(dy, weight, m, inside, SIDE: tl.constexpr, DILATION: tl.constexp
 def pooled_back(dy, weight, y, sums, affine, gradients, dz, dx_kept, count, SIDE: tl.constexpr,
                 DILATION: tl.constexpr, SKIP: tl.constexpr, STAGES: tl.constexpr,
                 BM: tl.constexpr):  # fmt: skip
-    """Back through a block's 3x3 convolution, and the ReLU and pooling before it.
+    """Backward pass through a block's 3x3 convolution, and the ReLU and pooling before it.
 
-    SIDE is the block's; y and dz are of a side twice that. The gradient goes to the pixel that
-    pooling took; SKIP keeps it beside, for what was added after pooling.
+    SIDE is the block's side; y and dz have twice that side. The gradient goes to the pixel that
+    pooling chose. With SKIP it is also stored for the term added after pooling.
     """
     c = tl.arange(0, 32)
     mean, rstd, factor, shift = _norm(sums, sums, affine, c, count * 4, 18, True)
@@ -462,7 +462,7 @@ def pooled_back(dy, weight, y, sums, affine, gradients, dz, dx_kept, count, SIDE
         first = (m // SIDE) * (4 * SIDE) + (m % SIDE) * 2
         most = tl.zeros((BM, 32), tl.float32)
         normal = tl.zeros((BM, 32), tl.float32)
-        taken = tl.zeros((BM, 32), tl.int32) - 1  # none: ReLU's
+        taken = tl.zeros((BM, 32), tl.int32) - 1  # -1: the ReLU took none
         for corner in tl.static_range(4):
             at = first + (corner // 2) * (2 * SIDE) + corner % 2
             out = _rows(y, at, inside, c, 24).to(tl.float32)
@@ -485,7 +485,7 @@ def pooled_back(dy, weight, y, sums, affine, gradients, dz, dx_kept, count, SIDE
 def stem_input_back(dy, weight, skipped, stem_kept, pixels, stem_weight, sums, affine,
                     gradients, dz, count, SIDE: tl.constexpr, STAGES: tl.constexpr,
                     BM: tl.constexpr):  # fmt: skip
-    """Back through the first block's convolution, the skip and the stem's ReLU."""
+    """Backward pass through the first block's convolution, the skip and the stem's ReLU."""
     c = tl.arange(0, 32)
     mean, rstd, _, _ = _norm(sums, sums, affine, c, count, 18, True)
     w = _stem_weight(stem_weight, c)
@@ -513,7 +513,7 @@ def stem_input_back(dy, weight, skipped, stem_kept, pixels, stem_weight, sums, a
 @triton.jit
 def stem_weight_back(dz, pixels, weight, sums, affine, gradients, weight_gradient, count,
                      WIDTH: tl.constexpr, SIDE: tl.constexpr, BM: tl.constexpr):  # fmt: skip
-    """Back through the stem's batch norm, and to its weights."""
+    """Backward pass through the stem's batch norm, and to its weights."""
     c, t = tl.arange(0, 32), tl.arange(0, 16)
     mean, rstd, factor, _ = _norm(sums, sums, affine, c, count, 18, True)
     scaled, plain = _means_of_gradient(gradients, c, count, 18)
@@ -539,13 +539,13 @@ def update(weights, velocities, gradients, rows, row_counts, kept, average, runn
            average_running, starts, widths, counts, rates, shares, step, place, size, count,
            momentum, decay, AVERAGE: tl.constexpr, LAYERS: tl.constexpr, TOGETHER: tl.constexpr,
            BLOCK: tl.constexpr):  # fmt: skip
-    """SGD with Nesterov momentum and weight decay, the average, and gradients back to zero.
+    """SGD with Nesterov momentum and weight decay, the average; resets the gradients to zero.
 
-    Then LAYERS programs for batch norm's running statistics, and one that moves the place on.
+    LAYERS more programs update batch norm's running statistics; one moves the position on.
     """
     program = tl.program_id(0)
     blocks = tl.num_programs(0) - LAYERS - 1
-    now = tl.load(step) - 1  # the first kernel of a step has counted it
+    now = tl.load(step) - 1  # the step's first kernel has counted it
     share = tl.load(shares + now)
     if program < blocks:
         i = program * BLOCK + tl.arange(0, BLOCK)
@@ -555,7 +555,7 @@ def update(weights, velocities, gradients, rows, row_counts, kept, average, runn
         fixed = tl.load(gradients + i, mask=inside, other=0)
         slope = (fixed.to(tl.float64) / GRADIENT_UNIT).to(tl.float32)
         slope = tl.where(fixed < _LIMIT, slope, float("nan")) + decay * weight
-        # A block is of one layer's weights, or has no rows.
+        # A block contains weights of one layer, or has no rows.
         several = tl.load(row_counts + program)
         for first in range(0, several, TOGETHER):
             r = first + tl.arange(0, TOGETHER)
@@ -582,7 +582,7 @@ def update(weights, velocities, gradients, rows, row_counts, kept, average, runn
 
 @triton.jit
 def _follow(running, sums, average, start, width, count, share, AVERAGE: tl.constexpr):
-    """One layer's running statistics after a step; its sums back to zero."""
+    """Update one layer's running statistics after a step; resets its sums to zero."""
     o = tl.arange(0, 32)
     valid = o < width
     mean = _mean(sums + start + o, valid, count, OUTPUT_UNIT)

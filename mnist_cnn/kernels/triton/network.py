@@ -1,4 +1,4 @@
-"""The step of `kernels.triton.kernels` as the engine of `mnist_cnn.engine.graph` takes it."""
+"""Launches the kernels of `mnist_cnn.kernels.triton.kernels` for whole steps and evaluations."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from mnist_cnn.kernels.triton import kernels
 from mnist_cnn.model import MnistCnn
 
 EVALUATION_BATCH = 2_500
-"""Images that go through the network together in an evaluation."""
+"""Number of images in a forward pass of an evaluation."""
 BLOCK = 128
-"""Parameters a program updates; a layer's weights begin at a multiple, and so does what follows."""
+"""Parameters that one program updates; a layer's weights, scales and shifts start at multiples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a kernel is launched."""
+    """Launch parameters of a kernel."""
 
     pixels: int
-    """A program takes at a time."""
+    """Number of pixels that a program takes at a time (a tile)."""
     warps: int = 4
+    """Number of warps of a program."""
     per_unit: int = 4
-    """Programs a multiprocessor; each goes through as many tiles as it takes. 0: one a tile."""
+    """Number of programs per multiprocessor, which share all tiles; 0: one program per tile."""
     stages: int | None = None
-    """Of the pipeline that loads the next taps of a 3x3 kernel."""
+    """Stages of the pipeline that loads the next taps of a 3x3 kernel; None for other kernels."""
 
     def options(self) -> dict[str, int]:
-        """As Triton takes them."""
+        """The same as Triton's options."""
         options = {"BM": self.pixels, "num_warps": self.warps, "num_stages": 1}
         return options if self.stages is None else options | {"STAGES": self.stages}
 
@@ -54,12 +55,12 @@ SHAPES: dict[str, dict[int, Shape]] = {
     "stem_input_back": {28: Shape(256, 4, 2, 3)},
     "stem_weight_back": {28: Shape(256, 4, 2)},
 }
-"""By kernel and side of the images it goes through; measured on an H200 with batches of 256."""
+"""By kernel and side of its images; the fastest measured on an H200 with batches of 256."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Where a convolution and its batch norm lie among the flat tensors."""
+    """Offsets of a convolution and its batch norm in the flat tensors."""
 
     weight: int
     affine: int
@@ -72,7 +73,7 @@ class _Layer:
 
 
 def _layers() -> list[_Layer]:
-    """In the network's order; the parameters of one follow those of the last."""
+    """The layers in the network's order, their parameters one after the other."""
     layers = []
     start = sums = 0
     for inputs, outputs, taps, side in (
@@ -93,13 +94,13 @@ def _layers() -> list[_Layer]:
 
 LAYERS = _layers()
 PARAMETERS = LAYERS[-1].end
-"""Numbers of the flat weights, those that fill up included."""
+"""Length of the flat weights, with padding."""
 STATISTICS = LAYERS[-1].sums + 2 * LAYERS[-1].outputs
-"""Numbers of the flat running statistics."""
+"""Length of the flat running statistics."""
 
 
 class TritonProgram:
-    """Trains and evaluates by the kernels; see `mnist_cnn.engine.graph.StepProgram`.
+    """Trains and evaluates with the kernels; see `mnist_cnn.engine.graph.StepProgram`.
 
     Args:
         context: a recipe for which `unsupported_reason` has none, a device and a precision.
@@ -115,7 +116,7 @@ class TritonProgram:
         self._run = _launch
         self._weights = torch.zeros(PARAMETERS, device=device)
         self._kept = torch.zeros(PARAMETERS, dtype=kind, device=device)
-        """The weights as products take them."""
+        """The weights in the precision of the products."""
         self._velocities = torch.zeros_like(self._weights)
         self._running = torch.zeros(STATISTICS, device=device)
         averages = recipe.average_decay > 0
@@ -126,7 +127,7 @@ class TritonProgram:
         self._gradients = torch.zeros(PARAMETERS, dtype=torch.int64, device=device)
         counts = [_rows_of(layer) * self._units for layer in LAYERS]
         self._rows = torch.zeros(max(counts), PARAMETERS, device=device)
-        """Weights' gradients, a program's in a row."""
+        """Gradients of the weights, one row per program."""
         row_counts = torch.zeros(PARAMETERS // BLOCK, dtype=torch.int64)
         for layer, count in zip(LAYERS, counts, strict=True):
             row_counts[layer.weight // BLOCK : layer.affine // BLOCK] = count
@@ -140,33 +141,33 @@ class TritonProgram:
         images = max(recipe.batch_size, min(EVALUATION_BATCH, len(buffers.evaluation_images)))
         whole, half, quarter = (images * (SIDE // n) ** 2 for n in (1, 2, 4))
 
-        def room(rows: int, columns: int, of: torch.dtype = kind) -> Tensor:
-            return torch.zeros(rows, columns, dtype=of, device=device)
+        def zeros(rows: int, columns: int, dtype: torch.dtype = kind) -> Tensor:
+            return torch.zeros(rows, columns, dtype=dtype, device=device)
 
-        self._pixels = room(whole, 1)
-        self._stem = room(whole, 24)
-        self._y1, self._y2 = room(whole, 32), room(whole, 24)
-        self._x1, self._y3, self._y4 = room(half, 24), room(half, 32), room(half, 24)
-        self._x2, self._y5, self._y6 = room(quarter, 24), room(quarter, 32), room(quarter, 16)
+        self._pixels = zeros(whole, 1)
+        self._stem = zeros(whole, 24)
+        self._y1, self._y2 = zeros(whole, 32), zeros(whole, 24)
+        self._x1, self._y3, self._y4 = zeros(half, 24), zeros(half, 32), zeros(half, 24)
+        self._x2, self._y5, self._y6 = zeros(quarter, 24), zeros(quarter, 32), zeros(quarter, 16)
         batch = recipe.batch_size
         whole, half, quarter = (batch * (SIDE // n) ** 2 for n in (1, 2, 4))
-        self._slopes = room(batch, 16, torch.float32)
-        self._dz0, self._dz1, self._dz2 = room(whole, 24), room(whole, 32), room(whole, 24)
-        self._dx1, self._dz3, self._dz4 = room(half, 24), room(half, 32), room(half, 24)
-        self._dz5 = room(quarter, 32)
-        self._dy1, self._dy3, self._dy5 = room(whole, 32), room(half, 32), room(quarter, 32)
+        self._slopes = zeros(batch, 16, torch.float32)
+        self._dz0, self._dz1, self._dz2 = zeros(whole, 24), zeros(whole, 32), zeros(whole, 24)
+        self._dx1, self._dz3, self._dz4 = zeros(half, 24), zeros(half, 32), zeros(half, 24)
+        self._dz5 = zeros(quarter, 32)
+        self._dy1, self._dy3, self._dy5 = zeros(whole, 32), zeros(half, 32), zeros(quarter, 32)
         if isinstance(kernels.update, JITFunction):  # not by Triton's interpreter
             self._compile()
 
     def _compile(self) -> None:
-        """Compile what a step and an evaluation take, several kernels at a time.
+        """Compile the kernels of a step and an evaluation, several at a time.
 
-        One after the other, as they are first launched, they take several times as long.
+        Compiled one after the other at their first launch, they take several times as long.
         """
         launches: dict[tuple[object, ...], Callable[[], object]] = {}
 
         def gather(kernel: Any, grid: tuple[int, ...], *given: Any, **options: Any) -> None:
-            # What Triton makes different code for.
+            # Triton compiles different code for these.
             key = [
                 value % 16 == 0 if isinstance(value, int) else value.data_ptr() % 16 == 0
                 for value in given
@@ -181,11 +182,11 @@ class TritonProgram:
         self.evaluate()
         self._run = _launch
         with ThreadPoolExecutor() as pool:
-            for done in [pool.submit(launch) for launch in launches.values()]:
-                done.result()
+            for future in [pool.submit(launch) for launch in launches.values()]:
+                future.result()
 
     def load(self, model: MnistCnn) -> None:
-        """Begin with `model`'s weights and statistics."""
+        """See `StepProgram`."""
         for layer, (convolution, norm) in zip(LAYERS, _modules(model), strict=True):
             weight = convolution.weight.detach()
             flat = weight.permute(2, 3, 1, 0).reshape(-1)
@@ -201,7 +202,7 @@ class TritonProgram:
 
     @torch.no_grad()
     def store(self, model: MnistCnn) -> None:
-        """Leave in `model` what an evaluation would take now."""
+        """See `StepProgram`."""
         for layer, (convolution, norm) in zip(LAYERS, _modules(model), strict=True):
             weight = convolution.weight
             outputs, inputs, height, width = weight.shape
@@ -217,7 +218,7 @@ class TritonProgram:
             norm.running_var.copy_(self._average_running[end : end + layer.outputs])
 
     def train(self, size: int) -> None:
-        """One whole step of `size` images."""
+        """See `StepProgram`."""
         buffers, recipe = self._buffers, self._recipe
         scale = 1 / (255 * recipe.pixel_deviation)
         offset = recipe.pixel_mean / recipe.pixel_deviation
@@ -243,7 +244,7 @@ class TritonProgram:
         )  # fmt: skip
 
     def evaluate(self) -> None:
-        """Write the evaluation's result to the totals."""
+        """See `StepProgram`."""
         buffers, recipe = self._buffers, self._recipe
         scale = 1 / (255 * recipe.pixel_deviation)
         offset = recipe.pixel_mean / recipe.pixel_deviation
@@ -424,18 +425,18 @@ class TritonProgram:
         )  # fmt: skip
 
     def _grid(self, kernel: str, side: int, count: int) -> tuple[int]:
-        """Programs that go through `count` pixels."""
+        """Number of programs for `count` pixels."""
         shape = SHAPES[kernel][side]
         tiles = -(-count // shape.pixels)
         return (min(tiles, shape.per_unit * self._units) if shape.per_unit else tiles,)
 
     def _rows_grid(self, kernel: str, side: int) -> tuple[int]:
-        """Programs that leave a row of gradients each, those with nothing to do one of zeros."""
+        """Number of programs that each write a row of gradients; those without work write zeros."""
         return (SHAPES[kernel][side].per_unit * self._units,)
 
 
 def _rows_of(layer: _Layer) -> int:
-    """Rows of gradients of a layer's weights, in programs a multiprocessor."""
+    """Rows of gradients of a layer's weights, per multiprocessor."""
     if layer.inputs == 1:
         return SHAPES["stem_weight_back"][layer.side].per_unit
     kernel = "block_weight_back" if layer.taps == 9 else "pointwise_back"
@@ -451,7 +452,7 @@ def _shape(kernel: str, side: int) -> dict[str, int]:
 
 
 def _stride(layer: _Layer) -> int:
-    """Channels of an activation with those that fill up."""
+    """Channels of an activation, with padding."""
     return -(-layer.outputs // 8) * 8
 
 
@@ -471,7 +472,7 @@ def _modules(model: MnistCnn) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
 
 
 def _multiprocessors(device: torch.device) -> int:
-    """How many programs the device has room for at once, in its own units."""
+    """Number of multiprocessors of the device; 1 where it does not say."""
     module = torch.get_device_module(device)
     if not hasattr(module, "get_device_properties"):
         return 1
