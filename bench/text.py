@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 MISSING = "–"
 """Stands where there is no value: a target that was missed, a memory that nothing counts."""

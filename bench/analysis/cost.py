@@ -1,6 +1,6 @@
-"""What reaching the target costs, where somebody says what an hour of the machine does.
+"""The cost of reaching the target, for a report that was given the machine's price per hour.
 
-A price is no measurement: it is in no record, only in a report that was given one.
+A price is no measurement and is in no record.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ _TIME, _COST = "time_to_target_seconds", "cost_to_target"
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Of an hour of the machine."""
+    """The price of an hour of the machine."""
 
     per_hour: float
     currency: str | None
-    """As the user wrote it; None where there was only a number."""
+    """The currency as the user wrote it; None where there was only a number."""
 
 
 def parse_price(text: str) -> Price:
-    """The price of ``2.49``, ``2.49 EUR``, ``$2.49``.
+    """Read ``2.49``, ``2.49 EUR`` or ``$2.49``.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: the text is none of these.
     """
-    found = _PRICE.fullmatch(text)
-    before, number, after = found.groups() if found else ("", "nan", "")
+    matched = _PRICE.fullmatch(text)
+    before, number, after = matched.groups() if matched else ("", "nan", "")
     currency = before + after
     if (
         not 0 < float(number) < math.inf
@@ -48,32 +48,32 @@ def parse_price(text: str) -> Price:
     return Price(float(number), currency or None)
 
 
-def priced(
+def add_costs(
     rows: Sequence[Row], columns: Sequence[str], price: Price
 ) -> tuple[list[Row], list[str]]:
-    """Rows with what each time to the target costs, and the price that was taken.
+    """Add to rows what each time to the target costs, and the price.
 
     Args:
-        rows: of runs or of benchmarks.
-        columns: theirs, in order.
-        price: of an hour.
+        rows: rows of runs or of benchmarks.
+        columns: the rows' columns, in order.
+        price: the price of an hour.
 
     Returns:
-        The rows, and their columns: for each of a time to the target one of the cost.
+        The rows and their columns, with a column of costs for each column of times to the target.
     """
     costs = {name: _COST + name.removeprefix(_TIME) for name in columns if name.startswith(_TIME)}
     added = ["price_per_hour", "currency", *costs.values()]
-    dearer = [
+    priced_rows = [
         row
         | {"price_per_hour": price.per_hour, "currency": price.currency}
         | {cost: _cost(row[time], price) for time, cost in costs.items()}
         for row in rows
     ]
-    return dearer, [*columns, *added]
+    return priced_rows, [*columns, *added]
 
 
 def _cost(seconds: object, price: Price) -> float | None:
-    """The price times the hours; None where there is no time, or the cost is beyond all range."""
+    """The price times the hours; None where there is no time, or the cost is infinite."""
     if not isinstance(seconds, int | float):
         return None
     cost = seconds / _HOUR * price.per_hour

@@ -241,7 +241,7 @@ def _show(contrast: Comparison, name: str, as_json: bool) -> None:
 
 def _keep_floor(contrast: Comparison, results_dir: Path, file: TextIO) -> None:
     from bench.analysis.comparison import Metric
-    from bench.records.sidecars import NoiseFloor, write_noise_floor
+    from bench.records.sidecars import NoiseFloor, write_sidecar
 
     between = contrast.line(Metric.SECONDS_AN_IMAGE).difference
     if between is None or between.low is None or between.high is None:
@@ -257,7 +257,7 @@ def _keep_floor(contrast: Comparison, results_dir: Path, file: TextIO) -> None:
         commit=record.environment.commit,
         torch=record.environment.torch,
     )
-    path = write_noise_floor(floor, results_dir / store.machine_name(record.environment))
+    path = write_sidecar(floor, results_dir / store.machine_name(record.environment))
     percent = f"{100 * floor.relative:.1f} %"
     text = f"noise floor: {percent}, the farther end of the interval; kept in {path}"
     print(text, file=file)

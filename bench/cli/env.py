@@ -65,7 +65,7 @@ def env(
         chosen["peak"] = _peaks(ceilings)
         if save:
             folder = results_dir / machine_name(environment)
-            chosen["saved"] = [str(sidecars.write_peak_flops(one, folder)) for one in ceilings]
+            chosen["saved"] = [str(sidecars.write_sidecar(one, folder)) for one in ceilings]
     if as_json:
         print(json.dumps({**chosen, "environment": environment.model_dump()}, indent=2))
         return

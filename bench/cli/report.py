@@ -14,7 +14,8 @@ import typer
 from bench.analysis import benchmarks
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.cost import parse_price
-from bench.analysis.table import RowTable, TableRequest, readable_columns, select_rows
+from bench.analysis.selection import TableRequest, readable_columns, select_rows
+from bench.analysis.table import RowTable
 from bench.cli.output import write_document, write_file, write_folder
 from bench.records import store
 from bench.records.store import RESULTS_DIR, UnreadableFile, gc_paused

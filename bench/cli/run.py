@@ -29,9 +29,10 @@ from bench.measure.interruption import Interruption
 from bench.measure.request import Wish
 from bench.measure.seed_share import mine
 from bench.measure.session import measure_benchmark
-from bench.records.protocol import DEFAULT_RUNS, MOST_RUNS, BenchmarkProtocol, parse_accuracy
+from bench.records.protocol import DEFAULT_RUNS, MOST_RUNS, BenchmarkProtocol
 from bench.records.store import RESULTS_DIR
 from bench.report.trackers import TrackerRequest, check_trackers, log_to_trackers
+from mnist_cnn.accuracy import parse_accuracy
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, is_first_here, is_main_process
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import Recipe, recipe_named, with_overrides

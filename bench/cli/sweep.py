@@ -22,7 +22,7 @@ from bench.launch import matrix, single_run
 from bench.launch.matrix import Matrix, Shard, SweepRun
 from bench.machine.cores import usable_cores
 from bench.measure.redaction import redact_paths
-from bench.records import sidecars, store
+from bench.records import store, sweep_plan
 from bench.records.schema import RunRecord, Status
 from bench.records.store import RESULTS_DIR
 from bench.text import count_of, printable
@@ -159,7 +159,7 @@ class _Plan:
         ]
         of = {tuple(map(redact_paths, cell.words)): cell for cell in self.cells}
         for path, record in sorted(found, key=lambda one: one[1].started_utc):
-            cell = of.get(sidecars.sweep_options_of(record) or ())
+            cell = of.get(sweep_plan.sweep_options_of(record) or ())
             if cell is None or (cell in self.records and not _measured(record)):
                 continue
             self.records[cell] = (path, record)
@@ -299,14 +299,14 @@ def _keep_order(plan: _Plan, part: Shard, order_seed: int) -> None:
         UsageError: it cannot be written.
     """
     ending = "" if part.count == 1 else f".{part.index}-of-{part.count}"
-    now = sidecars.SweepPlanEntry(
+    now = sweep_plan.SweepPlanEntry(
         started_at=datetime.now(UTC).replace(microsecond=0),
         order_seed=order_seed,
         shard=str(part),
         runs=[[redact_paths(word) for word in cell.words] for cell in plan.left],
     )
     try:
-        sidecars.append_sweep_plan(now, plan.name, ending, plan.results_dir)
+        sweep_plan.append_sweep_plan(now, plan.name, ending, plan.results_dir)
     except OSError as error:
         raise UsageError(
             f"cannot write in {printable(str(plan.results_dir))}: {error.strerror}"

@@ -21,6 +21,7 @@ from pydantic import JsonValue, ValidationError
 
 from bench.measure.run_state import BenchmarkState, RunState
 from bench.records import store
+from bench.records.disk import sync_folder
 from bench.records.schema import Environment, ProtocolValues, RunRecord, Setup, Status
 from bench.text import printable
 from mnist_cnn.errors import UsageError
@@ -136,7 +137,7 @@ class JournalFolder:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.path / _MANIFEST)
-        store.sync_folder(self.path)
+        sync_folder(self.path)
 
     def tidy(self, manifest: BenchmarkState) -> None:
         """Remove what no checkpoint of the manifest needs: drafts, and files of other runs."""

@@ -9,7 +9,8 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from bench.records.schema import Count, Evaluation, Lap, Model, TrainedEpoch
+from bench.records.model import Count
+from bench.records.schema import Evaluation, Lap, Model, TrainedEpoch
 
 
 class RunState(Model):

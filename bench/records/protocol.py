@@ -1,21 +1,20 @@
-"""The rules a run is measured by: target, repeats, warm-up, and their version."""
+"""The rules that a run is measured by: target, repeats, warm-up, and their version."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mnist_cnn.accuracy import parse_accuracy as parse_accuracy
 from mnist_cnn.errors import UsageError
 
 PROTOCOL_VERSION = 1
-"""Raised whenever a change makes times or accuracies of old and new records incomparable."""
+"""Version of the rules; it rises when old and new times or accuracies become incomparable."""
 
 QUALITY_TARGET = 0.994
-"""Share of the 10,000 test images to be classified rightly."""
+"""Share of the 10,000 test images that a run must classify correctly."""
 
 DEFAULT_RUNS = 3
 MOST_RUNS = 30
-"""Runs after which --runs auto stops, however much they scatter."""
+"""Number of runs at which --runs auto stops, however much they scatter."""
 WARMUP_IMAGES = 2_656
 """Training images of the discarded warm-up run: 20 batches of 128 for caches, allocators and
 kernel choices to settle, and one of 96, the size of an epoch's last."""
@@ -23,30 +22,31 @@ kernel choices to settle, and one of 96, the size of an epoch's last."""
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkProtocol:
-    """How a benchmark is run, whatever the recipe.
+    """How a benchmark is run, with any recipe.
 
     Raises:
-        UsageError: from the constructor, when the values make no benchmark.
+        UsageError: from the constructor, where a value is out of range.
     """
 
     runs: int = DEFAULT_RUNS
-    """Measured runs, each from new random weights with a seed of its own."""
+    """Number of measured runs, each from new random weights with its own seed; with `half_width`,
+    the most there may be."""
     first_seed: int = 0
-    """Seed of the first run; the others follow it one by one."""
+    """Seed of the first run; each further run has the next number."""
     target_accuracy: float = QUALITY_TARGET
-    """The accuracy to be reached, as a fraction."""
+    """The accuracy that a run must reach, as a fraction."""
     stop_at_target: bool = False
     """Whether a run ends at the first evaluation that reaches the target."""
     warmup_images: int = WARMUP_IMAGES
-    """Training images of the warm-up run, which is timed and discarded."""
+    """Number of training images of the warm-up run, which is timed and discarded."""
     half_width: float | None = None
-    """Where set, make as many runs as make the 95 % interval of the training time this narrow to
-    either side (0.05: 5 %); `runs` is then the most there may be."""
+    """Relative half-width of the training time's 95 % interval at which enough runs are made (0.05
+    for 5 %); None for a fixed number of runs."""
     budget_seconds: float | None = None
-    """With `half_width`: what the runs may take together."""
+    """With `half_width`, the seconds that all runs may take together; None without a limit."""
 
     def __post_init__(self) -> None:
-        """Refuse what makes no benchmark, in one line."""
+        """Refuse values out of range."""
         if self.runs < 1:
             raise UsageError(f"--runs must be at least 1, not {self.runs}")
         if self.first_seed < 0:
@@ -65,5 +65,5 @@ class BenchmarkProtocol:
 
     @property
     def seeds(self) -> range:
-        """One seed a run, in order."""
+        """One seed per run, in order."""
         return range(self.first_seed, self.first_seed + self.runs)

@@ -1,7 +1,7 @@
-"""Zip files of records, as somebody mails them: read where they are, and never unpacked.
+"""Zip files of records, as people mail them: read in place, and never unpacked.
 
-A zip file may be made to do harm: by names that lead elsewhere, which here name nothing on disk, by
-members that grow without end, by any number of them. All are bounded.
+A zip file may be made to do harm: by names that lead to other folders (here no name leads to the
+disk), by members that expand without end, or by very many members. All are limited.
 """
 
 from __future__ import annotations
@@ -14,57 +14,57 @@ from pathlib import Path
 from zipfile import ZipFile, ZipInfo
 
 LARGEST_MEMBER_BYTES = 16 * 1024**2
-"""Bytes of a member: a thousand times those of a record."""
-MOST_MEMBERS = 4 * 1024**3
-"""Bytes of all that are read: more than of 100,000 records."""
+"""Most bytes of one member: a thousand times those of a record."""
+LARGEST_TOTAL_BYTES = 4 * 1024**3
+"""Most bytes of all members that are read: more than those of 100,000 records."""
 
 _MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
-"""How a zip file begins, and one with nothing in it."""
+"""First bytes of a zip file, and of an empty one."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedArchive:
-    """What stands for a member that is not read."""
+    """A member, or a whole zip file, that is not read."""
 
     reason: str
-    """One line."""
+    """Why, in one line."""
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a regular file is a zip file, or is called one.
+    """Whether a regular file is a zip file, by its content or by its name.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         return file.read(4) in _MAGIC or path.suffix.lower() == ".zip"
 
 
 def read_members(archive: Path) -> Iterator[tuple[Path, bytes | RefusedArchive]]:
-    """What each ``*.json`` in it holds, by where it would lie if the zip file were a folder.
+    """The content of each ``*.json`` in a zip file, with its path as if the zip were a folder.
 
-    In the order of their names; hidden ones are passed over, as in folders. What cannot be read
-    comes as a `RefusedArchive`, which may be the zip file as a whole.
+    In the order of their names, without hidden members, as in folders. What cannot be read is a
+    `RefusedArchive`, which may be the zip file as a whole.
     """
     try:
         with ZipFile(archive) as opened:
             total = 0
-            for member in sorted(opened.infolist(), key=lambda one: one.filename):
+            for member in sorted(opened.infolist(), key=lambda member: member.filename):
                 if not _is_wanted(member):
                     continue
-                if total > MOST_MEMBERS:
+                if total > LARGEST_TOTAL_BYTES:
                     yield (
                         archive,
                         RefusedArchive(
-                            f"more than {MOST_MEMBERS:,} bytes in it: the rest is not read"
+                            f"more than {LARGEST_TOTAL_BYTES:,} bytes in it: the rest is not read"
                         ),
                     )
                     return
                 content = _read_member(opened, member)
                 total += 0 if isinstance(content, RefusedArchive) else len(content)
-                yield _shown_place(archive, member), content
+                yield _path_inside(archive, member), content
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
         yield archive, RefusedArchive("not a zip file, or a damaged one")
 
@@ -82,7 +82,7 @@ def _read_member(archive: ZipFile, member: ZipInfo) -> bytes | RefusedArchive:
         return RefusedArchive("compressed in a way that is not read here: use deflate, as zip does")
     try:
         with archive.open(member) as file:
-            # What its size is said to be may be a lie.
+            # The size that the zip file states may be false.
             content = file.read(LARGEST_MEMBER_BYTES + 1)
     except (zipfile.BadZipFile, NotImplementedError, OSError, RuntimeError, ValueError) as error:
         return RefusedArchive(f"damaged ({type(error).__name__})")
@@ -94,9 +94,9 @@ def _read_member(archive: ZipFile, member: ZipInfo) -> bytes | RefusedArchive:
 
 
 def _path_parts(member: ZipInfo) -> list[str]:
-    """Of its name, what could be folders and a file: nothing leads upwards, or to the root."""
+    """The folders and the file of a member's name, without parts that lead up or to the root."""
     return [part for part in member.filename.split("/") if part not in ("", ".", "..")]
 
 
-def _shown_place(archive: Path, member: ZipInfo) -> Path:
+def _path_inside(archive: Path, member: ZipInfo) -> Path:
     return archive.joinpath(*_path_parts(member))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bench.records import sidecars, store
+from bench.records import store, sweep_plan
 from bench.records.schema import Model
 from bench.records.sidecars import NoiseFloor, PeakFlops
 from bench.text import printable
@@ -18,8 +18,8 @@ from bench.verify.checks import Check, CheckFinding, ResultsFolder
 _PUBLISHED_NAMES = (store.PAGE_NAME, store.CHART_NAME, store.REPORT_NAME)
 """Names of the files that `publish` writes beside records."""
 _SIDECARS: dict[str, tuple[str, type[Model]]] = {
-    sidecars.NOISE_SUFFIX: ("noise floor", NoiseFloor),
-    sidecars.PEAK_SUFFIX: ("measured peak", PeakFlops),
+    NoiseFloor.suffix: ("noise floor", NoiseFloor),
+    PeakFlops.suffix: ("measured peak", PeakFlops),
 }
 """Name and content of each kind of sidecar, by its suffix."""
 
@@ -47,9 +47,9 @@ def _problem(path: Path) -> str | None:
             model.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
             return f"not a valid {name}"
-    elif path.suffix == sidecars.SWEEP_SUFFIX:
+    elif path.suffix == sweep_plan.SWEEP_SUFFIX:
         try:
-            sidecars.read_sweep_plan(path)
+            sweep_plan.read_sweep_plan(path)
         except (OSError, ValueError):
             return "not a valid sweep plan"
     elif path.name.startswith(".") or not (path.suffix == ".json" or path.name in _PUBLISHED_NAMES):

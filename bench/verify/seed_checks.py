@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from bench.analysis import benchmarks, metrics
-from bench.records import sidecars
+from bench.records import sidecars, sweep_plan
 from bench.records.schema import LapKind, RunRecord, Status
 from bench.stats.stopping import precise_enough
 from bench.text import printable
@@ -34,10 +34,10 @@ def _seeds(folder: ResultsFolder) -> Iterator[CheckFinding]:
                 yield CheckFinding(
                     f"runs like {printable(entry.id)}, started one by one: {problem}"
                 )
-    for path in sidecars.find_sidecars([folder.path], sidecars.SWEEP_SUFFIX):
+    for path in sidecars.find_sidecars([folder.path], sweep_plan.SWEEP_SUFFIX):
         records = [record for file, record in folder.contents.records if file.parent == path.parent]
         with suppress(OSError, ValueError):  # the check of files reports an unreadable plan
-            for run in sidecars.missing_runs(path, sidecars.read_sweep_plan(path), records):
+            for run in sweep_plan.missing_runs(path, sweep_plan.read_sweep_plan(path), records):
                 yield CheckFinding(f"{folder.name(path)}: no record of its run {printable(run)}")
 
 

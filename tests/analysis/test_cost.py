@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bench.analysis.benchmarks import group_runs
-from bench.analysis.cost import Price, parse_price, priced
+from bench.analysis.cost import Price, add_costs, parse_price
 from bench.analysis.rows import benchmark_row
 from bench.cli import main
 from bench.text import energy, energy_between
@@ -138,7 +138,7 @@ def test_clocks_have_no_price(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_cost_beyond_all_range_is_unknown() -> None:
-    rows, columns = priced(
+    rows, columns = add_costs(
         [{"time_to_target_seconds": 1e308}], ["time_to_target_seconds"], Price(1e308, None)
     )
     assert columns == ["time_to_target_seconds", "price_per_hour", "currency", "cost_to_target"]

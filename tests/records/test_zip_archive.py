@@ -96,7 +96,7 @@ def test_a_member_that_grows_without_end_is_refused(tmp_path: Path) -> None:
 
 
 def test_there_is_an_end_to_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zip_archive, "MOST_MEMBERS", len(RECORD))
+    monkeypatch.setattr(zip_archive, "LARGEST_TOTAL_BYTES", len(RECORD))
     files = {f"{n}.json": store.to_json(make_record()) for n in range(5)}
     found = store.read_records([zipped(tmp_path / "a.zip", dict(files))])
     assert len(found.records) == 2

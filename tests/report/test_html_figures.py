@@ -89,10 +89,8 @@ def test_the_fraction_of_peak_is_of_the_same_device_precision_and_threads(tmp_pa
     others: list[dict[str, object]] = [dict(earlier), {"threads": 1}, {"precision": "fp32"}]
     others.append({"device_name": "another"})
     for other in others:
-        sidecars.write_peak_flops(
-            best.model_copy(update={**other, "flops_per_second": 1.0}), tmp_path
-        )
-    sidecars.write_peak_flops(best, tmp_path)
+        sidecars.write_sidecar(best.model_copy(update={**other, "flops_per_second": 1.0}), tmp_path)
+    sidecars.write_sidecar(best, tmp_path)
     (tmp_path / "torn.peak").write_text("{")
     drawn = next(
         one

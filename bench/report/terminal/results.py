@@ -12,7 +12,7 @@ from bench import text
 from bench.analysis import labels
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import Row, Run, column, shown_path
-from bench.analysis.cost import Price, priced
+from bench.analysis.cost import Price, add_costs
 from bench.analysis.setup_key import recipe_name
 from bench.analysis.units import Cell, Unit, format_cell, format_mean_interval
 from bench.records.schema import RunRecord
@@ -175,7 +175,7 @@ def _cost_columns(times: Sequence[Cell], price: Price | None) -> list[TableColum
     if price is None:
         return []
     rows: list[Row] = [{"time_to_target_seconds": seconds} for seconds in times]
-    priced_rows, _ = priced(rows, ["time_to_target_seconds"], price)
+    priced_rows, _ = add_costs(rows, ["time_to_target_seconds"], price)
     heading = "cost" if price.currency is None else f"cost, {printable(price.currency)}"
     return [
         TableColumn(heading, [value_text(row["cost_to_target"], Unit.RATE) for row in priced_rows])

@@ -1,0 +1,128 @@
+"""Parts of a record: the machine and its software, and what the machine did during the run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from bench.records.model import Count, Model, Seconds
+
+
+class PeakMemory(Model):
+    """The most memory that the run held."""
+
+    bytes: Annotated[int, Field(gt=0)] | None
+    source: str
+    """What counted the bytes, or why they are not known."""
+
+
+class Load(Model):
+    """How busy the machine was, with this run and with other programs."""
+
+    load_average_before: float | None
+    """One-minute load average when the run started; null where the system has none."""
+    load_average_after: float | None
+    """One-minute load average when the run ended; null where the system has none."""
+    busy_seconds: Seconds | None
+    """Core-seconds in which any core was busy, or taken away by the hypervisor, during the run."""
+    own_seconds: Seconds | None
+    """Core-seconds of `busy_seconds` that the run's own processes used."""
+    elapsed_seconds: Seconds
+
+
+class Joules(Model):
+    """Energy by one counter."""
+
+    joules: Annotated[float, Field(ge=0)] | None
+    source: str
+    """What counted the energy, or why it is not known."""
+
+
+class Energy(Model):
+    """Energy used from the run's start to its end, evaluation included."""
+
+    device: Joules
+    """Energy of the training device: the GPUs' boards, or the machine's processors and memory."""
+    host: Joules | None
+    """Energy of the processors and memory beside an accelerator; null where these are the training
+    device, or in one package with it."""
+
+
+class GpuState(Model):
+    """A GPU at one moment. A field is null where the driver refuses it; `refused` says why."""
+
+    sm_clock_mhz: Count | None
+    memory_clock_mhz: Count | None
+    temperature_celsius: int | None
+    power_watts: Annotated[float, Field(ge=0)] | None
+    """Mean power over up to the last second."""
+    utilization: Annotated[float, Field(ge=0)] | None
+    """Share of up to the last second in which anything ran on the GPU, this run included."""
+    memory_used_bytes: Count | None
+    """Memory in use, by all processes and the driver."""
+    throttle_reasons: list[str] | None
+    """What limits the clocks."""
+    other_processes: Count | None
+    """Number of computing processes besides the run's own."""
+    others_memory_bytes: Count | None
+    """Part of `memory_used_bytes` that the other processes use."""
+    refused: dict[str, str]
+    """Why a field is null, by the field's name."""
+
+
+class GpuWatch(Model):
+    """A GPU before, during and after a run."""
+
+    before: GpuState
+    after: GpuState
+    throttled_seconds: dict[str, Seconds] | None
+    """Seconds during the run in which clocks were limited, by reason: power, heat, board limit."""
+    source: str
+    """What counted `throttled_seconds`, or why they are not known."""
+
+
+class Monitoring(Model):
+    """The state of the training device, before, during and after a run."""
+
+    gpus: list[GpuWatch]
+    gpus_source: str
+    """What reported the GPUs' state, or why there is none."""
+    cpu_mhz_before: Annotated[float, Field(ge=0)] | None
+    """Mean clock of the cores before the run, as the system reports it; null if it does not."""
+    cpu_mhz_after: Annotated[float, Field(ge=0)] | None
+    """Mean clock of the cores after the run, as the system reports it; null if it does not."""
+    cpu_throttle_events: Count | None
+    """How often a core or its package was slowed down for heat during the run."""
+    cpu_throttle_source: str
+    """What counted the throttle events, or why they are not known."""
+
+
+class Environment(Model):
+    """The machine and its software. Holds no host name, user name or serial number."""
+
+    device_name: str
+    device_memory_bytes: int | None
+    cpu: str
+    cpu_features: list[str]
+    """Instruction sets that decide the speed of matrix products, among those this code knows."""
+    physical_cores: int | None
+    logical_cores: int
+    usable_cores: int
+    """Number of cores that the process may run on."""
+    memory_bytes: int
+    os: str
+    virtual_machine: bool | None
+    python: str
+    driver: str | None
+    """Version of the accelerator's driver; null without an accelerator."""
+    torch: str
+    torch_build: str | None
+    """CUDA or ROCm version that torch was built for; null without one."""
+    accelerate: str
+    packages: dict[str, str]
+    """Versions of all other installed packages that a run uses."""
+    commit: str | None
+    """Commit of this repository; null where it is not a git checkout."""
+    dirty: bool | None
+    """Whether tracked files differed from that commit."""

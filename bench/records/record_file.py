@@ -1,0 +1,86 @@
+"""One record's file: its name, its text, and what is wrong with a file that is no record."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bench.records.schema import READABLE_VERSIONS, Environment, RunRecord
+from bench.text import printable
+
+_LONGEST_NAME = 60
+"""Characters of a device's or a recipe's name in the name of a folder or file."""
+_OMITTED_WORDS = re.compile(
+    r"\((?:r|tm|c)\)|@.*|\b\d+-core\b|\b(?:cpu|gpu|processor|corporation)\b", re.IGNORECASE
+)
+"""Parts of a device's name that nobody would guess in a folder's name."""
+_NO_VERSION = "not a run record: it has no schema_version"
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableFile:
+    """A file that is not among the records, although it was to be read."""
+
+    path: Path
+    reason: str
+    """Why, in one line."""
+
+
+def file_name(record: RunRecord) -> str:
+    """The name of a record's file: when the run started, its recipe and its id."""
+    recipe = _slug(str(record.recipe.get("name") or ""))[:_LONGEST_NAME] or "unnamed"
+    return f"{record.started_utc:%Y%m%dT%H%M%SZ}-{recipe}-{_slug(record.run_id)[:8]}.json"
+
+
+def machine_name(environment: Environment) -> str:
+    """The folder of a machine's records, to be guessed from its name: ``amd-epyc-2-cores``."""
+    device = _slug(_OMITTED_WORDS.sub(" ", environment.device_name))[:_LONGEST_NAME].strip("-")
+    cores = environment.logical_cores
+    return f"{device or 'unknown'}-{cores}-core{'' if cores == 1 else 's'}"
+
+
+def to_json(record: RunRecord) -> str:
+    """A record as its file holds it: every field, in the order of declaration, indented."""
+    values = record.model_dump(mode="json")
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def parse_record(path: Path, content: bytes) -> RunRecord | UnreadableFile:
+    """The record that a file holds, or why it holds none."""
+    try:
+        record = RunRecord.model_validate_json(content)
+    except ValidationError as error:
+        return UnreadableFile(path, _invalid_reason(content, error))
+    if "schema_version" not in record.model_fields_set:
+        return UnreadableFile(path, _NO_VERSION)
+    return record
+
+
+def _slug(text: str) -> str:
+    """Lower-case ASCII letters and digits, joined by single hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _invalid_reason(content: bytes, error: ValidationError) -> str:
+    """What is wrong with a file that is not a record, in one line."""
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return printable(error.errors()[0]["msg"])
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if version is None:
+        return _NO_VERSION
+    if version not in READABLE_VERSIONS:
+        return (
+            f"its schema_version is {printable(str(version))[:20]}; this mnist-bench reads "
+            f"{READABLE_VERSIONS[0]} to {READABLE_VERSIONS[-1]}: use the version that wrote it, "
+            "or a newer one"
+        )
+    first, *others = error.errors(include_url=False, include_input=False)
+    location = ".".join(str(part) for part in first["loc"]) or "as a whole"
+    more = f" (and {len(others)} more)" if others else ""
+    return printable(f"not a run record: {location}: {first['msg']}{more}")

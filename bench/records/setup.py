@@ -1,0 +1,106 @@
+"""Parts of a record: how the run was set up, by which rules, and what was checked before it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from bench.records.model import Count, Difference, Model, Seconds
+
+
+class ProtocolValues(Model):
+    """The protocol that the run was measured by."""
+
+    version: int
+    target_accuracy: Annotated[float, Field(gt=0, lt=1)]
+    runs: Annotated[int, Field(ge=1)]
+    """Number of runs that the benchmark was to have; with `half_width`, the most it may have."""
+    warmup_images: Count
+    stop_at_target: bool
+    half_width: float | None = None
+    """Relative half-width of the time's interval at which --runs auto stops; else null."""
+    budget_seconds: float | None = None
+    """Seconds that all runs of --runs auto may take together; null without a limit."""
+
+
+class ClockCheck(Model):
+    """What the clock showed of a known piece of work, before anything was timed by it."""
+
+    work: str
+    """The work that the device did, in words."""
+    asked_seconds: Seconds
+    """Seconds until all work was queued, without waiting for the device."""
+    done_seconds: Seconds
+    """Seconds until the clock reported that the work was done."""
+    left_seconds: Seconds
+    """Seconds from then until a result was on the host; close to zero."""
+    resolution_seconds: Seconds
+    """Smallest difference between two readings of the clock."""
+
+
+class ParityCheck(Model):
+    """How far a device's batch and step differ from the CPU's in fp32; see `mnist_cnn.parity`."""
+
+    images: Difference
+    loss: Difference
+    gradient: Difference
+    parameter: str
+    """Name of the parameter whose gradient differed most."""
+    parameter_gradient: Difference
+    """Relative difference of that parameter's gradient."""
+    allowed: Difference
+    """Largest difference of gradients with which training starts; of the loss, a tenth of it."""
+
+
+class Setup(Model):
+    """What the run ran on and with: as it was, not as it was requested."""
+
+    device: str
+    """torch's device type: cpu, cuda, mps, xpu."""
+    device_name: str
+    processes: Annotated[int, Field(ge=1)]
+    """Number of ranks, over all machines."""
+    machines: Annotated[int, Field(ge=1)] = 1
+    """Number of machines; each has the same number of processes."""
+    parallel_seeds: Annotated[int, Field(ge=1)] = 1
+    """Number of runs of the benchmark that ran at the same time, this run included: they share the
+    machine, so times hold for that many runs."""
+    threads: Annotated[int, Field(ge=1)]
+    """Number of computing threads of each process."""
+    precision: Literal["fp32", "bf16", "fp16"]
+    kernels: Literal["torch", "inductor", "triton", "avx512", "amx"] = "torch"
+    """What computes a step: torch's operators (the only choice before version 2), the same fused by
+    torch's compiler, or compiled code of mnist_cnn.kernels."""
+    captured: bool = False
+    """Whether the device recorded whole steps and replayed them (CUDA graphs)."""
+    uncaptured_reason: str | None = None
+    """Why steps were not captured, on a device that can capture them; else null."""
+    matmul_precision: str
+    """torch.get_float32_matmul_precision(): whether fp32 products may be rounded."""
+    memory_format: str
+    dynamo_backend: str
+    """torch.compile's backend; "no" where nothing is compiled."""
+    accelerate_config: str | None
+    """Path of Accelerate's default config file, the home folder as ~; null where there is none."""
+    launcher: str
+    """What started the ranks: "python", "accelerate" or "torchrun"."""
+    environment: dict[str, str]
+    """Environment variables that were set and that change speed or results."""
+
+    @model_validator(mode="after")
+    def _has_equally_many_processes_per_machine(self) -> Self:
+        if self.processes % self.machines:
+            raise ValueError("processes are not as many on every machine")
+        return self
+
+    @property
+    def computed_by(self) -> str:
+        """`kernels`, and whether they were replayed from graphs: ``"triton graph"``."""
+        return f"{self.kernels} graph" if self.captured else self.kernels
+
+    @field_validator("kernels", mode="before")
+    @classmethod
+    def _rename_kernels_of_version_2(cls, value: object) -> object:
+        """Version 2 had one kind of compiled code, called native."""
+        return "avx512" if value == "native" else value
