@@ -1,8 +1,8 @@
 """How fast each row of a report is, relative to the runs of one label.
 
-Relative speed is the baseline's time to target over the row's: 2 is twice as fast. It and its
-interval are those that `mnist-bench compare` gives of the same runs, seen the other way round, and
-what `compare` refuses has none, with the reason.
+Relative speed is the baseline's time to target divided by the row's: 2 is twice as fast. It and its
+interval are the inverse of what `mnist-bench compare` says of the same runs. Runs that `compare`
+refuses have no relative speed, but a reason.
 """
 
 from __future__ import annotations
@@ -27,30 +27,32 @@ COLUMNS = (
     "relative_speed_high",
     "relative_speed_reason",
 )
-"""What a row gets: the ratio, the ends of its 95 % interval, and why one of these is absent."""
+"""Columns: the ratio, the ends of its 95 % interval, and why one of these is absent."""
 
 
 @dataclass(frozen=True, slots=True)
 class RelativeSpeed:
-    """A row's."""
+    """The relative speed of a row."""
 
     speed: Estimate | None
+    """The ratio with its interval; None where the row cannot be compared."""
     reason: str | None
+    """Why the ratio or its interval is absent; None where both are known."""
 
     def row(self) -> Row:
-        """Its columns."""
-        of = self.speed
-        ends = (None, None, None) if of is None else (of.value, of.low, of.high)
-        return dict(zip(COLUMNS, (*ends, self.reason), strict=True))
+        """The values of `COLUMNS`."""
+        speed = self.speed
+        numbers = (None,) * 3 if speed is None else (speed.value, speed.low, speed.high)
+        return dict(zip(COLUMNS, (*numbers, self.reason), strict=True))
 
 
 def find_baseline(benchmarks: Sequence[Benchmark], label: str) -> RunSet:
-    """The runs of that label.
+    """The runs of a label.
 
     Raises:
         UsageError: there are none, or they are not of one kind.
     """
-    records = [record for one in benchmarks for record in one.records]
+    records = [record for benchmark in benchmarks for record in benchmark.records]
     chosen = tuple(record for record in records if record.label == label)
     if not chosen:
         labels = sorted({printable(record.label) for record in records if record.label})
@@ -58,37 +60,40 @@ def find_baseline(benchmarks: Sequence[Benchmark], label: str) -> RunSet:
             f"--baseline: none of these runs has the label {printable(label)!r}"
             f"{near_match(printable(label), labels)}"
         )
-    side = RunSet(label, chosen)
-    if not any(completed(runs) for runs in group_by_setup(side).values()):
+    baseline = RunSet(label, chosen)
+    if not any(completed(runs) for runs in group_by_setup(baseline).values()):
         raise UsageError(f"--baseline: no run labelled {printable(label)!r} was completed")
-    return side
+    return baseline
 
 
 def relative_speeds(base: RunSet, rows: Sequence[Sequence[RunRecord]]) -> list[RelativeSpeed]:
-    """Each row's, of the runs that it stands for.
+    """The relative speed of each row.
 
-    The chance to err is shared among all rows that are not the baseline's own, as in `compare`.
+    The chance of error is shared among all rows that are not the baseline's, as in `compare`.
+
+    Args:
+        base: the baseline.
+        rows: the runs of each row.
     """
-    ours = {record.run_id for record in base.records}
-    others = sum(not ours & {record.run_id for record in row} for row in rows)
-    return [_relative(base, ours, row, max(1, others)) for row in rows]
+    base_ids = {record.run_id for record in base.records}
+    others = sum(base_ids.isdisjoint(record.run_id for record in row) for row in rows)
+    return [_relative_speed(base, row, max(1, others)) for row in rows]
 
 
-def _relative(
-    base: RunSet, ours: set[str], records: Sequence[RunRecord], comparisons: int
-) -> RelativeSpeed:
-    own = {record.run_id for record in records}
-    if own == ours:
+def _relative_speed(base: RunSet, records: Sequence[RunRecord], comparisons: int) -> RelativeSpeed:
+    base_ids = {record.run_id for record in base.records}
+    ids = {record.run_id for record in records}
+    if ids == base_ids:
         return RelativeSpeed(Estimate(1.0, None, None), "the baseline")
-    if own & ours:
+    if ids & base_ids:
         return RelativeSpeed(None, "part of the baseline")
     try:
         (case,) = match_cases(base, RunSet("the row", tuple(records))).cases
     except UsageError as error:
         return RelativeSpeed(None, printable(str(error)))
     if not case.base or not case.new:
-        whose = "row" if case.base else "baseline"
-        return RelativeSpeed(None, f"no completed run of the {whose}'s")
+        side = "row" if case.base else "baseline"
+        return RelativeSpeed(None, f"no completed run of the {side}'s")
     try:
         line = time_to_target(case, comparisons)
         if line.difference is None:
@@ -98,8 +103,8 @@ def _relative(
         return RelativeSpeed(None, "a time to target is zero")
     if speed.low is not None and speed.high is not None:
         return RelativeSpeed(speed, None)
-    made = count_of(comparisons, "comparison")
-    return RelativeSpeed(speed, f"no interval: too few runs for {made} at once")
+    compared = count_of(comparisons, "comparison")
+    return RelativeSpeed(speed, f"no interval: too few runs for {compared} at once")
 
 
 def _inverse(ratio: Estimate) -> Estimate:

@@ -1,7 +1,7 @@
-"""One record, four clocks: what other benchmarks would have shown, and what each leaves out.
+"""The time to target of one record by four timing rules, and what each rule leaves out.
 
-A time to target is a convention. Whoever compares with a published number needs that number's
-convention, and must see what it does not count.
+A time to target depends on a rule. A comparison with a published number needs the rule of that
+number, and must show what the rule does not count.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from bench.stats.summary import summarize
 
 
 class TimingRule(StrEnum):
-    """A convention of what is on the clock."""
+    """A convention of what counts towards the time to target."""
 
     COLD = "cold"
-    """Everything from the start of the process: what somebody waits who starts from nothing."""
+    """Everything from the start of the process: what a user waits who starts from nothing."""
     MLPERF = "MLPerf"
     """From the first touch of the data to the evaluation that reached the target, never paused
-    (MLPerf training rules, "Timing"). This benchmark's own."""
+    (MLPerf training rules, "Timing"). This benchmark's own rule."""
     ALGOPERF = "AlgoPerf"
-    """The same, paused while it is evaluated (AlgoPerf, Dahl et al. 2023, section 4.2)."""
+    """MLPerf's rule, paused during evaluation (AlgoPerf, Dahl et al. 2023, section 4.2)."""
     SPEEDRUN = "speed-run"
-    """Training alone, warm (airbench, Jordan 2024; modded-nanogpt)."""
+    """Training only, warm (airbench, Jordan 2024; modded-nanogpt)."""
 
 
 class Span(StrEnum):
@@ -38,11 +38,11 @@ class Span(StrEnum):
     TRAIN = "training"
     EVAL = "evaluation"
     CHECKPOINT = "checkpoints"
-    BETWEEN = "between"
-    """Laps: what the harness itself took."""
+    BETWEEN = "time between laps"
+    """What the harness itself took."""
 
 
-_OF_LAP = {
+_SPAN_OF_LAP = {
     LapKind.STARTUP: Span.STARTUP,
     LapKind.WARMUP: Span.WARMUP,
     LapKind.INIT: Span.INIT,
@@ -61,46 +61,46 @@ _COUNTED: dict[TimingRule, frozenset[Span]] = {
 
 @dataclass(frozen=True, slots=True)
 class TimedResult:
-    """What a clock shows of one run, or of the median of several."""
+    """The time to target by one rule: the median over runs."""
 
     clock: TimingRule
     seconds: float
     excluded: dict[Span, float]
-    """Seconds that it does not count, by what they were spent on; what took none is left out."""
+    """Seconds that the rule does not count, by span; spans without any are left out."""
 
 
 def seconds_by_span(record: RunRecord) -> dict[Span, float] | None:
-    """Every second from the start of the process to the target; None where it was not reached."""
+    """All seconds from the start of the process to the target; None where it was not reached."""
     end = time_to_target_seconds(record)
     if end is None:
         return None
     seconds = dict.fromkeys(Span, 0.0)
     for lap in record.laps:
         if lap.start_seconds < end:
-            seconds[_OF_LAP[lap.kind]] += lap.seconds
-    on_the_clock = (Span.INIT, Span.TRAIN, Span.EVAL, Span.CHECKPOINT)
-    timed = sum(seconds[item] for item in on_the_clock)
-    seconds[Span.BETWEEN] = max(0.0, end - timed)
+            seconds[_SPAN_OF_LAP[lap.kind]] += lap.seconds
+    after_start = (Span.INIT, Span.TRAIN, Span.EVAL, Span.CHECKPOINT)
+    in_laps = sum(seconds[span] for span in after_start)
+    seconds[Span.BETWEEN] = max(0.0, end - in_laps)
     return seconds
 
 
 def timed_results(records: Sequence[RunRecord]) -> list[TimedResult]:
-    """All four clocks of the runs that reached the target, each item's median; [] where none did.
+    """The time to target by each rule, over the runs that reached it; empty where none did.
 
-    A run's clocks are sums of its items; medians of sums are not sums of medians, so each clock is
-    the median over runs of its own sum.
+    A run's time is the sum of its counted spans. A median of sums is not a sum of medians, so each
+    time is the median over runs of their sums.
     """
-    runs = [items for record in records if (items := seconds_by_span(record)) is not None]
+    runs = [spans for record in records if (spans := seconds_by_span(record)) is not None]
     if not runs:
         return []
-    found = []
-    for clock, counted in _COUNTED.items():
-        total = summarize([sum(items[item] for item in counted) for items in runs]).median
+    results = []
+    for rule, counted in _COUNTED.items():
+        total = summarize([sum(spans[span] for span in counted) for spans in runs]).median
         excluded = {
-            item: median
-            for item in Span
-            if item not in counted and (median := summarize([r[item] for r in runs]).median)
+            span: median
+            for span in Span
+            if span not in counted and (median := summarize([run[span] for run in runs]).median)
         }
         if total is not None:
-            found.append(TimedResult(clock, total, excluded))
-    return found
+            results.append(TimedResult(rule, total, excluded))
+    return results
