@@ -34,6 +34,11 @@ def printable(text: str) -> str:
     return "".join(visible).strip()
 
 
+def encodable(text: str) -> str:
+    """The text with a mark in place of each lone surrogate, which UTF-8 cannot encode."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def count_of(number: int, noun: str) -> str:
     """``"1 run"``, ``"3 runs"``, ``"2 processes"``."""
     ending = "" if number == 1 else "es" if noun.endswith("s") else "s"

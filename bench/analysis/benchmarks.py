@@ -8,11 +8,13 @@ from datetime import datetime
 from functools import cached_property
 
 from bench.analysis.columns import MEASURED, Column, Run, columns_with
-from bench.analysis.metrics import completed
+from bench.analysis.metrics import censored_time, completed
 from bench.analysis.result_warnings import ResultWarning, benchmark_warnings
 from bench.analysis.setup_key import SetupKey
 from bench.records.schema import RunRecord
+from bench.stats.intervals import Estimate
 from bench.stats.summary import MISSED, MetricSummary, summarize
+from bench.stats.survival import median_time
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,14 @@ class Benchmark:
     def warnings(self) -> dict[ResultWarning, int | None]:
         """What makes this result doubtful; see `bench.analysis.result_warnings`."""
         return benchmark_warnings(self.records)
+
+    @property
+    def median_time_to_target(self) -> Estimate | None:
+        """Kaplan and Meier's median time to target, in seconds, with its 95 % interval.
+
+        None when fewer than half of the completed runs reached the target.
+        """
+        return median_time([censored_time(run) for run in completed(self.records)])
 
     def summary(self, column_name: str) -> MetricSummary:
         """The summary of a measured column over the completed runs.

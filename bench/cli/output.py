@@ -14,7 +14,7 @@ from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.measure.progress import RunProgress
-    from bench.report.html.figures import FigureResult
+    from bench.report.html.figure_result import FigureResult
 
 
 def write_document(text: str, path: Path | None) -> None:
@@ -80,7 +80,7 @@ def write_plots(outcomes: Sequence[FigureResult], folder: Path) -> None:
         UsageError: they cannot be written there.
     """
     from bench.report.html import drawing
-    from bench.report.html.figures import DrawnFigure
+    from bench.report.html.figure_result import DrawnFigure
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -117,11 +117,11 @@ def get_data(data_dir: Path | None, silent: bool) -> dict[str, str]:
 
 def choose_progress(silent: bool, alone: bool) -> RunProgress:
     """The display that fits where stderr goes, and who else writes there."""
-    from bench.measure.progress import SilentProgress
+    from bench.measure.progress import RunProgress
     from bench.report.progress import PlainProgress, wants_live
 
     if silent:
-        return SilentProgress()
+        return RunProgress()
     if not alone or not wants_live(sys.stderr, os.environ):
         return PlainProgress()
     from bench.report.terminal import LiveProgress

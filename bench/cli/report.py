@@ -24,10 +24,10 @@ from bench.report.formats.csv import to_csv
 from bench.report.formats.github_action import to_github_action_bigger, to_github_action_smaller
 from bench.report.formats.json import to_json
 from bench.report.formats.markdown import to_markdown
-from bench.report.formats.measures import Document
 from bench.report.formats.mllog import to_mllog
 from bench.report.formats.parquet import to_parquet
 from bench.report.formats.pytest_benchmark import to_pytest_benchmark
+from bench.report.formats.tracked import Document
 from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError
 

@@ -35,10 +35,11 @@ def verify(
     from bench.machine.repository import read_history
     from bench.report.contribution import PUBLISHED, pull_request
     from bench.verify import checks, privacy
+    from bench.verify.check_list import CHECKS
     from bench.verify.checks import CheckOutcome
 
     folder = checks.read_folder(path, read_history(), privacy.own_names())
-    results = checks.run_checks(folder, [PUBLISHED])
+    results = checks.run_checks(folder, [*CHECKS, PUBLISHED])
     steps = pull_request(folder, results)
     if as_json:
         print(_json(folder, results, steps))
@@ -71,7 +72,7 @@ def _json(folder: ResultsFolder, results: Sequence[CheckResult], steps: Sequence
     return json.dumps(
         {
             "path": shown_path(folder.path),
-            "records": len(folder.found.records),
+            "records": len(folder.contents.records),
             "outcome": overall_outcome(results).value,
             "checks": checks,
             "pull_request": list(steps),

@@ -1,63 +1,45 @@
-"""What a progress display is told while a benchmark runs."""
+"""Progress of a benchmark: the calls that a display receives while it runs."""
 
 from __future__ import annotations
-
-from typing import Protocol
 
 from bench.records.schema import RunRecord
 
 
-class RunProgress(Protocol):
-    """What a reporter is told, in the order it happens."""
+class RunProgress:
+    """Receives each step of a benchmark, in the order of time; this class itself shows nothing.
+
+    The runner makes these calls between laps, never inside one. A display subclasses it and
+    overrides what it shows. It draws within the call: a thread of its own would take time from a
+    lap. `RunProgress()` is for --quiet, --json and every process but the main one.
+    """
 
     def benchmark_started(self, recipe_name: str, runs: int, epochs: int) -> None:
-        """So many runs of so many epochs are to come, after a warm-up."""
+        """A warm-up begins, then `runs` runs of `epochs` epochs each."""
 
     def warmup_started(self) -> None:
         """The discarded warm-up run begins."""
 
     def warmup_finished(self, seconds: float) -> None:
-        """The warm-up is over and took so long."""
+        """The warm-up is over; `seconds` is how long it took."""
 
     def run_started(self, index: int, seed: int) -> None:
-        """A measured run, counted from 1, is about to begin."""
+        """A measured run begins; `index` counts from 1."""
 
     def epoch_trained(self, epoch: int, epochs: int, loss: float, images_per_second: float) -> None:
-        """An epoch of this run, counted from 1, is trained; its mean loss may be no number."""
+        """An epoch is trained; `epoch` counts from 1, the mean loss may be NaN or infinite."""
 
     def evaluated(self, epoch: int, accuracy: float, best: float, reached: bool) -> None:
-        """An evaluation is done: its accuracy, the run's best so far, whether the target is met."""
+        """An evaluation is done.
+
+        Args:
+            epoch: the epoch it follows, counted from 1.
+            accuracy: this evaluation's accuracy, a fraction.
+            best: the run's best accuracy so far, a fraction.
+            reached: whether the run has reached its target.
+        """
 
     def run_finished(self, record: RunRecord) -> None:
         """The run is over, however it ended."""
 
     def close(self) -> None:
-        """Nothing more will come; may be called at any time, more than once."""
-
-
-class SilentProgress:
-    """Tells nobody: for --quiet, --json and every process but the main one."""
-
-    def benchmark_started(self, recipe_name: str, runs: int, epochs: int) -> None:
-        """Say nothing."""
-
-    def warmup_started(self) -> None:
-        """Say nothing."""
-
-    def warmup_finished(self, seconds: float) -> None:
-        """Say nothing."""
-
-    def run_started(self, index: int, seed: int) -> None:
-        """Say nothing."""
-
-    def epoch_trained(self, epoch: int, epochs: int, loss: float, images_per_second: float) -> None:
-        """Say nothing."""
-
-    def evaluated(self, epoch: int, accuracy: float, best: float, reached: bool) -> None:
-        """Say nothing."""
-
-    def run_finished(self, record: RunRecord) -> None:
-        """Say nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
+        """No call follows; may be called at any time, more than once."""

@@ -22,25 +22,26 @@ _PER = ("run", "benchmark")
 
 
 def to_dataframe(paths: Sequence[str | PathLike[str]], per: str) -> pandas.DataFrame:
-    """The table that `bench.load` promises.
+    """The table that `bench.load` returns.
 
     Raises:
-        UsageError: `per` is neither; a path does not exist, or no record is there.
+        UsageError: `per` is neither "run" nor "benchmark", a path does not exist, or it holds no
+            record.
     """
     if per not in _PER:
         raise UsageError(f"per must be 'run' or 'benchmark', not {per!r}{near_match(per, _PER)}")
-    wanted = [Path(path) for path in paths] or [RESULTS_DIR]
-    found = store.read_records(wanted)
-    problems = [printable(f"{problem.path}: {problem.reason}") for problem in found.problems]
-    if not found.records:
-        where = ", ".join(printable(str(path)) for path in wanted)
+    folders = [Path(path) for path in paths] or [RESULTS_DIR]
+    contents = store.read_records(folders)
+    problems = [printable(f"{problem.path}: {problem.reason}") for problem in contents.problems]
+    if not contents.records:
+        where = ", ".join(printable(str(path)) for path in folders)
         raise UsageError(f"no run records in {where}" + "".join(f"; {p}" for p in problems[:1]))
-    benchmarks = pool_single_runs(group_runs(found.records))
+    benchmarks = pool_single_runs(group_runs(contents.records))
     if per == "run":
         rows, columns = run_rows(benchmarks), run_column_names()
     else:
         rows, columns = benchmark_rows(benchmarks), benchmark_column_names()
-    # As objects first: numbers beside None would pass through floats.
+    # Objects first: pandas would convert whole numbers beside None to floats.
     table = pandas.DataFrame(rows, columns=columns, dtype=object)
     table = table.astype({name: _dtype(name) for name in columns})
     table.attrs["units"] = {name: meaning_of(name) for name in columns}
@@ -49,7 +50,7 @@ def to_dataframe(paths: Sequence[str | PathLike[str]], per: str) -> pandas.DataF
         warnings.warn(
             f"{count_of(len(problems), 'file')} not among the rows, see .attrs['problems']: "
             f"{problems[0]}",
-            stacklevel=3,  # where `bench.load` was called
+            stacklevel=3,  # the line that calls `bench.load`
         )
     return table
 

@@ -1,8 +1,4 @@
-"""How a benchmark tells whoever watches it how far it is, without a terminal's arts.
-
-The runner calls these between laps, never inside one, and reporters do what they do within the
-call: no thread of theirs may take time from a lap.
-"""
+"""Progress as plain lines, for pipes, log files and CI."""
 
 from __future__ import annotations
 
@@ -13,15 +9,16 @@ from typing import TextIO
 
 from bench import text
 from bench.analysis.metrics import images_per_second, time_to_target_seconds
+from bench.measure.progress import RunProgress
 from bench.records.schema import RunRecord, Status
 from bench.text import printable
 
 
-class PlainProgress:
-    """A plain line an epoch: for pipes, log files and CI.
+class PlainProgress(RunProgress):
+    """Prints one plain line per epoch.
 
     Args:
-        stream: where the lines go; stderr as it is at the time, when None.
+        stream: where the lines go; None: to `sys.stderr`, looked up for each line.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -29,34 +26,31 @@ class PlainProgress:
         self._runs = 0
         self._run = ""
         self._epoch = ""
-        """What is known of the epoch whose evaluation is still to come."""
+        """Start of the line of an epoch that is not evaluated yet; empty when there is none."""
 
     def benchmark_started(self, recipe_name: str, runs: int, epochs: int) -> None:
-        """Say what is to come."""
+        """Print how many runs and epochs follow."""
         self._runs = runs
         what = f"{text.count_of(runs, 'run')} of {text.count_of(epochs, 'epoch')}"
         self._line(f"{recipe_name}: {what}, after a warm-up that is not counted")
 
-    def warmup_started(self) -> None:
-        """Say nothing: it ends soon."""
-
     def warmup_finished(self, seconds: float) -> None:
-        """Say how long it took."""
+        """Print how long it took."""
         self._line(f"warm-up: {text.seconds(seconds)}")
 
     def run_started(self, index: int, seed: int) -> None:
-        """Say which run begins."""
+        """Print which run begins."""
         self._run = f"run {index} of {self._runs}"
         self._line(f"{self._run}: seed {seed}")
 
     def epoch_trained(self, epoch: int, epochs: int, loss: float, images_per_second: float) -> None:
-        """Keep the line until the epoch's evaluation completes it."""
+        """Keep the line until the evaluation of the epoch completes it."""
         self._finish_epoch()
         rate = text.quantity(images_per_second)
         self._epoch = f"{self._run}: epoch {epoch} of {epochs}, loss {loss:.4f}, {rate} images/s"
 
     def evaluated(self, epoch: int, accuracy: float, best: float, reached: bool) -> None:
-        """Say what the epoch gave."""
+        """Print the line of the epoch."""
         start = self._epoch or f"{self._run}: epoch {epoch}"
         self._epoch = f"{start}, {text.percent(accuracy)}, best {text.percent(best)}"
         if reached:
@@ -64,12 +58,12 @@ class PlainProgress:
         self._finish_epoch()
 
     def run_finished(self, record: RunRecord) -> None:
-        """Say how it ended."""
+        """Print how the run ended."""
         self._finish_epoch()
         self._line(f"{self._run}: {run_outcome(record)}")
 
     def close(self) -> None:
-        """Say what was still held back."""
+        """Print the line that still waits for its evaluation."""
         self._finish_epoch()
 
     def _finish_epoch(self) -> None:
@@ -78,25 +72,25 @@ class PlainProgress:
             self._epoch = ""
 
     def _line(self, text: str) -> None:
-        # A run must not end because nobody reads about it any more (`2>&1 | head`, a full disk).
+        # A closed pipe (`2>&1 | head`) or a full disk must not end a run.
         with contextlib.suppress(OSError):
             print(printable(text), file=self._stream or sys.stderr, flush=True)
 
 
 def wants_live(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether a display that redraws itself makes sense: on a capable terminal, outside CI."""
+    """Whether the stream is a terminal that can redraw lines, outside CI."""
     in_ci = environ.get("CI", "").lower() not in ("", "0", "false")
     return stream.isatty() and not in_ci and environ.get("TERM") not in ("dumb", "unknown")
 
 
 def run_outcome(record: RunRecord) -> str:
-    """How a run ended, in a line: ``"reached 99.4 % in 41.2 s, 99.46 % at the end, ..."``."""
+    """How a run ended, in one line: ``"reached 99.4 % in 41.2 s, 99.46 % at the end, ..."``."""
     target = text.target(record.protocol.target_accuracy)
     reached_seconds = time_to_target_seconds(record)
     if record.status is not Status.COMPLETED:
         reason = record.reason or record.status.value
-        known = reason.startswith(record.status.value)  # "interrupted from the keyboard"
-        return text.printable(reason if known else f"{record.status.value}: {reason}")
+        names_status = reason.startswith(record.status.value)  # "interrupted from the keyboard"
+        return text.printable(reason if names_status else f"{record.status.value}: {reason}")
     if reached_seconds is None:
         parts = [f"missed {target}"]
     else:

@@ -1,8 +1,7 @@
 """results/README.md: every benchmark of the results folder, as its records have it.
 
-Made from the records alone, so that the same records always give the same page: `publish --check`
-and `verify` compare it with what is published. Text from records stands in code spans, where
-Markdown obeys nothing.
+The page depends on the records alone, so that the same records always give the same page:
+`publish --check` and `verify` compare it with the published one.
 """
 
 from __future__ import annotations
@@ -15,16 +14,17 @@ from urllib.parse import quote
 
 from bench import text
 from bench.analysis import labels
-from bench.analysis.columns import Row
+from bench.analysis.columns import column
 from bench.analysis.result_tables import ResultEntry, ResultTable, group_into_tables
 from bench.analysis.result_warnings import ResultWarning
-from bench.analysis.rows import benchmark_row
+from bench.analysis.units import format_summary
 from bench.records.protocol import QUALITY_TARGET
 from bench.records.store import CHART_NAME
-from bench.text import MISSING, count_of, printable
+from bench.report.markdown_text import cell, code, table_row
+from bench.text import count_of
 
 MARK = "<!-- Made by `mnist-bench publish` from the records beside it: do not edit. -->"
-"""The first line of a page that was made here."""
+"""The first line of every results page."""
 
 _DEVICE_CLASSES = {"cpu": "CPU", "cuda": "CUDA", "mps": "MPS", "xpu": "XPU"}
 _HEADINGS = (
@@ -35,56 +35,58 @@ _SEED = "--seed"
 _PUBLISHED_ID = re.compile(r"- (`+[^`]+`+) in \[`+.*`+\]\((\S+)/\): ")
 
 
-def render_page(found: Sequence[ResultEntry]) -> str:
+def render_page(entries: Sequence[ResultEntry]) -> str:
     """The whole page, in Markdown."""
-    runs = sum(len(entry.benchmark.runs) for entry in found)
+    runs = sum(len(entry.benchmark.runs) for entry in entries)
     lines = [
         MARK,
         "",
         "# Results",
         "",
-        f"{count_of(runs, 'run')} in {count_of(len(found), 'row')}: all records of this folder. "
+        f"{count_of(runs, 'run')} in {count_of(len(entries), 'row')}: all records of this folder. "
         "A row is a benchmark, or runs",
-        "that were started one by one and differ in nothing but their seed. Values are medians of "
-        "the",
-        "completed runs, a run that missed the target counting as infinitely long; in brackets the "
-        "95 %",
-        "interval of the mean, from 3 runs on. What is doubtful is marked **!**, and why is said "
-        "below each",
-        "table. [What is on the clock](../docs/protocol.md) · "
+        "that were started one by one and differ only in their seed. A value is the median of the "
+        "completed",
+        "runs; a run that missed the target counts as infinitely long. In brackets: the 95 % "
+        "interval of the",
+        "mean, from 3 runs. **!** marks a doubtful result; the list below its table says why.",
+        "[What the clock includes](../docs/protocol.md) · "
         "[How to add a device](../docs/contributing-results.md)",
         "",
         f"![Time to target of every row that reached it]({CHART_NAME})",
     ]
-    for division, rows in group_into_tables(found).items():
-        lines += ["", f"## {_title(division)}", "", *_table(rows), "", *map(provenance, rows)]
+    for table, rows in group_into_tables(entries).items():
+        lines += ["", f"## {_title(table)}", "", table_row(_HEADINGS)]
+        lines += [f"|{' --- |' * len(_HEADINGS)}", *map(table_line, rows)]
+        lines += ["", *map(provenance, rows)]
     return "\n".join(lines) + "\n"
 
 
 def table_line(entry: ResultEntry) -> str:
     """An entry's row in its table."""
-    row = benchmark_row(entry.benchmark)
-    setup = entry.benchmark.runs[0][1].setup
-    set_up = labels.label_of_setup(setup)
-    # Misses are in a column of their own.
-    doubtful = entry.benchmark.warnings.keys() - {ResultWarning.MISSED_TARGET}
-    cells = [
-        f"{cell(entry.id)} **!**" if doubtful else cell(entry.id),
-        _measured(row, "time_to_target_seconds"),
-        _measured(row, "train_time_to_target_seconds"),
-        f"{row['runs_reached']}/{row['runs']}",
-        _measured(row, "final_accuracy"),
-        _measured(row, "images_per_second"),
-        cell(row["recipe"]),
-        cell(row["device_name"]),
-        cell(set_up),
-        cell(row["label"]),
-    ]
-    return f"| {' | '.join(cells)} |"
+    benchmark = entry.benchmark
+    run = benchmark.runs[0]
+    setup = run[1].setup
+    # Misses have a column of their own.
+    doubtful = benchmark.warnings.keys() - {ResultWarning.MISSED_TARGET}
+    return table_row(
+        [
+            f"{cell(entry.id)} **!**" if doubtful else cell(entry.id),
+            _summary(entry, "time_to_target_seconds"),
+            _summary(entry, "train_time_to_target_seconds"),
+            f"{benchmark.reached}/{len(benchmark.runs)}",
+            _summary(entry, "final_accuracy"),
+            _summary(entry, "images_per_second"),
+            cell(column("recipe").cell(run)),
+            cell(setup.device_name),
+            cell(labels.label_of_setup(setup)),
+            cell(run[1].label),
+        ]
+    )
 
 
 def provenance(entry: ResultEntry) -> str:
-    """How an entry was measured: command, seeds, commit, versions, and what is doubtful."""
+    """How an entry was measured: command, seeds, commit, versions and warnings."""
     records = entry.benchmark.records
     first = records[0]
     commit = first.environment.commit
@@ -95,109 +97,73 @@ def provenance(entry: ResultEntry) -> str:
         f"torch {code(first.environment.torch)}",
         f"{first.started_utc:%Y-%m-%d}",
     ]
-    of_all = f"of {count_of(len(records), 'run')}: "
-    doubts = [
-        # What is to be done about it is for whoever measures, not for whoever reads.
-        f"{'' if number is None else f'{number} {of_all}'}{warning.split('. ')[0].rstrip('.')}."
-        for warning, number in entry.benchmark.warnings.items()
-    ]
-    return " ".join(
-        [f"{_where(entry)}: {', '.join(facts)}.", *(f"**!** {doubt}" for doubt in doubts)]
-    )
+    return " ".join([f"{_reference(entry)}: {', '.join(facts)}.", *_warnings(entry)])
 
 
-def published_ids(text: str, folder: str) -> list[str]:
+def published_ids(page: str, folder: str) -> list[str]:
     """The ids, as code spans, of the rows that a page has of a folder."""
-    found = (_PUBLISHED_ID.match(line) for line in text.splitlines())
-    return [match[1] for match in found if match and match[2] == _link(folder)]
+    matches = (_PUBLISHED_ID.match(line) for line in page.splitlines())
+    return [match[1] for match in matches if match and match[2] == _link(folder)]
 
 
-def disagreements(text: str, entry: ResultEntry) -> Iterator[str]:
-    """Where a page says something else of an entry than its records; nothing if it has it not."""
-    # Found by where its records are as well: two folders may have the same id.
-    if code(entry.id) not in published_ids(text, entry.folder):
+def disagreements(page: str, entry: ResultEntry) -> Iterator[str]:
+    """Where a page and an entry's records disagree; nothing when the page does not have the entry.
+
+    The folder identifies the entry too: two folders may hold the same id.
+    """
+    if code(entry.id) not in published_ids(page, entry.folder):
         return
-    lines = text.splitlines()
-    wanted = table_line(entry)
-    if wanted not in lines:
+    lines = page.splitlines()
+    expected = table_line(entry)
+    if expected not in lines:
         start = f"| {cell(entry.id)} "
         rows = [line.split(" | ") for line in lines if line.startswith(start)]
         if not rows:
             yield "its row is missing"
-        for name, old, new in zip(_HEADINGS, *rows[:1], wanted.split(" | "), strict=False):
+        for name, old, new in zip(_HEADINGS, *rows[:1], expected.split(" | "), strict=False):
             if old != new:
                 yield f"{name}: published {old.strip('| ')}, its raw laps give {new.strip('| ')}"
-    if (how := provenance(entry)) not in lines:
-        yield f"how it was measured is not published as its records say: {how}"
+    if (measured := provenance(entry)) not in lines:
+        yield f"how it was measured is not published as its records say: {measured}"
 
 
-def code(text: str) -> str:
-    """The text as a code span, in which Markdown obeys nothing; on one line."""
-    shown = printable(text) or " "
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
-    # A backtick at an end needs a blank beside it, and both ends' blanks are then taken off.
-    blank = " " if shown[0] in "` " or shown[-1] in "` " else ""
-    return f"{fence}{blank}{shown}{blank}{fence}"
-
-
-def cell(value: object) -> str:
-    """A record's text in a cell of a table."""
-    if value is None:
-        return MISSING
-    # Readers of tables disagree on a backslash before a pipe: there must be none.
-    span = re.sub(r"\\(?=\|)", r"\\ ", code(str(value)))
-    return span.replace("|", "\\|")
-
-
-def _title(division: ResultTable) -> str:
-    device = _DEVICE_CLASSES.get(division.device) or code(division.device)
-    title = f"{division.name.capitalize()} division, {device}"
-    if division.target_accuracy == QUALITY_TARGET:
+def _title(table: ResultTable) -> str:
+    device = _DEVICE_CLASSES.get(table.device) or code(table.device)
+    title = f"{table.name.capitalize()} division, {device}"
+    if table.target_accuracy == QUALITY_TARGET:
         return title
-    return f"{title}, to {text.target(division.target_accuracy)}"
+    return f"{title}, to {text.target(table.target_accuracy)}"
 
 
-def _table(rows: Sequence[ResultEntry]) -> Iterator[str]:
-    yield f"| {' | '.join(_HEADINGS)} |"
-    yield f"|{' --- |' * len(_HEADINGS)}"
-    yield from map(table_line, rows)
+def _summary(entry: ResultEntry, column_name: str) -> str:
+    return format_summary(entry.benchmark.summary(column_name), column(column_name).unit)
 
 
-def _measured(row: Row, name: str) -> str:
-    """The median, and the interval of the mean where there is one."""
-    median, low, high = (row[f"{name}_{part}"] for part in ("median", "low", "high"))
-    if not isinstance(median, int | float):
-        return MISSING
-    ends = (low, high) if isinstance(low, float) and isinstance(high, float) else None
-    match name:
-        case "final_accuracy":
-            one, between = text.percent(median), ends and text.percent_between(*ends)
-        case "images_per_second":
-            one, between = text.quantity(median), ends and text.rate_between(*ends)
-        case _:
-            one, between = (
-                text.seconds(median),
-                ends and text.seconds_between(*ends, median),
-            )
-    return f"{one} ({between})" if between else one
-
-
-def _where(entry: ResultEntry) -> str:
+def _reference(entry: ResultEntry) -> str:
+    """The id of an entry, and a link to its folder."""
     return f"- {code(entry.id)} in [{code(entry.folder)}]({_link(entry.folder)}/)"
 
 
 def _link(folder: str) -> str:
-    """The folder as a part of an address, also where its name is not text."""
+    """The folder as a part of an address; its name may be no valid text."""
     return quote(os.fsencode(folder))
 
 
+def _warnings(entry: ResultEntry) -> Iterator[str]:
+    """The warnings about an entry, without the advice that follows their first sentence."""
+    runs = count_of(len(entry.benchmark.runs), "run")
+    for warning, number in entry.benchmark.warnings.items():
+        subject = "" if number is None else f"{number} of {runs}: "
+        yield f"**!** {subject}{warning.split('. ')[0].rstrip('.')}."
+
+
 def _commands(commands: Sequence[Sequence[str]]) -> str:
-    """The command line, or all of them where they differ in more than the seed."""
+    """The command line, or all of them when they differ in more than the seed."""
     without_seeds = {tuple(_without_seed(command)) for command in commands}
     differing = [commands[0]] if len(without_seeds) == 1 else commands
-    shown = dict.fromkeys(code(shlex.join(command)) for command in differing)
-    again = " and so on" if len(set(map(tuple, commands))) > len(shown) else ""
-    return " and ".join(shown) + again
+    spans = dict.fromkeys(code(shlex.join(command)) for command in differing)
+    more = " and so on" if len(set(map(tuple, commands))) > len(spans) else ""
+    return " and ".join(spans) + more
 
 
 def _without_seed(command: Sequence[str]) -> Iterator[str]:

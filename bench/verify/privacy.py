@@ -1,8 +1,8 @@
-"""What a published file must not give away: who made it, where, and what opens their doors.
+"""Private data that a published file must not hold: people, machines, addresses, secrets.
 
-Records hold none of this by themselves (`bench.machine.environment`), but they hold words that
-somebody typed: labels, paths, variables. This finds what slipped in by accident, not what was
-hidden.
+Records hold none of it by themselves (`bench.machine.environment`), but they hold words that a
+user typed: labels, paths, variables. This module finds what is there by accident, not what was
+hidden on purpose.
 """
 
 from __future__ import annotations
@@ -53,40 +53,42 @@ _IPV6 = re.compile(r"(?<![\w:])[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(?![\w:
 _VERSIONS = re.compile(
     r"environment\.(?:packages|torch|torch_build|accelerate|driver|os|python)\b.*"
 )
-"""Fields whose numbers with dots are no addresses."""
+"""Fields whose dotted numbers are versions, not addresses."""
 _IDENTIFIERS = re.compile(r"run_id|benchmark_id|environment\.commit|commit|dataset\..*|started_at")
-"""Fields that hold long hexadecimal numbers or times, made at random or public."""
+"""Fields that hold random or public identifiers, or times."""
 _TYPED = re.compile(
     r"label|reason|command\b.*|setup\.(?:environment\b.*|accelerate_config)|file name|text"
 )
-"""Where words of the user's own can be."""
-_EVERYBODYS_NAMES = {
+"""Fields that can hold words that the user typed."""
+_COMMON_NAMES = {
     "admin", "bench", "cpu", "cuda", "default", "fast", "localhost", "mnist", "python", "reference",
     "results", "root", "run", "runner", "scratch", "test", "ubuntu", "user", "vagrant",
 }  # fmt: skip
-"""Names of accounts and hosts that name nobody, and words that every command line has."""
+"""Names of accounts and hosts that identify nobody, and words of every command line."""
 _SHORTEST_NAME = 3
-_SHOWN = 40
+"""Number of characters from which a name is looked for."""
+_LONGEST_EXCERPT = 40
+"""Number of characters of a leak that a message shows."""
 
 
 def own_names() -> frozenset[str]:
-    """Names of whoever verifies, and of this machine: who contributes verifies at home first."""
+    """Names of the user and of this machine: contributors verify on their own machine first."""
     names = {Path.home().name, socket.gethostname(), socket.gethostname().partition(".")[0]}
-    with contextlib.suppress(KeyError, OSError, ImportError):  # an account without a name
+    with contextlib.suppress(KeyError, OSError, ImportError):  # the account has no name
         names.add(getpass.getuser())
     return frozenset(
         name
         for name in map(str.lower, names)
-        if len(name) >= _SHORTEST_NAME and name not in _EVERYBODYS_NAMES
+        if len(name) >= _SHORTEST_NAME and name not in _COMMON_NAMES
     )
 
 
 def find_leaks(text: str, names: Iterable[str]) -> Iterator[str]:
-    """What a file gives away, each in one line with where it is.
+    """The private data in a file, one line each, with its place.
 
     Args:
-        text: of the file: JSON, or anything.
-        names: words that must not be there; see `own_names`.
+        text: content of the file: JSON or any other text.
+        names: words that the file must not hold; see `own_names`.
     """
     try:
         strings = list(_strings(json.loads(text), ""))
@@ -94,24 +96,24 @@ def find_leaks(text: str, names: Iterable[str]) -> Iterator[str]:
         strings = [("text", text)]
     names = tuple(sorted(names))
     for where, value in strings:
-        for what, found in _found(where, value, names):
-            shown = found if len(found) <= _SHOWN else f"{found[:_SHOWN]}…"
-            yield f"{where}: {what}: {shown}"
+        for kind, leak in _leaks(where, value, names):
+            excerpt = leak if len(leak) <= _LONGEST_EXCERPT else f"{leak[:_LONGEST_EXCERPT]}…"
+            yield f"{where}: {kind}: {excerpt}"
 
 
 def find_name_leaks(name: str, names: Iterable[str]) -> Iterator[str]:
-    """The same of a file's name."""
-    for what, found in _found("file name", name, tuple(sorted(names))):
-        yield f"its name: {what}: {found}"
+    """The private data in a file's name."""
+    for kind, leak in _leaks("file name", name, tuple(sorted(names))):
+        yield f"its name: {kind}: {leak}"
 
 
 def _strings(value: object, where: str) -> Iterator[tuple[str, str]]:
-    """Every text in a JSON value, keys too, with the path to it."""
+    """Every text in a JSON value, keys too, after its path."""
     below = f"{where}." if where else ""
     if isinstance(value, str):
         yield where, value
     elif isinstance(value, list):
-        # Together: an option and its value are two words of a command.
+        # Joined: an option and its value are two words of a command.
         if value and all(isinstance(item, str) for item in value):
             yield where, " ".join(value)
         else:
@@ -123,10 +125,11 @@ def _strings(value: object, where: str) -> Iterator[tuple[str, str]]:
             yield from _strings(item, f"{below}{key}")
 
 
-def _found(where: str, value: str, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    for what, pattern in _ANYWHERE:
+def _leaks(where: str, value: str, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """The kind and the text of each piece of private data in a value."""
+    for kind, pattern in _ANYWHERE:
         if (match := pattern.search(value)) is not None:
-            yield what, match[0]
+            yield kind, match[0]
     if not _VERSIONS.fullmatch(where):
         yield from (("an IP address", text) for text in _addresses(where, value))
     if not _IDENTIFIERS.fullmatch(where) and (match := _LONG_HEXADECIMAL.search(value)):
@@ -138,10 +141,10 @@ def _found(where: str, value: str, names: tuple[str, ...]) -> Iterator[tuple[str
 
 
 def _addresses(where: str, value: str) -> Iterator[str]:
-    found = _IPV4.findall(value)
+    candidates = _IPV4.findall(value)
     if not _IDENTIFIERS.fullmatch(where):
-        found += _IPV6.findall(value)
-    for text in found:
+        candidates += _IPV6.findall(value)
+    for text in candidates:
         try:
             address = ipaddress.ip_address(text)
         except ValueError:

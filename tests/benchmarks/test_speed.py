@@ -26,7 +26,7 @@ from bench.machine.meter import Meter
 from bench.measure.clock import DeviceClock
 from bench.measure.interruption import Interruption
 from bench.measure.observer import observe
-from bench.measure.progress import SilentProgress
+from bench.measure.progress import RunProgress
 from bench.records import store
 from bench.records.protocol import BenchmarkProtocol
 from bench.stats.intervals import paired_location_shift
@@ -196,7 +196,7 @@ def test_harness_overhead(benchmark: BenchmarkFixture, mnist: MnistData) -> None
             CLOCK,
             Interruption(),
             BenchmarkProtocol(),
-            SilentProgress(),
+            RunProgress(),
             1,
             CLOCK.together(),
         )

@@ -60,7 +60,7 @@ def test_it_stops_at_the_first_look_that_is_clear(
     assert main(words) == 0
     streams = capsys.readouterr()
     assert "worse" in streams.out
-    assert "by turns" in streams.out
+    assert "interleaved" in streams.out
     assert streams.err.count("round") == 2 * command.LOOKS[0]
     assert not list(machine.rglob("*.noise"))
 

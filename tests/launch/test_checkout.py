@@ -138,7 +138,7 @@ def test_each_side_runs_its_own_commit(project: Project, capfd: pytest.CaptureFi
     assert main(["ab", "--a-commit", "HEAD~1", "--b-commit", new[:9]]) == 0
     streams = capfd.readouterr()
     assert "worse" in streams.out
-    assert "by turns" in streams.out
+    assert "interleaved" in streams.out
     assert "output of the set-up" not in streams.out
     assert {r.environment.commit for r in records("a")} == {old}
     assert {r.environment.commit for r in records("b")} == {new}

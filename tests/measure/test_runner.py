@@ -14,7 +14,7 @@ import pytest
 from bench.analysis import metrics, result_warnings
 from bench.measure.instruments import Gate
 from bench.measure.interruption import Interruption
-from bench.measure.progress import RunProgress, SilentProgress
+from bench.measure.progress import RunProgress
 from bench.measure.runner import BenchmarkSpec, run_benchmark
 from bench.records.protocol import BenchmarkProtocol
 from bench.records.schema import (
@@ -130,7 +130,7 @@ class OpenGate:
         self.asked.append("hold")
 
 
-class SlowDisplay(SilentProgress):
+class SlowDisplay(RunProgress):
     """Takes a second to show an evaluation."""
 
     def __init__(self, clock: HandClock) -> None:
@@ -361,7 +361,7 @@ def test_what_the_other_ranks_used_is_unknown_when_they_cannot_be_asked() -> Non
     assert metrics.busy_share(joined) is None
 
 
-class Stopped(SilentProgress):
+class Stopped(RunProgress):
     """Somebody ends the benchmark with what this shows."""
 
     def __init__(self, by: str) -> None:
@@ -421,6 +421,6 @@ def test_interrupting_the_warm_up_leaves_no_record() -> None:
     with pytest.raises(KeyboardInterrupt):
         list(
             run_benchmark(
-                benchmark, Interrupted(clock, []), clock, HandMeter(), SilentProgress(), OpenGate()
+                benchmark, Interrupted(clock, []), clock, HandMeter(), RunProgress(), OpenGate()
             )
         )

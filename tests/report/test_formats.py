@@ -27,9 +27,10 @@ from bench.records import store
 from bench.records.schema import RunRecord, Status
 from bench.report.formats.bencher import to_bmf
 from bench.report.formats.github_action import to_github_action_bigger, to_github_action_smaller
-from bench.report.formats.measures import LONGEST_PART, measures_of, pool_benchmarks
+from bench.report.formats.measures import measures_of
 from bench.report.formats.mllog import log_of
 from bench.report.formats.pytest_benchmark import round_statistics, to_pytest_benchmark
+from bench.report.formats.tracked import LONGEST_PART, pool_benchmarks
 from mnist_cnn.errors import UsageError
 from tests.factories import make_benchmark, make_record, records, saved
 
@@ -360,7 +361,7 @@ def test_a_miss_counts_as_longer_and_does_not_vanish() -> None:
         *make_benchmark((5.0, 5.1), accuracies=[0.98] * 6),
     ]
     (benchmark,) = pool_benchmarks(benchmarks_of(runs))
-    found = {point.measure: point for point in measures_of(benchmark)}
+    found = {point.name: point for point in measures_of(benchmark)}
     time = found["time_to_target_seconds"]
     assert time.value == pytest.approx(0.4 + 5 * (7.5 + 0.6))  # the fourth of seven
     assert time.low is not None

@@ -25,9 +25,9 @@ from bench.records import sidecars, store
 from bench.records.schema import RunRecord
 from bench.records.sidecars import PeakFlops
 from bench.records.store import UnreadableFile
-from bench.report.html import drawing, figures
+from bench.report.html import captions, curve_figures, drawing, figures
 from bench.report.html.environments import environment_table, ranges
-from bench.report.html.figures import DrawnFigure, MissingFigure
+from bench.report.html.figure_result import DrawnFigure, FigureResult, MissingFigure
 from bench.report.html.misclassified import Digits, misclassified_digits
 from bench.report.html.page import to_html
 from bench.report.html.series import COLOURS, SetupSeries, setup_series
@@ -77,7 +77,7 @@ def page_of(runs: Sequence[RunRecord], problems: Sequence[UnreadableFile] = ()) 
     return to_html(found, figures.draw_figures(found), problems)
 
 
-def outcome(runs: Sequence[RunRecord], title: str) -> figures.FigureResult:
+def outcome(runs: Sequence[RunRecord], title: str) -> FigureResult:
     return next(one for one in figures.draw_figures(of(runs)) if one.title == title)
 
 
@@ -238,7 +238,7 @@ def test_runs_of_one_set_up_are_pooled_and_those_of_another_folder_are_not(tmp_p
     found = setup_series(benchmarks.group_runs(store.read_records([tmp_path]).records))
     assert [len(one.runs) for one in found] == [4, 2]
     assert [one.number for one in found] == [1, 2]
-    assert found[0].row["runs"] == 4
+    assert len(found[0].benchmark.runs) == 4
 
 
 def test_a_label_a_recipe_or_a_commit_is_another_set_up() -> None:
@@ -285,7 +285,7 @@ def test_every_figure_is_drawn_or_says_why_not() -> None:
     assert titles == {
         "Time to 99.4 %": DrawnFigure,
         "Accuracy over time": DrawnFigure,
-        "Images needed × seconds an image": DrawnFigure,
+        "Images needed × seconds per image": DrawnFigure,
         "Throughput": DrawnFigure,
         "Where each second went": DrawnFigure,
         "Time to target, by the target": DrawnFigure,
@@ -294,8 +294,8 @@ def test_every_figure_is_drawn_or_says_why_not() -> None:
     }
     missed = figures.draw_figures(of(make_benchmark(accuracies=[0.98])))
     reasons = {one.title: one.reason for one in missed if isinstance(one, MissingFigure)}
-    assert reasons["Time to 99.4 %"] == "in no set-up did half of the runs reach the target"
-    assert "was evaluated 5 times a run" in reasons["Time to target, by the target"]
+    assert reasons["Time to 99.4 %"] == "no set-up reached the target in half of its runs"
+    assert "was evaluated at least 5 times per run" in reasons["Time to target, by the target"]
     nothing = figures.draw_figures(of([make_record(status="failed", reason="x", accuracies=[])]))
     assert all(isinstance(one, MissingFigure) for one in nothing)
 
@@ -352,7 +352,7 @@ def test_the_fraction_of_peak_is_of_the_same_device_precision_and_threads(tmp_pa
     rate = images_per_second(runs[0][1])
     assert rate is not None
     assert f"{100 * rate * training_flops(MnistCnn()) / 1e12:.3g} %" in drawn.description
-    assert "torn.peak is no measured peak" in drawn.caption
+    assert "torn.peak is not a valid measured peak" in drawn.caption
 
 
 def test_the_time_to_another_target_is_read_off_the_curve() -> None:
@@ -364,10 +364,10 @@ def test_the_time_to_another_target_is_read_off_the_curve() -> None:
 
 
 def test_of_too_many_runs_medians_are_drawn_and_the_page_says_so() -> None:
-    runs = make_benchmark([6.0 + n / 1000 for n in range(figures.MOST_LINES + 1)])
+    runs = make_benchmark([6.0 + n / 1000 for n in range(curve_figures.MOST_LINES + 1)])
     drawn = outcome(runs, "Accuracy over time")
     assert isinstance(drawn, DrawnFigure)
-    assert "151 are too many to draw" in drawn.caption
+    assert "151 runs are too many to draw" in drawn.caption
     assert len(drawn.figure.axes[0].lines) == 3  # a line, its dots, the target
 
 
@@ -375,7 +375,7 @@ def test_of_too_many_runs_medians_are_drawn_and_the_page_says_so() -> None:
 def test_of_too_many_set_ups_the_fastest_are_drawn_and_the_caption_says_so() -> None:
     runs = [
         run
-        for n in range(figures.MOST_ROWS + 3)
+        for n in range(captions.MOST_ROWS + 3)
         for run in make_benchmark((5.0 + n,) * 3, label=f"{n}")
     ]
     drawn = outcome(runs, "Time to 99.4 %")
@@ -426,7 +426,7 @@ def test_plots_that_cannot_be_written_are_refused_in_a_line(
     assert "cannot write figures to" in capsys.readouterr().err
 
 
-# --- Mistaken digits
+# --- Misclassified digits
 
 
 @pytest.mark.usefixtures("mnist_data_dir")

@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 
 from bench import text
 from bench.analysis.benchmarks import Benchmark, group_runs
-from bench.measure.progress import RunProgress, SilentProgress
+from bench.measure.progress import RunProgress
 from bench.records.schema import RunRecord, Status
 from bench.report import terminal
 from bench.report.progress import PlainProgress, run_outcome, wants_live
@@ -360,7 +360,7 @@ def test_plain_progress_is_a_line_an_epoch() -> None:
 
 
 def test_silent_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    _drive(SilentProgress())
+    _drive(RunProgress())
     assert capsys.readouterr() == ("", "")
 
 

@@ -37,13 +37,13 @@ LOG = """
 import sys
 from pathlib import Path
 from bench.records import store
-from bench.report import trackers
+from bench.report.tracker_logging import log_runs
 from mnist_cnn.recipe import Recipe
 
 folder, *files = map(Path, sys.argv[1:])
 records = [record for _, record in store.read_records(files).records]
 for name in ("tensorboard", "trackio"):
-    trackers.log_runs(name, records, Recipe(**records[0].recipe), folder)
+    log_runs(name, records, Recipe(**records[0].recipe), folder)
 """
 
 

@@ -20,7 +20,8 @@ from bench.report import terminal
 from bench.report.contribution import PUBLISHED
 from bench.report.terminal.tables import console_for
 from bench.stats.stopping import PILOT
-from bench.verify import checks
+from bench.verify import checks, commit_checks
+from bench.verify.check_list import CHECKS
 from mnist_cnn import model
 from tests.factories import make_benchmark, make_record, saved
 
@@ -139,9 +140,9 @@ def test_a_good_folder_passes_every_check(closed: Path, capsys: pytest.CaptureFi
     status, report, found = report_of(closed, capsys)
     assert (status, report["outcome"], found) == (0, "pass", {})
     assert [check["name"] for check in report["checks"]] == [
-        check.name for check in (*checks.CHECKS, PUBLISHED)
+        check.name for check in (*CHECKS, PUBLISHED)
     ]
-    assert report["pull_request"][0].startswith("1 row of results/README.md to be made")
+    assert report["pull_request"][0].startswith("1 row of results/README.md to be added")
 
 
 def test_the_table_says_what_to_do(closed: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,7 +239,7 @@ LAPS: list[tuple[str, str, Callable[[Values], None]]] = [
     ("laps", "it reached the target after epoch 16, but no lap says when", _no_lap),
     ("laps", "its laps are not those of the epochs and evaluations", _two_laps_swapped),
     ("laps", "its clock starts -1.00 s", _moved),
-    ("laps", "it is called completed after 19 of 20 epochs", _one_epoch_less),
+    ("laps", "it says completed after 19 of 20 epochs", _one_epoch_less),
     ("laps", "the recipe says 1, 2, 3", _an_evaluation_less),
     ("laps", "epoch 1 was evaluated on 9000 images, not 10000", _fewer_evaluated),
     ("laps", "epoch 1: 59000 images are not 469 batches", _fewer_images),
@@ -261,13 +262,13 @@ OTHERS: list[tuple[str, str, Callable[[Values], None]]] = [
     ("protocol", "not on the test set", put(recipe__evaluation_split="validation")),
     ("division", "it says open division, its recipe is closed", put(division="open")),
     ("division", "unlike the reference in dropout", put(recipe__dropout=0.0)),
-    ("division", "its recipe is none", put(recipe__trick="yes")),
-    ("division", "its recipe is none", put(recipe__epochs="many")),
+    ("division", "its recipe is not valid", put(recipe__trick="yes")),
+    ("division", "its recipe is not valid", put(recipe__epochs="many")),
     ("division", "epoch 2 trained on more images", _more_images),
-    ("seeds", "run 1 has seed 7; its command starts at 0, so 0 was due", put(seed=7)),
-    ("seeds", "so 5 was due", lambda v: v["command"].extend(["--seed", "5"])),
-    ("seeds", "so 5 was due", lambda v: v["command"].append("--seed=5")),
-    ("seeds", "run 2 is there more than once", put(run_index=2)),
+    ("seeds", "run 1 has seed 7; its command starts at 0, so 0 was expected", put(seed=7)),
+    ("seeds", "so 5 was expected", lambda v: v["command"].extend(["--seed", "5"])),
+    ("seeds", "so 5 was expected", lambda v: v["command"].append("--seed=5")),
+    ("seeds", "run 2 is here more than once", put(run_index=2)),
     ("seeds", "run 1 of 3 is not here", put(run_index=2)),
     ("seeds", "run 9 of 3", put(run_index=9)),
     ("seeds", "run 2 started before run 1 had ended", put(started_at="2026-11-25T14:40:00Z")),
@@ -370,14 +371,14 @@ def _written(name: str, text: str = "x") -> Tamper:
         ("Invalid JSON", _torn),
         ("its schema_version is 99", first(put(schema_version=99))),
         ("Extra inputs are not permitted", first(put(comment="mine"))),
-        ("a link", _linked),
-        ("notes.txt: no record", _written("notes.txt")),
-        (".DS_Store: no record", _written(".DS_Store")),
-        (".hidden.json: no record", _written(".hidden.json", "{}")),
-        ("x.noise: no noise floor", _written("x.noise")),
-        ("x.peak: no measured peak", _written("x.peak", '{"flops_per_second": NaN}')),
-        ("x.sweep: no order of a sweep's runs", _written("x.sweep", "x")),
-        ("x.sweep: no order of a sweep's runs", _written("x.sweep", "")),
+        ("it is a link", _linked),
+        ("notes.txt: not a record", _written("notes.txt")),
+        (".DS_Store: not a record", _written(".DS_Store")),
+        (".hidden.json: not a record", _written(".hidden.json", "{}")),
+        ("x.noise: not a valid noise floor", _written("x.noise")),
+        ("x.peak: not a valid measured peak", _written("x.peak", '{"flops_per_second": NaN}')),
+        ("x.sweep: not a valid sweep plan", _written("x.sweep", "x")),
+        ("x.sweep: not a valid sweep plan", _written("x.sweep", "")),
     ],
 )
 def test_what_is_no_record_fails(
@@ -442,7 +443,7 @@ def test_a_seed_twice_in_runs_that_were_started_one_by_one(
     edit(files(one_by_one)[6], again)
     _, _, found = report_of(one_by_one, capsys)
     assert found["seeds"] == [
-        "runs like 0ded0a89, started one by one: seed 5 is there more than once"
+        "runs like 0ded0a89, started one by one: seed 5 is here more than once"
     ]
 
 
@@ -553,7 +554,7 @@ def test_records_in_the_results_folder_itself_are_published_too(
 def test_without_a_checkout_the_commit_is_unknown(tmp_path: Path, closed: Path) -> None:
     (tmp_path / "unpacked").mkdir()
     folder = checks.read_folder(closed, read_history(tmp_path / "unpacked"), frozenset())
-    results = checks.run_checks(folder)
+    results = checks.run_checks(folder, CHECKS)
     found = {r.check.name: r.outcome.value for r in results if r.outcome.value != "pass"}
     assert found == {"commit": "unknown", "parameters": "unknown"}
     assert checks.overall_outcome(results).value == "unknown"
@@ -613,7 +614,7 @@ def test_the_commit_s_own_code_says_how_many_parameters(
     folder = checks.read_folder(
         Path(saved(tmp_path / "records", [run])), read_history(project), frozenset()
     )
-    found = {r.check.name: [f.text for f in r.findings] for r in checks.run_checks(folder)}
+    found = {r.check.name: [f.text for f in r.findings] for r in checks.run_checks(folder, CHECKS)}
     assert found["commit"] == []
     assert bool(found["parameters"]) == bool(says)
     assert says is None or says in found["parameters"][0]
@@ -626,7 +627,7 @@ def test_a_shallow_clone_does_not_know(tmp_path: Path, project: Path) -> None:
     folder = checks.read_folder(
         Path(saved(tmp_path / "records", [run])), read_history(tmp_path / "shallow"), frozenset()
     )
-    results = {result.check.name: result for result in checks.run_checks(folder)}
+    results = {result.check.name: result for result in checks.run_checks(folder, CHECKS)}
     assert results["commit"].outcome is checks.CheckOutcome.UNKNOWN
     assert "git fetch --unshallow" in results["commit"].findings[0].text
 
@@ -634,7 +635,7 @@ def test_a_shallow_clone_does_not_know(tmp_path: Path, project: Path) -> None:
 def test_a_commit_of_nobody_s_is_not_asked_for(project: Path) -> None:
     assert read_history(project).parameters("--output=x") is None
     assert asserted_parameters("PARAMETERS = (\n") is None
-    assert checks.PARAMETER_LIMIT == model.PARAMETER_LIMIT
+    assert commit_checks.PARAMETER_LIMIT == model.PARAMETER_LIMIT
 
 
 # --- Private data: bench/verify/privacy.py has tests of its own
@@ -723,5 +724,5 @@ def test_a_check_shows_three_findings_and_says_how_many_more(closed: Path) -> No
     folder = checks.read_folder(closed, read_history(), frozenset())
     stream = io.StringIO()
     console = console_for(stream)
-    console.print(terminal.checks(folder, checks.run_checks(folder), []))
+    console.print(terminal.checks(folder, checks.run_checks(folder, CHECKS), []))
     assert "and 2 more: --json lists them" in stream.getvalue()

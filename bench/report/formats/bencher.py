@@ -1,33 +1,36 @@
 """Benchmarks as Bencher Metric Format (BMF) JSON, for `bencher run --adapter json`.
 
-An object a benchmark, in it an object a measure: its value and, where known, the ends of its 95 %
-interval (bencher.dev/docs/reference/bencher-metric-format).
+One object per benchmark holds one object per measure: its value and, where known, the ends of its
+95 % interval (bencher.dev/docs/reference/bencher-metric-format).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from bench.analysis.benchmarks import Benchmark
-from bench.report.formats.measures import Document, Measure, measures_of, newest_by_name, untimed
+from bench.report.formats.json import encode
+from bench.report.formats.measures import Measure, measures_of
+from bench.report.formats.tracked import Document, newest_by_name, without_time_to_target
 
 
 def to_bmf(benchmarks: Sequence[Benchmark]) -> Document:
     """Every measured column of the newest benchmark of each name.
 
-    Measures are the columns' names, with hyphens, for that is how Bencher would spell them.
+    A measure's name is its column's name with hyphens, because Bencher would replace underscores.
     """
-    found, left_out = newest_by_name(benchmarks)
-    values = {
-        name: {point.measure.replace("_", "-"): _metric(point) for point in measures_of(benchmark)}
-        for name, benchmark in found.items()
+    newest, left_out = newest_by_name(benchmarks)
+    document = {
+        name: {
+            measure.name.replace("_", "-"): _metric(measure) for measure in measures_of(benchmark)
+        }
+        for name, benchmark in newest.items()
     }
-    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
-    return Document(text, (*left_out, *untimed(list(found.values()))))
+    untimed = without_time_to_target(list(newest.values()))
+    return Document(encode(document), (*left_out, *untimed))
 
 
-def _metric(point: Measure) -> dict[str, float]:
-    """Without the ends that are not known: the format has no null."""
-    ends = {"value": point.value, "lower_value": point.low, "upper_value": point.high}
-    return {name: value for name, value in ends.items() if value is not None}
+def _metric(measure: Measure) -> dict[str, float]:
+    """A measure without the ends that are not known: the format has no null."""
+    values = {"value": measure.value, "lower_value": measure.low, "upper_value": measure.high}
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,13 +1,13 @@
-"""Comparisons as JSON: what the tables of `compare` and `ab` say, for another program."""
+"""Comparisons as JSON: the content of the tables of `compare` and `ab`, for another program."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from bench.analysis.cases import CaseMatch
 from bench.analysis.comparison import Comparison, Metric, MetricComparison
 from bench.analysis.gate import GateFinding, verdict
+from bench.report.formats.json import encode
 
 
 def to_json(
@@ -15,62 +15,64 @@ def to_json(
     compared: Sequence[tuple[str, CaseMatch, Sequence[Comparison]]],
     findings: Sequence[GateFinding] | None = None,
 ) -> str:
-    """One object: the base, what was compared with it, and what a gate found.
+    """One object: the base, what was compared with it, and the findings of a gate.
 
-    A difference is new over base, of accuracies new less base in percentage points. Times are
-    seconds, accuracies fractions. What is not known is null. ASCII only.
+    A difference is new divided by base; of accuracies it is new minus base, in percentage points.
+    Times are seconds, accuracies fractions. Unknown values are null.
 
     Args:
-        base: its name.
-        compared: each new side's name, how it was matched with the base, and its cases.
-        findings: the gate's, where there was one.
+        base: name of the base.
+        compared: the name of each new side, how it was matched with the base, and its cases.
+        findings: the findings of a gate; None without a gate.
     """
     document = {
         "base": base,
         "comparisons": [
             {
                 "new": new,
-                "cases": [_case(contrast) for contrast in contrasts],
-                "only_base": list(matched.missing),
-                "only_new": list(matched.added),
+                "cases": [_case(comparison) for comparison in comparisons],
+                "only_base": list(match.missing),
+                "only_new": list(match.added),
             }
-            for new, matched, contrasts in compared
+            for new, match, comparisons in compared
         ],
         "gate": None if findings is None else _gate(findings),
     }
-    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+    return encode(document)
 
 
-def _case(contrast: Comparison) -> dict[str, object]:
-    case = contrast.case
+def _case(comparison: Comparison) -> dict[str, object]:
+    case = comparison.case
     return {
         "name": case.name,
         "base_runs": len(case.base),
         "new_runs": len(case.new),
-        "by_turns": contrast.paired,
+        "by_turns": comparison.paired,
         "remarks": list(case.remarks),
-        "metrics": [_line(line) for line in contrast.lines],
+        "metrics": [_metric(metric) for metric in comparison.lines],
     }
 
 
-def _line(line: MetricComparison) -> dict[str, object]:
-    of = line.difference
+def _metric(metric: MetricComparison) -> dict[str, object]:
+    difference = metric.difference
     return {
-        "metric": line.metric.value,
-        "base": line.base,
-        "new": line.new,
-        "difference": None if of is None else of.value,
-        "low": None if of is None else of.low,
-        "high": None if of is None else of.high,
-        "difference_unit": "percentage points" if line.metric is Metric.ACCURACY else "ratio",
-        "verdict": line.verdict.value,
-        "note": line.note or None,
-        "runs_needed": line.runs_needed,
+        "metric": metric.metric.value,
+        "base": metric.base,
+        "new": metric.new,
+        "difference": None if difference is None else difference.value,
+        "low": None if difference is None else difference.low,
+        "high": None if difference is None else difference.high,
+        "difference_unit": "percentage points" if metric.metric is Metric.ACCURACY else "ratio",
+        "verdict": metric.verdict.value,
+        "note": metric.note or None,
+        "runs_needed": metric.runs_needed,
     }
 
 
 def _gate(findings: Sequence[GateFinding]) -> dict[str, object]:
     return {
         "outcome": verdict(findings).name.lower(),
-        "findings": [{"outcome": one.outcome.name.lower(), "text": one.text} for one in findings],
+        "findings": [
+            {"outcome": finding.outcome.name.lower(), "text": finding.text} for finding in findings
+        ],
     }

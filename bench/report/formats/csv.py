@@ -13,20 +13,20 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def to_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """One line a row, in the columns' order, numbers in full precision."""
-    table = [columns, *([_harmless(row[name]) for name in columns] for row in rows)]
+    """One line per row, in the columns' order, numbers in full precision."""
+    table = [columns, *([_escape_formula(row[name]) for name in columns] for row in rows)]
     return "".join(f"{_line(cells)}\n" for cells in table)
 
 
 def _line(cells: Sequence[Cell]) -> str:
-    text = io.StringIO(newline="")
-    # Only a writer whose own lines end in both quotes a cell that holds either, before Python 3.13.
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
-    return text.getvalue().removesuffix("\r\n")
+    line = io.StringIO(newline="")
+    # Before Python 3.13 a writer quotes cells with \r or \n only if its own lines end in both.
+    csv.writer(line, lineterminator="\r\n").writerow(cells)
+    return line.getvalue().removesuffix("\r\n")
 
 
-def _harmless(cell: Cell) -> Cell:
-    """A text that a spreadsheet would run as a formula is marked as text by an apostrophe."""
+def _escape_formula(cell: Cell) -> Cell:
+    """Mark text that a spreadsheet would run as a formula with an apostrophe."""
     if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS):
         return f"'{cell}"
     return cell

@@ -9,10 +9,16 @@ from bench.analysis.columns import Row
 
 
 def to_json(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """One object a row, its keys in the columns' order, numbers in full precision.
+    """One object per row, its keys in the columns' order, numbers in full precision."""
+    return encode([{name: row[name] for name in columns} for row in rows])
 
-    ASCII only: it can be printed whatever the terminal's encoding, and holds no control
-    characters.
+
+def encode(value: object) -> str:
+    """The value as indented JSON, with a line break at the end.
+
+    It is ASCII, so that any terminal can print it, and holds no control characters.
+
+    Raises:
+        ValueError: it holds NaN or an infinity, which JSON does not have.
     """
-    objects = [{name: row[name] for name in columns} for row in rows]
-    return json.dumps(objects, indent=2, allow_nan=False) + "\n"
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"

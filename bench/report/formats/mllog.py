@@ -1,13 +1,13 @@
-"""Runs in MLPerf's log format (mllog), a file a run: for tools that read such logs.
+"""Runs in MLPerf's log format (mllog), one file per run: for tools that read such logs.
 
-It is the *format*, no MLPerf result: nobody submitted or reviewed these, and MNIST is none of that
-benchmark's tasks. Keys and their meaning are those of the package `mlperf-logging`
-(`mllog/constants.py`); `mlperf_rules/mnist.yaml` holds the rules by which its compliance checker
-passes such a log.
+Only the *format* is MLPerf's. The logs are no MLPerf results: nobody submitted or reviewed them,
+and MNIST is not a task of that benchmark. Keys and their meaning are those of the package
+`mlperf-logging` (`mllog/constants.py`); its compliance checker passes these logs by the rules in
+`mlperf_rules/mnist.yaml`.
 
-The log ends where MLPerf's clock stops, at the evaluation that reached the target; a run that
-missed it, or did not complete, ends as aborted. What was trained after the target is in the
-metadata of `run_stop`.
+A log ends where MLPerf's clock stops: at the evaluation that reached the target. A run that missed
+the target, or did not complete, ends as aborted. The metadata of `run_stop` says what was trained
+after the target.
 """
 
 from __future__ import annotations
@@ -25,33 +25,36 @@ from bench.analysis.benchmarks import Benchmark
 from bench.analysis.metrics import time_to_target_seconds
 from bench.records.schema import LapKind, RunRecord, Status
 from bench.records.store import machine_name
-from bench.report.formats.measures import pool_benchmarks, shortened
+from bench.report.formats.tracked import pool_benchmarks, truncate
 from bench.text import count_of, printable
 from mnist_cnn.recipe import TRAIN_IMAGES, VALIDATION_IMAGES
 
 PREFIX = ":::MLLOG "
 RULES = Path(__file__).parent / "mlperf_rules" / "mnist.yaml"
-"""For the compliance checker's `--config`."""
+"""The file for `--config` of the compliance checker."""
 
 _LONGEST_TEXT = 200
+"""Greatest number of characters of a text in a log."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FP32_PRODUCTS = {"highest": "fp32", "high": "tf32", "medium": "bfloat16"}
-"""The least precise numbers in fp32 matrix products, by torch.get_float32_matmul_precision()."""
+"""Lowest precision within fp32 matrix products, by torch.get_float32_matmul_precision()."""
 _OFF_THE_CLOCK = (LapKind.STARTUP, LapKind.WARMUP)
-_OF_RECIPE = {
+"""Laps before MLPerf's clock starts."""
+_RECIPE_FIELDS = {
     "global_batch_size": "batch_size",
     "opt_name": "optimizer",
     "opt_base_learning_rate": "peak_learning_rate",
     "opt_weight_decay": "weight_decay",
 }
+"""Fields of a recipe, by their keys in a log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A line of the log."""
+    """A line of a log."""
 
     seconds: float
-    """Since the run's clock started."""
+    """Time since the run's clock started."""
     key: str
     value: JsonValue = None
     metadata: dict[str, JsonValue] = field(default_factory=dict)
@@ -65,25 +68,25 @@ class Logs:
     """Texts by file name, relative to the folder: the rules, and MLPerf's
     ``<system>/<benchmark>/result_<n>.txt``, whose numbers are those of the runs of a benchmark."""
     left_out: tuple[str, ...]
-    """A line for each kind of thing that they do not hold."""
+    """A line for each kind of thing that the logs do not hold: how many, and why."""
 
 
 def to_mllog(benchmarks: Sequence[Benchmark]) -> Logs:
-    """A log for every run, those that failed included, and the checker's rules beside them."""
+    """A log of every run, also of failed ones, and the checker's rules beside them."""
     files = {PurePosixPath("rules.yaml"): RULES.read_text(encoding="utf-8")}
-    immense = unevaluated = 0
+    out_of_range = unevaluated = 0
     for benchmark in pool_benchmarks(benchmarks):
         folder = _folder(benchmark, {path.parent for path in files})
         for number, record in enumerate(benchmark.records):
             text = log_of(record)
             if text is None:
-                immense += 1
+                out_of_range += 1
                 continue
             files[folder / f"result_{number}.txt"] = text
             unevaluated += not record.evaluations
     left_out = []
-    if immense:
-        left_out.append(f"{count_of(immense, 'run')} whose times are beyond all range")
+    if out_of_range:
+        left_out.append(f"{count_of(out_of_range, 'run')} whose times are out of range")
     if unevaluated:
         left_out.append(
             f"any accuracy in {count_of(unevaluated, 'log')} of runs that were never evaluated: "
@@ -93,7 +96,7 @@ def to_mllog(benchmarks: Sequence[Benchmark]) -> Logs:
 
 
 def log_of(record: RunRecord) -> str | None:
-    """A run's log, in order of time; None where its times are beyond all range."""
+    """A run's log, in order of time; None when a time is too large for a number."""
     start_ms = (record.started_utc - _EPOCH).total_seconds() * 1000
     events = [*_before(record), *_laps(record), _stop(record)]
     first = min(event.seconds for event in events)
@@ -107,7 +110,7 @@ def log_of(record: RunRecord) -> str | None:
 
 
 def _facts(record: RunRecord) -> dict[str, JsonValue]:
-    """What is known of a run before it starts, by key."""
+    """What is known before a run starts, by key."""
     recipe, setup = record.recipe, record.setup
     batch = recipe.get("batch_size")
     validated = recipe.get("evaluation_split", "test") != "test"
@@ -119,17 +122,17 @@ def _facts(record: RunRecord) -> dict[str, JsonValue]:
         "submission_status": "research",
         "submission_benchmark": "mnist",
         "config_filename": _text(recipe.get("name")) or "unnamed recipe",
-        # Nobody clears the operating system's caches here; the key must be there.
+        # The operating system's caches are not cleared; the checker requires the key.
         "cache_clear": False,
         "seed": record.seed,
-        **{key: _text(recipe.get(name)) for key, name in _OF_RECIPE.items()},
+        **{key: _text(recipe.get(name)) for key, name in _RECIPE_FIELDS.items()},
         "gradient_accumulation_steps": 1,
         "micro_batch_size": -(-batch // setup.processes) if isinstance(batch, int) else None,
         "train_samples": TRAIN_IMAGES - VALIDATION_IMAGES * validated,
         "eval_samples": record.evaluations[-1].samples if record.evaluations else None,
         "target_accuracy": record.protocol.target_accuracy,
         "lowest_numerical_precision_in_linear": precision,
-        # The network has no attention, but the key must be there.
+        # The network has no attention; the checker requires the key.
         "lowest_numerical_precision_in_attn": precision,
         "lowest_numerical_precision_in_comm": "fp32",
         "tensor_parallelism": 1,
@@ -146,9 +149,9 @@ def _precision(record: RunRecord) -> str:
 
 
 def _before(record: RunRecord) -> list[Event]:
-    """Start-up and warm-up, which MLPerf has off the clock, and the clock's start."""
+    """Start-up and warm-up, which MLPerf does not time, and the start of the clock."""
     before = [lap.start_seconds for lap in record.laps if lap.kind in _OFF_THE_CLOCK]
-    about: dict[str, JsonValue] = {
+    metadata: dict[str, JsonValue] = {
         "run_id": _text(record.run_id),
         "benchmark_id": _text(record.benchmark_id),
         "label": _text(record.label),
@@ -158,12 +161,12 @@ def _before(record: RunRecord) -> list[Event]:
     return [
         Event(min([0.0, *before]), "init_start"),
         Event(0.0, "init_stop"),
-        Event(0.0, "run_start", metadata=about),
+        Event(0.0, "run_start", metadata=metadata),
     ]
 
 
 def _laps(record: RunRecord) -> list[Event]:
-    """Epochs and evaluations up to where the clock stops."""
+    """Epochs and evaluations until the clock stops."""
     last = record.target_reached_epoch if _reached(record) else None
     seen = {evaluation.epoch: evaluation for evaluation in record.evaluations}
     events = []
@@ -184,20 +187,20 @@ def _laps(record: RunRecord) -> list[Event]:
 
 
 def _stop(record: RunRecord) -> Event:
-    """Where the clock stops, and why."""
-    about: dict[str, JsonValue] = {
+    """The end of the clock, and its reason."""
+    metadata: dict[str, JsonValue] = {
         "final_accuracy": record.final_accuracy,
         "epochs_trained": len(record.epochs),
     }
     reached = time_to_target_seconds(record) if _reached(record) else None
     if reached is not None:
-        return Event(reached, "run_stop", metadata={"status": "success", **about})
+        return Event(reached, "run_stop", metadata={"status": "success", **metadata})
     end = max((lap.start_seconds + lap.seconds for lap in record.laps), default=0.0)
-    in_one_go = record.counts or record.status is not Status.COMPLETED
-    missed = "missed the target" if in_one_go else f"not made in one go: {record.outcome}"
-    reason = _text(record.reason) or missed
+    uninterrupted = record.counts or record.status is not Status.COMPLETED
+    default = "missed the target" if uninterrupted else f"not made in one go: {record.outcome}"
+    reason = _text(record.reason) or default
     return Event(
-        max(0.0, end), "run_stop", metadata={"status": "aborted", "reason": reason, **about}
+        max(0.0, end), "run_stop", metadata={"status": "aborted", "reason": reason, **metadata}
     )
 
 
@@ -219,9 +222,9 @@ def _line(time_ms: int, event: Event) -> str:
 
 
 def _encoded(value: JsonValue) -> str:
-    """JSON in ASCII, in which no text of a record looks like a key or a line of the log.
+    """JSON in ASCII; no text of a record looks like a key or a line of the log in it.
 
-    Readers of such logs search whole lines for `run_stop` or the prefix before they parse them.
+    Readers of such logs search lines for `run_stop` or the prefix before they parse them.
     """
     text = json.dumps(value, allow_nan=False)
     if isinstance(value, int | float | None):
@@ -230,16 +233,16 @@ def _encoded(value: JsonValue) -> str:
 
 
 def _text(value: object) -> JsonValue:
-    """A text fit for one line of limited length; numbers as they are, other things as null."""
+    """The value for a log: text on one line of limited length, numbers; null for all else."""
     if isinstance(value, str):
-        return shortened(printable(value), _LONGEST_TEXT)
+        return truncate(printable(value), _LONGEST_TEXT)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, int | float) else None
 
 
 def _folder(benchmark: Benchmark, taken: set[PurePosixPath]) -> PurePosixPath:
-    """``<system>/<benchmark>``, guessable and of harmless letters."""
+    """``<system>/<benchmark>``: a name from the date and time, and not yet taken."""
     first = benchmark.runs[0][1]
     name = f"mnist-{first.started_utc:%Y%m%dT%H%M%SZ}"
     system = PurePosixPath(machine_name(first.environment))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bench.analysis.columns import Row
 from bench.analysis.headings import is_text, is_whole, meaning_of
 from bench.analysis.units import Cell
+from bench.text import encodable
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def to_parquet(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
         UsageError: pyarrow is not installed.
     """
     try:
-        # Here: it takes a while to load, and is an extra.
+        # Lazy: pyarrow is an optional dependency, and slow to import.
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
@@ -51,5 +52,4 @@ def _type(pyarrow: pyarrow, name: str) -> pyarrow.DataType:
 
 
 def _storable(cell: Cell) -> Cell:
-    """Text that could be no UTF-8, half of a pair of surrogates, with a mark in its place."""
-    return cell.encode("utf-8", "replace").decode() if isinstance(cell, str) else cell
+    return encodable(cell) if isinstance(cell, str) else cell

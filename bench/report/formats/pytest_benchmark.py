@@ -1,8 +1,8 @@
-"""Benchmarks as pytest-benchmark's JSON, for `pytest-benchmark compare` and what else reads it.
+"""Benchmarks as pytest-benchmark's JSON, for `pytest-benchmark compare` and similar tools.
 
-A "test" is one kind of time of one benchmark (time to target, training, evaluation, ...), a "round"
-of it one completed run. Tests are grouped by the kind of time: a table then holds set-ups that may
-be compared. What is no time, such as accuracy, is in `extra_info`.
+A "test" is one kind of time of one benchmark (time to target, training, evaluation, ...), and a
+"round" of a test is one completed run. Tests are grouped by the kind of time, so that a table holds
+set-ups that may be compared. Other values, such as accuracy, are in `extra_info`.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ from bench.analysis.columns import SUMMARY_PARTS
 from bench.analysis.metrics import completed
 from bench.analysis.rows import benchmark_row
 from bench.analysis.units import Cell
-from bench.report.formats.measures import (
+from bench.records.schema import Environment
+from bench.report.formats.measures import measured_seconds
+from bench.report.formats.tracked import (
+    LONGEST_PART,
     Document,
-    measured_seconds,
     name_of,
     newest_by_name,
     remarks,
-    shared,
-    shortened,
+    truncate,
 )
 from bench.text import count_of, printable
 
 Statistics = dict[str, float | str]
 
 _BEYOND_A_FENCE = 1.5
-"""Interquartile ranges beyond the quartiles from which Tukey calls a value an outlier."""
+"""Distance from the quartiles, in interquartile ranges, beyond which Tukey sees an outlier."""
 _EXTRA = ("final_accuracy", "best_accuracy", "images_per_second", "peak_memory_bytes")
 
 
 def to_pytest_benchmark(benchmarks: Sequence[Benchmark]) -> Document:
     """One document, as `pytest --benchmark-json` would have written it."""
-    found, left_out = newest_by_name(benchmarks)
-    tests, missed, immense = [], 0, 0
-    for benchmark in found.values():
+    newest, left_out = newest_by_name(benchmarks)
+    tests, missed, out_of_range = [], 0, 0
+    for benchmark in newest.values():
         missed += len(completed(benchmark.records)) - benchmark.reached
         for kind, seconds in measured_seconds(benchmark).items():
             if not seconds:
@@ -48,15 +49,17 @@ def to_pytest_benchmark(benchmarks: Sequence[Benchmark]) -> Document:
             if values := round_statistics(seconds):
                 tests.append(_test(benchmark, kind, values))
             else:
-                immense += 1
+                out_of_range += 1
     if missed:
         left_out.append(
             f"the times to target of {count_of(missed, 'run')} that missed it: there are none "
             "(runs and runs_reached in extra_info count them)"
         )
-    if immense:
-        left_out.append(f"{count_of(immense, 'kind')} of times, too long or short for a number")
-    document = _about(list(found.values())) | {"benchmarks": tests}
+    if out_of_range:
+        left_out.append(
+            f"{count_of(out_of_range, 'kind')} of times, too long or short for a number"
+        )
+    document = _about(list(newest.values())) | {"benchmarks": tests}
     return Document(json.dumps(document, indent=4, allow_nan=False) + "\n", tuple(left_out))
 
 
@@ -64,10 +67,10 @@ def round_statistics(seconds: Sequence[float]) -> Statistics | None:
     """The statistics that pytest-benchmark keeps of a test's rounds, by its definitions.
 
     Args:
-        seconds: of each round; at least one.
+        seconds: the time of each round; at least one.
 
     Returns:
-        By pytest-benchmark's names; None where one of them is beyond all range.
+        The statistics by pytest-benchmark's names; None when one of them is not finite.
     """
     data = sorted(seconds)
     total = sum(data)
@@ -81,8 +84,8 @@ def round_statistics(seconds: Sequence[float]) -> Statistics | None:
     low, high = _quartiles(data)
     spread = high - low
     fences = low - _BEYOND_A_FENCE * spread, high + _BEYOND_A_FENCE * spread
-    far = sum(not mean - deviation <= value <= mean + deviation for value in data)
-    outside = sum(not fences[0] <= value <= fences[1] for value in data)
+    stddev_outliers = sum(not mean - deviation <= value <= mean + deviation for value in data)
+    iqr_outliers = sum(not fences[0] <= value <= fences[1] for value in data)
     values: Statistics = {
         "min": data[0],
         "max": data[-1],
@@ -93,9 +96,9 @@ def round_statistics(seconds: Sequence[float]) -> Statistics | None:
         "iqr": spread,
         "q1": low,
         "q3": high,
-        "iqr_outliers": outside,
-        "stddev_outliers": far,
-        "outliers": f"{far};{outside}",
+        "iqr_outliers": iqr_outliers,
+        "stddev_outliers": stddev_outliers,
+        "outliers": f"{stddev_outliers};{iqr_outliers}",
         "ld15iqr": data[bisect_left(data, fences[0])],
         "hd15iqr": data[bisect_right(data, fences[1]) - 1],
         "ops": len(data) / total if total else 0,
@@ -107,7 +110,7 @@ def round_statistics(seconds: Sequence[float]) -> Statistics | None:
 
 
 def _quartiles(data: Sequence[float]) -> tuple[float, float]:
-    """Medians of the halves; of an odd number, Wikipedia's "method 3", as pytest-benchmark."""
+    """Medians of the halves; for an odd count Wikipedia's "method 3", like pytest-benchmark."""
     count = len(data)
     if count == 1:
         return data[0], data[0]
@@ -129,7 +132,7 @@ def _test(benchmark: Benchmark, kind: str, values: Statistics) -> dict[str, obje
         "name": name,
         "fullname": f"mnist-bench::{kind}[{name}]",
         "params": {
-            part: _harmless(row[part])
+            part: _short(row[part])
             for part in ("recipe", "device_name", "processes", "threads", "precision", "kernels")
         },
         "param": name,
@@ -142,7 +145,7 @@ def _test(benchmark: Benchmark, kind: str, values: Statistics) -> dict[str, obje
                 for column in _EXTRA
                 for part in SUMMARY_PARTS
             },
-            **{part: _harmless(row[part]) for part in ("division", "label", "commit")},
+            **{part: _short(row[part]) for part in ("division", "label", "commit")},
             "remarks": remarks(benchmark),
         },
         "options": {},
@@ -151,30 +154,37 @@ def _test(benchmark: Benchmark, kind: str, values: Statistics) -> dict[str, obje
 
 
 def _about(benchmarks: Sequence[Benchmark]) -> dict[str, object]:
-    """The machine and the commit, as far as all have the same; else null."""
-    environments = [record.environment for one in benchmarks for record in one.records]
+    """The machine and the commit: each fact that all runs share, and null for the others."""
+    records = [record for benchmark in benchmarks for record in benchmark.records]
+    environments = [record.environment for record in records]
     machine = {
-        "processor": shared(environments, "cpu"),
-        "system": shared(environments, "os"),
-        "python_version": shared(environments, "python"),
-        "device_name": shared(environments, "device_name"),
-        "cpu": {"count": shared(environments, "logical_cores")},
+        "processor": _shared(environments, "cpu"),
+        "system": _shared(environments, "os"),
+        "python_version": _shared(environments, "python"),
+        "device_name": _shared(environments, "device_name"),
+        "cpu": {"count": _shared(environments, "logical_cores")},
     }
-    commit = {"id": shared(environments, "commit"), "dirty": shared(environments, "dirty")}
-    started = max((r.started_utc for one in benchmarks for r in one.records), default=None)
+    commit = {"id": _shared(environments, "commit"), "dirty": _shared(environments, "dirty")}
+    started = max((record.started_utc for record in records), default=None)
     return {
-        "machine_info": {name: _inert(value) for name, value in machine.items()},
-        "commit_info": {name: _inert(value) for name, value in commit.items()}
+        "machine_info": {name: _printable(value) for name, value in machine.items()},
+        "commit_info": {name: _printable(value) for name, value in commit.items()}
         | {"project": "mnist-bench", "branch": None, "time": None},
         "datetime": started.isoformat() if started else None,
-        # pytest-benchmark's own stands here; nothing reads it.
+        # Normally pytest-benchmark's version; no tool reads it.
         "version": "mnist-bench",
     }
 
 
-def _inert(value: object) -> object:
+def _shared(environments: Sequence[Environment], field: str) -> object:
+    """A field of the environment when all have the same value; otherwise None."""
+    values = {getattr(environment, field) for environment in environments}
+    return values.pop() if len(values) == 1 else None
+
+
+def _printable(value: object) -> object:
     return printable(value) if isinstance(value, str) else value
 
 
-def _harmless(cell: Cell) -> Cell:
-    return shortened(printable(cell), 200) if isinstance(cell, str) else cell
+def _short(cell: Cell) -> Cell:
+    return truncate(printable(cell), LONGEST_PART) if isinstance(cell, str) else cell

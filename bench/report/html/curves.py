@@ -1,12 +1,15 @@
-"""A run's evaluations on its clock: how accurate it was when."""
+"""A run's accuracy over time: the points of its evaluations, on the run's clock."""
 
 from __future__ import annotations
 
 from bench.records.schema import LapKind, RunRecord
 
+Curve = list[tuple[float, float]]
+"""Points: seconds since the run's start, and accuracy as a fraction."""
 
-def curve_points(record: RunRecord) -> list[tuple[float, float]]:
-    """Seconds on the run's clock at the end of each evaluation, and its accuracy, 0 to 1."""
+
+def curve_points(record: RunRecord) -> Curve:
+    """The end of each evaluation on the run's clock, and its accuracy."""
     ends = {
         lap.epoch: lap.start_seconds + lap.seconds
         for lap in record.laps
@@ -15,13 +18,13 @@ def curve_points(record: RunRecord) -> list[tuple[float, float]]:
     return [(ends[e.epoch], e.accuracy) for e in record.evaluations if e.epoch in ends]
 
 
-def seconds_to(curve: list[tuple[float, float]], accuracy: float) -> float | None:
-    """When a curve first stood at that accuracy or above; None where it never did."""
+def seconds_to(curve: Curve, accuracy: float) -> float | None:
+    """Seconds to the first evaluation of at least that accuracy; None when there is none."""
     return next((seconds for seconds, reached in curve if reached >= accuracy), None)
 
 
 def samples_to_target(record: RunRecord) -> int | None:
-    """Training images seen when the target was reached; None where it was not."""
+    """Number of training images up to the target; None when the run missed it."""
     return next(
         (e.samples_seen for e in record.evaluations if e.epoch == record.target_reached_epoch),
         None,

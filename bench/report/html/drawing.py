@@ -1,9 +1,9 @@
-"""Matplotlib figures as SVG that a strict page may hold, in light and dark, and as PNG.
+"""Matplotlib figures as SVG, for light and dark backgrounds, and as PNG.
 
-Matplotlib writes colours as numbers and styles as attributes. A page with a strict
-Content-Security-Policy refuses the latter, and the former fit one background only; so each style
-becomes the presentation attributes it stands for, and each colour of the palette a CSS variable.
-No date, no random name: the same records give the same bytes.
+Matplotlib writes fixed colours and style attributes. A colour fits one background only, and a page
+with a strict Content-Security-Policy refuses style attributes. Here each style becomes presentation
+attributes, and each colour of the palette a CSS variable. The SVG holds no date and no random name:
+the same records give the same bytes.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 384.0
-"""Of every figure, in CSS pixels: what a phone shows almost without shrinking it."""
+"""Width of every figure, in CSS pixels: a phone shows it almost without shrinking it."""
 FONT = 11.5
+"""Size of the text in figures, in CSS pixels."""
 
 INK, MUTED, FAINT, GROUND, ACCENT = "#16202c", "#556070", "#d5dae1", "#fdfdfd", "#b3261e"
 SERIES = (
     *("#1d5fc4", "#b4540a", "#1f7a3d", "#7a3fb0"),
     *("#b02a6f", "#0d7377", "#7a5c00", "#4a5a9a"),
 )
-"""Of families of set-ups; those beyond are drawn in `OTHER`."""
+"""Colours of families of set-ups; further families are drawn in `OTHER`."""
 OTHER = "#8b94a1"
 SPENT = ("#7c8696", "#aab3c0", "#5d8fd9", "#1d5fc3", "#d07a2d", "#7a5bb5", "#c9ced6")
-"""Of the items of `bench.analysis.timing_rules.Span`, in their order."""
+"""Colours of `bench.analysis.timing_rules.Span`, in its order."""
 
 _DARK_SERIES = (
     *("#7fb0ff", "#ffa45c", "#6fd08c", "#c8a0f5"),
@@ -67,7 +68,7 @@ _KEPT = frozenset({
     *("stroke", "stroke-dasharray", "stroke-dashoffset", "stroke-linecap", "stroke-linejoin"),
     *("stroke-opacity", "stroke-width", "text-anchor", "visibility"),
 })  # fmt: skip
-"""Style properties that are presentation attributes as well."""
+"""Style properties that are also presentation attributes."""
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": MUTED,
     "axes.labelcolor": MUTED,
@@ -89,7 +90,7 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mnist-bench",
     "text.color": INK,
-    "text.parse_math": False,  # a label's dollar signs are dollar signs
+    "text.parse_math": False,  # otherwise a label's dollar signs would start a formula
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.labelsize": FONT - 1,
@@ -98,37 +99,37 @@ _STYLE: dict[Any, Any] = {
 
 
 def variables(dark: bool) -> str:
-    """The palette as CSS declarations."""
+    """The palette as CSS declarations, for a dark or a light background."""
     return " ".join(
         f"--{name}: {_DARK[colour] if dark else colour};" for colour, name in _NAMES.items()
     )
 
 
 def colour_of(number: int) -> str:
-    """The palette's, from 1; 0 is everybody else's."""
+    """The colour of a family of set-ups, from 1; 0 is the colour of all others."""
     return SERIES[number - 1] if number else OTHER
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Matplotlib's settings while a figure is made or written."""
+    """Matplotlib's settings, to be in force while a figure is made or written."""
     import matplotlib
 
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        # A label may hold letters that matplotlib's own font lacks; the reader's fonts have them.
+        # A label may hold letters that Matplotlib's own font lacks; the reader's fonts have them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 
 def new_figure(height: float) -> Figure:
-    """An empty figure, `WIDTH` wide and so many CSS pixels high; within `style`."""
+    """An empty figure, `WIDTH` wide and `height` CSS pixels high; to be made within `style`."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(WIDTH / 72, height / 72))
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure in its light colours, three pixels a CSS pixel."""
+    """The figure in its light colours, with three pixels per CSS pixel."""
     stream = io.BytesIO()
     with style():
         figure.savefig(
@@ -141,11 +142,12 @@ def to_svg(figure: Figure, name: str, title: str, description: str, *, alone: bo
     """The figure as an SVG element whose colours are the variables of `variables`.
 
     Args:
-        figure: made within `style`.
-        name: letters, digits and hyphens, not given to another figure of the same page.
-        title: read out for it.
-        description: likewise, what there is to see.
-        alone: for a file of its own, which holds the variables, rather than for a page that does.
+        figure: a figure made within `style`.
+        name: letters, digits and hyphens; unique on its page.
+        title: title that screen readers read out.
+        description: what the figure shows; screen readers read it out.
+        alone: whether the SVG is a file of its own, and so holds the variables itself; a page
+            holds them for all its figures.
     """
     stream = io.StringIO()
     with style():
@@ -167,17 +169,17 @@ def to_svg(figure: Figure, name: str, title: str, description: str, *, alone: bo
         "aria-labelledby": f"{name}-title {name}-description",
     }
     labels = [("title", title), ("desc", description)]
-    for place, (tag, text) in enumerate(labels):
+    for index, (tag, text) in enumerate(labels):
         label = ElementTree.Element(f"{{{_SVG}}}{tag}")
         label.set("id", f"{name}-{'title' if tag == 'title' else 'description'}")
         label.text = text
-        root.insert(place, label)
+        root.insert(index, label)
     if alone:
-        root.insert(2, _own_style())
-    return _written(root)
+        root.insert(2, _palette_style())
+    return _serialize(root)
 
 
-def _own_style() -> ElementTree.Element:
+def _palette_style() -> ElementTree.Element:
     element = ElementTree.Element(f"{{{_SVG}}}style")
     element.text = (
         f":root {{ {variables(dark=False)} }} "
@@ -186,33 +188,33 @@ def _own_style() -> ElementTree.Element:
     return element
 
 
-def _written(root: ElementTree.Element) -> str:
+def _serialize(root: ElementTree.Element) -> str:
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
     return ElementTree.tostring(root, encoding="unicode")
 
 
 def _rename(root: ElementTree.Element, name: str) -> None:
-    """Give ids the figure's name; those that nothing refers to go."""
+    """Prefix ids with the figure's name, and remove ids that nothing refers to."""
     text = " ".join(value for element in root.iter() for value in element.attrib.values())
-    wanted = set(re.findall(r"#([\w.:-]+)", text))
+    referenced = set(re.findall(r"#([\w.:-]+)", text))
     for element in root.iter():
-        own = element.attrib.pop("id", None)
-        if own in wanted:
-            element.set("id", f"{name}-{own}")
+        old_id = element.attrib.pop("id", None)
+        if old_id in referenced:
+            element.set("id", f"{name}-{old_id}")
         for key, value in element.attrib.items():
             if key == _XLINK or "url(#" in value:
                 element.set(key, value.replace("#", f"#{name}-", 1))
 
 
 def _plain_attributes(element: ElementTree.Element) -> None:
-    """A style as attributes, colours as variables."""
+    """Replace an element's style by attributes, and its colours by variables."""
     for declaration in element.attrib.pop("style", "").split(";"):
         key, _, value = (part.strip() for part in declaration.partition(":"))
-        if key == "font" and (found := _FONT.match(value)):
-            element.set("font-size", found["size"])
-            if found["weight"]:
-                element.set("font-weight", found["weight"])
+        if key == "font" and (font := _FONT.match(value)):
+            element.set("font-size", font["size"])
+            if font["weight"]:
+                element.set("font-weight", font["weight"])
         elif key in _KEPT:
             element.set(key, value)
     for key in ("fill", "stroke"):

@@ -1,4 +1,4 @@
-"""What the machines and software of several set-ups have in common, and where they differ."""
+"""What the machines and software of several set-ups share, and where they differ."""
 
 from __future__ import annotations
 
@@ -12,89 +12,91 @@ from bench.report.html.series import SetupSeries
 from bench.text import MISSING, printable
 
 MOST_COLUMNS = 12
-"""Different surroundings that are shown beside each other."""
+"""Greatest number of different environments that the table shows."""
 _Facts = tuple[tuple[str, str], ...]
+"""Name and value of everything known of one environment."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentFact:
-    """One thing known of each of the surroundings."""
+    """One fact, with its value in each environment."""
 
     name: str
     values: tuple[str, ...]
-    """A column each."""
+    """Values, one per column."""
     usual: str
-    """The most frequent of them, the first of equally frequent ones."""
+    """The most frequent value, the first one of equally frequent ones."""
 
     @property
     def differs(self) -> bool:
-        """Whether the columns do not agree."""
+        """Whether the columns differ."""
         return len(set(self.values)) > 1
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentTable:
-    """A table of facts: a column for each different machine or software."""
+    """A table of facts, with one column per different machine and software."""
 
     columns: tuple[str, ...]
-    """Which set-ups: ``"1, 3, 5–9"``."""
+    """Numbers of the set-ups of each column: ``"1, 3, 5–9"``."""
     facts: tuple[EnvironmentFact, ...]
-    """Those that differ first."""
+    """Facts that differ, then facts that all columns share."""
     left_out: int
-    """Columns there was no room for: those with the fewest runs."""
+    """Number of columns that are left out: those with the fewest runs."""
 
 
-def environment_table(series: Sequence[SetupSeries]) -> EnvironmentTable:
-    """Compare what the set-ups ran on and by."""
-    found: dict[_Facts, Counter[int]] = {}
-    told: dict[tuple[int, int], _Facts] = {}  # runs of a benchmark share theirs, as objects
-    for one in series:
-        for record in one.pooled.records:
-            who = id(record.environment), id(record.setup)
-            facts = told.get(who) or told.setdefault(who, _facts(record))
-            found.setdefault(facts, Counter())[one.number] += 1
-    by_runs = sorted(found, key=lambda facts: -found[facts].total())[:MOST_COLUMNS]
-    kept = sorted(by_runs, key=lambda facts: min(found[facts]))
+def environment_table(all_series: Sequence[SetupSeries]) -> EnvironmentTable:
+    """Compare the machines and software of set-ups."""
+    runs_by_facts: dict[_Facts, Counter[int]] = {}
+    """Number of runs of each set-up, by the facts of their environment."""
+    cache: dict[tuple[int, int], _Facts] = {}  # runs of a benchmark share these objects
+    for series in all_series:
+        for record in series.benchmark.records:
+            key = id(record.environment), id(record.setup)
+            facts = cache.get(key) or cache.setdefault(key, _facts(record))
+            runs_by_facts.setdefault(facts, Counter())[series.number] += 1
+    by_runs = sorted(runs_by_facts, key=lambda facts: -runs_by_facts[facts].total())
+    kept = sorted(by_runs[:MOST_COLUMNS], key=lambda facts: min(runs_by_facts[facts]))
     names = dict.fromkeys(name for facts in kept for name, _ in facts)
     rows = []
     for name in names:
         values = tuple(dict(facts).get(name, MISSING) for facts in kept)
         rows.append(EnvironmentFact(name, values, Counter(values).most_common(1)[0][0]))
     rows.sort(key=lambda fact: not fact.differs)
-    columns = tuple(ranges(sorted(found[facts])) for facts in kept)
-    return EnvironmentTable(columns, tuple(rows), len(found) - len(kept))
+    columns = tuple(ranges(sorted(runs_by_facts[facts])) for facts in kept)
+    return EnvironmentTable(columns, tuple(rows), len(runs_by_facts) - len(kept))
 
 
 def _facts(record: RunRecord) -> _Facts:
-    """Everything that a run says of its machine and software, as it is written for people."""
-    here, setup = record.environment, record.setup
-    told = {
-        "device": here.device_name,
-        "device memory": _memory(here.device_memory_bytes),
-        "driver": here.driver,
-        "processor": here.cpu,
-        "instruction sets": ", ".join(here.cpu_features),
-        "cores": f"{_or(here.physical_cores)} physical, {here.logical_cores} logical, "
-        f"{here.usable_cores} usable",
-        "memory": _memory(here.memory_bytes),
-        "operating system": here.os,
-        "virtual machine": _yes(here.virtual_machine),
-        "Python": here.python,
-        "torch": here.torch,
-        "torch built for": here.torch_build,
-        "accelerate": here.accelerate,
-        **dict(sorted(here.packages.items())),
-        "commit": here.commit and here.commit[:12],
-        "files changed since": _yes(here.dirty),
+    """Everything that a run records of its machine and software, as text for people."""
+    environment, setup = record.environment, record.setup
+    facts = {
+        "device": environment.device_name,
+        "device memory": _memory(environment.device_memory_bytes),
+        "driver": environment.driver,
+        "processor": environment.cpu,
+        "instruction sets": ", ".join(environment.cpu_features),
+        "cores": f"{_count(environment.physical_cores)} physical, "
+        f"{environment.logical_cores} logical, {environment.usable_cores} usable",
+        "memory": _memory(environment.memory_bytes),
+        "operating system": environment.os,
+        "virtual machine": _yes_or_no(environment.virtual_machine),
+        "Python": environment.python,
+        "torch": environment.torch,
+        "torch built for": environment.torch_build,
+        "accelerate": environment.accelerate,
+        **dict(sorted(environment.packages.items())),
+        "commit": environment.commit and environment.commit[:12],
+        "uncommitted changes": _yes_or_no(environment.dirty),
         "launcher": setup.launcher,
-        "float32 products": setup.matmul_precision,
+        "float32 matrix precision": setup.matmul_precision,
         "memory format": setup.memory_format,
         "torch.compile": setup.dynamo_backend,
         "accelerate's configuration": setup.accelerate_config,
         **{f"${name}": value for name, value in sorted(setup.environment.items())},
     }
     return tuple(
-        (printable(name), printable(value) if value else MISSING) for name, value in told.items()
+        (printable(name), printable(value) if value else MISSING) for name, value in facts.items()
     )
 
 
@@ -102,11 +104,11 @@ def _memory(count: int | None) -> str | None:
     return None if count is None else text.memory(count)
 
 
-def _or(count: int | None) -> str:
+def _count(count: int | None) -> str:
     return MISSING if count is None else str(count)
 
 
-def _yes(value: bool | None) -> str | None:
+def _yes_or_no(value: bool | None) -> str | None:
     return None if value is None else "yes" if value else "no"
 
 

@@ -1,4 +1,4 @@
-"""The test digits that networks take for others: as pictures, with what they were taken for."""
+"""The test digits that networks misclassify: as pictures, with what they were classified as."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_DIGITS = 60
-"""That are shown."""
+"""Greatest number of digits that the page shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Digit:
-    """One test image."""
+    """One test image that at least one run misclassified."""
 
     index: int
-    """In the test set, from 0."""
+    """Index in the test set, from 0."""
     truth: int
+    """The digit that the image shows, by its label."""
     taken_for: tuple[tuple[int, int], ...]
-    """What for, and in how many runs, the most frequent first."""
+    """Each digit that it was classified as, and in how many runs, the most frequent first."""
     pixels: NDArray[np.uint8]
-    """(28, 28): 0 is background, 255 ink."""
+    """Pixels, of shape (28, 28): 0 is background, 255 ink."""
 
     @property
     def runs(self) -> int:
-        """That took it for something else."""
+        """Number of runs that misclassified it."""
         return sum(count for _, count in self.taken_for)
 
     @property
     def picture(self) -> str:
-        """A data URI: dark ink on white."""
+        """The image as a data URI: dark ink on white."""
         from PIL import Image
 
         stream = io.BytesIO()
@@ -48,21 +49,21 @@ class Digit:
 
 @dataclass(frozen=True, slots=True)
 class Digits:
-    """What the runs that say so got wrong."""
+    """What the runs misclassified, of those that recorded it."""
 
     shown: tuple[Digit, ...]
-    """The hardest first."""
+    """The digits that the most runs misclassified, these first."""
     wrong: int
-    """Different images that any run got wrong."""
+    """Number of different images that any run misclassified."""
     runs: int
-    """That say what they got wrong."""
+    """Number of runs that recorded what they misclassified."""
     confusions: tuple[tuple[int, int, int], ...]
-    """What was taken for what, and how often, over images and runs; the three most frequent."""
+    """The three most frequent confusions: true digit, its class, how often over images and runs."""
 
 
 def misclassified_digits(records: Iterable[RunRecord]) -> Digits | str:
-    """What these runs got wrong on the test set, or why there is nothing to show."""
-    # Here, because only this page wants them.
+    """What these runs misclassified in the test set, or the reason why nothing is shown."""
+    # Lazy: numpy is slow to import, and only this page needs it.
     import numpy as np
 
     from mnist_cnn.data.files import TEST_IMAGES, TEST_LABELS, data_folder, search
@@ -81,7 +82,9 @@ def misclassified_digits(records: Iterable[RunRecord]) -> Digits | str:
         for index, guess in zip(record.mistakes.images, record.mistakes.predicted, strict=True):
             guesses.setdefault(index, Counter())[guess] += 1
     if not runs:
-        return "no record says which test images its run got wrong; those of schema 5 and later do"
+        return (
+            "no record says which test images its run misclassified; those of schema 5 and later do"
+        )
     guesses = {index: guess for index, guess in guesses.items() if index < TEST_IMAGES.shape[0]}
     images, labels = (search(data_folder(), file).verified for file in (TEST_IMAGES, TEST_LABELS))
     if images is None or labels is None:

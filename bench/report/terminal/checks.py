@@ -1,4 +1,4 @@
-"""What came of the checks of a folder: a line a check, and what is to be done."""
+"""The checks of a folder as a table: one row per check, and what remains to be done."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from bench.report.terminal.tables import Field, FittedTable, Section
+from bench.report.terminal.tables import FittedTable, Section, TableColumn
 from bench.text import count_of, printable
 from bench.verify.checks import CheckOutcome, CheckResult, ResultsFolder
 
 _STYLES = {CheckOutcome.PASS: "green", CheckOutcome.FAIL: "red", CheckOutcome.UNKNOWN: "yellow"}
 _SHOWN = 3
-"""Findings of a check; `--json` has all."""
+"""Number of findings of a check that the table shows; `--json` has all."""
 
 
 def checks(
     folder: ResultsFolder, results: Sequence[CheckResult], steps: Sequence[str]
 ) -> RenderableType:
-    """A table of the checks, and below it what a pull request needs."""
-    title = f"{printable(str(folder.path))}: {count_of(len(folder.found.records), 'record')}"
+    """A table of the checks, and below it the steps to a pull request."""
+    title = f"{printable(str(folder.path))}: {count_of(len(folder.contents.records), 'record')}"
     fields = [
-        Field("check", [Text(result.check.name) for result in results], justify="left"),
-        Field("outcome", [_outcome(result) for result in results], justify="left"),
-        Field("", [_found(result) for result in results], justify="left", narrowest=40),
+        TableColumn("check", [Text(result.check.name) for result in results], justify="left"),
+        TableColumn("outcome", [_outcome(result) for result in results], justify="left"),
+        TableColumn("", [_findings(result) for result in results], justify="left", narrowest=40),
     ]
     table = FittedTable(fields, [Section(0, len(results), Text(title, style="bold"))])
     needs = [Text(f"{number}. {printable(step)}") for number, step in enumerate(steps, start=1)]
@@ -35,12 +35,13 @@ def _outcome(result: CheckResult) -> Text:
     return Text(result.outcome.value, style=_STYLES[result.outcome])
 
 
-def _found(result: CheckResult) -> Text:
-    """What is so, or what is not and what to do about it."""
+def _findings(result: CheckResult) -> Text:
+    """The claim of a check that passed; otherwise its findings and its advice."""
     if not result.findings:
         return Text(result.check.claim, style="dim")
     lines = [printable(finding.text) for finding in result.findings[:_SHOWN]]
-    if more := len(result.findings) - _SHOWN:
-        lines += [f"and {more} more: --json lists them"] if more > 0 else []
+    more = len(result.findings) - _SHOWN
+    if more > 0:
+        lines.append(f"and {more} more: --json lists them")
     text = Text("\n".join(lines))
     return text.append(f"\n-> {result.check.advice}", style="bold")

@@ -1,4 +1,4 @@
-"""Comparisons as tables: both sides, what lies between them, and what may be said of it."""
+"""Comparisons as tables: both sides, their difference, and the verdict."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.text import Text
 from bench import text
 from bench.analysis.cases import CaseMatch
 from bench.analysis.comparison import Comparison, Metric, MetricComparison, Verdict
-from bench.report.terminal.tables import Field, FittedTable, Section
+from bench.report.terminal.tables import FittedTable, Section, TableColumn
 from bench.text import MISSING, printable
 
 _VERDICT_STYLES = {
@@ -23,46 +23,47 @@ _VERDICT_STYLES = {
 
 
 def comparison(
-    base: str, new: str, matched: CaseMatch, contrasts: Sequence[Comparison]
+    base: str, new: str, match: CaseMatch, comparisons: Sequence[Comparison]
 ) -> RenderableType:
-    """A table a case, what is to be known of it, and the cases that only one side has."""
+    """One table per case, with its remarks, and the cases that only one side has."""
     parts: list[RenderableType] = [Text(printable(f"{new} against {base}"), style="bold")]
-    for contrast in contrasts:
-        parts += [Text(), _contrast_table(contrast)]
+    for case_comparison in comparisons:
+        parts += [Text(), _comparison_table(case_comparison)]
         parts += [
-            Text(printable(f"! {remark}"), style="yellow") for remark in contrast.case.remarks
+            Text(printable(f"! {remark}"), style="yellow")
+            for remark in case_comparison.case.remarks
         ]
     parts += [
         Text(printable(f"! {name}: only {which} has it"), style="yellow")
-        for which, names in (("the base", matched.missing), ("the new side", matched.added))
+        for which, names in (("the base", match.missing), ("the new side", match.added))
         for name in names
     ]
     return Group(*parts, Text())
 
 
-def _contrast_table(contrast: Comparison) -> RenderableType:
-    """A line a metric: both sides, what lies between them, and what may be said of it."""
-    case, lines = contrast.case, contrast.lines
+def _comparison_table(comparison: Comparison) -> RenderableType:
+    """One row per metric: both sides, their difference, and the verdict."""
+    case, lines = comparison.case, comparison.lines
     counts = f"{len(case.base)} and {len(case.new)} runs"
-    title = Text(printable(f"{case.name}: {counts}{', by turns' if contrast.paired else ''}"))
+    title = Text(printable(f"{case.name}: {counts}{', interleaved' if comparison.paired else ''}"))
     fields = [
-        Field("", [Text(line.metric.value) for line in lines], justify="left"),
-        Field("base", [_side(line, line.base) for line in lines], priority=2),
-        Field("new", [_side(line, line.new) for line in lines], priority=1),
-        Field("difference", [_difference(line) for line in lines]),
-        Field("95 % interval", [_difference_between(line) for line in lines]),
-        Field("verdict", [_verdict(line) for line in lines], justify="left"),
+        TableColumn("", [Text(line.metric.value) for line in lines], justify="left"),
+        TableColumn("base", [_side(line, line.base) for line in lines], priority=2),
+        TableColumn("new", [_side(line, line.new) for line in lines], priority=1),
+        TableColumn("difference", [_difference(line) for line in lines]),
+        TableColumn("95 % interval", [_difference_between(line) for line in lines]),
+        TableColumn("verdict", [_verdict(line) for line in lines], justify="left"),
     ]
     notes = [
         Text(printable(f"{line.metric}: {line.note}"), style="dim") for line in lines if line.note
     ]
     notes += [
-        Text(f"{line.metric}: about {line.runs_needed} runs a side could tell", style="dim")
+        Text(f"{line.metric}: about {line.runs_needed} runs per side could decide it", style="dim")
         for line in lines
         if line.verdict is Verdict.UNCLEAR and line.runs_needed
     ]
     section = Section(0, len(lines), title, notes)
-    return FittedTable(fields, [section], elsewhere=" for want of width")
+    return FittedTable(fields, [section], elsewhere=" because the terminal is too narrow")
 
 
 def _side(line: MetricComparison, value: float | None) -> Text:
@@ -96,7 +97,7 @@ def _difference_between(line: MetricComparison) -> Text:
 
 
 def _relative(line: MetricComparison, value: float, unit: bool = True) -> str:
-    """A difference of accuracies in points, of everything else in per cent of the base."""
+    """A difference of accuracies in percentage points, of other metrics in % of the base."""
     if line.metric is Metric.ACCURACY:
         return f"{value:+.3f}{' pts' if unit else ''}"
     return f"{100 * (value - 1):+.1f}{' %' if unit else ''}"

@@ -1,4 +1,4 @@
-"""Progress while runs are made and files fetched: drawn between laps, never within one."""
+"""Live progress on a terminal: of a benchmark, drawn between its laps, and of downloads."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import text
+from bench.measure.progress import RunProgress
 from bench.records.schema import RunRecord
 from bench.report.progress import run_outcome
 from bench.report.terminal.tables import console_for
@@ -23,18 +24,18 @@ from bench.text import printable
 from mnist_cnn.data.progress import Progress
 
 _REFRESH_SECONDS = 0.25
-"""Shortest time between two redraws within a run. A redraw takes about a millisecond, which is in
-no lap but on the clock of the time to target: where epochs are short, it must not add up."""
+"""Shortest time between two redraws within a run. A redraw takes about a millisecond. No lap
+contains it, but the time to target does: with short epochs, frequent redraws would add up."""
 
 
-class LiveProgress:
-    """A few lines that redraw themselves: which run, how far, how good, how fast, how long still.
+class LiveProgress(RunProgress):
+    """A few lines that redraw themselves: run, epoch, accuracy, throughput and time left.
 
-    Redraws only inside the calls the runner makes between laps; there is no refreshing thread.
+    It redraws only inside the calls that the runner makes between laps: it has no thread.
 
     Args:
-        console: where to draw; stderr, when None.
-        now: a clock in seconds, for the time left.
+        console: where to draw; None: on stderr.
+        now: reads a clock, in seconds, for the time left.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class LiveProgress:
     ) -> None:
         self._console = console or console_for(sys.stderr)
         self._now = now
-        # Redirecting would make every line that anybody prints redraw the display.
+        # With redirection, every printed line would redraw the display.
         self._live = Live(
             console=self._console,
             auto_refresh=False,
@@ -51,10 +52,10 @@ class LiveProgress:
             redirect_stderr=False,
         )
         self._runs = self._epochs = self._run = self._epochs_done = 0
-        self._began: float | None = None
-        """When the first measured run did."""
-        self._drawn = -math.inf
-        self._recipe = self._where = self._training = self._accuracy = ""
+        self._first_run_at: float | None = None
+        """Start of the first measured run, on the clock `now`; None before it."""
+        self._drawn_at = -math.inf
+        self._recipe = self._position = self._training = self._accuracy = ""
 
     def benchmark_started(self, recipe_name: str, runs: int, epochs: int) -> None:
         """Start drawing."""
@@ -62,53 +63,53 @@ class LiveProgress:
         self._live.start()
 
     def warmup_started(self) -> None:
-        """Say so."""
-        self._where = "warm-up, not counted"
+        """Show that the warm-up runs."""
+        self._position = "warm-up, not counted"
         self._draw()
 
     def warmup_finished(self, seconds: float) -> None:
-        """Leave a line of it."""
-        self._leave(f"{self._recipe}: warm-up took {text.seconds(seconds)}")
+        """Print a line that stays, about the warm-up."""
+        self._print_above(f"{self._recipe}: warm-up took {text.seconds(seconds)}")
 
     def run_started(self, index: int, seed: int) -> None:
-        """Show which run, with nothing known of it yet."""
-        if self._began is None:
-            self._began = self._now()
+        """Show the run's number and seed, without the epochs of the run before."""
+        if self._first_run_at is None:
+            self._first_run_at = self._now()
         self._run = index
-        self._where = f"run {index} of {self._runs}  seed {seed}"
+        self._position = f"run {index} of {self._runs}  seed {seed}"
         self._training = self._accuracy = ""
         self._draw()
 
     def epoch_trained(self, epoch: int, epochs: int, loss: float, images_per_second: float) -> None:
-        """Show how far and how fast."""
+        """Show the epoch, its loss and its throughput."""
         self._epochs_done = (self._run - 1) * self._epochs + epoch
         rate = text.quantity(images_per_second)
         self._training = f"epoch {epoch} of {epochs}  loss {loss:.4f}  {rate} images/s"
         self._draw_soon()
 
     def evaluated(self, epoch: int, accuracy: float, best: float, reached: bool) -> None:
-        """Show how good."""
+        """Show the accuracy and the best one so far."""
         parts = [f"epoch {epoch}: {text.percent(accuracy)}", f"best {text.percent(best)}"]
         self._accuracy = "  ".join([*parts, "target reached"] if reached else parts)
         self._draw_soon()
 
     def run_finished(self, record: RunRecord) -> None:
-        """Leave a line of it."""
+        """Print a line that stays, about the run."""
         self._epochs_done = self._run * self._epochs
-        self._leave(f"run {self._run} of {self._runs}: {run_outcome(record)}")
+        self._print_above(f"run {self._run} of {self._runs}: {run_outcome(record)}")
 
     def close(self) -> None:
-        """Take the display away and give the cursor back."""
+        """Remove the display and show the cursor again."""
         self._live.stop()
 
     def _draw_soon(self) -> None:
-        """Draw, unless the last redraw was only a moment ago."""
-        if self._now() - self._drawn >= _REFRESH_SECONDS:
+        """Draw, unless the last redraw is more recent than `_REFRESH_SECONDS`."""
+        if self._now() - self._drawn_at >= _REFRESH_SECONDS:
             self._draw()
 
     def _draw(self) -> None:
-        self._drawn = self._now()
-        lines = [f"{self._recipe}  {self._where}", self._training, self._accuracy]
+        self._drawn_at = self._now()
+        lines = [f"{self._recipe}  {self._position}", self._training, self._accuracy]
         bar = Table.grid(padding=(0, 2, 0, 0))
         total = self._runs * self._epochs
         bar.add_row(
@@ -118,20 +119,20 @@ class LiveProgress:
         self._live.update(Group(*texts, bar), refresh=True)
 
     def _time_left(self) -> str:
-        left = self._runs * self._epochs - self._epochs_done
-        if self._began is None or not self._epochs_done or not left:
+        epochs_left = self._runs * self._epochs - self._epochs_done
+        if self._first_run_at is None or not self._epochs_done or not epochs_left:
             return ""
-        pace = (self._now() - self._began) / self._epochs_done
-        return f"{text.clock(pace * left)} left"
+        seconds_per_epoch = (self._now() - self._first_run_at) / self._epochs_done
+        return f"{text.clock(seconds_per_epoch * epochs_left)} left"
 
-    def _leave(self, text: str) -> None:
+    def _print_above(self, text: str) -> None:
         """Print a line that stays, above the display."""
         self._console.print(Text(printable(text)))
 
 
 @contextmanager
 def transfer_progress() -> Iterator[Progress]:
-    """A bar on stderr for each download; where that is no terminal, a line for each."""
+    """A bar on stderr for each download; where stderr is not a terminal, one line for each."""
     console = console_for(sys.stderr)
     if not console.is_terminal:
         yield _line_once(console)
@@ -155,11 +156,12 @@ def transfer_progress() -> Iterator[Progress]:
 
 
 def _line_once(console: Console) -> Progress:
-    said: set[str] = set()
+    """Print the name of each download when it begins."""
+    printed: set[str] = set()
 
     def update(what: str, _done_bytes: int, _total_bytes: int | None) -> None:
-        if what not in said:
-            said.add(what)
+        if what not in printed:
+            printed.add(what)
             console.print(Text(printable(what)))
 
     return update

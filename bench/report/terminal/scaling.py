@@ -1,4 +1,4 @@
-"""Scaling studies as tables: a line a number of processes."""
+"""Scaling studies as tables: one row per number of processes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from bench.analysis.scaling import CAPTION, HEADINGS, ScalingStudy
-from bench.report.terminal.tables import Field, FittedTable, Section
+from bench.report.terminal.tables import FittedTable, Section, TableColumn
 
 _PRIORITIES = {"runs": 3, "communication": 4, "batch": 2, "speed-up": 1}
-"""What is left out first where the page is narrow."""
+"""Columns that a narrow terminal leaves out, the highest number first."""
 
 
 def scaling(studies: Sequence[ScalingStudy]) -> RenderableType:
-    """A table, with a section a study."""
+    """A table with one section per study."""
     rows: list[tuple[str, ...]] = []
     sections: list[Section] = []
     for study in studies:
@@ -24,7 +24,7 @@ def scaling(studies: Sequence[ScalingStudy]) -> RenderableType:
         sections.append(Section(len(rows), len(rows) + len(study.points), title, remarks))
         rows += [point.cells for point in study.points]
     fields = [
-        Field(
+        TableColumn(
             heading,
             [Text(cell, style="" if heading else "yellow") for cell in cells],
             priority=_PRIORITIES.get(heading, 0),

@@ -1,4 +1,4 @@
-"""Pages for a terminal: a console that takes any text, and tables that fit its width."""
+"""A console for any text, and tables that fit the width of the terminal."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from bench.report.terminal.sparkline import BLOCKS, PLAIN_BLOCKS
 from bench.text import MISSING
 
 _PIPE_WIDTH = 140
-"""Columns where the output goes to a file or a pipe: rich would take 80 and leave things out."""
+"""Characters per line of a file or a pipe; by rich's own 80, tables would lose columns."""
 _GAP = 2
-"""Blanks between two columns of a table."""
+"""Number of blanks between two columns of a table."""
 _ASCII = str.maketrans({MISSING: "-", **dict(zip(BLOCKS, PLAIN_BLOCKS, strict=True))})
 _RULE = rich.box.SIMPLE_HEAD
 _ASCII_RULE = rich.box.Box(str(_RULE).replace("─", "-"), ascii=True)
@@ -33,7 +33,7 @@ def show(renderable: RenderableType) -> None:
 
 
 def console_for(stream: TextIO) -> Console:
-    """A console that takes text as it is and stumbles over no letter the stream can't encode."""
+    """A console that prints text as it is; it replaces letters that the stream cannot encode."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="replace")
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
@@ -43,26 +43,26 @@ def console_for(stream: TextIO) -> Console:
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class TableColumn:
     """A column of a table for people."""
 
     heading: str
     cells: Sequence[Text]
     priority: int = 0
-    """The highest goes first where the page is too narrow; 0 never goes."""
+    """A narrow terminal leaves out the column with the highest priority first; 0 always stays."""
     justify: Literal["left", "right", "center"] = "right"
     narrowest: int | None = None
-    """Blanks it can be narrowed down to by wrapping its text; None: it is never wrapped."""
+    """Width to which its text may be wrapped, in characters; None: it is never wrapped."""
 
     @property
     def natural(self) -> int:
-        """Blanks it takes unwrapped."""
+        """Width without wrapping, in characters."""
         lines = (line for cell in self.cells for line in cell.plain.split("\n"))
         return max(len(self.heading), *map(cell_len, lines), 0)
 
     @property
     def least(self) -> int:
-        """Blanks it takes at the narrowest."""
+        """Smallest possible width, in characters."""
         if self.narrowest is None:
             return self.natural
         return min(self.natural, max(self.narrowest, len(self.heading)))
@@ -73,66 +73,72 @@ class Section:
     """Rows that belong together."""
 
     start: int
+    """Index of the first row."""
     stop: int
+    """Index after the last row."""
     title: Text | None = None
+    """Line above the rows; None: no line."""
     remarks: Sequence[Text] = ()
-    """Below the rows."""
+    """Lines below the rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class FittedTable:
-    """A table that leaves out its least important columns, and says so, rather than cut any."""
+    """A table that leaves out its least important columns when it is too wide, and says so."""
 
-    fields: Sequence[Field]
+    columns: Sequence[TableColumn]
+    """All columns, from left to right."""
     sections: Sequence[Section]
+    """Parts that cover all rows, in order."""
     caption: str = ""
+    """Line below the table; empty: no line."""
     elsewhere: str = "; see report --to csv"
-    """Where what is left out can be seen."""
+    """Ends the line about columns that are left out: where to see them, or why."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw it as wide as the page allows."""
-        fields = _fitting(self.fields, options.max_width)
-        widths = _widths(fields, options.max_width)
+        """Draw the table as wide as the terminal allows."""
+        columns = _fitting(self.columns, options.max_width)
+        widths = _widths(columns, options.max_width)
         for section in self.sections:
             if section.start:
                 yield Text()
             if section.title is not None:
                 yield section.title
-            yield _table(fields, widths, section, options.ascii_only)
+            yield _table(columns, widths, section, options.ascii_only)
             yield from section.remarks
         if self.caption:
             yield Text(self.caption, style="dim")
-        left_out = ", ".join(field.heading for field in self.fields if field not in fields)
+        left_out = ", ".join(c.heading for c in self.columns if c not in columns)
         if left_out:
             yield Text(f"Left out: {left_out}{self.elsewhere}.", style="dim")
 
 
-def _fitting(fields: Sequence[Field], page: int) -> list[Field]:
-    """The fields that fit on the page, the least important left out first."""
-    kept = list(fields)
-    while sum(field.least + _GAP for field in kept) - _GAP > page:
-        last = max(kept, key=lambda field: field.priority)
+def _fitting(columns: Sequence[TableColumn], page_width: int) -> list[TableColumn]:
+    """The columns that fit on the page; the least important ones are left out first."""
+    kept = list(columns)
+    while sum(column.least + _GAP for column in kept) - _GAP > page_width:
+        last = max(kept, key=lambda column: column.priority)
         if last.priority == 0:
             break
         kept.remove(last)
     return kept
 
 
-def _widths(fields: Sequence[Field], page: int) -> list[int] | None:
-    """How wide each is: those that can be wrapped get what is left; None where it is too narrow."""
-    spare = page + _GAP - sum(field.least + _GAP for field in fields)
+def _widths(columns: Sequence[TableColumn], page_width: int) -> list[int] | None:
+    """The width of each column; wrapped ones share what is spare. None: the page is too narrow."""
+    spare = page_width + _GAP - sum(column.least + _GAP for column in columns)
     if spare < 0:
         return None
     widths = []
-    for field in fields:
-        more = min(spare, field.natural - field.least)
-        widths.append(field.least + more)
+    for column in columns:
+        more = min(spare, column.natural - column.least)
+        widths.append(column.least + more)
         spare -= more
     return widths
 
 
 def _table(
-    fields: Sequence[Field], widths: list[int] | None, section: Section, ascii_only: bool
+    columns: Sequence[TableColumn], widths: list[int] | None, section: Section, ascii_only: bool
 ) -> Table:
     table = Table(
         box=_ASCII_RULE if ascii_only else _RULE,
@@ -141,15 +147,15 @@ def _table(
         padding=(0, _GAP - 1, 0, 0),
         header_style="bold",
     )
-    for index, field in enumerate(fields):
+    for index, column in enumerate(columns):
         table.add_column(
-            field.heading,
-            justify=field.justify,
+            column.heading,
+            justify=column.justify,
             overflow="fold",
             width=widths[index] if widths else None,
         )
     for row in range(section.start, section.stop):
-        cells = [field.cells[row] for field in fields]
+        cells = [column.cells[row] for column in columns]
         table.add_row(*(_plain(cell) if ascii_only else cell for cell in cells))
     return table
 

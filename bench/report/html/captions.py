@@ -1,0 +1,47 @@
+"""Texts that several figures share: names, targets, and what a figure leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from bench import text
+from bench.report.html.series import SetupSeries
+
+MOST_ROWS = 12
+"""Number of set-ups that a figure with one row per set-up has room for."""
+LONGEST_NAME = 56
+"""Number of characters of a name in a figure."""
+
+
+def target_name(all_series: Sequence[SetupSeries]) -> str:
+    """``"99.4 %"`` when all set-ups have that target; otherwise ``"target"``."""
+    targets = targets_of(all_series)
+    return text.target(targets[0]) if len(targets) == 1 else "target"
+
+
+def targets_of(all_series: Sequence[SetupSeries]) -> list[float]:
+    """The different target accuracies, as fractions, the lowest first."""
+    return sorted({series.benchmark.target_accuracy for series in all_series})
+
+
+def shorten(name: str, characters: int) -> str:
+    """The name, with an ellipsis in place of what exceeds that many characters."""
+    return name if len(name) <= characters else f"{name[: characters - 1].rstrip()}…"
+
+
+def left_out_note(count: int, which: str) -> str:
+    """The sentence about set-ups that a figure with rows leaves out; empty when it shows all.
+
+    Args:
+        count: number of set-ups that have data.
+        which: what the shown ones have in common, such as ``"fastest"``.
+    """
+    if count <= MOST_ROWS:
+        return ""
+    return f" The {which} {MOST_ROWS} of {count} set-ups; the table has all."
+
+
+def describe(all_series: Sequence[SetupSeries], value: Callable[[SetupSeries], str]) -> str:
+    """A value for each set-up, as a description of a figure."""
+    parts = [f"{series.number} {series.full_name}: {value(series)}" for series in all_series]
+    return "; ".join(parts) + "."

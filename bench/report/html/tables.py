@@ -1,0 +1,195 @@
+"""The page's tables of set-ups and runs: their headings, rows and cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from markupsafe import Markup, escape
+
+from bench.analysis.columns import Run, column, shown_path
+from bench.analysis.units import Unit, format_cell, format_mean_interval
+from bench.records.schema import RunRecord
+from bench.report.html.series import SetupSeries
+from bench.report.progress import run_outcome
+from bench.text import printable
+
+_RUN_COLUMNS = (
+    "time_to_target_seconds",
+    "init_seconds",
+    "train_seconds",
+    "eval_seconds",
+    "images_per_second",
+    "final_accuracy",
+    "best_accuracy",
+    "peak_memory_bytes",
+)
+"""Measured columns in the table of runs."""
+
+
+class TableCell(NamedTuple):
+    """A cell of a table."""
+
+    text: str
+    order: int | float | None = None
+    """Number by which the column is sorted; None: sorted by the text."""
+    below: str = ""
+    """A second line, in smaller letters."""
+    mark: str = ""
+    """Name of a class of the style sheet."""
+    hint: str = ""
+    """Text that browsers show on hover."""
+    is_number: bool = False
+
+    def element(self, tag: str) -> str:
+        """The cell as an HTML element.
+
+        Built by hand: a page may have a hundred thousand cells, and a template is slower.
+
+        Args:
+            tag: name of the element, with attributes: ``'th scope="row"'``.
+        """
+        names = f"n {self.mark}" if self.is_number else self.mark
+        attributes = f' class="{names.rstrip()}"' if names else ""
+        if self.order is not None:
+            attributes += f' data-v="{self.order}"'
+        if self.hint:
+            attributes += f' title="{escape(self.hint)}"'
+        below = f"<small>{escape(self.below)}</small>" if self.below else ""
+        return f"<{tag}{attributes}>{escape(self.text)}{below}</{tag.partition(' ')[0]}>"
+
+
+@dataclass(frozen=True, slots=True)
+class TableHeading:
+    """The heading of a column."""
+
+    text: str
+    is_number: bool = True
+    """Whether the column holds numbers, which are aligned and sorted as such."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A row of a table, about a set-up or one of its runs."""
+
+    number: int
+    """Number of the set-up on this page."""
+    colour: int
+    """Number of the set-up's colour."""
+    is_first: bool
+    """Whether this is the first row of its set-up."""
+    fields: tuple[TableCell, ...]
+    """Cells, from left to right."""
+
+    @property
+    def cells(self) -> Markup:
+        """The cells as HTML, the first as the header of the row."""
+        first, *others = self.fields
+        cells = [first.element('th scope="row"'), *(field.element("td") for field in others)]
+        return Markup("".join(cells))
+
+
+def setup_headings(to_target: str) -> list[TableHeading]:
+    """The headings of the table of set-ups.
+
+    Args:
+        to_target: name of the target, as in the heading of the times to it.
+    """
+    return [
+        TableHeading("set-up", is_number=False),
+        TableHeading("reached"),
+        TableHeading(f"to {to_target}"),
+        TableHeading(column("final_accuracy").heading),
+        TableHeading(column("images_per_second").heading),
+        TableHeading("training only"),
+        TableHeading(column("peak_memory_bytes").heading),
+        TableHeading("device", is_number=False),
+    ]
+
+
+def setup_row(series: SetupSeries) -> TableRow:
+    """A set-up's row."""
+    record = series.first_record
+    reached = series.benchmark.reached
+    share = reached / len(series.runs)
+    mark = "good" if share == 1 else "middling" if reached else "bad"
+    fields = (
+        TableCell(series.name, below=", ".join(filter(None, (series.detail, record.division)))),
+        TableCell(reached_share(series), share, mark=mark, is_number=True),
+        summary_cell(series, "time_to_target_seconds"),
+        summary_cell(series, "final_accuracy"),
+        summary_cell(series, "images_per_second"),
+        summary_cell(series, "train_time_to_target_seconds"),
+        summary_cell(series, "peak_memory_bytes"),
+        TableCell(printable(record.setup.device_name)),
+    )
+    return TableRow(series.number, series.colour, True, fields)
+
+
+def reached_share(series: SetupSeries) -> str:
+    """Runs that reached the target, of all runs: ``"9/10"``."""
+    return f"{series.benchmark.reached}/{len(series.runs)}"
+
+
+def summary_cell(series: SetupSeries, name: str) -> TableCell:
+    """The median of a measured column, and the interval of its mean below it."""
+    unit, summary = column(name).unit, series.benchmark.summary(name)
+    return TableCell(
+        format_cell(summary.median, unit),
+        summary.median,
+        below=format_mean_interval(summary, unit) or "",
+        is_number=True,
+    )
+
+
+def run_headings(to_target: str) -> list[TableHeading]:
+    """The headings of the table of runs.
+
+    Args:
+        to_target: name of the target, as in the heading of the times to it.
+    """
+    return [
+        TableHeading("record", is_number=False),
+        TableHeading("seed"),
+        TableHeading("outcome", is_number=False),
+        TableHeading("at epoch"),
+        TableHeading(f"to {to_target}"),
+        *(TableHeading(column(name).heading) for name in _RUN_COLUMNS[1:]),
+        TableHeading("started (UTC)", is_number=False),
+    ]
+
+
+def run_rows(series: SetupSeries) -> Iterator[TableRow]:
+    """A row for each run of a set-up."""
+    for index, run in enumerate(series.runs):
+        yield TableRow(series.number, series.colour, index == 0, tuple(_run_cells(run)))
+
+
+def _run_cells(run: Run) -> Iterator[TableCell]:
+    record = run[1]
+    path = printable(shown_path(run[0]) or "")
+    name = PurePosixPath(path).name or printable(record.run_id)
+    yield TableCell(name, hint=f"{path or 'not saved'}, run {printable(record.run_id)}")
+    yield _value_cell(run, "seed")
+    yield _outcome_cell(record)
+    epoch = record.target_reached_epoch
+    yield TableCell(format_cell(epoch, Unit.COUNT), epoch, is_number=True)
+    for measured in _RUN_COLUMNS:
+        yield _value_cell(run, measured)
+    yield TableCell(f"{record.started_utc:%Y-%m-%d %H:%M:%S}")
+
+
+def _value_cell(run: Run, name: str) -> TableCell:
+    value = column(name).cell(run)
+    order = None if isinstance(value, str) else value
+    return TableCell(format_cell(value, column(name).unit), order, is_number=True)
+
+
+def _outcome_cell(record: RunRecord) -> TableCell:
+    if not record.counts:
+        return TableCell(record.outcome, below=run_outcome(record), mark="bad")
+    if record.target_reached_epoch is None:
+        return TableCell("missed", mark="middling")
+    return TableCell("reached", mark="good")

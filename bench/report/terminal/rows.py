@@ -1,0 +1,46 @@
+"""Rows of any columns as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from bench.analysis.benchmarks import Benchmark
+from bench.analysis.columns import Row
+from bench.analysis.headings import LESSER, heading_of, is_text, unit_of
+from bench.analysis.table import RowTable
+from bench.report.terminal.notes import notes
+from bench.report.terminal.results import value_text
+from bench.report.terminal.tables import FittedTable, Section, TableColumn
+
+_NARROWEST = 12
+"""Width to which a column of text can be narrowed, in characters."""
+
+
+def rows(table: RowTable, benchmarks: Sequence[Benchmark]) -> RenderableType:
+    """The rows, and the notes on their benchmarks.
+
+    A narrow terminal shows the first columns.
+    """
+    ordered: list[Row] = []
+    sections: list[Section] = []
+    for value, group in table.groups():
+        title = None
+        if table.group_by is not None:
+            group_name = value_text(value, unit_of(table.group_by)).plain
+            title = Text(f"{heading_of(table.group_by)}: {group_name}", style="bold")
+        sections.append(Section(len(ordered), len(ordered) + len(group), title))
+        ordered += group
+    columns = [
+        TableColumn(
+            heading_of(name),
+            [value_text(row[name], unit_of(name)) for row in ordered],
+            priority=number + len(table.columns) * (name in LESSER),
+            justify="left" if is_text(name) else "right",
+            narrowest=_NARROWEST if is_text(name) else None,
+        )
+        for number, name in enumerate(table.columns)
+    ]
+    return Group(FittedTable(columns, sections), Text(), notes(benchmarks))
