@@ -68,7 +68,7 @@ class Project:
     def run(self, script: str, *arguments: str, **environment: str) -> tuple[int, str, str]:
         """Its exit status, output and error output; from another folder than its own."""
         with self.start(script, *arguments, **environment) as process:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate()
         return process.returncode, out, err
 
     def uv_commands(self) -> list[str]:
@@ -201,7 +201,7 @@ def test_two_at_once_take_turns(project: Project) -> None:
     said = []
     for process in both:
         with process:
-            said.append(process.communicate(timeout=120)[1])
+            said.append(process.communicate()[1])
         assert process.returncode == 0
     commands = project.uv_commands()
     assert "OVERLAP" not in commands
@@ -304,7 +304,8 @@ def program(tmp_path: Path) -> Path:
         "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
         "try:\n"
         "    print('ready', flush=True)\n"
-        "    time.sleep(60)\n"
+        "    while True:\n"
+        "        time.sleep(60)\n"
         "except KeyboardInterrupt:\n"
         "    time.sleep(1)\n"
         "    print('saved', flush=True)\n"
@@ -322,7 +323,7 @@ def test_the_launcher_passes_the_exit_status_on(
     program: Path, status: str, seen: int, said: str
 ) -> None:
     with launched(program, status, "a b") as process:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate()
     assert process.returncode == seen
     assert out == f"no ['{status}', 'a b']\n"
     assert err == said
@@ -340,7 +341,7 @@ def test_the_launcher_waits_until_an_interrupted_program_has_saved(
         while process.stdout.readline() != "ready\n":
             assert process.poll() is None
         stop(process.pid, number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate()
     assert process.returncode == 130
     assert out == "saved\n"
     assert err == ""

@@ -21,12 +21,14 @@ from bench.measure.workload import MnistTraining
 from bench.records import store
 from mnist_cnn import recipe
 from mnist_cnn.batches import Batches
+from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.engine import checkpoint
 from mnist_cnn.engine.eager import EagerEngine
 from mnist_cnn.engine.ema import WeightEma
 from mnist_cnn.events import Event
 
 IMAGES = 1_280
+EVALUATION_IMAGES = 1_000
 
 recipe.RECIPES["tiny"] = replace(
     recipe.FAST,
@@ -37,15 +39,19 @@ recipe.RECIPES["tiny"] = replace(
     average_interval=3,
     dropout=0.1,
 )
-_train, _run = MnistTraining._train, MnistTraining.run
+_split, _run = MnistData.split, MnistTraining.run
 _begun: list[int] = []
 """Seeds of the runs so far; the warm-up is none."""
 
 
-def _few_images(
-    self: MnistTraining, recipe: recipe.Recipe, seed: int, images: int, *others: Any
-) -> Generator[Event, None, None]:
-    return _train(self, recipe, seed, min(images, IMAGES), *others)
+def _few_images(self: MnistData, evaluation_split: recipe.EvaluationSplit) -> Split:
+    whole = _split(self, evaluation_split)
+    return Split(
+        whole.train_images[:IMAGES],
+        whole.train_labels[:IMAGES],
+        whole.evaluation_images[:EVALUATION_IMAGES],
+        whole.evaluation_labels[:EVALUATION_IMAGES],
+    )
 
 
 def _counted(self: MnistTraining, seed: int) -> Generator[Event, None, None]:
@@ -53,7 +59,7 @@ def _counted(self: MnistTraining, seed: int) -> Generator[Event, None, None]:
     return _run(self, seed)
 
 
-setattr(MnistTraining, "_train", _few_images)  # noqa: B010
+setattr(MnistData, "split", _few_images)  # noqa: B010
 setattr(MnistTraining, "run", _counted)  # noqa: B010
 
 
