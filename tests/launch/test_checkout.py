@@ -333,9 +333,7 @@ def test_a_real_run_of_the_last_commit(
     log, python = tmp_path / "log", place / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     few_images = "".join(f"export {name}='{text}'\n" for name, text in FEW_IMAGES.items())
-    python.write_text(
-        f'#!/bin/sh\n{few_images}echo "$*" >>"{log}"\nexec "{sys.executable}" "$@"\n'
-    )
+    python.write_text(f'#!/bin/sh\n{few_images}echo "$*" >>"{log}"\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     lines = (place / "scripts" / "setup").read_text().splitlines()
     stamp = [line for line in lines if re.match(r"python=|compiler\(\)|made_of\(\)", line)]

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ echo "index ${UV_DEFAULT_INDEX:-none}" >>"$UV_LOG"
 [ -z "${UV_FAILS:-}" ] || exit 1
 if [ -n "${UV_SLOW:-}" ]; then
     mkdir "$UV_LOG.busy" || echo OVERLAP >>"$UV_LOG"
-    sleep 0.4
+    while ! [ -e "$UV_LOG.go-on" ]; do sleep 0.1; done
     rmdir "$UV_LOG.busy"
 fi
 """
@@ -198,11 +199,22 @@ def test_an_environment_whose_python_is_gone_is_made_anew(project: Project) -> N
 
 def test_two_at_once_take_turns(project: Project) -> None:
     both = [project.start("scripts/setup", UV_SLOW="1") for _ in range(2)]
-    said = []
+
+    def listen(process: subprocess.Popen[str]) -> str:
+        """What it says; once it waits for the other, that one may go on."""
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "waiting" in line:
+                project.log.with_name(f"{project.log.name}.go-on").touch()
+        return "".join(lines)
+
+    with ThreadPoolExecutor() as listeners:
+        said = list(listeners.map(listen, both))
     for process in both:
         with process:
-            said.append(process.communicate()[1])
-        assert process.returncode == 0
+            assert process.wait() == 0
     commands = project.uv_commands()
     assert "OVERLAP" not in commands
     assert sum(command.startswith("pip sync") for command in commands) == 1
