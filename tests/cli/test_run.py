@@ -330,8 +330,8 @@ def test_a_disk_that_fills_up_loses_the_record_but_not_the_table(tmp_path: Path)
         pytest.skip("needs user and mount namespaces to make a small disk")
     results = tmp_path / "results"
     results.mkdir()
-    # Room for what is written to try the folder, 256 KiB, and not for a record with this label, each
-    # character of which takes two in JSON.
+    # Room for what is written to try the folder, 256 KiB, and not for a record with this label,
+    # each character of which takes two in JSON.
     script = (
         f"mount -t tmpfs -o size=300k tmpfs {results} || exit 77\n"
         """label=$(printf '%100000s' '' | tr ' ' '"')\n"""

@@ -41,8 +41,8 @@ DEATHS = (
     (0, "save"),
     (1, "save"),
 )
-"""Rank and place. Both ranks where they do different things; elsewhere the other rank is at the same
-place, and waits."""
+"""Rank and place. Both ranks where they do different things; elsewhere the other rank waits at the
+same place."""
 SUPERVISED = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
