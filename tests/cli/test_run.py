@@ -50,7 +50,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def launch(
-    command: Sequence[object], cwd: Path = ROOT, **environment: str
+    command: Sequence[object], cwd: Path = ROOT, /, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(word) for word in command],
@@ -340,7 +340,7 @@ def test_a_disk_that_fills_up_loses_the_record_but_not_the_table(tmp_path: Path)
         f"find {results} -name '*.json' -o -name '*.tmp'\n"
         "exit $status\n"
     )
-    done = launch(["unshare", "-Urm", "sh", "-c", script], cwd=tmp_path, **FEW_IMAGES)
+    done = launch(["unshare", "-Urm", "sh", "-c", script], tmp_path, **FEW_IMAGES)
     if done.returncode == 77:
         pytest.skip("mounting a small disk is not allowed here")
     assert done.returncode == 1, done.stderr
