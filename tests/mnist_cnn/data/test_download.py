@@ -447,7 +447,9 @@ sys.modules["torchvision"] = types.ModuleType("torchvision")
 sys.modules["torchvision.datasets"] = types.SimpleNamespace(
     MNIST=types.SimpleNamespace(mirrors=[sys.argv[2]])
 )
+from mnist_cnn.data import mirrors
 from mnist_cnn.data.download import fetch
+mirrors.OPEN_SECONDS = 600  # the test decides when there is an answer
 print("ready", flush=True)
 sys.stdin.readline()
 report = fetch(Path(sys.argv[1]), progress=lambda what, *_: print(what, flush=True))
