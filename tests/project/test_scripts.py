@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ echo "index ${UV_DEFAULT_INDEX:-none}" >>"$UV_LOG"
 [ -z "${UV_FAILS:-}" ] || exit 1
 if [ -n "${UV_SLOW:-}" ]; then
     mkdir "$UV_LOG.busy" || echo OVERLAP >>"$UV_LOG"
-    sleep 0.4
+    while ! [ -e "$UV_LOG.go-on" ]; do sleep 0.1; done
     rmdir "$UV_LOG.busy"
 fi
 """
@@ -68,7 +69,7 @@ class Project:
     def run(self, script: str, *arguments: str, **environment: str) -> tuple[int, str, str]:
         """Exit status, output and error output of a script started from another folder."""
         with self.start(script, *arguments, **environment) as process:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate()
         return process.returncode, out, err
 
     def uv_commands(self) -> list[str]:
@@ -198,11 +199,22 @@ def test_an_environment_without_its_python_is_made_again(project: Project) -> No
 
 def test_two_set_ups_at_once_run_one_after_the_other(project: Project) -> None:
     both = [project.start("scripts/setup", UV_SLOW="1") for _ in range(2)]
-    errors = []
+
+    def listen(process: subprocess.Popen[str]) -> str:
+        """What it says; once it waits for the other, that one may go on."""
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "waiting" in line:
+                project.log.with_name(f"{project.log.name}.go-on").touch()
+        return "".join(lines)
+
+    with ThreadPoolExecutor() as listeners:
+        said = list(listeners.map(listen, both))
     for process in both:
         with process:
-            errors.append(process.communicate(timeout=120)[1])
-        assert process.returncode == 0
+            assert process.wait() == 0
     commands = project.uv_commands()
     assert "OVERLAP" not in commands
     assert sum(command.startswith("pip sync") for command in commands) == 1
@@ -304,7 +316,8 @@ def program(tmp_path: Path) -> Path:
         "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
         "try:\n"
         "    print('ready', flush=True)\n"
-        "    time.sleep(60)\n"
+        "    while True:\n"
+        "        time.sleep(60)\n"
         "except KeyboardInterrupt:\n"
         "    time.sleep(1)\n"
         "    print('saved', flush=True)\n"
@@ -322,7 +335,7 @@ def test_the_launcher_passes_the_exit_status_on(
     program: Path, status: str, exit_status: int, message: str
 ) -> None:
     with launched(program, status, "a b") as process:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate()
     assert process.returncode == exit_status
     assert out == f"no ['{status}', 'a b']\n"
     assert err == message
@@ -340,7 +353,7 @@ def test_the_launcher_waits_until_an_interrupted_program_has_saved(
         while process.stdout.readline() != "ready\n":
             assert process.poll() is None
         stop(process.pid, number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate()
     assert process.returncode == 130
     assert out == "saved\n"
     assert err == ""

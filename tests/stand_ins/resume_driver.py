@@ -17,21 +17,18 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.cli import main
-from bench.measure import workload
 from bench.measure.workload import MnistTraining
 from bench.records import store
 from mnist_cnn import recipe
 from mnist_cnn.batches import Batches
-from mnist_cnn.context import TrainingContext
-from mnist_cnn.data.dataset import Split
+from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.engine import checkpoint
 from mnist_cnn.engine.eager import EagerEngine
 from mnist_cnn.engine.ema import WeightEma
 from mnist_cnn.events import Event
-from mnist_cnn.model import MnistCnn
-from mnist_cnn.train import TrainingOptions, train
 
 IMAGES = 1_280
+EVALUATION_IMAGES = 1_000
 
 recipe.RECIPES["tiny"] = replace(
     recipe.FAST,
@@ -42,18 +39,19 @@ recipe.RECIPES["tiny"] = replace(
     average_interval=3,
     dropout=0.1,
 )
-_train, _run = train, MnistTraining.run
+_split, _run = MnistData.split, MnistTraining.run
 _begun: list[int] = []
 """Seeds of the runs so far; the warm-up is none."""
 
 
-def _few_images(
-    model: MnistCnn, context: TrainingContext, data: Split, seed: int, options: TrainingOptions
-) -> Generator[Event, None, None]:
-    first_images = replace(
-        data, train_images=data.train_images[:IMAGES], train_labels=data.train_labels[:IMAGES]
+def _few_images(self: MnistData, evaluation_split: recipe.EvaluationSplit) -> Split:
+    whole = _split(self, evaluation_split)
+    return Split(
+        whole.train_images[:IMAGES],
+        whole.train_labels[:IMAGES],
+        whole.evaluation_images[:EVALUATION_IMAGES],
+        whole.evaluation_labels[:EVALUATION_IMAGES],
     )
-    return _train(model, context, first_images, seed, options)
 
 
 def _counted(self: MnistTraining, seed: int) -> Generator[Event, None, None]:
@@ -61,7 +59,7 @@ def _counted(self: MnistTraining, seed: int) -> Generator[Event, None, None]:
     return _run(self, seed)
 
 
-setattr(workload, "train", _few_images)  # noqa: B010
+setattr(MnistData, "split", _few_images)  # noqa: B010
 setattr(MnistTraining, "run", _counted)  # noqa: B010
 
 

@@ -23,7 +23,7 @@ from bench.analysis.gate import GateOutcome, Limits, judge, verdict
 from bench.analysis.run_sets import RunSet
 from bench.launch.ab import LOOKS, is_clear
 from bench.records import store
-from bench.records.schema import LapKind, RunRecord
+from bench.records.schema import Lap, LapKind, RunRecord
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = ROOT / "results" / "intel-xeon-2-cores-ab"
@@ -39,14 +39,21 @@ def rounds() -> list[tuple[RunRecord, RunRecord]]:
     return list(zip(of_floor[::2], of_floor[1::2], strict=True))
 
 
-def placed(record: RunRecord, slower: float, minute: int) -> RunRecord:
-    """The run as if it had started then, each image taking so many times as long."""
-    laps = [
+@cache
+def laps_of(run_id: str, slower: float) -> list[Lap]:
+    """Those of a real run, its training laps so many times as long."""
+    (record,) = [run for pair in rounds() for run in pair if run.run_id == run_id]
+    return [
         lap.model_copy(update={"seconds": lap.seconds * slower})
         if lap.kind is LapKind.TRAIN
         else lap
         for lap in record.laps
     ]
+
+
+def placed(record: RunRecord, slower: float, minute: int) -> RunRecord:
+    """The run as if it had started then, each image taking so many times as long."""
+    laps = laps_of(record.run_id, slower)
     start = rounds()[0][0].started_at + timedelta(minutes=minute)
     fresh = {"laps": laps, "started_at": start, "run_id": f"{minute:032x}"}
     return record.model_copy(update=fresh)

@@ -19,6 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
@@ -64,7 +65,8 @@ class Mirror:
     address: str
     files: dict[str, bytes]
     requests: Counter[str] = field(default_factory=Counter)
-    delay_seconds: float = 0.0
+    answering: threading.Event = field(default_factory=threading.Event)
+    """Where it is not set, requests wait for it."""
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,7 @@ def mirror(packed: dict[str, bytes], no_network: None) -> Iterator[Mirror]:
         def do_GET(self) -> None:
             name = self.path.lstrip("/")
             known.requests[name] += 1
-            time.sleep(known.delay_seconds)
+            known.answering.wait()
             body = known.files.get(name)
             if body is None:
                 self.send_error(404)
@@ -96,9 +98,11 @@ def mirror(packed: dict[str, bytes], no_network: None) -> Iterator[Mirror]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         known = Mirror(f"http://127.0.0.1:{server.server_port}/", dict(packed))
+        known.answering.set()
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         yield known
+        known.answering.set()
         server.shutdown()
         thread.join()
 
@@ -443,7 +447,9 @@ sys.modules["torchvision"] = types.ModuleType("torchvision")
 sys.modules["torchvision.datasets"] = types.SimpleNamespace(
     MNIST=types.SimpleNamespace(mirrors=[sys.argv[2]])
 )
+from mnist_cnn.data import mirrors
 from mnist_cnn.data.download import fetch
+mirrors.OPEN_SECONDS = 600  # the test decides when there is an answer
 print("ready", flush=True)
 sys.stdin.readline()
 report = fetch(Path(sys.argv[1]), progress=lambda what, *_: print(what, flush=True))
@@ -469,12 +475,26 @@ def let_go(process: subprocess.Popen[str]) -> None:
 
 
 def test_processes_racing_on_an_empty_cache_download_once(tmp_path: Path, mirror: Mirror) -> None:
-    mirror.delay_seconds = 0.2
+    mirror.answering.clear()
     racers = [start_fetch(tmp_path / "cache", mirror) for _ in range(2)]
     for racer in racers:
         let_go(racer)
-    outputs = [racer.communicate(timeout=60)[0].splitlines() for racer in racers]
-    assert [racer.returncode for racer in racers] == [0, 0]
+
+    def listen(racer: subprocess.Popen[str]) -> list[str]:
+        """What it says; once it waits for the other, that one gets its answers."""
+        assert racer.stdout
+        lines = []
+        for line in racer.stdout:
+            lines.append(line)
+            if "waiting for another process" in line:
+                mirror.answering.set()
+        return lines
+
+    with ThreadPoolExecutor() as listeners:
+        outputs = list(listeners.map(listen, racers))
+    for racer in racers:
+        with racer:
+            assert racer.wait() == 0
     assert mirror.requests == {f"{file.name}.gz": 1 for file in files.FILES}
     assert sorted(output[-1].count("already here") for output in outputs) == [0, 4]
     assert sum("waiting for another process" in output[0] for output in outputs) == 1
@@ -485,13 +505,14 @@ def test_a_killed_process_leaves_the_cache_usable(
     tmp_path: Path, mirror: Mirror, good: Path
 ) -> None:
     folder = tmp_path / "cache"
-    mirror.delay_seconds = 0.5
+    mirror.answering.clear()
     victim = start_fetch(folder, mirror)
     let_go(victim)
     while not mirror.requests:
         time.sleep(0.02)
     victim.send_signal(signal.SIGKILL)
     victim.communicate()
+    mirror.answering.set()
     (folder / f"{LABELS.name}.part").write_text("what a kill in the middle of a write leaves")
     fetch(folder, source_dir=good, offline=True)
     assert_good(folder)
