@@ -211,7 +211,7 @@ def test_two_set_ups_at_once_run_one_after_the_other(project: Project) -> None:
         return "".join(lines)
 
     with ThreadPoolExecutor() as listeners:
-        said = list(listeners.map(listen, both))
+        errors = list(listeners.map(listen, both))
     for process in both:
         with process:
             assert process.wait() == 0
