@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import get_args
 
 from bench.analysis.scaling import ScalingMode
+from bench.measure.request import DEVICES
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.recipe import RECIPES, Kernels, Precision, recipe_named
 
 DEFAULT_SEEDS = 5
 """Below five runs of a set-up, an interval says little."""
-DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 """As in bench.measure.plan, which needs torch."""
 
 
@@ -120,7 +120,7 @@ class Matrix:
 AXES = tuple(field.name for field in fields(Matrix) if field.name != "scaling")
 _KNOWN_VALUES: dict[str, tuple[str, ...]] = {
     "recipe": ("auto", *sorted(RECIPES)),
-    "device": DEVICES,
+    "device": ("auto", *sorted(DEVICES)),
     "precision": ("auto", *get_args(Precision)),
     "kernels": ("auto", *get_args(Kernels)),
 }

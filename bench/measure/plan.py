@@ -16,14 +16,13 @@ import torch
 
 from bench.machine.cores import usable_cores
 from bench.machine.environment import device_name
-from bench.measure.request import ComputeRequest
+from bench.measure.request import DEVICES, ComputeRequest
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.kernels import native, triton
 from mnist_cnn.rank import Rank, is_launched
 from mnist_cnn.recipe import DEFAULT_RECIPE, FAST_GPU, Kernels, Precision, Recipe
 from mnist_cnn.train import check_batch
 
-DEVICES = ("cpu", "cuda", "mps", "xpu")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 KERNELS: tuple[Kernels, ...] = get_args(Kernels)
 
@@ -112,14 +111,14 @@ def choose_device(asked: str) -> str:
     if asked not in ("auto", *DEVICES):
         raise UsageError(
             f"unknown device {asked!r}{near_match(asked, ('auto', *DEVICES))}; "
-            f"there are: auto, {', '.join(DEVICES)}"
+            f"there are: auto, {', '.join(sorted(DEVICES))}"
         )
     if asked == "auto":
         if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
             return "cpu"
-        return next(device for device in ("cuda", "mps", "xpu", "cpu") if is_present(device))
+        return next(device for device in DEVICES if is_present(device))
     if not is_present(asked):
-        present = [device for device in DEVICES if is_present(device)]
+        present = sorted(device for device in DEVICES if is_present(device))
         raise UsageError(
             f"no {asked} device found by torch {torch.__version__}; present: {', '.join(present)}"
         )

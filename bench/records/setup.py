@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from bench.records.model import Count, Difference, Model, Seconds
+from mnist_cnn.recipe import Kernels
 
 
 class ProtocolValues(Model):
@@ -69,7 +70,7 @@ class Setup(Model):
     threads: Annotated[int, Field(ge=1)]
     """Number of computing threads of each process."""
     precision: Literal["fp32", "bf16", "fp16"]
-    kernels: Literal["torch", "inductor", "triton", "avx512", "amx"] = "torch"
+    kernels: Kernels = "torch"
     """What computes a step: torch's operators (the only choice before version 2), the same fused by
     torch's compiler, or compiled code of mnist_cnn.kernels."""
     captured: bool = False
