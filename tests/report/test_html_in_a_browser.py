@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from bench.cli import main
 from bench.records.store import save_record
 from tests.factories import make_benchmark, make_record, saved
-from tests.report.test_html import HOSTILE, ROOT, mistaken
+from tests.report.pages import HOSTILE, ROOT, mistaken
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 Scheme = Literal["light", "dark"]
