@@ -97,8 +97,8 @@ def all_reduce_share(record: RunRecord) -> float | None:
 def samples_to_target(record: RunRecord) -> int | None:
     """Training images before the target was reached: depends on luck, not on the device."""
     reached = record.target_reached_epoch
-    seen = (e.samples_seen for e in record.evaluations if e.epoch == reached)
-    return next(seen, None) or None
+    counts = (e.samples_seen for e in record.evaluations if e.epoch == reached)
+    return next(counts, None) or None
 
 
 def best_accuracy(record: RunRecord) -> float | None:
