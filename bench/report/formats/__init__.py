@@ -1,1 +1,1 @@
-"""Results in the formats of other tools, one file per format; see `bench.analysis.columns`."""
+"""Rows to other tools' formats, one file a format; the columns are `bench.analysis.columns`'s."""
