@@ -6,7 +6,7 @@ import math
 import re
 
 MISSING = "–"
-"""Stands where there is no value: a target that was missed, a memory that nothing counts."""
+"""Shown where there is no value: a missed target, an unknown amount of memory."""
 
 _MINUTES_FROM = 120.0
 """Seconds from which a time reads better as minutes and seconds."""
@@ -61,9 +61,9 @@ def seconds(value: float) -> str:
 
 
 def seconds_between(low: float, high: float, like: float) -> str:
-    """An interval of times, as fine as it is narrow: ``"41.0–42.3"``, ``"17:20–17:44"``.
+    """An interval of times, with decimals by its width: ``"41.0–42.3"``, ``"17:20–17:44"``.
 
-    It has the unit of `seconds(like)`, beside which it stands, and does not repeat it.
+    It has the unit of `seconds(like)`, beside which it stands, and does not repeat the unit.
     """
     decimals = _decimals(high - low)
     if not _MINUTES_FROM <= abs(like) < _LONGEST_CLOCK:
@@ -145,7 +145,7 @@ def _between(low: str, high: str) -> str:
 
 
 def _decimals(width: float) -> int:
-    """So many that an interval of this width shows two digits of it."""
+    """The number of decimals with which an interval of this width shows two digits."""
     return max(0, min(1 - math.floor(math.log10(width)), 4)) if width > 0 else 2
 
 

@@ -1,10 +1,10 @@
-"""Which rows are wanted: ``device == "cuda" and processes > 1``, as Python would have it.
+"""Conditions on rows in Python's syntax: ``device == "cuda" and processes > 1``.
 
-The text is parsed by Python and never run: of its syntax there are comparisons of columns with
+Python parses the text but never runs it. `parse_filter` accepts comparisons of columns with
 constants and with each other, ``in`` with a list of constants, ``and``, ``or``, ``not`` and
-parentheses, and nothing else gets past `parse_filter`.
+parentheses, and nothing else.
 
-A value that is absent equals ``None`` and nothing else, and is neither more nor less than anything.
+An absent value equals only ``None``, and is neither more nor less than any value.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from bench.text import printable
 from mnist_cnn.errors import UsageError, near_match
 
 LONGEST = 1_000
-"""Letters of a condition: nobody types more, and Python's parser need not be trusted with it."""
+"""Most characters of a condition: Python's parser must not be trusted with a huge text."""
 DEEPEST = 30
-"""Levels of ``not`` and parentheses within each other."""
+"""Most levels of nesting."""
 
 _Value = Callable[[Row], Cell]
 _Test = Callable[[Row], bool]
@@ -42,9 +42,9 @@ class RowFilter:
     """A condition on a row."""
 
     columns: frozenset[str]
-    """Those that it is about."""
+    """Names of the columns that the condition uses."""
     holds: _Test
-    """Whether it holds for a row that has these columns."""
+    """Tells whether the condition holds for a row with these columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +53,22 @@ class _Operand:
 
     value: _Value
     shown: str
+    """The operand as messages show it."""
     text: bool | None
-    """Whether it is text rather than a number; None for ``None``, which is neither."""
+    """Whether the value is text; False for a number; None for ``None``, which is neither."""
 
 
 def parse_filter(text: str, columns: Sequence[str]) -> RowFilter:
     """Read a condition on rows that have these columns.
 
     Raises:
-        UsageError: it is none, or about a column that there is not.
+        UsageError: the text is no condition, or it uses a column that does not exist.
     """
     if len(text) > LONGEST:
         raise UsageError(f"--filter takes at most {LONGEST:,} letters, not {len(text):,}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Python, about Python
+            warnings.simplefilter("ignore")  # about Python's own syntax
             tree = ast.parse(text.strip(), mode="eval")
     except SyntaxError as error:
         raise _refusal(text, printable(error.msg)) from error
@@ -80,60 +81,66 @@ def parse_filter(text: str, columns: Sequence[str]) -> RowFilter:
 
 @dataclass(frozen=True, slots=True)
 class _FilterParser:
+    """Turns a syntax tree into functions of a row."""
+
     text: str
+    """The whole condition."""
     columns: Sequence[str]
+    """Columns that exist."""
     used: set[str]
+    """Columns that the condition uses; it grows while parsing."""
 
     def test(self, node: ast.expr, depth: int) -> _Test:
-        """What is true or false."""
+        """Parse what is true or false."""
         if depth > DEEPEST:
             raise _refusal(self.text, "it is nested too deeply")
         match node:
             case ast.BoolOp(op=ast.And(), values=values):
-                parts = [self.test(value, depth + 1) for value in values]
-                return lambda row: all(part(row) for part in parts)
+                tests = [self.test(value, depth + 1) for value in values]
+                return lambda row: all(test(row) for test in tests)
             case ast.BoolOp(values=values):
-                parts = [self.test(value, depth + 1) for value in values]
-                return lambda row: any(part(row) for part in parts)
+                tests = [self.test(value, depth + 1) for value in values]
+                return lambda row: any(test(row) for test in tests)
             case ast.UnaryOp(op=ast.Not(), operand=operand):
-                part = self.test(operand, depth + 1)
-                return lambda row: not part(row)
+                negated = self.test(operand, depth + 1)
+                return lambda row: not negated(row)
             case ast.Compare(left=left, ops=ops, comparators=others):
-                pairs = zip([left, *others], ops, others, strict=False)
-                parts = [self.comparison(one, op, other) for one, op, other in pairs]
-                return lambda row: all(part(row) for part in parts)
+                triples = zip([left, *others], ops, others, strict=False)
+                tests = [self.comparison(first, op, second) for first, op, second in triples]
+                return lambda row: all(test(row) for test in tests)
         raise self.unknown(node, "a comparison")
 
     def comparison(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> _Test:
-        """One of two values."""
+        """Parse a comparison of two values."""
         if isinstance(op, ast.In | ast.NotIn):
             return self.membership(left, right, isinstance(op, ast.In))
-        one, other = self.operand(left), self.operand(right)
-        self.check_kinds(one, other)
-        first, second = one.value, other.value
-        if isinstance(op, ast.Is | ast.IsNot) and None not in (one.text, other.text):
+        operands = self.operand(left), self.operand(right)
+        self.check_kinds(*operands)
+        with_none = None in (operand.text for operand in operands)
+        first, second = (operand.value for operand in operands)
+        if isinstance(op, ast.Is | ast.IsNot) and not with_none:
             raise _refusal(self.text, "`is` is for None: compare with ==")
         if isinstance(op, ast.Eq | ast.Is):
             return lambda row: first(row) == second(row)
         if isinstance(op, ast.NotEq | ast.IsNot):
             return lambda row: first(row) != second(row)
-        if None in (one.text, other.text):
+        if with_none:
             raise _refusal(self.text, "nothing is more or less than None: compare with ==")
         return _ordered(_ORDER[type(op)], first, second)
 
     def membership(self, left: ast.expr, right: ast.expr, wanted: bool) -> _Test:
-        """Whether a value is, or is not, one of a list of constants."""
+        """Parse ``in`` or, where not `wanted`, ``not in`` with a list of constants."""
         if not isinstance(right, ast.List | ast.Tuple):
             raise self.unknown(right, "a list of constants, as [1, 2],")
-        one = self.operand(left)
+        operand = self.operand(left)
         constants = [self.constant(element) for element in right.elts]
         for constant in constants:
-            self.check_kinds(one, constant)
-        value, values = one.value, [constant.value({}) for constant in constants]
+            self.check_kinds(operand, constant)
+        value, values = operand.value, [constant.value({}) for constant in constants]
         return lambda row: (value(row) in values) is wanted
 
     def operand(self, node: ast.expr) -> _Operand:
-        """A column or a constant."""
+        """Parse a column or a constant."""
         if not isinstance(node, ast.Name):
             return self.constant(node)
         name = node.id
@@ -146,7 +153,7 @@ class _FilterParser:
         return _Operand(lambda row: row[name], name, is_text(name))
 
     def constant(self, node: ast.expr) -> _Operand:
-        """A text, a number or None."""
+        """Parse a text, a number or None."""
         match node:
             case ast.Constant(value=None):
                 return _Operand(lambda _: None, "None", None)
@@ -160,28 +167,26 @@ class _FilterParser:
                 return _Operand(lambda _: -number, f"-{number}"[:20], False)
         raise self.unknown(node, "a column, a number, a text in quotes or None")
 
-    def check_kinds(self, one: _Operand, other: _Operand) -> None:
-        """Refuse what could never be true."""
-        if None not in (one.text, other.text) and one.text is not other.text:
-            kinds = ("a text" if side.text else "a number" for side in (one, other))
-            shown = (printable(side.shown) for side in (one, other))
-            (first, second), (of_first, of_second) = shown, kinds
-            raise UsageError(
-                f"--filter: {first} is {of_first} and {second} is {of_second}: they cannot be "
-                "compared"
+    def check_kinds(self, first: _Operand, second: _Operand) -> None:
+        """Refuse a comparison of a text with a number."""
+        if None not in (first.text, second.text) and first.text is not second.text:
+            clauses = (
+                f"{printable(operand.shown)} is {'a text' if operand.text else 'a number'}"
+                for operand in (first, second)
             )
+            raise UsageError(f"--filter: {' and '.join(clauses)}: they cannot be compared")
 
     def unknown(self, node: ast.expr, wanted: str) -> UsageError:
-        """Where something else stands than what could stand there."""
-        there = ast.get_source_segment(self.text.strip(), node) or "this"
-        return _refusal(self.text, f"{printable(there)[:40]!r} stands where {wanted} should")
+        """The error for syntax other than what is wanted."""
+        source = ast.get_source_segment(self.text.strip(), node) or "this"
+        return _refusal(self.text, f"{printable(source)[:40]!r} stands where {wanted} should")
 
 
 def _ordered(before: Callable[[float, float], bool], first: _Value, second: _Value) -> _Test:
     def holds(row: Row) -> bool:
-        one, other = first(row), second(row)
-        # Both are of one kind: `check_kinds` has seen to it.
-        return one is not None and other is not None and before(one, other)  # type: ignore[arg-type]
+        left, right = first(row), second(row)
+        # Both are texts or both numbers: `check_kinds` refuses the rest.
+        return left is not None and right is not None and before(left, right)  # type: ignore[arg-type]
 
     return holds
 

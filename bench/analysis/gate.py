@@ -189,9 +189,9 @@ def _advice(line: MetricComparison, comparison: Comparison, distance: float) -> 
     """
     runs = min(len(comparison.case.base), len(comparison.case.new))
     if line.spread is None:
-        fewest = f"; {line.fewest_runs} runs a side are the fewest that could"
+        fewest = f"; {line.fewest_runs} runs per side are the fewest that could"
         return fewest if runs < line.fewest_runs else "; more runs would"
     needed = sample_size.runs_needed(line.spread, distance, comparison.gate_tail, POWER)
     if needed is None:
         return "; too many runs needed"
-    return f"; about {max(needed, line.fewest_runs, runs + 1)} runs a side would"
+    return f"; about {max(needed, line.fewest_runs, runs + 1)} runs per side would"

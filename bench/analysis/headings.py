@@ -70,8 +70,8 @@ def unit_of(name: str) -> Unit:
 def heading_of(name: str) -> str:
     """A column's heading for people: ``"to target (median)"``."""
     known = _known_prefix(name)
-    heading, part = _KNOWN[known][0], name.removeprefix(known).strip("_").replace("_", " ")
-    return f"{heading} ({part})" if part else heading
+    heading, ending = _KNOWN[known][0], name.removeprefix(known).strip("_").replace("_", " ")
+    return f"{heading} ({ending})" if ending else heading
 
 
 def is_text(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""How a set-up is called in tables and messages."""
+"""The name of a set-up in tables and messages."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def setup_label(
     machines: int = 1,
     parallel_seeds: int = 1,
 ) -> str:
-    """``"2 processes, 1 thread, bf16"``, and which compiled code computes a step, if any.
+    """``"2 processes, 1 thread, bf16"``, with the kernels where they are not torch's.
 
-    Of several machines ``"4 processes on 2 machines, 1 thread, bf16"``; of several runs at a time
-    ``"1 process, 1 thread, bf16, 2 runs at a time"``.
+    On several machines ``"4 processes on 2 machines, 1 thread, bf16"``; with several runs at a time
+    ``"1 process, 1 thread, bf16, 2 runs at a time"``. A count that is None is left out.
     """
     counts = ((processes, "process"), (threads, "thread"))
     parts = [count_of(number, noun) for number, noun in counts if number is not None]
@@ -35,7 +35,7 @@ def setup_label(
 
 
 def label_of_setup(setup: Setup) -> str:
-    """The same of what a record holds."""
+    """The label of a record's set-up."""
     return setup_label(
         setup.processes,
         setup.threads,
@@ -47,7 +47,7 @@ def label_of_setup(setup: Setup) -> str:
 
 
 def label_of_row(row: Mapping[str, object]) -> str:
-    """The same of a row of `bench.analysis.columns`; what of it is not known is left out."""
+    """The label of a row of `bench.analysis.rows`; what is not known is left out."""
     names = ("processes", "threads", "machines", "parallel_seeds")
     counts = (row[name] for name in names)
     processes, threads, machines, at_once = (c if isinstance(c, int) else None for c in counts)

@@ -3,9 +3,9 @@
 Standard library only. A value that does not exist is None, never 0 and never a guess.
 
 Across runs, only *completed* runs count. A completed run that missed the target has no time to
-it; its time is longer than any that was measured. The median is the one summary that can take
-that in: it counts such a run as infinitely long, and so is None once half of the runs or more
-missed. The mean and its interval would be infinite, and are None as soon as one run missed.
+target; its time is longer than any that was measured. Only the median can include such a run: it
+counts the run as infinitely long, and is None when half of the runs or more missed. The mean and
+its interval would be infinite, and are None as soon as one run missed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from bench.stats.survival import CensoredTime
 def time_to_target_seconds(record: RunRecord) -> float | None:
     """From the start of the run's clock to the end of the evaluation that reached the target.
 
-    MLPerf's rule: the clock starts before the data is touched and is never paused, so reading,
-    evaluating and whatever lies between two laps is in it.
+    MLPerf's rule: the clock starts before the data is touched and is never paused, so it includes
+    reading, evaluating and the time between laps.
     """
     reached = record.target_reached_epoch
     if reached is None:
@@ -35,7 +35,7 @@ def time_to_target_seconds(record: RunRecord) -> float | None:
 
 
 def train_time_to_target_seconds(record: RunRecord) -> float | None:
-    """Training alone, up to the end of the epoch that reached the target: the speed-runs' rule."""
+    """Training only, up to the end of the epoch that reached the target: the speed-runs' rule."""
     reached = record.target_reached_epoch
     if reached is None:
         return None
@@ -49,10 +49,10 @@ def train_time_to_target_seconds(record: RunRecord) -> float | None:
 
 
 def cold_time_to_target_seconds(record: RunRecord) -> float | None:
-    """The time to target of somebody who starts from nothing: start-up and warm-up before it."""
+    """The time to target from nothing: start-up, warm-up and the time to target."""
     warm = time_to_target_seconds(record)
-    before = seconds_of(record, LapKind.STARTUP, LapKind.WARMUP)
-    return None if warm is None or before is None else finite_or_none(before + warm)
+    start_up = seconds_of(record, LapKind.STARTUP, LapKind.WARMUP)
+    return None if warm is None or start_up is None else finite_or_none(start_up + warm)
 
 
 def seconds_of(record: RunRecord, *kinds: LapKind) -> float | None:
@@ -61,52 +61,58 @@ def seconds_of(record: RunRecord, *kinds: LapKind) -> float | None:
 
 
 def images_per_second(record: RunRecord) -> float | None:
-    """Training throughput: the images of the epochs trained to the end, over their train laps."""
-    trained = {epoch.epoch for epoch in record.epochs}
-    spent = _sum_or_none(
-        [lap.seconds for lap in record.laps if lap.kind is LapKind.TRAIN and lap.epoch in trained]
+    """Training throughput: images of the completed epochs, divided by their train laps."""
+    completed_epochs = {epoch.epoch for epoch in record.epochs}
+    seconds = _sum_or_none(
+        [
+            lap.seconds
+            for lap in record.laps
+            if lap.kind is LapKind.TRAIN and lap.epoch in completed_epochs
+        ]
     )
-    if not spent:
+    if not seconds:
         return None
     try:
-        return finite_or_none(sum(epoch.samples for epoch in record.epochs) / spent)
+        return finite_or_none(sum(epoch.samples for epoch in record.epochs) / seconds)
     except OverflowError:
         return None
 
 
 def all_reduce_share(record: RunRecord) -> float | None:
-    """What a run's all-reduces would take one after another, as a share of its training.
+    """The time of a run's all-reduces, as if each ran alone, as a share of its training time.
 
-    One a step, each as long as one was by itself before the first run: without what ranks wait for
-    the slowest, and with what the backward pass hides. 0 for one rank; None where it is not known.
+    One all-reduce per step, each as long as the one that was measured alone before the first run:
+    without the wait for the slowest rank, and with what the backward pass hides. 0 for one rank;
+    None where it is not known.
     """
     if record.setup.processes == 1:
         return 0.0
-    spent = seconds_of(record, LapKind.TRAIN)
-    if record.all_reduce_seconds is None or not spent:
+    seconds = seconds_of(record, LapKind.TRAIN)
+    if record.all_reduce_seconds is None or not seconds:
         return None
-    return finite_or_none(record.all_reduce_seconds * sum(e.steps for e in record.epochs) / spent)
+    steps = sum(epoch.steps for epoch in record.epochs)
+    return finite_or_none(record.all_reduce_seconds * steps / seconds)
 
 
 def samples_to_target(record: RunRecord) -> int | None:
-    """Training images seen when the target was reached: what depends on luck, not on the device."""
+    """Training images before the target was reached: depends on luck, not on the device."""
     reached = record.target_reached_epoch
-    seen = (e.samples_seen for e in record.evaluations if e.epoch == reached)
-    return next(seen, None) or None
+    counts = (e.samples_seen for e in record.evaluations if e.epoch == reached)
+    return next(counts, None) or None
 
 
 def best_accuracy(record: RunRecord) -> float | None:
-    """The highest of the run's evaluations. Biased upwards: a claim needs the final one."""
+    """The highest accuracy of the run's evaluations. Biased upwards: a claim needs the last one."""
     return max((evaluation.accuracy for evaluation in record.evaluations), default=None)
 
 
 def energy_joules(record: RunRecord) -> float | None:
-    """What the device used from the run's start to its end, evaluation included."""
+    """Energy that the device used from the run's start to its end, evaluation included."""
     return None if record.energy is None else record.energy.device.joules
 
 
 def host_energy_joules(record: RunRecord) -> float | None:
-    """What the machine's processors used meanwhile, beside an accelerator."""
+    """Energy that the machine's processors used during the run, beside an accelerator."""
     if record.energy is None or record.energy.host is None:
         return None
     return record.energy.host.joules
@@ -125,7 +131,7 @@ def busy_share(record: RunRecord) -> float | None:
 
 
 def completed(runs: Sequence[RunRecord]) -> list[RunRecord]:
-    """The runs that count across runs: completed in one go."""
+    """The runs that summaries include: completed without a break."""
     return [run for run in runs if run.counts]
 
 

@@ -13,19 +13,20 @@ PROMISED_RUNS = ("protocol.runs", "protocol.half_width", "protocol.budget_second
 """Fields that say how many runs a benchmark was to have; they change no run."""
 
 UNNAMED_RECIPE = "unnamed recipe"
+_NESTED = (dict, list)
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class SetupKey:
     """What a run has in common with the other runs of its benchmark: equal keys, equal set-ups.
 
     A field is named by its path in the record, as ``setup.threads``. ``folder`` is the record's
-    folder and ``recipe_name`` the recipe's name as tables show it. A name that is given to `only`
-    or `ignoring` stands for itself and all fields below it: ``recipe`` for ``recipe.epochs`` too.
+    folder and ``recipe_name`` the recipe's name as tables show it. `only` and `ignoring` also take
+    the name of a section, which stands for all its fields: ``recipe`` for ``recipe.epochs``.
     """
 
     fields: tuple[tuple[str, str], ...]
-    """Each field's name and its value as text, by rising name."""
+    """Each field's name and its value as text, in an order that does not depend on the run."""
 
     @classmethod
     def of(cls, record: RunRecord, path: Path | None = None) -> SetupKey:
@@ -35,15 +36,15 @@ class SetupKey:
             record: the run.
             path: the record's file, where its folder is to be part of the key.
         """
-        return cls(tuple(sorted((name, _text(value)) for name, value in _fields(record, path))))
+        return cls(tuple([(name, _text(value)) for name, value in _fields(record, path)]))
 
     def only(self, *names: str) -> SetupKey:
         """The key with these fields only."""
-        return SetupKey(tuple(field for field in self.fields if _is_named(field[0], names)))
+        return SetupKey(tuple([field for field in self.fields if _is_named(field[0], names)]))
 
     def ignoring(self, *names: str) -> SetupKey:
         """The key without these fields."""
-        return SetupKey(tuple(field for field in self.fields if not _is_named(field[0], names)))
+        return SetupKey(tuple([field for field in self.fields if not _is_named(field[0], names)]))
 
 
 def recipe_name(record: RunRecord) -> str:
@@ -58,15 +59,18 @@ def _fields(record: RunRecord, path: Path | None) -> Iterator[tuple[str, object]
         yield name, getattr(record, name)
     for name in ("accelerate", "commit", "dirty", "torch"):
         yield f"environment.{name}", getattr(record.environment, name)
-    for section in ("protocol", "recipe", "setup"):
-        for name, value in dict(getattr(record, section)).items():
-            yield f"{section}.{name}", value
+    for name in sorted(record.recipe):
+        yield f"recipe.{name}", record.recipe[name]
+    for name, value in record.protocol:
+        yield f"protocol.{name}", value
+    for name, value in record.setup:
+        yield f"setup.{name}", value
 
 
 def _text(value: object) -> str:
     """The value as text, equal for equal values of one type, whatever the order of an object."""
-    return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else repr(value)
+    return json.dumps(value, sort_keys=True) if isinstance(value, _NESTED) else repr(value)
 
 
 def _is_named(field: str, names: tuple[str, ...]) -> bool:
-    return any(field == name or field.startswith(f"{name}.") for name in names)
+    return field in names or field.partition(".")[0] in names

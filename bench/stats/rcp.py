@@ -1,9 +1,9 @@
-"""MLPerf's arithmetic of convergence: the olympic mean, and the fewest epochs one may need.
+"""MLPerf's arithmetic of convergence: the olympic mean, and the fewest epochs that may be luck.
 
 A submission that reaches its target in fewer epochs than the reference probably does something
-else. How many fewer may be luck, MLPerf's reference convergence points (RCP) say. Source:
-MLCommons' training rules, and `mlperf_logging.rcp_checker`, which `tests/stats/test_rcp.py` holds
-this to on the data it comes with. Here both ends count: a backend that needs *more* is as wrong.
+else. MLPerf's reference convergence points (RCP) say how many fewer may be luck. Source: MLCommons'
+training rules, and `mlperf_logging.rcp_checker`; `tests/stats/test_rcp.py` compares the two on the
+data that it ships. Here both ends count: a backend that needs *more* epochs is wrong too.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from statistics import fmean, pstdev
 from bench.stats.student_t import t_quantile
 
 ALPHA = 0.05
-"""One-sided, each way."""
+"""Level of the test, one-sided, each way."""
 
 
 def olympic_mean(values: Sequence[float], dropped: int = 1) -> float | None:
-    """The mean without the least and the greatest; None where it has nothing, or a miss, left.
+    """The mean without the smallest and the greatest values; None if no value or a miss remains.
 
     Args:
-        values: a run that missed its target is `math.inf`; one is dropped as the slowest, two are
-            too many.
-        dropped: at either end.
+        values: a run that missed its target is `math.inf`; one such run is dropped as the slowest,
+            two are too many.
+        dropped: number of values to drop at either end.
     """
     kept = sorted(values)[dropped : len(values) - dropped]
     if not kept or not math.isfinite(kept[-1]):
@@ -35,29 +35,29 @@ def olympic_mean(values: Sequence[float], dropped: int = 1) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class EpochsAllowed:
-    """What the olympic mean of a submission may be, by a reference's runs."""
+    """Olympic means that a submission may have by luck, given a reference's runs."""
 
     mean: float
-    """The reference's own."""
+    """The reference's olympic mean."""
     fewest: float
-    """Less is not luck."""
+    """Smallest mean that may be luck."""
     most: float
-    """More is not luck either; MLPerf lets it pass, for it costs the submitter only."""
+    """Greatest mean that may be luck; MLPerf allows more, as it costs only the submitter."""
 
 
 def epochs_allowed(reference: Sequence[float], runs: int, dropped: int = 1) -> EpochsAllowed | None:
-    """What olympic means of `runs` runs are still luck.
+    """The olympic means of `runs` runs that may be luck.
 
-    The pooled t test of two means of one spread, the reference's, which MLPerf takes of all its
-    runs and by their number.
+    The pooled t test of two means with the same standard deviation: the reference's, which MLPerf
+    computes from all its runs, as of a population.
 
     Args:
-        reference: what each run of it needed, all finite.
-        runs: of the submission.
-        dropped: of both, at either end.
+        reference: what each run of the reference needed, all finite.
+        runs: number of runs of the submission.
+        dropped: number of runs to drop from either side, at either end.
 
     Returns:
-        None where a side has no two runs left, and so no spread that could be tested.
+        None where too few runs remain for a test.
     """
     mean = olympic_mean(reference, dropped)
     counts = len(reference) - 2 * dropped, runs - 2 * dropped

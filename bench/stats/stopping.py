@@ -1,8 +1,8 @@
 """How many runs are enough: `run --runs auto`.
 
-Stein's two stages (Stein 1945): after a few runs their scatter says how many will make the mean's
-interval as narrow as is wanted, and so many are made. To stop at the first moment at which it
-looks narrow enough would be to stop at lucky ones; here the number is fixed before its runs are.
+Stein's two stages (Stein 1945): the scatter of the first few runs says how many runs make the
+mean's interval as narrow as requested, and that many are made. Stopping as soon as the interval
+looks narrow enough would favour lucky runs; here the number is fixed before the runs are made.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from statistics import stdev
 from bench.stats.student_t import t_quantile
 
 PILOT = 5
-"""Runs of the first stage."""
+"""Number of runs of the first stage."""
 
 
 def runs_needed_for(half_width: float, values: Sequence[float]) -> int:
-    """How many runs make the 95 % interval of the mean at most so wide to either side.
+    """Number of runs that make the mean's 95 % interval no wider than `half_width` either way.
 
     Args:
-        half_width: relative: 0.05 for 5 %.
-        values: the first runs' times, `PILOT` of them, above 0.
+        half_width: relative half-width: 0.05 for 5 %.
+        values: times of the first `PILOT` runs, above 0.
     """
     logs = [math.log(value) for value in values[:PILOT]]
     quantile = t_quantile(len(logs) - 1, 0.975)
@@ -39,10 +39,10 @@ def precise_enough(
 
     Args:
         half_width: as for `runs_needed_for`.
-        budget_seconds: what all runs together may take; None: as long as it takes.
-        values: the time that is to be known, of each completed run.
-        spent: what each run took, whatever became of it.
+        budget_seconds: seconds that all runs may take together; None without a limit.
+        values: the measured time of each completed run.
+        spent: seconds that each run took, completed or not.
     """
     if budget_seconds is not None and sum(spent) + max(spent, default=0.0) > budget_seconds:
-        return True  # the next one would go beyond it
+        return True  # the next run would exceed it
     return len(values) >= PILOT and len(values) >= runs_needed_for(half_width, values)

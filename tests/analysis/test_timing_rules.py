@@ -45,7 +45,7 @@ def test_no_second_is_lost(record: RunRecord) -> None:
 def test_the_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "120")
     for record in make_benchmark():
         save_record(record, tmp_path)
     assert main(["report", "--clocks", str(tmp_path)]) == 0

@@ -139,7 +139,7 @@ def seconds_spent(all_series: Sequence[SetupSeries]) -> FigureResult:
     draw_legend(rows.figure, [(names[span], colour) for span, colour in colours.items()], 3)
     caption = (
         "Mean over the runs that reached the target; at the right the whole time, start-up and "
-        "warm-up included. The harness works between two laps."
+        "warm-up included. \u201cTime between laps\u201d is the harness's own time."
         f"{left_out_note(len(known), 'fastest')}"
     )
 
