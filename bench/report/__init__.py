@@ -1,1 +1,1 @@
-"""What people and programs are shown: terminal, HTML, files. Computes nothing."""
+"""What people and programs are shown: terminal, HTML, files. It computes nothing."""

@@ -1,1 +1,1 @@
-"""May this folder of records stand beside the others? One check a promise."""
+"""May this folder of records stand beside the others? One check per promise."""

@@ -1,1 +1,1 @@
-"""Rows to other tools' formats, one file a format; the columns are `bench.analysis.columns`'s."""
+"""Results in the formats of other tools, one file per format; see `bench.analysis.columns`."""

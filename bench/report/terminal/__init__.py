@@ -1,7 +1,7 @@
-"""Tables and live progress for a terminal; the only room that imports rich.
+"""Tables and live progress for a terminal; the only folder that imports rich.
 
-Text from records and from the user may hold anything. It gets onto the screen as `Text`, never as
-markup, and only after `bench.text.printable`.
+Text from records and from the user may hold anything. It reaches the screen as `Text`, never as
+markup, and only through `bench.text.printable`.
 """
 
 from bench.report.terminal.checks import checks as checks
