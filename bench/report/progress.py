@@ -31,8 +31,8 @@ class PlainProgress(RunProgress):
     def benchmark_started(self, recipe_name: str, runs: int, epochs: int) -> None:
         """Print how many runs and epochs follow."""
         self._runs = runs
-        what = f"{text.count_of(runs, 'run')} of {text.count_of(epochs, 'epoch')}"
-        self._line(f"{recipe_name}: {what}, after a warm-up that is not counted")
+        plan = f"{text.count_of(runs, 'run')} of {text.count_of(epochs, 'epoch')}"
+        self._line(f"{recipe_name}: {plan}, after a warm-up that is not counted")
 
     def warmup_finished(self, seconds: float) -> None:
         """Print how long it took."""

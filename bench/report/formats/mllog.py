@@ -168,7 +168,7 @@ def _before(record: RunRecord) -> list[Event]:
 def _laps(record: RunRecord) -> list[Event]:
     """Epochs and evaluations until the clock stops."""
     last = record.target_reached_epoch if _reached(record) else None
-    seen = {evaluation.epoch: evaluation for evaluation in record.evaluations}
+    evaluations = {evaluation.epoch: evaluation for evaluation in record.evaluations}
     events = []
     for lap in record.laps:
         key = {LapKind.TRAIN: "epoch", LapKind.EVAL: "eval"}.get(lap.kind)
@@ -176,7 +176,7 @@ def _laps(record: RunRecord) -> list[Event]:
             continue
         end = lap.start_seconds + lap.seconds
         metadata: dict[str, JsonValue] = {"epoch_num": lap.epoch}
-        evaluation = seen.pop(lap.epoch, None) if key == "eval" else None
+        evaluation = evaluations.pop(lap.epoch, None) if key == "eval" else None
         if evaluation:
             metadata["samples_count"] = evaluation.samples_seen
         events.append(Event(lap.start_seconds, f"{key}_start", metadata=metadata))

@@ -38,22 +38,23 @@ class _SeriesCurves:
 
     series: SetupSeries
     curves: list[Curve]
+    """One curve per run that was evaluated on the clock."""
 
 
 def accuracy_over_time(all_series: Sequence[SetupSeries]) -> FigureResult:
     """Every evaluation of every run, on the run's clock."""
     title = "Accuracy over time"
-    known = [found for series in all_series if (found := _curves_of(series)).curves]
+    known = [entry for series in all_series if (entry := _curves_of(series)).curves]
     if not known:
         return MissingFigure(title, "no completed run was evaluated on the clock")
-    count = sum(len(found.curves) for found in known)
+    count = sum(len(entry.curves) for entry in known)
     one_by_one = count <= MOST_LINES
-    figure, axes = plot_axes([found.series for found in known])
+    figure, axes = plot_axes([entry.series for entry in known])
     alpha = 0.55 if one_by_one and count > 12 else 0.9
     drawn: Curve = []
-    for found in reversed(known):  # the fastest on top
-        for curve in found.curves if one_by_one else [_median_curve(found.curves)]:
-            drawn += _draw_curve(axes, curve, colour_of(found.series.colour), alpha)
+    for entry in reversed(known):  # the fastest on top
+        for curve in entry.curves if one_by_one else [_median_curve(entry.curves)]:
+            drawn += _draw_curve(axes, curve, colour_of(entry.series.colour), alpha)
     if not drawn:
         return MissingFigure(
             title, f"no evaluation reached {_LEAST_ACCURACY:.0%}".replace("%", " %")
