@@ -73,10 +73,14 @@ def test_one_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(supervisor, "KILL_SECONDS", 0.3)
     command = program(
         tmp_path,
-        """
+        f"""
+        deaf = {str(tmp_path / "deaf")!r}
         if rank == 1:
+            while not os.path.exists(deaf):
+                time.sleep(0.02)
             sys.exit(7)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        open(deaf, "w").close()
         while True:
             time.sleep(60)
         """,
