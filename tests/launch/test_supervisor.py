@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -114,11 +115,10 @@ def started(tmp_path: Path, before: str = "") -> tuple[subprocess.Popen[bytes], 
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    while any(
-        psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-        for pid in pids
-    ):
-        time.sleep(0.05)
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.05)
 
 
 def test_sigterm_reaches_every_rank_and_their_word_counts(tmp_path: Path) -> None:
