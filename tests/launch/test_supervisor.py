@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -73,10 +74,14 @@ def test_one_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(supervisor, "KILL_SECONDS", 0.3)
     command = program(
         tmp_path,
-        """
+        f"""
+        deaf = {str(tmp_path / "deaf")!r}
         if rank == 1:
+            while not os.path.exists(deaf):
+                time.sleep(0.02)
             sys.exit(7)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        open(deaf, "w").close()
         while True:
             time.sleep(60)
         """,
@@ -110,11 +115,10 @@ def started(tmp_path: Path, before: str = "") -> tuple[subprocess.Popen[bytes], 
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    while any(
-        psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-        for pid in pids
-    ):
-        time.sleep(0.05)
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.05)
 
 
 def test_sigterm_reaches_every_rank_and_their_word_counts(tmp_path: Path) -> None:

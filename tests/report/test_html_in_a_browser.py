@@ -32,6 +32,7 @@ def browser() -> Iterator[Browser]:
         chromium = playwright.chromium.launch(
             executable_path=CHROMIUM,
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+            timeout=0,  # however busy the machine is
         )
         yield chromium
         chromium.close()
@@ -68,6 +69,7 @@ def opened(
 ) -> tuple[Page, list[str]]:
     """The page, and all that it said, asked for or stumbled over."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.set_default_timeout(0)  # however busy the machine is
     heard: list[str] = []
     page.on("console", lambda message: heard.append(message.text))
     page.on("pageerror", lambda error: heard.append(str(error)))
