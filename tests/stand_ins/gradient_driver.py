@@ -1,7 +1,7 @@
 """The gradients of a whole and of a short batch, by as many ranks as started this.
 
-A program, not a test: `tests/mnist_cnn/test_distributed.py` starts it. Arguments: what computes
-the step, the batch norm's group, and where rank 0 leaves them.
+A program, not a test: `tests/mnist_cnn/test_distributed.py` starts it. Arguments: where rank 0
+leaves them, and the cases, each as what computes the step and the batch norm's group: "torch:16".
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from mnist_cnn.batches import Batches
 from mnist_cnn.data.dataset import Split, load
@@ -26,9 +27,9 @@ IMAGES = 128 + 96
 """As the last two batches of 60,000."""
 
 
-def main(kernels: str, group: str, path: str) -> None:
-    accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
-    recipe = replace(FAST.with_epochs(1), norm_batch_size=int(group))
+def gradients(accelerator: Accelerator, kernels: str, group: int) -> list[Tensor]:
+    """All parameters' gradients of each batch, one after the other."""
+    recipe = replace(FAST.with_epochs(1), norm_batch_size=group)
     whole = load(offline=True).split("test")
     data = Split(
         whole.train_images[:IMAGES],
@@ -40,14 +41,24 @@ def main(kernels: str, group: str, path: str) -> None:
     batches = Batches(data, recipe, accelerator, 0, kind)
     batches.load()
     step = make_step(seeded_model(recipe, 0).train(), recipe, accelerator, kind)
-    found = []
+    of_batches = []
     for batch in batches.batches(batches.epoch(1)):
         step(batch)
         parameters = [p for group in step.optimizer.param_groups for p in group["params"]]
-        found.append(torch.cat([p.grad.flatten() for p in parameters]).clone())
+        of_batches.append(torch.cat([p.grad.flatten() for p in parameters]).clone())
         step.optimizer.zero_grad()
+    return of_batches
+
+
+def main(path: str, *cases: str) -> None:
+    """Compute every case, and save them by their names."""
+    accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
+    by_case = {}
+    for case in cases:
+        kernels, _, group = case.partition(":")
+        by_case[case] = gradients(accelerator, kernels, int(group))
     if accelerator.is_main_process:
-        torch.save(found, path)
+        torch.save(by_case, path)
     accelerator.end_training()
 
 
