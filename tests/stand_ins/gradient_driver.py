@@ -1,7 +1,8 @@
 """Computes the gradients of a whole and of a short batch, on however many ranks are launched.
 
-A program, not a test: `tests/mnist_cnn/test_distributed.py` starts it. Arguments: the kernels, the
-size of a batch-norm group, and the file to which rank 0 writes the gradients.
+A program, not a test: `tests/mnist_cnn/test_distributed.py` starts it. Arguments: the file to which
+rank 0 writes the gradients, and the cases, each as kernels and size of a batch-norm group:
+"torch:16".
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from mnist_cnn.batches import Batches
 from mnist_cnn.context import TrainingContext
@@ -27,9 +29,9 @@ IMAGES = 128 + 96
 """Sizes of the last two batches of 60,000."""
 
 
-def main(kernels: str, group: str, path: str) -> None:
-    accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
-    recipe = replace(FAST.with_epochs(1), norm_batch_size=int(group))
+def gradients(accelerator: Accelerator, kernels: str, group: int) -> list[Tensor]:
+    """The gradient of all parameters, flattened, for each batch."""
+    recipe = replace(FAST.with_epochs(1), norm_batch_size=group)
     whole = load(offline=True).split("test")
     data = Split(
         whole.train_images[:IMAGES],
@@ -41,14 +43,24 @@ def main(kernels: str, group: str, path: str) -> None:
     batches = Batches(data, context, 0)
     batches.load()
     step = make_step(seeded_model(recipe, 0).train(), context)
-    gradients = []
+    by_batch = []
     for batch in batches.batches(batches.epoch(1)):
         step(batch)
         parameters = [p for group in step.optimizer.param_groups for p in group["params"]]
-        gradients.append(torch.cat([p.grad.flatten() for p in parameters]).clone())
+        by_batch.append(torch.cat([p.grad.flatten() for p in parameters]).clone())
         step.optimizer.zero_grad()
+    return by_batch
+
+
+def main(path: str, *cases: str) -> None:
+    """Compute every case and save the gradients by the name of the case."""
+    accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
+    by_case = {}
+    for case in cases:
+        kernels, _, group = case.partition(":")
+        by_case[case] = gradients(accelerator, kernels, int(group))
     if accelerator.is_main_process:
-        torch.save(gradients, path)
+        torch.save(by_case, path)
     accelerator.end_training()
 
 
