@@ -1,7 +1,7 @@
 """Sorts the runs of two sides into cases, which are what `compare` compares.
 
 A *case* is a set-up that both sides have measured. What must not be compared is refused; what may
-be compared but differs gets a remark.
+be compared but differs gets a remark. The *base* side is the one before, the *new* side after.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from bench.analysis import labels, metrics, result_warnings
 from bench.analysis.benchmarks import group_runs
 from bench.analysis.differences import INCOMPARABLE, POOLED, REMARKED, find_differences
 from bench.analysis.result_warnings import ResultWarning
-from bench.analysis.run_sets import RunSet, unread_files
+from bench.analysis.run_sets import RunSet, unreadable_files
 from bench.analysis.setup_key import SetupKey, recipe_name
 from bench.records.schema import RunRecord, Status
 from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError
 
-_BROKEN = (Status.FAILED, Status.DIVERGED)
-_REPEATED = (
+_FAILURES = (Status.FAILED, Status.DIVERGED)
+_REMARKED_WARNINGS = (
     ResultWarning.BUSY_MACHINE,
     ResultWarning.DIRTY_COMMIT,
     ResultWarning.NOT_THE_TEST_SET,
 )
-"""Warnings about single runs that a comparison repeats."""
-_NAMED = (
+"""Warnings about runs that become remarks of their case."""
+_CASE_FIELDS = (
     *("recipe_name", "setup.device", "setup.processes", "setup.machines", "setup.threads"),
     *("setup.precision", "setup.kernels", "setup.captured", "setup.parallel_seeds"),
 )
-"""Fields of `SetupKey` that tell the cases of a side apart: those that `setup_name` writes."""
+"""Fields of `SetupKey` that distinguish the cases of a side: those that `setup_name` shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +40,17 @@ class Case:
     name: str
     """The set-up in words, or both set-ups where they differ."""
     setup_name: str
-    """The base's set-up in words, by which its noise floor is found."""
+    """The base's set-up in words; the noise floor is stored under this name."""
     base: tuple[RunRecord, ...]
     """The base's completed runs, in the order they were run."""
     new: tuple[RunRecord, ...]
     """The new side's completed runs, in the order they were run."""
     unfinished: tuple[str, ...]
     """Why a side is incomplete: a line for runs that did not complete, and for missing runs."""
-    broke: bool
+    only_new_failed: bool
     """Whether runs of the new side failed or diverged, and no run of the base did."""
     same_machine: bool
-    """Whether all runs are of one device and one processor."""
+    """Whether all runs name the same device and the same processor."""
     remarks: tuple[str, ...]
     """A line for each difference between the sides, and for each doubt about one of them."""
 
@@ -65,8 +65,8 @@ class CaseMatch:
     """Names of cases that only the base has: not measured again, or renamed."""
     added: tuple[str, ...]
     """Names of cases that only the new side has."""
-    unread: tuple[str, ...] = ()
-    """A line for each file of either side that is no record, with the reason."""
+    unreadable: tuple[str, ...] = ()
+    """A line for each file of either side that cannot be read as a record, with the reason."""
 
 
 def match_cases(base: RunSet, new: RunSet) -> CaseMatch:
@@ -88,13 +88,13 @@ def match_cases(base: RunSet, new: RunSet) -> CaseMatch:
         {key: setup_name(records[0]) for key, records in groups.items()}
         for groups in (base_groups, new_groups)
     )
-    unread = unread_files(base, new)
+    unreadable = unreadable_files(base, new)
     if len(base_groups) == len(new_groups) == 1:
-        (before, base_runs), (after, new_runs) = *base_groups.items(), *new_groups.items()
-        name = base_names[before]
-        if before != after:
-            name = f"{name} against {new_names[after]}"
-        return CaseMatch((_case(name, base_names[before], base_runs, new_runs),), (), (), unread)
+        ((base_key, base_runs),), ((new_key, new_runs),) = base_groups.items(), new_groups.items()
+        base_name = name = base_names[base_key]
+        if base_key != new_key:
+            name = f"{base_name} against {new_names[new_key]}"
+        return CaseMatch((_case(name, base_name, base_runs, new_runs),), (), (), unreadable)
     common = [key for key in base_groups if key in new_groups]
     if not common:
         raise UsageError(
@@ -109,7 +109,7 @@ def match_cases(base: RunSet, new: RunSet) -> CaseMatch:
         ),
         tuple(name for key, name in base_names.items() if key not in new_groups),
         tuple(name for key, name in new_names.items() if key not in base_groups),
-        unread,
+        unreadable,
     )
 
 
@@ -117,11 +117,11 @@ def group_by_setup(side: RunSet) -> dict[SetupKey, list[RunRecord]]:
     """A side's runs by set-up, in the order they were run.
 
     Raises:
-        UsageError: it holds runs of one set-up that answer different questions.
+        UsageError: it holds runs of one set-up that must not be compared or pooled.
     """
     groups: dict[SetupKey, list[RunRecord]] = {}
     for record in sorted(side.records, key=lambda record: record.started_utc):
-        groups.setdefault(SetupKey.of(record).only(*_NAMED), []).append(record)
+        groups.setdefault(SetupKey.of(record).only(*_CASE_FIELDS), []).append(record)
     for records in groups.values():
         if differences := find_differences((*INCOMPARABLE, *POOLED), records, records):
             raise UsageError(
@@ -138,7 +138,7 @@ def setup_name(record: RunRecord) -> str:
 
 
 def interleaved(base: Sequence[RunRecord], new: Sequence[RunRecord]) -> bool:
-    """Whether the sides took turns: in order of time, every two runs are one of each side."""
+    """Whether the sides took turns: in order of time, runs 1 and 2, 3 and 4, ... are of both."""
     if len(base) != len(new):
         return False
     new_ids = {record.run_id for record in new}
@@ -148,30 +148,34 @@ def interleaved(base: Sequence[RunRecord], new: Sequence[RunRecord]) -> bool:
 
 
 def _case(name: str, base_name: str, base: Sequence[RunRecord], new: Sequence[RunRecord]) -> Case:
-    """One case; incomparable sides are refused."""
+    """Make a case.
+
+    Raises:
+        UsageError: the sides are incomparable.
+    """
     if differences := find_differences(INCOMPARABLE, base, new):
         raise UsageError(f"{name}: cannot be compared: {differences[0]}")
-    unfinished = (*_unfinished("base", base), *_unfinished("new", new))
+    unfinished = (*_unfinished_lines("base", base), *_unfinished_lines("new", new))
     machines = {(r.setup.device_name, r.environment.cpu) for r in (*base, *new)}
-    base_broke, new_broke = (any(r.status in _BROKEN for r in side) for side in (base, new))
+    base_failed, new_failed = (any(r.status in _FAILURES for r in side) for side in (base, new))
     return Case(
         name=name,
         setup_name=base_name,
         base=tuple(metrics.completed(base)),
         new=tuple(metrics.completed(new)),
         unfinished=unfinished,
-        broke=new_broke and not base_broke,
+        only_new_failed=new_failed and not base_failed,
         same_machine=len(machines) == 1,
         remarks=(
             *unfinished,
             *find_differences((*POOLED, *REMARKED), base, new),
-            *_doubts("base", base),
-            *_doubts("new", new),
+            *_warning_lines("base", base),
+            *_warning_lines("new", new),
         ),
     )
 
 
-def _unfinished(side: str, records: Sequence[RunRecord]) -> list[str]:
+def _unfinished_lines(side: str, records: Sequence[RunRecord]) -> list[str]:
     lines = []
     incomplete = len(records) - len(metrics.completed(records))
     if incomplete:
@@ -182,9 +186,9 @@ def _unfinished(side: str, records: Sequence[RunRecord]) -> list[str]:
     return lines
 
 
-def _doubts(side: str, records: Sequence[RunRecord]) -> list[str]:
+def _warning_lines(side: str, records: Sequence[RunRecord]) -> list[str]:
     return [
         f"{side}, {count_of(count, 'run')}: {warning}"
         for warning, count in result_warnings.benchmark_warnings(records).items()
-        if warning in _REPEATED and count
+        if warning in _REMARKED_WARNINGS and count
     ]

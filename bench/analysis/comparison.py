@@ -25,7 +25,7 @@ class Metric(StrEnum):
     """What two sides are compared in."""
 
     TIME_TO_TARGET = "time to target"
-    SECONDS_AN_IMAGE = "time an image"
+    SECONDS_PER_IMAGE = "time an image"
     SAMPLES_TO_TARGET = "images needed"
     ACCURACY = "accuracy"
     CONVERGENCE = "convergence"
@@ -56,13 +56,14 @@ class MetricComparison:
     difference: Estimate | None = None
     """Ratio new to base, or of accuracies new minus base in percentage points, with the interval
     for the reader: 95 % over all comparisons that are made together. None without data."""
-    bound: Estimate | None = None
-    """The same difference with the ends that the gate judges by: 95 % to either side."""
+    gate_difference: Estimate | None = None
+    """The same difference with the interval that the gate judges by: each end is a one-sided 95 %
+    bound."""
     verdict: Verdict
     note: str = ""
     """What else the reader must know; may be empty."""
     fewest_runs: int = summary.FEWEST_RUNS
-    """Number of runs per side below which `bound` has no ends."""
+    """Number of runs per side below which `gate_difference` has no interval."""
     spread: float | None = None
     """Standard deviation of the difference between one run of each side, in logarithms or
     percentage points. None where it is not known."""
@@ -80,7 +81,7 @@ class Comparison:
     lines: tuple[MetricComparison, ...]
     """The comparison in each metric."""
     gate_tail: float
-    """Probability that one end of a `bound` is wrong."""
+    """Probability that one end of the interval of a `gate_difference` is wrong."""
 
     def line(self, metric: Metric) -> MetricComparison:
         """The comparison in that metric."""

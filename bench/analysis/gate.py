@@ -1,10 +1,10 @@
 """A comparison as a gate: pass, regression, or cannot tell, with one line per metric.
 
-The gate fires when a difference is *established* that is larger than the limit and than the
-machine's noise floor. It passes when a difference larger than the limit is ruled out. Either is
-wrong with probability 5 %. Otherwise it cannot tell, and says how many runs could: a gate must not
-pass what it cannot see. Nor must it pass a selection of runs: runs that failed, are missing or
-cannot be read are findings.
+It fires (a regression) where the interval of the difference lies wholly above the limit and above
+the machine's noise floor, and passes where it lies wholly below the limit. Either is wrong with
+probability 5 %. Otherwise it cannot tell, and says about how many runs could: what the runs do not
+show must not pass. Nor must a selection of runs: runs that failed, are missing or cannot be read
+are findings.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def judge(
         matched: the cases of the two sides.
         comparisons: the comparison of each case.
         limits: the largest differences that are allowed.
-        floors: noise floors of the base's machine; a time may differ by its case's noise floor.
+        floors: noise floors of the base's machine: a time is no regression within its case's one.
     """
     findings = [
         *(
             GateFinding(GateOutcome.UNCLEAR, f"{name}: not among the new runs (missing or renamed)")
             for name in matched.missing
         ),
-        *(GateFinding(GateOutcome.UNCLEAR, f"{line}: not compared") for line in matched.unread),
+        *(GateFinding(GateOutcome.UNCLEAR, f"{line}: not compared") for line in matched.unreadable),
         *(
             GateFinding(GateOutcome.PASS, f"{name}: new, nothing to compare it with")
             for name in matched.added
@@ -84,18 +84,18 @@ def _judge_case(
     if not case.same_machine:
         text = f"{case.name}: the base is of another machine: measure it on this one"
         return [GateFinding(GateOutcome.UNCLEAR, text)]
-    outcome = GateOutcome.REGRESSION if case.broke else GateOutcome.UNCLEAR
+    outcome = GateOutcome.REGRESSION if case.only_new_failed else GateOutcome.UNCLEAR
     findings = [GateFinding(outcome, f"{case.name}: {line}") for line in case.unfinished]
     floor = find_noise_floor(case.setup_name, case.base[0].setup.device_name, floors)
-    for line in comparison.lines:
-        if judged := _judge_metric(line, comparison, limits, floor):
+    for compared in comparison.lines:
+        if judged := _judge_metric(compared, comparison, limits, floor):
             outcome, text = judged
             findings.append(GateFinding(outcome, f"{case.name}: {text}"))
     return findings
 
 
-def verdict(findings: Iterable[GateFinding]) -> GateOutcome:
-    """The outcome of all findings: a regression outweighs an unclear one; unclear without any."""
+def overall_outcome(findings: Iterable[GateFinding]) -> GateOutcome:
+    """Regression if one finding is, else unclear if one is, else pass; unclear without findings."""
     outcomes = {finding.outcome for finding in findings}
     for outcome in (GateOutcome.REGRESSION, GateOutcome.UNCLEAR, GateOutcome.PASS):
         if outcome in outcomes:
@@ -104,16 +104,16 @@ def verdict(findings: Iterable[GateFinding]) -> GateOutcome:
 
 
 def _judge_metric(
-    line: MetricComparison, comparison: Comparison, limits: Limits, floor: float
+    compared: MetricComparison, comparison: Comparison, limits: Limits, floor: float
 ) -> tuple[GateOutcome, str] | None:
-    """The outcome and its reason; None where the limits do not ask for the metric."""
-    match line.metric:
-        case Metric.TIME_TO_TARGET | Metric.SECONDS_AN_IMAGE if limits.slower is not None:
-            return _judge_time(line, comparison, limits.slower, floor)
+    """The outcome and its reason; None where no limit is for the metric."""
+    match compared.metric:
+        case Metric.TIME_TO_TARGET | Metric.SECONDS_PER_IMAGE if limits.slower is not None:
+            return _judge_time(compared, comparison, limits.slower, floor)
         case Metric.ACCURACY if limits.less_accurate is not None:
-            return _judge_accuracy(line, comparison, limits.less_accurate)
-        case Metric.CONVERGENCE if line.verdict is Verdict.APART:
-            return GateOutcome.REGRESSION, f"convergence: {line.verdict}: {line.note}"
+            return _judge_accuracy(compared, comparison, limits.less_accurate)
+        case Metric.CONVERGENCE if compared.verdict is Verdict.APART:
+            return GateOutcome.REGRESSION, f"convergence: {compared.verdict}: {compared.note}"
         case _:
             return None
 
@@ -124,53 +124,55 @@ def _percent_longer(ratio: float) -> str:
 
 
 def _judge_time(
-    line: MetricComparison, comparison: Comparison, allowed: float, floor: float
+    compared: MetricComparison, comparison: Comparison, allowed: float, floor: float
 ) -> tuple[GateOutcome, str]:
-    bound = line.bound
-    if bound is None:
-        return _judge_without_interval(line)
-    limit, fires = 1 + allowed, 1 + max(allowed, floor)
-    why = f"allowed {_percent_longer(limit)}"
+    difference = compared.gate_difference
+    if difference is None:
+        return _judge_without_interval(compared)
+    limit, regression_limit = 1 + allowed, 1 + max(allowed, floor)
+    limits = f"allowed {_percent_longer(limit)}"
     if floor > allowed:
-        why += f", noise floor {_percent_longer(fires)}"
-    text = f"{line.metric}: {_percent_longer(bound.value)} ({_interval(bound)}; {why})"
-    if bound.low is not None and bound.low > fires:
+        limits += f", noise floor {_percent_longer(regression_limit)}"
+    change = f"{_percent_longer(difference.value)} ({_interval(difference)}; {limits})"
+    text = f"{compared.metric}: {change}"
+    if difference.low is not None and difference.low > regression_limit:
         return GateOutcome.REGRESSION, f"{text}: slower"
-    if bound.high is not None and bound.high < limit:
+    if difference.high is not None and difference.high < limit:
         return GateOutcome.PASS, f"{text}: not slower"
-    if bound.low is not None and bound.low > limit:
+    if difference.low is not None and difference.low > limit:
         return GateOutcome.UNCLEAR, f"{text}: slower, but within this machine's noise"
-    distance = abs(math.log(limit) - math.log(bound.value))
-    return GateOutcome.UNCLEAR, f"{text}: cannot tell{_advice(line, comparison, distance)}"
+    distance = abs(math.log(limit) - math.log(difference.value))
+    return GateOutcome.UNCLEAR, f"{text}: cannot tell{_advice(compared, comparison, distance)}"
 
 
 def _judge_accuracy(
-    line: MetricComparison, comparison: Comparison, allowed: float
+    compared: MetricComparison, comparison: Comparison, allowed: float
 ) -> tuple[GateOutcome, str]:
-    bound = line.bound
-    if bound is None:
-        return _judge_without_interval(line)
-    ends = "too few runs for an interval"
-    if bound.low is not None and bound.high is not None:
-        ends = f"{bound.low:+.3f} to {bound.high:+.3f}"
-    text = f"{line.metric}: {bound.value:+.3f} points ({ends}; allowed {-allowed:+.3g})"
-    if bound.high is not None and bound.high < -allowed:
+    difference = compared.gate_difference
+    if difference is None:
+        return _judge_without_interval(compared)
+    interval = "too few runs for an interval"
+    if difference.low is not None and difference.high is not None:
+        interval = f"{difference.low:+.3f} to {difference.high:+.3f}"
+    change = f"{difference.value:+.3f} points ({interval}; allowed {-allowed:+.3g})"
+    text = f"{compared.metric}: {change}"
+    if difference.high is not None and difference.high < -allowed:
         return GateOutcome.REGRESSION, f"{text}: less accurate"
-    if bound.low is not None and bound.low > -allowed:
+    if difference.low is not None and difference.low > -allowed:
         return GateOutcome.PASS, f"{text}: not less accurate"
-    distance = abs(bound.value + allowed)
-    return GateOutcome.UNCLEAR, f"{text}: cannot tell{_advice(line, comparison, distance)}"
+    distance = abs(difference.value + allowed)
+    return GateOutcome.UNCLEAR, f"{text}: cannot tell{_advice(compared, comparison, distance)}"
 
 
-def _judge_without_interval(line: MetricComparison) -> tuple[GateOutcome, str]:
-    match line.verdict:
+def _judge_without_interval(compared: MetricComparison) -> tuple[GateOutcome, str]:
+    match compared.verdict:
         case Verdict.UNREACHED:
             # Short trainings do not reach the target on either side; their speed is still judged.
-            return GateOutcome.PASS, f"{line.metric}: not judged, {line.note}"
+            return GateOutcome.PASS, f"{compared.metric}: not judged, {compared.note}"
         case Verdict.WORSE:
-            return GateOutcome.REGRESSION, f"{line.metric}: {line.verdict}: {line.note}"
+            return GateOutcome.REGRESSION, f"{compared.metric}: {compared.verdict}: {compared.note}"
         case _:
-            return GateOutcome.UNCLEAR, f"{line.metric}: {line.verdict}: {line.note}"
+            return GateOutcome.UNCLEAR, f"{compared.metric}: {compared.verdict}: {compared.note}"
 
 
 def _interval(ratio: Estimate) -> str:
@@ -179,19 +181,19 @@ def _interval(ratio: Estimate) -> str:
     return f"{_percent_longer(ratio.low)} to {_percent_longer(ratio.high)}"
 
 
-def _advice(line: MetricComparison, comparison: Comparison, distance: float) -> str:
+def _advice(compared: MetricComparison, comparison: Comparison, distance: float) -> str:
     """How many runs would distinguish the difference from the limit.
 
     Args:
-        line: the metric.
+        compared: the metric, as the sides differ in it.
         comparison: its case.
         distance: from the difference to the limit, in the unit of the metric's spread.
     """
     runs = min(len(comparison.case.base), len(comparison.case.new))
-    if line.spread is None:
-        fewest = f"; {line.fewest_runs} runs per side are the fewest that could"
-        return fewest if runs < line.fewest_runs else "; more runs would"
-    needed = sample_size.runs_needed(line.spread, distance, comparison.gate_tail, POWER)
+    if compared.spread is None:
+        fewest = f"; {compared.fewest_runs} runs per side are the fewest that could"
+        return fewest if runs < compared.fewest_runs else "; more runs would"
+    needed = sample_size.runs_needed(compared.spread, distance, comparison.gate_tail, POWER)
     if needed is None:
         return "; too many runs needed"
-    return f"; about {max(needed, line.fewest_runs, runs + 1)} runs per side would"
+    return f"; about {max(needed, compared.fewest_runs, runs + 1)} runs per side would"

@@ -35,12 +35,12 @@ def compare_accuracy(sides: ComparedSides) -> MetricComparison:
     if sides.base[0].protocol.stop_at_target:
         return no_data(metric, "of runs that stopped at the target, it is the target's")
     base_points, new_points = ([100 * accuracy for accuracy in side] for side in values)
-    shown, bound = (
+    shown, gate_difference = (
         _at_least_an_image_wide(sides.mean_difference(base_points, new_points, tail))
         for tail in (sides.tail, sides.gate_tail)
     )
     # Two one-sided tests (Schuirmann 1987): equal within the margin, whatever the sign.
-    if within_margin(bound, -ACCURACY_MARGIN, ACCURACY_MARGIN):
+    if within_margin(gate_difference, -ACCURACY_MARGIN, ACCURACY_MARGIN):
         verdict = Verdict.EQUIVALENT
     else:
         verdict = verdict_by_sign(shown.negated(), 0.0)
@@ -50,7 +50,7 @@ def compare_accuracy(sides: ComparedSides) -> MetricComparison:
         base=mean(values[0]),
         new=mean(values[1]),
         difference=shown,
-        bound=bound,
+        gate_difference=gate_difference,
         verdict=verdict,
         spread=spread,
         runs_needed=runs_needed(spread, ACCURACY_MARGIN, sides.gate_tail),
@@ -90,7 +90,7 @@ def compare_convergence(sides: ComparedSides) -> MetricComparison:
         base=math.exp(mean(base_losses[worst])),
         new=math.exp(mean(new_losses[worst])),
         difference=ratios[worst],
-        bound=ratios[worst],
+        gate_difference=ratios[worst],
         verdict=verdict,
         note=f"training loss of epoch {worst}, the most different of {len(epochs)}",
     )

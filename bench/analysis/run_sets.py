@@ -67,7 +67,7 @@ def find_runs(argument: str, results_dir: Path) -> RunSet:
     )
 
 
-def unread_files(*sides: RunSet) -> tuple[str, ...]:
+def unreadable_files(*sides: RunSet) -> tuple[str, ...]:
     """A line for each file of these sides that could not be read; second copies are left out."""
     problems = dict.fromkeys(problem for side in sides for problem in side.problems)
     return tuple(

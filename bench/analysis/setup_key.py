@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.records.schema import RunRecord
 
-PROMISED_RUNS = ("protocol.runs", "protocol.half_width", "protocol.budget_seconds")
+RUN_COUNT_FIELDS = ("protocol.runs", "protocol.half_width", "protocol.budget_seconds")
 """Fields that say how many runs a benchmark was to have; they change no run."""
 
 UNNAMED_RECIPE = "unnamed recipe"

@@ -33,10 +33,10 @@ def compare_time_to_target(sides: ComparedSides) -> MetricComparison:
     base, new = ([metrics.censored_time(run) for run in side] for side in (sides.base, sides.new))
     counts = [f"{sum(time.reached for time in side)}/{len(side)}" for side in (base, new)]
     note = f"reached by {counts[0]} and {counts[1]}: seconds spent for each success"
-    shown, bound = (
+    shown, gate_difference = (
         survival.expected_time_ratio(base, new, tail) for tail in (sides.tail, sides.gate_tail)
     )
-    if shown is None or bound is None:
+    if shown is None or gate_difference is None:
         verdict = _verdict_by_share_reached(base, new, sides.tail)
         return MetricComparison(metric=metric, verdict=verdict, note=note)
     return MetricComparison(
@@ -44,7 +44,7 @@ def compare_time_to_target(sides: ComparedSides) -> MetricComparison:
         base=survival.expected_time(base),
         new=survival.expected_time(new),
         difference=shown,
-        bound=bound,
+        gate_difference=gate_difference,
         verdict=verdict_by_sign(shown, 1.0),
         note=note,
         fewest_runs=survival.FEWEST_FOR_BOOTSTRAP,
@@ -53,7 +53,7 @@ def compare_time_to_target(sides: ComparedSides) -> MetricComparison:
 
 def compare_seconds_per_image(sides: ComparedSides) -> MetricComparison:
     """The training time per image."""
-    return compare_ratios(sides, Metric.SECONDS_AN_IMAGE, _seconds_per_image)
+    return compare_ratios(sides, Metric.SECONDS_PER_IMAGE, _seconds_per_image)
 
 
 def compare_samples_to_target(sides: ComparedSides) -> MetricComparison:
@@ -86,7 +86,7 @@ def compare_ratios(
     if values is None or min(*values[0], *values[1]) <= 0:
         return no_data(metric, "a run has none")
     base_logs, new_logs = ([math.log(number) for number in side] for side in values)
-    shown, bound = (
+    shown, gate_difference = (
         sides.location_shift(base_logs, new_logs, tail).as_ratio()
         for tail in (sides.tail, sides.gate_tail)
     )
@@ -96,7 +96,7 @@ def compare_ratios(
         needed = max(needed, sample_size.fewest_runs(sides.tail, sides.paired))
     verdict = verdict_by_sign(shown, 1.0)
     margin = 1 + sides.difference_sought
-    if verdict is Verdict.UNCLEAR and within_margin(bound, 1 / margin, margin):
+    if verdict is Verdict.UNCLEAR and within_margin(gate_difference, 1 / margin, margin):
         verdict = Verdict.EQUIVALENT
     base, new = (summary.summarize(side).median for side in values)
     return MetricComparison(
@@ -104,7 +104,7 @@ def compare_ratios(
         base=base,
         new=new,
         difference=shown,
-        bound=bound,
+        gate_difference=gate_difference,
         verdict=verdict,
         fewest_runs=sample_size.fewest_runs(sides.gate_tail, sides.paired),
         spread=spread,

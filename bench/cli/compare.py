@@ -66,7 +66,7 @@ def compare(
     With a --fail-if option, exit with 0 if a larger difference is ruled out, 1 if one is shown, 2
     if there are too few runs to tell.
     """
-    from bench.analysis.gate import Limits, verdict
+    from bench.analysis.gate import Limits, overall_outcome
     from bench.analysis.run_sets import find_runs
     from bench.analysis.set_comparison import compare_sets, judge_sets
 
@@ -94,7 +94,7 @@ def compare(
         from bench.report.formats.gate import to_markdown
 
         write_file(to_markdown(findings).encode(), summary, "--summary")
-    return int(verdict(findings))
+    return int(overall_outcome(findings))
 
 
 def _parse_slower(text: str | None) -> float | None:

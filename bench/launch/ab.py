@@ -119,7 +119,7 @@ def run_experiment(experiment: AbExperiment, notify: Notify) -> Comparison:
             session.match()  # Refuse sides that cannot be compared before more time is spent.
         if number in experiment.looks:
             comparison = session.compare()
-            if is_clear(comparison.line(Metric.SECONDS_AN_IMAGE)):
+            if is_clear(comparison.line(Metric.SECONDS_PER_IMAGE)):
                 break
     return comparison
 
@@ -209,7 +209,7 @@ def _check_commit(record: RunRecord, checkout: Checkout) -> None:
 
 def noise_floor(comparison: Comparison) -> NoiseFloor | None:
     """The largest difference between equal sides; None if there are too few rounds."""
-    ratio = comparison.line(Metric.SECONDS_AN_IMAGE).difference
+    ratio = comparison.line(Metric.SECONDS_PER_IMAGE).difference
     if ratio is None or ratio.low is None or ratio.high is None:
         return None
     record = comparison.case.base[-1]

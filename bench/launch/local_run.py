@@ -38,13 +38,13 @@ def run_locally(
     """
     interruption = Interruption()
     result, failed = BenchmarkResult(), False
-    frontend = Frontend(progress=progress, fetch_data=fetch_data, gate=interruption)
+    frontend = Frontend(progress=progress, fetch_data=fetch_data, signals=interruption)
     try:
         with interruption, open_session(request, frontend) as session:
             result.runs += [(None, record) for record in session.earlier]
             with closing(session.runs()) as runs:  # type: ignore[type-var]
                 for run in runs:
-                    failed |= _keep(_explain_death(run), request, result)
+                    failed |= _keep(_explain_failure(run), request, result)
                     if interruption.asked:
                         break
     except KeyboardInterrupt:
@@ -79,12 +79,12 @@ def _keep(run: MeasuredRun, request: RunRequest, result: BenchmarkResult) -> boo
     return failed
 
 
-def _explain_death(run: MeasuredRun) -> MeasuredRun:
+def _explain_failure(run: MeasuredRun) -> MeasuredRun:
     """Say in the record which rank died first: the run's own error is only a lost connection."""
     record = run.record
     if record.status != "failed" or record.setup.processes == 1:
         return run
-    cause = supervisor.death_notice()
+    cause = supervisor.first_failure()
     if cause is None:
         if record.setup.machines == 1:
             return run

@@ -184,6 +184,6 @@ def _saved_path(record: RunRecord, results_dir: Path | None) -> Path | None:
 
 
 def _exit_status(ended: EndedProcesses) -> int:
-    if ended.asked or EXIT_INTERRUPTED in ended.codes:
+    if ended.interrupted or EXIT_INTERRUPTED in ended.codes:
         return EXIT_INTERRUPTED
     return max(EXIT_FAILED if code < 0 else code for code in ended.codes)

@@ -48,6 +48,6 @@ def run_once(options: Sequence[str], checkout: Checkout | None = None) -> int:
     environment = dict(os.environ) if checkout is None else checkout_environment()
     ended = run_each(run_command(options, checkout), [environment], stdout=subprocess.DEVNULL)
     (code,) = ended.codes
-    if ended.asked or code == EXIT_INTERRUPTED:
+    if ended.interrupted or code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
     return code

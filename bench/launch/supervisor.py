@@ -1,14 +1,15 @@
 """Start the processes of a run and end them together.
 
 Like torchrun, but without its second import of torch (seconds of a cold start), with the exit
-status of the ranks, and with a notice to the survivors that says which rank died and how. The ranks
-find each other by the variables that torch.distributed and Accelerate read.
+status of the ranks, and with a file that tells the other ranks which rank failed first and how. The
+ranks find each other by the environment variables that torch.distributed and Accelerate read.
 Source: https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
 import socket
@@ -26,14 +27,14 @@ from bench.launch.hosts import HostPlace
 from mnist_cnn.rank import Rank
 
 GRACE_SECONDS = 10.0
-"""Seconds that the other ranks may take to end after one has died: they have records to save."""
+"""Seconds from the first failure to SIGTERM for the other ranks: they have records to save."""
 KILL_SECONDS = 5.0
-"""Seconds that processes may take to end after SIGTERM."""
+"""Seconds from SIGTERM to SIGKILL."""
 POLL_SECONDS = 0.05
-DEATH_NOTICE_VARIABLE = "MNIST_BENCH_OBITUARY"
-"""Variable that names the file in which a rank reads which rank died."""
-_USER_VARIABLE = "ACCELERATE_USE_CPU"
-"""The one variable of Accelerate that a user sets by hand; it chooses the device."""
+FAILURE_FILE_VARIABLE = "MNIST_BENCH_FAILURE_FILE"
+"""Variable that names the file in which a rank reads which rank failed first."""
+_ACCELERATE_USER_VARIABLE = "ACCELERATE_USE_CPU"
+"""The one variable of Accelerate that a user sets by hand; it chooses the CPU."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -49,31 +50,31 @@ def supervise(
         place: place of this machine among several; None for this machine alone.
 
     Returns:
-        The exit status of the first rank; where that is 0, the first other status that is not.
+        0 if all ranks succeed; else the exit status of the lowest rank that failed.
     """
     place = place or HostPlace()
     with tempfile.TemporaryDirectory(prefix="mnist-bench-") as folder:
-        notice = Path(folder) / "obituary"
+        failure_file = Path(folder) / "first_failure"
         shared = {name: os.environ[name] for name in os.environ if name not in foreign_variables()}
         shared |= rank_variables(threads)
         shared |= {
             "MASTER_ADDR": place.host,
             "MASTER_PORT": str(place.port or _free_port()),
-            DEATH_NOTICE_VARIABLE: str(notice),
+            FAILURE_FILE_VARIABLE: str(failure_file),
         }
-        first = processes * place.rank
-        numbers = (
+        first_index = processes * place.rank
+        local_ranks = (
             Rank(
-                index=first + local_index,
+                index=first_index + local_index,
                 local_index=local_index,
                 world_size=processes * place.machines,
                 local_world_size=processes,
             )
             for local_index in range(processes)
         )
-        environments = [shared | rank.variables() for rank in numbers]
-        with _start_process(command, environments) as (ranks, _):
-            return _wait_for_end(ranks, first, notice)
+        environments = [shared | rank.variables() for rank in local_ranks]
+        with _started_processes(command, environments) as (ranks, _):
+            return _wait_for_ranks(ranks, first_index, failure_file)
 
 
 class EndedProcesses(NamedTuple):
@@ -81,8 +82,8 @@ class EndedProcesses(NamedTuple):
 
     codes: list[int]
     """Exit code of each process, in order; minus the signal number where a signal ended it."""
-    asked: bool
-    """Whether this process received a signal meanwhile."""
+    interrupted: bool
+    """Whether this process, their parent, received SIGINT or SIGTERM meanwhile."""
 
 
 def run_each(
@@ -94,27 +95,27 @@ def run_each(
     """Run a command once in each environment, all at the same time, and wait for all of them.
 
     The processes are independent: one that fails ends no other. A signal is passed on to them, and
-    this still waits, until they have saved their records.
+    the wait goes on until they have saved their records.
 
     Args:
         command: the program; started in the current folder.
         environments: the variables of each process.
         stdout: as `subprocess.Popen` takes it.
     """
-    with _start_process(command, environments, stdout) as (processes, signals):
+    with _started_processes(command, environments, stdout) as (processes, signals):
         return EndedProcesses([process.wait() for process in processes], bool(signals))
 
 
 @contextmanager
-def _start_process(
+def _started_processes(
     command: Sequence[str],
     environments: Sequence[Mapping[str, str]],
     stdout: int | None = None,
 ) -> Iterator[tuple[list[subprocess.Popen[bytes]], list[int]]]:
-    """Start a process for each environment, pass signals on, and kill what is left at the end.
+    """Start a process for each environment and pass signals on; kill on exit what still runs.
 
     Yields:
-        The processes, and the list of signals received since.
+        The processes, and a list that grows with each signal received.
     """
     processes: list[subprocess.Popen[bytes]] = []
     signals: list[int] = []
@@ -146,7 +147,7 @@ def _start_process(
 
 
 def rank_variables(threads: int) -> dict[str, str]:
-    """Variables of every rank besides its number; those that the user has set stay.
+    """Variables that are the same for every rank; those that the user has set stay.
 
     Args:
         threads: number of threads of each rank.
@@ -160,16 +161,20 @@ def rank_variables(threads: int) -> dict[str, str]:
 
 
 def foreign_variables() -> list[str]:
-    """Variables of another launcher by which Accelerate would change what is trained."""
-    return [n for n in os.environ if n.startswith(("ACCELERATE_", "FSDP_")) and n != _USER_VARIABLE]
+    """Variables for Accelerate and FSDP that are not passed on: they would change the training."""
+    return [
+        name
+        for name in os.environ
+        if name.startswith(("ACCELERATE_", "FSDP_")) and name != _ACCELERATE_USER_VARIABLE
+    ]
 
 
-def death_notice() -> str | None:
-    """Which rank of this run died first and how; None where none did or nobody supervises."""
-    path = os.environ.get(DEATH_NOTICE_VARIABLE)
+def first_failure() -> str | None:
+    """Which rank on this machine failed first and how; None if none did or without a supervisor."""
+    path = os.environ.get(FAILURE_FILE_VARIABLE)
     if path is None:
         return None
-    # A survivor may notice before the supervisor does.
+    # This rank may see the failure (a lost connection) before the supervisor has written the file.
     end = time.monotonic() + 1.0
     while time.monotonic() < end:
         if Path(path).exists():
@@ -178,33 +183,45 @@ def death_notice() -> str | None:
     return None
 
 
-def _wait_for_end(ranks: Sequence[subprocess.Popen[bytes]], first: int, notice: Path) -> int:
-    """Wait until all ranks have ended; end the others some time after one has failed."""
-    first_bad: int | None = None
-    deadline, asked = float("inf"), False
+def _wait_for_ranks(
+    ranks: Sequence[subprocess.Popen[bytes]], first_index: int, failure_file: Path
+) -> int:
+    """Wait until all ranks have ended; end the others some time after one has failed.
+
+    Args:
+        ranks: the ranks of this machine.
+        first_index: index of the first of them among the ranks of all machines.
+        failure_file: file to tell the others in which rank failed first.
+
+    Returns:
+        See `supervise`.
+    """
+    failure_written = terminated = False
+    deadline = math.inf
     # A list and not `any`: every rank must be polled, also after the first that is alive.
     while None in [rank.poll() for rank in ranks]:
-        for number, rank in enumerate(ranks):
-            if first_bad is None and rank.returncode not in (None, 0):
-                first_bad = number
+        for local_index, rank in enumerate(ranks):
+            if not failure_written and rank.returncode not in (None, 0):
+                failure_written = True
                 deadline = time.monotonic() + GRACE_SECONDS
-                cause = f"rank {first + number} {_exit_reason(rank.returncode)}"
-                _write_death_notice(notice, cause)
+                cause = f"rank {first_index + local_index} {_exit_reason(rank.returncode)}"
+                _write_failure(failure_file, cause)
         if time.monotonic() > deadline:
-            _signal_all(ranks, signal.SIGKILL if asked else signal.SIGTERM)
-            deadline, asked = time.monotonic() + KILL_SECONDS, True
+            _signal_all(ranks, signal.SIGKILL if terminated else signal.SIGTERM)
+            deadline, terminated = time.monotonic() + KILL_SECONDS, True
         time.sleep(POLL_SECONDS)
     statuses = [_exit_status(rank.returncode) for rank in ranks]
     if ranks[0].returncode < 0:
-        print(f"mnist-bench: rank {first} {_exit_reason(ranks[0].returncode)}", file=sys.stderr)
+        reason = _exit_reason(ranks[0].returncode)
+        print(f"mnist-bench: rank {first_index} {reason}", file=sys.stderr)
     return statuses[0] or next((status for status in statuses if status), 0)
 
 
-def _write_death_notice(path: Path, text: str) -> None:
+def _write_failure(path: Path, text: str) -> None:
     """Write the file whole or not at all: ranks are waiting to read it."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def _exit_reason(code: int) -> str:
@@ -215,10 +232,10 @@ def _exit_status(code: int) -> int:
     return 128 - code if code < 0 else code
 
 
-def _signal_all(ranks: Sequence[subprocess.Popen[bytes]], number: int) -> None:
-    for rank in ranks:
-        if rank.poll() is None:
-            rank.send_signal(number)
+def _signal_all(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(number)
 
 
 def _free_port() -> int:
@@ -228,6 +245,6 @@ def _free_port() -> int:
 
 
 def _end_with_parent() -> None:
-    """In a rank, before its program starts: on Linux, end when the supervisor dies."""
+    """In a new process, before its program starts: on Linux, end it when the supervisor dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,7 +1,7 @@
 """A sweep: its runs in order, which of them are done, and the processes that make the others.
 
-A sweep can be continued: a run is done if its record is in the results folder, whichever session
-or machine made it.
+A sweep can be continued: a run is done if its record is in the results folder, whenever and on
+whichever machine it was made.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RESERVED_OPTIONS = (
     "--profile",
     "--batch-size",
 )
-"""Options of `run` that a sweep sets itself."""
+"""Options of `run` that `sweep` does not pass on, since it sets them or cannot work with them."""
 MISSING = "missing"
 """Outcome of a run that has not been made yet."""
 
@@ -88,7 +88,7 @@ class SweepPlan:
         return [*run.options, "--label", self.name, "--results-dir", str(self.results_dir)]
 
     def read_records(self) -> dict[SweepRun, RunRecord]:
-        """The record that counts for each run: its last measurement, else its first failure."""
+        """Each run's record: the last that completed or diverged, else its first record."""
         if not self.results_dir.exists():
             return {}
         labelled = [
@@ -100,7 +100,7 @@ class SweepPlan:
         records: dict[SweepRun, RunRecord] = {}
         for record in sorted(labelled, key=lambda record: record.started_utc):
             run = run_by_options.get(sweep_plan.sweep_options_of(record) or ())
-            if run is not None and (run not in records or _is_measured(record)):
+            if run is not None and (run not in records or _completed_or_diverged(record)):
                 records[run] = record
         return records
 
@@ -113,9 +113,9 @@ class SweepState:
     records: dict[SweepRun, RunRecord] = field(default_factory=dict)
     """The record of each run that has one."""
     failures: dict[SweepRun, str] = field(default_factory=dict)
-    """Why a run of this session left no usable record."""
+    """Why a run that this process started left no usable record."""
     seconds: dict[SweepRun, float] = field(default_factory=dict)
-    """Duration of each run that this session measured, start-up included."""
+    """Duration of each run that this process started and that is done, start-up included."""
 
     def outcome(self, run: SweepRun) -> str:
         """The status in the run's record, else "failed" or "missing"."""
@@ -130,8 +130,8 @@ class SweepState:
         return printable(reason or self.failures.get(run, ""))
 
     def is_done(self, run: SweepRun) -> bool:
-        """Whether the run is measured. A divergence counts: the same seed would diverge again."""
-        return run in self.records and _is_measured(self.records[run])
+        """Whether the run completed or diverged: with the same seed, it would diverge again."""
+        return run in self.records and _completed_or_diverged(self.records[run])
 
     @property
     def pending(self) -> list[SweepRun]:
@@ -141,8 +141,8 @@ class SweepState:
     @property
     def unsuccessful(self) -> list[SweepRun]:
         """The runs that failed, diverged or were interrupted."""
-        good = (Status.COMPLETED.value, MISSING)
-        return [run for run in self.plan.runs if self.outcome(run) not in good]
+        not_counted = (Status.COMPLETED.value, MISSING)
+        return [run for run in self.plan.runs if self.outcome(run) not in not_counted]
 
     def count(self, outcome: str) -> int:
         """Number of runs with this outcome."""
@@ -167,7 +167,7 @@ class SweepState:
         return f"about {text.seconds(sum(known))} left"
 
 
-def _is_measured(record: RunRecord) -> bool:
+def _completed_or_diverged(record: RunRecord) -> bool:
     return record.status in (Status.COMPLETED, Status.DIVERGED)
 
 
@@ -224,17 +224,17 @@ def append_plan(state: SweepState) -> None:
 
 
 def make_runs(state: SweepState, budget_seconds: float | None, notify: Notify) -> None:
-    """Make the pending runs within the budget, and enter the results in `state`.
+    """Make the pending runs within the budget, and update `state` after each.
 
     A run that fails does not stop the others.
 
     Args:
-        state: as read from the results folder.
+        state: the plan, and the records read from the results folder.
         budget_seconds: start no run that would end later than this; None for no limit.
         notify: gets a line before each run and after each failure.
 
     Raises:
-        KeyboardInterrupt: the sweep or a run was interrupted; `state` holds the runs before.
+        KeyboardInterrupt: the sweep or a run was interrupted; `state` holds the earlier runs.
     """
     pending = state.pending
     total = len(state.plan.runs)

@@ -2,7 +2,7 @@
 
 There are two kinds of counters: NVML's of a GPU board, and RAPL's of processor packages and their
 memory. Both only add up, so one reading before the run and one after it are enough, both outside
-timed spans. If a counter is missing, too coarse or may have wrapped twice, the energy is null, with
+timed spans. If a counter is missing, too coarse or may have wrapped twice, the energy is None, with
 the reason. docs/energy.md says how accurate the counters are.
 """
 
@@ -21,7 +21,7 @@ from bench.records.schema import Energy, Joules
 SHORTEST_SECONDS = 2.0
 """Shortest run that has an energy: NVML's counter moves every 20 to 100 ms only, and lags."""
 MOST_WATTS = 600.0
-"""Highest power of a processor package; decides whether a counter may have wrapped twice."""
+"""Highest power assumed of a processor package; says if a counter may have wrapped twice."""
 POWERCAP = Path("/sys/class/powercap")
 
 
@@ -35,22 +35,22 @@ class CounterReading:
     """Value at which the counter starts again from 0; None if it never does."""
 
 
-Counters = Callable[[], Mapping[str, CounterReading]]
-"""Reads counters, by their names; raises NotReported if they cannot be read."""
+CounterReader = Callable[[], Mapping[str, CounterReading]]
+"""Call it to read all counters, by their names; raises NotReported if they cannot be read."""
 
 
 class EnergyMeter:
     """Measures energy from `start` to `stop`.
 
     Args:
-        device: counters of the device that trains.
-        host: counters of the host; None if the host is the device that trains.
+        device: reads the counters of the device that trains.
+        host: reads the counters of the host; None if the host is the device that trains.
     """
 
-    def __init__(self, device: Counters, host: Counters | None) -> None:
-        """Not started."""
-        self._device = _Span(device)
-        self._host = None if host is None else _Span(host)
+    def __init__(self, device: CounterReader, host: CounterReader | None) -> None:
+        """Read nothing yet: call `start`."""
+        self._device = _EnergySpan(device)
+        self._host = None if host is None else _EnergySpan(host)
 
     def start(self) -> None:
         """Begin to measure."""
@@ -64,25 +64,25 @@ class EnergyMeter:
         return Energy(device=device, host=None if self._host is None else self._host.stop())
 
 
-class _Span:
-    """The energy of one span; null, with the reason, if a reading fails."""
+class _EnergySpan:
+    """The energy between `start` and `stop`; None, with the reason, if a reading fails."""
 
-    def __init__(self, read: Counters) -> None:
+    def __init__(self, read: CounterReader) -> None:
         self._read = read
         self._before: Mapping[str, CounterReading] | NotReported = NotReported(
             "the measurement was not started"
         )
-        self._began = 0.0
+        self._started = 0.0
 
     def start(self) -> None:
         try:
             self._before = self._read()
         except NotReported as reason:
             self._before = reason
-        self._began = time.monotonic()
+        self._started = time.monotonic()
 
     def stop(self) -> Joules:
-        seconds = time.monotonic() - self._began
+        seconds = time.monotonic() - self._started
         try:
             if isinstance(self._before, NotReported):
                 raise self._before
@@ -113,12 +113,13 @@ def used_joules(
         raise NotReported("the machine had other counters after the run than before it")
     total = 0.0
     for name, start in before.items():
-        used, wrap = after[name].joules - start.joules, start.wraps_at_joules
-        if used < 0 and wrap is not None:
-            used += wrap
+        used, wraps_at = after[name].joules - start.joules, start.wraps_at_joules
+        if used < 0 and wraps_at is not None:
+            used += wraps_at
         if used < 0:
             raise NotReported(f"{name} ran backwards")
-        if wrap is not None and used + wrap <= MOST_WATTS * seconds:
+        # One more wrap would still be a possible power: then the readings do not tell which.
+        if wraps_at is not None and used + wraps_at <= MOST_WATTS * seconds:
             raise NotReported(f"{name} may have wrapped more than once in {seconds:.0f} s")
         total += used
     if total == 0:
@@ -126,8 +127,8 @@ def used_joules(
     return total
 
 
-def gpu_counters(gpus: Sequence[Gpu]) -> Counters:
-    """NVML's counters of whole boards: GPU, memory and power supply."""
+def gpu_counters(gpus: Sequence[Gpu]) -> CounterReader:
+    """A reader of NVML's counters of whole boards: GPU, memory and power supply."""
 
     def read() -> dict[str, CounterReading]:
         return {
@@ -140,8 +141,8 @@ def gpu_counters(gpus: Sequence[Gpu]) -> Counters:
     return read
 
 
-def cpu_counters(powercap: Path = POWERCAP) -> Counters:
-    """RAPL's counters of processor packages and, if it has its own, of their memory.
+def cpu_counters(powercap: Path = POWERCAP) -> CounterReader:
+    """A reader of RAPL's counters of processor packages and, if there are any, of their memory.
 
     The other zones are parts of a package (core, uncore) or contain it (psys). AMD's processors use
     the same names.
@@ -174,8 +175,8 @@ def cpu_counters(powercap: Path = POWERCAP) -> Counters:
     return read
 
 
-def no_counters(reason: str) -> Counters:
-    """Counters that cannot be read, with the reason."""
+def no_counters(reason: str) -> CounterReader:
+    """A reader that always fails: the energy is None, for this reason."""
 
     def read() -> Mapping[str, CounterReading]:
         raise NotReported(reason)

@@ -7,7 +7,7 @@ functions that need it.
 from __future__ import annotations
 
 from bench.machine.device_state import DeviceMonitor
-from bench.machine.energy import Counters, EnergyMeter, cpu_counters, gpu_counters, no_counters
+from bench.machine.energy import CounterReader, EnergyMeter, cpu_counters, gpu_counters, no_counters
 from bench.machine.load import LoadMeter
 from bench.machine.memory import peak_memory, reset_peak_memory
 from bench.machine.nvml import Gpu, open_gpus
@@ -88,7 +88,7 @@ def find_gpus(device_type: str) -> tuple[list[Gpu], str]:
 
 def energy_counters(
     device_type: str, gpus: list[Gpu], source: str, runs_at_a_time: int
-) -> tuple[Counters, Counters | None]:
+) -> tuple[CounterReader, CounterReader | None]:
     """The energy counters of the device, and those of the host if it is a separate part.
 
     Args:

@@ -139,8 +139,8 @@ def join(plan: ExecutionPlan, machines: int = 1) -> JoinedAccelerator:
 
 
 @contextmanager
-def usable_device() -> Iterator[None]:
-    """Turn a failure of the first work on a device into bad input: no run is at fault.
+def refuse_unusable_device() -> Iterator[None]:
+    """Turn a failure of the first work on a device into a UsageError: no run has failed.
 
     Raises:
         UsageError: the driver or the memory of the device refuses.

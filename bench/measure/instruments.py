@@ -1,4 +1,4 @@
-"""What the runner measures with: clock, meter, display, gate, workload and journal."""
+"""What the runner measures with: clock, meter, display, signal gate, workload and journal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Meter(Protocol):
         """Stop measuring; `own_seconds` are the core-seconds of all ranks together."""
 
 
-class Gate(Protocol):
+class SignalGate(Protocol):
     """When a signal may end the work; `bench.measure.interruption.Interruption` is the real one."""
 
     def allow(self) -> None:
@@ -89,4 +89,4 @@ class Instruments:
     clock: Clock
     meter: Meter
     progress: RunProgress
-    gate: Gate
+    signals: SignalGate

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bench.measure.instruments import Clock, Gate
+from bench.measure.instruments import Clock, SignalGate
 from bench.measure.progress import RunProgress
 from bench.measure.run_state import RunState
 from bench.records.protocol import BenchmarkProtocol
@@ -41,8 +41,8 @@ class RunContext:
     """Says when the target is reached and whether that ends the run."""
     clock: Clock
     """Waits for the device at every stamp."""
-    gate: Gate
-    """Open while events are waited for, and no longer."""
+    signals: SignalGate
+    """Lets a signal end the work only while the run's next event is awaited."""
     progress: RunProgress
     """Called between laps, never within one."""
     epochs: int
@@ -66,15 +66,15 @@ def observe(
     observer = _Observer(context, start)
     observation = observer.observation
     try:
-        context.gate.allow()
+        context.signals.allow()
         observation.status, observation.reason = observer.follow(events)
         # Within the try: a signal before this line ends the run, a later one waits.
-        context.gate.hold()
+        context.signals.hold()
     except KeyboardInterrupt as error:
         observation.status, observation.error = Status.INTERRUPTED, error
         observation.reason = str(error) or "interrupted from the keyboard"
     except Exception as error:
-        context.gate.hold()
+        context.signals.hold()
         first_line = (str(error).splitlines() or [""])[0]
         observation.status, observation.error = Status.FAILED, error
         observation.reason = f"{type(error).__name__}: {first_line}"

@@ -1,7 +1,7 @@
 """Turn the events of a workload into measured runs. Owns no tensor, no device and no printing.
 
-The clock, the meter of load and memory, and the progress display are passed in, so that all of
-this is tested with a clock that shows the time it is set to.
+The clock, the meter of load and memory, and the progress display are passed in, so that tests can
+pass a fake clock.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ class BenchmarkSpec:
     startup_seconds: float
     """From the start of the process to the start of the benchmark."""
     clock: ClockCheck | None = None
-    """Result of the check of the clock; null in a test."""
+    """Result of the check of the clock; None in a test."""
     parity: ParityCheck | None = None
-    """Difference between the device's gradients and the CPU's; null where they are the same device
-    and kernels."""
+    """Difference between the device's gradients and the CPU's; None where device and kernels are
+    those of the reference."""
     all_reduce_seconds: float | None = None
-    """Seconds of one all-reduce of all gradients by itself; null for one rank."""
+    """Seconds of one all-reduce of all gradients by itself; None for one rank."""
     journal: Journal | None = None
-    """State that another process can resume from; null where no checkpoints are saved."""
+    """State that another process can resume from; None where no checkpoints are saved."""
     share: SeedShare | None = None
-    """Runs that this process makes where several processes make them; null for all."""
+    """The runs that --parallel-seeds gave to this process; None where it makes all runs."""
     restarted: int = 0
     """Number of times that the launcher restarted all ranks."""
     benchmark_id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -92,7 +92,7 @@ class _Measurement:
 
     @property
     def healthy(self) -> bool:
-        """Whether no exception ended the run, so that the other ranks can be asked."""
+        """Whether no exception ended the run; after one, collective operations could hang."""
         return self.observation.error is None
 
 
@@ -112,16 +112,17 @@ def run_benchmark(
     protocol, journal = spec.protocol, spec.journal
     records = list(journal.earlier) if journal else []
     pending = _pending_runs(spec, records)
-    if journal and (not pending or (records and _precise_enough(protocol, records))):
+    already_complete = not pending or (records and _precise_enough(protocol, records))
+    if journal and already_complete:
         journal.finish()
         return
     instruments.progress.benchmark_started(spec.recipe.name, protocol.runs, spec.recipe.epochs)
     warmup_seconds = _warm_up(workload, instruments)
-    laps_before = _laps_before(spec.startup_seconds, warmup_seconds)
+    startup_laps = _startup_laps(spec.startup_seconds, warmup_seconds)
     for index, seed in pending:
         start = journal.begin(index, seed) if journal else RunState(run_index=index, seed=seed)
         measurement = _measure_run(spec, workload, instruments, start)
-        record = _make_record(spec, workload, instruments, measurement, laps_before)
+        record = _make_record(spec, workload, instruments, measurement, startup_laps)
         yield MeasuredRun(record, measurement.observation.error)
         instruments.progress.run_finished(record)
         records.append(record)
@@ -144,18 +145,18 @@ def _pending_runs(spec: BenchmarkSpec, records: Sequence[RunRecord]) -> list[tup
 
 
 def _warm_up(workload: Workload, instruments: Instruments) -> float:
-    """Make the discarded run.
+    """Warm up: its results are discarded.
 
     Returns:
-        Its seconds.
+        The seconds it took.
     """
     instruments.progress.warmup_started()
     begin = instruments.clock.together()
     for _ in workload.warm_up():
         pass
     seconds = instruments.clock.now() - begin
-    # From here on a run that the display has announced leaves a record.
-    instruments.gate.hold()
+    # From here on a signal waits, except within a run: every announced run leaves a record.
+    instruments.signals.hold()
     instruments.progress.warmup_finished(seconds)
     return seconds
 
@@ -168,7 +169,7 @@ def _measure_run(
     context = RunContext(
         protocol=spec.protocol,
         clock=clock,
-        gate=instruments.gate,
+        signals=instruments.signals,
         progress=instruments.progress,
         epochs=spec.recipe.epochs,
         checkpoint_sink=spec.journal.keep if spec.journal else None,
@@ -181,8 +182,8 @@ def _measure_run(
     own_seconds = over_ranks(clock, [meter.own_cpu_seconds()], "sum", healthy)[0]
     load, memory, energy, monitoring = meter.stop(own_seconds)
     if spec.share is not None or (not healthy and spec.setup().processes > 1):
-        # Other runs, or ranks that may have died, used the machine too, and cannot be asked how
-        # much: their work must not count as that of other programs.
+        # Our total is not known: parallel runs, or ranks that may have died, used the machine too.
+        # With this process's part only, their work would pass for that of other programs.
         load = load.model_copy(update={"own_seconds": None})
     return _Measurement(start, started_at, observation, load, memory, energy, monitoring)
 
@@ -192,11 +193,11 @@ def _make_record(
     workload: Workload,
     instruments: Instruments,
     measurement: _Measurement,
-    laps_before: list[Lap],
+    startup_laps: list[Lap],
 ) -> RunRecord:
     observation, start = measurement.observation, measurement.start
     evaluations = observation.evaluations
-    laps = laps_before + observation.laps
+    laps = startup_laps + observation.laps
     return RunRecord(
         run_id=uuid.uuid4().hex,
         benchmark_id=spec.benchmark_id,
@@ -248,7 +249,7 @@ def _precise_enough(protocol: BenchmarkProtocol, records: Sequence[RunRecord]) -
 
 
 def _mistakes(observation: Observation, workload: Workload) -> Mistakes | None:
-    """The images that the last evaluation misclassified, if a second look counts as many."""
+    """The misclassified images; None if they are not as many as the last evaluation counted."""
     if observation.status is not Status.COMPLETED or not observation.evaluations:
         return None
     last, mistakes = observation.evaluations[-1], workload.mistakes()
@@ -257,7 +258,7 @@ def _mistakes(observation: Observation, workload: Workload) -> Mistakes | None:
     return Mistakes(images=list(mistakes.images), predicted=list(mistakes.predicted))
 
 
-def _laps_before(startup_seconds: float, warmup_seconds: float) -> list[Lap]:
+def _startup_laps(startup_seconds: float, warmup_seconds: float) -> list[Lap]:
     """Start-up and warm-up as laps that end where the run's clock starts."""
     return [
         Lap(

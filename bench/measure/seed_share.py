@@ -53,8 +53,8 @@ class SeedShare:
             variables[_VISIBLE] = devices[self.index % len(devices)]
         return variables
 
-    def as_the_user_set_it(self, variables: Mapping[str, str]) -> dict[str, str]:
-        """Environment variables as the user set them, without the device of this process."""
+    def restore_user_variables(self, variables: Mapping[str, str]) -> dict[str, str]:
+        """These variables, but CUDA_VISIBLE_DEVICES as the user set it, or absent as then."""
         others = {name: text for name, text in variables.items() if name != _VISIBLE}
         return others if self.visible is None else others | {_VISIBLE: self.visible}
 

@@ -15,11 +15,11 @@ from bench.measure.accelerator import (
     JoinedAccelerator,
     check_parity,
     join,
+    refuse_unusable_device,
     setup_as_run,
-    usable_device,
 )
 from bench.measure.clock import DeviceClock, seconds_since_process_start
-from bench.measure.instruments import Gate, Instruments
+from bench.measure.instruments import Instruments, SignalGate
 from bench.measure.journal import BenchmarkIdentity, Journal
 from bench.measure.plan import ExecutionPlan, resolve_plan
 from bench.measure.progress import RunProgress
@@ -44,8 +44,8 @@ class Frontend:
     progress: RunProgress
     fetch_data: Callable[[], dict[str, str]]
     """Gets MNIST where it is missing and returns the SHA-256 of each file."""
-    gate: Gate
-    """Says when a signal may end the work."""
+    signals: SignalGate
+    """Decides when a signal may end the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +81,14 @@ def open_session(request: RunRequest, frontend: Frontend) -> Iterator[Session]:
         lambda plan: _agreed_facts(plan, request),
     )
     agreement.require_same("data", frontend.fetch_data, lambda files: files)
-    with usable_device():
+    with refuse_unusable_device():
         joined = join(plan, agreement.machines)
-    joined = joined._replace(setup=_shared_setup(request, joined.setup))
+    joined = joined._replace(setup=_with_parallel_seeds(joined.setup, request))
     journal: Journal | None = None
     try:
         environment = describe_environment(joined.setup.device, joined.setup.device_name)
         journal, checkpoints = _open_journal(request, joined, environment)
-        yield _prepare(request, frontend, joined, environment, (journal, checkpoints))
+        yield _make_session(request, frontend, joined, environment, (journal, checkpoints))
     finally:
         if journal is not None:
             journal.close()
@@ -96,7 +96,7 @@ def open_session(request: RunRequest, frontend: Frontend) -> Iterator[Session]:
 
 
 def _agreed_facts(plan: ExecutionPlan, request: RunRequest) -> dict[str, object]:
-    """What must be the same on every rank, by names that the user knows."""
+    """What must be the same on every rank, with names that the user knows."""
     protocol = asdict(request.protocol)
     return {
         **describe_code(),
@@ -105,11 +105,11 @@ def _agreed_facts(plan: ExecutionPlan, request: RunRequest) -> dict[str, object]
     }
 
 
-def _shared_setup(request: RunRequest, setup: Setup) -> Setup:
-    """The set-up, with the number of processes that make runs at the same time."""
+def _with_parallel_seeds(setup: Setup, request: RunRequest) -> Setup:
+    """The set-up of the whole benchmark, of which --parallel-seeds gave this process some runs."""
     if request.share is None:
         return setup
-    variables = request.share.as_the_user_set_it(setup.environment)
+    variables = request.share.restore_user_variables(setup.environment)
     update = {"parallel_seeds": request.share.count, "environment": variables}
     return setup.model_copy(update=update)
 
@@ -117,6 +117,11 @@ def _shared_setup(request: RunRequest, setup: Setup) -> Setup:
 def _open_journal(
     request: RunRequest, joined: JoinedAccelerator, environment: Environment
 ) -> tuple[Journal | None, Checkpoints | None]:
+    """Open what a later process would resume from; twice None where no checkpoints are saved.
+
+    Raises:
+        UsageError: checkpoints are impossible here, or there is nothing to resume.
+    """
     if request.checkpoints is None:
         return None, None
     if joined.setup.captured or joined.setup.kernels == "triton":
@@ -133,16 +138,16 @@ def _open_journal(
     return open_journal(request.checkpoints, identity.values(), joined.accelerator)
 
 
-def _prepare(
+def _make_session(
     request: RunRequest,
     frontend: Frontend,
     joined: JoinedAccelerator,
     environment: Environment,
-    resumption: tuple[Journal | None, Checkpoints | None],
+    saved_state: tuple[Journal | None, Checkpoints | None],
 ) -> Session:
-    """Put workload and instruments together, and check the clock and the gradients."""
+    """Make workload and instruments; check the clock and the gradients; time one all-reduce."""
     setup = joined.setup
-    journal, checkpoints = resumption
+    journal, checkpoints = saved_state
     workload = MnistTraining(
         joined.context,
         request.data_dir,
@@ -151,7 +156,7 @@ def _prepare(
         checkpoints=checkpoints,
     )
     clock = DeviceClock(joined.accelerator)
-    with usable_device():
+    with refuse_unusable_device():
         clock_check = clock.check()
         parity_check = check_parity(joined, request.data_dir)
         all_reduce_seconds = clock.all_reduce_seconds(PARAMETERS)
@@ -161,7 +166,7 @@ def _prepare(
         setup=lambda: setup_as_run(setup, workload.capture_failure),
         environment=environment,
         dataset=lambda: workload.checksums,
-        command=[redact_paths(_as_text(word)) for word in redact_addresses(sys.argv)],
+        command=[redact_paths(_valid_text(word)) for word in redact_addresses(sys.argv)],
         label=_recorded_label(request),
         startup_seconds=seconds_since_process_start(),
         clock=clock_check,
@@ -176,22 +181,22 @@ def _prepare(
         clock=clock,
         meter=Meter(setup.device, setup.parallel_seeds),
         progress=frontend.progress,
-        gate=frontend.gate,
+        signals=frontend.signals,
     )
     return Session(spec, workload, instruments)
 
 
 def _benchmark_id(request: RunRequest, journal: Journal | None) -> str:
-    """A new id, unless other processes have made or make a part of the benchmark."""
+    """The id that an earlier or a parallel process gave to the benchmark; otherwise a new one."""
     if journal is not None:
         return journal.benchmark_id
     return uuid.uuid4().hex if request.share is None else request.share.benchmark_id
 
 
 def _recorded_label(request: RunRequest) -> str | None:
-    return _as_text(request.output.label) if request.output.label else None
+    return _valid_text(request.output.label) if request.output.label else None
 
 
-def _as_text(word: str) -> str:
-    """A word of the command line that a record can hold: not every argument is valid text."""
+def _valid_text(word: str) -> str:
+    """A word of the command line, without bytes that are not UTF-8: a record is JSON."""
     return os.fsencode(word).decode("utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""The check of runs together: every benchmark has all its runs, each with its seed, none twice."""
+"""The check `seeds`: every benchmark has all its runs, each with its seed, none twice."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from bench.text import printable
 from bench.verify.checks import Check, CheckFinding, ResultsFolder
 
 _CLOCK_TOLERANCE_SECONDS = 2.0
-"""Time by which a machine's wall clock may be set back between two runs."""
+"""Largest correction of a wall clock between two runs that is not taken for an overlap."""
 _ENDED_EARLY = (Status.INTERRUPTED, Status.FAILED)
 
 
-def _seeds(folder: ResultsFolder) -> Iterator[CheckFinding]:
+def _find_seed_problems(folder: ResultsFolder) -> Iterator[CheckFinding]:
     by_benchmark: dict[str, list[RunRecord]] = {}
     for _, record in folder.records:
         by_benchmark.setdefault(record.benchmark_id, []).append(record)
     for benchmark_id, records in by_benchmark.items():
-        for problem in _benchmark_problems(sorted(records, key=_order)):
+        for problem in _benchmark_problems(sorted(records, key=_run_order)):
             yield CheckFinding(f"benchmark {printable(benchmark_id)[:8]}: {problem}")
     for entry in folder.entries:
         records = entry.benchmark.records
@@ -42,8 +42,8 @@ def _seeds(folder: ResultsFolder) -> Iterator[CheckFinding]:
                 yield CheckFinding(f"{folder.name(path)}: no record of its run {printable(run)}")
 
 
-def _order(record: RunRecord) -> tuple[int, datetime]:
-    """The order of the runs of a benchmark, and of the attempts at a run."""
+def _run_order(record: RunRecord) -> tuple[int, datetime]:
+    """Sorts by run, and the attempts at one run (it was interrupted and resumed) by their start."""
     return record.run_index, record.started_utc
 
 
@@ -51,7 +51,7 @@ def _benchmark_problems(records: Sequence[RunRecord]) -> Iterator[str]:
     """What is wrong with the runs that one command started.
 
     Args:
-        records: in the order of `_order`.
+        records: in the order of `_run_order`.
     """
     if len(benchmarks.group_runs((None, record) for record in records)) > 1:
         yield "its runs differ in set-up, recipe, protocol, label or commit"
@@ -65,7 +65,7 @@ def _benchmark_problems(records: Sequence[RunRecord]) -> Iterator[str]:
                 f"{first_seed}, so {expected_seed} was expected"
             )
     if any(record.setup.parallel_seeds > 1 for record in records):
-        return  # such runs overlap
+        return  # such runs overlap on purpose
     for before, after in pairwise(records):
         seconds_apart = (after.started_utc - before.started_utc).total_seconds()
         if seconds_apart < before.load.elapsed_seconds - _CLOCK_TOLERANCE_SECONDS:
@@ -75,17 +75,17 @@ def _benchmark_problems(records: Sequence[RunRecord]) -> Iterator[str]:
 def _index_problems(records: Sequence[RunRecord]) -> Iterator[str]:
     """Which runs of a benchmark are missing, repeated or too many."""
     last = records[-1]
-    promised = last.run_index if last.status in _ENDED_EARLY else _promised_runs(records)
+    expected = last.run_index if last.status in _ENDED_EARLY else _expected_runs(records)
     indices = [record.run_index for record in records]
-    missing = sorted(set(range(1, promised + 1)) - set(indices))
+    missing = sorted(set(range(1, expected + 1)) - set(indices))
     if missing:
-        yield f"run {', '.join(map(str, missing))} of {promised} is not here"
-    # A resumed run has a record of each attempt that could write one.
+        yield f"run {', '.join(map(str, missing))} of {expected} is not here"
+    # An attempt that was interrupted may have left a record too: it is no repetition.
     attempts = Counter(r.run_index for r in records if not _is_superseded(r, records))
     if repeated := [index for index, count in attempts.items() if count > 1]:
         yield f"run {', '.join(map(str, repeated))} is here more than once"
     if max(indices) > last.protocol.runs:
-        yield f"run {max(indices)} of {last.protocol.runs}"
+        yield f"run {max(indices)} is here, but the benchmark has only {last.protocol.runs}"
 
 
 def _is_superseded(record: RunRecord, records: Sequence[RunRecord]) -> bool:
@@ -95,8 +95,11 @@ def _is_superseded(record: RunRecord, records: Sequence[RunRecord]) -> bool:
     )
 
 
-def _promised_runs(records: Sequence[RunRecord]) -> int:
-    """Number of runs that a benchmark must have when its last run did not end early."""
+def _expected_runs(records: Sequence[RunRecord]) -> int:
+    """Number of runs that a benchmark must have; its last run here did not end early.
+
+    With --runs auto: those that are here, and one more where the rule would not have stopped.
+    """
     protocol, last_index = records[-1].protocol, records[-1].run_index
     if protocol.half_width is None:
         return protocol.runs
@@ -107,14 +110,14 @@ def _promised_runs(records: Sequence[RunRecord]) -> int:
         max((lap.start_seconds + lap.seconds for lap in record.laps), default=0)
         for record in records
     ]
-    stopped = all(train_seconds) and precise_enough(
+    may_stop = all(train_seconds) and precise_enough(
         protocol.half_width, protocol.budget_seconds, train_seconds, run_seconds
     )
-    return last_index if stopped else min(protocol.runs, last_index + 1)
+    return last_index if may_stop else min(protocol.runs, last_index + 1)
 
 
 def _single_run_problems(records: Sequence[RunRecord]) -> Iterator[str]:
-    """What is wrong with runs that belong together, each a benchmark of its own."""
+    """What is wrong with runs of one set-up that were started one by one: each is a benchmark."""
     seeds = {record.seed for record in records}
     if missing := sorted(set(range(min(seeds), max(seeds) + 1)) - seeds):
         yield f"seed {', '.join(map(str, missing))} of {min(seeds)} to {max(seeds)} is not here"
@@ -124,7 +127,7 @@ def _single_run_problems(records: Sequence[RunRecord]) -> Iterator[str]:
 
 
 def declared_seed(command: Sequence[str]) -> int:
-    """The first seed of a `run` command; 0, the default, when the command names none."""
+    """The value of --seed in a `run` command; 0, the default, without one that is a number."""
     seed = "0"
     for word, value in zip(command, (*command[1:], ""), strict=True):
         if word == "--seed":
@@ -139,5 +142,5 @@ SEEDS = Check(
     "every benchmark has all its runs, each with the seed of its command, none twice",
     "Put back the missing records, or finish the sweep. Repeated runs of a seed belong in another "
     "folder.",
-    _seeds,
+    _find_seed_problems,
 )

@@ -1,13 +1,13 @@
-"""Trains by replaying captured steps, each of which the device runs without Python.
+"""Trains by replaying CUDA graphs of whole steps, which the GPU runs without Python.
 
 A step of this network is about a hundred launches on a GPU, and Python takes longer to launch them
 than the GPU takes to run them. So a whole step (the choice of images, their distortion, forward,
-loss, backward, optimizer, schedule and average) works on tensors that keep their addresses, its
-position in the epoch and in the schedule among them, and is captured as a CUDA graph.
-cifar10-airbench also keeps its captured steps from run to run.
+loss, backward, optimizer, learning-rate schedule and moving average of the weights) works on
+tensors that keep their addresses (also its position in the epoch and in the schedule), and is
+captured as a CUDA graph. As in cifar10-airbench, later runs replay the graphs of the first.
 
 The mathematics is that of `mnist_cnn.engine.eager`; `tests/mnist_cnn/engine/test_graph.py` compares
-the two, also on devices that capture nothing.
+the two, also on devices without CUDA graphs: there, a "replay" runs the operations again.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from mnist_cnn.model import MnistCnn
 from mnist_cnn.optim import learning_rates
 from mnist_cnn.recipe import Recipe
 
-STEPS = 8
-"""Steps of a captured program; programs of one step do the remainder of an epoch."""
+_STEPS_PER_GRAPH = 8
+"""Steps in a graph; graphs of one step do what is left of an epoch."""
 
 
 class GraphCache:
-    """The engine of one recipe on one device, with its captured steps, kept from run to run.
+    """Keeps the engine of one recipe on one device, with its captured steps, from run to run.
 
     Args:
         context: what is trained, by one process; a run may take fewer epochs or images of it.
-        capture: `capture_cuda_graph`, or `without_capture` on devices that have no such thing.
+        capture: `capture_cuda_graph`, or `without_capture` on devices without CUDA graphs.
     """
 
     def __init__(self, context: TrainingContext, capture: Capture) -> None:
@@ -73,18 +73,21 @@ class GraphCache:
 
 
 class StepProgram(Protocol):
-    """Computes steps and evaluations of its own network from `DeviceBuffers` alone."""
+    """Code of one training step and of the evaluation; what is captured.
+
+    It has a network of its own, and reads and writes nothing but that and `DeviceBuffers`.
+    """
 
     def load(self, model: MnistCnn) -> None:
         """Start a run with the weights of `model`."""
         ...
 
     def train(self, size: int) -> None:
-        """Do one whole step of `size` images, and move the position and the step on."""
+        """Train on the next `size` images of the epoch, and advance `position` and `step`."""
         ...
 
     def evaluate(self) -> None:
-        """Write the evaluation's result to the totals."""
+        """Evaluate the network, and write the result to the buffer `totals`."""
         ...
 
     def store(self, model: MnistCnn) -> None:
@@ -93,12 +96,12 @@ class StepProgram(Protocol):
 
 
 class GraphEngine:
-    """See `mnist_cnn.engine.eager.Engine`; does one run after the other, each after a `start`.
+    """See `mnist_cnn.engine.eager.Engine`; trains any number of runs, each begun by `start`.
 
     Args:
         context: what is trained.
         capture: captures the steps.
-        data: of the size for which the buffers have room.
+        data: its number of evaluation images decides the size of their buffers.
     """
 
     def __init__(self, context: TrainingContext, capture: Capture, data: Split) -> None:
@@ -129,12 +132,13 @@ class GraphEngine:
         buffers.evaluation_labels.copy_(data.evaluation_labels)
         self._reset()
         batch = min(recipe.batch_size, count)
-        for size, steps_together in {(batch, STEPS), (batch, 1), (count % batch or batch, 1)}:
-            if size * steps_together <= len(buffers.images):
-                self._step_replay(size, steps_together)
+        last_batch = count % batch or batch
+        for size, step_count in {(batch, _STEPS_PER_GRAPH), (batch, 1), (last_batch, 1)}:
+            if size * step_count <= len(buffers.images):
+                self._step_replay(size, step_count)
         if self._evaluation_replay is None:
             self._evaluation_replay = self._capture(self._program.evaluate, self._rewind)
-        # The capture has trained the network.
+        # A capture may run the steps first, to warm up: that has changed the weights.
         self._reset()
         buffers.learning_rates[:steps].copy_(
             torch.from_numpy(learning_rates(recipe, steps)).float()
@@ -151,10 +155,10 @@ class GraphEngine:
         buffers.distortions[:count].copy_(epoch.distortions.table)
         buffers.position.zero_()
         whole_batches, rest = divmod(count, self._batch_size)
-        for steps_together in (STEPS, 1):
-            for _ in range(whole_batches // steps_together):
-                self._step_replay(self._batch_size, steps_together)()
-            whole_batches %= steps_together
+        for step_count in (_STEPS_PER_GRAPH, 1):
+            for _ in range(whole_batches // step_count):
+                self._step_replay(self._batch_size, step_count)()
+            whole_batches %= step_count
         if rest:
             self._step_replay(rest, 1)()
         return buffers.losses[:count]
@@ -177,16 +181,16 @@ class GraphEngine:
         self._buffers.step.zero_()
         self._buffers.position.zero_()
 
-    def _step_replay(self, size: int, steps_together: int) -> Replay:
-        """The replay of `steps_together` steps of `size` images each."""
-        key = size, steps_together
+    def _step_replay(self, size: int, step_count: int) -> Replay:
+        """The replay of that many steps of `size` images each; captured at the first call."""
+        key = size, step_count
         if key not in self._step_replays:
 
-            def work() -> None:
-                for _ in range(steps_together):
+            def run_steps() -> None:
+                for _ in range(step_count):
                     self._program.train(size)
 
-            self._step_replays[key] = self._capture(work, self._rewind)
+            self._step_replays[key] = self._capture(run_steps, self._rewind)
         return self._step_replays[key]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from bench.analysis.cases import interleaved, match_cases
 from bench.analysis.comparison import Metric, Verdict
-from bench.analysis.gate import GateOutcome, Limits, judge, verdict
+from bench.analysis.gate import GateOutcome, Limits, judge, overall_outcome
 from bench.analysis.run_sets import RunSet
 from bench.records.schema import RunRecord
 from tests.factories import compared, make_record, noisy_runs
@@ -19,14 +19,14 @@ ACCURACIES = (0.9712, 0.9871, 0.9899, 0.9921, 0.9941, 0.9946)
 
 def test_slower_and_otherwise_the_same() -> None:
     found = compared(noisy_runs(0), noisy_runs(1, slower=1.1))
-    assert found.line(Metric.SECONDS_AN_IMAGE).verdict is Verdict.WORSE
+    assert found.line(Metric.SECONDS_PER_IMAGE).verdict is Verdict.WORSE
     assert found.line(Metric.TIME_TO_TARGET).verdict is Verdict.WORSE
     assert found.line(Metric.ACCURACY).verdict is Verdict.EQUIVALENT
     assert found.line(Metric.CONVERGENCE).verdict is Verdict.ALIKE
-    difference = found.line(Metric.SECONDS_AN_IMAGE).difference
+    difference = found.line(Metric.SECONDS_PER_IMAGE).difference
     assert difference is not None
     assert difference.value == pytest.approx(1.1, abs=0.02)
-    backwards = compared(noisy_runs(1, slower=1.1), noisy_runs(0)).line(Metric.SECONDS_AN_IMAGE)
+    backwards = compared(noisy_runs(1, slower=1.1), noisy_runs(0)).line(Metric.SECONDS_PER_IMAGE)
     assert backwards.verdict is Verdict.BETTER
 
 
@@ -42,7 +42,7 @@ def test_fast_and_wrong_is_seen() -> None:
         [found],
         Limits(slower=0.05),
     )
-    assert verdict(findings) is GateOutcome.REGRESSION
+    assert overall_outcome(findings) is GateOutcome.REGRESSION
 
 
 def test_less_accurate_is_seen_and_nearly_equal_is_not_called_so_without_proof() -> None:
@@ -89,11 +89,11 @@ def test_turns_are_recognised_and_cancel_what_both_sides_share() -> None:
     assert interleaved(base, new)
     found = compared(base, new)
     assert found.paired
-    assert found.line(Metric.SECONDS_AN_IMAGE).verdict is Verdict.WORSE
+    assert found.line(Metric.SECONDS_PER_IMAGE).verdict is Verdict.WORSE
     later = [r.model_copy(update={"started_at": r.started_at + timedelta(hours=9)}) for r in new]
     unpaired = compared(base, later)
     assert not unpaired.paired
-    assert unpaired.line(Metric.SECONDS_AN_IMAGE).verdict is Verdict.UNCLEAR
+    assert unpaired.line(Metric.SECONDS_PER_IMAGE).verdict is Verdict.UNCLEAR
 
 
 def test_the_same_seeds_by_turns_cancel_what_the_seed_decides() -> None:
@@ -122,7 +122,7 @@ def test_the_same_seeds_by_turns_cancel_what_the_seed_decides() -> None:
 def test_more_comparisons_make_each_more_careful() -> None:
     base, new = noisy_runs(0), noisy_runs(1, slower=1.02)
     one, ten = (
-        compared(base, new, comparisons).line(Metric.SECONDS_AN_IMAGE).difference
+        compared(base, new, comparisons).line(Metric.SECONDS_PER_IMAGE).difference
         for comparisons in (1, 10)
     )
     assert one is not None

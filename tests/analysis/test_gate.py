@@ -12,7 +12,7 @@ import pytest
 from bench.analysis.case_comparison import compare_case
 from bench.analysis.cases import match_cases
 from bench.analysis.comparison import Metric, Verdict
-from bench.analysis.gate import GateOutcome, Limits, judge, verdict
+from bench.analysis.gate import GateOutcome, Limits, judge, overall_outcome
 from bench.analysis.run_sets import RunSet
 from bench.cli import main
 from bench.records.schema import RunRecord, Status
@@ -59,8 +59,8 @@ def test_the_gate_sees_what_is_more_than_allowed(slower: float, sees: float) -> 
 def _time_gate(base: list[RunRecord], new: list[RunRecord], allowed: float) -> GateOutcome:
     matched = match_cases(RunSet("base", tuple(base)), RunSet("new", tuple(new)))
     found = compare_case(matched.cases[0], 1)
-    only = [line for line in found.lines if line.metric is Metric.SECONDS_AN_IMAGE]
-    return verdict(judge(matched, [replace(found, lines=tuple(only))], Limits(allowed)))
+    only = [line for line in found.lines if line.metric is Metric.SECONDS_PER_IMAGE]
+    return overall_outcome(judge(matched, [replace(found, lines=tuple(only))], Limits(allowed)))
 
 
 def gate_on(tmp_path: Path, base: Sequence[RunRecord], new: Sequence[RunRecord]) -> int:
@@ -119,9 +119,9 @@ def reached_nothing(record: RunRecord) -> RunRecord:
 
 
 def test_two_runs_a_side_are_no_certainty_of_accuracy(tmp_path: Path) -> None:
-    bound = compared(noisy_runs(0, 2), noisy_runs(1, 2)).line(Metric.ACCURACY).bound
-    assert bound is not None
-    assert bound.low is bound.high is None
+    line = compared(noisy_runs(0, 2), noisy_runs(1, 2)).line(Metric.ACCURACY)
+    assert line.gate_difference is not None
+    assert line.gate_difference.low is line.gate_difference.high is None
     assert gate_on(tmp_path, noisy_runs(0, 2), noisy_runs(1, 2)) == 2
 
 

@@ -198,7 +198,7 @@ def test_harness_overhead(benchmark: BenchmarkFixture, mnist: MnistData) -> None
         context = RunContext(
             protocol=BenchmarkProtocol(),
             clock=CLOCK,
-            gate=Interruption(),
+            signals=Interruption(),
             progress=RunProgress(),
             epochs=1,
         )

@@ -49,7 +49,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             started_at=datetime.now(UTC),
         )
         store.save_record(record, Path(options["--results-dir"]))
-        return EndedProcesses([0], asked=False)
+        return EndedProcesses([0], interrupted=False)
 
     monkeypatch.setattr("bench.launch.single_run.run_each", run)
     return tmp_path
@@ -164,7 +164,7 @@ def test_a_side_that_leaves_no_record_is_noticed_at_once(
     """For example if its options only print something."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "bench.launch.single_run.run_each", lambda *_, **__: EndedProcesses([0], asked=False)
+        "bench.launch.single_run.run_each", lambda *_, **__: EndedProcesses([0], interrupted=False)
     )
     assert main(["ab", "--a=--help"]) == 2
     error = capsys.readouterr().err

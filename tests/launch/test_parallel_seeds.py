@@ -50,7 +50,7 @@ def test_each_process_has_a_gpu_of_those_the_user_lets_be_seen(
     told = [part(k, 3, visible).variables(gpus) for k in range(3)]
     assert [variables.get("CUDA_VISIBLE_DEVICES") for variables in told] == given
     # In the records it is as the user had it, or runs on other GPUs would be other set-ups.
-    kept = part(visible=visible).as_the_user_set_it({"CUDA_VISIBLE_DEVICES": "1", "A": "b"})
+    kept = part(visible=visible).restore_user_variables({"CUDA_VISIBLE_DEVICES": "1", "A": "b"})
     assert kept == {"A": "b"} | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
 
 

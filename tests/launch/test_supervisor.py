@@ -60,7 +60,7 @@ def test_survivors_read_who_died_and_may_finish(tmp_path: Path) -> None:
         from bench.launch import supervisor
         if rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        open({str(tmp_path / "said")!r}, "w").write(str(supervisor.death_notice()))
+        open({str(tmp_path / "said")!r}, "w").write(str(supervisor.first_failure()))
         sys.exit(1)
         """,
     )

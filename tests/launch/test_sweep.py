@@ -57,7 +57,7 @@ class Machine:
                 reason="it broke" if code else None,
             )
             store.save_record(record, Path(options["--results-dir"]))
-        return EndedProcesses([code], asked=False)
+        return EndedProcesses([code], interrupted=False)
 
     def made_runs(self) -> list[tuple[str, str]]:
         """Processes and seed of each run, in the order made."""
@@ -122,7 +122,8 @@ def test_a_run_that_leaves_no_record_failed(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int
 ) -> None:
     monkeypatch.setattr(
-        "bench.launch.single_run.run_each", lambda *_, **__: EndedProcesses([code], asked=False)
+        "bench.launch.single_run.run_each",
+        lambda *_, **__: EndedProcesses([code], interrupted=False),
     )
     assert main([*SWEEP, "--json"]) == 1
     streams = capsys.readouterr()

@@ -159,7 +159,7 @@ def test_this_machine_has_joules_or_a_reason() -> None:
     assert (used.joules is not None) == used.source.startswith("RAPL's package")
 
 
-def reason(counters: energy.Counters) -> str:
+def reason(counters: energy.CounterReader) -> str:
     """Why the counters cannot be read."""
     with pytest.raises(NotReported) as refusal:
         counters()

@@ -12,7 +12,7 @@ from typing import Literal
 import pytest
 
 from bench.analysis import metrics, result_warnings
-from bench.measure.instruments import Gate, Instruments
+from bench.measure.instruments import Instruments, SignalGate
 from bench.measure.interruption import Interruption
 from bench.measure.progress import RunProgress
 from bench.measure.runner import BenchmarkSpec, run_benchmark
@@ -164,7 +164,7 @@ def measured(
     processes: int = 1,
     wrong: Mistakes | None = None,
     display: RunProgress | None = None,
-    gate: Gate | None = None,
+    signals: SignalGate | None = None,
     **protocol: object,
 ) -> tuple[list[RunRecord], list[BaseException | None], TimedEvents]:
     clock = clock or HandClock()
@@ -188,7 +188,7 @@ def measured(
                 clock=clock,
                 meter=HandMeter(),
                 progress=display or SlowDisplay(clock),
-                gate=gate or OpenGate(),
+                signals=signals or OpenGate(),
             ),
         )
     )
@@ -394,8 +394,8 @@ class Stopped(RunProgress):
 def test_a_run_that_was_announced_leaves_a_record_whenever_it_is_interrupted(
     by: str, statuses: list[Status]
 ) -> None:
-    with Interruption() as gate:
-        records, errors, _ = measured(TWO_EPOCHS, display=Stopped(by), gate=gate, runs=3)
+    with Interruption() as signals:
+        records, errors, _ = measured(TWO_EPOCHS, display=Stopped(by), signals=signals, runs=3)
     assert [record.status for record in records] == statuses
     assert records[-1].reason == "ended by SIGTERM"
     assert isinstance(errors[-1], KeyboardInterrupt)
@@ -421,7 +421,7 @@ def test_interrupting_the_warm_up_leaves_no_record() -> None:
         startup_seconds=0.0,
     )
     instruments = Instruments(
-        clock=clock, meter=HandMeter(), progress=RunProgress(), gate=OpenGate()
+        clock=clock, meter=HandMeter(), progress=RunProgress(), signals=OpenGate()
     )
     with pytest.raises(KeyboardInterrupt):
         list(run_benchmark(benchmark, Interrupted(clock, []), instruments))

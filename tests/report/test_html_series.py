@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.analysis import benchmarks
 from bench.records import store
-from bench.report.html.series import COLOURS, setup_series
+from bench.report.html.series import COLOUR_COUNT, setup_series
 from tests.factories import make_benchmark, make_record
 from tests.report.pages import (
     series_of,
@@ -46,11 +46,11 @@ def test_set_ups_are_numbered_from_the_fastest_those_that_missed_last() -> None:
 
 
 def test_of_many_set_ups_a_recipe_on_a_device_has_one_colour() -> None:
-    few = series_of([run for n in range(COLOURS) for run in make_benchmark(label=f"{n}")])
-    assert sorted(one.colour for one in few) == list(range(1, COLOURS + 1))
-    many = series_of([run for n in range(COLOURS + 1) for run in make_benchmark(label=f"{n}")])
+    few = series_of([run for n in range(COLOUR_COUNT) for run in make_benchmark(label=f"{n}")])
+    assert sorted(one.colour for one in few) == list(range(1, COLOUR_COUNT + 1))
+    many = series_of([run for n in range(COLOUR_COUNT + 1) for run in make_benchmark(label=f"{n}")])
     assert {one.colour for one in many} == {1}
-    assert {one.family for one in many} == {"fast on AMD EPYC"}
+    assert {one.colour_group for one in many} == {"fast on AMD EPYC"}
 
 
 def test_missing_runs_are_not_hidden_by_pooling() -> None:

@@ -19,7 +19,7 @@ import pytest
 from bench.analysis.case_comparison import seconds_per_image
 from bench.analysis.cases import CaseMatch, match_cases
 from bench.analysis.comparison import GATE_TAIL, TAIL, Comparison, Verdict
-from bench.analysis.gate import GateOutcome, Limits, judge, verdict
+from bench.analysis.gate import GateOutcome, Limits, judge, overall_outcome
 from bench.analysis.run_sets import RunSet
 from bench.launch.ab import LOOKS, is_clear
 from bench.records import store
@@ -86,7 +86,7 @@ def by_turns(chance: random.Random, slower: float, allowed: float) -> Ended:
                 break
     of_gate = seconds_per_image(matched.cases[0], 1, allowed)
     alone = Comparison(matched.cases[0], paired=True, lines=(of_gate,), gate_tail=GATE_TAIL)
-    outcome = verdict(judge(matched, [alone], Limits(allowed)))
+    outcome = overall_outcome(judge(matched, [alone], Limits(allowed)))
     return Ended(line.verdict, len(base), outcome)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.analysis.cases import CaseMatch
 from bench.analysis.comparison import Comparison, Metric, MetricComparison
-from bench.analysis.gate import GateFinding, verdict
+from bench.analysis.gate import GateFinding, overall_outcome
 from bench.report.formats.json import encode
 
 
@@ -71,7 +71,7 @@ def _metric(metric: MetricComparison) -> dict[str, object]:
 
 def _gate(findings: Sequence[GateFinding]) -> dict[str, object]:
     return {
-        "outcome": verdict(findings).name.lower(),
+        "outcome": overall_outcome(findings).name.lower(),
         "findings": [
             {"outcome": finding.outcome.name.lower(), "text": finding.text} for finding in findings
         ],

@@ -17,7 +17,7 @@ from bench.analysis import labels
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import Run
 from bench.analysis.metrics import completed
-from bench.analysis.setup_key import PROMISED_RUNS, SetupKey, recipe_name
+from bench.analysis.setup_key import RUN_COUNT_FIELDS, SetupKey, recipe_name
 from bench.records.schema import RunRecord, Status
 from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError
@@ -83,7 +83,7 @@ def pool_benchmarks(benchmarks: Sequence[Benchmark]) -> list[Benchmark]:
     for benchmark in benchmarks:
         for run in benchmark.runs:
             key = SetupKey.of(run[1]).ignoring(
-                "benchmark_id", "division", "environment.dirty", "label", *PROMISED_RUNS
+                "benchmark_id", "division", "environment.dirty", "label", *RUN_COUNT_FIELDS
             )
             groups.setdefault((name_of(benchmark), key), []).append(run)
     pools = [

@@ -104,7 +104,7 @@ def _legend_entries(all_series: Sequence[SetupSeries]) -> list[tuple[str, str]]:
     names: dict[int, str] = {}
     for series in all_series:
         number = f"{series.number} · " if series.has_own_colour else ""
-        name = shorten(f"{number}{series.family}", LONGEST_NAME)
+        name = shorten(f"{number}{series.colour_group}", LONGEST_NAME)
         names.setdefault(series.colour, name if series.colour else "other set-ups")
     return [(name, colour_of(colour)) for colour, name in names.items()]
 

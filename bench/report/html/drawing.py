@@ -106,7 +106,7 @@ def variables(dark: bool) -> str:
 
 
 def colour_of(number: int) -> str:
-    """The colour of a family of set-ups, from 1; 0 is the colour of all others."""
+    """The colour of a colour group of set-ups, from 1; 0 is the colour of all others."""
     return SERIES[number - 1] if number else OTHER
 
 

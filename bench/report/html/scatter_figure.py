@@ -13,7 +13,7 @@ from bench.report.html.captions import describe
 from bench.report.html.curves import samples_to_target
 from bench.report.html.drawing import FAINT, FONT, MUTED, colour_of
 from bench.report.html.figure_result import DrawnFigure, FigureResult, MissingFigure
-from bench.report.html.series import COLOURS, SetupSeries
+from bench.report.html.series import COLOUR_COUNT, SetupSeries
 from bench.report.html.ticks import CLOCK_TICKS, clock_tick, log_range, thin_out
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def images_by_seconds(all_series: Sequence[SetupSeries]) -> FigureResult:
         images, microseconds = factors[series.number]
         colour = colour_of(series.colour)
         axes.plot([images], [microseconds], "o", color=colour, markersize=7, alpha=0.9)
-    for series in known if len(all_series) <= COLOURS else []:
+    for series in known if len(all_series) <= COLOUR_COUNT else []:
         axes.annotate(
             str(series.number),
             factors[series.number],

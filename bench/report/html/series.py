@@ -16,17 +16,17 @@ from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import Run, column
 from bench.analysis.metrics import completed
 from bench.analysis.result_warnings import ResultWarning
-from bench.analysis.setup_key import PROMISED_RUNS, UNNAMED_RECIPE, SetupKey
+from bench.analysis.setup_key import RUN_COUNT_FIELDS, UNNAMED_RECIPE, SetupKey
 from bench.records.schema import RunRecord
 from bench.text import printable
 
-COLOURS = 8
+COLOUR_COUNT = 8
 """Number of colours that readers can tell apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetupSeries:
-    """One set-up: the runs of one recipe on one device, made alike.
+    """One set-up: all runs of one recipe on one device with the same settings.
 
     Its texts hold no control characters.
     """
@@ -36,15 +36,16 @@ class SetupSeries:
     benchmark: Benchmark
     """All runs of the set-up."""
     warnings: dict[ResultWarning, int | None]
-    """What makes its results doubtful, each with the number of runs that it concerns."""
+    """Warnings about its results, each with the number of runs concerned, None for all together."""
     name: str
     """Recipe and set-up: ``"fast, 1 process, 2 threads, bf16"``."""
     detail: str
     """What else distinguishes it from the other set-ups: label, folder, device; may be empty."""
-    family: str
-    """What its colour stands for: itself, or, on a page of many set-ups, its recipe and device."""
+    colour_group: str
+    """The set-ups of one colour: this one alone or, on a page of many set-ups, all of one recipe on
+    one device. Legends show this text."""
     colour: int
-    """Number of the colour of its family, from 1; 0 when no colour is left."""
+    """Number of the colour of its group, from 1; 0 when no colour is left."""
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -69,7 +70,7 @@ class SetupSeries:
     @property
     def has_own_colour(self) -> bool:
         """Whether its colour stands for no other set-up."""
-        return self.family == _own_family(self)
+        return self.colour_group == _own_colour_group(self)
 
     def median(self, column_name: str) -> float | None:
         """The median of a measured column; None when it is not known."""
@@ -82,28 +83,30 @@ def setup_series(benchmarks: Iterable[Benchmark]) -> list[SetupSeries]:
     for benchmark in benchmarks:
         path, record = benchmark.runs[0]
         key = SetupKey.of(record, path).ignoring(
-            "benchmark_id", "environment.dirty", *PROMISED_RUNS
+            "benchmark_id", "environment.dirty", *RUN_COUNT_FIELDS
         )
         groups.setdefault(key, []).append(benchmark)
     pools = [_pool(group) for group in groups.values()]
-    unnumbered = [
-        _unnumbered(pool, group, detail)
+    without_number = [
+        _without_number(pool, group, detail)
         for pool, group, detail in zip(pools, groups.values(), _details(pools), strict=True)
     ]
-    unnumbered.sort(key=_rank)
-    families = [
-        _own_family(series) if len(unnumbered) <= COLOURS else series.family
-        for series in unnumbered
+    without_number.sort(key=_sort_key)
+    colour_groups = [
+        _own_colour_group(series) if len(without_number) <= COLOUR_COUNT else series.colour_group
+        for series in without_number
     ]
-    colours = {family: colour for colour, family in enumerate(dict.fromkeys(families), start=1)}
+    colours = {group: colour for colour, group in enumerate(dict.fromkeys(colour_groups), start=1)}
     return [
         replace(
             series,
             number=number,
-            family=family,
-            colour=colours[family] if colours[family] <= COLOURS else 0,
+            colour_group=group,
+            colour=colours[group] if colours[group] <= COLOUR_COUNT else 0,
         )
-        for number, (series, family) in enumerate(zip(unnumbered, families, strict=True), start=1)
+        for number, (series, group) in enumerate(
+            zip(without_number, colour_groups, strict=True), start=1
+        )
     ]
 
 
@@ -111,8 +114,8 @@ def _pool(benchmarks: Sequence[Benchmark]) -> Benchmark:
     return Benchmark(tuple(run for benchmark in benchmarks for run in benchmark.runs))
 
 
-def _unnumbered(pool: Benchmark, group: Sequence[Benchmark], detail: str) -> SetupSeries:
-    """A set-up before it is compared with the others: its family is its recipe and device."""
+def _without_number(pool: Benchmark, group: Sequence[Benchmark], detail: str) -> SetupSeries:
+    """A set-up without number and colour, which depend on the others."""
     first_run = pool.runs[0]
     device_name = column("device_name").cell(first_run)
     return SetupSeries(
@@ -121,13 +124,13 @@ def _unnumbered(pool: Benchmark, group: Sequence[Benchmark], detail: str) -> Set
         warnings=_warnings(pool, group),
         name=_name(first_run),
         detail=detail,
-        family=printable(f"{_recipe_name(first_run)} on {device_name}"),
+        colour_group=printable(f"{_recipe_name(first_run)} on {device_name}"),
         colour=0,
     )
 
 
 def _warnings(pool: Benchmark, group: Sequence[Benchmark]) -> dict[ResultWarning, int | None]:
-    """The pool's warnings; runs are missing when any of its benchmarks misses some."""
+    """The pool's warnings; that runs are missing is judged by the benchmarks it was made of."""
     warnings = dict(pool.warnings)
     warnings.pop(ResultWarning.RUNS_MISSING, None)
     if any(ResultWarning.RUNS_MISSING in benchmark.warnings for benchmark in group):
@@ -135,7 +138,7 @@ def _warnings(pool: Benchmark, group: Sequence[Benchmark]) -> dict[ResultWarning
     return warnings
 
 
-def _rank(series: SetupSeries) -> tuple[float, str, str]:
+def _sort_key(series: SetupSeries) -> tuple[float, str, str]:
     median = series.median("time_to_target_seconds")
     return math.inf if median is None else median, series.name, series.detail
 
@@ -148,24 +151,24 @@ def _name(run: Run) -> str:
     return printable(f"{_recipe_name(run)}, {labels.label_of_setup(run[1].setup)}")
 
 
-def _own_family(series: SetupSeries) -> str:
+def _own_colour_group(series: SetupSeries) -> str:
     return ", ".join(filter(None, (series.name, series.detail)))
 
 
 def _details(pools: Sequence[Benchmark]) -> list[str]:
     """Label, folder, device and commit, as far as they are needed to distinguish the pools."""
     runs = [pool.runs[0] for pool in pools]
-    labels = [_quote(record.label) for _, record in runs]
+    quoted_labels = [_quoted(record.label) for _, record in runs]
     folders = [printable(path.parent.name) if path else "" for path, _ in runs]
     devices = [printable(record.setup.device_name) for _, record in runs]
     commits = [f"commit {printable(r.environment.commit or 'unknown')[:7]}" for _, r in runs]
-    columns = [labels]
+    parts_of_all = [quoted_labels]
     if len(set(folders)) > 1:
-        columns.append(folders)
+        parts_of_all.append(folders)
     # A folder is usually named for its machine: then the device adds nothing.
     if len(set(devices)) > 1 and len(set(zip(folders, devices, strict=True))) > len(set(folders)):
-        columns.append(devices)
-    details = [", ".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
+        parts_of_all.append(devices)
+    details = [", ".join(filter(None, parts)) for parts in zip(*parts_of_all, strict=True)]
     names = list(zip(map(_name, runs), details, strict=True))
     return [
         ", ".join(filter(None, (detail, commit))) if names.count((name, detail)) > 1 else detail
@@ -173,5 +176,5 @@ def _details(pools: Sequence[Benchmark]) -> list[str]:
     ]
 
 
-def _quote(label: str | None) -> str:
+def _quoted(label: str | None) -> str:
     return f"\u201c{printable(label)}\u201d" if label else ""

@@ -74,7 +74,7 @@ def _side(line: MetricComparison, value: float | None) -> Text:
             return Text(text.percent(value))
         case Metric.TIME_TO_TARGET:
             return Text(text.seconds(value))
-        case Metric.SECONDS_AN_IMAGE:
+        case Metric.SECONDS_PER_IMAGE:
             return Text(f"{text.quantity(1e6 * value)} us")
         case Metric.SAMPLES_TO_TARGET:
             return Text(f"{value:,.0f}")
