@@ -163,7 +163,7 @@ def test_an_accelerate_launch_that_started_one_of_two_processes_is_refused() -> 
     asked = ["accelerate", "launch", "--cpu", "--num_processes", "2", "bench/run.py", "--no-save"]
     done = launch(asked)
     assert done.returncode != 0
-    assert "started one process although several were asked for" in done.stderr
+    assert "started one process although several were requested" in done.stderr
     assert "torchrun --standalone --nproc_per_node 2 bench/run.py" in done.stderr
 
 
