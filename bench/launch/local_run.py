@@ -44,7 +44,7 @@ def run_locally(
             result.runs += [(None, record) for record in session.earlier]
             with closing(session.runs()) as runs:  # type: ignore[type-var]
                 for run in runs:
-                    failed |= _keep(_explain_failure(run), request, result)
+                    failed |= _keep(explain_failure(run), request, result)
                     if interruption.asked:
                         break
     except KeyboardInterrupt:
@@ -79,7 +79,7 @@ def _keep(run: MeasuredRun, request: RunRequest, result: BenchmarkResult) -> boo
     return failed
 
 
-def _explain_failure(run: MeasuredRun) -> MeasuredRun:
+def explain_failure(run: MeasuredRun) -> MeasuredRun:
     """Say in the record which rank died first: the run's own error is only a lost connection."""
     record = run.record
     if record.status != "failed" or record.setup.processes == 1:

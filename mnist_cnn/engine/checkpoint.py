@@ -78,7 +78,7 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save({**state, "generators": self._generators()}, buffer)
         path = self._path(seed, epoch)
-        _write(path, buffer.getvalue())
+        write_checkpoint_file(path, buffer.getvalue())
         self._written.append(path)
         return self._gather_digests(hashlib.sha256(buffer.getvalue()).digest())
 
@@ -132,7 +132,7 @@ class Checkpoints:
             torch.get_device_module(self._accelerator.device.type).set_rng_state(states["device"])
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_checkpoint_file(path: Path, content: bytes) -> None:
     """Write a file completely to the disk, then put it in place of the old one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

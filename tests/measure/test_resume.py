@@ -162,7 +162,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_taken_if_asked(tmp_p
     # The same command again would throw away what there is.
     again = measure(ONE, results, "--runs", "1", *KEEPING)
     assert again.returncode == 2
-    assert "is not over" in again.stderr
+    assert "an unfinished benchmark is kept" in again.stderr
     for option, number, complaint in (
         ("--seed", "7", "its seed is 0, here it is 7"),
         ("--epochs", "5", "its recipe.epochs is 3, here it is 5"),

@@ -17,6 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.cli import main
+from bench.launch import local_run
 from bench.measure.workload import MnistTraining
 from bench.records import store
 from mnist_cnn import recipe
@@ -101,10 +102,10 @@ if "DIE" in os.environ and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == 
             case "evaluation":
                 die_at(EagerEngine, "count", int(run), 2, nothing)
             case "checkpoint":
-                die_at(checkpoint, "_write", int(run), 2, half_a_file)
+                die_at(checkpoint, "write_checkpoint_file", int(run), 2, half_a_file)
             case "save" if rank == "0":
-                die_at(store, "_rename_to_new", int(run), 1, nothing)
+                die_at(store, "rename_to_new", int(run), 1, nothing)
             case "save":
-                die_at(sys.modules["bench.cli.run"], "_explained", int(run), 1, nothing)
+                die_at(local_run, "explain_failure", int(run), 1, nothing)
 
 sys.exit(main(sys.argv[1:]))
