@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
+from typing import TypedDict
 
+from bench.measure.request import CheckpointRequest
+from bench.records.protocol import MOST_RUNS
 from bench.text import printable
 from mnist_cnn.accuracy import parse_accuracy as parse_accuracy
 from mnist_cnn.errors import UsageError
+from mnist_cnn.recipe import Recipe, recipe_named
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
 
@@ -71,3 +75,76 @@ def reject_reserved(words: Iterable[str], reserved: Collection[str], command: st
         option = word.split("=")[0]
         if option in reserved:
             raise UsageError(f"{command} sets {option} itself: leave it out")
+
+
+def find_recipe(name: str, device: str) -> Recipe:
+    """The recipe of a name; "auto" is the open division's recipe for the device."""
+    if name == "auto":
+        # Lazy: torch is slow to import, and knows the device.
+        from bench.measure.plan import choose_recipe
+
+        name = choose_recipe(device)
+    return recipe_named(name)
+
+
+def check_checkpoints(
+    request: CheckpointRequest, conflicts: dict[str, bool], *, has_folder: bool
+) -> CheckpointRequest | None:
+    """The request, or None where the options ask for no checkpoints.
+
+    Args:
+        request: the options as they are given.
+        conflicts: whether each option that rules checkpoints out is given.
+        has_folder: whether a folder for checkpoints is given.
+
+    Raises:
+        UsageError: the options contradict each other.
+    """
+    if request.every is None and not request.resume:
+        for option, is_given in (
+            ("--fall-back", request.fall_back),
+            ("--checkpoint-dir", has_folder),
+        ):
+            if is_given:
+                raise UsageError(f"{option} is for --checkpoint-every or --resume")
+        return None
+    if request.every is not None and request.every < 1:
+        raise UsageError(f"--checkpoint-every must be at least 1 epoch, not {request.every}")
+    if request.fall_back and not request.resume:
+        raise UsageError("--fall-back is for --resume")
+    for option, is_given in conflicts.items():
+        if is_given:
+            raise UsageError(
+                f"{option} leaves no records to resume from: leave it or the checkpoints out"
+            )
+    return request
+
+
+class RunCount(TypedDict):
+    """The fields of `BenchmarkProtocol` that say how many runs are made."""
+
+    runs: int
+    half_width: float | None
+    budget_seconds: float | None
+
+
+def parse_run_count(
+    runs: str, half_width: str | None, max_runs: int | None, budget: str | None
+) -> RunCount:
+    """The options about the number of runs, as fields of `BenchmarkProtocol`."""
+    if runs == "auto":
+        if max_runs is not None and max_runs < 1:
+            raise UsageError(f"--max-runs must be at least 1, not {max_runs}")
+        return {
+            "runs": max_runs or MOST_RUNS,
+            "half_width": parse_share(half_width or "5%", "--half-width"),
+            "budget_seconds": None if budget is None else parse_duration(budget),
+        }
+    options = {"--half-width": half_width, "--max-runs": max_runs, "--budget": budget}
+    for option, value in options.items():
+        if value is not None:
+            raise UsageError(f"{option} is for --runs auto")
+    try:
+        return {"runs": int(runs), "half_width": None, "budget_seconds": None}
+    except ValueError:
+        raise UsageError(f"--runs takes a number or auto, not {runs!r}") from None

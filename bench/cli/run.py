@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 import typer
 
-from bench.cli.options import parse_accuracy, parse_duration, parse_share
+from bench.cli.options import check_checkpoints, find_recipe, parse_accuracy, parse_run_count
 from bench.cli.output import choose_progress, get_data
 from bench.launch.parallel_seeds import (
     check_parallel_seeds,
@@ -34,7 +34,7 @@ from bench.records.store import RESULTS_DIR, check_writable
 from bench.report.trackers import TrackerRequest, check_trackers, log_to_trackers
 from mnist_cnn.errors import UsageError
 from mnist_cnn.rank import Rank, is_launched
-from mnist_cnn.recipe import Recipe, recipe_named, with_overrides
+from mnist_cnn.recipe import with_overrides
 
 
 def run(
@@ -203,12 +203,12 @@ def run(
         first_seed=seed,
         target_accuracy=parse_accuracy(target_accuracy),
         stop_at_target=stop_at_target,
-        **_run_count(runs, half_width, max_runs, budget),
+        **parse_run_count(runs, half_width, max_runs, budget),
     )
     share = None if parallel_seeds is None else SeedShare.from_environment()
     request = RunRequest(
         command=tuple(context.obj),
-        recipe=with_overrides(_find_recipe(recipe, device), epochs, pipeline, batch_size),
+        recipe=with_overrides(find_recipe(recipe, device), epochs, pipeline, batch_size),
         protocol=protocol,
         compute=ComputeRequest(
             device=device,
@@ -223,7 +223,7 @@ def run(
             machine_rank=machine_rank,
             main_address=main_address,
         ),
-        checkpoints=_checkpoint_request(
+        checkpoints=check_checkpoints(
             CheckpointRequest(
                 folder=checkpoint_dir or results_dir / CHECKPOINTS_DIR,
                 results_dir=results_dir,
@@ -344,74 +344,3 @@ def _print_runs(result: BenchmarkResult, *, as_json: bool) -> None:
     from bench.report import terminal
 
     terminal.show(terminal.summary(benchmarks))
-
-
-def _find_recipe(name: str, device: str) -> Recipe:
-    """The recipe of a name; "auto" is the open division's recipe for the device."""
-    if name == "auto":
-        # Lazy: torch is slow to import, and knows the device.
-        from bench.measure.plan import choose_recipe
-
-        name = choose_recipe(device)
-    return recipe_named(name)
-
-
-def _checkpoint_request(
-    request: CheckpointRequest, conflicts: dict[str, bool], *, has_folder: bool
-) -> CheckpointRequest | None:
-    """The request, or None where the options ask for no checkpoints.
-
-    Args:
-        request: the options as they are given.
-        conflicts: whether each option that rules checkpoints out is given.
-        has_folder: whether a folder for checkpoints is given.
-
-    Raises:
-        UsageError: the options contradict each other.
-    """
-    if request.every is None and not request.resume:
-        for option, is_given in (
-            ("--fall-back", request.fall_back),
-            ("--checkpoint-dir", has_folder),
-        ):
-            if is_given:
-                raise UsageError(f"{option} is for --checkpoint-every or --resume")
-        return None
-    if request.every is not None and request.every < 1:
-        raise UsageError(f"--checkpoint-every must be at least 1 epoch, not {request.every}")
-    if request.fall_back and not request.resume:
-        raise UsageError("--fall-back is for --resume")
-    for option, is_given in conflicts.items():
-        if is_given:
-            raise UsageError(
-                f"{option} leaves no records to resume from: leave it or the checkpoints out"
-            )
-    return request
-
-
-class _RunCount(TypedDict):
-    runs: int
-    half_width: float | None
-    budget_seconds: float | None
-
-
-def _run_count(
-    runs: str, half_width: str | None, max_runs: int | None, budget: str | None
-) -> _RunCount:
-    """The options about the number of runs, as fields of `BenchmarkProtocol`."""
-    if runs == "auto":
-        if max_runs is not None and max_runs < 1:
-            raise UsageError(f"--max-runs must be at least 1, not {max_runs}")
-        return {
-            "runs": max_runs or MOST_RUNS,
-            "half_width": parse_share(half_width or "5%", "--half-width"),
-            "budget_seconds": None if budget is None else parse_duration(budget),
-        }
-    options = {"--half-width": half_width, "--max-runs": max_runs, "--budget": budget}
-    for option, value in options.items():
-        if value is not None:
-            raise UsageError(f"{option} is for --runs auto")
-    try:
-        return {"runs": int(runs), "half_width": None, "budget_seconds": None}
-    except ValueError:
-        raise UsageError(f"--runs takes a number or auto, not {runs!r}") from None
