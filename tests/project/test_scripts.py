@@ -159,14 +159,6 @@ def test_setup_reports_a_missing_compiler_once_and_builds_when_there_is_one(
     assert project.uv_commands()
 
 
-def test_a_deleted_library_is_built_again(project: Project) -> None:
-    project.run("scripts/setup")
-    project.uv_commands()
-    (project.folder / "mnist_cnn/kernels/native/libnative.so").unlink()
-    assert project.run("scripts/setup")[0] == 0
-    assert project.uv_commands() != []
-
-
 @pytest.mark.parametrize(
     "changed", ["requirements.txt", "pyproject.toml", "mnist_cnn/kernels/native/network.cpp"]
 )
