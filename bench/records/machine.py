@@ -29,6 +29,18 @@ class Load(Model):
     own_seconds: Seconds | None
     """Core-seconds of `busy_seconds` that the run's own processes used."""
     elapsed_seconds: Seconds
+    usable_cores_before: Annotated[int, Field(ge=1)] | None = None
+    """Number of cores that the process was allowed to use (its CPU affinity) when the run started;
+    null where the system has no affinity, and in records before version 8."""
+    usable_cores_after: Annotated[int, Field(ge=1)] | None = None
+    """The same number when the run ended."""
+    quota_cores_before: Annotated[float, Field(gt=0)] | None = None
+    """CPU quota of the control group in cores when the run started; null where there is none."""
+    quota_cores_after: Annotated[float, Field(gt=0)] | None = None
+    """The same quota when the run ended."""
+    throttled_seconds: Seconds | None = None
+    """Seconds during the run in which the quota stopped threads of the control group; null where
+    the system does not count them, and in records before version 8."""
 
 
 class Joules(Model):
@@ -98,6 +110,50 @@ class Monitoring(Model):
     """What counted the throttle events, or why they are not known."""
 
 
+class CoreClass(Model):
+    """Cores of one kind, in a processor that has several kinds."""
+
+    cores: Annotated[int, Field(ge=1)]
+    max_mhz: Annotated[float, Field(gt=0)] | None
+    """Highest clock of these cores; null where the system does not report it."""
+
+
+class Processor(Model):
+    """Which processor this is, beyond its name. A field is null where the system is silent."""
+
+    vendor: str | None
+    """Vendor's identifier: ``"AuthenticAMD"``, ``"GenuineIntel"``, ``"ARM"``, ``"Apple"``."""
+    family: Count | None
+    """CPU family on x86; on Arm the architecture's version."""
+    model: Count | None
+    """Model within the family; on Arm the part number."""
+    stepping: Count | None
+    """Stepping on x86; on Arm the revision."""
+    microarchitecture: str | None
+    """Name by archspec: ``"zen5"``, ``"sapphirerapids"``, ``"m2"``."""
+    cache_bytes: dict[str, Annotated[int, Field(gt=0)]]
+    """Size of one cache of each level that the first core uses: ``"L1d"``, ``"L2"``, ``"L3"``."""
+    core_classes: list[CoreClass]
+    """The kinds of cores, fastest first; empty where the system does not report them."""
+    min_mhz: Annotated[float, Field(gt=0)] | None
+    """Lowest clock that the hardware allows."""
+    max_mhz: Annotated[float, Field(gt=0)] | None
+    """Highest clock that the hardware allows."""
+
+
+class Gpu(Model):
+    """Which GPU trains, beyond its name. A field is null where the driver is silent."""
+
+    compute_capability: str | None
+    """``"9.0"`` for NVIDIA's Hopper, ``"gfx942"`` for AMD's MI300; null for other vendors."""
+    multiprocessors: Count | None
+    """Number of streaming multiprocessors, or compute units."""
+    power_limit_watts: Annotated[float, Field(gt=0)] | None
+    """Power limit that is in force, rounded to a watt."""
+    max_memory_clock_mhz: Count | None
+    max_sm_clock_mhz: Count | None
+
+
 class Environment(Model):
     """The machine and its software. Holds no host name, user name or serial number."""
 
@@ -126,3 +182,16 @@ class Environment(Model):
     """Commit of this repository; null where it is not a git checkout."""
     dirty: bool | None
     """Whether tracked files differed from that commit."""
+    processor: Processor | None = None
+    """Null in records before version 8."""
+    gpu: Gpu | None = None
+    """The training GPU; null on a CPU, and in records before version 8."""
+    quota_cores: Annotated[float, Field(gt=0)] | None = None
+    """CPU quota of the control group, such as a container's, in cores; null without a quota, and in
+    records before version 8."""
+    source_sha256: str | None = None
+    """SHA-256 of the source code that ran; see `bench.machine.repository.source_digest`. Null in
+    records before version 8."""
+    library_sha256: str | None = None
+    """SHA-256 of the compiled training step that was loaded; null where none was, and in records
+    before version 8."""

@@ -14,17 +14,28 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from bench.records.machine import (
+    CoreClass,
     Energy,
     Environment,
+    Gpu,
     GpuState,
     GpuWatch,
     Joules,
     Load,
     Monitoring,
     PeakMemory,
+    Processor,
 )
 from bench.records.model import Count, Model, Seconds
-from bench.records.setup import ClockCheck, ParityCheck, ProtocolValues, Setup
+from bench.records.setup import (
+    Calibration,
+    ClockCheck,
+    ParityCheck,
+    PlanLink,
+    ProtocolValues,
+    Setup,
+    WarmUp,
+)
 from bench.records.training import (
     Evaluation,
     Lap,
@@ -37,10 +48,13 @@ from bench.records.training import (
 __all__ = [
     "READABLE_VERSIONS",
     "SCHEMA_VERSION",
+    "Calibration",
     "ClockCheck",
+    "CoreClass",
     "Energy",
     "Environment",
     "Evaluation",
+    "Gpu",
     "GpuState",
     "GpuWatch",
     "Joules",
@@ -52,21 +66,27 @@ __all__ = [
     "Monitoring",
     "ParityCheck",
     "PeakMemory",
+    "PlanLink",
+    "Processor",
     "ProtocolValues",
     "RunRecord",
     "Setup",
     "Status",
     "TrainedEpoch",
+    "WarmUp",
     "first_reached",
 ]
 
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 8
 """The version that is written. Version 2 added `Setup.kernels`; version 3 says which compiled code;
 version 4 added `RunRecord.clock` and the options of `--runs auto`; version 5 `Setup.captured`,
 `RunRecord.mistakes`, `energy` and `monitoring`; version 6 `Setup.machines`, `RunRecord.resumed` and
 `restarted`, and the laps checkpoint and resume; version 7 `RunRecord.all_reduce_seconds`,
-`parity` and `Setup.parallel_seeds`."""
-READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6, 7)
+`parity` and `Setup.parallel_seeds`; version 8 says which machine it was (`Environment.processor`,
+`gpu`, `quota_cores`), which code (`source_sha256`, `library_sha256`), how fast the machine itself
+was (`calibration`), how the warm-up went (`warmup`), what the plan was (`plan`), and in `Load` what
+the run was allowed to use."""
+READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6, 7, 8)
 """The versions that are read; a field that an older version lacks defaults to what held then."""
 
 
@@ -86,7 +106,7 @@ class Status(StrEnum):
 class RunRecord(Model):
     """One training from random weights, measured."""
 
-    schema_version: Literal[1, 2, 3, 4, 5, 6, 7] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3, 4, 5, 6, 7, 8] = SCHEMA_VERSION
     run_id: str
     benchmark_id: str
     """Identifier that the runs of one benchmark share."""
@@ -115,6 +135,12 @@ class RunRecord(Model):
     parity: ParityCheck | None = None
     """Check of the device's arithmetic before the first run; null where the run used the CPU's own
     operators in fp32, and in records before version 7."""
+    calibration: Calibration | None = None
+    """Speed of the machine itself before the first run; null in records before version 8."""
+    warmup: WarmUp | None = None
+    """Repetitions of the warm-up; null in records before version 8."""
+    plan: PlanLink | None = None
+    """The plan of the benchmark; null where records are not saved, and before version 8."""
     all_reduce_seconds: Seconds | None = None
     """Seconds to sum all gradients over the ranks, measured alone before the first run; null for
     one rank, and in records before version 7."""
@@ -174,6 +200,19 @@ class RunRecord(Model):
             (7, "all_reduce_seconds", self.all_reduce_seconds is not None),
             (7, "parity", self.parity is not None),
             (7, "parallel_seeds", self.setup.parallel_seeds != 1),
+            (8, "calibration", self.calibration is not None),
+            (8, "warmup", self.warmup is not None),
+            (8, "plan", self.plan is not None),
+            (8, "processor", self.environment.processor is not None),
+            (8, "gpu", self.environment.gpu is not None),
+            (8, "quota_cores", self.environment.quota_cores is not None),
+            (8, "source_sha256", self.environment.source_sha256 is not None),
+            (8, "library_sha256", self.environment.library_sha256 is not None),
+            (8, "throttled_seconds", self.load.throttled_seconds is not None),
+            (8, "usable_cores_before", self.load.usable_cores_before is not None),
+            (8, "usable_cores_after", self.load.usable_cores_after is not None),
+            (8, "quota_cores_before", self.load.quota_cores_before is not None),
+            (8, "quota_cores_after", self.load.quota_cores_after is not None),
         )
         for added_in, name, is_used in added:
             if version < added_in and is_used:

@@ -54,6 +54,39 @@ class ParityCheck(Model):
     """Largest difference of gradients with which training starts; of the loss, a tenth of it."""
 
 
+class Calibration(Model):
+    """How fast the machine itself was just before the first run, by a fixed piece of work.
+
+    The same work on every machine of a kind, whatever is trained: a machine that is throttled,
+    shared or another one behind the same name shows here.
+    """
+
+    work: str
+    """The work in words, with size, precision and number of threads: only equal work compares."""
+    flops_per_second: Annotated[float, Field(gt=0)]
+    """Operations per second of the fastest repetition; a multiply-add counts as two."""
+    seconds: Seconds
+    """Seconds that the whole calibration took."""
+
+
+class WarmUp(Model):
+    """How the warm-up went: it repeats until its laps are steady, within a limit."""
+
+    lap_seconds: list[Seconds]
+    """Seconds of each repetition, in order."""
+    steady: bool
+    """Whether the last repetitions took equally long; otherwise the limit ended the warm-up."""
+
+
+class PlanLink(Model):
+    """The plan that was written before the benchmark's first run."""
+
+    plan_sha256: str
+    """SHA-256 of the plan's file."""
+    previous_sha256: str | None
+    """SHA-256 of the file of the record that the same process wrote before; null for its first."""
+
+
 class Setup(Model):
     """What the run ran on and with: as it was, not as it was requested."""
 
