@@ -21,7 +21,6 @@ from mnist_cnn.recipe import RECIPES, Kernels, Precision, recipe_named
 
 DEFAULT_SEEDS = 5
 """Below five runs of a set-up, an interval says little."""
-"""As in bench.measure.plan, which needs torch."""
 
 
 @dataclass(frozen=True, slots=True)
