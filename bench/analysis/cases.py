@@ -22,6 +22,7 @@ from mnist_cnn.errors import UsageError
 _FAILURES = (Status.FAILED, Status.DIVERGED)
 _REMARKED_WARNINGS = (
     ResultWarning.BUSY_MACHINE,
+    *sorted(result_warnings.UNRANKED),
     ResultWarning.DIRTY_COMMIT,
     ResultWarning.NOT_THE_TEST_SET,
 )
