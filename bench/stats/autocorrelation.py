@@ -42,8 +42,8 @@ def lag_one(values: Sequence[float]) -> Autocorrelation | None:
         return None
     neighbours = zip(ranks[1:], ranks[:-1], strict=True)
     ratio = sum((later - earlier) ** 2 for later, earlier in neighbours) / spread
-    variance = 4 * (count - 2) * (5 * count**2 - 2 * count - 9)
-    variance /= 5 * count * (count + 1) * (count - 1) ** 2
+    numerator = 4 * (count - 2) * (5 * count**2 - 2 * count - 9)
+    variance = numerator / (5 * count * (count + 1) * (count - 1) ** 2)
     return Autocorrelation(
         coefficient=1 - ratio / 2,
         p_value=NormalDist().cdf((ratio - 2) / math.sqrt(variance)),

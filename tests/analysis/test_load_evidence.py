@@ -72,9 +72,12 @@ def test_no_committed_record_is_accused() -> None:
 
 
 def test_many_threads_that_wait_for_each_other_are_not_suspended() -> None:
-    cores = {"environment": {"usable_cores": 64, "logical_cores": 64}, "setup": {"threads": 64}}
-    load = {"own_seconds": 600.0, "busy_seconds": 610.0}
-    assert run_warnings(make_record(load=load, **cores)) == []
+    record = make_record(
+        load={"own_seconds": 600.0, "busy_seconds": 610.0},
+        setup={"threads": 64},
+        environment={"usable_cores": 64, "logical_cores": 64},
+    )
+    assert run_warnings(record) == []
 
 
 def test_on_a_gpu_and_on_several_machines_cpu_time_says_nothing() -> None:
