@@ -14,6 +14,7 @@ from bench.analysis.benchmarks import group_runs
 from bench.analysis.differences import INCOMPARABLE, POOLED, REMARKED, find_differences
 from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.run_sets import RunSet, unreadable_files
+from bench.analysis.sessions import session_remarks
 from bench.analysis.setup_key import SetupKey, recipe_name
 from bench.records.schema import RunRecord, Status
 from bench.text import count_of, printable
@@ -22,6 +23,7 @@ from mnist_cnn.errors import UsageError
 _FAILURES = (Status.FAILED, Status.DIVERGED)
 _REMARKED_WARNINGS = (
     ResultWarning.BUSY_MACHINE,
+    *sorted(result_warnings.UNRANKED),
     ResultWarning.DIRTY_COMMIT,
     ResultWarning.NOT_THE_TEST_SET,
 )
@@ -171,6 +173,7 @@ def _case(name: str, base_name: str, base: Sequence[RunRecord], new: Sequence[Ru
             *find_differences((*POOLED, *REMARKED), base, new),
             *_warning_lines("base", base),
             *_warning_lines("new", new),
+            *session_remarks(base, new, by_turns=interleaved(base, new)),
         ),
     )
 

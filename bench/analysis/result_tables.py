@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 
 from bench.analysis.benchmarks import Benchmark, group_runs, pool_single_runs
 from bench.analysis.columns import Run
+from bench.analysis.result_warnings import ranked
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +52,21 @@ def find_entries(runs: Iterable[Run], results_dir: Path) -> list[ResultEntry]:
 
 
 def group_into_tables(entries: Iterable[ResultEntry]) -> dict[ResultTable, list[ResultEntry]]:
-    """Tables in order of division, device type and target; in each, the fastest row first."""
+    """Tables in order of division, device type and target; in each, the fastest row first.
+
+    Below all others are the rows whose times are not the machine's (`result_warnings.UNRANKED`).
+    """
     tables: dict[ResultTable, list[ResultEntry]] = {}
     for entry in entries:
         record = entry.benchmark.runs[0][1]
         key = ResultTable(record.division, record.setup.device, record.protocol.target_accuracy)
         tables.setdefault(key, []).append(entry)
-    return {key: sorted(tables[key], key=_median_seconds) for key in sorted(tables)}
+    return {key: sorted(tables[key], key=_rank) for key in sorted(tables)}
+
+
+def _rank(entry: ResultEntry) -> tuple[bool, float]:
+    """Sorts doubtful benchmarks below the others, then the fastest first."""
+    return not ranked(entry.benchmark.records), _median_seconds(entry)
 
 
 def _median_seconds(entry: ResultEntry) -> float:

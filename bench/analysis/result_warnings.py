@@ -6,10 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
+from statistics import median
 
+from bench.analysis import load_evidence
 from bench.analysis.metrics import busy_share, completed, seconds_of
 from bench.records.schema import LapKind, RunRecord, Status
 from bench.stats.anomalies import find_outliers, find_two_groups
+from bench.stats.autocorrelation import Autocorrelation, lag_one
 from bench.stats.intervals import location_shift
 from bench.stats.summary import FEWEST_RUNS
 
@@ -43,6 +46,16 @@ SLOWING_REASONS = frozenset(
 """Values of `GpuState.throttle_reasons` that make a result doubtful; the others are normal."""
 
 
+FEWEST_FOR_FIRST_RUN = 4
+"""Number of runs below which a slow first run is not looked for."""
+
+FIRST_RUN_DIFFERENCE = 0.1
+"""Relative difference to the other runs below which a first run is not called slow."""
+
+AUTOCORRELATION_LEVEL = 0.01
+"""Probability of a warning of autocorrelated runs where the runs are independent."""
+
+
 class ResultWarning(StrEnum):
     """What makes a result doubtful; the text says what to do about it."""
 
@@ -71,6 +84,22 @@ class ResultWarning(StrEnum):
     SHARED_GPU = (
         "another process was on the GPU, so the times may be too long. End it and run again."
     )
+    SUSPENDED = (
+        "nothing ran for a part of the time (a suspended process or machine), so the times are too "
+        "long. Run again without a break."
+    )
+    ALLOWANCE_CHANGED = (
+        "the cores that the run was allowed to use changed meanwhile (affinity or quota), so the "
+        "times are of no one machine. Run again with the same cores to the end."
+    )
+    QUOTA_THROTTLED = (
+        "a CPU quota stopped the run's threads at times, so the times are those of the quota. "
+        "Raise the quota, or use fewer threads, and run again."
+    )
+    IMPOSSIBLE_LOAD = (
+        "the counters of CPU time contradict each other, so nobody knows what else ran. Run again; "
+        "see load in the record."
+    )
     OUTLIER = (
         "trained far longer or shorter than the others (14.8 median absolute deviations), so "
         "something else went on. Run again."
@@ -82,6 +111,14 @@ class ResultWarning(StrEnum):
     TWO_GROUPS = (
         "training times fall into two groups, so the machine was in two states. Find out which, "
         "and run again in one of them."
+    )
+    SLOW_FIRST_RUN = (
+        "the first run trained far longer than the others, so the warm-up was too short for this "
+        "device. Look at the later runs."
+    )
+    AUTOCORRELATED = (
+        "runs resemble the runs before them (lag-1 correlation), so intervals, which assume "
+        "independent runs, are too narrow. Compare interleaved runs with ab."
     )
     DIRTY_COMMIT = (
         "files differed from the commit, so nobody can repeat this. Commit, then run again."
@@ -101,6 +138,18 @@ class ResultWarning(StrEnum):
     )
 
 
+UNRANKED = frozenset(
+    {
+        ResultWarning.THROTTLED,
+        ResultWarning.SUSPENDED,
+        ResultWarning.ALLOWANCE_CHANGED,
+        ResultWarning.QUOTA_THROTTLED,
+        ResultWarning.IMPOSSIBLE_LOAD,
+    }
+)
+"""Warnings of runs that keep a benchmark out of rankings: its times are not the machine's."""
+
+
 def run_warnings(record: RunRecord) -> list[ResultWarning]:
     """The warnings about one run."""
     share = busy_share(record)
@@ -112,6 +161,10 @@ def run_warnings(record: RunRecord) -> list[ResultWarning]:
         ResultWarning.BUSY_MACHINE: share is not None and share > BUSY_SHARE,
         ResultWarning.THROTTLED: throttled(record),
         ResultWarning.SHARED_GPU: shared_gpu(record),
+        ResultWarning.SUSPENDED: load_evidence.suspended(record),
+        ResultWarning.ALLOWANCE_CHANGED: load_evidence.allowance_changed(record),
+        ResultWarning.QUOTA_THROTTLED: load_evidence.quota_throttled(record),
+        ResultWarning.IMPOSSIBLE_LOAD: load_evidence.impossible_load(record),
         ResultWarning.DIRTY_COMMIT: record.environment.dirty is True,
         ResultWarning.STOPPED_AT_TARGET: record.protocol.stop_at_target
         and record.target_reached_epoch is not None,
@@ -136,6 +189,10 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
         warnings[ResultWarning.OUTLIER] = len(outliers)
     if drifted(times):
         warnings[ResultWarning.DRIFT] = None
+    if slow_first_run(runs):
+        warnings[ResultWarning.SLOW_FIRST_RUN] = None
+    if autocorrelation(runs) is not None:
+        warnings[ResultWarning.AUTOCORRELATED] = None
     if groups := find_two_groups(times):
         low, high = groups
         if high > (1 + LEAST_DIFFERENCE) * low:
@@ -186,6 +243,38 @@ def drifted(times: Sequence[float]) -> bool:
         return False
     differs = not change.low <= 1 <= change.high
     return differs and not 1 / (1 + LEAST_DIFFERENCE) <= change.value <= 1 + LEAST_DIFFERENCE
+
+
+def ranked(runs: Sequence[RunRecord]) -> bool:
+    """Whether a benchmark takes part in rankings: see `UNRANKED`."""
+    return not any(UNRANKED.intersection(run_warnings(run)) for run in runs)
+
+
+def slow_first_run(runs: Sequence[RunRecord]) -> bool:
+    """Whether the first run of a process trained longer than all later ones, beyond their scatter.
+
+    It takes more than `FIRST_RUN_DIFFERENCE` longer than their median. Its distance to the slowest
+    of them is as large as their range or, from `FEWEST_FOR_DRIFT` runs on, it is an outlier.
+    """
+    times = _training_times(runs)
+    if len(times) < FEWEST_FOR_FIRST_RUN or completed(runs)[0].run_index != 1:
+        return False
+    if completed(runs)[0].protocol.runs == 1:  # each run has a process of its own
+        return False
+    first, others = times[0], times[1:]
+    slowest, fastest = max(others), min(others)
+    if first <= slowest or first <= (1 + FIRST_RUN_DIFFERENCE) * median(others):
+        return False
+    outlier = len(times) >= FEWEST_FOR_DRIFT and first in find_outliers(times)
+    return outlier or first - slowest >= slowest - fastest
+
+
+def autocorrelation(runs: Sequence[RunRecord]) -> Autocorrelation | None:
+    """How alike successive training times are; None where they may well be independent."""
+    measured = lag_one(_training_times(runs))
+    if measured is None or measured.p_value >= AUTOCORRELATION_LEVEL:
+        return None
+    return measured
 
 
 def _training_times(runs: Sequence[RunRecord]) -> list[float]:

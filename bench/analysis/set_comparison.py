@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.analysis.case_comparison import compare_case
 from bench.analysis.cases import CaseMatch, match_cases
 from bench.analysis.comparison import Comparison
 from bench.analysis.gate import GateFinding, Limits, judge
 from bench.analysis.run_sets import RunSet
+from bench.analysis.sessions import floor_remark
 from bench.records.sidecars import NoiseFloor
 from mnist_cnn.errors import UsageError
 
@@ -26,18 +27,24 @@ class SetComparison:
     """One comparison for each case that both have."""
 
 
-def compare_sets(base: RunSet, others: Sequence[RunSet], difference: float) -> list[SetComparison]:
+def compare_sets(
+    base: RunSet,
+    others: Sequence[RunSet],
+    difference: float,
+    floors: Sequence[NoiseFloor] = (),
+) -> list[SetComparison]:
     """Compare every other run set with the base.
 
     Args:
         base: the run set to compare with.
         others: the run sets to compare.
         difference: relative difference of times that the comparison should be able to detect.
+        floors: noise floors of the base's machine, which become remarks.
 
     Raises:
         UsageError: two sets cannot be compared, or a case has no completed run.
     """
-    matches = [match_cases(base, new) for new in others]
+    matches = [_with_floors(match_cases(base, new), floors) for new in others]
     for match in matches:
         _require_completed_runs(match)
     count = sum(len(match.cases) for match in matches)
@@ -47,6 +54,15 @@ def compare_sets(base: RunSet, others: Sequence[RunSet], difference: float) -> l
         )
         for new, match in zip(others, matches, strict=True)
     ]
+
+
+def _with_floors(match: CaseMatch, floors: Sequence[NoiseFloor]) -> CaseMatch:
+    """The same cases, each with a remark about the noise of its base's machine."""
+    cases = []
+    for case in match.cases:
+        noise = floor_remark(case.setup_name, case.base[0], floors) if case.base else None
+        cases.append(case if noise is None else replace(case, remarks=(*case.remarks, noise)))
+    return replace(match, cases=tuple(cases))
 
 
 def _require_completed_runs(match: CaseMatch) -> None:

@@ -127,6 +127,11 @@ def _save_noise_floor(comparison: Comparison, results_dir: Path, as_json: bool) 
         return
     path = experiments.save_noise_floor(comparison, floor, results_dir)
     line = f"noise floor: {100 * floor.relative:.1f} % (the larger end of the interval), in {path}"
+    noise = experiments.machine_noise(floor, results_dir)
+    if noise is not None:
+        line += f"\n{noise}"
+        if noise.between is None:
+            line += "; measure it again in another session (an hour later, another day)"
     if as_json:
         notify(line)
     else:

@@ -80,13 +80,14 @@ def compare(
     show_problems(dict.fromkeys(problem for runs in run_sets for problem in runs.problems))
     base, *others = run_sets
     difference = max(limits.slower or DEFAULT_DIFFERENCE, LEAST_DIFFERENCE)
-    compared = compare_sets(base, others, difference)
+    folders = [results_dir, Path(base.name)] if base.is_path else [results_dir]
+    floors = sidecars.read_noise_floors(folders, skip_broken=not is_gate)
+    compared = compare_sets(base, others, difference, floors)
     if not as_json:
         _show_tables(base, compared)
     findings = None
     if is_gate:
-        folders = [results_dir, Path(base.name)] if base.is_path else [results_dir]
-        findings = judge_sets(compared, limits, sidecars.read_noise_floors(folders))
+        findings = judge_sets(compared, limits, floors)
     _show_findings(base, compared, findings, as_json)
     if findings is None:
         return 0

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 
 from bench.analysis.case_comparison import compare_case
 from bench.analysis.cases import CaseMatch, match_cases
@@ -15,13 +16,15 @@ from bench.analysis.comparison import (
     MetricComparison,
     Verdict,
 )
+from bench.analysis.metrics import images_per_second
 from bench.analysis.run_sets import RunSet
 from bench.launch import single_run
 from bench.launch.checkout import Checkout, prepare_checkout
 from bench.launch.single_run import Notify
 from bench.records import sidecars, store
+from bench.records.machine_key import MachineKey
 from bench.records.schema import RunRecord
-from bench.records.sidecars import NoiseFloor
+from bench.records.sidecars import MachineNoise, NoiseFloor
 from bench.records.store import ReadResult, UnreadableFile
 from bench.text import printable
 from mnist_cnn.console import EXIT_USAGE
@@ -212,16 +215,32 @@ def noise_floor(comparison: Comparison) -> NoiseFloor | None:
     ratio = comparison.line(Metric.SECONDS_PER_IMAGE).difference
     if ratio is None or ratio.low is None or ratio.high is None:
         return None
-    record = comparison.case.base[-1]
+    case = comparison.case
+    record, runs = case.base[-1], (*case.base, *case.new)
+    rates = [rate for run in runs if (rate := images_per_second(run))]
     return NoiseFloor(
-        case=comparison.case.name,
+        case=case.name,
         relative=max(abs(ratio.low - 1), abs(ratio.high - 1)),
-        rounds=len(comparison.case.base),
+        rounds=len(case.base),
         measured_at=datetime.now(UTC),
         device_name=record.environment.device_name,
         commit=record.environment.commit,
         torch=record.environment.torch,
+        machine=MachineKey.of(record.environment).digest,
+        source_sha256=record.environment.source_sha256,
+        started_at=min(run.started_utc for run in runs),
+        seconds_per_image=1 / median(rates) if rates else None,
     )
+
+
+def machine_noise(floor: NoiseFloor, results_dir: Path) -> MachineNoise | None:
+    """The noise of the floor's case and machine by every floor below the folder of the results.
+
+    Raises:
+        UsageError: a noise floor cannot be understood.
+    """
+    floors = sidecars.read_noise_floors([results_dir])
+    return sidecars.find_machine_noise(floor.case, floor.device_name, floors, floor.machine)
 
 
 def save_noise_floor(comparison: Comparison, floor: NoiseFloor, results_dir: Path) -> Path:

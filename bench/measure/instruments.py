@@ -51,8 +51,11 @@ class SignalGate(Protocol):
 class Workload(Protocol):
     """What is measured; `bench.measure.workload.MnistTraining` is the real one."""
 
-    def warm_up(self) -> Generator[Event, None, None]:
-        """A short discarded run that touches everything that a measured run does."""
+    def warm_up(self, *, whole_epoch: bool = False) -> Generator[Event, None, None]:
+        """A discarded run of an epoch that touches everything that a measured run does.
+
+        Except for the test set. The epoch has few images, or with `whole_epoch` all of them.
+        """
 
     def run(self, seed: int) -> Generator[Event, None, None]:
         """One training from random weights, which reads the data first."""

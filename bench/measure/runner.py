@@ -16,6 +16,7 @@ from bench.measure.instruments import Instruments, Journal, Workload
 from bench.measure.observer import Observation, RunContext, observe, over_ranks, slowest_laps
 from bench.measure.run_state import RunState
 from bench.measure.seed_share import SeedShare
+from bench.measure.warmup import repeat_warm_up
 from bench.records.protocol import PROTOCOL_VERSION, BenchmarkProtocol
 from bench.records.schema import (
     ClockCheck,
@@ -32,6 +33,7 @@ from bench.records.schema import (
     RunRecord,
     Setup,
     Status,
+    WarmUp,
     first_reached,
 )
 from bench.stats.stopping import precise_enough
@@ -96,6 +98,15 @@ class _Measurement:
         return self.observation.error is None
 
 
+@dataclass(frozen=True, slots=True)
+class _Preparation:
+    """What this process did before its first run."""
+
+    laps: list[Lap]
+    """Start-up and warm-up."""
+    warmup: WarmUp
+
+
 def run_benchmark(
     spec: BenchmarkSpec, workload: Workload, instruments: Instruments
 ) -> Iterator[MeasuredRun]:
@@ -117,12 +128,11 @@ def run_benchmark(
         journal.finish()
         return
     instruments.progress.benchmark_started(spec.recipe.name, protocol.runs, spec.recipe.epochs)
-    warmup_seconds = _warm_up(workload, instruments)
-    startup_laps = _startup_laps(spec.startup_seconds, warmup_seconds)
+    preparation = _warm_up(spec, workload, instruments)
     for index, seed in pending:
         start = journal.begin(index, seed) if journal else RunState(run_index=index, seed=seed)
         measurement = _measure_run(spec, workload, instruments, start)
-        record = _make_record(spec, workload, instruments, measurement, startup_laps)
+        record = _make_record(spec, workload, instruments, measurement, preparation)
         yield MeasuredRun(record, measurement.observation.error)
         instruments.progress.run_finished(record)
         records.append(record)
@@ -144,21 +154,17 @@ def _pending_runs(spec: BenchmarkSpec, records: Sequence[RunRecord]) -> list[tup
     ]
 
 
-def _warm_up(workload: Workload, instruments: Instruments) -> float:
-    """Warm up: its results are discarded.
-
-    Returns:
-        The seconds it took.
-    """
+def _warm_up(spec: BenchmarkSpec, workload: Workload, instruments: Instruments) -> _Preparation:
+    """Warm up: its results are discarded."""
     instruments.progress.warmup_started()
     begin = instruments.clock.together()
-    for _ in workload.warm_up():
-        pass
+    device, images = spec.setup().device, spec.recipe.train_images
+    warmup = repeat_warm_up(workload, instruments.clock, device, images)
     seconds = instruments.clock.now() - begin
     # From here on a signal waits, except within a run: every announced run leaves a record.
     instruments.signals.hold()
     instruments.progress.warmup_finished(seconds)
-    return seconds
+    return _Preparation(_startup_laps(spec.startup_seconds, seconds), warmup)
 
 
 def _measure_run(
@@ -193,11 +199,11 @@ def _make_record(
     workload: Workload,
     instruments: Instruments,
     measurement: _Measurement,
-    startup_laps: list[Lap],
+    preparation: _Preparation,
 ) -> RunRecord:
     observation, start = measurement.observation, measurement.start
     evaluations = observation.evaluations
-    laps = startup_laps + observation.laps
+    laps = preparation.laps + observation.laps
     return RunRecord(
         run_id=uuid.uuid4().hex,
         benchmark_id=spec.benchmark_id,
@@ -216,6 +222,7 @@ def _make_record(
         setup=spec.setup(),
         clock=spec.clock,
         parity=spec.parity,
+        warmup=preparation.warmup,
         all_reduce_seconds=spec.all_reduce_seconds,
         laps=slowest_laps(instruments.clock, laps, measurement.healthy),
         epochs=observation.epochs,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split, load
@@ -56,17 +58,22 @@ class MnistTraining:
         """Why the capture of the steps failed; None where it did not or was not tried."""
         return self._graphs.failure if self._graphs else None
 
-    def warm_up(self) -> Generator[Event, None, None]:
-        """Train one short epoch, and evaluate once on all evaluation images."""
-        short = replace(self._context.recipe, epochs=1, evaluate_from_epoch=1)
+    def warm_up(self, *, whole_epoch: bool = False) -> Generator[Event, None, None]:
+        """Train one epoch, and evaluate once, on noise: a warm-up does not look at the test set.
+
+        Args:
+            whole_epoch: whether the epoch has all training images, not only a few batches.
+        """
+        one_epoch = replace(self._context.recipe, epochs=1, evaluate_from_epoch=1)
+        images = one_epoch.train_images if whole_epoch else self._warmup_images
         options = TrainingOptions(graphs=self._graphs)
-        return self._train(short, 0, self._warmup_images, options)
+        return self._train(one_epoch, 0, options, lambda data: evaluated_on_noise(data, images))
 
     def run(self, seed: int) -> Generator[Event, None, None]:
         """Train once from random weights; this includes the first access to the data."""
         recipe = self._context.recipe
         options = TrainingOptions(graphs=self._graphs, checkpoints=self._checkpoints)
-        return self._train(recipe, seed, recipe.train_images, options)
+        return self._train(recipe, seed, options, lambda data: data)
 
     def mistakes(self) -> Mistakes | None:
         """The images that the last run misclassified at its end.
@@ -85,17 +92,28 @@ class MnistTraining:
         )
 
     def _train(
-        self, recipe: Recipe, seed: int, images: int, options: TrainingOptions
+        self,
+        recipe: Recipe,
+        seed: int,
+        options: TrainingOptions,
+        change_split: Callable[[Split], Split],
     ) -> Generator[Event, None, None]:
         self._last_run = None  # frees its memory for this run
         data = load(self._data_dir, offline=True)
         self.checksums = dict(data.checksums)
-        split = data.split(recipe.evaluation_split)
-        split = replace(
-            split,
-            train_images=split.train_images[:images],
-            train_labels=split.train_labels[:images],
-        )
+        split = change_split(data.split(recipe.evaluation_split))
         model = seeded_model(recipe, seed)
         self._last_run = model, split
         yield from train(model, replace(self._context, recipe=recipe), split, seed, options)
+
+
+def evaluated_on_noise(data: Split, train_images: int) -> Split:
+    """The first training images, and noise in place of the evaluation images: as many, as large."""
+    generator = torch.Generator().manual_seed(0)
+    shape = data.evaluation_images.shape
+    return Split(
+        train_images=data.train_images[:train_images],
+        train_labels=data.train_labels[:train_images],
+        evaluation_images=torch.randint(256, shape, dtype=torch.uint8, generator=generator),
+        evaluation_labels=torch.zeros_like(data.evaluation_labels),
+    )

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from pydantic import Field, ValidationError
@@ -20,6 +22,10 @@ from mnist_cnn.errors import UsageError
 
 TRAINING_FLOPS = 35_995_008
 """Floating-point operations of one image's training step: `mnist_cnn.summary.training_flops`."""
+
+SESSION_GAP = timedelta(minutes=60)
+"""Time without a run after which a later run is of another session. Sessions of one machine and
+code 80 minutes apart differed by 3.9 to 6.9 %."""
 
 
 class Sidecar(Model):
@@ -46,6 +52,55 @@ class NoiseFloor(Sidecar):
     device_name: str
     commit: str | None
     torch: str
+    machine: str | None = None
+    """Digest of the machine's key (`bench.records.machine_key`); null in older files."""
+    source_sha256: str | None = None
+    """SHA-256 of the source code that ran, as in the records; null in older files."""
+    started_at: datetime | None = None
+    """When the first run started; null in older files."""
+    seconds_per_image: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Median training time of an image over the runs of both sides, by which sessions are compared;
+    null in older files."""
+
+    @property
+    def measured_utc(self) -> datetime:
+        """When it was measured; a file without a time zone means UTC."""
+        at = self.measured_at
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+
+    def is_of_same_code(self, other: NoiseFloor) -> bool:
+        """Whether both measured the same code with the same torch; what is unknown is not."""
+        if self.source_sha256 is not None and other.source_sha256 is not None:
+            same = self.source_sha256 == other.source_sha256
+        else:
+            same = self.commit is not None and self.commit == other.commit
+        return same and self.torch == other.torch
+
+
+@dataclass(frozen=True, slots=True)
+class MachineNoise:
+    """How far equal things were apart on one machine: within a session, and over sessions."""
+
+    within: float
+    """The last noise floor, as a share: between equal sides that took turns."""
+    between: float | None
+    """Slowest session's median divided by the fastest's, minus one; None for one session."""
+    sessions: int
+    """Number of sessions whose medians are known, of the code that was measured last."""
+    machine_known: bool
+    """Whether the floors are known to be of this machine; else only the device's name is equal."""
+
+    @property
+    def relative(self) -> float:
+        """The larger of the two, as a share."""
+        return max(self.within, self.between or 0.0)
+
+    def __str__(self) -> str:
+        """``"noise floor 4.2 % within a session, 6.1 % over 3 sessions"``."""
+        text = f"noise floor {100 * self.within:.1f} % within a session"
+        if self.between is not None:
+            text += f", {100 * self.between:.1f} % over {self.sessions} sessions"
+        return text if self.machine_known else f"{text} (of a device with this name)"
 
 
 class PeakFlops(Sidecar):
@@ -97,14 +152,18 @@ def find_sidecars(paths: Iterable[Path], suffix: str) -> list[Path]:
     return sorted({file for path in paths for file in _sidecar_files(path, suffix)})
 
 
-def read_noise_floors(paths: Iterable[Path]) -> list[NoiseFloor]:
+def read_noise_floors(paths: Iterable[Path], *, skip_broken: bool = False) -> list[NoiseFloor]:
     """Every noise floor beside these files, or in and below these folders.
+
+    Args:
+        paths: the files or folders.
+        skip_broken: whether to leave out a file that cannot be understood.
 
     Raises:
         UsageError: a file cannot be understood: a gate must not continue without it.
     """
     floors, broken = _read_sidecars(NoiseFloor, paths)
-    if broken:
+    if broken and not skip_broken:
         raise UsageError(f"{broken[0]} is no noise floor: measure it again with ab")
     return floors
 
@@ -118,10 +177,60 @@ def read_peak_flops(paths: Iterable[Path]) -> tuple[list[PeakFlops], list[Path]]
     return _read_sidecars(PeakFlops, paths)
 
 
-def find_noise_floor(case: str, device_name: str, floors: Iterable[NoiseFloor]) -> float:
-    """The last noise floor of a case on a device, as a share; 0 where none was measured."""
-    of_case = [f for f in floors if (f.case, f.device_name) == (case, device_name)]
-    return max(of_case, key=lambda floor: floor.measured_at).relative if of_case else 0.0
+def find_noise_floor(
+    case: str, device_name: str, floors: Iterable[NoiseFloor], machine: str | None = None
+) -> float:
+    """The noise floor of a case on a machine, as a share; 0 where none was measured.
+
+    The larger of the last floor within a session and of the spread over sessions; see
+    `find_machine_noise`.
+    """
+    noise = find_machine_noise(case, device_name, floors, machine)
+    return 0.0 if noise is None else noise.relative
+
+
+def find_machine_noise(
+    case: str, device_name: str, floors: Iterable[NoiseFloor], machine: str | None = None
+) -> MachineNoise | None:
+    """The noise of a case on a machine; None where none was measured.
+
+    Args:
+        case: name of the set-up.
+        device_name: name of the device.
+        floors: every floor that was measured.
+        machine: digest of the machine's key; None where it is not known. Floors of another machine
+            do not count. Those of an unknown machine count where there are no others.
+    """
+    of_name = [f for f in floors if (f.case, f.device_name) == (case, device_name)]
+    of_machine = [f for f in of_name if machine is not None and f.machine == machine]
+    if machine is not None and not of_machine:
+        of_name = [floor for floor in of_name if floor.machine is None]
+    ordered = sorted(of_machine or of_name, key=lambda floor: floor.measured_utc)
+    if not ordered:
+        return None
+    last = ordered[-1]
+    medians = _session_medians([floor for floor in ordered if floor.is_of_same_code(last)])
+    return MachineNoise(
+        within=last.relative,
+        between=max(medians) / min(medians) - 1 if len(medians) > 1 else None,
+        sessions=len(medians),
+        machine_known=bool(of_machine),
+    )
+
+
+def _session_medians(floors: Sequence[NoiseFloor]) -> list[float]:
+    """Each session's seconds an image; floors less than `SESSION_GAP` apart are of one session."""
+    sessions: list[list[NoiseFloor]] = []
+    for floor in floors:
+        if floor.seconds_per_image is None:
+            continue
+        begin = floor.started_at or floor.measured_at
+        begin = begin.astimezone(UTC) if begin.tzinfo else begin.replace(tzinfo=UTC)
+        if sessions and begin - sessions[-1][-1].measured_utc <= SESSION_GAP:
+            sessions[-1].append(floor)
+        else:
+            sessions.append([floor])
+    return [median(floor.seconds_per_image or 0.0 for floor in session) for session in sessions]
 
 
 def find_peak_flops(setup: Setup, peaks: Iterable[PeakFlops]) -> float | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 from bench import text
-from bench.analysis import labels
+from bench.analysis import labels, result_warnings
 from bench.analysis.result_tables import ResultEntry
 from bench.text import printable
 
@@ -31,6 +31,8 @@ class _ChartRow:
 
     name: str
     """Escaped for XML."""
+    ranked: bool
+    """Whether it takes part in the ranking."""
     median_seconds: float
     interval_seconds: tuple[float, float] | None
     """Both ends of the median's 95 % interval; None when the runs do not bound it."""
@@ -39,11 +41,13 @@ class _ChartRow:
 def draw_chart(entries: Sequence[ResultEntry]) -> str:
     """One row per entry with a time to target, the fastest at the top, on a logarithmic axis.
 
+    At the bottom are those whose times are not the machine's (`result_warnings.UNRANKED`).
+
     A dot is the median, a line its 95 % interval. Runs that missed the target have no mean, so
     that the interval of the median is shown.
     """
     rows = [row for entry in entries if (row := _chart_row(entry)) is not None]
-    rows.sort(key=lambda row: row.median_seconds)
+    rows.sort(key=lambda row: (not row.ranked, row.median_seconds))
     values = [v for row in rows for v in (row.median_seconds, *(row.interval_seconds or ()))]
     least, most = min(values, default=1.0) / _AXIS_MARGIN, max(values, default=100.0) * _AXIS_MARGIN
 
@@ -78,7 +82,8 @@ def _chart_row(entry: ResultEntry) -> _ChartRow | None:
     estimate = entry.benchmark.median_time_to_target
     low, high = (estimate.low, estimate.high) if estimate else (None, None)
     interval = (low, high) if low and high and low > 0 and high > 0 else None
-    return _ChartRow(_name(entry), median, interval)
+    ranked = result_warnings.ranked(entry.benchmark.records)
+    return _ChartRow(_name(entry), ranked, median, interval)
 
 
 def _draw_row(row: _ChartRow, y: int, x_of: Callable[[float], str]) -> Iterator[str]:

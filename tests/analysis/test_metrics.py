@@ -161,8 +161,13 @@ def test_t_quantile_leaves_a_fortieth_above_it(degrees: int) -> None:
         ({"load": {"busy_seconds": 90.0}}, [ResultWarning.BUSY_MACHINE]),
         ({"load": {"busy_seconds": None}}, []),
         ({"load": {"own_seconds": None}}, []),
-        ({"load": {"busy_seconds": 90.0, "elapsed_seconds": 0.0}}, []),
-        ({"load": {"busy_seconds": 10.0}}, []),  # less than our own: two clocks, no negative load
+        (
+            {"load": {"busy_seconds": 90.0, "elapsed_seconds": 0.0}},
+            [ResultWarning.IMPOSSIBLE_LOAD],
+        ),
+        # A little less than our own: two clocks, no negative load.
+        ({"load": {"busy_seconds": 76.0}}, []),
+        ({"load": {"busy_seconds": 10.0}}, [ResultWarning.IMPOSSIBLE_LOAD]),
         ({"environment": {"dirty": True}}, [ResultWarning.DIRTY_COMMIT]),
         ({"environment": {"dirty": None, "commit": None}}, []),
         ({"accuracies": [0.98]}, [ResultWarning.MISSED_TARGET]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -71,10 +71,33 @@ def test_equal_sides_measure_the_noise_floor(
     machine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ab", "--recipe", "fast"]) == 0
-    assert "noise floor:" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "noise floor:" in shown
+    assert "measure it again in another session" in shown
     (floor,) = sidecars.read_noise_floors([machine / "results"])
+    assert floor.seconds_per_image == pytest.approx(6.5 / 60_000, rel=0.02)
+    assert floor.started_at is not None
+    assert floor.started_at < floor.measured_at
     assert 0 < floor.relative < 0.03
     assert floor.rounds in LOOKS
+
+
+def test_a_second_session_shows_the_spread_between_them(
+    machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ab", "--recipe", "fast"]) == 0
+    (floor,) = sidecars.read_noise_floors([machine / "results"])
+    assert floor.seconds_per_image is not None
+    assert floor.started_at is not None
+    yesterday = {
+        "started_at": floor.started_at - timedelta(days=1),
+        "measured_at": floor.measured_at - timedelta(days=1),
+        "seconds_per_image": 1.08 * floor.seconds_per_image,
+    }
+    sidecars.write_sidecar(floor.model_copy(update=yesterday), machine / "results")
+    capsys.readouterr()
+    assert main(["ab", "--recipe", "fast", "--name", "again"]) == 0
+    assert "% over 2 sessions" in capsys.readouterr().out
 
 
 def test_the_order_within_a_round_is_chance(

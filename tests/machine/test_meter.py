@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -78,6 +79,76 @@ def test_stolen_time_is_busy_and_waiting_is_not(monkeypatch: pytest.MonkeyPatch)
     metered.start()
     # 4 user (2 of them for a guest, counted once), 1 system, 2 stolen.
     assert metered.stop().busy_seconds == 4 + 1 + 2
+
+
+def test_busy_seconds_are_of_the_same_cores_when_the_affinity_shrinks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    allowed = iter([{0, 1}, {1}])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: next(allowed), raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    boot, later = counters(user=500, system=0, idle=900), counters(user=506, system=0, idle=904)
+    readings = iter([[boot, boot], [later, later]])
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: next(readings))
+    metered = load.LoadMeter()
+    metered.start()
+    measured = metered.stop()
+    assert measured.busy_seconds == 6 + 6
+    assert (measured.usable_cores_before, measured.usable_cores_after) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param([counters(user=9, system=0, idle=10)] * 2, id="they ran backwards"),
+        pytest.param([counters(user=10, system=0, idle=11)], id="a core was switched off"),
+    ],
+)
+def test_counters_that_make_no_sense_say_nothing(
+    monkeypatch: pytest.MonkeyPatch, after: list[SimpleNamespace]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    readings = iter([[counters(user=10, system=0, idle=9)] * 2, after])
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: next(readings))
+    metered = load.LoadMeter()
+    metered.start()
+    assert metered.stop().busy_seconds is None
+
+
+def cgroup(root: Path, group: str, files: dict[str, str]) -> None:
+    (root / group).mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (root / group / name).write_text(text)
+
+
+def test_a_quota_that_is_set_meanwhile_is_seen_and_so_is_what_it_stopped(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("0::/outer/inner\n")
+    cgroup(tmp_path, "outer", {"cpu.max": "max 100000", "cpu.stat": "throttled_usec 1000000"})
+    cgroup(tmp_path, "outer/inner", {"cpu.max": "max 100000", "cpu.stat": "throttled_usec 7"})
+    metered = load.LoadMeter(own, tmp_path)
+    metered.start()
+    cgroup(tmp_path, "outer", {"cpu.max": "4000 100000", "cpu.stat": "throttled_usec 23600000"})
+    measured = metered.stop()
+    assert (measured.quota_cores_before, measured.quota_cores_after) == (None, 0.04)
+    assert measured.throttled_seconds == pytest.approx(22.6)
+
+
+def test_version_1_counts_in_nanoseconds(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("3:cpu,cpuacct:/a\n")
+    cgroup(tmp_path, "cpu/a", {"cpu.stat": "nr_throttled 1\nthrottled_time 500000000\n"})
+    metered = load.LoadMeter(own, tmp_path)
+    metered.start()
+    cgroup(tmp_path, "cpu/a", {"cpu.stat": "nr_throttled 3\nthrottled_time 2000000000\n"})
+    assert metered.stop().throttled_seconds == pytest.approx(1.5)
+
+
+def test_without_control_groups_throttling_is_unknown(tmp_path: Path) -> None:
+    metered = load.LoadMeter(tmp_path / "own", tmp_path)
+    metered.start()
+    measured = metered.stop()
+    assert (measured.quota_cores_before, measured.throttled_seconds) == (None, None)
 
 
 def test_counters_that_stand_still_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ class TimedEvents:
     closed: int = 0
     wrong: Mistakes | None = None
 
-    def warm_up(self) -> Generator[Event, None, None]:
+    def warm_up(self, *, whole_epoch: bool = False) -> Generator[Event, None, None]:
         self.clock.time += 7.0
         yield STARTED
 
@@ -278,6 +278,8 @@ def test_a_record_holds_what_the_benchmark_was() -> None:
     assert record.peak_memory.bytes == 1000
     assert metrics.energy_joules(record) == 500.0
     assert record.monitoring == QUIET
+    assert record.warmup is not None
+    assert record.warmup.lap_seconds == [7.0]
     assert RunRecord.model_validate_json(record.model_dump_json()) == record
 
 
@@ -336,8 +338,8 @@ def test_an_error_ends_the_benchmark_with_a_record_of_what_was(
         ("train", 1, 2.0, 10.0),
         ("eval", 1, 12.0, 0.5),
     ]
-    # The other ranks may be gone: nobody waits for them.
-    assert clock.reductions == []
+    # The other ranks may be gone: nobody waits for them after the warm-up.
+    assert clock.reductions == ["max"]
     assert workload.closed == 1
 
 
@@ -405,7 +407,7 @@ def test_interrupting_the_warm_up_leaves_no_record() -> None:
     clock = HandClock()
 
     class Interrupted(TimedEvents):
-        def warm_up(self) -> Generator[Event, None, None]:
+        def warm_up(self, *, whole_epoch: bool = False) -> Generator[Event, None, None]:
             raise KeyboardInterrupt
             yield STARTED
 

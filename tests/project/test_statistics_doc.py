@@ -11,6 +11,7 @@ from bench.analysis.comparison import GATE_TAIL, POWER, TAIL
 from bench.stats import intervals, rcp, sample_size, survival
 from bench.stats.intervals import Estimate
 from bench.stats.survival import CensoredTime
+from tests.stats.session_alarms import SESSION_SPREADS, false_alarms
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "statistics.md"
 
@@ -45,6 +46,14 @@ def test_interleaved_runs() -> None:
     assert example("paired") == f"no interval, ratio {ratio.value:.3f}"
     six_pairs = intervals.paired_location_shift([*differences, 0.1], TAIL)
     assert six_pairs.low is not None
+
+
+def test_sessions() -> None:
+    rows = [
+        " | ".join(f"{100 * share:.0f} %" for share in (spread, *false_alarms(spread)))
+        for spread in SESSION_SPREADS
+    ]
+    assert all(f"| {row} |" in example("sessions") for row in rows)
 
 
 def test_runs_that_missed() -> None:

@@ -1,0 +1,132 @@
+"""Real runs that are disturbed from outside: the record says so, and so does whoever reads it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.analysis.result_warnings import ResultWarning, run_warnings
+from bench.records.schema import RunRecord
+from bench.records.store import read_records
+from tests.stand_ins import FEW_IMAGES
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="affinity and control groups are Linux's"),
+]
+STOP_SECONDS = 3.0
+"""Least time for which a run is stopped."""
+CPU_GROUPS = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
+"""Where version 1 and version 2 have the groups that limit CPU time."""
+
+
+def disturbed(
+    tmp_path: Path, disturb: Callable[[int, float], None], starter: tuple[str, ...] = ()
+) -> RunRecord:
+    """The record of a short run that is disturbed when its first epoch is over.
+
+    Args:
+        tmp_path: folder of the record.
+        disturb: gets the id of the process, and the seconds that the run has taken.
+        starter: command that becomes the command that follows it.
+    """
+    words = ["run", "--recipe", "fast", "--epochs", "2", "--runs", "1", "--threads", "1"]
+    words += ["--device", "cpu", "--results-dir", str(tmp_path / "results")]
+    mnist_bench = str(Path(sys.executable).with_name("mnist-bench"))
+    with subprocess.Popen(
+        [*starter, mnist_bench, *words],
+        env=os.environ | FEW_IMAGES,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        lines = []
+        began = time.monotonic()
+        for line in process.stderr:
+            lines.append(line)
+            if "seed 0" in line:
+                began = time.monotonic()
+            if "epoch 1 of 2" in line:
+                disturb(process.pid, time.monotonic() - began)
+        assert process.wait() == 0, "".join(lines)
+    ((_, record),) = read_records([tmp_path / "results"]).records
+    return record
+
+
+def test_a_suspended_run_is_named(tmp_path: Path) -> None:
+    def suspend(pid: int, elapsed_seconds: float) -> None:
+        process = psutil.Process(pid)
+        os.kill(pid, signal.SIGSTOP)
+        while process.status() != psutil.STATUS_STOPPED:
+            pass
+        # Not a wait for something: this is how long the run stands still.
+        time.sleep(max(STOP_SECONDS, 3 * elapsed_seconds))
+        os.kill(pid, signal.SIGCONT)
+
+    record = disturbed(tmp_path, suspend)
+    warnings = run_warnings(record)
+    # On a busy machine others may have had the cores meanwhile, and that is said.
+    assert {ResultWarning.SUSPENDED, ResultWarning.BUSY_MACHINE} & {*warnings}
+    alone = record.load.model_copy(update={"busy_seconds": record.load.own_seconds})
+    assert ResultWarning.SUSPENDED in run_warnings(record.model_copy(update={"load": alone}))
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core cannot be taken away")
+def test_a_run_whose_cores_are_taken_away_is_named(tmp_path: Path) -> None:
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("one core cannot be taken away")
+
+    def take_a_core(pid: int, _: float) -> None:
+        os.sched_setaffinity(pid, {min(allowed)})
+
+    record = disturbed(tmp_path, take_a_core)
+    assert record.load.usable_cores_before == len(allowed)
+    assert record.load.usable_cores_after == 1
+    assert record.load.busy_seconds is None or record.load.busy_seconds >= 0
+    assert ResultWarning.ALLOWANCE_CHANGED in run_warnings(record)
+
+
+@contextmanager
+def limited_group() -> Iterator[tuple[Path, Callable[[int], None]]]:
+    """A control group of our own without a limit yet, and what sets a limit in thousandths."""
+    for root in CPU_GROUPS:
+        group = root / f"mnist-bench-test-{os.getpid()}"
+        with suppress(OSError):
+            group.mkdir()
+            try:
+                if (group / "cpu.max").exists():
+                    limit, text = group / "cpu.max", "{} 100000"
+                elif (group / "cpu.cfs_quota_us").exists():
+                    limit, text = group / "cpu.cfs_quota_us", "{}"
+                else:
+                    continue
+                yield group, lambda share: _write(limit, text.format(100 * share))  # noqa: B023
+                return
+            finally:
+                group.rmdir()
+    pytest.skip("no control group can be made here")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def test_a_run_that_a_quota_slows_down_is_named(tmp_path: Path) -> None:
+    with limited_group() as (group, limit):
+        join = ("sh", "-c", 'echo $$ > "$0"; exec "$@"', str(group / "cgroup.procs"))
+        record = disturbed(tmp_path, lambda *_: limit(100), join)
+    load = record.load
+    assert load.quota_cores_before != load.quota_cores_after == 0.1
+    assert load.throttled_seconds is not None
+    expected = {ResultWarning.ALLOWANCE_CHANGED, ResultWarning.QUOTA_THROTTLED}
+    assert expected <= {*run_warnings(record)}
