@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from bench.analysis.cases import CaseMatch
+from bench.analysis.cases import Case, CaseMatch
 from bench.analysis.comparison import (
     GATE_TAIL,
     POWER,
@@ -26,6 +26,7 @@ from bench.analysis.comparison import (
     MetricComparison,
     Verdict,
 )
+from bench.analysis.machine_speed import SESSION_SHIFT, in_two_sessions, machine_slowdown
 from bench.analysis.run_sets import RunSet
 from bench.analysis.same_code import machine_relation
 from bench.analysis.share_comparison import ReachedCounts
@@ -127,11 +128,24 @@ def _judge_case(
         text = f"{case.name}: warning: perhaps not the same machine, one side does not say: {facts}"
         findings.append(GateFinding(GateOutcome.PASS, text))
     floor = find_noise_floor(case.setup_name, case.base[0].setup.device_name, floors)
+    if limits.slower is not None and max(limits.slower, floor) < SESSION_SHIFT:
+        findings += _warn_of_sessions(case)
     for compared in comparison.lines:
         if judged := _judge_metric(compared, comparison, limits, floor):
             outcome, text = judged
             findings.append(GateFinding(outcome, f"{case.name}: {text}"))
     return findings
+
+
+def _warn_of_sessions(case: Case) -> list[GateFinding]:
+    """A line where sides of two sessions are to differ by less than sessions do."""
+    if machine_slowdown(case.base, case.new) or not in_two_sessions(case.base, case.new):
+        return []
+    text = (
+        f"{case.name}: warning: the sides are of two sessions, and times of a machine's sessions "
+        f"differ by up to {100 * SESSION_SHIFT:.0f} %: allow more, or let the sides take turns (ab)"
+    )
+    return [GateFinding(GateOutcome.PASS, text)]
 
 
 def overall_outcome(findings: Iterable[GateFinding]) -> GateOutcome:
@@ -190,10 +204,15 @@ def _judge_time(
     fires, passes = compared.gate_difference, compared.pass_difference
     if fires is None or passes is None:
         return _judge_without_interval(compared)
-    limit, regression_limit = 1 + allowed, 1 + max(allowed, floor)
+    limit = 1 + allowed
+    # Neither the machine's noise nor a slower machine is a slower program. Neither makes it pass.
+    slowdown = machine_slowdown(comparison.case.base, comparison.case.new) or 1.0
+    regression_limit = (1 + max(allowed, floor)) * max(1.0, slowdown)
     limits = f"allowed {_percent_longer(limit)}"
     if floor > allowed:
-        limits += f", noise floor {_percent_longer(regression_limit)}"
+        limits += f", noise floor {_percent_longer(1 + floor)}"
+    if slowdown > 1:
+        limits += f", the machine itself {_percent_longer(slowdown)}"
 
     def line(difference: Estimate, conclusion: str) -> str:
         change = f"{_percent_longer(difference.value)} ({_interval(difference)}; {limits})"
@@ -204,7 +223,7 @@ def _judge_time(
     if passes.high is not None and passes.high < limit:
         return GateOutcome.PASS, line(passes, "not slower")
     if fires.low is not None and fires.low > limit:
-        return GateOutcome.UNCLEAR, line(fires, "slower, but within this machine's noise")
+        return GateOutcome.UNCLEAR, line(fires, "slower, but the machine explains it")
     distance = math.log(limit) - math.log(passes.value)
     advice = _advice(compared, comparison, distance)
     return GateOutcome.UNCLEAR, line(passes, f"cannot tell{advice}")
