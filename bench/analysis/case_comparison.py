@@ -9,6 +9,7 @@ from bench.analysis.cases import Case
 from bench.analysis.compared_sides import ComparedSides
 from bench.analysis.comparison import Comparison, MetricComparison
 from bench.analysis.learning_comparison import compare_accuracy, compare_convergence
+from bench.analysis.share_comparison import compare_share_reached
 from bench.analysis.speed_comparison import (
     compare_samples_to_target,
     compare_seconds_per_image,
@@ -35,6 +36,7 @@ def compare_case(
         compare_time_to_target(sides),
         compare_seconds_per_image(sides),
         compare_samples_to_target(sides),
+        compare_share_reached(sides),
         compare_accuracy(sides),
         compare_convergence(sides),
     )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.analysis.cases import Case, interleaved
 from bench.analysis.comparison import GATE_TAIL, POWER, TAIL
+from bench.analysis.repeats import has_repeated_seeds, one_per_seed
 from bench.records.schema import RunRecord
 from bench.stats import intervals, sample_size, summary
 from bench.stats.intervals import Estimate
+from bench.stats.shares import go_together
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,7 @@ class ComparedSides:
     """Two sides and how they are compared.
 
     The chance of error is shared among the cases that are compared together (Bonferroni's
-    correction, of every interval).
+    correction, of every interval but the gate's for passing).
     """
 
     base: Sequence[RunRecord]
@@ -43,8 +45,17 @@ class ComparedSides:
 
     @property
     def gate_tail(self) -> float:
-        """Probability beyond either end of an interval that the gate judges by."""
+        """Probability beyond either end of an interval that the gate fires by."""
         return GATE_TAIL / self.comparisons
+
+    @property
+    def pass_tail(self) -> float:
+        """Probability beyond either end of an interval that the gate passes by.
+
+        It is not shared among the cases: a gate passes only if every case does, so it is wrong at
+        most as often as one case is (the intersection-union test, Berger 1982).
+        """
+        return GATE_TAIL
 
     @property
     def fewest_per_side(self) -> int:
@@ -52,11 +63,17 @@ class ComparedSides:
         return min(len(self.base), len(self.new))
 
     @property
-    def seeds_are_paired(self) -> bool:
-        """Whether both runs of each pair started from the same weights."""
-        return self.paired and all(
-            base.seed == new.seed for base, new in zip(self.base, self.new, strict=True)
-        )
+    def same_seeds(self) -> bool:
+        """Whether both sides ran the same seeds, each once, in any order."""
+        base, new = (sorted(record.seed for record in side) for side in (self.base, self.new))
+        return base == new and len(set(base)) == len(base)
+
+    def once_per_seed(self) -> ComparedSides:
+        """The sides with the first run of each seed only: for what the seed decides."""
+        if not has_repeated_seeds(self.base) and not has_repeated_seeds(self.new):
+            return self
+        base, new = one_per_seed(self.base), one_per_seed(self.new)
+        return replace(self, base=base, new=new, paired=interleaved(base, new))
 
     def values(
         self, value: Callable[[RunRecord], float | None]
@@ -76,13 +93,25 @@ class ComparedSides:
         return intervals.location_shift(base, new, tail)
 
     def mean_difference(self, base: Sequence[float], new: Sequence[float], tail: float) -> Estimate:
-        """Mean of `new` minus mean of `base`; by pairs where `seeds_are_paired`."""
+        """Mean of `new` minus mean of `base`; by `seed_differences` where there are any."""
         if min(len(base), len(new)) < summary.FEWEST_RUNS:
             return Estimate(mean(new) - mean(base), None, None)
-        if self.seeds_are_paired:
-            differences = [after - before for before, after in zip(base, new, strict=True)]
+        if differences := self.seed_differences(base, new):
             return intervals.paired_mean_difference(differences, tail)
         return intervals.mean_difference(base, new, tail)
+
+    def seed_differences(self, base: Sequence[float], new: Sequence[float]) -> list[float]:
+        """New minus base of each seed; empty where seeds differ or their values are unrelated.
+
+        With other rounding the same seed is another training: in the committed records such
+        trainings do not go together, and pairs would only cost degrees of freedom.
+        """
+        if not self.same_seeds:
+            return []
+        before, after = _by_seed(self.base, base), _by_seed(self.new, new)
+        if not go_together(before, after):
+            return []
+        return [second - first for first, second in zip(before, after, strict=True)]
 
 
 def runs_needed(spread: float | None, difference: float, tail: float) -> int | None:
@@ -93,6 +122,12 @@ def runs_needed(spread: float | None, difference: float, tail: float) -> int | N
 def mean(values: Sequence[float]) -> float:
     """The arithmetic mean, summed exactly."""
     return math.fsum(values) / len(values)
+
+
+def _by_seed(records: Sequence[RunRecord], values: Sequence[float]) -> list[float]:
+    """The values of the records, in the order of their seeds."""
+    seeds = [record.seed for record in records]
+    return [value for _, value in sorted(zip(seeds, values, strict=True))]
 
 
 def _finite(values: Sequence[float | None]) -> list[float]:

@@ -16,7 +16,9 @@ from bench.stats.intervals import Estimate
 TAIL = 0.025
 """Probability beyond either end of an interval that is shown: 95 % inside, for one comparison."""
 GATE_TAIL = 0.05
-"""Probability that the gate fires, or passes, wrongly, for one comparison."""
+"""Probability that the gate fires wrongly, over all cases; and that it passes one wrongly."""
+SHARE_TAIL = 0.01
+"""Probability that the gate fires wrongly on the share of runs that reached the target."""
 POWER = 0.8
 """Probability that the advised number of runs shows the difference that is asked for."""
 
@@ -27,6 +29,7 @@ class Metric(StrEnum):
     TIME_TO_TARGET = "time to target"
     SECONDS_PER_IMAGE = "time an image"
     SAMPLES_TO_TARGET = "images needed"
+    SHARE_REACHED = "share reached"
     ACCURACY = "accuracy"
     CONVERGENCE = "convergence"
 
@@ -50,20 +53,24 @@ class MetricComparison:
 
     metric: Metric
     base: float | None = None
-    """Median of the base's runs; of accuracies the mean, as a fraction. None without data."""
+    """Median of the base's runs; of accuracies the mean, as a fraction; the share of runs that
+    reached the target. None without data."""
     new: float | None = None
-    """Median of the new side's runs; of accuracies the mean, as a fraction. None without data."""
+    """As `base`, of the new side."""
     difference: Estimate | None = None
-    """Ratio new to base, or of accuracies new minus base in percentage points, with the interval
-    for the reader: 95 % over all comparisons that are made together. None without data."""
+    """Ratio new to base, or of accuracies and shares new minus base in percentage points, with the
+    interval for the reader: 95 % over all comparisons that are made together. None without data."""
     gate_difference: Estimate | None = None
-    """The same difference with the interval that the gate judges by: each end is a one-sided 95 %
-    bound."""
+    """The same difference with the interval that the gate fires by: each end is a one-sided 95 %
+    bound over all comparisons that are made together. None where the gate has another rule."""
+    pass_difference: Estimate | None = None
+    """The same difference with the interval that the gate passes by: each end is a one-sided 95 %
+    bound of this comparison alone, because all cases must pass. None as `gate_difference`."""
     verdict: Verdict
     note: str = ""
     """What else the reader must know; may be empty."""
     fewest_runs: int = summary.FEWEST_RUNS
-    """Number of runs per side below which `gate_difference` has no interval."""
+    """Number of runs per side below which `pass_difference` has no interval."""
     spread: float | None = None
     """Standard deviation of the difference between one run of each side, in logarithms or
     percentage points. None where it is not known."""
@@ -82,6 +89,11 @@ class Comparison:
     """The comparison in each metric."""
     gate_tail: float
     """Probability that one end of the interval of a `gate_difference` is wrong."""
+
+    @property
+    def fixed_schedule(self) -> bool:
+        """Whether the runs trained to the end of their schedule, whatever they had reached."""
+        return not self.case.base[0].protocol.stop_at_target
 
     def line(self, metric: Metric) -> MetricComparison:
         """The comparison in that metric."""

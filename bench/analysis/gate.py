@@ -1,10 +1,12 @@
 """A comparison as a gate: pass, regression, or cannot tell, with one line per metric.
 
-It fires (a regression) where the interval of the difference lies wholly above the limit and above
-the machine's noise floor, and passes where it lies wholly below the limit. Either is wrong with
-probability 5 %. Otherwise it cannot tell, and says about how many runs could: what the runs do not
-show must not pass. Nor must a selection of runs: runs that failed, are missing or cannot be read
-are findings.
+Runs of a fixed schedule are judged in the time an image, the share that reached the target and the
+accuracy; runs that stop at the target in the time to target as well. A metric fires (a regression)
+where the interval of the difference lies wholly above the limit and above the machine's noise
+floor, and passes where it lies wholly below the limit. Either is wrong with probability 5 %:
+firing over all cases together, passing in each case alone, because all cases must pass. Otherwise
+it cannot tell, and says about how many runs could: what the runs do not show must not pass. Nor
+must a selection of runs: runs that failed, are missing or cannot be read are findings.
 """
 
 from __future__ import annotations
@@ -14,11 +16,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from bench.analysis.cases import CaseMatch
-from bench.analysis.comparison import POWER, Comparison, Metric, MetricComparison, Verdict
+from bench.analysis.cases import Case, CaseMatch
+from bench.analysis.comparison import (
+    GATE_TAIL,
+    POWER,
+    SHARE_TAIL,
+    Comparison,
+    Metric,
+    MetricComparison,
+    Verdict,
+)
+from bench.analysis.machine_speed import SESSION_SHIFT, in_two_sessions, machine_slowdown
+from bench.analysis.run_sets import RunSet
+from bench.analysis.same_code import machine_relation
+from bench.analysis.share_comparison import ReachedCounts
+from bench.records.machine_key import MachineKey, MachineRelation
 from bench.records.sidecars import NoiseFloor, find_noise_floor
 from bench.stats import sample_size
 from bench.stats.intervals import Estimate
+from bench.text import count_of, printable
 
 
 class GateOutcome(IntEnum):
@@ -34,7 +50,8 @@ class Limits:
     """The largest differences that are allowed; a metric without a limit is not judged."""
 
     slower: float | None = None
-    """Relative increase of time to target and of seconds per image: 0.05 for 5 %."""
+    """Relative increase of seconds per image: 0.05 for 5 %. Also of the time to target, where runs
+    stop at the target."""
     less_accurate: float | None = None
     """Decrease of final accuracy, in percentage points."""
 
@@ -77,21 +94,60 @@ def judge(
     return findings
 
 
+def judge_without_baseline(base: str, new: RunSet) -> list[GateFinding]:
+    """The findings where there is no baseline yet: a pass that says so, unless new runs failed.
+
+    Args:
+        base: the name that stands for no runs.
+        new: the new side.
+    """
+    incomplete = sum(not record.counts for record in new.records)
+    count, name = len(new.records), printable(new.name)
+    text = (
+        f"no baseline yet: nothing is called {printable(base)}, so nothing was compared; the "
+        f"{count_of(count, 'run')} of {name} can become it"
+    )
+    findings = [GateFinding(GateOutcome.PASS, text)]
+    if incomplete:
+        text = f"{name}: {incomplete} of {count} not completed in one go"
+        findings.append(GateFinding(GateOutcome.UNCLEAR, text))
+    return findings
+
+
 def _judge_case(
     comparison: Comparison, limits: Limits, floors: Sequence[NoiseFloor]
 ) -> list[GateFinding]:
     case = comparison.case
-    if not case.same_machine:
-        text = f"{case.name}: the base is of another machine: measure it on this one"
+    relation, facts = machine_relation(case.base, case.new)
+    if relation is MachineRelation.DIFFERENT:
+        text = f"{case.name}: the base is of another machine ({facts}): measure it on this one"
         return [GateFinding(GateOutcome.UNCLEAR, text)]
     outcome = GateOutcome.REGRESSION if case.only_new_failed else GateOutcome.UNCLEAR
     findings = [GateFinding(outcome, f"{case.name}: {line}") for line in case.unfinished]
-    floor = find_noise_floor(case.setup_name, case.base[0].setup.device_name, floors)
+    if relation is MachineRelation.UNKNOWN:
+        text = f"{case.name}: warning: perhaps not the same machine, one side does not say: {facts}"
+        findings.append(GateFinding(GateOutcome.PASS, text))
+    record = case.base[0]
+    machine = MachineKey.of(record.environment).digest
+    floor = find_noise_floor(case.setup_name, record.setup.device_name, floors, machine)
+    if limits.slower is not None and max(limits.slower, floor) < SESSION_SHIFT:
+        findings += _warn_of_sessions(case)
     for compared in comparison.lines:
         if judged := _judge_metric(compared, comparison, limits, floor):
             outcome, text = judged
             findings.append(GateFinding(outcome, f"{case.name}: {text}"))
     return findings
+
+
+def _warn_of_sessions(case: Case) -> list[GateFinding]:
+    """A line where sides of two sessions are to differ by less than sessions do."""
+    if machine_slowdown(case.base, case.new) or not in_two_sessions(case.base, case.new):
+        return []
+    text = (
+        f"{case.name}: warning: the sides are of two sessions, and times of a machine's sessions "
+        f"differ by up to {100 * SESSION_SHIFT:.0f} %: allow more, or let the sides take turns (ab)"
+    )
+    return [GateFinding(GateOutcome.PASS, text)]
 
 
 def overall_outcome(findings: Iterable[GateFinding]) -> GateOutcome:
@@ -108,14 +164,35 @@ def _judge_metric(
 ) -> tuple[GateOutcome, str] | None:
     """The outcome and its reason; None where no limit is for the metric."""
     match compared.metric:
-        case Metric.TIME_TO_TARGET | Metric.SECONDS_PER_IMAGE if limits.slower is not None:
+        case Metric.SECONDS_PER_IMAGE if limits.slower is not None:
             return _judge_time(compared, comparison, limits.slower, floor)
+        case Metric.TIME_TO_TARGET if limits.slower is not None and not comparison.fixed_schedule:
+            return _judge_time(compared, comparison, limits.slower, floor)
+        case Metric.SHARE_REACHED:
+            return _judge_share(comparison, limits)
         case Metric.ACCURACY if limits.less_accurate is not None:
             return _judge_accuracy(compared, comparison, limits.less_accurate)
         case Metric.CONVERGENCE if compared.verdict is Verdict.APART:
             return GateOutcome.REGRESSION, f"convergence: {compared.verdict}: {compared.note}"
         case _:
             return None
+
+
+def _judge_share(comparison: Comparison, limits: Limits) -> tuple[GateOutcome, str]:
+    """Fires where chance does not explain the misses; what it lets through, accuracy must judge."""
+    counts = ReachedCounts.of(comparison.case.base, comparison.case.new)
+    text = f"{Metric.SHARE_REACHED}: {counts}"
+    # Of all cases together, at most `SHARE_TAIL`; `gate_tail` is the share of this one in them.
+    if counts.worse_by_chance <= SHARE_TAIL * comparison.gate_tail / GATE_TAIL:
+        return GateOutcome.REGRESSION, f"{text}: fewer, and not by chance"
+    if not counts.new_missed or not comparison.fixed_schedule:
+        return GateOutcome.PASS, f"{text}: not shown to be less"
+    if limits.less_accurate is None:
+        return GateOutcome.UNCLEAR, (
+            f"{text}: where runs miss the target, time alone is no limit: add "
+            "--fail-if-less-accurate"
+        )
+    return GateOutcome.PASS, f"{text}: not shown to be less; the limit for accuracy decides"
 
 
 def _percent_longer(ratio: float) -> str:
@@ -126,42 +203,55 @@ def _percent_longer(ratio: float) -> str:
 def _judge_time(
     compared: MetricComparison, comparison: Comparison, allowed: float, floor: float
 ) -> tuple[GateOutcome, str]:
-    difference = compared.gate_difference
-    if difference is None:
+    fires, passes = compared.gate_difference, compared.pass_difference
+    if fires is None or passes is None:
         return _judge_without_interval(compared)
-    limit, regression_limit = 1 + allowed, 1 + max(allowed, floor)
+    limit = 1 + allowed
+    # Neither the machine's noise nor a slower machine is a slower program. Neither makes it pass.
+    slowdown = machine_slowdown(comparison.case.base, comparison.case.new) or 1.0
+    regression_limit = (1 + max(allowed, floor)) * max(1.0, slowdown)
     limits = f"allowed {_percent_longer(limit)}"
     if floor > allowed:
-        limits += f", noise floor {_percent_longer(regression_limit)}"
-    change = f"{_percent_longer(difference.value)} ({_interval(difference)}; {limits})"
-    text = f"{compared.metric}: {change}"
-    if difference.low is not None and difference.low > regression_limit:
-        return GateOutcome.REGRESSION, f"{text}: slower"
-    if difference.high is not None and difference.high < limit:
-        return GateOutcome.PASS, f"{text}: not slower"
-    if difference.low is not None and difference.low > limit:
-        return GateOutcome.UNCLEAR, f"{text}: slower, but within this machine's noise"
-    distance = abs(math.log(limit) - math.log(difference.value))
-    return GateOutcome.UNCLEAR, f"{text}: cannot tell{_advice(compared, comparison, distance)}"
+        limits += f", noise floor {_percent_longer(1 + floor)}"
+    if slowdown > 1:
+        limits += f", the machine itself {_percent_longer(slowdown)}"
+
+    def line(difference: Estimate, conclusion: str) -> str:
+        change = f"{_percent_longer(difference.value)} ({_interval(difference)}; {limits})"
+        return f"{compared.metric}: {change}: {conclusion}"
+
+    if fires.low is not None and fires.low > regression_limit:
+        return GateOutcome.REGRESSION, line(fires, "slower")
+    if passes.high is not None and passes.high < limit:
+        return GateOutcome.PASS, line(passes, "not slower")
+    if fires.low is not None and fires.low > limit:
+        return GateOutcome.UNCLEAR, line(fires, "slower, but the machine explains it")
+    distance = math.log(limit) - math.log(passes.value)
+    advice = _advice(compared, comparison, distance)
+    return GateOutcome.UNCLEAR, line(passes, f"cannot tell{advice}")
 
 
 def _judge_accuracy(
     compared: MetricComparison, comparison: Comparison, allowed: float
 ) -> tuple[GateOutcome, str]:
-    difference = compared.gate_difference
-    if difference is None:
+    fires, passes = compared.gate_difference, compared.pass_difference
+    if fires is None or passes is None:
         return _judge_without_interval(compared)
-    interval = "too few runs for an interval"
-    if difference.low is not None and difference.high is not None:
-        interval = f"{difference.low:+.3f} to {difference.high:+.3f}"
-    change = f"{difference.value:+.3f} points ({interval}; allowed {-allowed:+.3g})"
-    text = f"{compared.metric}: {change}"
-    if difference.high is not None and difference.high < -allowed:
-        return GateOutcome.REGRESSION, f"{text}: less accurate"
-    if difference.low is not None and difference.low > -allowed:
-        return GateOutcome.PASS, f"{text}: not less accurate"
-    distance = abs(difference.value + allowed)
-    return GateOutcome.UNCLEAR, f"{text}: cannot tell{_advice(compared, comparison, distance)}"
+
+    def line(difference: Estimate, conclusion: str) -> str:
+        interval = "too few runs for an interval"
+        if difference.low is not None and difference.high is not None:
+            interval = f"{difference.low:+.3f} to {difference.high:+.3f}"
+        change = f"{difference.value:+.3f} points ({interval}; allowed {-allowed:+.3g})"
+        note = f", {compared.note}" if compared.note else ""
+        return f"{compared.metric}: {change}{note}: {conclusion}"
+
+    if fires.high is not None and fires.high < -allowed:
+        return GateOutcome.REGRESSION, line(fires, "less accurate")
+    if passes.low is not None and passes.low >= -allowed:
+        return GateOutcome.PASS, line(passes, "not less accurate")
+    advice = _advice(compared, comparison, passes.value + allowed)
+    return GateOutcome.UNCLEAR, line(passes, f"cannot tell{advice}")
 
 
 def _judge_without_interval(compared: MetricComparison) -> tuple[GateOutcome, str]:
@@ -187,13 +277,15 @@ def _advice(compared: MetricComparison, comparison: Comparison, distance: float)
     Args:
         compared: the metric, as the sides differ in it.
         comparison: its case.
-        distance: from the difference to the limit, in the unit of the metric's spread.
+        distance: from the difference to the limit, in the unit of the metric's spread; below zero
+            where the difference is beyond the limit, so that more runs would fire.
     """
     runs = min(len(comparison.case.base), len(comparison.case.new))
     if compared.spread is None:
         fewest = f"; {compared.fewest_runs} runs per side are the fewest that could"
         return fewest if runs < compared.fewest_runs else "; more runs would"
-    needed = sample_size.runs_needed(compared.spread, distance, comparison.gate_tail, POWER)
+    tail = GATE_TAIL if distance > 0 else comparison.gate_tail
+    needed = sample_size.runs_needed(compared.spread, abs(distance), tail, POWER)
     if needed is None:
         return "; too many runs needed"
     return f"; about {max(needed, compared.fewest_runs, runs + 1)} runs per side would"

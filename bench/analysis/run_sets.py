@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.records import store
@@ -15,6 +16,14 @@ from mnist_cnn.errors import UsageError
 
 SHORTEST_COMMIT = 7
 """Characters of a commit, or of a benchmark id, that are enough to name runs."""
+COMMIT_MARK = "@"
+"""Between a name and a commit: only the runs of that name which are of that commit."""
+_STAMP = re.compile(r" \d{8}T\d{6}Z")
+"""What `ab` adds to the labels of an experiment: when it began."""
+
+
+class NoRuns(UsageError):
+    """Nothing has the name, or the folder holds nothing: there may be no baseline yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,45 +35,89 @@ class RunSet:
     """One run or more."""
     problems: tuple[UnreadableFile, ...] = ()
     """Files that could not be read."""
-    is_path: bool = False
-    """Whether the name is a file's or a folder's."""
+    path: Path | None = None
+    """The file or the folder that the name is; None for a label, a commit or an id."""
 
 
 def find_runs(argument: str, results_dir: Path) -> RunSet:
     """Find the runs that an argument of the command line names.
 
     Args:
-        argument: a file or a folder; or, of runs in `results_dir`, the label, or the first
-            characters of the commit or of the benchmark's id.
+        argument: a file or a folder; or, of runs in `results_dir`, the label (of runs of `ab` also
+            without its time), or the first characters of the commit or of the benchmark's id; any
+            of them also as NAME@COMMIT.
         results_dir: the folder to search for labels, commits and ids.
 
     Raises:
-        UsageError: nothing has that name, or nothing in it is a record.
+        NoRuns: nothing has that name, and no file is unreadable; or the folder is empty.
+        UsageError: nothing that can be read has that name, or nothing in it is a record.
     """
     if not argument.strip():
         raise UsageError("one of the names to compare is empty")
     if _exists(argument):
         contents = store.read_records([Path(argument)])
         if not contents.records:
-            raise UsageError(_no_records_message(argument, contents.problems))
+            kind = UsageError if contents.problems else NoRuns
+            raise kind(_no_records_message(argument, contents.problems))
         records = tuple(record for _, record in contents.records)
-        return RunSet(argument, records, tuple(contents.problems), is_path=True)
+        return RunSet(argument, records, tuple(contents.problems), Path(argument))
     contents = store.read_records([results_dir] if results_dir.exists() else [])
     known = [record for _, record in contents.records]
+    if chosen := _named(argument, known):
+        return RunSet(argument, chosen, tuple(contents.problems))
+    name, mark, commit = argument.rpartition(COMMIT_MARK)
+    if mark and name:
+        return _of_commit(find_runs(name, results_dir), commit)
+    labels = {record.label for record in known if record.label}
+    near = difflib.get_close_matches(argument, labels, n=1)
+    hint = f" (did you mean {printable(near[0])!r}?)" if near else ""
+    # The runs may be in a file that cannot be read: then it is not known that there are none.
+    kind = UsageError if unreadable_files(RunSet("", (), tuple(contents.problems))) else NoRuns
+    raise kind(
+        f"{printable(argument)!r} is no file or folder, and no label or commit of a run in "
+        f"{printable(str(results_dir))}{hint}"
+    )
+
+
+def _named(argument: str, known: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
+    """The runs of that label, commit or benchmark id, whichever there is first.
+
+    Raises:
+        UsageError: several experiments of `ab` have that name.
+    """
     for matches in (
         lambda record: record.label == argument,
+        lambda record: _is_of_experiment(record.label, argument),
         lambda record: _begins(record.environment.commit, argument),
         lambda record: _begins(record.benchmark_id, argument),
     ):
         if chosen := tuple(record for record in known if matches(record)):
-            return RunSet(argument, chosen, tuple(contents.problems))
-    labels = {record.label for record in known if record.label}
-    near = difflib.get_close_matches(argument, labels, n=1)
-    hint = f" (did you mean {printable(near[0])!r}?)" if near else ""
-    raise UsageError(
-        f"{printable(argument)!r} is no file or folder, and no label or commit of a run in "
-        f"{printable(str(results_dir))}{hint}"
-    )
+            labels = {str(record.label) for record in chosen}
+            if len(labels) > 1 and _is_of_experiment(chosen[0].label, argument):
+                listed = ", ".join(repr(printable(label)) for label in sorted(labels))
+                raise UsageError(
+                    f"several experiments are called {printable(argument)!r}: name one: {listed}"
+                )
+            return chosen
+    return ()
+
+
+def _is_of_experiment(label: str | None, name: str) -> bool:
+    """Whether a label is the name and the time of an experiment of `ab`."""
+    text = label or ""
+    return text.startswith(name) and _STAMP.fullmatch(text, len(name)) is not None
+
+
+def _of_commit(side: RunSet, commit: str) -> RunSet:
+    """The runs of a side that are of a commit.
+
+    Raises:
+        NoRuns: there are none.
+    """
+    chosen = tuple(r for r in side.records if _begins(r.environment.commit, commit))
+    if not chosen:
+        raise NoRuns(f"no run of {printable(side.name)} is of commit {printable(commit)!r}")
+    return replace(side, name=f"{side.name}{COMMIT_MARK}{commit}", records=chosen)
 
 
 def unreadable_files(*sides: RunSet) -> tuple[str, ...]:

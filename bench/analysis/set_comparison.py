@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from bench.analysis.case_comparison import compare_case
-from bench.analysis.cases import CaseMatch, match_cases
+from bench.analysis.cases import CaseMatch, group_by_setup, match_cases, setup_name
 from bench.analysis.comparison import Comparison
-from bench.analysis.gate import GateFinding, Limits, judge
+from bench.analysis.gate import GateFinding, Limits, judge, judge_without_baseline
 from bench.analysis.run_sets import RunSet
+from bench.analysis.same_code import require_one_state
 from bench.analysis.sessions import floor_remark
 from bench.records.sidecars import NoiseFloor
+from bench.text import printable
 from mnist_cnn.errors import UsageError
 
 
@@ -42,11 +44,15 @@ def compare_sets(
         floors: noise floors of the base's machine, which become remarks.
 
     Raises:
-        UsageError: two sets cannot be compared, or a case has no completed run.
+        UsageError: two sets cannot be compared, a case has no completed run, or a side holds runs
+            of several commits or machines.
     """
     matches = [_with_floors(match_cases(base, new), floors) for new in others]
-    for match in matches:
+    for new, match in zip(others, matches, strict=True):
         _require_completed_runs(match)
+        for case in match.cases:
+            require_one_state(base, case.name, case.base)
+            require_one_state(new, case.name, case.new)
     count = sum(len(match.cases) for match in matches)
     return [
         SetComparison(
@@ -87,3 +93,23 @@ def judge_sets(
         for comparison in compared
         for finding in judge(comparison.match, comparison.comparisons, limits, floors)
     ]
+
+
+def judge_first_runs(base: str, others: Sequence[RunSet]) -> list[GateFinding]:
+    """What the gate finds where there is no baseline yet.
+
+    Args:
+        base: the name that stands for no runs.
+        others: the new run sets, which may become the baseline.
+
+    Raises:
+        UsageError: a set has no completed run, or holds runs of several commits or machines.
+    """
+    findings = []
+    for new in others:
+        if not any(record.counts for record in new.records):
+            raise UsageError(f"{printable(new.name)} has no completed run")
+        for records in group_by_setup(new).values():
+            require_one_state(new, setup_name(records[0]), records)
+        findings += judge_without_baseline(base, new)
+    return findings

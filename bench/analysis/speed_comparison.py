@@ -26,6 +26,7 @@ from bench.stats.survival import CensoredTime
 def compare_time_to_target(sides: ComparedSides) -> MetricComparison:
     """The time to target where all runs reached it; otherwise the seconds per success."""
     metric = Metric.TIME_TO_TARGET
+    sides = sides.once_per_seed()  # How many images a run needs is decided by its seed.
     if sides.values(metrics.time_to_target_seconds):
         return compare_ratios(sides, metric, metrics.time_to_target_seconds)
     if sides.fewest_per_side < summary.FEWEST_RUNS:
@@ -33,10 +34,11 @@ def compare_time_to_target(sides: ComparedSides) -> MetricComparison:
     base, new = ([metrics.censored_time(run) for run in side] for side in (sides.base, sides.new))
     counts = [f"{sum(time.reached for time in side)}/{len(side)}" for side in (base, new)]
     note = f"reached by {counts[0]} and {counts[1]}: seconds spent for each success"
-    shown, gate_difference = (
-        survival.expected_time_ratio(base, new, tail) for tail in (sides.tail, sides.gate_tail)
+    shown, gate_difference, pass_difference = (
+        survival.expected_time_ratio(base, new, tail)
+        for tail in (sides.tail, sides.gate_tail, sides.pass_tail)
     )
-    if shown is None or gate_difference is None:
+    if shown is None or gate_difference is None or pass_difference is None:
         verdict = _verdict_by_share_reached(base, new, sides.tail)
         return MetricComparison(metric=metric, verdict=verdict, note=note)
     return MetricComparison(
@@ -45,6 +47,7 @@ def compare_time_to_target(sides: ComparedSides) -> MetricComparison:
         new=survival.expected_time(new),
         difference=shown,
         gate_difference=gate_difference,
+        pass_difference=pass_difference,
         verdict=verdict_by_sign(shown, 1.0),
         note=note,
         fewest_runs=survival.FEWEST_FOR_BOOTSTRAP,
@@ -61,6 +64,7 @@ def compare_samples_to_target(sides: ComparedSides) -> MetricComparison:
 
     MLPerf's rule has one end; here both ends are asked about.
     """
+    sides = sides.once_per_seed()
     line = compare_ratios(sides, Metric.SAMPLES_TO_TARGET, metrics.samples_to_target)
     values = sides.values(metrics.samples_to_target)
     if line.verdict is Verdict.ABSENT or values is None:
@@ -86,9 +90,9 @@ def compare_ratios(
     if values is None or min(*values[0], *values[1]) <= 0:
         return no_data(metric, "a run has none")
     base_logs, new_logs = ([math.log(number) for number in side] for side in values)
-    shown, gate_difference = (
+    shown, gate_difference, pass_difference = (
         sides.location_shift(base_logs, new_logs, tail).as_ratio()
-        for tail in (sides.tail, sides.gate_tail)
+        for tail in (sides.tail, sides.gate_tail, sides.pass_tail)
     )
     spread = sample_size.ratio_spread(base_logs, new_logs, sides.paired)
     needed = runs_needed(spread, math.log1p(sides.difference_sought), sides.tail)
@@ -105,8 +109,9 @@ def compare_ratios(
         new=new,
         difference=shown,
         gate_difference=gate_difference,
+        pass_difference=pass_difference,
         verdict=verdict,
-        fewest_runs=sample_size.fewest_runs(sides.gate_tail, sides.paired),
+        fewest_runs=sample_size.fewest_runs(sides.pass_tail, sides.paired),
         spread=spread,
         runs_needed=needed,
     )

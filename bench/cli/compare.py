@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,9 +18,10 @@ from bench.text import printable
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.analysis.gate import GateFinding
+    from bench.analysis.gate import GateFinding, Limits
     from bench.analysis.run_sets import RunSet
     from bench.analysis.set_comparison import SetComparison
+    from bench.records.sidecars import NoiseFloor
 
 DEFAULT_DIFFERENCE = 0.05
 """Relative difference for which a number of runs is advised."""
@@ -33,7 +35,7 @@ def compare(
         typer.Argument(
             metavar="BASE NEW...",
             help="Files or folders of records; or labels, commits or benchmark ids of records in "
-            "the results folder.",
+            "the results folder; or NAME@COMMIT, of a name's runs those of a commit.",
             show_default=False,
         ),
     ],
@@ -57,6 +59,12 @@ def compare(
         Path | None,
         typer.Option(help="Also write what the --fail-if options find to this Markdown file."),
     ] = None,
+    allow_no_baseline: Annotated[
+        bool,
+        typer.Option(
+            help="Pass, and say so, if BASE names no runs yet: for the first run of a gate."
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the comparison as JSON instead of a table.")
     ] = False,
@@ -66,36 +74,103 @@ def compare(
     With a --fail-if option, exit with 0 if a larger difference is ruled out, 1 if one is shown, 2
     if there are too few runs to tell.
     """
-    from bench.analysis.gate import Limits, overall_outcome
-    from bench.analysis.run_sets import find_runs
-    from bench.analysis.set_comparison import compare_sets, judge_sets
+    from bench.analysis.gate import Limits
 
     limits = Limits(_parse_slower(fail_if_slower), _parse_less_accurate(fail_if_less_accurate))
-    is_gate = limits != Limits()
-    if summary is not None and not is_gate:
-        raise UsageError("--summary needs --fail-if-slower or --fail-if-less-accurate")
+    if limits == Limits():
+        for is_given, option in (
+            (summary is not None, "--summary"),
+            (allow_no_baseline, "--allow-no-baseline"),
+        ):
+            if is_given:
+                raise UsageError(f"{option} needs --fail-if-slower or --fail-if-less-accurate")
     if len(names) < 2:
         raise UsageError("name at least two things to compare: BASE NEW")
-    run_sets = [find_runs(name, results_dir) for name in names]
-    show_problems(dict.fromkeys(problem for runs in run_sets for problem in runs.problems))
-    base, *others = run_sets
-    difference = max(limits.slower or DEFAULT_DIFFERENCE, LEAST_DIFFERENCE)
-    folders = [results_dir, Path(base.name)] if base.is_path else [results_dir]
-    floors = sidecars.read_noise_floors(folders, skip_broken=not is_gate)
-    compared = compare_sets(base, others, difference, floors)
-    if not as_json:
-        _show_tables(base, compared)
-    findings = None
-    if is_gate:
-        findings = judge_sets(compared, limits, floors)
-    _show_findings(base, compared, findings, as_json)
-    if findings is None:
+    request = _Request(names, results_dir, limits, allow_no_baseline, as_json)
+    if limits == Limits():
+        _compare(request)
         return 0
-    if summary is not None:
-        from bench.report.formats.gate import to_markdown
+    return _gate(request, summary)
 
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked for."""
+
+    names: Sequence[str]
+    """The base's name, then those of the new sides."""
+    results_dir: Path
+    """Folder for the records that labels, commits and ids name."""
+    limits: Limits
+    """What the gate allows; without a limit there is no gate."""
+    allow_no_baseline: bool
+    """Whether a base without runs passes."""
+    as_json: bool
+    """Whether to print JSON instead of tables."""
+
+
+def _gate(request: _Request, summary: Path | None) -> int:
+    """Judge, print and write the summary, also of what could not be judged; the exit status."""
+    from bench.analysis.gate import GateFinding, GateOutcome, overall_outcome
+    from bench.report.formats.gate import to_markdown
+
+    try:
+        findings = _compare(request)
+    except UsageError as error:
+        if summary is not None:
+            unclear = [GateFinding(GateOutcome.UNCLEAR, f"nothing was judged: {error}")]
+            write_file(to_markdown(unclear).encode(), summary, "--summary")
+        raise
+    if summary is not None:
         write_file(to_markdown(findings).encode(), summary, "--summary")
     return int(overall_outcome(findings))
+
+
+def _compare(request: _Request) -> list[GateFinding]:
+    """Compare, and print the tables and, with limits, the findings.
+
+    Raises:
+        UsageError: a name names no runs, or runs cannot be compared.
+    """
+    from bench.analysis.gate import Limits
+    from bench.analysis.set_comparison import compare_sets, judge_first_runs, judge_sets
+
+    base, *others = _find_sides(request)
+    if base is None:
+        findings = judge_first_runs(request.names[0], others)
+        _show_findings(request.names[0], [], findings, request.as_json)
+        return findings
+    difference = max(request.limits.slower or DEFAULT_DIFFERENCE, LEAST_DIFFERENCE)
+    is_gate = request.limits != Limits()
+    floors = _noise_floors(base, request.results_dir, is_gate=is_gate)
+    compared = compare_sets(base, others, difference, floors)
+    if not request.as_json:
+        _show_tables(base, compared)
+    findings = judge_sets(compared, request.limits, floors) if is_gate else []
+    _show_findings(base.name, compared, findings if is_gate else None, request.as_json)
+    return findings
+
+
+def _find_sides(request: _Request) -> tuple[RunSet | None, *tuple[RunSet, ...]]:
+    """The run sets of the names; None for a base that there is not yet, where that is allowed."""
+    from bench.analysis.run_sets import NoRuns, find_runs
+
+    base: RunSet | None = None
+    try:
+        base = find_runs(request.names[0], request.results_dir)
+    except NoRuns:
+        if not request.allow_no_baseline or not request.names[0].strip():
+            raise
+    others = [find_runs(name, request.results_dir) for name in request.names[1:]]
+    run_sets = [*([base] if base else []), *others]
+    show_problems(dict.fromkeys(problem for runs in run_sets for problem in runs.problems))
+    return base, *others
+
+
+def _noise_floors(base: RunSet, results_dir: Path, *, is_gate: bool) -> list[NoiseFloor]:
+    """The floors of the base's machine; only a gate must not go on without one it cannot read."""
+    folders = [results_dir, *([base.path] if base.path else [])]
+    return sidecars.read_noise_floors(folders, skip_broken=not is_gate)
 
 
 def _parse_slower(text: str | None) -> float | None:
@@ -121,7 +196,7 @@ def _show_tables(base: RunSet, compared: Sequence[SetComparison]) -> None:
 
 
 def _show_findings(
-    base: RunSet,
+    base: str,
     compared: Sequence[SetComparison],
     findings: Sequence[GateFinding] | None,
     as_json: bool,
@@ -131,7 +206,7 @@ def _show_findings(
         from bench.report.formats.comparisons import to_json
 
         sides = [(each.new.name, each.match, each.comparisons) for each in compared]
-        sys.stdout.write(to_json(base.name, sides, findings))
+        sys.stdout.write(to_json(base, sides, findings))
         return
     for finding in findings or ():
         print(f"{finding.outcome.name.lower():<10} {finding.text}")

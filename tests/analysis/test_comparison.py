@@ -58,8 +58,10 @@ def test_runs_that_missed_the_target_make_it_dearer() -> None:
     base = noisy_runs(0, count=6)
     misses = noisy_runs(1, count=3, accuracy=0.9920, protocol={"target_accuracy": 0.994})
     short = [
-        make_record(accuracies=(0.98, 0.99), benchmark_id="c" * 32, started_at=r.started_at, seed=9)
-        for r in misses
+        make_record(
+            accuracies=(0.98, 0.99), benchmark_id="c" * 32, started_at=r.started_at, seed=seed
+        )
+        for seed, r in enumerate(misses, start=7)
     ]
     same_recipe = [r.model_copy(update={"recipe": base[0].recipe}) for r in short]
     found = compared(base, [*noisy_runs(2, count=3), *same_recipe])

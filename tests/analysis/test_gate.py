@@ -101,13 +101,11 @@ def test_a_side_that_no_longer_reaches_the_target_is_a_regression(
     words[-1] = saved(tmp_path / "c", never)
     assert main([*words, "--fail-if-slower", "20%"]) == 1
     assert "reached by 10/10 and 0/10" in capsys.readouterr().out
-    both = [
-        "compare",
-        saved(tmp_path / "d", [reached_nothing(r) for r in noisy_runs(4, 10)]),
-        words[-1],
-    ]
-    assert main([*both, "--fail-if-slower", "20%"]) == 0
-    assert "not judged, reached by 0/10 and 0/10" in capsys.readouterr().out
+    never_before = [reached_nothing(r) for r in noisy_runs(4, 10, accuracy=0.9930)]
+    both = ["compare", saved(tmp_path / "d", never_before), words[-1], "--fail-if-slower", "20%"]
+    assert main(both) == 2
+    assert "time alone is no limit: add --fail-if-less-accurate" in capsys.readouterr().out
+    assert main([*both, "--fail-if-less-accurate", "0.05"]) == 0
 
 
 def reached_nothing(record: RunRecord) -> RunRecord:

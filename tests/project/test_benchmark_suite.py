@@ -32,6 +32,14 @@ def benchmarks(cwd: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_times_are_stored_and_compared_per_device(tmp_path: Path) -> None:
+    first = benchmarks(tmp_path, "--benchmark-compare", "--benchmark-compare-fail=median:10%")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "no baseline yet" in first.stdout
+    assert "Traceback" not in first.stdout + first.stderr
+    unknown = benchmarks(tmp_path, "--benchmark-compare=0007")
+    assert unknown.returncode != 0
+    assert "no stored times are called '0007'" in unknown.stdout + unknown.stderr
+    assert "Traceback" not in unknown.stdout + unknown.stderr
     saved = benchmarks(tmp_path, "--benchmark-autosave")
     assert saved.returncode == 0, saved.stdout + saved.stderr
     (path,) = tmp_path.rglob("*.json")

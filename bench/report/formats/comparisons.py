@@ -17,8 +17,9 @@ def to_json(
 ) -> str:
     """One object: the base, what was compared with it, and the findings of a gate.
 
-    A difference is new divided by base; of accuracies it is new minus base, in percentage points.
-    Times are seconds, accuracies fractions. Unknown values are null.
+    A difference is new divided by base; of accuracies and of the share of runs that reached the
+    target it is new minus base, in percentage points. Times are seconds, accuracies and shares
+    fractions. Unknown values are null.
 
     Args:
         base: name of the base.
@@ -62,11 +63,16 @@ def _metric(metric: MetricComparison) -> dict[str, object]:
         "difference": None if difference is None else difference.value,
         "low": None if difference is None else difference.low,
         "high": None if difference is None else difference.high,
-        "difference_unit": "percentage points" if metric.metric is Metric.ACCURACY else "ratio",
+        "difference_unit": _unit(metric.metric),
         "verdict": metric.verdict.value,
         "note": metric.note or None,
         "runs_needed": metric.runs_needed,
     }
+
+
+def _unit(metric: Metric) -> str:
+    in_points = metric in (Metric.ACCURACY, Metric.SHARE_REACHED)
+    return "percentage points" if in_points else "ratio"
 
 
 def _gate(findings: Sequence[GateFinding]) -> dict[str, object]:

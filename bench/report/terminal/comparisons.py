@@ -72,6 +72,8 @@ def _side(line: MetricComparison, value: float | None) -> Text:
     match line.metric:
         case Metric.ACCURACY:
             return Text(text.percent(value))
+        case Metric.SHARE_REACHED:
+            return Text(f"{100 * value:.0f} %")
         case Metric.TIME_TO_TARGET:
             return Text(text.seconds(value))
         case Metric.SECONDS_PER_IMAGE:
@@ -97,7 +99,9 @@ def _difference_between(line: MetricComparison) -> Text:
 
 
 def _relative(line: MetricComparison, value: float, unit: bool = True) -> str:
-    """A difference of accuracies in percentage points, of other metrics in % of the base."""
+    """A difference of accuracies or shares in percentage points, of other metrics in % of base."""
+    if line.metric is Metric.SHARE_REACHED:
+        return f"{value:+.0f}{' pts' if unit else ''}"
     if line.metric is Metric.ACCURACY:
         return f"{value:+.3f}{' pts' if unit else ''}"
     return f"{100 * (value - 1):+.1f}{' %' if unit else ''}"

@@ -1,0 +1,167 @@
+"""The workflow of docs/ci.md, executed: its steps, its conditions, its exit codes, its summary.
+
+`mnist-bench` is the real one but for `run`, which makes simulated records at once. The folder
+stands for the runner: what the cache keeps, `baseline`, stays between two jobs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.analysis.gate import GateOutcome, Limits
+from tests.analysis.gate_simulation import Truth, outcomes
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "docs" / "ci.md"
+STAND_IN = """#!{python}
+import os, sys
+sys.path.insert(0, {root!r})
+if sys.argv[1] == "run":
+    from bench.records import store
+    from tests.analysis.gate_simulation import side
+    words = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+    assert words.keys() <= {{"--runs", "--results-dir", "--label"}}, words
+    machine = {{"cpu": os.environ["CPU"]}} if "CPU" in os.environ else {{}}
+    number = int(os.environ["NUMBER"])
+    slower = float(os.environ["SLOWER"])
+    for record in side(number, int(words["--runs"]), slower, environment=machine):
+        store.save_record(
+            record.model_copy(update={{"label": words.get("--label")}}),
+            __import__("pathlib").Path(words.get("--results-dir", "results")),
+        )
+    sys.exit()
+from bench.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What came of the workflow's job."""
+
+    status: int
+    """Exit status of the first step that failed; 0 where none did."""
+    summary: str
+    """What the job's page shows."""
+
+
+def workflow_steps() -> list[dict[str, Any]]:
+    (block,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    document: dict[str, Any] = yaml.safe_load(block)
+    (job,) = document["jobs"].values()
+    steps: list[dict[str, Any]] = job["steps"]
+    return steps
+
+
+def run_job(
+    runner: Path, number: int, slower: float = 1.0, allowed: str = "10%", **variables: str
+) -> Job:
+    """One push to the main branch: every step whose condition holds."""
+    commands, summary = runner / "bin", runner / f"summary-{number}.md"
+    commands.mkdir(exist_ok=True)
+    stand_in = commands / "mnist-bench"
+    stand_in.write_text(STAND_IN.format(python=sys.executable, root=str(ROOT)))
+    setup = runner / "scripts" / "setup"
+    setup.parent.mkdir(exist_ok=True)
+    setup.write_text("#!/bin/sh\n")
+    for script in (stand_in, setup):
+        script.chmod(0o755)
+    subprocess.run(["rm", "-rf", runner / "new"], check=True)  # a job starts from a clean checkout
+    (runner / "gate.md").unlink(missing_ok=True)
+    environment = {
+        **os.environ,
+        "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+        "GITHUB_STEP_SUMMARY": str(summary),
+        "NUMBER": str(number),
+        "SLOWER": str(slower),
+        **variables,
+    }
+    status = 0
+    for step in workflow_steps():
+        if "uses" in step or (status and step.get("if") != "always()"):
+            continue
+        assert step.get("if") in (None, "always()", "github.ref == 'refs/heads/main'")
+        script = step["run"].replace("--fail-if-slower 10%", f"--fail-if-slower {allowed}")
+        ended = subprocess.run(
+            ["bash", "-e", "-c", script], cwd=runner, env=environment, check=False
+        )
+        status = status or ended.returncode
+    return Job(status, summary.read_text(encoding="utf-8"))
+
+
+def test_the_workflow_on_its_first_run_then_on_equal_code_then_on_slower_code(
+    tmp_path: Path,
+) -> None:
+    first = run_job(tmp_path, 1)
+    assert first.status == 0
+    assert "| pass | no baseline yet: nothing is called baseline" in first.summary
+    assert (tmp_path / "baseline").is_dir()
+    equal = run_job(tmp_path, 2)
+    assert equal.status == 0, equal.summary
+    assert "trainings are identical, seed by seed" in equal.summary
+    assert "share reached: 3 of 5 and 3 of 5 runs, the same seeds" in equal.summary
+    slower = run_job(tmp_path, 3, slower=1.25)
+    assert slower.status == 1, slower.summary
+    assert "| regression |" in slower.summary
+    # A tenth is exactly what is allowed: no number of runs tells it from the limit.
+    at_the_limit = run_job(tmp_path, 4, slower=1.1)
+    assert at_the_limit.status == 2
+    assert "runs per side would" in at_the_limit.summary or "too many runs" in at_the_limit.summary
+    assert run_job(tmp_path, 5, slower=1.1, allowed="5%").status == 1
+    other_machine = run_job(tmp_path, 6, CPU="another processor")
+    assert other_machine.status == 2
+    assert "the base is of another machine" in other_machine.summary
+    again = run_job(tmp_path, 7)  # neither of these has become the baseline
+    assert again.status == 0, again.summary
+
+
+def test_a_name_that_was_misspelled_is_no_first_run(tmp_path: Path) -> None:
+    """Without --allow-no-baseline: exit 2, and the summary says why."""
+    run_job(tmp_path, 1)
+    command = (
+        "mnist-bench compare baselin new --fail-if-slower 10% --fail-if-less-accurate 0.05 "
+        "--summary typo.md"
+    )
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    ended = subprocess.run(
+        shlex.split(command), cwd=tmp_path, env=environment, check=False, capture_output=True
+    )
+    assert ended.returncode == 2
+    assert "| unclear | nothing was judged: 'baselin' is no file" in (
+        tmp_path / "typo.md"
+    ).read_text(encoding="utf-8")
+
+
+def rate(counts: Counter[GateOutcome], outcome: GateOutcome) -> str:
+    return f"{100 * counts[outcome] / counts.total():.0f}"
+
+
+@pytest.mark.slow
+def test_the_table_of_how_many_runs_follows_from_simulation() -> None:
+    lines = []
+    for runs in (5, 10, 20, 40):
+        cells = [
+            rate(outcomes(truth, 500), outcome)
+            for truth, outcome in (
+                (Truth(runs=runs), GateOutcome.PASS),
+                (Truth(runs=runs, rounding="other"), GateOutcome.PASS),
+                (Truth(runs=runs, first_seed=None), GateOutcome.PASS),
+                (Truth(runs=runs, slower=1.2), GateOutcome.REGRESSION),
+            )
+        ]
+        lines.append(f"| {runs} | {' | '.join(cells)} |")
+    document = DOCUMENT.read_text(encoding="utf-8")
+    for line in lines:
+        assert line in document, "\n".join(lines)
+    assert Limits(0.10, 0.05) == Truth(runs=5).limits
