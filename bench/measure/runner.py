@@ -18,6 +18,7 @@ from bench.measure.run_state import RunState
 from bench.measure.seed_share import SeedShare
 from bench.records.protocol import PROTOCOL_VERSION, BenchmarkProtocol
 from bench.records.schema import (
+    Calibration,
     ClockCheck,
     Energy,
     Environment,
@@ -59,6 +60,8 @@ class BenchmarkSpec:
     parity: ParityCheck | None = None
     """Difference between the device's gradients and the CPU's; None where device and kernels are
     those of the reference."""
+    calibration: Calibration | None = None
+    """Speed of the machine itself; None in a test."""
     all_reduce_seconds: float | None = None
     """Seconds of one all-reduce of all gradients by itself; None for one rank."""
     journal: Journal | None = None
@@ -216,6 +219,7 @@ def _make_record(
         setup=spec.setup(),
         clock=spec.clock,
         parity=spec.parity,
+        calibration=spec.calibration,
         all_reduce_seconds=spec.all_reduce_seconds,
         laps=slowest_laps(instruments.clock, laps, measurement.healthy),
         epochs=observation.epochs,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench import text
+from bench.records.machine_key import MachineKey
 from bench.records.schema import RunRecord
 from bench.report.html.series import SetupSeries
 from bench.text import MISSING, printable
@@ -75,6 +76,7 @@ def _facts(record: RunRecord) -> _Facts:
         "device memory": _memory(environment.device_memory_bytes),
         "driver": environment.driver,
         "processor": environment.cpu,
+        "machine": MachineKey.of(environment).label,
         "instruction sets": ", ".join(environment.cpu_features),
         "cores": f"{_count(environment.physical_cores)} physical, "
         f"{environment.logical_cores} logical, {environment.usable_cores} usable",
