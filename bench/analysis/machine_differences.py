@@ -84,10 +84,11 @@ def _unknown_lines(
 ) -> list[str]:
     """What a side does not know of its machine, and the other side knows of its own."""
     if not all(key.is_identified for key in keys):
-        return [f"which machine is not fully known in {side}: only its name and cores are"]
+        return [f"which machine it was is not fully known in {side}: its records hold names only"]
     names = [
         name
         for index, (name, value) in enumerate(keys[0].facts)
         if value is None and any(other.facts[index][1] is not None for other in others)
     ]
-    return [f"which machine is not fully known in {side}: {', '.join(names)}"] if names else []
+    unknown = ", ".join(names)
+    return [f"which machine it was is not fully known in {side}: {unknown}"] if names else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -119,35 +119,34 @@ def _readable_value(name: str, value: object) -> str:
 
 def _readable_processor(processor: Processor) -> str:
     """``"AuthenticAMD, family 26, model 2, stepping 1, zen5, L3 32.0 MiB, 2 cores"``."""
-    numbers = {
-        "family": processor.family,
-        "model": processor.model,
-        "stepping": processor.stepping,
-    }
-    clocks = (processor.min_mhz, processor.max_mhz)
-    parts = [
-        processor.vendor,
-        *(f"{name} {number}" for name, number in numbers.items() if number is not None),
-        processor.microarchitecture,
-        *(f"{level} {text.memory(size)}" for level, size in processor.cache_bytes.items()),
-        " + ".join(str(kind.cores) for kind in processor.core_classes) + " cores"
-        if processor.core_classes
-        else None,
-        " to ".join(f"{mhz:.0f}" for mhz in clocks if mhz is not None) + " MHz"
-        if any(clocks)
-        else None,
-    ]
-    return text.printable(", ".join(filter(None, parts)))
+    values = (
+        ("{}", processor.vendor),
+        ("family {}", processor.family),
+        ("model {}", processor.model),
+        ("stepping {}", processor.stepping),
+        ("{}", processor.microarchitecture),
+        *((f"{level} {{}}", text.memory(size)) for level, size in processor.cache_bytes.items()),
+        ("{} cores", " + ".join(str(kind.cores) for kind in processor.core_classes) or None),
+        ("from {:.0f} MHz", processor.min_mhz),
+        ("up to {:.0f} MHz", processor.max_mhz),
+    )
+    return _joined(values)
 
 
 def _readable_gpu(gpu: Gpu) -> str:
-    """``"compute capability 9.0, 132 multiprocessors, power limit 700 W, ..."``."""
-    values = (
-        ("compute capability {}", gpu.compute_capability),
-        ("{} multiprocessors", gpu.multiprocessors),
-        ("power limit {:.0f} W", gpu.power_limit_watts),
-        ("memory clock up to {} MHz", gpu.max_memory_clock_mhz),
-        ("clock up to {} MHz", gpu.max_sm_clock_mhz),
+    """``"compute capability 9.0, 132 multiprocessors, power limit 700 W"``."""
+    return _joined(
+        (
+            ("compute capability {}", gpu.compute_capability),
+            ("{} multiprocessors", gpu.multiprocessors),
+            ("power limit {:.0f} W", gpu.power_limit_watts),
+            ("memory clock up to {} MHz", gpu.max_memory_clock_mhz),
+            ("clock up to {} MHz", gpu.max_sm_clock_mhz),
+        )
     )
-    parts = [wording.format(value) for wording, value in values if value is not None]
-    return text.printable(", ".join(parts)) or text.MISSING
+
+
+def _joined(values: Iterable[tuple[str, object]]) -> str:
+    """Wordings filled with their values, without those whose value is None."""
+    filled = (wording.format(value) for wording, value in values if value is not None)
+    return text.printable(", ".join(filled)) or text.MISSING

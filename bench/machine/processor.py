@@ -37,6 +37,16 @@ ARM_VENDORS = {
     "0xc0": "Ampere",
 }
 """Implementers of Arm's main identification register (MIDR_EL1)."""
+_MOST_LEVELS = 4
+_MACOS_CACHES = {"L1d": "l1dcachesize", "L2": "l2cachesize", "L3": "l3cachesize"}
+MACOS_SETTINGS = (
+    *(f"machdep.cpu.{name}" for name in ("brand_string", "vendor", "family", "model", "stepping")),
+    *("hw.physicalcpu", "hw.nperflevels", "hw.cpufrequency_min", "hw.cpufrequency_max"),
+    *(f"hw.perflevel{level}.physicalcpu" for level in range(_MOST_LEVELS)),
+    *(f"hw.{name}" for name in _MACOS_CACHES.values()),
+    *(f"hw.perflevel0.{name}" for name in _MACOS_CACHES.values()),
+)
+"""macOS's settings that are read. Level 0 is that of the fastest cores."""
 _HYBRID_FOLDERS = ("cpu_core", "cpu_atom")
 """Linux's folders of the two kinds of cores of Intel's hybrid processors."""
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -59,7 +69,8 @@ def describe_processor() -> Processor | None:
     """This machine's processor; None where the system says nothing of it."""
     name = microarchitecture()
     if sys.platform == "darwin":
-        processor = processor_of_macos(run_output("sysctl", "machdep.cpu", "hw"), name)
+        # -i: a setting that this version of macOS lacks is left out, and is no failure.
+        processor = processor_of_macos(run_output("sysctl", "-i", *MACOS_SETTINGS), name)
     else:
         processor = processor_of_linux(read_proc("cpuinfo"), CPUS, name)
     known = processor.vendor, processor.model, processor.microarchitecture
@@ -204,7 +215,7 @@ def processor_of_macos(sysctl: str, microarchitecture: str | None) -> Processor:
     """The processor by macOS's settings.
 
     Args:
-        sysctl: the output of ``sysctl machdep.cpu hw``.
+        sysctl: the output of ``sysctl`` for `MACOS_SETTINGS`: lines of the form "name: value".
         microarchitecture: archspec's name.
     """
     fields = _first_processor(sysctl)
@@ -227,7 +238,7 @@ def processor_of_macos(sysctl: str, microarchitecture: str | None) -> Processor:
 
 def _performance_levels(fields: _Fields) -> list[CoreClass]:
     """The levels of performance, 0 the fastest; one class where macOS has no levels."""
-    levels = range(_whole(fields.get("hw.nperflevels")) or 0)
+    levels = range(min(_whole(fields.get("hw.nperflevels")) or 0, _MOST_LEVELS))
     counts = [_whole(fields.get(f"hw.perflevel{level}.physicalcpu")) for level in levels]
     counts = [count for count in counts if count] or [_whole(fields.get("hw.physicalcpu"))]
     return [CoreClass(cores=count, max_mhz=None) for count in counts if count]
@@ -235,10 +246,9 @@ def _performance_levels(fields: _Fields) -> list[CoreClass]:
 
 def _macos_caches(fields: _Fields) -> dict[str, int]:
     """The caches of a core of the fastest level."""
-    names = {"L1d": "l1dcachesize", "L2": "l2cachesize", "L3": "l3cachesize"}
     sizes = {
         level: _whole(fields.get(f"hw.perflevel0.{name}")) or _whole(fields.get(f"hw.{name}"))
-        for level, name in names.items()
+        for level, name in _MACOS_CACHES.items()
     }
     return {level: size for level, size in sizes.items() if size}
 
