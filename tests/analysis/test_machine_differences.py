@@ -15,6 +15,7 @@ from bench.analysis.run_sets import RunSet
 from bench.cli import main
 from bench.records.machine_key import MachineKey, MachineRelation
 from bench.records.schema import RunRecord
+from bench.records.store import read_records
 from bench.report.results_page import table_line
 from mnist_cnn.errors import UsageError
 from tests.factories import ZEN_4, ZEN_5, make_benchmark, noisy_runs, saved
@@ -134,6 +135,8 @@ def test_the_committed_epyc_folders_are_compared_with_a_warning(
 ) -> None:
     """Their records are of versions 1, 2 and 7: all that is known of both machines is equal."""
     monkeypatch.setenv("COLUMNS", "200")
+    records = read_records(Path("results").glob("amd-epyc-*")).records
+    assert len({MachineKey.of(record.environment) for _, record in records}) == 1
     folders = ["results/amd-epyc-2-cores-interleaved", "results/amd-epyc-2-cores-scaling"]
     assert main(["compare", *folders]) == 0
     printed = capsys.readouterr().out

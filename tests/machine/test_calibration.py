@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from bench.analysis.machine_differences import LEAST_CALIBRATION_DIFFERENCE
 from bench.machine import calibration
 from bench.machine.calibration import measure_calibration
+
+SECONDS = calibration.MEASURING_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +35,14 @@ def test_other_work_has_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measure_calibration("cpu", 1, 2).work.endswith("1 thread, 2 processes at a time")
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
     assert measure_calibration("cpu", 1).work.endswith("1 thread, matmul precision high")
+
+
+def test_the_protocol_says_what_is_done() -> None:
+    text = " ".join(Path("docs/protocol.md").read_text(encoding="utf-8").split())
+    cpu, gpu = calibration.CPU_SIDE, calibration.GPU_SIDE
+    assert f"{cpu} x {cpu} on a CPU and {gpu} x {gpu} elsewhere" in text
+    assert f"repeated for {SECONDS} s; the fastest product counts" in text
+    assert f"differ by more than {LEAST_CALIBRATION_DIFFERENCE:.0%}".replace("%", " %") in text
 
 
 def test_threads_are_restored_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

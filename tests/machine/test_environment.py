@@ -23,6 +23,7 @@ from bench.records import sidecars
 from bench.records.machine_key import MachineKey
 from bench.records.schema import Environment, Gpu, Processor
 from bench.records.store import machine_name
+from bench.verify.privacy import find_leaks
 from mnist_cnn.kernels.native import library
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.summary import training_flops
@@ -68,6 +69,8 @@ def test_nothing_says_whose_machine_it_is(this_machine: Environment) -> None:
     for secret in (platform.node(), getpass.getuser()):
         # Short names ("vm", "ci") may be parts of other words.
         assert len(secret) < 5 or secret not in text
+    # As `verify` reads a record.
+    assert list(find_leaks(json.dumps({"environment": this_machine.model_dump()}), ())) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's files")
