@@ -261,6 +261,25 @@ def monitoring(
     }
 
 
+ZEN_4: dict[str, Any] = {
+    "vendor": "AuthenticAMD",
+    "family": 25,
+    "model": 17,
+    "stepping": 1,
+    "microarchitecture": "zen4",
+    "cache_bytes": {"L1d": 32 * 1024, "L2": 1024**2, "L3": 32 * 1024**2},
+    "core_classes": [{"cores": 2, "max_mhz": None}],
+    "min_mhz": None,
+    "max_mhz": None,
+}
+"""A processor that calls itself "AMD EPYC"."""
+ZEN_5: dict[str, Any] = ZEN_4 | {
+    "family": 26,
+    "model": 2,
+    "microarchitecture": "zen5",
+    "cache_bytes": {"L1d": 48 * 1024, "L2": 1024**2, "L3": 32 * 1024**2},
+}
+"""Another one that calls itself "AMD EPYC"."""
 MONITORING = monitoring()
 ENERGY: dict[str, Any] = {
     "device": {"joules": 1234.5, "source": "NVML's total energy of GPU 0"},

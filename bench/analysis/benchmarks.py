@@ -78,7 +78,7 @@ class Benchmark:
 def group_runs(runs: Iterable[Run]) -> list[Benchmark]:
     """Sort runs into their benchmarks, the oldest first.
 
-    Runs that share a benchmark's id but not its set-up, recipe or protocol are kept apart.
+    Runs that share a benchmark's id but not its machine, set-up, recipe or protocol are kept apart.
     """
     groups: dict[SetupKey, list[Run]] = {}
     for run in sorted(runs, key=_start):

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from bench.analysis import labels, metrics, result_warnings
 from bench.analysis.benchmarks import group_runs
 from bench.analysis.differences import INCOMPARABLE, POOLED, REMARKED, find_differences
+from bench.analysis.machine_differences import machine_relation, machine_remarks
 from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.run_sets import RunSet, unreadable_files
 from bench.analysis.sessions import session_remarks
 from bench.analysis.setup_key import SetupKey, recipe_name
+from bench.records.machine_key import MachineKey, MachineRelation
 from bench.records.schema import RunRecord, Status
 from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError
@@ -51,10 +53,15 @@ class Case:
     """Why a side is incomplete: a line for runs that did not complete, and for missing runs."""
     only_new_failed: bool
     """Whether runs of the new side failed or diverged, and no run of the base did."""
-    same_machine: bool
-    """Whether all runs name the same device and the same processor."""
+    machine_relation: MachineRelation
+    """Whether all runs are of one kind of machine, as far as is known."""
     remarks: tuple[str, ...]
     """A line for each difference between the sides, and for each doubt about one of them."""
+
+    @property
+    def same_machine(self) -> bool:
+        """Whether nothing known of the machines differs; `machine_relation` has the doubts."""
+        return self.machine_relation is not MachineRelation.DIFFERENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +137,25 @@ def group_by_setup(side: RunSet) -> dict[SetupKey, list[RunRecord]]:
                 f"{printable(side.name)} holds runs of {setup_name(records[0])} that are not of "
                 f"one kind: {differences[0]}; name their files or their label"
             )
+        _require_one_machine(side, records)
     return groups
+
+
+def _require_one_machine(side: RunSet, records: Sequence[RunRecord]) -> None:
+    """A side's runs of one set-up are of one machine: what is unknown is not merged with the known.
+
+    Raises:
+        UsageError: they are not.
+    """
+    if len({MachineKey.of(record.environment) for record in records}) == 1:
+        return
+    facts = find_differences(
+        [("machine", lambda r: MachineKey.of(r.environment).facts)], *[records] * 2
+    )
+    raise UsageError(
+        f"{printable(side.name)} holds runs of {setup_name(records[0])} that are not of one "
+        f"machine: {facts[0]}; name their folder, their files or their label"
+    )
 
 
 def setup_name(record: RunRecord) -> str:
@@ -158,7 +183,6 @@ def _case(name: str, base_name: str, base: Sequence[RunRecord], new: Sequence[Ru
     if differences := find_differences(INCOMPARABLE, base, new):
         raise UsageError(f"{name}: cannot be compared: {differences[0]}")
     unfinished = (*_unfinished_lines("base", base), *_unfinished_lines("new", new))
-    machines = {(r.setup.device_name, r.environment.cpu) for r in (*base, *new)}
     base_failed, new_failed = (any(r.status in _FAILURES for r in side) for side in (base, new))
     return Case(
         name=name,
@@ -167,10 +191,11 @@ def _case(name: str, base_name: str, base: Sequence[RunRecord], new: Sequence[Ru
         new=tuple(metrics.completed(new)),
         unfinished=unfinished,
         only_new_failed=new_failed and not base_failed,
-        same_machine=len(machines) == 1,
+        machine_relation=machine_relation(base, new),
         remarks=(
             *unfinished,
             *find_differences((*POOLED, *REMARKED), base, new),
+            *machine_remarks(base, new),
             *_warning_lines("base", base),
             *_warning_lines("new", new),
             *session_remarks(base, new, by_turns=interleaved(base, new)),

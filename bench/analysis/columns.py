@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench.analysis import metrics
 from bench.analysis.units import Cell, Unit
+from bench.records.machine_key import MachineKey
 from bench.records.schema import LapKind, RunRecord
 
 Row = dict[str, Cell]
@@ -157,6 +158,7 @@ COLUMNS: tuple[Column, ...] = (
     _column("torch_version", "torch", SHARED, lambda r: r.environment.torch),
     _column("accelerate_version", "accelerate", SHARED, lambda r: r.environment.accelerate),
     _column("commit", "commit", SHARED, lambda r: r.environment.commit),
+    _column("machine", "machine", SHARED, lambda r: MachineKey.of(r.environment).label),
     Column("record_path", "record", OWN, Unit.TEXT, lambda path, _: shown_path(path)),
 )  # fmt: skip
 """The columns of a row that stands for a run, in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 
 from bench.records.schema import RunRecord
 from bench.text import printable
@@ -51,7 +51,7 @@ def find_differences(
             {_hashable(value(record)) for record in records} for records in (base, new)
         )
         if len(base_values | new_values) > 1:
-            lines.append(_describe(name, base_values, new_values))
+            lines.append(describe_difference(name, base_values, new_values))
     return lines
 
 
@@ -60,7 +60,8 @@ def _hashable(value: object) -> object:
     return value if isinstance(value, tuple | str | int | float | bool | None) else repr(value)
 
 
-def _describe(name: str, base: set[object], new: set[object]) -> str:
+def describe_difference(name: str, base: Set[object], new: Set[object]) -> str:
+    """``"torch differs: 2.15.0 against 2.16.0"``; of tuples of pairs, the names that differ."""
     if all(isinstance(value, tuple) for value in base | new):
         pairs = [set(value) for value in base | new if isinstance(value, tuple)]
         changed = sorted(str(key) for key, _ in set.union(*pairs) - set.intersection(*pairs))

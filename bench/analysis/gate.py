@@ -26,9 +26,9 @@ from bench.analysis.comparison import (
     MetricComparison,
     Verdict,
 )
-from bench.analysis.machine_speed import SESSION_SHIFT, in_two_sessions, machine_slowdown
+from bench.analysis.machine_differences import differing_facts, machine_slowdown, unknown_facts
 from bench.analysis.run_sets import RunSet
-from bench.analysis.same_code import machine_relation
+from bench.analysis.sessions import SESSION_SHIFT, share_session
 from bench.analysis.share_comparison import ReachedCounts
 from bench.records.machine_key import MachineKey, MachineRelation
 from bench.records.sidecars import NoiseFloor, find_noise_floor
@@ -118,13 +118,14 @@ def _judge_case(
     comparison: Comparison, limits: Limits, floors: Sequence[NoiseFloor]
 ) -> list[GateFinding]:
     case = comparison.case
-    relation, facts = machine_relation(case.base, case.new)
-    if relation is MachineRelation.DIFFERENT:
+    if case.machine_relation is MachineRelation.DIFFERENT:
+        facts = differing_facts(case.base, case.new)
         text = f"{case.name}: the base is of another machine ({facts}): measure it on this one"
         return [GateFinding(GateOutcome.UNCLEAR, text)]
     outcome = GateOutcome.REGRESSION if case.only_new_failed else GateOutcome.UNCLEAR
     findings = [GateFinding(outcome, f"{case.name}: {line}") for line in case.unfinished]
-    if relation is MachineRelation.UNKNOWN:
+    if case.machine_relation is MachineRelation.UNKNOWN:
+        facts = unknown_facts(case.base, case.new)
         text = f"{case.name}: warning: perhaps not the same machine, one side does not say: {facts}"
         findings.append(GateFinding(GateOutcome.PASS, text))
     record = case.base[0]
@@ -141,7 +142,7 @@ def _judge_case(
 
 def _warn_of_sessions(case: Case) -> list[GateFinding]:
     """A line where sides of two sessions are to differ by less than sessions do."""
-    if machine_slowdown(case.base, case.new) or not in_two_sessions(case.base, case.new):
+    if machine_slowdown(case.base, case.new) or share_session(case.base, case.new):
         return []
     text = (
         f"{case.name}: warning: the sides are of two sessions, and times of a machine's sessions "

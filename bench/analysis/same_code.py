@@ -1,24 +1,21 @@
-"""What one side of a comparison must be: runs of one state of the code, on one kind of machine.
+"""What one side of a comparison must be: runs of one state of the code.
 
-Pooled, the runs of two commits would hide the slowdown between them; those of two machines would
-say nothing of either.
+Pooled, the runs of two commits would hide the slowdown between them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import product
 
 from bench.analysis.run_sets import COMMIT_MARK, SHORTEST_COMMIT, RunSet
-from bench.records.machine_key import MachineKey, MachineRelation
 from bench.records.schema import RunRecord
 from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError
 
 
 def require_one_state(side: RunSet, case: str, records: Sequence[RunRecord]) -> None:
-    """Refuse runs of several states of the code, or of several machines, as one side.
+    """Refuse runs of several states of the code as one side.
 
     Two commits with the same source code are one state; a commit with changed files is another than
     the commit itself. What records do not say is no difference.
@@ -38,28 +35,6 @@ def require_one_state(side: RunSet, case: str, records: Sequence[RunRecord]) -> 
             f"{printable(side.name)} holds runs of {len(states)} states of the code ({case}): "
             f"{printable(listed)}; {_remedy(side, states)}"
         )
-    relation, facts = machine_relation(records, records)
-    if relation is MachineRelation.DIFFERENT:
-        raise UsageError(
-            f"{printable(side.name)} holds runs of several machines ({case}): {facts}; name the "
-            "folder or the benchmark id of one"
-        )
-
-
-def machine_relation(
-    base: Sequence[RunRecord], new: Sequence[RunRecord]
-) -> tuple[MachineRelation, str]:
-    """Whether two lists of runs are of one kind of machine, and the facts that say otherwise."""
-    keys, others = ({MachineKey.of(run.environment) for run in side} for side in (base, new))
-    pairs = list(product(keys, others))
-    different = [fact for key, other in pairs for fact in key.differences(other)]
-    if different:
-        facts = dict.fromkeys(f"{name} {here} against {there}" for name, here, there in different)
-        return MachineRelation.DIFFERENT, printable(", ".join(facts))
-    unknown = [name for key, other in pairs for name in key.unknown(other)]
-    if unknown:
-        return MachineRelation.UNKNOWN, printable(", ".join(dict.fromkeys(unknown)))
-    return MachineRelation.SAME, ""
 
 
 def _states(records: Sequence[RunRecord]) -> list[str]:

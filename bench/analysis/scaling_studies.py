@@ -23,7 +23,7 @@ NOTHING = (
 )
 """What to say where there is no study."""
 _EQUAL = (
-    *("folder", "label", "recipe"),
+    *("folder", "label", "machine", "recipe"),
     *("environment.commit", "environment.dirty", "environment.torch"),
     *("protocol.stop_at_target", "protocol.target_accuracy"),
     *("setup.captured", "setup.device", "setup.device_name", "setup.kernels"),

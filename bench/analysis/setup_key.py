@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.records.machine_key import MachineKey
 from bench.records.schema import RunRecord
 
 RUN_COUNT_FIELDS = ("protocol.runs", "protocol.half_width", "protocol.budget_seconds")
@@ -21,8 +22,9 @@ class SetupKey:
     """What a run has in common with the other runs of its benchmark: equal keys, equal set-ups.
 
     A field is named by its path in the record, as ``setup.threads``. ``folder`` is the record's
-    folder and ``recipe_name`` the recipe's name as tables show it. `only` and `ignoring` also take
-    the name of a section, which stands for all its fields: ``recipe`` for ``recipe.epochs``.
+    folder, ``recipe_name`` the recipe's name as tables show it, and ``machine`` the facts of its
+    `MachineKey`: runs of unlike machines are never of one benchmark. `only` and `ignoring` also
+    take the name of a section, which stands for all its fields: ``recipe`` for ``recipe.epochs``.
     """
 
     fields: tuple[tuple[str, str], ...]
@@ -55,6 +57,7 @@ def recipe_name(record: RunRecord) -> str:
 def _fields(record: RunRecord, path: Path | None) -> Iterator[tuple[str, object]]:
     yield "folder", None if path is None else str(path.parent)
     yield "recipe_name", recipe_name(record)
+    yield "machine", MachineKey.of(record.environment).facts
     for name in ("benchmark_id", "division", "label"):
         yield name, getattr(record, name)
     for name in ("accelerate", "commit", "dirty", "torch"):

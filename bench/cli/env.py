@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,8 @@ import typer
 
 from bench import text
 from bench.records import sidecars
+from bench.records.machine_key import MachineKey
+from bench.records.schema import Gpu, Processor
 from bench.records.sidecars import PeakFlops
 from bench.records.store import RESULTS_DIR, machine_name
 from mnist_cnn.errors import UsageError
@@ -61,6 +63,10 @@ def env(
         "kernels": kernels,
     }
     environment = describe_environment(device, device_name(device))
+    values["machine"] = {
+        "key": MachineKey.of(environment).label,
+        "folder": machine_name(environment),
+    }
     if peak:
         peaks = measure_peaks(device, sorted(set(precisions.values())), threads, environment)
         values["peak"] = _peak_rates(peaks)
@@ -98,9 +104,49 @@ def _readable_value(name: str, value: object) -> str:
             return "yes" if value else "no"
         case int() if name.endswith(_MEMORY_SUFFIX):
             return text.memory(value)
+        case Processor():
+            return _readable_processor(value)
+        case Gpu():
+            return _readable_gpu(value)
         case dict():
-            return ", ".join(f"{key} {item}" for key, item in value.items()) or text.MISSING
+            known = (f"{key} {item}" for key, item in value.items() if item is not None)
+            return text.printable(", ".join(known)) or text.MISSING
         case list():
             return ", ".join(map(str, value)) or text.MISSING
         case _:
             return text.printable(str(value))
+
+
+def _readable_processor(processor: Processor) -> str:
+    """``"AuthenticAMD, family 26, model 2, stepping 1, zen5, L3 32.0 MiB, 2 cores"``."""
+    values = (
+        ("{}", processor.vendor),
+        ("family {}", processor.family),
+        ("model {}", processor.model),
+        ("stepping {}", processor.stepping),
+        ("{}", processor.microarchitecture),
+        *((f"{level} {{}}", text.memory(size)) for level, size in processor.cache_bytes.items()),
+        ("{} cores", " + ".join(str(kind.cores) for kind in processor.core_classes) or None),
+        ("from {:.0f} MHz", processor.min_mhz),
+        ("up to {:.0f} MHz", processor.max_mhz),
+    )
+    return _joined(values)
+
+
+def _readable_gpu(gpu: Gpu) -> str:
+    """``"compute capability 9.0, 132 multiprocessors, power limit 700 W"``."""
+    return _joined(
+        (
+            ("compute capability {}", gpu.compute_capability),
+            ("{} multiprocessors", gpu.multiprocessors),
+            ("power limit {:.0f} W", gpu.power_limit_watts),
+            ("memory clock up to {} MHz", gpu.max_memory_clock_mhz),
+            ("clock up to {} MHz", gpu.max_sm_clock_mhz),
+        )
+    )
+
+
+def _joined(values: Iterable[tuple[str, object]]) -> str:
+    """Wordings filled with their values, without those whose value is None."""
+    filled = (wording.format(value) for wording, value in values if value is not None)
+    return text.printable(", ".join(filled)) or text.MISSING

@@ -7,6 +7,7 @@ the functions that need it, so that the others work before torch is loaded, or w
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -17,8 +18,10 @@ from pathlib import Path
 
 import psutil
 
-from bench.machine.cores import usable_cores
-from bench.machine.repository import PROJECT, git_state
+from bench.machine.cores import cgroup_quota_cores, usable_cores
+from bench.machine.gpu_identity import describe_gpu
+from bench.machine.processor import describe_processor
+from bench.machine.repository import PROJECT, git_state, source_digest
 from bench.machine.system import read_field, read_proc, read_sysctl, read_text, run_output
 from bench.records.schema import Environment
 
@@ -33,7 +36,10 @@ CPU_FEATURES = {
     "sve2": "sve2",
     "sme": "sme",
 }
-"""Instruction sets that decide the speed of matrix products, by their names in Linux."""
+"""Instruction sets that decide the speed of matrix products, by their names in Linux.
+
+`MachineKey` has them: with a new name here, a machine is another one than in its earlier records.
+"""
 
 MACOS_CPU_FEATURES = {
     "hw.optional.avx2_0": "avx2",
@@ -45,6 +51,7 @@ MACOS_CPU_FEATURES = {
 """The same instruction sets, by their sysctl names."""
 
 PACKAGES = (
+    "archspec",
     "filelock",
     "numpy",
     "pillow",
@@ -92,6 +99,11 @@ def describe_environment(device_type: str, device_name: str) -> Environment:
         packages=package_versions(device_type),
         commit=commit,
         dirty=dirty,
+        processor=describe_processor(),
+        gpu=describe_gpu(device_type),
+        quota_cores=cgroup_quota_cores() if sys.platform == "linux" else None,
+        source_sha256=source_digest(PROJECT),
+        library_sha256=library_digest(),
     )
 
 
@@ -209,6 +221,17 @@ def _torch_build() -> str | None:
     if torch.version.hip:
         return f"ROCm {torch.version.hip}"
     return None
+
+
+def library_digest() -> str | None:
+    """SHA-256 of the compiled training step that a process here would load; None without one."""
+    # Lazy: it imports what computes a step.
+    from mnist_cnn.kernels.native.library import LIBRARY
+
+    try:
+        return hashlib.sha256(LIBRARY.read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def package_versions(device_type: str) -> dict[str, str]:

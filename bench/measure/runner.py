@@ -19,6 +19,7 @@ from bench.measure.seed_share import SeedShare
 from bench.measure.warmup import repeat_warm_up
 from bench.records.protocol import PROTOCOL_VERSION, BenchmarkProtocol
 from bench.records.schema import (
+    Calibration,
     ClockCheck,
     Energy,
     Environment,
@@ -61,6 +62,8 @@ class BenchmarkSpec:
     parity: ParityCheck | None = None
     """Difference between the device's gradients and the CPU's; None where device and kernels are
     those of the reference."""
+    calibration: Calibration | None = None
+    """Speed of the machine itself; None in a test."""
     all_reduce_seconds: float | None = None
     """Seconds of one all-reduce of all gradients by itself; None for one rank."""
     journal: Journal | None = None
@@ -223,6 +226,7 @@ def _make_record(
         clock=spec.clock,
         parity=spec.parity,
         warmup=preparation.warmup,
+        calibration=spec.calibration,
         all_reduce_seconds=spec.all_reduce_seconds,
         laps=slowest_laps(instruments.clock, laps, measurement.healthy),
         epochs=observation.epochs,

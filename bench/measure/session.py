@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 
+from bench.machine.calibration import measure_calibration
 from bench.machine.environment import describe_environment
 from bench.machine.meter import Meter
 from bench.measure.accelerator import (
@@ -145,7 +146,7 @@ def _make_session(
     environment: Environment,
     saved_state: tuple[Journal | None, Checkpoints | None],
 ) -> Session:
-    """Make workload and instruments; check the clock and the gradients; time one all-reduce."""
+    """Make workload and instruments; check clock and gradients; time an all-reduce; calibrate."""
     setup = joined.setup
     journal, checkpoints = saved_state
     workload = MnistTraining(
@@ -160,6 +161,9 @@ def _make_session(
         clock_check = clock.check()
         parity_check = check_parity(joined, request.data_dir)
         all_reduce_seconds = clock.all_reduce_seconds(PARAMETERS)
+        # Read first: the calibration is no part of the start-up that a user waits for.
+        startup_seconds = seconds_since_process_start()
+        calibration = measure_calibration(setup.device, setup.threads, _calibrating(setup))
     spec = BenchmarkSpec(
         recipe=joined.recipe,
         protocol=request.protocol,
@@ -168,9 +172,10 @@ def _make_session(
         dataset=lambda: workload.checksums,
         command=[redact_paths(_valid_text(word)) for word in redact_addresses(sys.argv)],
         label=_recorded_label(request),
-        startup_seconds=seconds_since_process_start(),
+        startup_seconds=startup_seconds,
         clock=clock_check,
         parity=parity_check,
+        calibration=calibration,
         all_reduce_seconds=all_reduce_seconds,
         journal=journal,
         restarted=count_restarts(),
@@ -184,6 +189,11 @@ def _make_session(
         signals=frontend.signals,
     )
     return Session(spec, workload, instruments)
+
+
+def _calibrating(setup: Setup) -> int:
+    """Number of processes that calibrate on one machine at the same time."""
+    return setup.processes // setup.machines * setup.parallel_seeds
 
 
 def _benchmark_id(request: RunRequest, journal: Journal | None) -> str:

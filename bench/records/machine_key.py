@@ -8,19 +8,22 @@ is unknown: it is compared with a warning, and never merged with what is known.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from bench.records.machine import Environment
+from bench.records.machine import Environment, Gpu, Processor
 
 _DIGEST_LETTERS = 6
+_GENERIC = ("x86", "x86_64", "aarch64", "arm", "ppc", "riscv64", "unknown", "armv", "generic")
+"""Beginnings of archspec's names for processors that it does not know."""
 
 
 class MachineRelation(StrEnum):
     """What two keys say of two machines."""
 
     SAME = "the same kind of machine"
+    NAMES_ONLY = "only the names of the machines are known, and they are equal"
     UNKNOWN = "nothing known differs, but not everything is known"
     DIFFERENT = "different machines"
 
@@ -31,19 +34,35 @@ class MachineKey:
 
     facts: tuple[tuple[str, str | None], ...]
     """Each fact's name, as messages give it, and its value; None where it is not known."""
+    is_identified: bool
+    """Whether more than names is known; False for records before version 8."""
+    microarchitecture: str | None = field(default=None, compare=False)
+    """archspec's name; None where it is not known. For people only, because it follows from other
+    facts, and a later archspec may name the same processor better."""
 
     @classmethod
     def of(cls, environment: Environment) -> MachineKey:
         """The key of the machine that an environment describes."""
-        return cls(tuple(_facts(environment)))
+        processor = environment.processor
+        name = None if processor is None else processor.microarchitecture
+        return cls(
+            facts=tuple(_facts(environment)),
+            is_identified=processor is not None,
+            microarchitecture=None if name is None or name.startswith(_GENERIC) else name,
+        )
 
     @property
     def digest(self) -> str | None:
         """A short name of the key for folders and tables; None for records before version 8."""
-        values = dict(self.facts)
-        if values["quota"] is None:
+        if not self.is_identified:
             return None
         return hashlib.sha256(repr(self.facts).encode()).hexdigest()[:_DIGEST_LETTERS]
+
+    @property
+    def label(self) -> str | None:
+        """The key for people: ``"zen5 1f2e3d"``; None for records before version 8."""
+        digest = self.digest
+        return None if digest is None else " ".join(filter(None, (self.microarchitecture, digest)))
 
     def differences(self, other: MachineKey) -> list[tuple[str, str, str]]:
         """Facts known in both that differ: name, value here, value there."""
@@ -65,31 +84,64 @@ class MachineKey:
         """Whether both are the same kind of machine, as far as is known."""
         if self.differences(other):
             return MachineRelation.DIFFERENT
-        return MachineRelation.UNKNOWN if self.unknown(other) else MachineRelation.SAME
+        if self.unknown(other) or self.is_identified != other.is_identified:
+            return MachineRelation.UNKNOWN
+        return MachineRelation.SAME if self.is_identified else MachineRelation.NAMES_ONLY
+
+
+_BY_DOUBT = (
+    MachineRelation.SAME,
+    MachineRelation.NAMES_ONLY,
+    MachineRelation.UNKNOWN,
+    MachineRelation.DIFFERENT,
+)
+
+
+def relation_of_all(environments: Iterable[Environment]) -> MachineRelation:
+    """The most doubtful relation between any two of one or more environments."""
+    keys = list(dict.fromkeys(map(MachineKey.of, environments)))
+    relations: Sequence[MachineRelation] = [
+        one.relation(other) for index, one in enumerate(keys) for other in keys[index:]
+    ]
+    return max(relations, key=_BY_DOUBT.index)
 
 
 def _facts(environment: Environment) -> Iterator[tuple[str, str | None]]:
     yield "device", environment.device_name
     yield "processor", environment.cpu
+    yield "CPU features", ", ".join(sorted(environment.cpu_features)) or "none"
     yield "logical cores", str(environment.logical_cores)
-    processor, gpu = environment.processor, environment.gpu
-    for name in ("vendor", "family", "model", "stepping", "microarchitecture"):
+    yield from _processor_facts(environment.processor)
+    yield from _gpu_facts(environment.gpu)
+    # Records before version 8 do not say whether there was a quota.
+    without = None if environment.processor is None else "none"
+    quota = environment.quota_cores
+    yield "CPU quota in cores", without if quota is None else f"{quota:g}"
+
+
+def _processor_facts(processor: Processor | None) -> Iterator[tuple[str, str | None]]:
+    for name in ("vendor", "family", "model", "stepping"):
         yield f"CPU {name}", None if processor is None else _text(getattr(processor, name))
     caches = {} if processor is None else processor.cache_bytes
-    for level in ("L2", "L3"):
-        yield f"{level} cache bytes", _text(caches.get(level))
+    for level in ("L1d", "L2", "L3"):
+        yield f"{level} cache", None if level not in caches else f"{caches[level] // 1024} KiB"
     classes = [] if processor is None else processor.core_classes
     yield "core classes", " + ".join(str(kind.cores) for kind in classes) or None
-    for name, label in (
-        ("compute_capability", "GPU compute capability"),
-        ("multiprocessors", "GPU multiprocessors"),
-        ("power_limit_watts", "GPU power limit"),
-        ("max_memory_clock_mhz", "GPU memory clock"),
+    max_mhz = None if processor is None else processor.max_mhz
+    yield "highest clock", None if max_mhz is None else f"{max_mhz:.0f} MHz"
+
+
+def _gpu_facts(gpu: Gpu | None) -> Iterator[tuple[str, str | None]]:
+    for name, label, unit in (
+        ("compute_capability", "GPU compute capability", ""),
+        ("multiprocessors", "GPU multiprocessors", ""),
+        ("power_limit_watts", "GPU power limit", " W"),
+        ("max_memory_clock_mhz", "GPU memory clock", " MHz"),
+        ("max_sm_clock_mhz", "GPU clock", " MHz"),
     ):
-        yield label, None if gpu is None else _text(getattr(gpu, name))
-    # Records before version 8 do not say whether there was a quota.
-    known = "none" if processor is not None else None
-    yield "quota", _text(environment.quota_cores) or known
+        value = None if gpu is None else getattr(gpu, name)
+        text = f"{value:g}" if isinstance(value, float) else _text(value)
+        yield label, None if text is None else f"{text}{unit}"
 
 
 def _text(value: object) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from bench.records.machine_key import MachineKey
 from bench.records.schema import READABLE_VERSIONS, Environment, RunRecord
 from bench.text import printable
 
@@ -37,10 +38,21 @@ def file_name(record: RunRecord) -> str:
 
 
 def machine_name(environment: Environment) -> str:
-    """The folder of a machine's records, to be guessed from its name: ``amd-epyc-2-cores``."""
+    """The folder of a machine's records: ``amd-epyc-2-cores-zen5-1f2e3d``.
+
+    Its beginning can be guessed from the machine's name. The end is the digest of its `MachineKey`,
+    after the processor's microarchitecture where that is known and trains: unlike machines of one
+    name have two folders. Records before version 8 know the name only: ``amd-epyc-2-cores``.
+    """
     device = _slug(_OMITTED_WORDS.sub(" ", environment.device_name))[:_LONGEST_NAME].strip("-")
     cores = environment.logical_cores
-    return f"{device or 'unknown'}-{cores}-core{'' if cores == 1 else 's'}"
+    words = [device or "unknown", f"{cores}-core{'' if cores == 1 else 's'}"]
+    key = MachineKey.of(environment)
+    if key.digest is not None:
+        if key.microarchitecture is not None and environment.device_name == environment.cpu:
+            words.append(_slug(key.microarchitecture)[:_LONGEST_NAME])
+        words.append(key.digest)
+    return "-".join(filter(None, words))
 
 
 def to_json(record: RunRecord) -> str:

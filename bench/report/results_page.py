@@ -18,7 +18,9 @@ from bench.analysis.columns import column
 from bench.analysis.result_tables import ResultEntry, ResultTable, group_into_tables
 from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.units import format_summary
+from bench.records.machine_key import MachineKey
 from bench.records.protocol import QUALITY_TARGET
+from bench.records.schema import RunRecord
 from bench.records.store import CHART_NAME
 from bench.report.markdown_text import cell, code, table_row
 from bench.text import count_of
@@ -78,7 +80,7 @@ def table_line(entry: ResultEntry) -> str:
             _summary(entry, "final_accuracy"),
             _summary(entry, "images_per_second"),
             cell(column("recipe").cell(run)),
-            cell(setup.device_name),
+            cell(_device(run[1])),
             cell(labels.label_of_setup(setup)),
             cell(run[1].label),
         ]
@@ -137,6 +139,13 @@ def _title(table: ResultTable) -> str:
 
 def _summary(entry: ResultEntry, column_name: str) -> str:
     return format_summary(entry.benchmark.summary(column_name), column(column_name).unit)
+
+
+def _device(record: RunRecord) -> str:
+    """The device's name, and the machine's key where it is known: two machines may share a name."""
+    label = MachineKey.of(record.environment).label
+    name = record.setup.device_name
+    return name if label is None else f"{name} ({label})"
 
 
 def _reference(entry: ResultEntry) -> str:

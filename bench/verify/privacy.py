@@ -54,7 +54,10 @@ _VERSIONS = re.compile(
     r"environment\.(?:packages|torch|torch_build|accelerate|driver|os|python)\b.*"
 )
 """Fields whose dotted numbers are versions, not addresses."""
-_IDENTIFIERS = re.compile(r"run_id|benchmark_id|environment\.commit|commit|dataset\..*|started_at")
+_IDENTIFIERS = re.compile(
+    r"run_id|benchmark_id|environment\.commit|commit|dataset\..*|started_at"
+    r"|environment\.(?:source|library)_sha256|plan\.(?:plan|previous)_sha256"
+)
 """Fields that hold random or public identifiers, or times."""
 _TYPED = re.compile(
     r"label|reason|command\b.*|setup\.(?:environment\b.*|accelerate_config)|file name|text"

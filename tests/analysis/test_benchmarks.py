@@ -23,11 +23,12 @@ parallel_seeds threads precision kernels global_batch_size seed epochs final_acc
 best_accuracy time_to_target_seconds train_time_to_target_seconds cold_time_to_target_seconds
 init_seconds warmup_seconds train_seconds eval_seconds samples_to_target images_per_second
 peak_memory_bytes energy_joules host_energy_joules label torch_version accelerate_version commit
-record_path
+machine record_path
 """
 SHARED_COLUMNS = """
 benchmark_id division recipe device device_name processes machines parallel_seeds threads
 precision kernels global_batch_size epochs label torch_version accelerate_version commit
+machine
 """
 MEASURED_COLUMNS = """
 final_accuracy best_accuracy time_to_target_seconds train_time_to_target_seconds
@@ -106,6 +107,7 @@ def test_a_run_in_a_row() -> None:
         "torch_version": "2.15.0",
         "accelerate_version": "1.15.0",
         "commit": "0123456789abcdef0123456789abcdef01234567",
+        "machine": None,
         "record_path": "results/m/r.json",
     }
     assert type(row["status"]) is str

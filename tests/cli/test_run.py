@@ -21,6 +21,7 @@ from bench.machine.cores import usable_cores
 from bench.measure.clock import DeviceClock
 from bench.measure.plan import choose_processes, choose_recipe
 from bench.measure.request import ComputeRequest
+from bench.records.machine_key import MachineKey
 from bench.records.store import read_records
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
@@ -200,6 +201,19 @@ def test_every_way_to_start_it_runs(command: list[object]) -> None:
     assert run["time_to_target_seconds"] is None
 
 
+def test_a_record_says_which_machine_it_was_and_how_fast(tmp_path: Path) -> None:
+    words = [BIN / "mnist-bench", "run", *SHORT_RUN, "--quiet", "--results-dir", tmp_path]
+    done = launch(words, **FEW_IMAGES)
+    assert done.returncode == 0, done.stderr
+    ((path, record),) = read_records([tmp_path]).records
+    assert record.calibration is not None
+    assert "1 thread" in record.calibration.work
+    key = MachineKey.of(record.environment)
+    if key.digest is not None:
+        assert path.parent.name.endswith(f"-{key.digest}")
+    assert record.environment.source_sha256 is not None
+
+
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records of a run of the fast recipe, a short one, in one and in two processes."""
@@ -232,6 +246,9 @@ def test_two_processes_do_the_work_of_one(two_processes: Path) -> None:
     assert one.recipe == two.recipe
     assert one.all_reduce_seconds is None
     assert two.all_reduce_seconds
+    for record, count in ((one, ""), (two, "2 processes at a time")):
+        assert record.calibration is not None
+        assert record.calibration.work.endswith(count)
     for record in (one, two):  # in fp32 the CPU's own operators have nothing to be compared with
         assert (record.parity is None) == (record.setup.precision == "fp32")
     # The same images, distorted alike, in the same groups of the same batches.

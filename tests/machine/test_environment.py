@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import os
 import platform
@@ -17,11 +18,16 @@ from bench.cli import main
 from bench.cli.env import readable_values
 from bench.machine import cores, environment, memory, system
 from bench.machine.cores import usable_cores
-from bench.machine.repository import git_state
+from bench.machine.repository import PROJECT, git_state, source_digest
 from bench.records import sidecars
-from bench.records.schema import Environment
+from bench.records.machine_key import MachineKey
+from bench.records.schema import Environment, Gpu, Processor
+from bench.records.store import machine_name
+from bench.verify.privacy import find_leaks
+from mnist_cnn.kernels.native import library
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.summary import training_flops
+from tests.factories import ZEN_5
 
 GIT = shutil.which("git")
 
@@ -42,7 +48,19 @@ def test_this_machine_is_described_and_survives_its_record(this_machine: Environ
     assert this_machine.python.endswith(platform.python_version())
     assert this_machine.driver is None
     assert this_machine.device_memory_bytes is None
+    assert this_machine.gpu is None
+    assert this_machine.source_sha256 == source_digest(PROJECT)
     assert {"numpy", "torchvision", "pydantic", "safetensors"} <= this_machine.packages.keys()
+
+
+def test_the_compiled_library_is_known_by_its_sum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "library"
+    monkeypatch.setattr(library, "LIBRARY", file)
+    assert environment.library_digest() is None
+    file.write_bytes(b"code")
+    assert environment.library_digest() == hashlib.sha256(b"code").hexdigest()
 
 
 def test_nothing_says_whose_machine_it_is(this_machine: Environment) -> None:
@@ -51,6 +69,8 @@ def test_nothing_says_whose_machine_it_is(this_machine: Environment) -> None:
     for secret in (platform.node(), getpass.getuser()):
         # Short names ("vm", "ci") may be parts of other words.
         assert len(secret) < 5 or secret not in text
+    # As `verify` reads a record.
+    assert list(find_leaks(json.dumps({"environment": this_machine.model_dump()}), ())) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's files")
@@ -243,6 +263,10 @@ def test_env_prints_what_a_run_would_choose(capsys: pytest.CaptureFixture[str]) 
     names = [line[:18].strip() for line in lines]
     assert names[:3] == ["device", "threads", "precision"]
     assert "cpu features" in names
+    shown = dict(zip(names, (line[19:] for line in lines), strict=True))
+    assert shown["machine"].startswith("key ")
+    assert "{" not in shown["processor"]
+    assert "=" not in shown["processor"]
     assert "reference fp32" in lines[2]
 
 
@@ -251,7 +275,11 @@ def test_env_as_json_is_a_records_environment(capsys: pytest.CaptureFixture[str]
     printed = json.loads(capsys.readouterr().out)
     assert printed["device"] in ("cpu", "cuda", "mps", "xpu")
     assert printed["precision"]["reference"] == "fp32"
-    Environment.model_validate(printed["environment"])
+    found = Environment.model_validate(printed["environment"])
+    assert printed["machine"] == {
+        "key": MachineKey.of(found).label,
+        "folder": machine_name(found),
+    }
 
 
 @pytest.mark.slow
@@ -289,6 +317,14 @@ def test_values_read_as_people_write_them() -> None:
         "dirty": True,
         "packages": {"numpy": "2.4"},
         "cpu_features": [],
+        "processor": Processor.model_validate(ZEN_5 | {"max_mhz": 4100.0}),
+        "gpu": Gpu(
+            compute_capability="9.0",
+            multiprocessors=132,
+            power_limit_watts=700.0,
+            max_memory_clock_mhz=2619,
+            max_sm_clock_mhz=None,
+        ),
     }
     assert readable_values(values) == [
         ("memory", "24.0 GiB"),
@@ -296,4 +332,14 @@ def test_values_read_as_people_write_them() -> None:
         ("dirty", "yes"),
         ("packages", "numpy 2.4"),
         ("cpu features", "–"),
+        (
+            "processor",
+            "AuthenticAMD, family 26, model 2, stepping 1, zen5, L1d 48.0 KiB, L2 1.00 MiB, "
+            "L3 32.0 MiB, 2 cores, up to 4100 MHz",
+        ),
+        (
+            "gpu",
+            "compute capability 9.0, 132 multiprocessors, power limit 700 W, "
+            "memory clock up to 2619 MHz",
+        ),
     ]

@@ -85,6 +85,11 @@ def test_what_gives_somebody_away_is_found(text: str, kind: str) -> None:
         ("environment.commit", "5a846a37885658fea1f4cb0ec3471782980a272c"),
         ("run_id", "3787f5f70d914bbfbdc13ed459dd365e"),
         ("dataset.x", "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
+        ("environment.source_sha256", "b" * 64),
+        ("environment.library_sha256", "7" * 64),
+        ("plan.plan_sha256", "c" * 64),
+        ("plan.previous_sha256", "d" * 64),
+        ("calibration.work", "fp32 product of 512 x 512 matrices on cpu, 2 threads"),
         ("started_at", "2026-11-25T14:33:35.735556Z"),
     ],
 )

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench import text
-from bench.records.schema import RunRecord
+from bench.records.machine_key import MachineKey
+from bench.records.schema import Environment, RunRecord
 from bench.report.html.series import SetupSeries
 from bench.text import MISSING, printable
 
@@ -75,6 +76,7 @@ def _facts(record: RunRecord) -> _Facts:
         "device memory": _memory(environment.device_memory_bytes),
         "driver": environment.driver,
         "processor": environment.cpu,
+        **_machine(environment),
         "instruction sets": ", ".join(environment.cpu_features),
         "cores": f"{_count(environment.physical_cores)} physical, "
         f"{environment.logical_cores} logical, {environment.usable_cores} usable",
@@ -98,6 +100,12 @@ def _facts(record: RunRecord) -> _Facts:
     return tuple(
         (printable(name), printable(value) if value else MISSING) for name, value in facts.items()
     )
+
+
+def _machine(environment: Environment) -> dict[str, str]:
+    """The key of the machine; nothing for records before version 8, which have none."""
+    label = MachineKey.of(environment).label
+    return {} if label is None else {"machine": label}
 
 
 def _memory(count: int | None) -> str | None:

@@ -160,7 +160,7 @@ def _details(pools: Sequence[Benchmark]) -> list[str]:
     runs = [pool.runs[0] for pool in pools]
     quoted_labels = [_quoted(record.label) for _, record in runs]
     folders = [printable(path.parent.name) if path else "" for path, _ in runs]
-    devices = [printable(record.setup.device_name) for _, record in runs]
+    devices = [printable(_device(run)) for run in runs]
     commits = [f"commit {printable(r.environment.commit or 'unknown')[:7]}" for _, r in runs]
     parts_of_all = [quoted_labels]
     if len(set(folders)) > 1:
@@ -174,6 +174,12 @@ def _details(pools: Sequence[Benchmark]) -> list[str]:
         ", ".join(filter(None, (detail, commit))) if names.count((name, detail)) > 1 else detail
         for (name, detail), commit in zip(names, commits, strict=True)
     ]
+
+
+def _device(run: Run) -> str:
+    """The device's name, and the key of its machine where it is known."""
+    names = column("device_name").cell(run), column("machine").cell(run)
+    return " ".join(str(name) for name in names if name)
 
 
 def _quoted(label: str | None) -> str:
