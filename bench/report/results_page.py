@@ -18,7 +18,7 @@ from bench.analysis.columns import column
 from bench.analysis.result_tables import ResultEntry, ResultTable, group_into_tables
 from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.units import format_summary
-from bench.records.protocol import QUALITY_TARGET
+from bench.records.protocol import PROTOCOL_VERSION, QUALITY_TARGET
 from bench.records.store import CHART_NAME
 from bench.report.markdown_text import cell, code, table_row
 from bench.text import count_of
@@ -79,7 +79,7 @@ def table_line(entry: ResultEntry) -> str:
             _summary(entry, "images_per_second"),
             cell(column("recipe").cell(run)),
             cell(setup.device_name),
-            cell(labels.label_of_setup(setup)),
+            cell(labels.label_of_record(run[1])),
             cell(run[1].label),
         ]
     )
@@ -130,6 +130,8 @@ def disagreements(page: str, entry: ResultEntry) -> Iterator[str]:
 def _title(table: ResultTable) -> str:
     device = _DEVICE_CLASSES.get(table.device) or code(table.device)
     title = f"{table.name.capitalize()} division, {device}"
+    if table.protocol_version != PROTOCOL_VERSION:
+        title += f", protocol {table.protocol_version}"
     if table.target_accuracy == QUALITY_TARGET:
         return title
     return f"{title}, to {text.target(table.target_accuracy)}"
