@@ -40,8 +40,8 @@ def _same_norm(record: RunRecord) -> bool:
 
 
 def _same_judgement(record: RunRecord) -> bool:
-    """Whether the same evaluation decides under all known versions: the recipe has only one."""
+    """Whether the same evaluation decides under all known versions: there is no more than one."""
     if record.division == "closed":
         return True
     first, last = (record.recipe.get(name) for name in ("evaluate_from_epoch", "epochs"))
-    return isinstance(first, int) and first == last
+    return isinstance(first, int) and first == last and len(record.evaluations) <= 1

@@ -129,12 +129,12 @@ def disagreements(page: str, entry: ResultEntry) -> Iterator[str]:
 
 def _title(table: ResultTable) -> str:
     device = _DEVICE_CLASSES.get(table.device) or code(table.device)
-    title = f"{table.name.capitalize()} division, {device}"
+    parts = [f"{table.name.capitalize()} division", device]
+    if table.target_accuracy != QUALITY_TARGET:
+        parts.append(f"to {text.target(table.target_accuracy)}")
     if table.protocol_version != PROTOCOL_VERSION:
-        title += f", protocol {table.protocol_version}"
-    if table.target_accuracy == QUALITY_TARGET:
-        return title
-    return f"{title}, to {text.target(table.target_accuracy)}"
+        parts.append(f"protocol {table.protocol_version}")
+    return ", ".join(parts)
 
 
 def _summary(entry: ResultEntry, column_name: str) -> str:

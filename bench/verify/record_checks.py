@@ -13,6 +13,7 @@ from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import FREE_IN_CLOSED, REFERENCE, Recipe, division
 
 _KNOWN_PROTOCOLS = " or ".join(map(str, KNOWN_PROTOCOLS))
+_FIRST_SCHEMA_OF_PROTOCOL_2 = 8
 _MNIST_SUMS = {file.name: file.sha256 for file in files.FILES}
 
 
@@ -29,6 +30,10 @@ def _protocol(record: RunRecord) -> Iterator[str]:
     protocol = record.protocol
     if protocol.version not in KNOWN_PROTOCOLS:
         yield f"protocol version {protocol.version}, not {_KNOWN_PROTOCOLS}"
+    elif protocol.version > 1 and record.schema_version < _FIRST_SCHEMA_OF_PROTOCOL_2:
+        yield (
+            f"schema_version {record.schema_version} knows no protocol version {protocol.version}"
+        )
     if protocol.target_accuracy != QUALITY_TARGET:
         yield f"target {protocol.target_accuracy}, not {QUALITY_TARGET}"
     split = record.recipe.get("evaluation_split", "test")
