@@ -47,7 +47,8 @@ class Recipe:
     norm_batch_size: int
     """Number of images over which batch norm takes its statistics in training. A process splits its
     share of a batch into groups of this size ("ghost" batches, Hoffer et al. 2017), so that the
-    number of processes does not change what is trained. 0: the process's whole share."""
+    number of processes does not change what is trained. 0: the whole batch of all processes, as it
+    is for any size that is not smaller than the batch."""
     whole_epochs: int
     """Number of first epochs that take all images; later epochs take selected ones."""
     selected_share: float
@@ -141,6 +142,11 @@ class Recipe:
         """Training images of this recipe's split."""
         held_out = VALIDATION_IMAGES if self.evaluation_split == "validation" else 0
         return TRAIN_IMAGES - held_out
+
+    @property
+    def has_norm_groups(self) -> bool:
+        """Whether batch norm takes groups of a batch, rather than the whole batch together."""
+        return 0 < self.norm_batch_size < self.batch_size
 
     def evaluates_after(self, epoch: int) -> bool:
         """Whether the network is evaluated after that epoch."""

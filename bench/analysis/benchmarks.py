@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import cached_property
 
 from bench.analysis.columns import MEASURED, Column, Run, columns_with
-from bench.analysis.metrics import censored_time, completed
+from bench.analysis.metrics import censored_time, completed, reached_epoch
 from bench.analysis.result_warnings import ResultWarning, benchmark_warnings
 from bench.analysis.setup_key import SetupKey
 from bench.records.schema import RunRecord
@@ -32,7 +32,7 @@ class Benchmark:
     @property
     def reached(self) -> int:
         """Number of completed runs that reached the target."""
-        return sum(run.target_reached_epoch is not None for run in completed(self.records))
+        return sum(reached_epoch(run) is not None for run in completed(self.records))
 
     @property
     def target_accuracy(self) -> float:

@@ -154,11 +154,14 @@ COLUMNS: tuple[Column, ...] = (
     _column("peak_memory_bytes", "memory", MEASURED, lambda r: r.peak_memory.bytes, Unit.BYTES),
     _column("energy_joules", "energy", MEASURED, metrics.energy_joules, Unit.JOULES),
     _column("host_energy_joules", "host energy", MEASURED, metrics.host_energy_joules, Unit.JOULES),
+    _column("first_crossing_seconds", "first crossing", MEASURED, metrics.first_crossing_seconds,
+            Unit.SECONDS, missing_is_missed=True),
     _column("label", "label", SHARED, lambda r: r.label),
     _column("torch_version", "torch", SHARED, lambda r: r.environment.torch),
     _column("accelerate_version", "accelerate", SHARED, lambda r: r.environment.accelerate),
     _column("commit", "commit", SHARED, lambda r: r.environment.commit),
     _column("machine", "machine", SHARED, lambda r: MachineKey.of(r.environment).label),
+    _column("protocol_version", "protocol", SHARED, lambda r: r.protocol.version, Unit.COUNT),
     Column("record_path", "record", OWN, Unit.TEXT, lambda path, _: shown_path(path)),
 )  # fmt: skip
 """The columns of a row that stands for a run, in order."""

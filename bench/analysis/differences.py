@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence, Set
 
+from bench.analysis.protocol_rules import comparable_protocol
 from bench.records.schema import RunRecord
 from bench.text import printable
 
 Field = tuple[str, Callable[[RunRecord], object]]
-"""A property of a run by the name that messages give it."""
+"""A property of a run by the name that messages give it. A frozenset holds all values that the run
+might as well have; such sets agree where they have a value in common."""
 
 INCOMPARABLE: tuple[Field, ...] = (
     ("data sums", lambda r: tuple(sorted(r.dataset.items()))),
     ("target", lambda r: r.protocol.target_accuracy),
-    ("protocol version", lambda r: r.protocol.version),
+    ("protocol version", comparable_protocol),
     ("division", lambda r: r.division),
     ("images evaluated on", lambda r: r.recipe.get("evaluation_split", "test")),
     ("--stop-at-target", lambda r: r.protocol.stop_at_target),
@@ -50,14 +52,25 @@ def find_differences(
         base_values, new_values = (
             {_hashable(value(record)) for record in records} for records in (base, new)
         )
-        if len(base_values | new_values) > 1:
+        if not _agree(base_values | new_values):
             lines.append(describe_difference(name, base_values, new_values))
     return lines
 
 
+def _agree(values: set[object]) -> bool:
+    alternatives = [value for value in values if isinstance(value, frozenset)]
+    if alternatives and len(alternatives) == len(values):
+        return bool(frozenset.intersection(*alternatives))
+    return len(values) <= 1
+
+
 def _hashable(value: object) -> object:
     """The value, or its text: the recipe of a foreign record may hold anything."""
-    return value if isinstance(value, tuple | str | int | float | bool | None) else repr(value)
+    return (
+        value
+        if isinstance(value, tuple | frozenset | str | int | float | bool | None)
+        else repr(value)
+    )
 
 
 def describe_difference(name: str, base: Set[object], new: Set[object]) -> str:
@@ -66,5 +79,11 @@ def describe_difference(name: str, base: Set[object], new: Set[object]) -> str:
         pairs = [set(value) for value in base | new if isinstance(value, tuple)]
         changed = sorted(str(key) for key, _ in set.union(*pairs) - set.intersection(*pairs))
         return f"{name} differs: {printable(', '.join(dict.fromkeys(changed)))}"
-    sides = (" or ".join(sorted(str(value) for value in values)) for values in (base, new))
+    sides = (" or ".join(sorted(_texts(values))) for values in (base, new))
     return f"{name} differs: {printable(' against '.join(sides))}"
+
+
+def _texts(values: Set[object]) -> set[str]:
+    """Each value as text, and each of the alternatives of a frozenset."""
+    alternatives = [value if isinstance(value, frozenset) else {value} for value in values]
+    return {str(value) for value in set().union(*alternatives)}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from bench.records.protocol import PROTOCOL_VERSION
 from bench.text import count_of, printable
 
 if TYPE_CHECKING:
-    from bench.records.schema import Setup
+    from bench.records.schema import RunRecord, Setup
 
 
 def setup_label(
@@ -44,6 +45,17 @@ def label_of_setup(setup: Setup) -> str:
         setup.machines,
         setup.parallel_seeds,
     )
+
+
+def protocol_note(record: RunRecord) -> str:
+    """``"protocol 1"`` for a record of another version than the current one; else empty."""
+    version = record.protocol.version
+    return "" if version == PROTOCOL_VERSION else f"protocol {version}"
+
+
+def label_of_record(record: RunRecord) -> str:
+    """The label of a record's set-up, and what `protocol_note` adds."""
+    return ", ".join(filter(None, (label_of_setup(record.setup), protocol_note(record))))
 
 
 def label_of_row(row: Mapping[str, object]) -> str:

@@ -12,9 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.records.schema import LapKind, RunRecord
+from bench.analysis.protocol_rules import judged_at_the_end
+from bench.records.schema import LapKind, RunRecord, Status
 from bench.stats.summary import finite_or_none
 from bench.stats.survival import CensoredTime
+
+
+def reached_epoch(record: RunRecord) -> int | None:
+    """Epoch whose evaluation counts as reaching the target; None where the run missed it.
+
+    The first at or above the target; in the open division, since version 2 of the protocol, the
+    last evaluation of a completed run or none.
+    """
+    if not judged_at_the_end(record):
+        return record.target_reached_epoch
+    if not record.evaluations or record.status is not Status.COMPLETED:
+        return None
+    last = record.evaluations[-1]
+    return last.epoch if last.accuracy >= record.protocol.target_accuracy else None
 
 
 def time_to_target_seconds(record: RunRecord) -> float | None:
@@ -23,20 +38,20 @@ def time_to_target_seconds(record: RunRecord) -> float | None:
     MLPerf's rule: the clock starts before the data is touched and is never paused, so it includes
     reading, evaluating and the time between laps.
     """
-    reached = record.target_reached_epoch
-    if reached is None:
-        return None
-    ends = [
-        lap.start_seconds + lap.seconds
-        for lap in record.laps
-        if lap.kind is LapKind.EVAL and lap.epoch == reached
-    ]
-    return finite_or_none(max(ends)) if ends else None
+    return _evaluated_seconds(record, reached_epoch(record))
+
+
+def first_crossing_seconds(record: RunRecord) -> float | None:
+    """From the start of the run's clock to the end of the first evaluation at the target or above.
+
+    It is the time to target only where a run is judged by its first crossing: see `reached_epoch`.
+    """
+    return _evaluated_seconds(record, record.target_reached_epoch)
 
 
 def train_time_to_target_seconds(record: RunRecord) -> float | None:
     """Training only, up to the end of the epoch that reached the target: the speed-runs' rule."""
-    reached = record.target_reached_epoch
+    reached = reached_epoch(record)
     if reached is None:
         return None
     return _sum_or_none(
@@ -96,7 +111,7 @@ def all_reduce_share(record: RunRecord) -> float | None:
 
 def samples_to_target(record: RunRecord) -> int | None:
     """Training images before the target was reached: depends on luck, not on the device."""
-    reached = record.target_reached_epoch
+    reached = reached_epoch(record)
     counts = (e.samples_seen for e in record.evaluations if e.epoch == reached)
     return next(counts, None) or None
 
@@ -146,3 +161,13 @@ def censored_time(record: RunRecord) -> CensoredTime:
 
 def _sum_or_none(seconds: Sequence[float]) -> float | None:
     return finite_or_none(sum(seconds)) if seconds else None
+
+
+def _evaluated_seconds(record: RunRecord, epoch: int | None) -> float | None:
+    """The end of the evaluation after an epoch on the run's clock; None where there is none."""
+    ends = [
+        lap.start_seconds + lap.seconds
+        for lap in record.laps
+        if lap.kind is LapKind.EVAL and lap.epoch == epoch and epoch is not None
+    ]
+    return finite_or_none(max(ends)) if ends else None

@@ -1,4 +1,4 @@
-"""Benchmarks sorted into the tables of the results page: by division, device and target."""
+"""Benchmarks in the tables of the results page: by division, device, target and protocol."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 
 from bench.analysis.benchmarks import Benchmark, group_runs, pool_single_runs
 from bench.analysis.columns import Run
+from bench.analysis.protocol_rules import table_protocol
 from bench.analysis.result_warnings import ranked
 
 
@@ -27,7 +28,7 @@ class ResultEntry:
         return self.benchmark.runs[0][1].benchmark_id[:8]
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class ResultTable:
     """The subject of a table; only rows of the same table may be compared."""
 
@@ -36,6 +37,13 @@ class ResultTable:
     device: str
     """Device type, as in `Setup.device`."""
     target_accuracy: float
+    protocol_version: int
+    """Version of the protocol by which all rows could have been measured as they were."""
+
+    @property
+    def order(self) -> tuple[str, str, float, int]:
+        """Place among the tables: the newest protocol first."""
+        return self.name, self.device, self.target_accuracy, -self.protocol_version
 
 
 def find_entries(runs: Iterable[Run], results_dir: Path) -> list[ResultEntry]:
@@ -52,16 +60,22 @@ def find_entries(runs: Iterable[Run], results_dir: Path) -> list[ResultEntry]:
 
 
 def group_into_tables(entries: Iterable[ResultEntry]) -> dict[ResultTable, list[ResultEntry]]:
-    """Tables in order of division, device type and target; in each, the fastest row first.
+    """Tables in order of division, device type, target and protocol; in each, the fastest first.
 
     Below all others are the rows whose times are not the machine's (`result_warnings.UNRANKED`).
     """
     tables: dict[ResultTable, list[ResultEntry]] = {}
     for entry in entries:
         record = entry.benchmark.runs[0][1]
-        key = ResultTable(record.division, record.setup.device, record.protocol.target_accuracy)
+        key = ResultTable(
+            record.division,
+            record.setup.device,
+            record.protocol.target_accuracy,
+            table_protocol(record),
+        )
         tables.setdefault(key, []).append(entry)
-    return {key: sorted(tables[key], key=_rank) for key in sorted(tables)}
+    ordered = sorted(tables, key=lambda table: table.order)
+    return {key: sorted(tables[key], key=_rank) for key in ordered}
 
 
 def _rank(entry: ResultEntry) -> tuple[bool, float]:

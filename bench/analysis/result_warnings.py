@@ -9,7 +9,7 @@ from enum import StrEnum
 from statistics import median
 
 from bench.analysis import load_evidence
-from bench.analysis.metrics import busy_share, completed, seconds_of
+from bench.analysis.metrics import busy_share, completed, reached_epoch, seconds_of
 from bench.records.schema import LapKind, RunRecord, Status
 from bench.stats.anomalies import find_outliers, find_two_groups
 from bench.stats.autocorrelation import Autocorrelation, lag_one
@@ -125,7 +125,8 @@ class ResultWarning(StrEnum):
     )
     STOPPED_AT_TARGET = (
         "stopped where they reached the target, so their last accuracy says nothing about the "
-        "recipe: run without --stop-at-target for that"
+        "recipe, and they are no result of the open division, which is judged at the last epoch: "
+        "run without --stop-at-target for that"
     )
     NOT_THE_TEST_SET = (
         "accuracies are of held-out training images, so this is no result. Use a recipe that "
@@ -157,7 +158,7 @@ def run_warnings(record: RunRecord) -> list[ResultWarning]:
         ResultWarning.NOT_COMPLETED: record.status is not Status.COMPLETED,
         ResultWarning.NOT_IN_ONE_GO: record.status is Status.COMPLETED and not record.counts,
         ResultWarning.CHECKPOINTS: any(lap.kind is LapKind.CHECKPOINT for lap in record.laps),
-        ResultWarning.MISSED_TARGET: record.counts and record.target_reached_epoch is None,
+        ResultWarning.MISSED_TARGET: record.counts and reached_epoch(record) is None,
         ResultWarning.BUSY_MACHINE: share is not None and share > BUSY_SHARE,
         ResultWarning.THROTTLED: throttled(record),
         ResultWarning.SHARED_GPU: shared_gpu(record),

@@ -240,7 +240,8 @@ def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe
             return "it is for CPUs"
         if precision != "bf16":
             return f"it computes in bf16, not {precision}"
-        return native.unavailable_reason(kernels)
+        processes = Rank.from_environment().world_size
+        return native.unsupported_reason(recipe, processes) or native.unavailable_reason(kernels)
 
     if asked == "auto":
         compiled: tuple[Kernels, ...] = ("triton", *native.KINDS)

@@ -35,7 +35,8 @@ class RunProgress:
             epoch: the epoch it follows, counted from 1.
             accuracy: this evaluation's accuracy, a fraction.
             best: the run's best accuracy so far, a fraction.
-            reached: whether the run has reached its target.
+            reached: whether an evaluation of the run was at its target or above; only the last one
+                decides in the open division.
         """
 
     def run_finished(self, record: RunRecord) -> None:

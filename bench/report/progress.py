@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from bench import text
-from bench.analysis.metrics import images_per_second, time_to_target_seconds
+from bench.analysis.metrics import first_crossing_seconds, images_per_second, time_to_target_seconds
 from bench.measure.progress import RunProgress
 from bench.records.schema import RunRecord, Status
 from bench.text import printable
@@ -54,7 +54,7 @@ class PlainProgress(RunProgress):
         start = self._epoch or f"{self._run}: epoch {epoch}"
         self._epoch = f"{start}, {text.percent(accuracy)}, best {text.percent(best)}"
         if reached:
-            self._epoch += ", target reached"
+            self._epoch += ", target crossed"
         self._finish_epoch()
 
     def run_finished(self, record: RunRecord) -> None:
@@ -93,6 +93,9 @@ def run_outcome(record: RunRecord) -> str:
         return text.printable(reason if names_status else f"{record.status.value}: {reason}")
     if reached_seconds is None:
         parts = [f"missed {target}"]
+        crossing_seconds = first_crossing_seconds(record)
+        if crossing_seconds is not None:
+            parts.append(f"first crossing after {text.seconds(crossing_seconds)}")
     else:
         parts = [f"reached {target} in {text.seconds(reached_seconds)}"]
     if not record.counts:

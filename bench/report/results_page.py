@@ -19,7 +19,7 @@ from bench.analysis.result_tables import ResultEntry, ResultTable, group_into_ta
 from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.units import format_summary
 from bench.records.machine_key import MachineKey
-from bench.records.protocol import QUALITY_TARGET
+from bench.records.protocol import PROTOCOL_VERSION, QUALITY_TARGET
 from bench.records.schema import RunRecord
 from bench.records.store import CHART_NAME
 from bench.report.markdown_text import cell, code, table_row
@@ -68,7 +68,6 @@ def table_line(entry: ResultEntry) -> str:
     """An entry's row in its table."""
     benchmark = entry.benchmark
     run = benchmark.runs[0]
-    setup = run[1].setup
     # Misses have a column of their own.
     doubtful = benchmark.warnings.keys() - {ResultWarning.MISSED_TARGET}
     return table_row(
@@ -81,7 +80,7 @@ def table_line(entry: ResultEntry) -> str:
             _summary(entry, "images_per_second"),
             cell(column("recipe").cell(run)),
             cell(_device(run[1])),
-            cell(labels.label_of_setup(setup)),
+            cell(labels.label_of_record(run[1])),
             cell(run[1].label),
         ]
     )
@@ -131,10 +130,12 @@ def disagreements(page: str, entry: ResultEntry) -> Iterator[str]:
 
 def _title(table: ResultTable) -> str:
     device = _DEVICE_CLASSES.get(table.device) or code(table.device)
-    title = f"{table.name.capitalize()} division, {device}"
-    if table.target_accuracy == QUALITY_TARGET:
-        return title
-    return f"{title}, to {text.target(table.target_accuracy)}"
+    parts = [f"{table.name.capitalize()} division", device]
+    if table.target_accuracy != QUALITY_TARGET:
+        parts.append(f"to {text.target(table.target_accuracy)}")
+    if table.protocol_version != PROTOCOL_VERSION:
+        parts.append(f"protocol {table.protocol_version}")
+    return ", ".join(parts)
 
 
 def _summary(entry: ResultEntry, column_name: str) -> str:

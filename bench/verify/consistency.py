@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import accumulate, pairwise
 
 from bench.analysis import metrics
-from bench.records.schema import Lap, LapKind, RunRecord, Status, first_reached
+from bench.records.schema import Evaluation, Lap, LapKind, RunRecord, Status, first_reached
 from bench.text import quantity
 
 EVALUATED_IMAGES = 10_000
@@ -116,7 +116,7 @@ def _times(record: RunRecord) -> Iterator[str]:
 
 def _target(record: RunRecord) -> Iterator[str]:
     """The time to target from the raw laps, computed in another way than for the tables."""
-    reached = first_reached(record.evaluations, record.protocol.target_accuracy)
+    reached = first_reached(_judged(record), record.protocol.target_accuracy)
     stated = metrics.time_to_target_seconds(record)
     if reached is None:
         if stated is not None:
@@ -135,6 +135,13 @@ def _target(record: RunRecord) -> Iterator[str]:
             f"its laps up to the target take {quantity(spent)} s together, its time to target "
             f"is {quantity(stated)} s"
         )
+
+
+def _judged(record: RunRecord) -> list[Evaluation]:
+    """The evaluations of which the first at or above the target counts."""
+    if record.protocol.version < 2 or record.division == "closed":
+        return record.evaluations
+    return record.evaluations[-1:] if record.status is Status.COMPLETED else []
 
 
 def _laps(record: RunRecord) -> list[Lap]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.records.protocol import PROTOCOL_VERSION, QUALITY_TARGET
+from bench.records.protocol import KNOWN_PROTOCOLS, QUALITY_TARGET
 from bench.records.schema import RunRecord, Status
 from bench.verify.checks import Check, for_each_record
 from bench.verify.consistency import find_contradictions
@@ -12,6 +12,8 @@ from mnist_cnn.data import files
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import FREE_IN_CLOSED, REFERENCE, Recipe, division
 
+_KNOWN_PROTOCOLS = " or ".join(map(str, KNOWN_PROTOCOLS))
+_FIRST_SCHEMA_OF_PROTOCOL_2 = 8
 _MNIST_SUMS = {file.name: file.sha256 for file in files.FILES}
 
 
@@ -26,8 +28,12 @@ def _data(record: RunRecord) -> Iterator[str]:
 
 def _protocol(record: RunRecord) -> Iterator[str]:
     protocol = record.protocol
-    if protocol.version != PROTOCOL_VERSION:
-        yield f"protocol version {protocol.version}, not {PROTOCOL_VERSION}"
+    if protocol.version not in KNOWN_PROTOCOLS:
+        yield f"protocol version {protocol.version}, not {_KNOWN_PROTOCOLS}"
+    elif protocol.version > 1 and record.schema_version < _FIRST_SCHEMA_OF_PROTOCOL_2:
+        yield (
+            f"schema_version {record.schema_version} knows no protocol version {protocol.version}"
+        )
     if protocol.target_accuracy != QUALITY_TARGET:
         yield f"target {protocol.target_accuracy}, not {QUALITY_TARGET}"
     split = record.recipe.get("evaluation_split", "test")
@@ -65,7 +71,7 @@ DATA = Check(
 )
 PROTOCOL = Check(
     "protocol",
-    f"target {QUALITY_TARGET:.1%}, protocol version {PROTOCOL_VERSION}, evaluated on the test set",
+    f"target {QUALITY_TARGET:.1%}, protocol version {_KNOWN_PROTOCOLS}, evaluated on the test set",
     "Run again without --target-accuracy, with a recipe that evaluates on the test set.",
     for_each_record(_protocol),
 )

@@ -16,7 +16,7 @@ from mnist_cnn.batches import Batches, Epoch
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split
 from mnist_cnn.engine.ema import WeightEma
-from mnist_cnn.engine.step import evaluated_by, make_step
+from mnist_cnn.engine.step import evaluated_by, make_step, shares_batch_norm
 from mnist_cnn.evaluation import count
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.optim import build_schedule, state_of
@@ -89,9 +89,10 @@ class EagerEngine:
 
     def count(self) -> Tensor:
         """See `Engine`."""
-        _average_statistics(self._model, self._accelerator)
-        if self._average:
-            _average_statistics(self._average.network, self._accelerator)
+        if not shares_batch_norm(self._context):
+            _average_statistics(self._model, self._accelerator)
+            if self._average:
+                _average_statistics(self._average.network, self._accelerator)
         self._evaluated.eval()
         with torch.inference_mode():
             totals = count(self._evaluated, self._images, self._labels, self._context)

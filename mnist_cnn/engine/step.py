@@ -13,9 +13,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from mnist_cnn.batch_norm import share_batch_norm
 from mnist_cnn.batches import Batch
 from mnist_cnn.context import TrainingContext
-from mnist_cnn.kernels.native import KINDS, NativeKernel, NativeNetwork, NativeSgd
+from mnist_cnn.errors import UsageError
+from mnist_cnn.kernels.native import (
+    KINDS,
+    NativeKernel,
+    NativeNetwork,
+    NativeSgd,
+    unsupported_reason,
+)
 from mnist_cnn.model import GroupedNetwork, MnistCnn
 from mnist_cnn.optim import build_optimizer
 from mnist_cnn.recipe import Kernels, Recipe
@@ -54,6 +62,11 @@ def _group(context: TrainingContext) -> tuple[int, int]:
     return share, min(context.recipe.norm_batch_size or share, share)
 
 
+def shares_batch_norm(context: TrainingContext) -> bool:
+    """Whether batch norm takes the images of several ranks together."""
+    return context.accelerator.num_processes > 1 and not context.recipe.has_norm_groups
+
+
 def with_batch_norm_groups(network: MnistCnn, context: TrainingContext) -> nn.Module:
     """`network`, made to take this rank's share of a batch in the recipe's batch-norm groups."""
     share, group = _group(context)
@@ -76,11 +89,14 @@ class TorchStep:
         self._label_smoothing = recipe.label_smoothing
         self._layout = memory_layout(recipe)
         network.to(memory_format=self._layout)
+        if shares_batch_norm(context):
+            share_batch_norm(network)
         accelerator.free_memory()  # of what an earlier run in this process prepared
         self._module = accelerator.prepare(with_batch_norm_groups(network, context))
         if isinstance(self._module, DistributedDataParallel):
-            # Each rank keeps the statistics of its own share, and the loop joins them before it
-            # evaluates. By default rank 0's would replace them at every step, by a collective.
+            # With groups each rank keeps the statistics of its own share, and the loop joins them
+            # before it evaluates; else all ranks have the same. By default rank 0's would replace
+            # them at every step, by a collective.
             self._module.broadcast_buffers = False
         self.optimizer = build_optimizer(network.parameters(), recipe)
         self._losses = self._image_losses
@@ -103,11 +119,19 @@ class TorchStep:
 
 
 class NativeStep:
-    """Uses the compiled code of `mnist_cnn.kernels.native`; one collective joins the ranks."""
+    """Uses the compiled code of `mnist_cnn.kernels.native`; one collective joins the ranks.
+
+    Raises:
+        UsageError: from the constructor, where the compiled code cannot train the recipe on that
+            many ranks.
+    """
 
     def __init__(self, network: MnistCnn, context: TrainingContext) -> None:
         recipe = context.recipe
         self._accelerator = context.accelerator
+        # Or each rank would normalise its own share of a batch, which is another training.
+        if reason := unsupported_reason(recipe, self._accelerator.num_processes):
+            raise UsageError(f"kernels {context.kernels} cannot train {recipe.name}: {reason}")
         _, group = _group(context)
         self._kernel = NativeKernel(network, group, context.kernels, recipe.label_smoothing)
         self._parameters = self._kernel.parameters

@@ -22,18 +22,19 @@ run_id benchmark_id status reason division recipe device device_name processes m
 parallel_seeds threads precision kernels global_batch_size seed epochs final_accuracy
 best_accuracy time_to_target_seconds train_time_to_target_seconds cold_time_to_target_seconds
 init_seconds warmup_seconds train_seconds eval_seconds samples_to_target images_per_second
-peak_memory_bytes energy_joules host_energy_joules label torch_version accelerate_version commit
-machine record_path
+peak_memory_bytes energy_joules host_energy_joules first_crossing_seconds label torch_version
+accelerate_version commit machine protocol_version record_path
 """
 SHARED_COLUMNS = """
 benchmark_id division recipe device device_name processes machines parallel_seeds threads
 precision kernels global_batch_size epochs label torch_version accelerate_version commit
-machine
+machine protocol_version
 """
 MEASURED_COLUMNS = """
 final_accuracy best_accuracy time_to_target_seconds train_time_to_target_seconds
 cold_time_to_target_seconds init_seconds warmup_seconds train_seconds eval_seconds
 samples_to_target images_per_second peak_memory_bytes energy_joules host_energy_joules
+first_crossing_seconds
 """
 
 
@@ -103,11 +104,13 @@ def test_a_run_in_a_row() -> None:
         "peak_memory_bytes": 812 * 1024**2,
         "energy_joules": None,
         "host_energy_joules": None,
+        "first_crossing_seconds": 35.5,
         "label": "quiet",
         "torch_version": "2.15.0",
         "accelerate_version": "1.15.0",
         "commit": "0123456789abcdef0123456789abcdef01234567",
         "machine": None,
+        "protocol_version": 1,
         "record_path": "results/m/r.json",
     }
     assert type(row["status"]) is str

@@ -242,7 +242,7 @@ def test_a_label_over_two_machines_is_refused(
     base = [*side(1, 5), *side(2, 5, environment={"cpu": "another processor"})]
     new = saved(tmp_path / "new", side(3, 5))
     assert main(["compare", saved(tmp_path / "a", base), new]) == 2
-    assert "runs of several machines" in capsys.readouterr().err
+    assert "that are not of one machine" in capsys.readouterr().err
 
 
 def test_an_experiment_is_found_without_its_time_if_there_is_one(

@@ -47,9 +47,9 @@ def test_plain_progress_is_a_line_an_epoch() -> None:
         "run 1 of 2: seed 0",
         "run 1 of 2: epoch 1 of 3, loss 0.5000, 3,312 images/s",
         "run 1 of 2: epoch 2 of 3, loss 0.2500, 3,312 images/s, 99.40 %, best 99.40 %,"
-        " target reached",
+        " target crossed",
         "run 1 of 2: epoch 3 of 3, loss 0.1667, 3,312 images/s, 99.60 %, best 99.60 %,"
-        " target reached",
+        " target crossed",
         "run 1 of 2: reached 99.4 % in 14.6 s, 99.60 % at the end, 9,231 images/s",
         "run 2 of 2: seed 1",
         "run 2 of 2: epoch 1 of 3, loss nan, 3,300 images/s",

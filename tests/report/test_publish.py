@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -12,6 +13,7 @@ from markdown_it import MarkdownIt
 from bench.analysis.result_tables import find_entries
 from bench.cli import main
 from bench.records import store
+from bench.records.protocol import PROTOCOL_VERSION
 from bench.report import results_page
 from bench.text import printable
 from tests.factories import make_benchmark, make_record, saved
@@ -114,15 +116,20 @@ def test_nothing_to_publish_is_bad_input(
 
 
 def test_tables_are_by_division_and_device_and_the_fastest_is_first(tmp_path: Path) -> None:
-    for seconds, overrides in (
+    benchmarks: tuple[tuple[tuple[float, ...], dict[str, Any]], ...] = (
         ((9.4, 9.5, 9.7), {"label": "slow"}),
         ((6.4, 6.5, 6.7), {"label": "quick"}),
         ((0.4, 0.5, 0.7), {"label": "gpu", "setup": {"device": "cuda"}}),
         ((1.4, 1.5, 1.7), {"label": "easy", "protocol": {"target_accuracy": 0.98}}),
         ((7.4, 7.5, 7.7), {"label": "plain", "division": "closed"}),
-    ):
-        saved(tmp_path, make_benchmark(seconds, **overrides))
-    saved(tmp_path, make_benchmark((5.0, 5.0, 5.0), label="never", accuracies=[0.9]))
+    )
+    for seconds, overrides in benchmarks:
+        protocol = {"version": PROTOCOL_VERSION, **overrides.pop("protocol", {})}
+        saved(tmp_path, make_benchmark(seconds, protocol=protocol, **overrides))
+    never = make_benchmark(
+        (5.0, 5.0, 5.0), label="never", accuracies=[0.9], protocol={"version": PROTOCOL_VERSION}
+    )
+    saved(tmp_path, never)
     assert publish(tmp_path) == 0
     page = (tmp_path / store.PAGE_NAME).read_text(encoding="utf-8")
     assert re.findall(r"^## (.*)", page, re.MULTILINE) == [
@@ -133,6 +140,42 @@ def test_tables_are_by_division_and_device_and_the_fastest_is_first(tmp_path: Pa
     ]
     labels = [re.sub("</?code>", "", row["label"]) for row in cells(page)]
     assert labels == ["plain", "easy", "quick", "slow", "never", "gpu"]
+
+
+def test_rows_of_an_older_protocol_have_a_table_of_their_own_unless_nothing_changed(
+    tmp_path: Path,
+) -> None:
+    """One process in the closed division, and one evaluation, are measured as ever."""
+    once: dict[str, Any] = {"accuracies": [0.995]}
+    rows: dict[str, dict[str, Any]] = {
+        "alone": {"division": "closed"},
+        "shared": {
+            "division": "closed",
+            "setup": {"processes": 2},
+            "recipe": {"norm_batch_size": 0},
+        },
+        "once": once,
+        "new": {"protocol": {"version": PROTOCOL_VERSION}, **once},
+        "often": {},
+    }
+    for label, overrides in rows.items():
+        saved(tmp_path, make_benchmark(label=label, **overrides))
+    assert publish(tmp_path) == 0
+    page = (tmp_path / store.PAGE_NAME).read_text(encoding="utf-8")
+    tables = [re.sub("</?code>", "", part) for part in page.split("## ")[1:]]
+    labels = {
+        part.splitlines()[0]: re.findall(r"`(\w+)` \|$", part, re.MULTILINE) for part in tables
+    }
+    assert {title: sorted(names) for title, names in labels.items()} == {
+        "Closed division, CPU": ["alone"],
+        "Closed division, CPU, protocol 1": ["shared"],
+        "Open division, CPU": ["new", "once"],
+        "Open division, CPU, protocol 1": ["often"],
+    }
+    notes = {
+        re.sub("</?code>", "", row["label"]): "protocol 1" in row["set-up"] for row in cells(page)
+    }
+    assert [label for label, old in notes.items() if not old] == ["new"]
 
 
 def test_command_seeds_and_commit_stand_below_the_table(tmp_path: Path) -> None:

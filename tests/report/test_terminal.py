@@ -111,8 +111,17 @@ def test_each_run_says_whether_it_reached_the_target(width: int) -> None:
 def test_what_computed_the_steps_is_named_where_it_was_not_torch() -> None:
     native = make_benchmark((4.0, 4.1, 4.2), setup={"kernels": "amx"})
     lines = _printed(terminal.summary(_benchmarks([*_fast(), *native])), 140)
-    _line(lines, "fast on AMD EPYC, 1 process, 2 threads, bf16 amx")
+    _line(lines, "fast on AMD EPYC, 1 process, 2 threads, bf16 amx, protocol 1")
+    assert "fast on AMD EPYC, 1 process, 2 threads, bf16, protocol 1" in lines
+
+
+def test_a_first_crossing_is_not_called_reaching_the_target() -> None:
+    crossed = make_benchmark(accuracies=(0.99, 0.995, 0.993), protocol={"version": 2})
+    lines = _printed(terminal.summary(_benchmarks(crossed)), 160)
     assert "fast on AMD EPYC, 1 process, 2 threads, bf16" in lines
+    assert "first crossing" in _line(lines, "run", "outcome")
+    _line(lines, "missed", "14.4 s", "99.30 %")
+    _line(lines, "fast", "0/3")
 
 
 def test_a_narrow_page_leaves_out_columns_and_says_which() -> None:

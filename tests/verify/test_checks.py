@@ -146,14 +146,14 @@ def test_a_good_folder_passes_every_check(closed: Path, capsys: pytest.CaptureFi
 
 
 def test_the_table_says_what_to_do(closed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    every(put(protocol__version=2, environment__dirty=True))(closed)
+    every(put(protocol__version=3, environment__dirty=True))(closed)
     files(closed)[0].rename(closed / "other.json")
     capsys.readouterr()
     assert main(["verify", str(closed)]) == 1
     printed = " ".join(capsys.readouterr().out.split())  # wrapped, by how long the folder's name is
     for text in (
         "3 records",
-        "protocol version 2, not 1",
+        "protocol version 3, not 1 or 2",
         "-> Run again without --target-accuracy",
         "files differed from commit 5a846a378856",
         "other.json: its content is that of 2026",
@@ -258,7 +258,8 @@ OTHERS: list[tuple[str, str, Callable[[Values], None]]] = [
     ("commit", "files differed from commit", put(environment__dirty=None)),
     ("commit", "is not in this checkout's history", put(environment__commit="0" * 40)),
     ("commit", "is not in this checkout's history", put(environment__commit="--all")),
-    ("protocol", "protocol version 2, not 1", put(protocol__version=2)),
+    ("protocol", "protocol version 3, not 1 or 2", put(protocol__version=3)),
+    ("protocol", "knows no protocol version 2", put(protocol__version=2)),
     ("protocol", "not on the test set", put(recipe__evaluation_split="validation")),
     ("division", "it says open division, its recipe is closed", put(division="open")),
     ("division", "unlike the reference in dropout", put(recipe__dropout=0.0)),
@@ -307,7 +308,7 @@ def test_most_tampering_fails_one_check_alone(
     change = {
         "laps": _longer_lap,
         "division": put(division="open"),
-        "protocol": put(protocol__version=2),
+        "protocol": put(protocol__version=3),
         "data": put(dataset={}),
         "commit": put(environment__dirty=True),
     }[check]

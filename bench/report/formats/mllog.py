@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import JsonValue
 
 from bench.analysis.benchmarks import Benchmark
-from bench.analysis.metrics import time_to_target_seconds
+from bench.analysis.metrics import reached_epoch, time_to_target_seconds
 from bench.records.schema import LapKind, RunRecord, Status
 from bench.records.store import machine_name
 from bench.report.formats.tracked import pool_benchmarks, truncate
@@ -167,7 +167,7 @@ def _before(record: RunRecord) -> list[Event]:
 
 def _laps(record: RunRecord) -> list[Event]:
     """Epochs and evaluations until the clock stops."""
-    last = record.target_reached_epoch if _reached(record) else None
+    last = reached_epoch(record) if _reached(record) else None
     evaluations = {evaluation.epoch: evaluation for evaluation in record.evaluations}
     events = []
     for lap in record.laps:

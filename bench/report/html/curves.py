@@ -21,11 +21,3 @@ def curve_points(record: RunRecord) -> Curve:
 def seconds_to(curve: Curve, accuracy: float) -> float | None:
     """Seconds to the first evaluation of at least that accuracy; None when there is none."""
     return next((seconds for seconds, reached in curve if reached >= accuracy), None)
-
-
-def samples_to_target(record: RunRecord) -> int | None:
-    """Number of training images up to the target; None when the run missed it."""
-    return next(
-        (e.samples_seen for e in record.evaluations if e.epoch == record.target_reached_epoch),
-        None,
-    )

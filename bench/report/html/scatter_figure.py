@@ -7,10 +7,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench import text
-from bench.analysis.metrics import time_to_target_seconds
+from bench.analysis.metrics import samples_to_target, time_to_target_seconds
 from bench.report.html.axes import plot_axes, set_count_axis
 from bench.report.html.captions import describe
-from bench.report.html.curves import samples_to_target
 from bench.report.html.drawing import FAINT, FONT, MUTED, colour_of
 from bench.report.html.figure_result import DrawnFigure, FigureResult, MissingFigure
 from bench.report.html.series import COLOUR_COUNT, SetupSeries

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
+from bench.analysis import labels
 from bench.analysis.columns import Run, column, shown_path
+from bench.analysis.metrics import reached_epoch
 from bench.analysis.units import Unit, format_cell, format_mean_interval
 from bench.records.schema import RunRecord
 from bench.report.html.series import SetupSeries
@@ -115,8 +117,9 @@ def setup_row(series: SetupSeries) -> TableRow:
     reached = series.benchmark.reached
     share = reached / len(series.runs)
     mark = "good" if share == 1 else "middling" if reached else "bad"
+    below = series.detail, record.division, labels.protocol_note(record)
     fields = (
-        TableCell(series.name, below=", ".join(filter(None, (series.detail, record.division)))),
+        TableCell(series.name, below=", ".join(filter(None, below))),
         TableCell(reached_share(series), share, mark=mark, is_number=True),
         summary_cell(series, "time_to_target_seconds"),
         summary_cell(series, "final_accuracy"),
@@ -174,7 +177,7 @@ def _run_cells(run: Run) -> Iterator[TableCell]:
     yield TableCell(name, hint=f"{path or 'not saved'}, run {printable(record.run_id)}")
     yield _value_cell(run, "seed")
     yield _outcome_cell(record)
-    epoch = record.target_reached_epoch
+    epoch = reached_epoch(record)
     yield TableCell(format_cell(epoch, Unit.COUNT), epoch, is_number=True)
     for measured in _RUN_COLUMNS:
         yield _value_cell(run, measured)
@@ -190,6 +193,8 @@ def _value_cell(run: Run, name: str) -> TableCell:
 def _outcome_cell(record: RunRecord) -> TableCell:
     if not record.counts:
         return TableCell(record.outcome, below=run_outcome(record), mark="bad")
-    if record.target_reached_epoch is None:
-        return TableCell("missed", mark="middling")
+    if reached_epoch(record) is None:
+        crossed = record.target_reached_epoch
+        below = "" if crossed is None else f"first crossing at epoch {crossed}"
+        return TableCell("missed", below=below, mark="middling")
     return TableCell("reached", mark="good")

@@ -90,7 +90,7 @@ class LiveProgress(RunProgress):
     def evaluated(self, epoch: int, accuracy: float, best: float, reached: bool) -> None:
         """Show the accuracy and the best one so far."""
         parts = [f"epoch {epoch}: {text.percent(accuracy)}", f"best {text.percent(best)}"]
-        self._accuracy = "  ".join([*parts, "target reached"] if reached else parts)
+        self._accuracy = "  ".join([*parts, "target crossed"] if reached else parts)
         self._draw_soon()
 
     def run_finished(self, record: RunRecord) -> None:

@@ -13,6 +13,7 @@ from bench.analysis import labels
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import Row, Run, column, shown_path
 from bench.analysis.cost import Price, add_costs
+from bench.analysis.metrics import reached_epoch
 from bench.analysis.setup_key import recipe_name
 from bench.analysis.units import Cell, Unit, format_cell, format_mean_interval
 from bench.records.schema import RunRecord
@@ -52,7 +53,7 @@ def benchmark_title(benchmark: Benchmark) -> Text:
     """Recipe, device, set-up and label of a benchmark."""
     record = benchmark.runs[0][1]
     setup = record.setup
-    name = f"{recipe_name(record)} on {setup.device_name}, {labels.label_of_setup(setup)}"
+    name = f"{recipe_name(record)} on {setup.device_name}, {labels.label_of_record(record)}"
     title = Text(printable(name), style="bold")
     if not record.label:
         return title
@@ -89,13 +90,14 @@ def _run_columns(benchmarks: Sequence[Benchmark], price: Price | None) -> list[T
         return TableColumn(column(name).heading, _values(name, runs), priority=priority)
 
     times = [column("time_to_target_seconds").cell(run) for run in runs]
-    target_epochs = [value_text(record.target_reached_epoch, Unit.COUNT) for record in records]
+    target_epochs = [value_text(reached_epoch(record), Unit.COUNT) for record in records]
     return [
         TableColumn("run", [value_text(record.run_index, Unit.COUNT) for record in records]),
         TableColumn("seed", _values("seed", runs)),
         TableColumn("outcome", [_outcome(record) for record in records], justify="left"),
         TableColumn("at epoch", target_epochs, priority=1),
         TableColumn(heading_to_target(benchmarks), _values("time_to_target_seconds", runs)),
+        *_first_crossings(runs),
         measured("train_seconds", priority=3),
         measured("eval_seconds", priority=6),
         measured("images_per_second"),
@@ -111,6 +113,14 @@ def _run_columns(benchmarks: Sequence[Benchmark], price: Price | None) -> list[T
             justify="left",
         ),
     ]
+
+
+def _first_crossings(runs: Sequence[Run]) -> list[TableColumn]:
+    """Times of first crossings; no column where they are the times to target."""
+    name = "first_crossing_seconds"
+    if all(reached_epoch(record) == record.target_reached_epoch for _, record in runs):
+        return []
+    return [TableColumn(column(name).heading, _values(name, runs), priority=2)]
 
 
 def _evaluation_columns(records: Sequence[RunRecord]) -> list[TableColumn]:
@@ -189,7 +199,7 @@ def _recipe(run: Run) -> Text:
 
 def _device(run: Run) -> Text:
     setup = run[1].setup
-    label = printable(labels.label_of_setup(setup))
+    label = printable(labels.label_of_record(run[1]))
     return value_text(setup.device_name, Unit.TEXT).append(f"\n{label}", style="dim")
 
 
@@ -202,7 +212,7 @@ def _reached(benchmark: Benchmark) -> Text:
 def _outcome(record: RunRecord) -> Text:
     if not record.counts:
         return Text(record.outcome, style="red")
-    if record.target_reached_epoch is None:
+    if reached_epoch(record) is None:
         return Text("missed", style="yellow")
     return Text("reached", style="green")
 

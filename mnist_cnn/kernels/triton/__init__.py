@@ -7,7 +7,7 @@ from mnist_cnn.recipe import Recipe
 
 def unsupported_reason(recipe: Recipe) -> str | None:
     """Why the kernels cannot train a recipe; None where they can."""
-    if 0 < recipe.norm_batch_size < recipe.batch_size:
+    if recipe.has_norm_groups:
         return "they have no batch norm over groups of a batch"
     if recipe.optimizer != "sgd" or recipe.cycle_momentum:
         return "they have no other optimizer than SGD with constant momentum"

@@ -27,7 +27,7 @@ from mnist_cnn.events import EpochTrained, Evaluated, Event
 from mnist_cnn.kernels import native
 from mnist_cnn.kernels.native import NativeKernel, NativeNetwork, NativeSgd
 from mnist_cnn.model import GroupedNetwork, MnistCnn
-from mnist_cnn.recipe import FAST, Kernels
+from mnist_cnn.recipe import FAST, REFERENCE, Kernels
 from mnist_cnn.train import seeded_model, train
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -269,7 +269,7 @@ def test_a_compiled_training_does_not_import_torchs_compiler(mnist: MnistData) -
         "from bench.measure.accelerator import start_accelerator\n"
         "from bench.measure.request import ComputeRequest\n"
         "from bench.measure.workload import MnistTraining\n"
-        "from mnist_cnn.recipe import FAST\n"
+        "from mnist_cnn.recipe import FAST, REFERENCE\n"
         "joined = start_accelerator(FAST, ComputeRequest(device='cpu'))\n"
         "workload = MnistTraining(joined.context, None, 256)\n"
         "events = [type(event).__name__ for event in workload.warm_up()]\n"
@@ -452,6 +452,21 @@ def test_compiled_code_that_cannot_be_used_is_refused_with_the_reason() -> None:
         choose_kernels("amx", "mps", "bf16", FAST)
     with pytest.raises(UsageError, match=r"unknown kernels 'avx521' \(did you mean 'avx512'\?\)"):
         choose_kernels("avx521", "cpu", "bf16", FAST)
+
+
+def test_compiled_code_does_not_share_batch_norm_so_several_processes_use_torch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else each process would normalise its share of the closed division's batch."""
+    best = choose_kernels("auto", "cpu", "bf16", FAST)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert choose_kernels("auto", "cpu", "bf16", FAST) == best
+    assert choose_kernels("auto", "cpu", "bf16", REFERENCE) == "torch"
+    for kind in native.KINDS:
+        with pytest.raises(UsageError, match="no batch norm over the images of several processes"):
+            choose_kernels(kind, "cpu", "bf16", REFERENCE)
+    as_large = replace(FAST, norm_batch_size=FAST.batch_size)
+    assert choose_kernels("auto", "cpu", "bf16", as_large) == "torch"
 
 
 @pytest.fixture
