@@ -25,8 +25,8 @@ HEADINGS = (
     *("communication", "to target", "accuracy", ""),
 )
 CAPTION = (
-    "Speed-up and efficiency in images a second, over the fewest processes; medians, with the 95 % "
-    "interval of the mean in brackets."
+    "Speed-up and efficiency in images a second, over the fewest processes; medians, with their "
+    "95 % interval in brackets (from 6 runs)."
 )
 _SUMMARIZED = ("images_per_second", "time_to_target_seconds", "final_accuracy")
 """Measured columns of which a study's rows give the summary."""
@@ -68,7 +68,7 @@ class ScalingPoint:
         share, ends = self.communication_share, self.efficiency
         interval = text.MISSING
         if ends.low is not None and ends.high is not None:
-            interval = f"{100 * ends.low:.0f}–{100 * ends.high:.0f} %"
+            interval = text.whole_percent_between(ends.low, ends.high)
         return (
             str(self.processes),
             text.MISSING if self.batch_size is None else f"{self.batch_size:,}",
@@ -165,6 +165,6 @@ def _point_row(point: ScalingPoint) -> dict[str, object]:
         **{
             f"{name}_{part}": getattr(point.pool.summary(name), part)
             for name in _SUMMARIZED
-            for part in ("median", "mean", "low", "high")
+            for part in ("median", "mean", "low", "high", "median_low", "median_high")
         },
     }
