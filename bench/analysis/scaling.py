@@ -13,7 +13,7 @@ from enum import StrEnum
 from bench import text
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import column
-from bench.analysis.units import format_summary
+from bench.analysis.units import Unit, format_cell, format_summary
 from bench.stats.amdahl import Amdahl
 from bench.stats.intervals import Estimate
 
@@ -22,7 +22,7 @@ COMMUNICATION_UNKNOWN = "these records are older than its measurement"
 OVERSUBSCRIBED = "oversubscribed"
 HEADINGS = (
     *("processes", "batch", "runs", "images/s", "speed-up", "efficiency", "95 % interval"),
-    *("communication", "to target", "accuracy", ""),
+    *("communication", "to target", "a success", "accuracy", ""),
 )
 CAPTION = (
     "Speed-up and efficiency in images a second, over the fewest processes; medians, with their "
@@ -66,6 +66,7 @@ class ScalingPoint:
     def cells(self) -> tuple[str, ...]:
         """The point for people: a text for each of `HEADINGS`."""
         share, ends = self.communication_share, self.efficiency
+        success = self.pool.seconds_per_success
         interval = text.MISSING
         if ends.low is not None and ends.high is not None:
             interval = text.whole_percent_between(ends.low, ends.high)
@@ -79,6 +80,7 @@ class ScalingPoint:
             interval,
             text.MISSING if share is None else text.percent(share),
             self._summary("time_to_target_seconds"),
+            format_cell(None if success is None else success.value, Unit.SECONDS),
             self._summary("final_accuracy"),
             OVERSUBSCRIBED if self.oversubscribed else "",
         )

@@ -1,7 +1,8 @@
 """How often the intervals that count missed runs cover the truth, simulated.
 
 As with `fast`, a run reaches the target at its last epoch or not at all: successes and misses end
-alike. The restricted mean gives each run twice the time. The table of docs/statistics.md is computed again from the same simulation.
+alike. The restricted mean gives each run twice the time. The table of docs/statistics.md is
+computed again from the same simulation.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import pytest
 from scipy import stats as scipy_stats
 
 from bench.stats.order_statistics import median_interval
-from bench.stats.summary import MISSED, t_quantile_975
+from bench.stats.student_t import t_quantile_975
+from bench.stats.summary import MISSED
 from bench.stats.survival import CensoredTime, expected_time_interval, restricted_mean
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "statistics.md"
