@@ -15,16 +15,14 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
 
-FEWEST_FOR_MEDIAN_INTERVAL = 6
-"""Number of values below which no two of them enclose the median in 95 of 100 samples."""
-
 
 def median_interval(
     values: Sequence[float], tail: float = 0.025
 ) -> tuple[float | None, float | None]:
     """Both ends of the interval of the median.
 
-    They are two of the values. The interval covers the true median at least as often as it states.
+    They are two of the values. The interval covers the true median at least as often as it states:
+    at 95 %, from six values on.
 
     Args:
         values: any number of values in any order; a miss is `math.inf`.

@@ -10,11 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 from scipy import stats as scipy_stats
 
-from bench.stats.order_statistics import (
-    FEWEST_FOR_MEDIAN_INTERVAL,
-    median_interval,
-    order_cutoff,
-)
+from bench.stats.order_statistics import median_interval, order_cutoff
 from bench.stats.summary import MISSED, summarize
 
 values_with_misses = st.lists(
@@ -32,7 +28,6 @@ def test_the_ends_are_the_binomial_tests(count: int, tail: float) -> None:
 
 
 def test_six_values_are_the_fewest_that_have_an_interval() -> None:
-    assert FEWEST_FOR_MEDIAN_INTERVAL == 6
     assert median_interval([5.0, 1.0, 2.0, 4.0, 3.0]) == (None, None)
     assert median_interval([5.0, 1.0, 2.0, 4.0, 3.0, 6.0]) == (1.0, 6.0)
     assert median_interval([5.0, 1.0, 2.0, 4.0, 3.0, MISSED]) == (1.0, None)
@@ -54,9 +49,7 @@ def test_one_more_miss_makes_nothing_faster(values: list[float]) -> None:
     before, after = values, [MISSED, *sorted(values)[1:]]
     assert median(before) <= median(after)
     for old, new in zip(median_interval(before), median_interval(after), strict=True):
-        assert (math.inf if old is None else old) <= (math.inf if new is None else new) or (
-            old is None and len(values) < FEWEST_FOR_MEDIAN_INTERVAL
-        )
+        assert (math.inf if old is None else old) <= (math.inf if new is None else new)
 
 
 @pytest.mark.parametrize("count", [24, 28, 30, 38, 44, 46, 54])
