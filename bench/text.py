@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
+from enum import StrEnum
 
 MISSING = "–"
 """Shown where there is no value: a missed target, an unknown amount of memory."""
@@ -12,11 +15,41 @@ _MINUTES_FROM = 120.0
 """Seconds from which a time reads better as minutes and seconds."""
 _HOUR = 3600.0
 _LONGEST_CLOCK = 100 * _HOUR
+_SIGNIFICANT = 15
+"""Number of digits that a float holds for certain; what lies beyond is not rounded outwards."""
+_EXACT = Context(prec=800)
+"""Enough digits for every float with its decimals."""
 _ESCAPES = re.compile(
     r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # operating system commands: titles, links, clipboard
     r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # control sequences: colours, cursor, screen
     r"|\x1b[ -/]*[0-~]?"  # every other escape
 )
+
+
+class Rounding(StrEnum):
+    """Which way a number is rounded to the digits that are shown."""
+
+    NEAREST = ROUND_HALF_EVEN
+    """A value."""
+    DOWN = ROUND_FLOOR
+    """The lower end of an interval, and an accuracy."""
+    UP = ROUND_CEILING
+    """The upper end of an interval."""
+
+
+def rounded(value: float, decimals: int, rounding: Rounding) -> float:
+    """The value, rounded to that many decimals.
+
+    The ends of an interval are rounded outwards: the one that is shown encloses the exact one. The
+    decimal that a person would read decides: 0.9946 is 9,946 ten-thousandths, although the float
+    is a hair less.
+    """
+    if not math.isfinite(value):
+        return value
+    shown = Decimal(f"{value:.{_SIGNIFICANT}g}")
+    step = Decimal(1).scaleb(-decimals)
+    # Adding 0 makes minus zero zero.
+    return float(shown.quantize(step, rounding=rounding.value, context=_EXACT)) + 0.0
 
 
 def printable(text: str) -> str:
@@ -45,31 +78,37 @@ def count_of(number: int, noun: str) -> str:
     return f"{number:,} {noun}{ending}"
 
 
-def quantity(value: float) -> str:
+def quantity(value: float, rounding: Rounding = Rounding.NEAREST) -> str:
     """Three significant digits or all whole ones, never an exponent: ``"3,312"``, ``"41.2"``."""
     if not math.isfinite(value):
         return str(value)
     digits = 2 - math.floor(math.log10(abs(value))) if value else 0
-    return f"{value:,.{max(0, min(digits, 6))}f}"
+    return _fixed(value, max(0, min(digits, 6)), rounding)
 
 
-def seconds(value: float) -> str:
+def seconds(value: float, rounding: Rounding = Rounding.NEAREST) -> str:
     """``"0.0312 s"``, ``"41.2 s"``; from two minutes on ``"17:32 min"``, then ``"1:02:03 h"``."""
     if not _MINUTES_FROM <= abs(value) < _LONGEST_CLOCK:
-        return f"{quantity(value)} s"
-    return f"{clock(value)} {'h' if abs(value) >= _HOUR else 'min'}"
+        return f"{quantity(value, rounding)} s"
+    hours = abs(value) >= _HOUR
+    return f"{clock(rounded(value, 0, rounding), hours=hours)} {'h' if hours else 'min'}"
 
 
-def seconds_between(low: float, high: float, like: float) -> str:
+def seconds_between(low: float, high: float | None, like: float) -> str:
     """An interval of times, with decimals by its width: ``"41.0–42.3"``, ``"17:20–17:44"``.
 
     It has the unit of `seconds(like)`, beside which it stands, and does not repeat the unit.
+
+    Args:
+        low: seconds; rounded down.
+        high: seconds; rounded up. None where the interval has no upper end.
+        like: seconds.
     """
-    decimals = _decimals(high - low)
+    decimals = _decimals((like if high is None else high) - low)
     if not _MINUTES_FROM <= abs(like) < _LONGEST_CLOCK:
-        return _between(f"{low:,.{decimals}f}", f"{high:,.{decimals}f}")
-    hours = abs(like) >= _HOUR
-    return _between(*(clock(end, min(decimals, 1), hours) for end in (low, high)))
+        return _numbers_between(low, high, decimals)
+    hours, decimals = abs(like) >= _HOUR, min(decimals, 1)
+    return _outwards(low, high, decimals, lambda end: clock(end, decimals, hours))
 
 
 def clock(value: float, decimals: int = 0, hours: bool | None = None) -> str:
@@ -91,14 +130,23 @@ def clock(value: float, decimals: int = 0, hours: bool | None = None) -> str:
     return f"-{text}" if value < 0 else text
 
 
-def percent(fraction: float) -> str:
-    """An accuracy, rounded *down*, so that 99.395 % never shows as 99.40 %: ``"99.46 %"``."""
-    return f"{_hundredths(fraction)} %"
+def percent(fraction: float, rounding: Rounding = Rounding.DOWN) -> str:
+    """An accuracy, rounded *down*, so that 99.395 % never shows as 99.40 %: ``"99.46 %"``.
+
+    Only the upper end of an interval is rounded up.
+    """
+    return f"{_hundredths(fraction, rounding)} %"
 
 
-def percent_between(low: float, high: float) -> str:
-    """An interval of accuracies in percent, both ends rounded down: ``"99.41–99.50"``."""
-    return _between(_hundredths(low), _hundredths(high))
+def percent_between(low: float, high: float | None) -> str:
+    """An interval of accuracies in percent, rounded outwards: ``"99.41–99.50"``."""
+    upper = None if high is None else _hundredths(high, Rounding.UP)
+    return _between(_hundredths(low, Rounding.DOWN), upper)
+
+
+def whole_percent_between(low: float, high: float) -> str:
+    """An interval of shares in whole percent, rounded outwards: ``"91–104 %"``."""
+    return f"{_numbers_between(100 * low, 100 * high, 0)} %"
 
 
 def target(fraction: float) -> str:
@@ -106,40 +154,52 @@ def target(fraction: float) -> str:
     return f"{100 * fraction:.10g} %"
 
 
-def rate_between(low: float, high: float) -> str:
-    """An interval of rates: ``"3,290–3,330"``."""
-    decimals = _decimals(high - low) if abs(high) < 100 else 0
-    return _between(f"{low:,.{decimals}f}", f"{high:,.{decimals}f}")
+def rate_between(low: float, high: float | None) -> str:
+    """An interval of rates, rounded outwards: ``"3,290–3,330"``."""
+    upper = low if high is None else high
+    return _numbers_between(low, high, _decimals(upper - low) if abs(upper) < 100 else 0)
 
 
-def memory(number_of_bytes: float) -> str:
+def memory(number_of_bytes: float, rounding: Rounding = Rounding.NEAREST) -> str:
     """``"412 MiB"``, ``"1.23 GiB"``."""
     value, units = float(number_of_bytes), ["B", "KiB", "MiB", "GiB", "TiB"]
     while abs(value) >= 1000 and len(units) > 1:
         value /= 1024
         units.pop(0)
-    return f"{quantity(value)} {units[0]}"
+    return f"{quantity(value, rounding)} {units[0]}"
 
 
-def energy(joules: float) -> str:
+def energy(joules: float, rounding: Rounding = Rounding.NEAREST) -> str:
     """``"412 J"``, ``"1.23 kJ"``."""
     value, units = joules, ["J", "kJ", "MJ", "GJ"]
     while abs(value) >= 1000 and len(units) > 1:
         value /= 1000
         units.pop(0)
-    return f"{quantity(value)} {units[0]}"
+    return f"{quantity(value, rounding)} {units[0]}"
 
 
-def energy_between(low: float, high: float, like: float) -> str:
+def energy_between(low: float, high: float | None, like: float) -> str:
     """An interval of energies in the unit of `energy(like)`, beside which it stands."""
     scale = 1.0
     while abs(like) / scale >= 1000 and scale < 1e9:
         scale *= 1000
-    decimals = _decimals((high - low) / scale)
-    return _between(f"{low / scale:,.{decimals}f}", f"{high / scale:,.{decimals}f}")
+    width = ((like if high is None else high) - low) / scale
+    return _numbers_between(low / scale, high if high is None else high / scale, _decimals(width))
 
 
-def _between(low: str, high: str) -> str:
+def _numbers_between(low: float, high: float | None, decimals: int) -> str:
+    return _outwards(low, high, decimals, lambda end: f"{end:,.{decimals}f}")
+
+
+def _outwards(low: float, high: float | None, decimals: int, write: Callable[[float], str]) -> str:
+    """An interval whose ends are rounded so that it becomes no narrower."""
+    upper = None if high is None else write(rounded(high, decimals, Rounding.UP))
+    return _between(write(rounded(low, decimals, Rounding.DOWN)), upper)
+
+
+def _between(low: str, high: str | None) -> str:
+    if high is None:
+        return f"from {low}"
     # A dash before a minus sign would be misread.
     return f"{low} to {high}" if "-" in low + high else f"{low}–{high}"
 
@@ -149,6 +209,11 @@ def _decimals(width: float) -> int:
     return max(0, min(1 - math.floor(math.log10(width)), 4)) if width > 0 else 2
 
 
-def _hundredths(fraction: float) -> str:
-    # 0.9946 * 10,000 is a hair below 9,946 as floats; no accuracy is that close to the next.
-    return f"{math.floor(fraction * 10_000 + 1e-6) / 100:.2f}"
+def _hundredths(fraction: float, rounding: Rounding) -> str:
+    return f"{100 * rounded(fraction, 4, rounding):.2f}"
+
+
+def _fixed(value: float, decimals: int, rounding: Rounding) -> str:
+    if rounding is Rounding.NEAREST:
+        return f"{value:,.{decimals}f}"
+    return f"{rounded(value, decimals, rounding):,.{decimals}f}"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from bench import text
-from bench.text import memory, printable, seconds, seconds_between
+from bench.text import Rounding, memory, printable, rounded, seconds, seconds_between
 
 
 @given(st.text())
@@ -56,18 +56,46 @@ def test_seconds(value: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("low", "high", "like", "text"),
     [
-        (40.97, 42.32, 41.6, "41.0–42.3"),
+        (40.97, 42.32, 41.6, "40.9–42.4"),
         (110.2, 150.7, 113.0, "110–151"),
         (110.2, 150.7, 130.0, "1:50–2:31"),
         (0.7551, 0.7569, 0.756, "0.7551–0.7569"),
         (1051.8, 1052.4, 1052.0, "17:31.8–17:32.4"),
-        (-3.1, 12.0, 4.0, "-3 to 12"),
+        (-3.1, 12.0, 4.0, "-4 to 12"),
         (3500.0, 3700.0, 3650.0, "0:58:20–1:01:40"),
         (41.0, 41.0, 41.0, "41.00–41.00"),
     ],
 )
 def test_seconds_between(low: float, high: float, like: float, text: str) -> None:
     assert seconds_between(low, high, like) == text
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (seconds_between(41.03, None, 45.0), "from 41.0"),
+        (text.percent_between(0.99411, 0.99451), "99.41–99.46"),
+        (text.percent_between(0.9946, 0.9946), "99.46–99.46"),
+        (text.rate_between(3290.9, 3290.1 + 40), "3,290–3,331"),
+        (text.whole_percent_between(0.911, 1.032), "91–104 %"),
+        (text.quantity(41.29, Rounding.DOWN), "41.2"),
+        (text.quantity(41.21, Rounding.UP), "41.3"),
+        (text.seconds(1052.1, Rounding.UP), "17:33 min"),
+        (text.percent(0.99395, Rounding.UP), "99.40 %"),
+        (text.memory(1025 * 1024**2, Rounding.UP), "1.01 GiB"),
+    ],
+)
+def test_the_ends_of_an_interval_are_rounded_outwards(shown: str, expected: str) -> None:
+    assert shown == expected
+
+
+@given(st.floats(-1e15, 1e15), st.integers(0, 6))
+def test_a_rounded_interval_encloses_the_exact_one(value: float, decimals: int) -> None:
+    slack = 1e-14 * abs(value)  # of fifteen digits, those beyond are not a measurement's
+    low, high = (rounded(value, decimals, way) for way in (Rounding.DOWN, Rounding.UP))
+    assert low - slack <= value <= high + slack
+    assert high - low <= 10.0**-decimals + slack
+    assert rounded(low, decimals, Rounding.DOWN) == low
 
 
 @given(st.integers(0, 10_000))

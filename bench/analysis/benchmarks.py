@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
 from bench.analysis.columns import MEASURED, Column, Run, columns_with
+from bench.analysis.counting import allows_interval, counted_runs
 from bench.analysis.metrics import censored_time, completed, reached_epoch
+from bench.analysis.repeats import has_repeated_seeds
 from bench.analysis.result_warnings import ResultWarning, benchmark_warnings
 from bench.analysis.setup_key import SetupKey
 from bench.records.schema import RunRecord
 from bench.stats.intervals import Estimate
 from bench.stats.summary import MISSED, MetricSummary, summarize
-from bench.stats.survival import median_time
+from bench.stats.survival import expected_time_interval
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,20 @@ class Benchmark:
         return benchmark_warnings(self.records)
 
     @property
-    def median_time_to_target(self) -> Estimate | None:
-        """Kaplan and Meier's median time to target, in seconds, with its 95 % interval.
+    def seconds_per_success(self) -> Estimate | None:
+        """Seconds of all completed runs, misses included, for each that reached the target.
 
-        None when fewer than half of the completed runs reached the target.
+        None when no run reached it. Its ends are None where runs repeat a seed: such runs do not
+        show how often others would miss.
         """
-        return median_time([censored_time(run) for run in completed(self.records)])
+        runs = completed(self.records)
+        estimate = expected_time_interval([censored_time(run) for run in runs])
+        if estimate is None or not has_repeated_seeds(runs):
+            return estimate
+        return Estimate(estimate.value, None, None)
 
     def summary(self, column_name: str) -> MetricSummary:
-        """The summary of a measured column over the completed runs.
+        """The summary of a measured column over the completed runs, none counted twice.
 
         Args:
             column_name: a column of role `Role.MEASURED`, as ``"time_to_target_seconds"``.
@@ -66,13 +73,16 @@ class Benchmark:
 
     def _summarize(self, column: Column) -> MetricSummary:
         values: list[float] = []
-        for run in self.runs:
-            value = column.cell(run) if run[1].counts else None
+        for record in counted_runs(column.name, self.records):
+            value = column.cell((None, record))
             if isinstance(value, int | float):
                 values.append(float(value))
-            elif run[1].counts and column.missing_is_missed:
+            elif column.missing_is_missed:
                 values.append(MISSED)
-        return summarize(values)
+        summary = summarize(values)
+        if allows_interval(column.name, self.records):
+            return summary
+        return replace(summary, low=None, high=None, median_low=None, median_high=None)
 
 
 def group_runs(runs: Iterable[Run]) -> list[Benchmark]:

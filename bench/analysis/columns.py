@@ -26,6 +26,9 @@ Run = tuple[Path | None, RunRecord]
 SUMMARY_PARTS = ("median", "mean", "low", "high", "iqr", "olympic")
 """Suffixes of the columns that a measured column becomes across runs: fields of `MetricSummary`."""
 
+MEDIAN_ENDS = ("median_low", "median_high")
+"""Suffixes of two more such columns, which stand at the end of a row."""
+
 CENSORED_COLUMNS = (
     "runs_reached_share_low",
     "runs_reached_share_high",
@@ -39,10 +42,10 @@ CENSORED_COLUMNS = (
     "time_to_target_seconds_restricted_high",
     "time_to_target_seconds_restricted_to",
 )
-"""Columns of a benchmark that count a missed target as a time longer than the run, with their 95 %
-intervals: the share of runs that reached the target (Wilson); the median time to it (Kaplan and
-Meier), as far as the runs bound it; the seconds spent for each run that reached it; and the mean
-time to target, each run counted up to the longest run's time."""
+"""Columns of a benchmark that count the runs that missed the target, with their 95 % intervals: the
+share of seeds that reached it (Wilson); the median time to it, a miss being infinitely long; the
+seconds spent for each run that reached it; and the mean time to it, each miss counted as the
+schedule, whose end is the longest run's end."""
 
 
 class Role(StrEnum):
@@ -181,11 +184,13 @@ def run_column_names() -> list[str]:
 def benchmark_column_names() -> list[str]:
     """The columns of a row that stands for a benchmark, in order."""
     measured = [f"{c.name}_{part}" for c in columns_with(MEASURED) for part in SUMMARY_PARTS]
+    ends_of_medians = [f"{c.name}_{end}" for c in columns_with(MEASURED) for end in MEDIAN_ENDS]
     return [
         *(c.name for c in columns_with(SHARED)),
         *("runs", "runs_reached"),
         *measured,
         *CENSORED_COLUMNS,
+        *(name for name in ends_of_medians if name not in CENSORED_COLUMNS),
     ]
 
 

@@ -10,14 +10,17 @@ from collections.abc import Sequence
 
 from bench.analysis.columns import COLUMNS
 from bench.analysis.units import Unit
+from bench.text import Rounding
 
 _ADDED: dict[str, tuple[str, Unit]] = {
     "runs": ("runs", Unit.COUNT),
     "runs_reached": ("reached", Unit.COUNT),
     "runs_reached_share": ("reached, share", Unit.FRACTION),
+    "time_to_target_seconds_expected": ("seconds a success", Unit.SECONDS),
     "price_per_hour": ("price an hour", Unit.RATE),
     "currency": ("currency", Unit.TEXT),
     "cost_to_target": ("cost", Unit.RATE),
+    "cost_to_target_expected": ("cost a success", Unit.RATE),
     "relative_speed": ("relative speed", Unit.RATE),
     "relative_speed_reason": ("why no relative speed", Unit.TEXT),
 }
@@ -38,10 +41,12 @@ SHOWN = (
     *("recipe", "division", "device_name", "processes", "threads", "precision", "kernels", "label"),
     *("runs", "runs_reached", "seed", "status"),
     *("time_to_target_seconds", "time_to_target_seconds_median"),
-    *("time_to_target_seconds_low", "time_to_target_seconds_high"),
+    *("time_to_target_seconds_median_low", "time_to_target_seconds_median_high"),
+    "time_to_target_seconds_expected",
     *("relative_speed", "relative_speed_low", "relative_speed_high"),
     *("train_seconds", "images_per_second", "images_per_second_median"),
-    *("final_accuracy", "final_accuracy_median", "final_accuracy_low", "final_accuracy_high"),
+    *("final_accuracy", "final_accuracy_median"),
+    *("final_accuracy_median_low", "final_accuracy_median_high"),
     *("cost_to_target", "cost_to_target_median", "currency"),
 )
 """Columns that tables for people show, unless other columns are asked for."""
@@ -49,7 +54,7 @@ SHOWN = (
 LESSER = frozenset(
     {"division", "processes", "threads", "precision", "kernels", "seed", "train_seconds"}
     | {
-        f"{name}_{end}"
+        f"{name}_median_{end}"
         for name in ("time_to_target_seconds", "final_accuracy")
         for end in ("low", "high")
     }
@@ -72,6 +77,13 @@ def heading_of(name: str) -> str:
     known = _known_prefix(name)
     heading, ending = _KNOWN[known][0], name.removeprefix(known).strip("_").replace("_", " ")
     return f"{heading} ({ending})" if ending else heading
+
+
+def rounding_of(name: str) -> Rounding:
+    """Which way a column's values are rounded for people: the ends of an interval outwards."""
+    if name.endswith("_low"):
+        return Rounding.DOWN
+    return Rounding.UP if name.endswith("_high") else Rounding.NEAREST
 
 
 def is_text(name: str) -> bool:

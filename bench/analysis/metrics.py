@@ -3,9 +3,10 @@
 Standard library only. A value that does not exist is None, never 0 and never a guess.
 
 Across runs, only *completed* runs count. A completed run that missed the target has no time to
-target; its time is longer than any that was measured. Only the median can include such a run: it
-counts the run as infinitely long, and is None when half of the runs or more missed. The mean and
-its interval would be infinite, and are None as soon as one run missed.
+target: it is a failure, whatever the time it took. The median and its interval count it as
+infinitely long; the median is None when half of the runs or more missed. The mean and its interval
+would be infinite, and are None as soon as one run missed. The seconds for each success count the
+time that it took.
 """
 
 from __future__ import annotations
@@ -155,8 +156,12 @@ def censored_time(record: RunRecord) -> CensoredTime:
     seconds = time_to_target_seconds(record)
     if seconds is not None:
         return CensoredTime(seconds, reached=True)
-    end = max((lap.start_seconds + lap.seconds for lap in record.laps), default=0.0)
-    return CensoredTime(end, reached=False)
+    return CensoredTime(end_seconds(record), reached=False)
+
+
+def end_seconds(record: RunRecord) -> float:
+    """From the start of the run's clock to the end of its last lap; 0 without laps."""
+    return max((lap.start_seconds + lap.seconds for lap in record.laps), default=0.0)
 
 
 def _sum_or_none(seconds: Sequence[float]) -> float | None:

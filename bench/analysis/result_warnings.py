@@ -10,6 +10,7 @@ from statistics import median
 
 from bench.analysis import load_evidence
 from bench.analysis.metrics import busy_share, completed, reached_epoch, seconds_of
+from bench.analysis.repeats import has_repeated_seeds, one_per_seed
 from bench.records.schema import LapKind, RunRecord, Status
 from bench.stats.anomalies import find_outliers, find_two_groups
 from bench.stats.autocorrelation import Autocorrelation, lag_one
@@ -132,6 +133,10 @@ class ResultWarning(StrEnum):
         "accuracies are of held-out training images, so this is no result. Use a recipe that "
         "evaluates on the test set."
     )
+    REPEATED_SEEDS = (
+        "repeated a seed, which measures times again but no accuracy: accuracies, shares and "
+        "images needed count each seed once. Use other seeds for more."
+    )
     FEW_RUNS = "fewer than 3 completed runs, so no interval and no claim. Use --runs 3 or more."
     RUNS_MISSING = (
         "some runs of this benchmark are not here, and a selection proves nothing. Read the whole "
@@ -198,6 +203,8 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
         low, high = groups
         if high > (1 + LEAST_DIFFERENCE) * low:
             warnings[ResultWarning.TWO_GROUPS] = None
+    if has_repeated_seeds(runs):
+        warnings[ResultWarning.REPEATED_SEEDS] = len(completed(runs)) - len(one_per_seed(runs))
     if len(completed(runs)) < FEWEST_RUNS:
         warnings[ResultWarning.FEW_RUNS] = None
     # An interrupted or failed run is the last of its benchmark and has a warning of its own.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import (
     CENSORED_COLUMNS,
     COLUMNS,
     MEASURED,
+    MEDIAN_ENDS,
     SHARED,
     SUMMARY_PARTS,
     Row,
@@ -16,9 +17,10 @@ from bench.analysis.columns import (
     columns_with,
     storable,
 )
-from bench.analysis.metrics import censored_time, completed
+from bench.analysis.metrics import censored_time, completed, end_seconds
+from bench.analysis.repeats import has_repeated_seeds, one_per_seed
 from bench.stats.intervals import Estimate, proportion_interval
-from bench.stats.survival import CensoredTime, expected_time_interval, median_time, restricted_mean
+from bench.stats.survival import restricted_mean
 
 
 def run_rows(benchmarks: Iterable[Benchmark]) -> list[Row]:
@@ -45,22 +47,34 @@ def benchmark_row(benchmark: Benchmark) -> Row:
         summary = benchmark.summary(column.name)
         for part in SUMMARY_PARTS:
             row[f"{column.name}_{part}"] = getattr(summary, part)
-    return row | _censored_cells([censored_time(run) for run in completed(benchmark.records)])
+    row |= _censored_cells(benchmark)
+    for column in columns_with(MEASURED):
+        summary = benchmark.summary(column.name)
+        for part in MEDIAN_ENDS:
+            row[f"{column.name}_{part}"] = getattr(summary, part)
+    return row
 
 
-def _censored_cells(times: Sequence[CensoredTime]) -> Row:
-    """Estimates of the time to target that count a run that missed it as longer than it ran."""
+def _censored_cells(benchmark: Benchmark) -> Row:
+    """Estimates that count the runs that missed the target, each with its interval."""
     row: Row = dict.fromkeys(CENSORED_COLUMNS)
-    if not times:
+    runs = completed(benchmark.records)
+    if not runs:
         return row
-    share = proportion_interval(sum(time.reached for time in times), len(times))
-    values: list[float | None] = [*_ends(share), *_ends(median_time(times))]
-    if (expected := expected_time_interval(times)) is not None:
-        horizon = max(time.seconds for time in times)
-        restricted = restricted_mean(times, horizon)
-        values += [expected.value, *_ends(expected), restricted.value, *_ends(restricted), horizon]
+    seeds = one_per_seed(runs)
+    reached = sum(run.target_reached_epoch is not None for run in seeds)
+    time = benchmark.summary("time_to_target_seconds")
+    values: list[float | None] = [
+        *_ends(proportion_interval(reached, len(seeds))),
+        *(time.median_low, time.median_high),
+    ]
+    if (expected := benchmark.seconds_per_success) is not None:
+        horizon = max(map(end_seconds, runs))
+        restricted = restricted_mean([censored_time(run) for run in runs], horizon)
+        ends = (None, None) if has_repeated_seeds(runs) else _ends(restricted)
+        values += [expected.value, *_ends(expected), restricted.value, *ends, horizon]
     return row | dict(zip(CENSORED_COLUMNS, map(storable, values), strict=False))
 
 
-def _ends(estimate: Estimate | None) -> tuple[float | None, float | None]:
-    return (None, None) if estimate is None else (estimate.low, estimate.high)
+def _ends(estimate: Estimate) -> tuple[float | None, float | None]:
+    return estimate.low, estimate.high

@@ -13,7 +13,7 @@ from enum import StrEnum
 from bench import text
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import column
-from bench.analysis.units import format_summary
+from bench.analysis.units import Unit, format_cell, format_summary
 from bench.stats.amdahl import Amdahl
 from bench.stats.intervals import Estimate
 
@@ -22,11 +22,11 @@ COMMUNICATION_UNKNOWN = "these records are older than its measurement"
 OVERSUBSCRIBED = "oversubscribed"
 HEADINGS = (
     *("processes", "batch", "runs", "images/s", "speed-up", "efficiency", "95 % interval"),
-    *("communication", "to target", "accuracy", ""),
+    *("communication", "to target", "a success", "accuracy", ""),
 )
 CAPTION = (
-    "Speed-up and efficiency in images a second, over the fewest processes; medians, with the 95 % "
-    "interval of the mean in brackets."
+    "Speed-up and efficiency in images a second, over the fewest processes; medians, with their "
+    "95 % interval in brackets (from 6 runs)."
 )
 _SUMMARIZED = ("images_per_second", "time_to_target_seconds", "final_accuracy")
 """Measured columns of which a study's rows give the summary."""
@@ -66,9 +66,10 @@ class ScalingPoint:
     def cells(self) -> tuple[str, ...]:
         """The point for people: a text for each of `HEADINGS`."""
         share, ends = self.communication_share, self.efficiency
+        success = self.pool.seconds_per_success
         interval = text.MISSING
         if ends.low is not None and ends.high is not None:
-            interval = f"{100 * ends.low:.0f}–{100 * ends.high:.0f} %"
+            interval = text.whole_percent_between(ends.low, ends.high)
         return (
             str(self.processes),
             text.MISSING if self.batch_size is None else f"{self.batch_size:,}",
@@ -79,6 +80,7 @@ class ScalingPoint:
             interval,
             text.MISSING if share is None else text.percent(share),
             self._summary("time_to_target_seconds"),
+            format_cell(None if success is None else success.value, Unit.SECONDS),
             self._summary("final_accuracy"),
             OVERSUBSCRIBED if self.oversubscribed else "",
         )
@@ -165,6 +167,6 @@ def _point_row(point: ScalingPoint) -> dict[str, object]:
         **{
             f"{name}_{part}": getattr(point.pool.summary(name), part)
             for name in _SUMMARIZED
-            for part in ("median", "mean", "low", "high")
+            for part in ("median", "mean", "low", "high", "median_low", "median_high")
         },
     }

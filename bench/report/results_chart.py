@@ -42,9 +42,7 @@ def draw_chart(entries: Sequence[ResultEntry]) -> str:
     """One row per entry with a time to target, the fastest at the top, on a logarithmic axis.
 
     At the bottom are those whose times are not the machine's (`result_warnings.UNRANKED`).
-
-    A dot is the median, a line its 95 % interval. Runs that missed the target have no mean, so
-    that the interval of the median is shown.
+    A dot is the median, a line its 95 % interval.
     """
     rows = [row for entry in entries if (row := _chart_row(entry)) is not None]
     rows.sort(key=lambda row: (not row.ranked, row.median_seconds))
@@ -76,11 +74,10 @@ def draw_chart(entries: Sequence[ResultEntry]) -> str:
 
 def _chart_row(entry: ResultEntry) -> _ChartRow | None:
     """An entry's row; None when it has no median time to target."""
-    median = entry.benchmark.summary("time_to_target_seconds").median
+    summary = entry.benchmark.summary("time_to_target_seconds")
+    median, low, high = summary.median, summary.median_low, summary.median_high
     if median is None or median <= 0:
         return None
-    estimate = entry.benchmark.median_time_to_target
-    low, high = (estimate.low, estimate.high) if estimate else (None, None)
     interval = (low, high) if low and high and low > 0 and high > 0 else None
     ranked = result_warnings.ranked(entry.benchmark.records)
     return _ChartRow(_name(entry), ranked, median, interval)

@@ -17,7 +17,7 @@ from bench.analysis import labels
 from bench.analysis.columns import column
 from bench.analysis.result_tables import ResultEntry, ResultTable, group_into_tables
 from bench.analysis.result_warnings import ResultWarning
-from bench.analysis.units import format_summary
+from bench.analysis.units import Unit, format_estimate, format_summary
 from bench.records.machine_key import MachineKey
 from bench.records.protocol import PROTOCOL_VERSION, QUALITY_TARGET
 from bench.records.schema import RunRecord
@@ -30,8 +30,8 @@ MARK = "<!-- Made by `mnist-bench publish` from the records beside it: do not ed
 
 _DEVICE_CLASSES = {"cpu": "CPU", "cuda": "CUDA", "mps": "MPS", "xpu": "XPU"}
 _HEADINGS = (
-    "id", "to target", "training only", "reached", "accuracy", "images/s", "recipe", "device",
-    "set-up", "label",
+    "id", "to target", "a success", "training only", "reached", "accuracy", "images/s", "recipe",
+    "device", "set-up", "label",
 )  # fmt: skip
 _SEED = "--seed"
 _PUBLISHED_ID = re.compile(r"- (`+[^`]+`+) in \[`+.*`+\]\((\S+)/\): ")
@@ -49,9 +49,11 @@ def render_page(entries: Sequence[ResultEntry]) -> str:
         "A row is a benchmark, or runs",
         "that were started one by one and differ only in their seed. A value is the median of the "
         "completed",
-        "runs; a run that missed the target counts as infinitely long. In brackets: the 95 % "
-        "interval of the",
-        "mean, from 3 runs. **!** marks a doubtful result; the list below its table says why.",
+        "runs; a run that missed the target counts as infinitely long. In brackets: its 95 % "
+        "interval, from 6",
+        "runs. A success: the seconds of all completed runs, misses included, for each that "
+        "reached the",
+        "target. **!** marks a doubtful result; the list below its table says why.",
         "[What the clock includes](../docs/protocol.md) · "
         "[How to add a device](../docs/contributing-results.md)",
         "",
@@ -74,6 +76,7 @@ def table_line(entry: ResultEntry) -> str:
         [
             f"{cell(entry.id)} **!**" if doubtful else cell(entry.id),
             _summary(entry, "time_to_target_seconds"),
+            format_estimate(benchmark.seconds_per_success, Unit.SECONDS),
             _summary(entry, "train_time_to_target_seconds"),
             f"{benchmark.reached}/{len(benchmark.runs)}",
             _summary(entry, "final_accuracy"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from statistics import median
 
@@ -13,13 +14,15 @@ FEWEST_FOR_GROUPS = 10
 def find_outliers(values: Sequence[float]) -> list[float]:
     """Values far from the others: hyperfine's rule, |x - median| > 14.8 median absolute deviations.
 
-    The factor makes it ten standard deviations of a normal distribution.
+    The factor makes it ten standard deviations of a normal distribution. Where more than half of
+    the values are equal, the deviation is zero and counts as the smallest that a float shows beside
+    1, as in hyperfine: every other value is an outlier.
     """
     if not values:
         return []
     middle = median(values)
-    deviation = median(abs(value - middle) for value in values)
-    return [value for value in values if deviation > 0 and abs(value - middle) / deviation > 14.826]
+    deviation = median(abs(value - middle) for value in values) or sys.float_info.epsilon
+    return [value for value in values if abs(value - middle) / deviation > 14.826]
 
 
 def find_two_groups(values: Sequence[float]) -> tuple[float, float] | None:

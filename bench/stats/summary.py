@@ -1,4 +1,4 @@
-"""Summaries of repeated measurements: median, mean with interval, spread."""
+"""Summaries of repeated measurements: median and mean with their intervals, spread."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.stats.order_statistics import median_interval
 from bench.stats.rcp import olympic_mean
 from bench.stats.student_t import t_quantile_975
 
@@ -35,6 +36,11 @@ class MetricSummary:
     """Interquartile range, by linear interpolation; None below `FEWEST_RUNS` values."""
     olympic: float | None = None
     """MLPerf's olympic mean, without the least and the greatest value; None where two missed."""
+    median_low: float | None = None
+    """Lower end of the 95 % interval of the median; None where too few values determine it."""
+    median_high: float | None = None
+    """Upper end of the 95 % interval of the median; None where too few values determine it, or
+    where so many are misses that none bounds it."""
 
 
 def summarize(values: Sequence[float]) -> MetricSummary:
@@ -46,17 +52,38 @@ def summarize(values: Sequence[float]) -> MetricSummary:
     mean = finite_or_none(statistics.mean(values))
     if count < FEWEST_RUNS:
         return MetricSummary(count, median, mean)
-    robust = {"iqr": interquartile_range(values), "olympic": olympic_mean(values)}
+    low, high = _mean_interval(values, mean)
+    median_low, median_high = median_interval(values)
+    return MetricSummary(
+        count,
+        median,
+        mean,
+        low,
+        high,
+        iqr=interquartile_range(values),
+        olympic=olympic_mean(values),
+        median_low=median_low,
+        median_high=median_high,
+    )
+
+
+def _mean_interval(
+    values: Sequence[float], mean: float | None
+) -> tuple[float | None, float | None]:
+    """The ends of the Student-t interval; None where a value is a miss or the spread is too great.
+
+    Args:
+        values: two or more.
+        mean: their mean; None where it is infinite.
+    """
     if mean is None:
-        return MetricSummary(count, median, **robust)
+        return None, None
     try:
         deviation = statistics.stdev(values)
     except OverflowError:
-        return MetricSummary(count, median, mean, **robust)
-    half = t_quantile_975(count - 1) * deviation / math.sqrt(count)
-    return MetricSummary(
-        count, median, mean, finite_or_none(mean - half), finite_or_none(mean + half), **robust
-    )
+        return None, None
+    half = t_quantile_975(len(values) - 1) * deviation / math.sqrt(len(values))
+    return finite_or_none(mean - half), finite_or_none(mean + half)
 
 
 def interquartile_range(values: Sequence[float]) -> float | None:

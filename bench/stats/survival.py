@@ -1,22 +1,26 @@
-"""Times to the target where some runs never reached it: those are *censored*, not dropped.
+"""Times to the target where some runs never reached it: those are failures, and they count.
 
-A run that missed the target shows that its time is longer than its training. Leaving it out would
-make the luckiest recipe the fastest. Pure functions of numbers.
+A run that trained its whole schedule and missed the target is no observation that was cut off: more
+time was not to be had. Leaving it out would make the luckiest recipe the fastest. So the median
+counts it as infinitely long (`bench.stats.order_statistics`); here are the two summaries that count
+the seconds it took: those spent for each success, and the mean with every run limited to the
+schedule. Pure functions of numbers.
 
-Sources: Kaplan & Meier 1958; Klein & Moeschberger 2003, sections 4.2 to 4.5 (Greenwood's variance,
-the log-log intervals, the restricted mean); Brookmeyer & Crowley 1982 (interval of the median).
+Kaplan and Meier's estimate is not used. It is for runs that were stopped before their schedule
+ended, which no summary includes; for finished runs its median covers the truth too seldom
+(tests/stats/test_survival.py).
+
+Sources: Zou & Donner 2008 (MOVER, an interval of two estimates combined), Wilson 1927 (shares),
+Efron 1979 (bootstrap).
 """
 
 from __future__ import annotations
 
 import math
 import random
-from bisect import bisect_left
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from statistics import NormalDist, stdev
+from statistics import NormalDist, fmean, stdev
 
 from bench.stats.intervals import Estimate, proportion_interval
 from bench.stats.student_t import t_above
@@ -24,7 +28,7 @@ from bench.stats.student_t import t_above
 
 @dataclass(frozen=True, slots=True)
 class CensoredTime:
-    """The time to target of one run, or the time that it is longer than."""
+    """The time to target of one finished run, or the time that it took to miss it."""
 
     seconds: float
     """Seconds to the target or, where the run missed it, to the run's end."""
@@ -32,96 +36,32 @@ class CensoredTime:
     """Whether the run reached the target."""
 
 
-@dataclass(frozen=True, slots=True)
-class SurvivalStep:
-    """The share of runs that have not reached the target, from one time to the next."""
-
-    seconds: float
-    """Time at which the share begins to hold: at least one run reached the target then."""
-    survival: float
-    """Share of runs that have not reached the target, 0 to 1."""
-    greenwood: float
-    """Greenwood's sum, the relative variance of `survival`; infinite where `survival` is 0."""
-    at_risk: int
-    """Number of runs that were training just before, without the target."""
-    reached: int
-    """Number of those runs that reached the target at that time."""
-
-
-def kaplan_meier(times: Sequence[CensoredTime]) -> list[SurvivalStep]:
-    """The product-limit estimate, with a step for each time at which a run reached the target."""
-    steps: list[SurvivalStep] = []
-    survival, greenwood = 1.0, 0.0
-    ordered = sorted(time.seconds for time in times)
-    arrivals = Counter(time.seconds for time in times if time.reached)
-    for seconds, reached in sorted(arrivals.items()):
-        at_risk = len(ordered) - bisect_left(ordered, seconds)
-        survival *= 1 - reached / at_risk
-        remaining = at_risk - reached
-        greenwood = greenwood + reached / (at_risk * remaining) if remaining else math.inf
-        steps.append(SurvivalStep(seconds, survival, greenwood, at_risk, reached))
-    return steps
-
-
-FEWEST_FOR_ENDS = 6
-"""Number of runs below which the median's interval would cover the truth too seldom."""
-
-
-def median_time(times: Sequence[CensoredTime], tail: float = 0.025) -> Estimate | None:
-    """The time at which half of the runs have reached the target; None where fewer ever did.
-
-    Args:
-        times: any number of times.
-        tail: probability that the truth lies beyond either end. An end that the data do not
-            bound is None.
-    """
-    steps = kaplan_meier(times)
-    value = next((step.seconds for step in steps if step.survival <= 0.5), None)
-    if value is None:
-        return None
-    if len(times) < FEWEST_FOR_ENDS:
-        return Estimate(value, None, None)
-    z = NormalDist().inv_cdf(1 - tail)
-    # Where all runs have reached the target the band has no upper end.
-    bounded = [step for step in steps if step.survival > 0]
-    low = next((step.seconds for step in steps if _band(step, -z) <= 0.5), None)
-    high = next((step.seconds for step in bounded if _band(step, z) <= 0.5), None)
-    return Estimate(value, low, high)
-
-
-def _band(step: SurvivalStep, z: float) -> float:
-    """The end of the pointwise log-log interval of survival, z standard errors up."""
-    if step.survival in (0.0, 1.0):
-        return step.survival
-    error = math.sqrt(step.greenwood) / math.log(step.survival)
-    return float(step.survival ** math.exp(z * error))
-
-
 def restricted_mean(times: Sequence[CensoredTime], horizon: float, tail: float = 0.025) -> Estimate:
-    """Mean time to the target of runs that may take `horizon` seconds: the area under survival.
+    """Mean time to the target if every run gets `horizon` seconds; a miss counts as the horizon.
+
+    The interval combines that of the mean of the runs that reached the target (Student's t) and
+    that of the share of misses (Wilson's) by squares (MOVER). Student's t of all values would not
+    know of misses that are rare and did not occur.
 
     Args:
-        times: any number of times; the horizon should be no later than the last of them.
-        horizon: seconds; every run counts as no longer than this.
-        tail: as for `median_time`.
+        times: one or more.
+        horizon: seconds until the end of the schedule; no run counts as longer.
+        tail: probability that the truth lies beyond either end. An end is None below
+            `FEWEST_FOR_COST` runs, or where fewer than two runs reached the target.
     """
-    steps = [step for step in kaplan_meier(times) if step.seconds < horizon]
-    edges = [0.0, *(step.seconds for step in steps), horizon]
-    heights = [1.0, *(step.survival for step in steps)]
-    areas = [(b - a) * h for (a, b), h in zip(pairwise(edges), heights, strict=True)]
-    mean = math.fsum(areas)
-    variance = 0.0
-    for index, step in enumerate(steps, start=1):
-        remaining = step.at_risk - step.reached
-        if remaining:
-            later = math.fsum(areas[index:])
-            variance += later * later * step.reached / (step.at_risk * remaining)
-    if not steps or variance == 0:
+    reached = [min(time.seconds, horizon) for time in times if time.reached]
+    misses = len(times) - len(reached)
+    mean = (math.fsum(reached) + misses * horizon) / len(times)
+    if len(times) < FEWEST_FOR_COST or len(reached) < 2 or not 0 < mean < math.inf:
         return Estimate(mean, None, None)
-    # Student's t, as for means: normal quantiles cover the truth too seldom below twenty runs.
-    degrees = max(1, sum(step.reached for step in steps) - 1)
-    half = t_above(degrees, tail) * math.sqrt(variance)
-    return Estimate(mean, mean - half, mean + half)
+    share = proportion_interval(misses, len(times), tail)
+    half = (1 - share.value) * _half_width(reached, tail)
+    seconds_lost = horizon - fmean(reached)
+    below, above = (
+        math.hypot(half, seconds_lost * ((end or 0.0) - share.value))
+        for end in (share.low, share.high)
+    )
+    return Estimate(mean, max(0.0, mean - below), min(horizon, mean + above))
 
 
 def expected_time(times: Sequence[CensoredTime]) -> float | None:
@@ -140,20 +80,20 @@ def expected_time_interval(times: Sequence[CensoredTime], tail: float = 0.025) -
     It is the mean of the runs that reached the target, plus the time of the misses per success.
     The interval of the mean is Student's t, that of the misses Wilson's; the two are combined by
     squares (MOVER, Zou & Donner 2008). Where no run missed, a miss counts as long as the longest
-    run. An end is None below `FEWEST_FOR_COST` runs.
+    run. An end is None below `FEWEST_FOR_COST` runs, or where fewer than two reached the target.
     """
     value = expected_time(times)
     if value is None:
         return None
-    if len(times) < FEWEST_FOR_COST or not 0 < value < math.inf:
+    successes = sum(time.reached for time in times)
+    if len(times) < FEWEST_FOR_COST or successes < 2 or not 0 < value < math.inf:
         return Estimate(value, None, None)
     reached = [time.seconds for time in times if time.reached]
     missed = [time.seconds for time in times if not time.reached]
     seconds_per_miss = sum(missed) / len(missed) if missed else max(reached)
     miss_share = proportion_interval(len(missed), len(times), tail)
     misses_per_success = len(missed) / len(reached)
-    deviation = stdev(reached) if len(reached) > 1 else 0.0
-    half = t_above(max(1, len(reached) - 1), tail) * deviation / math.sqrt(len(reached))
+    half = _half_width(reached, tail)
     below, above = (
         math.hypot(half, seconds_per_miss * (share / (1 - share) - misses_per_success))
         for share in (miss_share.low or 0.0, miss_share.high or 0.0)
@@ -161,8 +101,13 @@ def expected_time_interval(times: Sequence[CensoredTime], tail: float = 0.025) -
     return Estimate(value, max(0.0, value - below), value + above)
 
 
+def _half_width(seconds: Sequence[float], tail: float) -> float:
+    """Half of the width of Student's interval of the mean of two values or more."""
+    return t_above(len(seconds) - 1, tail) * stdev(seconds) / math.sqrt(len(seconds))
+
+
 FEWEST_FOR_COST = 5
-"""Number of runs below which the time per success has no interval."""
+"""Number of runs below which the time per success and the restricted mean have no interval."""
 RESAMPLES = 2000
 FEWEST_FOR_BOOTSTRAP = 10
 """Number of runs per side below which resamples are too similar for an interval."""

@@ -11,7 +11,8 @@ from hypothesis import given, strategies as st
 from bench.analysis import benchmarks, columns
 from bench.analysis.benchmarks import group_runs
 from bench.analysis.columns import Row
-from bench.analysis.metrics import censored_time
+from bench.analysis.metrics import censored_time, end_seconds
+from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.rows import benchmark_row, benchmark_rows, run_row, run_rows
 from bench.records.schema import RunRecord, Status
 from tests.factories import make_benchmark, make_record, records
@@ -56,6 +57,12 @@ def test_columns_are_the_contract() -> None:
         "time_to_target_seconds_restricted_low",
         "time_to_target_seconds_restricted_high",
         "time_to_target_seconds_restricted_to",
+        *(
+            f"{name}_median_{end}"
+            for name in MEASURED_COLUMNS.split()
+            if name != "time_to_target_seconds"  # its ends are above
+            for end in ("low", "high")
+        ),
     ]
 
 
@@ -232,13 +239,13 @@ def _row(runs: list[RunRecord]) -> Row:
 
 
 def _reaching(count: int) -> list[RunRecord]:
-    return [make_record(run_index=n, train_seconds=6.0 + n) for n in range(1, count + 1)]
+    return [make_record(run_index=n, seed=n, train_seconds=6.0 + n) for n in range(1, count + 1)]
 
 
 def _missing(count: int) -> list[RunRecord]:
     # Faster than all others, as runs that stop learning early may be.
     return [
-        make_record(run_index=10 + n, accuracies=[0.99] * 6, train_seconds=1.0)
+        make_record(run_index=10 + n, seed=10 + n, accuracies=[0.99] * 6, train_seconds=1.0)
         for n in range(count)
     ]
 
@@ -248,19 +255,75 @@ def _times(runs: list[RunRecord]) -> list[float]:
     return [time for row in rows if isinstance(time := row["time_to_target_seconds"], float)]
 
 
-def test_runs_that_missed_are_censored_not_dropped() -> None:
+def test_runs_that_missed_are_failures_not_dropped() -> None:
     """Seven of eight reach it; the one that missed is in what a success costs."""
     runs = make_benchmark((6.1, 6.2, 6.3, 6.4, 6.5, 6.6, 6.7, 6.8))
     missed = make_record(accuracies=(0.97, 0.98), benchmark_id=runs[0].benchmark_id)
     values = {"evaluations", "target_reached_epoch", "final_accuracy", "epochs", "laps"}
     changes = missed.model_dump(include=values | {"samples_seen"})
     runs[-1] = RunRecord.model_validate(runs[-1].model_dump() | changes)
-    (benchmark,) = benchmarks.group_runs((None, run) for run in runs)
-    row = benchmark_row(benchmark)
+    row = _row(runs)
     assert row["runs_reached_share_low"] == pytest.approx(0.529, abs=1e-3)
     assert row["runs_reached_share_high"] == pytest.approx(0.978, abs=1e-3)
     trials = [censored_time(run) for run in runs]
     total = sum(one.seconds for one in trials)
     assert row["time_to_target_seconds_expected"] == pytest.approx(total / 7)
-    bounds = row["time_to_target_seconds_median_low"], row["time_to_target_seconds_median_high"]
-    assert all(bound in [one.seconds for one in trials] for bound in bounds)
+    # Of eight runs, the first and the last: the miss leaves the median without an upper end.
+    reached = sorted(one.seconds for one in trials if one.reached)
+    assert row["time_to_target_seconds_median_low"] == reached[0]
+    assert row["time_to_target_seconds_median_high"] is None
+    # A miss counts as the schedule, which ends where the longest run does.
+    end = max(end_seconds(run) for run in runs)
+    assert row["time_to_target_seconds_restricted_to"] == end
+    assert row["time_to_target_seconds_restricted_mean"] == pytest.approx(
+        (sum(reached) + end) / len(runs)
+    )
+
+
+def test_a_median_has_a_medians_interval() -> None:
+    row = _row(make_benchmark((6.1, 6.2, 6.3, 6.4, 6.5, 6.6, 6.7)))
+    assert row["train_seconds_median_low"] == pytest.approx(6 * 6.1)
+    assert row["train_seconds_median_high"] == pytest.approx(6 * 6.7)
+    five = _row(make_benchmark((6.1, 6.2, 6.3, 6.4, 6.5)))
+    assert five["train_seconds_median_low"] is five["train_seconds_median_high"] is None
+    assert five["train_seconds_low"] is not None
+
+
+def test_a_repeated_seed_repeats_a_time_and_no_accuracy() -> None:
+    """Six runs of two seeds: six times, two accuracies, no claim about misses (I14)."""
+    runs = [
+        run.model_copy(update={"seed": index % 2})
+        for index, run in enumerate(make_benchmark((6.1, 6.2, 6.3, 6.4, 6.5, 6.6)))
+    ]
+    (benchmark,) = benchmarks.group_runs((None, run) for run in runs)
+    assert benchmark.summary("train_seconds").count == 6
+    for column in ("final_accuracy", "best_accuracy", "samples_to_target"):
+        summary = benchmark.summary(column)
+        assert summary.count == 2
+        assert summary.low is summary.high is summary.median_low is summary.median_high is None
+    row, alone = benchmark_row(benchmark), _row(runs[:2])
+    for end in ("low", "high"):
+        assert row[f"runs_reached_share_{end}"] == alone[f"runs_reached_share_{end}"]
+        assert row[f"time_to_target_seconds_expected_{end}"] is None
+        assert row[f"time_to_target_seconds_restricted_{end}"] is None
+    assert row["time_to_target_seconds_expected"] is not None
+    assert benchmark.warnings[ResultWarning.REPEATED_SEEDS] == 4
+
+
+def test_what_a_process_does_once_is_one_measurement() -> None:
+    """Six runs of a process share its start-up and warm-up (I21)."""
+    runs = make_benchmark((6.1, 6.2, 6.3, 6.4, 6.5, 6.6))
+    (benchmark,) = benchmarks.group_runs((None, run) for run in runs)
+    warm_up, cold = (
+        benchmark.summary(name) for name in ("warmup_seconds", "cold_time_to_target_seconds")
+    )
+    assert (warm_up.count, warm_up.median, warm_up.mean) == (1, 3.0, 3.0)
+    assert cold.count == 6
+    for summary in (warm_up, cold):
+        assert summary.low is summary.high is summary.median_low is summary.median_high is None
+    # Runs that were started one by one measured it each time.
+    singly = [run for seconds in (6.1, 6.2, 6.3, 6.4) for run in make_benchmark((seconds,))]
+    seeds = [run.model_copy(update={"seed": seed}) for seed, run in enumerate(singly)]
+    (pool,) = benchmarks.pool_single_runs(benchmarks.group_runs((None, run) for run in seeds))
+    assert pool.summary("warmup_seconds").count == 4
+    assert pool.summary("cold_time_to_target_seconds").low is not None

@@ -45,7 +45,7 @@ def test_cost_is_price_times_hours(report: Report) -> None:
         seconds = row[f"time_to_target_seconds_{part}"]
         assert row[f"cost_to_target_{part}"] == pytest.approx(seconds / 100)
     assert row["cost_to_target_median"] == pytest.approx(0.359)
-    # Of so few runs, the ends of Kaplan and Meier's interval are not all known.
+    # Of so few runs, the ends of the median's interval are not known.
     unknown = [name for name, value in row.items() if name.startswith("time_to") and value is None]
     assert [row[name.replace("time_to_target_seconds", "cost_to_target")] for name in unknown] == [
         None

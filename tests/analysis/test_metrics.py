@@ -194,6 +194,7 @@ def test_benchmark_warnings_say_how_many_runs_they_are_about() -> None:
     assert result_warnings.benchmark_warnings(good + bad) == {
         ResultWarning.MISSED_TARGET: 2,
         ResultWarning.DIRTY_COMMIT: 2,
+        ResultWarning.REPEATED_SEEDS: 2,
     }
 
 

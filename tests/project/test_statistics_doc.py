@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 
 from bench.analysis.comparison import GATE_TAIL, POWER, TAIL
-from bench.stats import intervals, rcp, sample_size, survival
+from bench.stats import intervals, rcp, sample_size, summary, survival
 from bench.stats.intervals import Estimate
 from bench.stats.survival import CensoredTime
+from bench.text import Rounding, rounded
 from tests.stats.session_alarms import SESSION_SPREADS, false_alarms
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "statistics.md"
@@ -56,26 +57,41 @@ def test_sessions() -> None:
     assert all(f"| {row} |" in example("sessions") for row in rows)
 
 
+FIVE = [CensoredTime(t, reached=True) for t in (10.0, 11.0, 12.0, 13.0)]
+FIVE.append(CensoredTime(20.0, reached=False))
+
+
+def outwards(low: float, high: float) -> str:
+    return f"{rounded(low, 1, Rounding.DOWN):.1f} to {rounded(high, 1, Rounding.UP):.1f}"
+
+
+def times(trials: list[CensoredTime]) -> list[float]:
+    return [trial.seconds if trial.reached else summary.MISSED for trial in trials]
+
+
 def test_runs_that_missed() -> None:
-    trials = [CensoredTime(t, reached=True) for t in (10.0, 11.0, 12.0, 13.0)]
-    trials.append(CensoredTime(20.0, reached=False))
-    median = survival.median_time(trials)
-    assert median is not None
-    assert example("median") == f"{median.value:.1f} s"
-    assert example("expected") == f"{survival.expected_time(trials):.1f} s"
+    assert example("median") == f"{summary.summarize(times(FIVE)).median:.1f} s"
+    assert example("expected") == f"{survival.expected_time(FIVE):.1f} s"
+    ten = summary.summarize(times(FIVE * 2))
+    assert ten.median_high is None
+    assert example("ten-runs") == f"at least {ten.median_low:.1f} s"
+    fifteen = summary.summarize(times(FIVE * 3))
+    interval = f"{fifteen.median_low:.1f} to {fifteen.median_high:.1f} s"
+    assert example("fifteen-runs") == interval
 
 
 def test_the_cost_of_a_success() -> None:
-    five = [CensoredTime(t, reached=True) for t in (10.0, 11.0, 12.0, 13.0)]
-    five.append(CensoredTime(20.0, reached=False))
-    cost = survival.expected_time_interval(five * 3)
+    cost = survival.expected_time_interval(FIVE * 3)
     assert cost is not None
     assert cost.low is not None
     assert cost.high is not None
-    text = f"{cost.value:.1f} s, {cost.low:.1f} to {cost.high:.1f}"
+    text = f"{cost.value:.1f} s, {outwards(cost.low, cost.high)}"
     assert example("expected-interval") == text
-    restricted = survival.restricted_mean(five, 20.0)
-    assert example("restricted") == f"{restricted.value:.1f} s"
+    restricted = survival.restricted_mean(FIVE * 3, 20.0)
+    assert restricted.low is not None
+    assert restricted.high is not None
+    text = f"{restricted.value:.1f} s, {outwards(restricted.low, restricted.high)}"
+    assert example("restricted") == text
 
 
 def test_mlperfs_rules() -> None:

@@ -128,6 +128,17 @@ def test_the_same_records_give_the_same_bytes() -> None:
     assert page_of(runs) == page_of(runs)
 
 
+def test_seconds_a_success_stand_beside_every_median_time(tmp_path: Path) -> None:
+    """In the table of set-ups and in the numbers at the head of the page."""
+    folder = str(ROOT / "results" / "intel-xeon-2-cores")
+    output = tmp_path / "report.html"
+    assert main(["report", folder, "--to", "html", "--output", str(output)]) == 0
+    page = output.read_text(encoding="utf-8")
+    assert ">6.26 s<small>5.94–6.74</small>" in page
+    assert ">8.10 s<small>6.8–11.5</small>" in page
+    assert "15/20 runs, 5.94–6.74, 8.10 s a success" in page
+
+
 def test_every_run_is_there_with_its_record(tmp_path: Path) -> None:
     runs = make_benchmark()
     paths = [store.save_record(run, tmp_path / "results") for run in runs]

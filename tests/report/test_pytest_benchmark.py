@@ -60,6 +60,17 @@ def test_pytest_benchmark_compares_real_runs(real: Path, tmp_path: Path) -> None
     assert len(rows) == len(document["benchmarks"])
 
 
+def test_what_a_process_does_once_is_one_round() -> None:
+    """Its six runs share one start-up and warm-up (I21)."""
+    runs = make_benchmark((6.1, 6.2, 6.3, 6.4, 6.5, 6.6))
+    document = loads(to_pytest_benchmark(benchmarks_of(runs)).text)
+    rounds = {test["group"]: test["stats"]["rounds"] for test in document["benchmarks"]}
+    assert rounds["warmup_seconds"] == rounds["cold_time_to_target_seconds"] == 1
+    assert rounds["time_to_target_seconds"] == rounds["train_seconds"] == 6
+    extra = document["benchmarks"][0]["extra_info"]
+    assert extra["time_to_target_seconds_expected"] == pytest.approx(0.4 + 5 * (6.35 + 0.6))
+
+
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=30))
 def test_statistics_are_pytest_benchmarks(seconds: list[float]) -> None:
     oracle = pytest.importorskip("pytest_benchmark.stats").Stats()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import subprocess
 import sys
@@ -75,6 +76,36 @@ def test_golden(
     monkeypatch.chdir(tmp_path)  # the rows name their records
     assert main(["report", "results", *words, "--output", "out"]) == 0
     assert (tmp_path / "out").read_bytes() == (GOLDEN / name).read_bytes()
+
+
+def test_what_is_measured_once_is_no_sample_in_any_table(tmp_path: Path) -> None:
+    """Warm-up seconds of a process with six runs: one measurement, so no interval (I21)."""
+    runs = make_benchmark((6.1, 6.2, 6.3, 6.4, 6.5, 6.6))
+    folder = saved(tmp_path / "results", runs)
+    ends = ("low", "high", "iqr", "olympic", "median_low", "median_high")
+    files = {}
+    for to in ("csv", "parquet", "json"):
+        files[to] = tmp_path / f"out.{to}"
+        assert main(["report", folder, "--to", to, "--output", str(files[to])]) == 0
+    [from_csv] = csv.DictReader(io.StringIO(files["csv"].read_text()))
+    [from_parquet] = parquet.read_table(files["parquet"]).to_pylist()
+    [from_json] = json.loads(files["json"].read_text())
+    frame = bench.load(folder, per="benchmark").iloc[0]
+    for row in (from_csv, from_parquet, from_json, frame.to_dict()):
+        assert float(row["warmup_seconds_median"]) == 3.0
+        for end in ends:
+            assert row[f"warmup_seconds_{end}"] in ("", None) or pandas.isna(
+                row[f"warmup_seconds_{end}"]
+            )
+        assert float(row["train_seconds_median_low"]) == pytest.approx(36.6)
+
+
+def test_the_ends_in_a_table_are_rounded_outwards(tmp_path: Path) -> None:
+    runs = make_benchmark((6.111, 6.2, 6.3, 6.4, 6.5, 6.666))
+    names = "train_seconds_median_low,train_seconds_median,train_seconds_median_high"
+    words = ["--to", "markdown", "--columns", names, "--output", str(tmp_path / "out.md")]
+    assert main(["report", saved(tmp_path / "results", runs), *words]) == 0
+    assert (tmp_path / "out.md").read_text().splitlines()[-1] == "| 36.6 s | 38.1 s | 40.0 s |"
 
 
 def test_what_markdown_does_not_hold_is_said(

@@ -89,12 +89,26 @@ def test_tables_are_whole_at_any_usual_width(
 @pytest.mark.parametrize("width", [80, 140])
 def test_a_reader_sees_at_once_what_matters(width: int) -> None:
     lines = _printed(terminal.summary(_benchmarks([*_fast(), *_reference()])), width)
-    _line(lines, "recipe", "device", "reached", "to 99.4 %", "images/s", "accuracy")
-    fast = _line(lines, "fast ", "AMD EPYC ", "5/5", "35.9 s", "9,231", "99.46 %")
-    below = lines[lines.index(fast) + 1]
-    assert all(word in below for word in ("open", "35.3–36.8", "8,982–9,400", "99.46–99.46"))
+    _line(lines, "recipe", "device", "reached", "to 99.4 %", "a success", "images/s", "accuracy")
+    _line(lines, "fast ", "AMD EPYC ", "5/5", "35.9 s", "36.1 s", "9,231", "99.46 %")
     _line(lines, "reference", "3/3", "14:41 min", "1,242", "99.57 %")
     _line(lines, "8 records in results/amd-epyc-2-cores")
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_a_median_stands_above_its_own_interval(width: int) -> None:
+    """From six runs on: the ends are runs, rounded outwards."""
+    runs = make_benchmark((6.41, 6.52, 6.71, 6.45, 6.6, 6.5))
+    lines = _printed(terminal.summary(_benchmarks(runs)), width)
+    fast = _line(lines, "fast ", "AMD EPYC ", "6/6", "36.0 s", "36.1 s")
+    below = lines[lines.index(fast) + 1]
+    assert all(word in below for word in ("open", "35.4–37.0", "8,941–9,361", "99.46–99.46"))
+    missed = make_record(
+        accuracies=(*[0.97] * 5, 0.98), benchmark_id=runs[0].benchmark_id, protocol={"runs": 6}
+    )
+    lines = _printed(terminal.summary(_benchmarks([*runs[1:], missed])), width)
+    fast = _line(lines, "fast ", "AMD EPYC ", "5/6")
+    assert "from 35.65" in lines[lines.index(fast) + 1]
 
 
 @pytest.mark.parametrize("width", [80, 140])

@@ -67,14 +67,17 @@ def test_runs_measured_singly_are_taken_together() -> None:
 
 
 def test_a_miss_counts_as_longer_and_does_not_vanish() -> None:
+    missed = make_benchmark((5.0, 5.1), accuracies=[0.98] * 6)
     runs = [
         *make_benchmark((6.0, 6.5, 7.0, 7.5, 8.0)),
-        *make_benchmark((5.0, 5.1), accuracies=[0.98] * 6),
+        *(run.model_copy(update={"seed": 5 + index}) for index, run in enumerate(missed)),
     ]
     (benchmark,) = pool_benchmarks(benchmarks_of(runs))
     found = {point.name: point for point in measures_of(benchmark)}
     time = found["time_to_target_seconds"]
     assert time.value == pytest.approx(0.4 + 5 * (7.5 + 0.6))  # the fourth of seven
+    cost = found["time_to_target_seconds_expected"]
+    assert cost.value > time.value
     assert time.low is not None
     assert time.low < time.value
     assert time.high is None

@@ -14,13 +14,20 @@ from tests.stats.simulations import SHAPES, SIMULATIONS, Draw, at_most
 
 @given(st.lists(st.floats(0.5, 2), min_size=3, max_size=20))
 def test_outliers_are_hyperfines(values: list[float]) -> None:
-    """|x - median| / MAD > 14.826."""
+    """|x - median| / MAD > 14.826; a MAD of zero is the machine epsilon."""
     middle = median(values)
     deviations = [abs(value - middle) for value in values]
+    scale = median(deviations) or 2.0**-52
     found = find_outliers(values)
     for value, deviation in zip(values, deviations, strict=True):
-        assert (value in found) == (deviation > 14.826 * median(deviations) > 0)
+        assert (value in found) == (deviation / scale > 14.826)
     assert find_outliers([1.0, 1.1, 0.9, 1.05, 3.0]) == [3.0]
+
+
+def test_one_value_among_equal_ones_is_an_outlier() -> None:
+    """The median absolute deviation is zero there, which may not hide the one that differs."""
+    assert find_outliers([1.0, 1.0, 1.0, 1.0, 1.5]) == [1.5]
+    assert find_outliers([1.0] * 5) == []
 
 
 def test_no_values_have_no_outliers() -> None:

@@ -8,6 +8,7 @@ It compares ratios, which hardly change for accuracy: use
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from bench.analysis.benchmarks import Benchmark
@@ -20,6 +21,7 @@ from bench.report.formats.tracked import (
     remarks,
     without_time_to_target,
 )
+from bench.text import Rounding, rounded
 
 _UNITS = {
     Unit.SECONDS: "s",
@@ -63,8 +65,14 @@ def _entry(name: str, measure: Measure, remarks: Sequence[str]) -> dict[str, str
     if measure.low is not None and measure.high is not None:
         half_width = (measure.high - measure.low) / 2
         entry["range"] = (
-            f"± {half_width:.6g}"
+            f"± {_digits(half_width, Rounding.UP)}"
             if measure.symmetric
-            else f"{measure.low:.6g} to {measure.high:.6g}"
+            else f"{_digits(measure.low, Rounding.DOWN)} to {_digits(measure.high, Rounding.UP)}"
         )
     return entry | {"extra": "\n".join(remarks)}
+
+
+def _digits(value: float, rounding: Rounding) -> str:
+    """The value with six significant digits, an end of an interval rounded outwards."""
+    decimals = 5 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{rounded(value, decimals, rounding):.6g}"

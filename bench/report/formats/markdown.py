@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bench.analysis.columns import Row
-from bench.analysis.headings import heading_of, is_text, unit_of
+from bench.analysis.headings import heading_of, is_text, rounding_of, unit_of
 from bench.analysis.table import RowTable
 from bench.analysis.units import Cell, format_cell
 from bench.report.markdown_text import cell, code, table_row
@@ -32,4 +32,6 @@ def _lines(rows: Sequence[Row], columns: Sequence[str]) -> Iterator[str]:
 
 def _value(name: str, value: Cell) -> str:
     """A column's value as a cell of the table."""
-    return cell(value) if isinstance(value, str) else format_cell(value, unit_of(name))
+    if isinstance(value, str):
+        return cell(value)
+    return format_cell(value, unit_of(name), rounding_of(name))

@@ -1,8 +1,9 @@
 """Benchmarks as pytest-benchmark's JSON, for `pytest-benchmark compare` and similar tools.
 
 A "test" is one kind of time of one benchmark (time to target, training, evaluation, ...), and a
-"round" of a test is one completed run. Tests are grouped by the kind of time, so that a table holds
-set-ups that may be compared. Other values, such as accuracy, are in `extra_info`.
+"round" of a test is one completed run, or one process for what happens once a process. Tests are
+grouped by the kind of time, so that a table holds set-ups that may be compared. Other values, such
+as accuracy, are in `extra_info`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from bench.analysis.benchmarks import Benchmark
-from bench.analysis.columns import SUMMARY_PARTS
+from bench.analysis.columns import MEDIAN_ENDS, SUMMARY_PARTS
 from bench.analysis.metrics import completed
 from bench.analysis.rows import benchmark_row
 from bench.analysis.units import Cell
@@ -140,10 +141,11 @@ def _test(benchmark: Benchmark, kind: str, values: Statistics) -> dict[str, obje
             "runs": len(completed(benchmark.records)),
             "runs_reached": benchmark.reached,
             "target_accuracy": benchmark.target_accuracy,
+            "time_to_target_seconds_expected": row["time_to_target_seconds_expected"],
             **{
                 f"{column}_{part}": row[f"{column}_{part}"]
                 for column in _EXTRA
-                for part in SUMMARY_PARTS
+                for part in (*SUMMARY_PARTS, *MEDIAN_ENDS)
             },
             **{part: _short(row[part]) for part in ("division", "label", "commit")},
             "remarks": remarks(benchmark),

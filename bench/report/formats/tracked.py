@@ -128,10 +128,12 @@ def remarks(benchmark: Benchmark) -> list[str]:
     """What a reader of the bare numbers must know, one line each: runs, misses, warnings."""
     runs = count_of(len(completed(benchmark.records)), "run")
     target = text.target(benchmark.target_accuracy)
+    cost = benchmark.seconds_per_success
+    per_success = f", {text.seconds(cost.value)} a success" if cost else ""
     environment = benchmark.runs[-1][1].environment
     versions = {"commit": environment.commit, "torch_version": environment.torch}
     return [
-        f"{runs}, {benchmark.reached} reached {target}",
+        f"{runs}, {benchmark.reached} reached {target}{per_success}",
         *(
             f"{name} {truncate(printable(version), _LONGEST_VERSION)}"
             for name, version in versions.items()

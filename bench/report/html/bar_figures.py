@@ -47,7 +47,7 @@ def time_to_target(all_series: Sequence[SetupSeries]) -> FigureResult:
         rows.axes.plot([medians[series.number]], [y], "D", markersize=6, color=colour)
     caption = (
         "Diamond: median of the completed runs; a run that missed the target counts as infinitely "
-        "long. Dots: runs. Line: 95 % interval of the median (Kaplan-Meier, from 6 runs), dashed "
+        "long. Dots: runs. Line: 95 % interval of the median (from 6 runs), dashed "
         "where too few runs reached the target to bound it. Logarithmic scale."
         f"{left_out_note(len(known), 'fastest')}"
     )
@@ -60,15 +60,15 @@ def _draw_median_interval(axes: Axes, series: SetupSeries, y: float, axis_end: f
 
     Draws nothing when the interval is not known.
     """
-    median = series.benchmark.median_time_to_target
-    if median is None or median.low is None:
+    summary = series.benchmark.summary("time_to_target_seconds")
+    if summary.median_low is None:
         return
     axes.plot(
-        [median.low, axis_end if median.high is None else median.high],
+        [summary.median_low, axis_end if summary.median_high is None else summary.median_high],
         [y, y],
         color=colour_of(series.colour),
         linewidth=2,
-        linestyle=(0, (3, 2)) if median.high is None else "-",
+        linestyle=(0, (3, 2)) if summary.median_high is None else "-",
     )
 
 
@@ -91,16 +91,17 @@ def throughput(all_series: Sequence[SetupSeries]) -> FigureResult:
         summary = series.benchmark.summary("images_per_second")
         rows.axes.barh(y, length, height=0.2, color=colour_of(series.colour), linewidth=0)
         longest = max(longest, length)
-        if summary.low is not None and summary.high is not None:
-            ends = [max(summary.low, 0), min(summary.high, 2 * LONGEST_BAR)]
+        low, high = summary.median_low, summary.median_high
+        if low is not None and high is not None:
+            ends = [max(low, 0), min(high, 2 * LONGEST_BAR)]
             rows.axes.plot(ends, [y] * 2, color=INK, linewidth=1.4)
-            longest = max(longest, min(summary.high, 1.5 * length))
+            longest = max(longest, min(high, 1.5 * length))
     rows.axes.set_xlim(0, 1.04 * longest)
     rows.axes.set_xlabel("training images per second")
     rows.axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     rows.axes.locator_params(axis="x", nbins=5)
     caption = (
-        "Bar: median of the completed runs. Line: 95 % interval of the mean, from 3 runs."
+        "Bar: median of the completed runs. Line: its 95 % interval, from 6 runs."
         f"{left_out_note(len(known), 'fastest')}"
     )
     description = describe(shown, lambda series: _format_rate(rates[series.number]))

@@ -167,11 +167,11 @@ def _best(all_series: Sequence[SetupSeries], name: str, sign: int) -> SetupSerie
 
 def _highlight(heading: str, series: SetupSeries, name: str) -> Highlight:
     cell = tables.summary_cell(series, name)
-    interval = f", {cell.below}" if cell.below else ""
-    share = tables.reached_share(series)
-    return Highlight(
-        heading, cell.text, f"{series.number}: {series.full_name}; {share} runs{interval}"
-    )
+    facts = [f"{tables.reached_share(series)} runs", cell.below]
+    if name == "time_to_target_seconds":
+        facts.append(f"{tables.success_cell(series).text} a success")
+    about = f"{series.number}: {series.full_name}; {', '.join(filter(None, facts))}"
+    return Highlight(heading, cell.text, about)
 
 
 def _warnings(all_series: Sequence[SetupSeries]) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,12 @@ from markupsafe import Markup, escape
 from bench.analysis import labels
 from bench.analysis.columns import Run, column, shown_path
 from bench.analysis.metrics import reached_epoch
-from bench.analysis.units import Unit, format_cell, format_mean_interval
+from bench.analysis.units import (
+    Unit,
+    format_cell,
+    format_estimate_interval,
+    format_median_interval,
+)
 from bench.records.schema import RunRecord
 from bench.report.html.series import SetupSeries
 from bench.report.progress import run_outcome
@@ -103,6 +108,7 @@ def setup_headings(to_target: str) -> list[TableHeading]:
         TableHeading("set-up", is_number=False),
         TableHeading("reached"),
         TableHeading(f"to {to_target}"),
+        TableHeading("a success"),
         TableHeading(column("final_accuracy").heading),
         TableHeading(column("images_per_second").heading),
         TableHeading("training only"),
@@ -122,6 +128,7 @@ def setup_row(series: SetupSeries) -> TableRow:
         TableCell(series.name, below=", ".join(filter(None, below))),
         TableCell(reached_share(series), share, mark=mark, is_number=True),
         summary_cell(series, "time_to_target_seconds"),
+        success_cell(series),
         summary_cell(series, "final_accuracy"),
         summary_cell(series, "images_per_second"),
         summary_cell(series, "train_time_to_target_seconds"),
@@ -137,12 +144,24 @@ def reached_share(series: SetupSeries) -> str:
 
 
 def summary_cell(series: SetupSeries, name: str) -> TableCell:
-    """The median of a measured column, and the interval of its mean below it."""
+    """The median of a measured column, and its interval below it."""
     unit, summary = column(name).unit, series.benchmark.summary(name)
     return TableCell(
         format_cell(summary.median, unit),
         summary.median,
-        below=format_mean_interval(summary, unit) or "",
+        below=format_median_interval(summary, unit) or "",
+        is_number=True,
+    )
+
+
+def success_cell(series: SetupSeries) -> TableCell:
+    """The seconds spent for each run that reached the target, and their interval below."""
+    estimate = series.benchmark.seconds_per_success
+    value = None if estimate is None else estimate.value
+    return TableCell(
+        format_cell(value, Unit.SECONDS),
+        value,
+        below=format_estimate_interval(estimate, Unit.SECONDS) or "",
         is_number=True,
     )
 

@@ -15,13 +15,13 @@ from bench.analysis.columns import Row, Run, column, shown_path
 from bench.analysis.cost import Price, add_costs
 from bench.analysis.metrics import reached_epoch
 from bench.analysis.setup_key import recipe_name
-from bench.analysis.units import Cell, Unit, format_cell, format_mean_interval
+from bench.analysis.units import Cell, Unit, format_cell, format_median_interval
 from bench.records.schema import RunRecord
 from bench.report.progress import run_outcome
 from bench.report.terminal.notes import notes
 from bench.report.terminal.sparkline import courses
 from bench.report.terminal.tables import FittedTable, Section, TableColumn
-from bench.text import MISSING, printable
+from bench.text import MISSING, Rounding, printable
 
 
 def summary(benchmarks: Sequence[Benchmark], price: Price | None = None) -> RenderableType:
@@ -60,11 +60,11 @@ def benchmark_title(benchmark: Benchmark) -> Text:
     return title.append(f"  \u201c{printable(record.label)}\u201d", style="dim")
 
 
-def value_text(value: Cell, unit: Unit) -> Text:
+def value_text(value: Cell, unit: Unit, rounding: Rounding = Rounding.NEAREST) -> Text:
     """A value for people."""
     if value is None:
         return Text(MISSING, style="dim")
-    return Text(format_cell(value, unit))
+    return Text(format_cell(value, unit, rounding))
 
 
 def _run_tables(benchmarks: Sequence[Benchmark], price: Price | None) -> RenderableType:
@@ -142,17 +142,24 @@ def _benchmark_table(benchmarks: Sequence[Benchmark], price: Price | None) -> Re
     times = [benchmark.summary("time_to_target_seconds").median for benchmark in benchmarks]
     columns = [
         TableColumn("recipe", [_recipe(run) for run in first_runs], justify="left"),
-        TableColumn("device", [_device(run) for run in first_runs], justify="left", narrowest=18),
+        TableColumn(
+            "device",
+            [_device(run) for run in first_runs],
+            justify="left",
+            narrowest=9,
+            comfortable=18,
+        ),
         TableColumn(
             "label", _values("label", first_runs), priority=2, justify="left", narrowest=12
         ),
         TableColumn("reached", [_reached(benchmark) for benchmark in benchmarks], justify="center"),
         summaries("time_to_target_seconds", heading_to_target(benchmarks)),
+        TableColumn("a success", [_success(benchmark) for benchmark in benchmarks]),
         summaries("train_time_to_target_seconds", "train only", priority=3),
         summaries("cold_time_to_target_seconds", "cold", priority=4),
         *_cost_columns(times, price),
         summaries("energy_joules", priority=2),
-        summaries("images_per_second"),
+        summaries("images_per_second", priority=1),
         summaries("final_accuracy"),
         summaries("peak_memory_bytes", priority=5),
         TableColumn(
@@ -166,7 +173,8 @@ def _benchmark_table(benchmarks: Sequence[Benchmark], price: Price | None) -> Re
     return FittedTable(
         _without_empty(columns),
         [Section(0, len(benchmarks))],
-        "Medians of completed runs; below, the 95 % interval of the mean (from 3 runs).",
+        "Medians of completed runs; below, their 95 % interval (from 6 runs). A success: the "
+        "seconds of all runs, misses included, for each that reached the target.",
     )
 
 
@@ -232,10 +240,16 @@ def _values(name: str, runs: Sequence[Run]) -> list[Text]:
     return [value_text(column(name).cell(run), column(name).unit) for run in runs]
 
 
+def _success(benchmark: Benchmark) -> Text:
+    """The seconds spent for each run that reached the target."""
+    estimate = benchmark.seconds_per_success
+    return value_text(None if estimate is None else estimate.value, Unit.SECONDS)
+
+
 def _summary(benchmark: Benchmark, name: str) -> Text:
-    """The median of a measured column, and the interval of its mean below it."""
+    """The median of a measured column, and its interval below it."""
     unit, summary = column(name).unit, benchmark.summary(name)
     cell = value_text(summary.median, unit)
-    if interval := format_mean_interval(summary, unit):
+    if interval := format_median_interval(summary, unit):
         cell.append(f"\n{interval}", style="dim")
     return cell

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import Row
-from bench.analysis.headings import LESSER, heading_of, is_text, unit_of
+from bench.analysis.headings import LESSER, heading_of, is_text, rounding_of, unit_of
 from bench.analysis.table import RowTable
 from bench.report.terminal.notes import notes
 from bench.report.terminal.results import value_text
@@ -36,7 +36,7 @@ def rows(table: RowTable, benchmarks: Sequence[Benchmark]) -> RenderableType:
     columns = [
         TableColumn(
             heading_of(name),
-            [value_text(row[name], unit_of(name)) for row in ordered],
+            [value_text(row[name], unit_of(name), rounding_of(name)) for row in ordered],
             priority=number + len(table.columns) * (name in LESSER),
             justify="left" if is_text(name) else "right",
             narrowest=_NARROWEST if is_text(name) else None,

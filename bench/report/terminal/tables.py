@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
@@ -49,10 +49,13 @@ class TableColumn:
     heading: str
     cells: Sequence[Text]
     priority: int = 0
-    """A narrow terminal leaves out the column with the highest priority first; 0 always stays."""
+    """A narrow terminal leaves out the column with the highest priority first, that with 1 only
+    when all texts are as narrow as they can be; 0 always stays."""
     justify: Literal["left", "right", "center"] = "right"
     narrowest: int | None = None
     """Width to which its text may be wrapped, in characters; None: it is never wrapped."""
+    comfortable: int | None = None
+    """Width that it keeps while another column can be left out; None: `narrowest`."""
 
     @property
     def natural(self) -> int:
@@ -66,6 +69,11 @@ class TableColumn:
         if self.narrowest is None:
             return self.natural
         return min(self.natural, max(self.narrowest, len(self.heading)))
+
+    @property
+    def usual(self) -> int:
+        """Smallest width while another column can be left out, in characters."""
+        return max(self.least, min(self.natural, self.comfortable or 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +123,21 @@ class FittedTable:
 
 def _fitting(columns: Sequence[TableColumn], page_width: int) -> list[TableColumn]:
     """The columns that fit on the page; the least important ones are left out first."""
+    kept = _leave_out(columns, page_width, lambda column: column.usual, least_priority=2)
+    return _leave_out(kept, page_width, lambda column: column.least, least_priority=1)
+
+
+def _leave_out(
+    columns: Sequence[TableColumn],
+    page_width: int,
+    width: Callable[[TableColumn], int],
+    least_priority: int,
+) -> list[TableColumn]:
+    """The columns that fit on the page with these widths, and those below a priority."""
     kept = list(columns)
-    while sum(column.least + _GAP for column in kept) - _GAP > page_width:
+    while sum(width(column) + _GAP for column in kept) - _GAP > page_width:
         last = max(kept, key=lambda column: column.priority)
-        if last.priority == 0:
+        if last.priority < least_priority:
             break
         kept.remove(last)
     return kept
