@@ -35,7 +35,8 @@ _MEANINGS = {
 }
 
 SHOWN = (
-    *("recipe", "division", "device_name", "processes", "threads", "precision", "kernels", "label"),
+    *("recipe", "division", "device_name", "machine", "processes", "threads", "precision"),
+    *("kernels", "label"),
     *("runs", "runs_reached", "seed", "status"),
     *("time_to_target_seconds", "time_to_target_seconds_median"),
     *("time_to_target_seconds_low", "time_to_target_seconds_high"),
@@ -47,7 +48,7 @@ SHOWN = (
 """Columns that tables for people show, unless other columns are asked for."""
 
 LESSER = frozenset(
-    {"division", "processes", "threads", "precision", "kernels", "seed", "train_seconds"}
+    {"division", "machine", "processes", "threads", "precision", "kernels", "seed", "train_seconds"}
     | {
         f"{name}_{end}"
         for name in ("time_to_target_seconds", "final_accuracy")
