@@ -38,7 +38,8 @@ _MEANINGS = {
 }
 
 SHOWN = (
-    *("recipe", "division", "device_name", "processes", "threads", "precision", "kernels", "label"),
+    *("recipe", "division", "device_name", "machine", "processes", "threads", "precision"),
+    *("kernels", "label"),
     *("runs", "runs_reached", "seed", "status"),
     *("time_to_target_seconds", "time_to_target_seconds_median"),
     *("time_to_target_seconds_median_low", "time_to_target_seconds_median_high"),
@@ -52,7 +53,7 @@ SHOWN = (
 """Columns that tables for people show, unless other columns are asked for."""
 
 LESSER = frozenset(
-    {"division", "processes", "threads", "precision", "kernels", "seed", "train_seconds"}
+    {"division", "machine", "processes", "threads", "precision", "kernels", "seed", "train_seconds"}
     | {
         f"{name}_median_{end}"
         for name in ("time_to_target_seconds", "final_accuracy")

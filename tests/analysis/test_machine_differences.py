@@ -184,3 +184,18 @@ def test_runs_of_two_machines_are_two_benchmarks_and_two_rows() -> None:
 def test_the_page_names_the_device_alone_where_no_more_is_known() -> None:
     (entry,) = find_entries([(None, record) for record in make_benchmark()], Path())
     assert "| `AMD EPYC` |" in table_line(entry)
+
+
+def test_a_table_shows_the_machine_where_it_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, known = (
+        saved(tmp_path / name, make_benchmark(environment={"processor": processor}))
+        for name, processor in (("old", None), ("known", ZEN_5))
+    )
+    assert main(["report", old, "--to", "markdown"]) == 0
+    assert "| machine |" not in capsys.readouterr().out
+    assert main(["report", known, "--to", "markdown"]) == 0
+    printed = capsys.readouterr().out
+    assert "| device | machine |" in printed
+    assert "`zen5 " in printed

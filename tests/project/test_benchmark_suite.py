@@ -44,7 +44,7 @@ def test_times_are_stored_and_compared_per_device(tmp_path: Path) -> None:
     assert saved.returncode == 0, saved.stdout + saved.stderr
     (path,) = tmp_path.rglob("*.json")
     assert path.relative_to(tmp_path).parts[0] == ".benchmarks"
-    assert path.relative_to(tmp_path).parts[1].endswith("-cores")
+    assert "-core" in path.relative_to(tmp_path).parts[1]
 
     def no_constant(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
