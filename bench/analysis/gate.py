@@ -226,7 +226,8 @@ def _judge_time(
     if passes.high is not None and passes.high < limit:
         return GateOutcome.PASS, line(passes, "not slower")
     if fires.low is not None and fires.low > limit:
-        return GateOutcome.UNCLEAR, line(fires, "slower, but the machine explains it")
+        noise = "within this machine's noise" if fires.low <= 1 + floor else "so is the machine"
+        return GateOutcome.UNCLEAR, line(fires, f"slower, but {noise}")
     distance = math.log(limit) - math.log(passes.value)
     advice = _advice(compared, comparison, distance)
     return GateOutcome.UNCLEAR, line(passes, f"cannot tell{advice}")
@@ -258,8 +259,10 @@ def _judge_accuracy(
 def _judge_without_interval(compared: MetricComparison) -> tuple[GateOutcome, str]:
     match compared.verdict:
         case Verdict.UNREACHED:
-            # Short trainings do not reach the target on either side; their speed is still judged.
-            return GateOutcome.PASS, f"{compared.metric}: not judged, {compared.note}"
+            # Of runs that stop at the target: nothing else says what they learned.
+            text = f"{compared.metric}: not judged, {compared.note}"
+            advice = "leave --stop-at-target out and add --fail-if-less-accurate"
+            return GateOutcome.UNCLEAR, f"{text}: {advice}"
         case Verdict.WORSE:
             return GateOutcome.REGRESSION, f"{compared.metric}: {compared.verdict}: {compared.note}"
         case _:

@@ -16,6 +16,7 @@ from bench.analysis.gate import GateOutcome, Limits, judge, overall_outcome
 from bench.analysis.run_sets import RunSet
 from bench.cli import main
 from bench.records.schema import RunRecord, Status
+from bench.records.setup import Calibration
 from tests.factories import compared, noisy_runs, saved
 
 
@@ -106,6 +107,50 @@ def test_a_side_that_no_longer_reaches_the_target_is_a_regression(
     assert main(both) == 2
     assert "time alone is no limit: add --fail-if-less-accurate" in capsys.readouterr().out
     assert main([*both, "--fail-if-less-accurate", "0.05"]) == 0
+
+
+def test_two_sides_that_stop_at_a_target_they_never_reach_are_no_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    protocol = {"stop_at_target": True}
+    sides = [[reached_nothing(r) for r in noisy_runs(n, 10, protocol=protocol)] for n in (0, 1)]
+    words = ["compare", saved(tmp_path / "a", sides[0]), saved(tmp_path / "b", sides[1])]
+    assert main([*words, "--fail-if-slower", "20%"]) == 2
+    assert "not judged, reached by 0/10 and 0/10" in capsys.readouterr().out
+
+
+def test_the_cost_of_a_success_informs_and_gates_only_where_runs_stop_at_the_target(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One new run in ten missed: with a fixed schedule, accuracy and the share decide."""
+    for name, stops, status in (("fixed", False, 0), ("stops", True, 2)):
+        protocol = {"stop_at_target": stops}
+        base, new = noisy_runs(0, 10, protocol=protocol), noisy_runs(1, 10, protocol=protocol)
+        new[4] = reached_nothing(new[4])
+        words = ["compare", saved(tmp_path / name / "a", base), saved(tmp_path / name / "b", new)]
+        limits = ["--fail-if-slower", "20%", "--fail-if-less-accurate", "0.2"]
+        assert main([*words, *limits]) == status
+        assert ("bf16: time to target: +" in capsys.readouterr().out) == stops
+
+
+def test_a_slower_machine_is_no_slower_program(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both calibrations are of the same work: the machine itself lost 12 %."""
+    base, new = (
+        [
+            record.model_copy(
+                update={
+                    "calibration": Calibration(work="a product", flops_per_second=rate, seconds=1)
+                }
+            )
+            for record in noisy_runs(number, slower=slower)
+        ]
+        for number, slower, rate in ((0, 1.0, 1e12), (1, 1.12, 1e12 / 1.12))
+    )
+    words = ["compare", saved(tmp_path / "a", base), saved(tmp_path / "b", new)]
+    assert main([*words, "--fail-if-slower", "5%"]) == 2
+    assert "the machine itself +12.0 %): slower, but so is the machine" in capsys.readouterr().out
 
 
 def reached_nothing(record: RunRecord) -> RunRecord:
