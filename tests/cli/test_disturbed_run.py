@@ -30,7 +30,7 @@ CPU_GROUPS = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
 
 
 def disturbed(
-    tmp_path: Path, disturb: Callable[[int, float], None], starter: tuple[str, ...] = ()
+    tmp_path: Path, disturb: Callable[[int, float], object], starter: tuple[str, ...] = ()
 ) -> RunRecord:
     """The record of a short run that is disturbed when its first epoch is over.
 
