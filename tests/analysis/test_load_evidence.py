@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bench.analysis import load_evidence
+from bench.analysis.benchmarks import group_runs
 from bench.analysis.result_tables import find_entries, group_into_tables
 from bench.analysis.result_warnings import (
     ResultWarning,
@@ -17,6 +18,8 @@ from bench.analysis.result_warnings import (
     slow_first_run,
 )
 from bench.records import store
+from bench.report.html.series import setup_series
+from bench.report.results_chart import draw_chart
 from tests.factories import compared, make_benchmark, make_record, noisy_runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,6 +98,16 @@ def test_a_doubtful_benchmark_stands_below_the_others(tmp_path: Path) -> None:
     (rows,) = group_into_tables(find_entries(runs, tmp_path)).values()
     assert [row.id for row in rows] == [sound[0].benchmark_id[:8], fast[0].benchmark_id[:8]]
     assert ResultWarning.QUOTA_THROTTLED in rows[1].benchmark.warnings
+
+
+def test_it_stands_below_the_others_in_the_chart_and_on_the_page_too(tmp_path: Path) -> None:
+    sound = make_benchmark((6.4, 6.5, 6.7), setup={"threads": 1})
+    fast = make_benchmark((3.4, 3.5, 3.7), load={"throttled_seconds": 5.0})
+    runs = [(tmp_path / f"{record.run_id}.json", record) for record in (*fast, *sound)]
+    chart = draw_chart(find_entries(runs, tmp_path))
+    assert chart.index(sound[0].benchmark_id[:8]) < chart.index(fast[0].benchmark_id[:8])
+    series = setup_series(group_runs(runs))
+    assert [each.ranked for each in series] == [True, False]
 
 
 def test_compare_says_it() -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -30,7 +30,7 @@ CPU_GROUPS = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
 
 
 def disturbed(
-    tmp_path: Path, disturb: Callable[[int, float], None], starter: tuple[str, ...] = ()
+    tmp_path: Path, disturb: Callable[[int, float], object], starter: tuple[str, ...] = ()
 ) -> RunRecord:
     """The record of a short run that is disturbed when its first epoch is over.
 
@@ -96,35 +96,33 @@ def test_a_run_whose_cores_are_taken_away_is_named(tmp_path: Path) -> None:
     assert ResultWarning.ALLOWANCE_CHANGED in run_warnings(record)
 
 
-@contextmanager
-def limited_group() -> Iterator[tuple[Path, Callable[[int], None]]]:
-    """A control group of our own without a limit yet, and what sets a limit in thousandths."""
+@pytest.fixture
+def limited_group() -> Iterator[tuple[tuple[str, ...], Callable[[], object]]]:
+    """A control group of our own: the command that enters it, and what limits it to 0.1 cores."""
     for root in CPU_GROUPS:
         group = root / f"mnist-bench-test-{os.getpid()}"
         with suppress(OSError):
             group.mkdir()
-            try:
-                if (group / "cpu.max").exists():
-                    limit, text = group / "cpu.max", "{} 100000"
-                elif (group / "cpu.cfs_quota_us").exists():
-                    limit, text = group / "cpu.cfs_quota_us", "{}"
-                else:
-                    continue
-                yield group, lambda share: _write(limit, text.format(100 * share))  # noqa: B023
-                return
-            finally:
-                group.rmdir()
-    pytest.skip("no control group can be made here")
+            break
+    else:
+        pytest.skip("no control group can be made here")
+    try:
+        enter = ("sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs"))
+        limit, text = group / "cpu.cfs_quota_us", "10000"
+        if not limit.exists():
+            limit, text = group / "cpu.max", "10000 100000"
+        if not limit.exists() or subprocess.run([*enter, "true"], check=False).returncode != 0:
+            pytest.skip("no control group can be used here")
+        yield enter, lambda: limit.write_text(text)
+    finally:
+        group.rmdir()
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)
-
-
-def test_a_run_that_a_quota_slows_down_is_named(tmp_path: Path) -> None:
-    with limited_group() as (group, limit):
-        join = ("sh", "-c", 'echo $$ > "$0"; exec "$@"', str(group / "cgroup.procs"))
-        record = disturbed(tmp_path, lambda *_: limit(100), join)
+def test_a_run_that_a_quota_slows_down_is_named(
+    tmp_path: Path, limited_group: tuple[tuple[str, ...], Callable[[], object]]
+) -> None:
+    enter, limit = limited_group
+    record = disturbed(tmp_path, lambda *_: limit(), enter)
     load = record.load
     assert load.quota_cores_before != load.quota_cores_after == 0.1
     assert load.throttled_seconds is not None

@@ -81,7 +81,7 @@ def throughput(all_series: Sequence[SetupSeries]) -> FigureResult:
     known = [series for series in all_series if series.number in rates]
     if not known:
         return MissingFigure(title, "no completed run finished an epoch")
-    known.sort(key=lambda series: -rates[series.number])
+    known.sort(key=lambda series: (not series.ranked, -rates[series.number]))
     shown = known[:MOST_ROWS]
     rows = row_axes(shown, rates, _format_rate)
     longest = 0.0
@@ -180,7 +180,7 @@ def fraction_of_peak(all_series: Sequence[SetupSeries], root: Path) -> FigureRes
             f"--save measures it and saves it beside the records).{unread}".removesuffix("."),
         )
     known = [series for series in all_series if series.number in percentages]
-    known.sort(key=lambda series: -percentages[series.number])
+    known.sort(key=lambda series: (not series.ranked, -percentages[series.number]))
     shown = known[:MOST_ROWS]
     rows = row_axes(shown, percentages, _format_percentage)
     for row, series in enumerate(shown):

@@ -15,7 +15,7 @@ from bench.analysis import labels
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import Run, column
 from bench.analysis.metrics import completed
-from bench.analysis.result_warnings import ResultWarning
+from bench.analysis.result_warnings import UNRANKED, ResultWarning
 from bench.analysis.setup_key import RUN_COUNT_FIELDS, UNNAMED_RECIPE, SetupKey
 from bench.records.schema import RunRecord
 from bench.text import printable
@@ -63,6 +63,11 @@ class SetupSeries:
         return completed(self.benchmark.records)
 
     @property
+    def ranked(self) -> bool:
+        """Whether its times are the machine's; if not, it stands below the others."""
+        return not UNRANKED.intersection(self.warnings)
+
+    @property
     def full_name(self) -> str:
         """Name and detail."""
         return f"{self.name} ({self.detail})" if self.detail else self.name
@@ -78,7 +83,10 @@ class SetupSeries:
 
 
 def setup_series(benchmarks: Iterable[Benchmark]) -> list[SetupSeries]:
-    """The set-ups of these benchmarks, by their median time to target; those without one last."""
+    """The set-ups of these benchmarks, by their median time to target; those without one last.
+
+    Below all others are those whose times are not the machine's (`result_warnings.UNRANKED`).
+    """
     groups: dict[SetupKey, list[Benchmark]] = {}
     for benchmark in benchmarks:
         path, record = benchmark.runs[0]
@@ -138,9 +146,10 @@ def _warnings(pool: Benchmark, group: Sequence[Benchmark]) -> dict[ResultWarning
     return warnings
 
 
-def _sort_key(series: SetupSeries) -> tuple[float, str, str]:
+def _sort_key(series: SetupSeries) -> tuple[bool, float, str, str]:
     median = series.median("time_to_target_seconds")
-    return math.inf if median is None else median, series.name, series.detail
+    seconds = math.inf if median is None else median
+    return not series.ranked, seconds, series.name, series.detail
 
 
 def _recipe_name(run: Run) -> str:
