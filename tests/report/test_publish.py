@@ -146,8 +146,8 @@ def test_rows_of_an_older_protocol_have_a_table_of_their_own_unless_nothing_chan
     tmp_path: Path,
 ) -> None:
     """One process in the closed division, and one evaluation, are measured as ever."""
-    once = {"accuracies": [0.995]}
-    for label, overrides in {
+    once: dict[str, Any] = {"accuracies": [0.995]}
+    kinds: dict[str, dict[str, Any]] = {
         "alone": {"division": "closed"},
         "shared": {
             "division": "closed",
@@ -157,7 +157,8 @@ def test_rows_of_an_older_protocol_have_a_table_of_their_own_unless_nothing_chan
         "once": once,
         "new": {"protocol": {"version": PROTOCOL_VERSION}, **once},
         "often": {},
-    }.items():
+    }
+    for label, overrides in kinds.items():
         saved(tmp_path, make_benchmark(label=label, **overrides))
     assert publish(tmp_path) == 0
     page = (tmp_path / store.PAGE_NAME).read_text(encoding="utf-8")
