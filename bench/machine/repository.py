@@ -10,6 +10,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 SOURCE_SUFFIXES = (".py", ".cpp", ".hpp")
 """Suffixes of the files that decide what is computed."""
 _MODEL_FILE = "mnist_cnn/model.py"
+_RECIPE_FILE = "mnist_cnn/recipe.py"
 
 
 class GitFailed(Exception):
@@ -45,6 +47,15 @@ class History:
         if commit not in self.commits:
             return None
         return asserted_parameters(_git(self.project, "show", f"{commit}:{_MODEL_FILE}"))
+
+    def recipes(self, commit: str) -> dict[str, dict[str, object]] | None:
+        """The recipes that the code of a commit defines, by name; None if it cannot be read.
+
+        The code is read, not run: anybody may have written it.
+        """
+        if commit not in self.commits:
+            return None
+        return defined_recipes(_git(self.project, "show", f"{commit}:{_RECIPE_FILE}")) or None
 
 
 def read_history(project: Path = PROJECT) -> History:
@@ -84,6 +95,44 @@ def asserted_parameters(source: str) -> int | None:
     if not is_asserted or len(values) != 1 or not isinstance(values[0], int):
         return None
     return values[0]
+
+
+def defined_recipes(source: str) -> dict[str, dict[str, object]]:
+    """The recipes of a module that writes them down, each with its values, by name.
+
+    What is computed, not written down, is left out.
+    """
+    try:
+        module = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    by_variable: dict[str, dict[str, object]] = {}
+    for statement in module.body:
+        if not isinstance(statement, ast.Assign) or not isinstance(statement.value, ast.Call):
+            continue
+        values = _recipe_values(statement.value, by_variable)
+        if values is not None:
+            by_variable |= {ast.unparse(target): values for target in statement.targets}
+    return {str(values["name"]): values for values in by_variable.values() if "name" in values}
+
+
+def _recipe_values(
+    call: ast.Call, by_variable: Mapping[str, dict[str, object]]
+) -> dict[str, object] | None:
+    """The values of ``Recipe(...)`` or ``replace(OTHER, ...)``; None for anything else."""
+    base: dict[str, object] | None = None
+    match ast.unparse(call.func), [ast.unparse(argument) for argument in call.args]:
+        case "Recipe", []:
+            base = {}
+        case "replace", [other]:
+            base = by_variable.get(other)
+    if base is None:
+        return None
+    try:
+        given = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
+    except ValueError:
+        return None
+    return base | given
 
 
 def is_checkout(project: Path) -> bool:
