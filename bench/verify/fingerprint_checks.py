@@ -14,6 +14,8 @@ from bench.records.schema import RunRecord
 from bench.text import count_of
 from bench.verify.checks import Check, CheckFinding, ResultsFolder
 
+_LEAST_VALUES = 3
+"""Number of different values from which two runs cannot have them all by chance."""
 _EXACT_KERNELS = ("avx512", "amx")
 
 
@@ -70,6 +72,7 @@ def _find_other_losses(folder: ResultsFolder) -> Iterator[CheckFinding]:
     for name, record in folder.committed:
         if (key := fingerprint_key(record)) is not None:
             known.setdefault(key, []).append((name, record))
+    yield from _copies(folder)
     for name, record in folder.records:
         key = fingerprint_key(record)
         if key is None:
@@ -77,6 +80,24 @@ def _find_other_losses(folder: ResultsFolder) -> Iterator[CheckFinding]:
         others = known.setdefault(key, [])
         yield from _differences(name, record, others)
         others.append((name, record))
+
+
+def _copies(folder: ResultsFolder) -> Iterator[CheckFinding]:
+    """Records with the times of another run, or with the losses of another seed."""
+    by_laps: dict[Hashable, str] = {}
+    by_losses: dict[Hashable, tuple[int, str]] = {}
+    own = {name for name, _ in folder.records}
+    for name, record in (*folder.committed, *folder.records):
+        laps = tuple(lap.seconds for lap in record.laps)
+        if len(set(laps)) >= _LEAST_VALUES:
+            other = by_laps.setdefault(laps, name)
+            if other != name and name in own:
+                yield CheckFinding(f"{name}: its laps are those of {other}, to the last digit")
+        losses = tuple(epoch.loss for epoch in record.epochs)
+        if len(set(losses)) >= _LEAST_VALUES:
+            seed, other = by_losses.setdefault(losses, (record.seed, name))
+            if seed != record.seed and name in own:
+                yield CheckFinding(f"{name}: its losses are those of {other}, of another seed")
 
 
 def _differences(

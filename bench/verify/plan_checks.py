@@ -178,7 +178,13 @@ def _chain_problems(chain: _Chain) -> Iterator[CheckFinding]:
 
 
 def _count_attempts(folder: ResultsFolder) -> Iterator[str]:
-    """How many attempts were made at each set-up: a line each."""
+    """How many attempts were made at each set-up, and how many records tell nothing of them."""
+    older = sum(record.schema_version < PLANNED_SINCE for _, record in folder.records)
+    if older:
+        yield (
+            f"{older} of {count_of(len(folder.records), 'record')} have no plan, as they are older "
+            "than version 8: whether attempts were left out is unknown"
+        )
     for chain in _chains(folder):
         ordered = sorted(chain.plans.values(), key=lambda plan: _attempt_key(plan.plan))
         for _, group in groupby(ordered, key=lambda plan: _attempt_key(plan.plan)):
@@ -214,8 +220,7 @@ def _setup_name(plan: BenchmarkPlan) -> str:
 
 PLANS = Check(
     "plans",
-    "every benchmark was planned before its first run, and no attempt is left out or repeated "
-    "(records before version 8 have no plans)",
+    "every benchmark was planned before its first run, and no attempt is left out or repeated",
     "Put back the missing records and plans, all attempts included. Where a run was killed before "
     "it could leave a record, say so in the pull request.",
     _find_plan_problems,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from bench.analysis import metrics
 from bench.records.schema import RunRecord
 from bench.records.sidecars import TRAINING_FLOPS, find_peak_flops, read_peak_flops
-from bench.text import printable, quantity
+from bench.text import count_of, printable, quantity
 from bench.verify.checks import Check, CheckFinding, ResultsFolder
 
 _SLACK_SHARE = 1.05
@@ -35,6 +35,17 @@ def _find_implausible(folder: ResultsFolder) -> Iterator[CheckFinding]:
             )
 
 
+def _count_known(folder: ResultsFolder) -> Iterator[str]:
+    """For how many records there is something to compare with."""
+    records = folder.contents.records
+    loads = sum(record.load.own_seconds is not None for _, record in records)
+    peaks = sum(
+        find_peak_flops(record.setup, read_peak_flops([path])[0]) is not None
+        for path, record in records
+    )
+    yield f"{loads} of {count_of(len(records), 'record')} have a CPU time, {peaks} a peak beside"
+
+
 def _load_problems(record: RunRecord) -> Iterator[str]:
     """CPU time against what the cores can give in the time."""
     load, environment = record.load, record.environment
@@ -60,4 +71,5 @@ PLAUSIBLE = Check(
     "CPU time fits the cores and the time; images/s are below the peak that lies beside, if any",
     "Records must not be edited: restore the file as the run wrote it, or run again.",
     _find_implausible,
+    _count_known,
 )
