@@ -48,13 +48,13 @@ class _Chain:
     digests: frozenset[str]
     """Digests of all records' files."""
 
-    def records_of(self, plan: PlanFile) -> list[RunRecord]:
-        """The records that name a plan."""
-        return [
-            record
-            for _, record in self.records.values()
-            if record.plan is not None and record.plan.plan_sha256 == plan.sha256
-        ]
+    def by_plan(self) -> dict[str, list[RunRecord]]:
+        """The records that name each plan, by the plan's digest."""
+        groups: dict[str, list[RunRecord]] = {digest: [] for digest in self.plans}
+        for _, record in self.records.values():
+            if record.plan is not None:
+                groups.setdefault(record.plan.plan_sha256, []).append(record)
+        return groups
 
 
 def _find_plan_problems(folder: ResultsFolder) -> Iterator[CheckFinding]:
@@ -157,10 +157,10 @@ def _is_resumable(record: RunRecord) -> bool:
 
 def _chain_problems(chain: _Chain) -> Iterator[CheckFinding]:
     """What is wrong with the plans themselves."""
-    starts = 0
+    starts, by_plan = 0, chain.by_plan()
     for plan in chain.plans.values():
         previous, record = plan.plan.previous_plan_sha256, plan.plan.previous_record_sha256
-        if not chain.records_of(plan):
+        if not by_plan[plan.sha256]:
             yield CheckFinding(
                 f"{plan.name}: {count_of(plan.plan.protocol.runs, 'run')} planned, and none is here"
             )
@@ -186,10 +186,11 @@ def _count_attempts(folder: ResultsFolder) -> Iterator[str]:
             "than version 8: whether attempts were left out is unknown"
         )
     for chain in _chains(folder):
+        by_plan = chain.by_plan()
         ordered = sorted(chain.plans.values(), key=lambda plan: _attempt_key(plan.plan))
         for _, group in groupby(ordered, key=lambda plan: _attempt_key(plan.plan)):
             plans = list(group)
-            complete = sum(_is_complete(plan, chain.records_of(plan)) for plan in plans)
+            complete = sum(_is_complete(plan, by_plan[plan.sha256]) for plan in plans)
             yield (
                 f"{_setup_name(plans[0].plan)}: {count_of(len(plans), 'attempt')} at this set-up, "
                 f"{complete} complete"

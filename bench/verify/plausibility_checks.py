@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from bench.analysis import metrics
 from bench.records.schema import RunRecord
-from bench.records.sidecars import TRAINING_FLOPS, find_peak_flops, read_peak_flops
+from bench.records.sidecars import TRAINING_FLOPS, PeakFlops, find_peak_flops, read_peak_flops
 from bench.text import count_of, printable, quantity
 from bench.verify.checks import Check, CheckFinding, ResultsFolder
 
@@ -22,10 +23,7 @@ def _find_implausible(folder: ResultsFolder) -> Iterator[CheckFinding]:
     for name, record in folder.records:
         for problem in _load_problems(record):
             yield CheckFinding(f"{name}: {problem}")
-    for path, record in folder.contents.records:
-        # Peaks that lie beside a record are of its machine.
-        peaks, _ = read_peak_flops([path])
-        limit = find_peak_flops(record.setup, peaks)
+    for path, record, limit in _with_peaks(folder):
         rate = metrics.images_per_second(record)
         if limit is not None and rate is not None and rate * TRAINING_FLOPS > limit:
             share = rate * TRAINING_FLOPS / limit
@@ -39,11 +37,17 @@ def _count_known(folder: ResultsFolder) -> Iterator[str]:
     """For how many records there is something to compare with."""
     records = folder.contents.records
     loads = sum(record.load.own_seconds is not None for _, record in records)
-    peaks = sum(
-        find_peak_flops(record.setup, read_peak_flops([path])[0]) is not None
-        for path, record in records
-    )
+    peaks = sum(limit is not None for _, _, limit in _with_peaks(folder))
     yield f"{loads} of {count_of(len(records), 'record')} have a CPU time, {peaks} a peak beside"
+
+
+def _with_peaks(folder: ResultsFolder) -> Iterator[tuple[Path, RunRecord, float | None]]:
+    """Each record with its file and the peak of its set-up that lies beside it, if any."""
+    peaks: dict[Path, list[PeakFlops]] = {}
+    for path, record in folder.contents.records:
+        if path.parent not in peaks:
+            peaks[path.parent] = read_peak_flops([path])[0]
+        yield path, record, find_peak_flops(record.setup, peaks[path.parent])
 
 
 def _load_problems(record: RunRecord) -> Iterator[str]:
