@@ -54,7 +54,6 @@ def _problem(path: Path) -> str | None:
             return f"not a valid {name}"
     elif path.suffix == sweep_plan.SWEEP_SUFFIX:
         try:
-            read_regular_file(path, _MOST_BYTES)
             sweep_plan.read_sweep_plan(path)
         except (OSError, ValueError):
             return "not a valid sweep plan"
