@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.output import notify
 from bench.records.store import RESULTS_DIR
 from mnist_cnn.console import EXIT_FAILED
 
@@ -19,6 +20,12 @@ def verify(
     path: Annotated[
         Path, typer.Argument(help="Folder of records (default: results/).", show_default=False)
     ] = RESULTS_DIR,
+    rerun: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Number of runs, picked by chance, to make again here and to compare."
+        ),
+    ] = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the checks and their findings as JSON.")
     ] = False,
@@ -36,6 +43,10 @@ def verify(
 
     folder = checks.read_folder(path, read_history(), privacy.own_names())
     results = checks.run_checks(folder, [*CHECKS, PUBLISHED])
+    if rerun:
+        from bench.launch.rerun import rerun as run_again
+
+        results.append(run_again(folder, rerun, notify))
     steps = pull_request(folder, results)
     if as_json:
         from bench.report.formats.checks import to_json

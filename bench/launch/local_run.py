@@ -12,6 +12,7 @@ from bench.launch import supervisor
 from bench.launch.parallel_seeds import leave_record
 from bench.launch.result import BenchmarkResult, exit_status_of, save_or_complain
 from bench.measure.interruption import Interruption
+from bench.measure.plan_chain import PlanChain
 from bench.measure.progress import RunProgress
 from bench.measure.request import RunRequest
 from bench.measure.runner import MeasuredRun
@@ -43,8 +44,8 @@ def run_locally(
         with interruption, open_session(request, frontend) as session:
             result.runs += [(None, record) for record in session.earlier]
             with closing(session.runs()) as runs:  # type: ignore[type-var]
-                for run in runs:
-                    failed |= _keep(explain_failure(run), request, result)
+                for run in map(explain_failure, runs):
+                    failed |= _keep(run, request, result, session.chain)
                     if interruption.asked:
                         break
     except KeyboardInterrupt:
@@ -59,15 +60,20 @@ def run_locally(
     return result
 
 
-def _keep(run: MeasuredRun, request: RunRequest, result: BenchmarkResult) -> bool:
+def _keep(
+    run: MeasuredRun, request: RunRequest, result: BenchmarkResult, chain: PlanChain | None
+) -> bool:
     """Save a run's record and add it to the result.
 
     Returns:
         Whether an exception, other than an interruption, ended the run.
     """
     record, error = run
+    record = record if chain is None else chain.link(record)
     folder = request.output.results_dir if Rank.from_environment().is_main else None
     path = None if folder is None else save_or_complain(record, folder)
+    if chain is not None and path is not None:
+        chain.add(path)
     if request.share is not None:
         leave_record(record, request.share)
     failed = error is not None and not isinstance(error, KeyboardInterrupt)

@@ -10,6 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.launch import supervisor
@@ -97,8 +98,9 @@ def plan_shares(request: RunRequest, records_dir: str) -> SharePlan:
             file=sys.stderr,
         )
     benchmark_id, visible = uuid.uuid4().hex, seed_share.visible_devices()
+    planned_at = datetime.now(UTC).isoformat()
     shares = (
-        SeedShare(index, count, benchmark_id, threads, visible, records_dir)
+        SeedShare(index, count, benchmark_id, threads, visible, records_dir, planned_at)
         for index in range(count)
     )
     return SharePlan(tuple(shares), gpus)

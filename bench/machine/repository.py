@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
 import re
 import shutil
 import subprocess
+import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from bench.machine.system import environment_without_git, run_output
+from bench.machine.system import COMMAND_SECONDS, environment_without_git, run_output
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The folder that this code runs from."""
 SOURCE_SUFFIXES = (".py", ".cpp", ".hpp")
 """Suffixes of the files that decide what is computed."""
+_SOURCE_FOLDERS = ("bench", "mnist_cnn")
 _MODEL_FILE = "mnist_cnn/model.py"
+_RECIPE_FILE = "mnist_cnn/recipe.py"
 
 
 class GitFailed(Exception):
@@ -45,6 +50,30 @@ class History:
         if commit not in self.commits:
             return None
         return asserted_parameters(_git(self.project, "show", f"{commit}:{_MODEL_FILE}"))
+
+    def source_digest(self, commit: str) -> str | None:
+        """What `source_digest` gives in a clean checkout of a commit; None if unknown."""
+        if commit not in self.commits:
+            return None
+        archive = _archive(self.project, commit, *_SOURCE_FOLDERS)
+        if not archive:
+            return None
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            contents = {
+                PurePosixPath(member.name): file.read()
+                for member in tar
+                if member.isfile() and (file := tar.extractfile(member)) is not None
+            }
+        return _digest_of(contents)
+
+    def recipes(self, commit: str) -> dict[str, dict[str, object]] | None:
+        """The recipes that the code of a commit defines, by name; None if it cannot be read.
+
+        The code is read, not run: anybody may have written it.
+        """
+        if commit not in self.commits:
+            return None
+        return defined_recipes(_git(self.project, "show", f"{commit}:{_RECIPE_FILE}")) or None
 
 
 def read_history(project: Path = PROJECT) -> History:
@@ -84,6 +113,44 @@ def asserted_parameters(source: str) -> int | None:
     if not is_asserted or len(values) != 1 or not isinstance(values[0], int):
         return None
     return values[0]
+
+
+def defined_recipes(source: str) -> dict[str, dict[str, object]]:
+    """The recipes of a module that writes them down, each with its values, by name.
+
+    What is computed, not written down, is left out.
+    """
+    try:
+        module = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    by_variable: dict[str, dict[str, object]] = {}
+    for statement in module.body:
+        if not isinstance(statement, ast.Assign) or not isinstance(statement.value, ast.Call):
+            continue
+        values = _recipe_values(statement.value, by_variable)
+        if values is not None:
+            by_variable |= {ast.unparse(target): values for target in statement.targets}
+    return {str(values["name"]): values for values in by_variable.values() if "name" in values}
+
+
+def _recipe_values(
+    call: ast.Call, by_variable: Mapping[str, dict[str, object]]
+) -> dict[str, object] | None:
+    """The values of ``Recipe(...)`` or ``replace(OTHER, ...)``; None for anything else."""
+    base: dict[str, object] | None = None
+    match ast.unparse(call.func), [ast.unparse(argument) for argument in call.args]:
+        case "Recipe", []:
+            base = {}
+        case "replace", [other]:
+            base = by_variable.get(other)
+    if base is None:
+        return None
+    try:
+        given = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
+    except ValueError:
+        return None
+    return base | given
 
 
 def is_checkout(project: Path) -> bool:
@@ -154,13 +221,39 @@ def add_worktree(project: Path, folder: Path, commit: str) -> None:
 
 def source_digest(project: Path) -> str:
     """SHA-256 of the code and its file names: a commit does not cover later changes."""
+    files = (file for folder in _SOURCE_FOLDERS for file in (project / folder).rglob("*"))
+    return _digest_of(
+        {
+            PurePosixPath(file.relative_to(project).as_posix()): file.read_bytes()
+            for file in files
+            if file.suffix in SOURCE_SUFFIXES
+        }
+    )
+
+
+def _digest_of(contents: Mapping[PurePosixPath, bytes]) -> str:
+    """SHA-256 of source files and their names; other files do not count."""
     digest = hashlib.sha256()
-    files = (file for folder in ("bench", "mnist_cnn") for file in (project / folder).rglob("*"))
-    for file in sorted(file for file in files if file.suffix in SOURCE_SUFFIXES):
-        content = file.read_bytes()
-        digest.update(f"{file.relative_to(project).as_posix()} {len(content)}\n".encode())
-        digest.update(content)
+    for name in sorted(name for name in contents if name.suffix in SOURCE_SUFFIXES):
+        digest.update(f"{name} {len(contents[name])}\n".encode())
+        digest.update(contents[name])
     return digest.hexdigest()
+
+
+def _archive(project: Path, commit: str, *folders: str) -> bytes:
+    """The files of a commit below some folders, as a tar archive; empty if git fails."""
+    try:
+        completed = subprocess.run(
+            ["git", "-C", project, "archive", "--format=tar", commit, "--", *folders],
+            env=environment_without_git(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return b""
+    return completed.stdout if completed.returncode == 0 else b""
 
 
 def _git(project: Path, *words: str) -> str:

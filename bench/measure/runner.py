@@ -70,6 +70,8 @@ class BenchmarkSpec:
     """State that another process can resume from; None where no checkpoints are saved."""
     share: SeedShare | None = None
     """The runs that --parallel-seeds gave to this process; None where it makes all runs."""
+    write_plan: Callable[[], None] | None = None
+    """Writes the plan of the benchmark; None where records are not saved."""
     restarted: int = 0
     """Number of times that the launcher restarted all ranks."""
     benchmark_id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -132,6 +134,9 @@ def run_benchmark(
         return
     instruments.progress.benchmark_started(spec.recipe.name, protocol.runs, spec.recipe.epochs)
     preparation = _warm_up(spec, workload, instruments)
+    if spec.write_plan is not None:
+        # After the warm-up: from here on every announced run leaves a record.
+        spec.write_plan()
     for index, seed in pending:
         start = journal.begin(index, seed) if journal else RunState(run_index=index, seed=seed)
         measurement = _measure_run(spec, workload, instruments, start)

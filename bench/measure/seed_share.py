@@ -27,6 +27,8 @@ class SeedShare:
     """CUDA_VISIBLE_DEVICES as the user set it; null where it is not set."""
     records: str
     """Folder where the process leaves its records for its parent; empty without a parent."""
+    planned_at: str = ""
+    """When the benchmark was planned (ISO 8601, UTC): one plan for all processes; empty for now."""
 
     @classmethod
     def from_environment(cls) -> SeedShare | None:

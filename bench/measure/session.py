@@ -23,6 +23,7 @@ from bench.measure.clock import DeviceClock, seconds_since_process_start
 from bench.measure.instruments import Instruments, SignalGate
 from bench.measure.journal import BenchmarkIdentity, Journal
 from bench.measure.plan import ExecutionPlan, resolve_plan
+from bench.measure.plan_chain import PlanChain, PlannedBenchmark
 from bench.measure.progress import RunProgress
 from bench.measure.rank_agreement import RankAgreement, describe_code
 from bench.measure.redaction import redact_addresses, redact_paths
@@ -35,6 +36,7 @@ from mnist_cnn.data.dataset import load
 from mnist_cnn.engine.checkpoint import Checkpoints
 from mnist_cnn.errors import UsageError
 from mnist_cnn.model import PARAMETERS
+from mnist_cnn.rank import Rank
 from mnist_cnn.train import NO_CHECKPOINTS
 
 
@@ -56,6 +58,8 @@ class Session:
     spec: BenchmarkSpec
     workload: MnistTraining
     instruments: Instruments
+    chain: PlanChain | None = None
+    """The plan, and what links records to it; None where this process saves no record."""
 
     @property
     def earlier(self) -> Sequence[RunRecord]:
@@ -164,10 +168,25 @@ def _make_session(
         # Read first: the calibration is no part of the start-up that a user waits for.
         startup_seconds = seconds_since_process_start()
         calibration = measure_calibration(setup.device, setup.threads, _calibrating(setup))
+
+    def setup_now() -> Setup:
+        return setup_as_run(setup, workload.capture_failure)
+
+    benchmark_id = _benchmark_id(request, journal)
+    chain = _plan_chain(
+        request,
+        PlannedBenchmark(
+            benchmark_id=benchmark_id,
+            recipe=joined.recipe,
+            request=request,
+            setup=setup_now,
+            environment=environment,
+        ),
+    )
     spec = BenchmarkSpec(
         recipe=joined.recipe,
         protocol=request.protocol,
-        setup=lambda: setup_as_run(setup, workload.capture_failure),
+        setup=setup_now,
         environment=environment,
         dataset=lambda: workload.checksums,
         command=[redact_paths(_valid_text(word)) for word in redact_addresses(sys.argv)],
@@ -180,7 +199,8 @@ def _make_session(
         journal=journal,
         restarted=count_restarts(),
         share=request.share,
-        benchmark_id=_benchmark_id(request, journal),
+        benchmark_id=benchmark_id,
+        write_plan=None if chain is None else chain.write_plan,
     )
     instruments = Instruments(
         clock=clock,
@@ -188,7 +208,15 @@ def _make_session(
         progress=frontend.progress,
         signals=frontend.signals,
     )
-    return Session(spec, workload, instruments)
+    return Session(spec, workload, instruments, chain)
+
+
+def _plan_chain(request: RunRequest, planned: PlannedBenchmark) -> PlanChain | None:
+    """What writes the plan, in the process that saves the records; None in others."""
+    results_dir = request.output.results_dir
+    if results_dir is None or not Rank.from_environment().is_main:
+        return None
+    return PlanChain(planned, results_dir)
 
 
 def _calibrating(setup: Setup) -> int:

@@ -1,9 +1,10 @@
-"""Writing files so that they are on the disk whole, or not at all."""
+"""Writing files so that they are on the disk whole, or not at all; reading what is a file only."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 
 
@@ -13,6 +14,21 @@ def write_new(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def read_regular_file(path: Path, most_bytes: int) -> bytes:
+    """Read a file that a stranger may have made: a pipe would block, a device never ends.
+
+    Raises:
+        OSError: it cannot be read, is not a regular file or is larger than `most_bytes`.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(f"{path.name} is not a regular file")
+    with path.open("rb") as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(f"{path.name} is larger than {most_bytes} bytes")
+    return content
 
 
 def rename_to_new(source: Path, destination: Path) -> None:

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from pydantic import Field, ValidationError
 
+from bench.records.disk import read_regular_file
 from bench.records.model import Model
 from bench.records.setup import Setup
 from mnist_cnn.errors import UsageError
 
+_MOST_BYTES = 1024**2
 TRAINING_FLOPS = 35_995_008
 """Floating-point operations of one image's training step: `mnist_cnn.summary.training_flops`."""
 
@@ -255,7 +257,7 @@ def _read_sidecars(kind: type[_Kind], paths: Iterable[Path]) -> tuple[list[_Kind
     sidecars, broken = [], []
     for path in find_sidecars(paths, kind.suffix):
         try:
-            sidecars.append(kind.model_validate_json(path.read_bytes()))
+            sidecars.append(kind.model_validate_json(read_regular_file(path, _MOST_BYTES)))
         except (OSError, ValidationError):
             broken.append(path)
     return sidecars, broken

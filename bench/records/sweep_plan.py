@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from bench.records.disk import read_regular_file
 from bench.records.model import Model
 from bench.records.schema import RunRecord
 
 SWEEP_SUFFIX = ".sweep"
+_MOST_BYTES = 64 * 1024**2
 _FILE_NAME = re.compile(rf"(.*?)(?:\.\d+-of-\d+)?{re.escape(SWEEP_SUFFIX)}")
 """The sweep's name, and which shard of it the file is of."""
 
@@ -49,7 +51,7 @@ def read_sweep_plan(path: Path) -> list[SweepPlanEntry]:
         OSError: the file cannot be read.
         ValueError: a line is not an entry.
     """
-    lines = path.read_bytes().splitlines()
+    lines = read_regular_file(path, _MOST_BYTES).splitlines()
     if not lines:
         raise ValueError("it is empty")
     return [SweepPlanEntry.model_validate_json(line) for line in lines]

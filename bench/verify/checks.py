@@ -1,7 +1,7 @@
 """Checks of a folder of records: what a check is, what it finds, and how checks are run.
 
-A check shows what a mistake, a lost file or a careless edit does to records. It cannot show that
-numbers were measured at all: whoever doubts them runs the record's command at its commit.
+A check shows what a mistake, a lost file or an edit does to records. It cannot show that numbers
+were measured at all: whoever doubts them runs some again (`bench.launch.rerun`).
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class ResultsFolder:
     """Its records as rows of the results page."""
     history: History
     """Commits of this project's checkout."""
+    committed: tuple[tuple[str, RunRecord], ...]
+    """The other records in this checkout's results folder, each after its file's name."""
     private_words: frozenset[str]
     """Words that no file may hold; see `bench.verify.privacy.own_names`."""
 
@@ -74,6 +76,8 @@ class Check:
     """What to do when the check fails."""
     find: Callable[[ResultsFolder], Iterable[CheckFinding]]
     """Looks for what breaks the promise."""
+    count: Callable[[ResultsFolder], Iterable[str]] | None = None
+    """Counts what a reader should know even where the promise is kept; None for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,8 @@ class CheckResult:
 
     check: Check
     findings: tuple[CheckFinding, ...]
+    notes: tuple[str, ...] = ()
+    """What the check counted, a line each."""
 
     @property
     def outcome(self) -> CheckOutcome:
@@ -107,12 +113,27 @@ def read_folder(path: Path, history: History, private_words: frozenset[str]) -> 
             f"no run records in {printable(str(path))}: make some with `mnist-bench run`"
         )
     entries = tuple(find_entries(contents.records, path))
-    return ResultsFolder(path, contents, entries, history, private_words)
+    committed = tuple(_other_records(contents, history.project))
+    return ResultsFolder(path, contents, entries, history, committed, private_words)
+
+
+def _other_records(contents: store.ReadResult, project: Path) -> Iterator[tuple[str, RunRecord]]:
+    """The records in the checkout's results folder that are not among those to check."""
+    results = project / store.RESULTS_DIR
+    own = {record.run_id for _, record in contents.records}
+    for path, record in store.read_records([results]).records if results.is_dir() else ():
+        if record.run_id not in own:
+            yield printable(path.relative_to(project).as_posix()), record
 
 
 def run_checks(folder: ResultsFolder, checks: Iterable[Check]) -> list[CheckResult]:
     """Run checks on a folder, in their order."""
-    return [CheckResult(check, tuple(check.find(folder))) for check in checks]
+    return [
+        CheckResult(
+            check, tuple(check.find(folder)), tuple(check.count(folder) if check.count else ())
+        )
+        for check in checks
+    ]
 
 
 def overall_outcome(results: Sequence[CheckResult]) -> CheckOutcome:

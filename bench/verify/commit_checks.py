@@ -27,6 +27,27 @@ def _commit(folder: ResultsFolder) -> Iterator[CheckFinding]:
             )
 
 
+def _code(folder: ResultsFolder) -> Iterator[CheckFinding]:
+    """The digest of the code that ran, against that of its commit: untracked files are code too."""
+    digests: dict[str, str | None] = {}
+    for name, record in folder.records:
+        commit, source = record.environment.commit, record.environment.source_sha256
+        if commit is None or source is None or commit not in folder.history.commits:
+            continue  # an unknown commit is reported already, and older records have no digest
+        if commit not in digests:
+            digests[commit] = folder.history.source_digest(commit)
+        expected = digests[commit]
+        if expected is None:
+            yield CheckFinding(f"{name}: git gives no code of {commit[:12]}", unknown=True)
+        elif source != expected and record.environment.dirty is False:
+            yield CheckFinding(f"{name}: the code that ran is not that of commit {commit[:12]}")
+
+
+def _commit_and_code(folder: ResultsFolder) -> Iterator[CheckFinding]:
+    yield from _commit(folder)
+    yield from _code(folder)
+
+
 def _parameters(folder: ResultsFolder) -> Iterator[CheckFinding]:
     names_by_commit: dict[str, list[str]] = {}
     for name, record in folder.records:
@@ -51,7 +72,7 @@ COMMIT = Check(
     "commit",
     "every run used a commit of this project, and no file differed from it",
     "Commit, or check out a commit of this project, then run again.",
-    _commit,
+    _commit_and_code,
 )
 PARAMETERS = Check(
     "parameters",

@@ -9,6 +9,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bench.records import store, sweep_plan
+from bench.records.benchmark_plan import PLAN_SUFFIX, BenchmarkPlan
+from bench.records.disk import read_regular_file
 from bench.records.schema import Model
 from bench.records.sidecars import NoiseFloor, PeakFlops
 from bench.text import printable
@@ -17,9 +19,12 @@ from bench.verify.checks import Check, CheckFinding, ResultsFolder
 
 _PUBLISHED_NAMES = (store.PAGE_NAME, store.CHART_NAME, store.REPORT_NAME)
 """Names of the files that `publish` writes beside records."""
+_MOST_BYTES = 64 * 1024**2
+"""Number of bytes from which a file is not looked into."""
 _SIDECARS: dict[str, tuple[str, type[Model]]] = {
     NoiseFloor.suffix: ("noise floor", NoiseFloor),
     PeakFlops.suffix: ("measured peak", PeakFlops),
+    PLAN_SUFFIX: ("plan", BenchmarkPlan),
 }
 """Name and content of each kind of sidecar, by its suffix."""
 
@@ -44,7 +49,7 @@ def _problem(path: Path) -> str | None:
     if path.suffix in _SIDECARS:
         name, model = _SIDECARS[path.suffix]
         try:
-            model.model_validate_json(path.read_bytes())
+            model.model_validate_json(read_regular_file(path, _MOST_BYTES))
         except (OSError, ValidationError):
             return f"not a valid {name}"
     elif path.suffix == sweep_plan.SWEEP_SUFFIX:
@@ -65,9 +70,9 @@ def _private(folder: ResultsFolder) -> Iterator[CheckFinding]:
         if path.name in _PUBLISHED_NAMES or path.is_symlink():
             continue  # made from records, which are checked themselves
         try:
-            text = path.read_text(encoding="utf-8", errors="replace")
+            text = read_regular_file(path, _MOST_BYTES).decode("utf-8", errors="replace")
         except OSError as error:
-            yield CheckFinding(f"{name}: cannot be read: {error.strerror}")
+            yield CheckFinding(f"{name}: cannot be read: {error.strerror or error}")
             continue
         for leak in privacy.find_leaks(text, folder.private_words):
             yield CheckFinding(f"{name}: {printable(leak)}")

@@ -17,13 +17,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _ANYWHERE: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("a home folder", re.compile(r"(?i)(?:\bhome|\busers)[/\\]+[^/\\\s'\"]+|(?<![\w.~-])/root\b")),
-    ("a user at a host", re.compile(r"[\w.+-]*\w@\w[\w-]*(?:\.[\w-]+)*")),
+    (
+        "a home folder",
+        re.compile(r"(?i)(?:\bhome|\busers)[/\\]++[^/\\\s'\"]++|(?<![\w.~-])/root\b"),
+    ),
+    ("a user at a host", re.compile(r"(?<![\w.+-])[\w.+-]++(?<=\w)@\w[\w-]*+(?:\.[\w-]++)*+")),
     (
         "a host name",
         re.compile(
-            r"(?i)\b[\w-]+\.(?:local|lan|internal|intranet|corp|home|localdomain)\b"
-            r"|\bip-\d{1,3}(?:-\d{1,3}){3}\b|\bDESKTOP-[A-Z0-9]{7}\b|\b[\w-]+s-MacBook[\w-]*"
+            r"(?i)(?<![\w-])[\w-]++\.(?:local|lan|internal|intranet|corp|home|localdomain)\b"
+            r"|\bip-\d{1,3}(?:-\d{1,3}){3}\b|\bDESKTOP-[A-Z0-9]{7}\b|(?<=[\w-])s-MacBook[\w-]*+"
         ),
     ),
     (
@@ -33,30 +36,35 @@ _ANYWHERE: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("a device's UUID", re.compile(r"(?i)\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b")),
     (
         "a serial number",
-        re.compile(r"(?i)\b(?:serial(?:[ _-]?(?:number|no))?|s/n)\W{0,3}\s*\w*\d\w*"),
+        re.compile(
+            r"(?i)\b(?:serial(?:[ _-]?(?:number|no))?|s/n)\W{0,3}+\s*+[^\W\d]*+\d\w*+"
+        ),
     ),
     (
         "a token",
         re.compile(
-            r"\b(?:hf_|gh[opsur]_|github_pat_|glpat-|sk-|xox[abpr]-)[\w-]{16,}|\bAKIA[0-9A-Z]{16}\b"
-            r"|\beyJ[\w-]{10,}\.[\w-]{10,}|-----BEGIN [A-Z ]*PRIVATE KEY"
-            r"|(?i:\b[\w-]*(?:token|secret|password|passwd|api[_-]?key)[\"']?\s*[=: ]"
-            r"\s*[\"']?[^\s\"']{6,})"
-            r"|\w+://[^\s/:@]*:[^\s/@]+@"
+            r"\b(?:hf_|gh[opsur]_|github_pat_|glpat-|sk-|xox[abpr]-)[\w-]{16,}+|\bAKIA[0-9A-Z]{16}\b"
+            r"|(?<![\w-])eyJ[\w-]{10,}+\.[\w-]{10,}+|-----BEGIN [A-Z ]{0,40}PRIVATE KEY"
+            r"|(?i:(?:token|secret|password|passwd|api[_-]?key)[\"']?+(?:\s*+[=:]| )"
+            r"\s*+[\"']?+[^\s\"']{6,}+)"
+            r"|(?<!\w)\w++://[^\s/:@]*+:[^\s/@]++@"
         ),
     ),
 )  # fmt: skip
-_LONG_HEXADECIMAL = re.compile(r"(?i)(?<![0-9a-z])[0-9a-f]{32,}(?![0-9a-z])")
+"""Every pattern starts where a word does, or repeats without going back (``++``): so the time to
+look through a stranger's text grows with its length, not with its square."""
+_LONG_HEXADECIMAL = re.compile(r"(?i)(?<![0-9a-z])[0-9a-f]{32,}+(?![0-9a-z])")
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.])")
-_IPV6 = re.compile(r"(?<![\w:])[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(?![\w:])")
+_IPV6 = re.compile(r"(?<![\w:])(?=[0-9A-Fa-f]{0,4}:)[0-9A-Fa-f:.]{2,48}+(?![\w:])")
+"""May be one: `ipaddress` decides."""
 
 _VERSIONS = re.compile(
     r"environment\.(?:packages|torch|torch_build|accelerate|driver|os|python)\b.*"
 )
 """Fields whose dotted numbers are versions, not addresses."""
 _IDENTIFIERS = re.compile(
-    r"run_id|benchmark_id|environment\.commit|commit|dataset\..*|started_at"
-    r"|environment\.(?:source|library)_sha256|plan\.(?:plan|previous)_sha256"
+    r"run_id|benchmark_id|environment\.commit|commit|dataset\..*|started_at|written_at"
+    r"|(?:environment\.|plan\.)?\w*_sha256"
 )
 """Fields that hold random or public identifiers, or times."""
 _TYPED = re.compile(

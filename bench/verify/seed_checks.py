@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
 
 from bench.analysis import benchmarks, metrics
 from bench.records import sweep_plan
+from bench.records.benchmark_plan import PLANNED_SINCE, SeedsRule, seeds_rule
+from bench.records.machine_key import MachineKey
 from bench.records.schema import LapKind, RunRecord, Status
 from bench.records.sidecars import find_sidecars
 from bench.stats.stopping import precise_enough
 from bench.text import printable
 from bench.verify.checks import Check, CheckFinding, ResultsFolder
+from bench.verify.recorded_command import option_value
 
 _CLOCK_TOLERANCE_SECONDS = 2.0
 """Largest correction of a wall clock between two runs that is not taken for an overlap."""
+_RULED_RUNS = 3
+"""Number of runs from which a benchmark supports an interval, so its seeds must follow a rule."""
+_SHOWN_GAPS = 10
+_MOST_DIGITS = 20
+"""Number of digits of a seed from which it is no seed."""
 _ENDED_EARLY = (Status.INTERRUPTED, Status.FAILED)
 
 
@@ -64,8 +72,16 @@ def _benchmark_problems(records: Sequence[RunRecord]) -> Iterator[str]:
                 f"run {record.run_index} has seed {record.seed}; its command starts at "
                 f"{first_seed}, so {expected_seed} was expected"
             )
-    if any(record.setup.parallel_seeds > 1 for record in records):
-        return  # such runs overlap on purpose
+    yield from _rule_problems(records)
+    # With --parallel-seeds the processes take turns, and each makes its runs one after the other.
+    at_a_time = records[0].setup.parallel_seeds
+    for process in range(at_a_time):
+        own = [record for record in records if (record.run_index - 1) % at_a_time == process]
+        yield from _overlaps(own)
+
+
+def _overlaps(records: Sequence[RunRecord]) -> Iterator[str]:
+    """Runs of one process that overlap."""
     for before, after in pairwise(records):
         seconds_apart = (after.started_utc - before.started_utc).total_seconds()
         if seconds_apart < before.load.elapsed_seconds - _CLOCK_TOLERANCE_SECONDS:
@@ -77,9 +93,8 @@ def _index_problems(records: Sequence[RunRecord]) -> Iterator[str]:
     last = records[-1]
     expected = last.run_index if last.status in _ENDED_EARLY else _expected_runs(records)
     indices = [record.run_index for record in records]
-    missing = sorted(set(range(1, expected + 1)) - set(indices))
-    if missing:
-        yield f"run {', '.join(map(str, missing))} of {expected} is not here"
+    if missing := missing_numbers(set(indices), 1, expected):
+        yield f"run {missing} of {expected} is not here"
     # An attempt that was interrupted may have left a record too: it is no repetition.
     attempts = Counter(r.run_index for r in records if not _is_superseded(r, records))
     if repeated := [index for index, count in attempts.items() if count > 1]:
@@ -119,27 +134,48 @@ def _expected_runs(records: Sequence[RunRecord]) -> int:
 def _single_run_problems(records: Sequence[RunRecord]) -> Iterator[str]:
     """What is wrong with runs of one set-up that were started one by one: each is a benchmark."""
     seeds = {record.seed for record in records}
-    if missing := sorted(set(range(min(seeds), max(seeds) + 1)) - seeds):
-        yield f"seed {', '.join(map(str, missing))} of {min(seeds)} to {max(seeds)} is not here"
+    if missing := missing_numbers(seeds, min(seeds), max(seeds)):
+        yield f"seed {missing} of {min(seeds)} to {max(seeds)} is not here"
     completed = Counter(record.seed for record in metrics.completed(records))
     if repeated := sorted(seed for seed, count in completed.items() if count > 1):
         yield f"seed {', '.join(map(str, repeated))} is here more than once"
 
 
+def missing_numbers(present: Collection[int], first: int, last: int) -> str:
+    """The numbers from first to last that are not present, in words; empty where all are.
+
+    ``"3, 5 to 9"``: a stranger's record may name a billion of them, so none is listed by itself.
+    """
+    edges = [first - 1, *sorted(n for n in set(present) if first <= n <= last), last + 1]
+    gaps = [(low + 1, high - 1) for low, high in pairwise(edges) if high - low > 1]
+    named = [str(low) if low == high else f"{low} to {high}" for low, high in gaps[:_SHOWN_GAPS]]
+    return ", ".join(named) + (" and more" if len(gaps) > _SHOWN_GAPS else "")
+
+
+def _rule_problems(records: Sequence[RunRecord]) -> Iterator[str]:
+    """Whether the seeds of a benchmark follow from a rule; older records had none to follow."""
+    record = records[0]
+    if record.schema_version < PLANNED_SINCE or record.protocol.runs < _RULED_RUNS:
+        return
+    first_seed = record.seed - record.run_index + 1
+    machine = MachineKey.of(record.environment).digest
+    if seeds_rule(first_seed, record.environment.commit, machine) is SeedsRule.BY_HAND:
+        yield (
+            f"its seeds begin at {first_seed} and follow no rule: leave --seed out, or take what "
+            "follows from commit and machine key"
+        )
+
+
 def declared_seed(command: Sequence[str]) -> int:
     """The value of --seed in a `run` command; 0, the default, without one that is a number."""
-    seed = "0"
-    for word, value in zip(command, (*command[1:], ""), strict=True):
-        if word == "--seed":
-            seed = value
-        elif word.startswith("--seed="):
-            seed = word.partition("=")[2]
-    return int(seed) if seed.isdecimal() and len(seed) < 20 else 0
+    seed = option_value(command, "--seed") or "0"
+    return int(seed) if seed.isdecimal() and len(seed) < _MOST_DIGITS else 0
 
 
 SEEDS = Check(
     "seeds",
-    "every benchmark has all its runs, each with the seed of its command, none twice",
+    "every benchmark has all its runs, each with the seed of its command, none twice; from 3 runs "
+    "on (and version 8) the first seed is 0 or follows from commit and machine key",
     "Put back the missing records, or finish the sweep. Repeated runs of a seed belong in another "
     "folder.",
     _find_seed_problems,

@@ -23,6 +23,7 @@ def to_json(folder: ResultsFolder, results: Sequence[CheckResult], steps: Sequen
             "outcome": result.outcome.value,
             "claim": result.check.claim,
             "findings": [finding.text for finding in result.findings],
+            "notes": list(result.notes),
             "advice": result.check.advice,
         }
         for result in results

@@ -35,13 +35,19 @@ def _outcome(result: CheckResult) -> Text:
     return Text(result.outcome.value, style=_STYLES[result.outcome])
 
 
+def _notes(result: CheckResult) -> list[str]:
+    more = len(result.notes) - _SHOWN
+    notes = [printable(note) for note in result.notes[:_SHOWN]]
+    return [*notes, f"and {more} more: --json lists them"] if more > 0 else notes
+
+
 def _findings(result: CheckResult) -> Text:
-    """The claim of a check that passed; otherwise its findings and its advice."""
+    """The claim of a check that passed, and what it counted; otherwise findings and advice."""
     if not result.findings:
-        return Text(result.check.claim, style="dim")
+        return Text("\n".join((result.check.claim, *_notes(result))), style="dim")
     lines = [printable(finding.text) for finding in result.findings[:_SHOWN]]
     more = len(result.findings) - _SHOWN
     if more > 0:
         lines.append(f"and {more} more: --json lists them")
-    text = Text("\n".join(lines))
+    text = Text("\n".join((*lines, *_notes(result))))
     return text.append(f"\n-> {result.check.advice}", style="bold")
