@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_another_loss_fails_where_equal_ones_are_promised(tmp_path: Path) -> Non
     ],
 )
 def test_where_losses_may_differ_the_accuracy_is_compared(
-    change: dict[str, object], tmp_path: Path
+    change: dict[str, Any], tmp_path: Path
 ) -> None:
     result = again(make_record(setup=EXACT), repeated(make_record(**change), 1.1), tmp_path)
     assert result.outcome is CheckOutcome.PASS
