@@ -12,6 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, distributed, nn
 
+from mnist_cnn.recipe import Recipe
+
 _DIMENSIONS = (0, 2, 3)
 """All dimensions of an activation but its channels."""
 
@@ -31,8 +33,6 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked = layer.num_batches_tracked
         self.train(layer.training)
 
-    # torch's compiler would trace the exchange between the ranks; it works around this instead.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 the name of torch's own
         """(N, channels, H, W), this rank's share of the batch, to the same shape."""
         if not self.training:
@@ -56,6 +56,18 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
+
+
+def shares_batch_norm(recipe: Recipe, processes: int) -> bool:
+    """Whether batch norm takes the images of several ranks together."""
+    return processes > 1 and not recipe.has_norm_groups
+
+
+def unshared_reason(recipe: Recipe, processes: int) -> str | None:
+    """Why other code than torch's operators cannot train a recipe on that many ranks, or None."""
+    if shares_batch_norm(recipe, processes):
+        return "only torch's operators take batch norm over the images of several processes"
+    return None
 
 
 def share_batch_norm(network: nn.Module) -> None:

@@ -17,6 +17,7 @@ import torch
 from bench.machine.cores import usable_cores
 from bench.machine.environment import device_name
 from bench.measure.request import DEVICES, ComputeRequest
+from mnist_cnn.batch_norm import unshared_reason
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.kernels import native, triton
 from mnist_cnn.rank import Rank, is_launched
@@ -232,16 +233,17 @@ def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe
     def unavailable_reason(kernels: Kernels) -> str | None:
         if kernels == "torch":
             return None
-        if kernels == "inductor":
-            return compiler_unavailable_reason(device)
         if kernels == "triton":
             return triton_unsupported_reason(device, precision, recipe)
+        if reason := unshared_reason(recipe, Rank.from_environment().world_size):
+            return reason
+        if kernels == "inductor":
+            return compiler_unavailable_reason(device)
         if device != "cpu":
             return "it is for CPUs"
         if precision != "bf16":
             return f"it computes in bf16, not {precision}"
-        processes = Rank.from_environment().world_size
-        return native.unsupported_reason(recipe, processes) or native.unavailable_reason(kernels)
+        return native.unavailable_reason(kernels)
 
     if asked == "auto":
         compiled: tuple[Kernels, ...] = ("triton", *native.KINDS)

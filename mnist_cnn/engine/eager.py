@@ -12,11 +12,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from mnist_cnn.batch_norm import shares_batch_norm
 from mnist_cnn.batches import Batches, Epoch
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split
 from mnist_cnn.engine.ema import WeightEma
-from mnist_cnn.engine.step import evaluated_by, make_step, shares_batch_norm
+from mnist_cnn.engine.step import evaluated_by, make_step
 from mnist_cnn.evaluation import count
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.optim import build_schedule, state_of
@@ -89,7 +90,7 @@ class EagerEngine:
 
     def count(self) -> Tensor:
         """See `Engine`."""
-        if not shares_batch_norm(self._context):
+        if not shares_batch_norm(self._context.recipe, self._accelerator.num_processes):
             _average_statistics(self._model, self._accelerator)
             if self._average:
                 _average_statistics(self._average.network, self._accelerator)

@@ -13,17 +13,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from mnist_cnn.batch_norm import share_batch_norm
+from mnist_cnn.batch_norm import share_batch_norm, shares_batch_norm, unshared_reason
 from mnist_cnn.batches import Batch
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.errors import UsageError
-from mnist_cnn.kernels.native import (
-    KINDS,
-    NativeKernel,
-    NativeNetwork,
-    NativeSgd,
-    unsupported_reason,
-)
+from mnist_cnn.kernels.native import KINDS, NativeKernel, NativeNetwork, NativeSgd
 from mnist_cnn.model import GroupedNetwork, MnistCnn
 from mnist_cnn.optim import build_optimizer
 from mnist_cnn.recipe import Kernels, Recipe
@@ -45,7 +39,14 @@ class Step(Protocol):
 
 
 def make_step(network: MnistCnn, context: TrainingContext) -> Step:
-    """The step that trains `network` on the context's device, with its kernels."""
+    """The step that trains `network` on the context's device, with its kernels.
+
+    Raises:
+        UsageError: the kernels would normalise each rank's share of a batch by itself.
+    """
+    reason = unshared_reason(context.recipe, context.accelerator.num_processes)
+    if context.kernels != "torch" and reason:
+        raise UsageError(f"kernels {context.kernels} cannot train {context.recipe.name}: {reason}")
     if context.kernels in KINDS:
         return NativeStep(network, context)
     return TorchStep(network, context)
@@ -60,11 +61,6 @@ def _group(context: TrainingContext) -> tuple[int, int]:
     """Images of a whole batch that are this rank's, and images of a batch-norm group in them."""
     share = context.recipe.batch_size // context.accelerator.num_processes
     return share, min(context.recipe.norm_batch_size or share, share)
-
-
-def shares_batch_norm(context: TrainingContext) -> bool:
-    """Whether batch norm takes the images of several ranks together."""
-    return context.accelerator.num_processes > 1 and not context.recipe.has_norm_groups
 
 
 def with_batch_norm_groups(network: MnistCnn, context: TrainingContext) -> nn.Module:
@@ -89,7 +85,7 @@ class TorchStep:
         self._label_smoothing = recipe.label_smoothing
         self._layout = memory_layout(recipe)
         network.to(memory_format=self._layout)
-        if shares_batch_norm(context):
+        if shares_batch_norm(recipe, accelerator.num_processes):
             share_batch_norm(network)
         accelerator.free_memory()  # of what an earlier run in this process prepared
         self._module = accelerator.prepare(with_batch_norm_groups(network, context))
@@ -119,19 +115,11 @@ class TorchStep:
 
 
 class NativeStep:
-    """Uses the compiled code of `mnist_cnn.kernels.native`; one collective joins the ranks.
-
-    Raises:
-        UsageError: from the constructor, where the compiled code cannot train the recipe on that
-            many ranks.
-    """
+    """Uses the compiled code of `mnist_cnn.kernels.native`; one collective joins the ranks."""
 
     def __init__(self, network: MnistCnn, context: TrainingContext) -> None:
         recipe = context.recipe
         self._accelerator = context.accelerator
-        # Or each rank would normalise its own share of a batch, which is another training.
-        if reason := unsupported_reason(recipe, self._accelerator.num_processes):
-            raise UsageError(f"kernels {context.kernels} cannot train {recipe.name}: {reason}")
         _, group = _group(context)
         self._kernel = NativeKernel(network, group, context.kernels, recipe.label_smoothing)
         self._parameters = self._kernel.parameters

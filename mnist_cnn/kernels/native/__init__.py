@@ -15,7 +15,6 @@ from mnist_cnn.kernels.native.library import (
     set_threads as set_threads,
     take_layer_seconds as take_layer_seconds,
     unavailable_reason as unavailable_reason,
-    unsupported_reason as unsupported_reason,
 )
 from mnist_cnn.kernels.native.network import (
     NativeKernel as NativeKernel,

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from mnist_cnn.errors import UsageError
-from mnist_cnn.recipe import Kernels, Recipe
+from mnist_cnn.recipe import Kernels
 
 LIBRARY = Path(__file__).with_name("libnative.so")
 """Path of the library."""
@@ -34,13 +34,6 @@ def unavailable_reason(kernels: Kernels = "avx512") -> str | None:
         return "this processor has no AVX512-BF16, or not AVX512-VBMI beside it"
     if kernels == "amx" and not library().tiles_supported():
         return "this processor has no AMX-BF16, or this system does not let it be used"
-    return None
-
-
-def unsupported_reason(recipe: Recipe, processes: int) -> str | None:
-    """Why compiled code cannot train a recipe on that many ranks; None where it can."""
-    if processes > 1 and not recipe.has_norm_groups:
-        return "it has no batch norm over the images of several processes"
     return None
 
 
