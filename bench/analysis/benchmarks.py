@@ -9,14 +9,14 @@ from functools import cached_property
 
 from bench.analysis.columns import MEASURED, Column, Run, columns_with
 from bench.analysis.counting import allows_interval, counted_runs
-from bench.analysis.metrics import censored_time, completed, reached_epoch
+from bench.analysis.metrics import attempt_of, completed, reached_epoch
 from bench.analysis.repeats import has_repeated_seeds
 from bench.analysis.result_warnings import ResultWarning, benchmark_warnings
 from bench.analysis.setup_key import SetupKey
 from bench.records.schema import RunRecord
+from bench.stats.attempts import seconds_per_success_interval
 from bench.stats.intervals import Estimate
 from bench.stats.summary import MISSED, MetricSummary, summarize
-from bench.stats.survival import expected_time_interval
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Benchmark:
         show how often others would miss.
         """
         runs = completed(self.records)
-        estimate = expected_time_interval([censored_time(run) for run in runs])
+        estimate = seconds_per_success_interval([attempt_of(run) for run in runs])
         if estimate is None or not has_repeated_seeds(runs):
             return estimate
         return Estimate(estimate.value, None, None)

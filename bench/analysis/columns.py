@@ -29,7 +29,7 @@ SUMMARY_PARTS = ("median", "mean", "low", "high", "iqr", "olympic")
 MEDIAN_ENDS = ("median_low", "median_high")
 """Suffixes of two more such columns, which stand at the end of a row."""
 
-CENSORED_COLUMNS = (
+MISS_COLUMNS = (
     "runs_reached_share_low",
     "runs_reached_share_high",
     "time_to_target_seconds_median_low",
@@ -189,8 +189,8 @@ def benchmark_column_names() -> list[str]:
         *(c.name for c in columns_with(SHARED)),
         *("runs", "runs_reached"),
         *measured,
-        *CENSORED_COLUMNS,
-        *(name for name in ends_of_medians if name not in CENSORED_COLUMNS),
+        *MISS_COLUMNS,
+        *(name for name in ends_of_medians if name not in MISS_COLUMNS),
     ]
 
 

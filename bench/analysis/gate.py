@@ -34,7 +34,7 @@ from bench.records.machine_key import MachineKey, MachineRelation
 from bench.records.sidecars import NoiseFloor, find_noise_floor
 from bench.stats import sample_size
 from bench.stats.intervals import Estimate
-from bench.text import count_of, printable
+from bench.text import Rounding, count_of, printable, rounded
 
 
 class GateOutcome(IntEnum):
@@ -196,9 +196,9 @@ def _judge_share(comparison: Comparison, limits: Limits) -> tuple[GateOutcome, s
     return GateOutcome.PASS, f"{text}: not shown to be less; the limit for accuracy decides"
 
 
-def _percent_longer(ratio: float) -> str:
+def _percent_longer(ratio: float, rounding: Rounding = Rounding.NEAREST) -> str:
     """``"+3.1 %"`` for 1.031."""
-    return f"{100 * (ratio - 1):+.1f} %"
+    return f"{rounded(100 * (ratio - 1), 1, rounding):+.1f} %"
 
 
 def _judge_time(
@@ -243,7 +243,8 @@ def _judge_accuracy(
     def line(difference: Estimate, conclusion: str) -> str:
         interval = "too few runs for an interval"
         if difference.low is not None and difference.high is not None:
-            interval = f"{difference.low:+.3f} to {difference.high:+.3f}"
+            low = rounded(difference.low, 3, Rounding.DOWN)
+            interval = f"{low:+.3f} to {rounded(difference.high, 3, Rounding.UP):+.3f}"
         change = f"{difference.value:+.3f} points ({interval}; allowed {-allowed:+.3g})"
         note = f", {compared.note}" if compared.note else ""
         return f"{compared.metric}: {change}{note}: {conclusion}"
@@ -272,7 +273,8 @@ def _judge_without_interval(compared: MetricComparison) -> tuple[GateOutcome, st
 def _interval(ratio: Estimate) -> str:
     if ratio.low is None or ratio.high is None:
         return "too few runs for an interval"
-    return f"{_percent_longer(ratio.low)} to {_percent_longer(ratio.high)}"
+    low = _percent_longer(ratio.low, Rounding.DOWN)
+    return f"{low} to {_percent_longer(ratio.high, Rounding.UP)}"
 
 
 def _advice(compared: MetricComparison, comparison: Comparison, distance: float) -> str:

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 from bench.analysis.protocol_rules import judged_at_the_end
 from bench.records.schema import LapKind, RunRecord, Status
+from bench.stats.attempts import Attempt
 from bench.stats.summary import finite_or_none
-from bench.stats.survival import CensoredTime
 
 
 def reached_epoch(record: RunRecord) -> int | None:
@@ -151,12 +151,12 @@ def completed(runs: Sequence[RunRecord]) -> list[RunRecord]:
     return [run for run in runs if run.counts]
 
 
-def censored_time(record: RunRecord) -> CensoredTime:
+def attempt_of(record: RunRecord) -> Attempt:
     """A completed run's time to the target or, where it missed, to the end of its last lap."""
     seconds = time_to_target_seconds(record)
     if seconds is not None:
-        return CensoredTime(seconds, reached=True)
-    return CensoredTime(end_seconds(record), reached=False)
+        return Attempt(seconds, reached=True)
+    return Attempt(end_seconds(record), reached=False)
 
 
 def end_seconds(record: RunRecord) -> float:

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import (
-    CENSORED_COLUMNS,
     COLUMNS,
     MEASURED,
     MEDIAN_ENDS,
+    MISS_COLUMNS,
     SHARED,
     SUMMARY_PARTS,
     Row,
@@ -17,10 +17,10 @@ from bench.analysis.columns import (
     columns_with,
     storable,
 )
-from bench.analysis.metrics import censored_time, completed, end_seconds
+from bench.analysis.metrics import attempt_of, completed, end_seconds
 from bench.analysis.repeats import has_repeated_seeds, one_per_seed
+from bench.stats.attempts import restricted_mean
 from bench.stats.intervals import Estimate, proportion_interval
-from bench.stats.survival import restricted_mean
 
 
 def run_rows(benchmarks: Iterable[Benchmark]) -> list[Row]:
@@ -47,7 +47,7 @@ def benchmark_row(benchmark: Benchmark) -> Row:
         summary = benchmark.summary(column.name)
         for part in SUMMARY_PARTS:
             row[f"{column.name}_{part}"] = getattr(summary, part)
-    row |= _censored_cells(benchmark)
+    row |= _miss_cells(benchmark)
     for column in columns_with(MEASURED):
         summary = benchmark.summary(column.name)
         for part in MEDIAN_ENDS:
@@ -55,9 +55,9 @@ def benchmark_row(benchmark: Benchmark) -> Row:
     return row
 
 
-def _censored_cells(benchmark: Benchmark) -> Row:
+def _miss_cells(benchmark: Benchmark) -> Row:
     """Estimates that count the runs that missed the target, each with its interval."""
-    row: Row = dict.fromkeys(CENSORED_COLUMNS)
+    row: Row = dict.fromkeys(MISS_COLUMNS)
     runs = completed(benchmark.records)
     if not runs:
         return row
@@ -70,10 +70,10 @@ def _censored_cells(benchmark: Benchmark) -> Row:
     ]
     if (expected := benchmark.seconds_per_success) is not None:
         horizon = max(map(end_seconds, runs))
-        restricted = restricted_mean([censored_time(run) for run in runs], horizon)
+        restricted = restricted_mean([attempt_of(run) for run in runs], horizon)
         ends = (None, None) if has_repeated_seeds(runs) else _ends(restricted)
         values += [expected.value, *_ends(expected), restricted.value, *ends, horizon]
-    return row | dict(zip(CENSORED_COLUMNS, map(storable, values), strict=False))
+    return row | dict(zip(MISS_COLUMNS, map(storable, values), strict=False))
 
 
 def _ends(estimate: Estimate) -> tuple[float | None, float | None]:

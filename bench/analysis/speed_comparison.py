@@ -17,10 +17,10 @@ from bench.analysis.comparison import (
     within_margin,
 )
 from bench.records.schema import RunRecord
-from bench.stats import sample_size, summary, survival
+from bench.stats import attempts, sample_size, summary
+from bench.stats.attempts import Attempt
 from bench.stats.intervals import fisher_exact
 from bench.stats.rcp import epochs_allowed, olympic_mean
-from bench.stats.survival import CensoredTime
 
 
 def compare_time_to_target(sides: ComparedSides) -> MetricComparison:
@@ -31,11 +31,11 @@ def compare_time_to_target(sides: ComparedSides) -> MetricComparison:
         return compare_ratios(sides, metric, metrics.time_to_target_seconds)
     if sides.fewest_per_side < summary.FEWEST_RUNS:
         return no_data(metric, "fewer than 3 completed runs, and not all reached it")
-    base, new = ([metrics.censored_time(run) for run in side] for side in (sides.base, sides.new))
+    base, new = ([metrics.attempt_of(run) for run in side] for side in (sides.base, sides.new))
     counts = [f"{sum(time.reached for time in side)}/{len(side)}" for side in (base, new)]
     note = f"reached by {counts[0]} and {counts[1]}: seconds spent for each success"
     shown, gate_difference, pass_difference = (
-        survival.expected_time_ratio(base, new, tail)
+        attempts.seconds_per_success_ratio(base, new, tail)
         for tail in (sides.tail, sides.gate_tail, sides.pass_tail)
     )
     if shown is None or gate_difference is None or pass_difference is None:
@@ -43,14 +43,14 @@ def compare_time_to_target(sides: ComparedSides) -> MetricComparison:
         return MetricComparison(metric=metric, verdict=verdict, note=note)
     return MetricComparison(
         metric=metric,
-        base=survival.expected_time(base),
-        new=survival.expected_time(new),
+        base=attempts.seconds_per_success(base),
+        new=attempts.seconds_per_success(new),
         difference=shown,
         gate_difference=gate_difference,
         pass_difference=pass_difference,
         verdict=verdict_by_sign(shown, 1.0),
         note=note,
-        fewest_runs=survival.FEWEST_FOR_BOOTSTRAP,
+        fewest_runs=attempts.FEWEST_FOR_BOOTSTRAP,
     )
 
 
@@ -118,7 +118,7 @@ def compare_ratios(
 
 
 def _verdict_by_share_reached(
-    base: Sequence[CensoredTime], new: Sequence[CensoredTime], tail: float
+    base: Sequence[Attempt], new: Sequence[Attempt], tail: float
 ) -> Verdict:
     """Where one side never reached the target: whether chance explains that."""
     counts = [(sum(time.reached for time in side), len(side)) for side in (base, new)]

@@ -78,7 +78,8 @@ def rerun(
         if again is None:
             findings.append(CheckFinding(f"{name}: its options left no record here", unknown=True))
             continue
-        floor = find_noise_floor(setup_name(record), record.setup.device_name, floors)
+        machine = MachineKey.of(record.environment).digest
+        floor = find_noise_floor(setup_name(record), record.setup.device_name, floors, machine)
         comparison = _Comparison(name, record, again, floor)
         findings += _findings(comparison)
         notes += _notes(comparison)

@@ -23,6 +23,7 @@ from pydantic import JsonValue, ValidationError
 from bench.measure.run_state import BenchmarkState, RunState
 from bench.records import store
 from bench.records.disk import sync_folder
+from bench.records.machine_key import MachineKey
 from bench.records.schema import Environment, ProtocolValues, RunRecord, Setup, Status
 from bench.text import printable
 from mnist_cnn.errors import UsageError
@@ -71,6 +72,7 @@ class BenchmarkIdentity:
             **{f"protocol.{name}": value for name, value in protocol.items()},
             "seed": self.seed,
             **self.setup.model_dump(mode="json", include=_SETUP_IDENTITY),
+            "machine": MachineKey.of(self.environment).digest,
             "commit": self.environment.commit,
             "dirty": self.environment.dirty,
             "torch": self.environment.torch,

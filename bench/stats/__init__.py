@@ -1,1 +1,1 @@
-"""Functions of numbers: intervals, summaries, survival, stopping rules; none knows a record."""
+"""Functions of numbers: intervals, summaries, attempts, stopping rules; none knows a record."""

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from bench.analysis import benchmarks, columns
 from bench.analysis.benchmarks import group_runs
 from bench.analysis.columns import Row
-from bench.analysis.metrics import censored_time, end_seconds
+from bench.analysis.metrics import attempt_of, end_seconds
 from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.rows import benchmark_row, benchmark_rows, run_row, run_rows
 from bench.records.schema import RunRecord, Status
@@ -265,7 +265,7 @@ def test_runs_that_missed_are_failures_not_dropped() -> None:
     row = _row(runs)
     assert row["runs_reached_share_low"] == pytest.approx(0.529, abs=1e-3)
     assert row["runs_reached_share_high"] == pytest.approx(0.978, abs=1e-3)
-    trials = [censored_time(run) for run in runs]
+    trials = [attempt_of(run) for run in runs]
     total = sum(one.seconds for one in trials)
     assert row["time_to_target_seconds_expected"] == pytest.approx(total / 7)
     # Of eight runs, the first and the last: the miss leaves the median without an upper end.

@@ -50,7 +50,7 @@ def test_which_evaluation_reaches_the_target(
     assert metrics.time_to_target_seconds(record) == pytest.approx(end)
     assert metrics.train_time_to_target_seconds(record) == (epoch and pytest.approx(7.0 * epoch))
     assert metrics.samples_to_target(record) == (epoch and 60_000 * epoch)
-    assert metrics.censored_time(record).reached == (epoch is not None)
+    assert metrics.attempt_of(record).reached == (epoch is not None)
     assert (ResultWarning.MISSED_TARGET in run_warnings(record)) == (epoch is None)
     assert group_runs([(None, record)])[0].reached == (epoch is not None)
     crossing = 0.4 + 8.0 * 2 if len(accuracies) > 1 else None

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 from bench.analysis.comparison import GATE_TAIL, POWER, TAIL
-from bench.stats import intervals, rcp, sample_size, summary, survival
+from bench.stats import attempts, intervals, rcp, sample_size, summary
+from bench.stats.attempts import Attempt
 from bench.stats.intervals import Estimate
-from bench.stats.survival import CensoredTime
 from bench.text import Rounding, rounded
 from tests.stats.session_alarms import SESSION_SPREADS, false_alarms
 
@@ -57,21 +57,21 @@ def test_sessions() -> None:
     assert all(f"| {row} |" in example("sessions") for row in rows)
 
 
-FIVE = [CensoredTime(t, reached=True) for t in (10.0, 11.0, 12.0, 13.0)]
-FIVE.append(CensoredTime(20.0, reached=False))
+FIVE = [Attempt(t, reached=True) for t in (10.0, 11.0, 12.0, 13.0)]
+FIVE.append(Attempt(20.0, reached=False))
 
 
 def outwards(low: float, high: float) -> str:
     return f"{rounded(low, 1, Rounding.DOWN):.1f} to {rounded(high, 1, Rounding.UP):.1f}"
 
 
-def times(trials: list[CensoredTime]) -> list[float]:
+def times(trials: list[Attempt]) -> list[float]:
     return [trial.seconds if trial.reached else summary.MISSED for trial in trials]
 
 
 def test_runs_that_missed() -> None:
     assert example("median") == f"{summary.summarize(times(FIVE)).median:.1f} s"
-    assert example("expected") == f"{survival.expected_time(FIVE):.1f} s"
+    assert example("expected") == f"{attempts.seconds_per_success(FIVE):.1f} s"
     ten = summary.summarize(times(FIVE * 2))
     assert ten.median_high is None
     assert example("ten-runs") == f"at least {ten.median_low:.1f} s"
@@ -81,13 +81,13 @@ def test_runs_that_missed() -> None:
 
 
 def test_the_cost_of_a_success() -> None:
-    cost = survival.expected_time_interval(FIVE * 3)
+    cost = attempts.seconds_per_success_interval(FIVE * 3)
     assert cost is not None
     assert cost.low is not None
     assert cost.high is not None
     text = f"{cost.value:.1f} s, {outwards(cost.low, cost.high)}"
     assert example("expected-interval") == text
-    restricted = survival.restricted_mean(FIVE * 3, 20.0)
+    restricted = attempts.restricted_mean(FIVE * 3, 20.0)
     assert restricted.low is not None
     assert restricted.high is not None
     text = f"{restricted.value:.1f} s, {outwards(restricted.low, restricted.high)}"

@@ -19,10 +19,10 @@ from statistics import NormalDist
 import pytest
 from scipy import stats as scipy_stats
 
+from bench.stats.attempts import Attempt, restricted_mean, seconds_per_success_interval
 from bench.stats.order_statistics import median_interval
 from bench.stats.student_t import t_quantile_975
 from bench.stats.summary import MISSED
-from bench.stats.survival import CensoredTime, expected_time_interval, restricted_mean
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "statistics.md"
 SIMULATIONS = 1000
@@ -35,16 +35,16 @@ Ends = tuple[float | None, float | None]
 class Method:
     """A way to make an interval, and what it is to cover."""
 
-    interval: Callable[[Sequence[CensoredTime]], Ends]
+    interval: Callable[[Sequence[Attempt]], Ends]
     truth: Callable[[float], float]
     """The true value, by the chance to reach the target."""
 
 
-def order_statistics(runs: Sequence[CensoredTime]) -> Ends:
+def order_statistics(runs: Sequence[Attempt]) -> Ends:
     return median_interval([run.seconds if run.reached else MISSED for run in runs])
 
 
-def kaplan_meier(runs: Sequence[CensoredTime]) -> Ends:
+def kaplan_meier(runs: Sequence[Attempt]) -> Ends:
     """Brookmeyer and Crowley's interval of the median, by the log-log band.
 
     The misses are taken for runs that were cut off.
@@ -65,17 +65,17 @@ def kaplan_meier(runs: Sequence[CensoredTime]) -> Ends:
     return ends[0], ends[1]
 
 
-def cost(runs: Sequence[CensoredTime]) -> Ends:
-    estimate = expected_time_interval(runs)
+def cost(runs: Sequence[Attempt]) -> Ends:
+    estimate = seconds_per_success_interval(runs)
     return (None, None) if estimate is None else (estimate.low, estimate.high)
 
 
-def restricted(runs: Sequence[CensoredTime]) -> Ends:
+def restricted(runs: Sequence[Attempt]) -> Ends:
     estimate = restricted_mean(runs, HORIZON)
     return estimate.low, estimate.high
 
 
-def students(runs: Sequence[CensoredTime]) -> Ends:
+def students(runs: Sequence[Attempt]) -> Ends:
     """Student's interval of the restricted mean, which does not know of misses that never came."""
     values = [run.seconds if run.reached else HORIZON for run in runs]
     mean = math.fsum(values) / len(values)
@@ -103,11 +103,11 @@ METHODS = {
 
 
 @cache
-def samples(count: int, chance: float) -> list[list[CensoredTime]]:
+def samples(count: int, chance: float) -> list[list[Attempt]]:
     generator = random.Random(f"{count} {chance}")
     return [
         [
-            CensoredTime(generator.gauss(CENTRE, SPREAD), generator.random() < chance)
+            Attempt(generator.gauss(CENTRE, SPREAD), generator.random() < chance)
             for _ in range(count)
         ]
         for _ in range(SIMULATIONS)

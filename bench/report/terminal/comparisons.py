@@ -11,8 +11,10 @@ from bench import text
 from bench.analysis.cases import CaseMatch
 from bench.analysis.comparison import Comparison, Metric, MetricComparison, Verdict
 from bench.report.terminal.tables import FittedTable, Section, TableColumn
-from bench.text import MISSING, printable
+from bench.text import MISSING, Rounding, printable
 
+_IN_POINTS = (Metric.SHARE_REACHED, Metric.ACCURACY)
+"""Metrics whose difference is in percentage points."""
 _VERDICT_STYLES = {
     Verdict.BETTER: "green",
     Verdict.EQUIVALENT: "green",
@@ -93,18 +95,34 @@ def _difference_between(line: MetricComparison) -> Text:
     if ends is None or (ends.low is None and ends.high is None):
         return Text(MISSING)
     low, high = (
-        "?" if end is None else _relative(line, end, unit=False) for end in (ends.low, ends.high)
+        "?" if end is None else _end(line, end, rounding)
+        for end, rounding in ((ends.low, Rounding.DOWN), (ends.high, Rounding.UP))
     )
     return Text(f"{low} to {high}")
 
 
-def _relative(line: MetricComparison, value: float, unit: bool = True) -> str:
+def _relative(line: MetricComparison, value: float) -> str:
     """A difference of accuracies or shares in percentage points, of other metrics in % of base."""
-    if line.metric is Metric.SHARE_REACHED:
-        return f"{value:+.0f}{' pts' if unit else ''}"
-    if line.metric is Metric.ACCURACY:
-        return f"{value:+.3f}{' pts' if unit else ''}"
-    return f"{100 * (value - 1):+.1f}{' %' if unit else ''}"
+    number, decimals = _shown(line, value)
+    unit = "pts" if line.metric in _IN_POINTS else "%"
+    return f"{number:+.{decimals}f} {unit}"
+
+
+def _end(line: MetricComparison, value: float, rounding: Rounding) -> str:
+    """An end of the interval of such a difference, without its unit, rounded outwards."""
+    number, decimals = _shown(line, value)
+    return f"{text.rounded(number, decimals, rounding):+.{decimals}f}"
+
+
+def _shown(line: MetricComparison, value: float) -> tuple[float, int]:
+    """A difference in the unit that is shown, and the number of its decimals."""
+    match line.metric:
+        case Metric.SHARE_REACHED:
+            return value, 0
+        case Metric.ACCURACY:
+            return value, 3
+        case _:
+            return 100 * (value - 1), 1
 
 
 def _verdict(line: MetricComparison) -> Text:

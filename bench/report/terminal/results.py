@@ -146,7 +146,7 @@ def _benchmark_table(benchmarks: Sequence[Benchmark], price: Price | None) -> Re
             "device",
             [_device(run) for run in first_runs],
             justify="left",
-            narrowest=9,
+            narrowest=12,
             comfortable=18,
         ),
         TableColumn(

@@ -1,4 +1,4 @@
-"""Times to the target where some runs never reached it: those are failures, and they count.
+"""Attempts at the target, some of which miss it: those are failures, and they count.
 
 A run that trained its whole schedule and missed the target is no observation that was cut off: more
 time was not to be had. Leaving it out would make the luckiest recipe the fastest. So the median
@@ -8,7 +8,7 @@ schedule. Pure functions of numbers.
 
 Kaplan and Meier's estimate is not used. It is for runs that were stopped before their schedule
 ended, which no summary includes; for finished runs its median covers the truth too seldom
-(tests/stats/test_survival.py).
+(tests/stats/test_attempts.py).
 
 Sources: Zou & Donner 2008 (MOVER, an interval of two estimates combined), Wilson 1927 (shares),
 Efron 1979 (bootstrap).
@@ -27,8 +27,8 @@ from bench.stats.student_t import t_above
 
 
 @dataclass(frozen=True, slots=True)
-class CensoredTime:
-    """The time to target of one finished run, or the time that it took to miss it."""
+class Attempt:
+    """One finished run: its time to target, or the time that it took to miss it."""
 
     seconds: float
     """Seconds to the target or, where the run missed it, to the run's end."""
@@ -36,7 +36,7 @@ class CensoredTime:
     """Whether the run reached the target."""
 
 
-def restricted_mean(times: Sequence[CensoredTime], horizon: float, tail: float = 0.025) -> Estimate:
+def restricted_mean(times: Sequence[Attempt], horizon: float, tail: float = 0.025) -> Estimate:
     """Mean time to the target if every run gets `horizon` seconds; a miss counts as the horizon.
 
     The interval combines that of the mean of the runs that reached the target (Student's t) and
@@ -64,7 +64,7 @@ def restricted_mean(times: Sequence[CensoredTime], horizon: float, tail: float =
     return Estimate(mean, max(0.0, mean - below), min(horizon, mean + above))
 
 
-def expected_time(times: Sequence[CensoredTime]) -> float | None:
+def seconds_per_success(times: Sequence[Attempt]) -> float | None:
     """Seconds spent per run that reached the target; None where no run did.
 
     The average time to the target if training starts again after each miss: total time divided by
@@ -74,15 +74,15 @@ def expected_time(times: Sequence[CensoredTime]) -> float | None:
     return sum(time.seconds for time in times) / reached if reached else None
 
 
-def expected_time_interval(times: Sequence[CensoredTime], tail: float = 0.025) -> Estimate | None:
-    """`expected_time` with its interval; None where no run reached the target.
+def seconds_per_success_interval(times: Sequence[Attempt], tail: float = 0.025) -> Estimate | None:
+    """`seconds_per_success` with its interval; None where no run reached the target.
 
     It is the mean of the runs that reached the target, plus the time of the misses per success.
     The interval of the mean is Student's t, that of the misses Wilson's; the two are combined by
     squares (MOVER, Zou & Donner 2008). Where no run missed, a miss counts as long as the longest
     run. An end is None below `FEWEST_FOR_COST` runs, or where fewer than two reached the target.
     """
-    value = expected_time(times)
+    value = seconds_per_success(times)
     if value is None:
         return None
     successes = sum(time.reached for time in times)
@@ -113,8 +113,8 @@ FEWEST_FOR_BOOTSTRAP = 10
 """Number of runs per side below which resamples are too similar for an interval."""
 
 
-def expected_time_ratio(
-    base: Sequence[CensoredTime], new: Sequence[CensoredTime], tail: float
+def seconds_per_success_ratio(
+    base: Sequence[Attempt], new: Sequence[Attempt], tail: float
 ) -> Estimate | None:
     """Ratio of the expected times, new to base, by the percentile bootstrap (Efron 1979).
 
@@ -124,7 +124,7 @@ def expected_time_ratio(
     be 5 times. None where a side never reached the target; an end is None where resamples do not
     bound it, or where there are few runs.
     """
-    base_time, new_time = expected_time(base), expected_time(new)
+    base_time, new_time = seconds_per_success(base), seconds_per_success(new)
     if base_time is None or new_time is None:
         return None
     fewest = min(len(base), len(new))
@@ -135,8 +135,8 @@ def expected_time_ratio(
     generator = random.Random(0)
     ratios = []
     for _ in range(RESAMPLES):
-        below = expected_time(generator.choices(base, k=len(base)))
-        above = expected_time(generator.choices(new, k=len(new)))
+        below = seconds_per_success(generator.choices(base, k=len(base)))
+        above = seconds_per_success(generator.choices(new, k=len(new)))
         if above is None:
             ratios.append(math.inf)
         else:
