@@ -201,6 +201,7 @@ def test_every_way_to_start_it_runs(command: list[object]) -> None:
     assert run["time_to_target_seconds"] is None
 
 
+@pytest.mark.slow
 def test_a_record_says_which_machine_it_was_and_how_fast(tmp_path: Path) -> None:
     words = [BIN / "mnist-bench", "run", *SHORT_RUN, "--quiet", "--results-dir", tmp_path]
     done = launch(words, **FEW_IMAGES)

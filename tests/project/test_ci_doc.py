@@ -100,6 +100,7 @@ def run_job(
     return Job(status, summary.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_the_workflow_on_its_first_run_then_on_equal_code_then_on_slower_code(
     tmp_path: Path,
 ) -> None:

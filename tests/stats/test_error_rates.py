@@ -106,6 +106,7 @@ def shares(slower: float, allowed: float, times: int) -> tuple[float, float, flo
     )
 
 
+@pytest.mark.slow
 def test_false_alarms_stay_below_the_stated_rates() -> None:
     """With three looks; the gate on what the looks left, with nothing allowed."""
     worse, better, fires = shares(slower=1.0, allowed=0.0, times=300)

@@ -115,6 +115,7 @@ def _selected(committed: Path, name: str, benchmark: str) -> Path:
 # --- What is committed
 
 
+@pytest.mark.slow
 def test_what_is_committed_passes_but_for_what_is_known(
     committed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +129,7 @@ def test_what_is_committed_passes_but_for_what_is_known(
         assert report["records"] == len(files(folder))
 
 
+@pytest.mark.slow
 def test_the_whole_results_folder_at_once(
     committed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

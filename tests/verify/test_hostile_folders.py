@@ -72,6 +72,7 @@ PIECES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", PIECES)
 def test_half_a_megabyte_of_anything_is_looked_through(piece: str) -> None:
     text = piece * (500_000 // len(piece))
