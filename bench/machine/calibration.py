@@ -25,33 +25,34 @@ FEWEST_PRODUCTS = 3
 """Least number of products, however slow the device is."""
 
 
-def measure_calibration(device: str, threads: int, at_a_time: int = 1) -> Calibration:
+def measure_calibration(device: str, at_a_time: int = 1) -> Calibration:
     """Repeat one fp32 product of matrices for about 0.3 s; the fastest counts.
 
     The fastest, not the median: another program that takes a core for a moment is no property of
-    the machine. torch's number of threads and its random numbers are afterwards as before.
+    the machine. On a CPU by one thread: where the system puts a new second thread is chance, and
+    both were seen on one core for half a second. torch's number of threads and its random numbers
+    are afterwards as before.
 
     Args:
         device: torch's name of the device.
-        threads: number of threads of torch's operators, on a CPU.
         at_a_time: number of processes that may calibrate on this machine at the same time.
     """
     side = CPU_SIDE if device == "cpu" else GPU_SIDE
     start = perf_counter()
-    with _threads(threads if device == "cpu" else torch.get_num_threads()):
+    with _one_thread():
         seconds = _fastest_product_seconds(device, side)
     return Calibration(
-        work=_work(device, side, threads, at_a_time),
+        work=_work(device, side, at_a_time),
         flops_per_second=2 * side**3 / seconds,
         seconds=perf_counter() - start,
     )
 
 
-def _work(device: str, side: int, threads: int, at_a_time: int) -> str:
-    """``"fp32 product of 512 x 512 matrices on cpu, 2 threads"``."""
+def _work(device: str, side: int, at_a_time: int) -> str:
+    """``"fp32 product of 512 x 512 matrices on cpu, 1 thread"``."""
     parts = [f"fp32 product of {side} x {side} matrices on {device}"]
     if device == "cpu":
-        parts.append(f"{threads} thread{'' if threads == 1 else 's'}")
+        parts.append("1 thread")
     rounding = torch.get_float32_matmul_precision()
     if rounding != "highest":
         parts.append(f"matmul precision {rounding}")
@@ -81,10 +82,10 @@ def _fastest_product_seconds(device: str, side: int) -> float:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Set torch's number of threads for a while."""
+def _one_thread() -> Iterator[None]:
+    """Let torch's operators use one thread for a while."""
     before = torch.get_num_threads()
-    torch.set_num_threads(number)
+    torch.set_num_threads(1)
     try:
         yield
     finally:

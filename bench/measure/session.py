@@ -167,7 +167,7 @@ def _make_session(
         all_reduce_seconds = clock.all_reduce_seconds(PARAMETERS)
         # Read first: the calibration is no part of the start-up that a user waits for.
         startup_seconds = seconds_since_process_start()
-        calibration = measure_calibration(setup.device, setup.threads, _calibrating(setup))
+        calibration = measure_calibration(setup.device, _calibrating(setup))
 
     def setup_now() -> Setup:
         return setup_as_run(setup, workload.capture_failure)

@@ -24,7 +24,6 @@ from bench.analysis.run_sets import RunSet
 from bench.analysis.share_comparison import compare_share_reached
 from bench.analysis.speed_comparison import compare_seconds_per_image
 from bench.records.schema import Lap, LapKind, RunRecord
-from bench.records.setup import Calibration
 from bench.records.sidecars import NoiseFloor
 from tests.factories import make_record
 
@@ -54,8 +53,6 @@ class Truth:
     """Rounding of the new side's kernels; the base's is "same"."""
     sessions: bool = False
     """Whether the sides were measured in two sessions."""
-    calibrated: bool = False
-    """Whether the runs know how fast the machine was: to 1 %, the noise of a calibration."""
     limits: Limits = CI_LIMITS
     floor: float = 0.0
     """The machine's noise floor."""
@@ -119,8 +116,6 @@ def _simulate(truth: Truth, index: int) -> GateOutcome:
             )
             for n in range(truth.runs)
         ]
-        if truth.calibrated:
-            base, new = _calibrated(base, chance, 1.0), _calibrated(new, chance, shift)
         comparison = _compare(base, new, truth)
         findings += judge(CaseMatch((), (), ()), [comparison], truth.limits, _floors(truth.floor))
     return overall_outcome(findings)
@@ -195,13 +190,6 @@ def _run(
         "target_reached_epoch": 1 if reached else None,
     }
     return template.model_copy(update=fresh)
-
-
-def _calibrated(runs: list[RunRecord], chance: random.Random, shift: float) -> list[RunRecord]:
-    """The runs of one benchmark, which is calibrated once, before its first run."""
-    rate = 1e12 / shift * chance.lognormvariate(0, 0.01)
-    calibration = Calibration(work="a product of matrices", flops_per_second=rate, seconds=1.0)
-    return [run.model_copy(update={"calibration": calibration}) for run in runs]
 
 
 def _lap(lap: Lap, train_seconds: float) -> Lap:

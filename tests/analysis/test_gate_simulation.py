@@ -66,8 +66,6 @@ def test_a_session_of_its_own_seldom_makes_equal_code_a_regression() -> None:
     assert outcomes(two_sessions, TIMES)[GateOutcome.REGRESSION] <= at_most(0.005)
     known_floor = Truth(runs=10, sessions=True, limits=STRICT, floor=0.07)
     assert outcomes(known_floor, TIMES)[GateOutcome.REGRESSION] <= at_most(0.02)
-    calibrated = Truth(runs=10, sessions=True, limits=STRICT, calibrated=True)
-    assert outcomes(calibrated, TIMES)[GateOutcome.REGRESSION] <= at_most(0.01)
 
 
 def test_many_cases_pass_nearly_as_often_as_one_and_fire_no_more() -> None:
@@ -88,7 +86,6 @@ def test_the_documents_rates() -> None:
                 Truth(runs=runs, limits=STRICT),
                 Truth(runs=runs, sessions=True, limits=STRICT),
                 Truth(runs=runs, sessions=True, limits=STRICT, floor=0.07),
-                Truth(runs=runs, sessions=True, limits=STRICT, calibrated=True),
                 Truth(runs=runs, sessions=True),
             )
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,26 +16,30 @@ SECONDS = calibration.MEASURING_SECONDS
 
 
 @pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_and_of_two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(calibration, "MEASURING_SECONDS", 0.0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_the_work_is_named_and_torch_is_left_as_it_was() -> None:
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
-    found = measure_calibration("cpu", threads + 1)
-    assert found.work == f"fp32 product of 512 x 512 matrices on cpu, {threads + 1} threads"
+    state = torch.get_rng_state()
+    found = measure_calibration("cpu")
+    assert found.work == "fp32 product of 512 x 512 matrices on cpu, 1 thread"
     assert found.flops_per_second > 0
     assert found.seconds > 0
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 2
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.is_grad_enabled()
 
 
 def test_other_work_has_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert measure_calibration("cpu", 1).work.endswith("on cpu, 1 thread")
-    assert measure_calibration("cpu", 1, 2).work.endswith("1 thread, 2 processes at a time")
+    assert measure_calibration("cpu").work.endswith("on cpu, 1 thread")
+    assert measure_calibration("cpu", 2).work.endswith("1 thread, 2 processes at a time")
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
-    assert measure_calibration("cpu", 1).work.endswith("1 thread, matmul precision high")
+    assert measure_calibration("cpu").work.endswith("1 thread, matmul precision high")
 
 
 def test_the_protocol_says_what_is_done() -> None:
@@ -46,12 +51,10 @@ def test_the_protocol_says_what_is_done() -> None:
 
 
 def test_threads_are_restored_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = torch.get_num_threads()
-
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(torch, "mm", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
-        measure_calibration("cpu", threads + 1)
-    assert torch.get_num_threads() == threads
+        measure_calibration("cpu")
+    assert torch.get_num_threads() == 2

@@ -89,7 +89,7 @@ def test_what_gives_somebody_away_is_found(text: str, kind: str) -> None:
         ("environment.library_sha256", "7" * 64),
         ("plan.plan_sha256", "c" * 64),
         ("plan.previous_sha256", "d" * 64),
-        ("calibration.work", "fp32 product of 512 x 512 matrices on cpu, 2 threads"),
+        ("calibration.work", "fp32 product of 512 x 512 matrices on cpu, 1 thread"),
         ("started_at", "2026-11-25T14:33:35.735556Z"),
     ],
 )
