@@ -17,7 +17,7 @@ from bench.analysis.columns import (
     columns_with,
     storable,
 )
-from bench.analysis.metrics import attempt_of, completed, end_seconds
+from bench.analysis.metrics import attempt_of, completed, end_seconds, reached_epoch
 from bench.analysis.repeats import has_repeated_seeds, one_per_seed
 from bench.stats.attempts import restricted_mean
 from bench.stats.intervals import Estimate, proportion_interval
@@ -62,7 +62,7 @@ def _miss_cells(benchmark: Benchmark) -> Row:
     if not runs:
         return row
     seeds = one_per_seed(runs)
-    reached = sum(run.target_reached_epoch is not None for run in seeds)
+    reached = sum(reached_epoch(run) is not None for run in seeds)
     time = benchmark.summary("time_to_target_seconds")
     values: list[float | None] = [
         *_ends(proportion_interval(reached, len(seeds))),

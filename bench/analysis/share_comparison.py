@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bench.analysis.compared_sides import ComparedSides
 from bench.analysis.comparison import Metric, MetricComparison, Verdict
+from bench.analysis.metrics import reached_epoch
 from bench.analysis.repeats import one_per_seed
 from bench.records.schema import RunRecord
 from bench.stats.intervals import Estimate, fisher_exact
@@ -32,7 +33,7 @@ class ReachedCounts:
     def of(cls, base: Sequence[RunRecord], new: Sequence[RunRecord]) -> ReachedCounts:
         """The counts of two sides, of which each has a completed run."""
         before, after = (
-            {run.seed: run.target_reached_epoch is not None for run in one_per_seed(side)}
+            {run.seed: reached_epoch(run) is not None for run in one_per_seed(side)}
             for side in (base, new)
         )
         return cls(

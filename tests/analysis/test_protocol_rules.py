@@ -11,14 +11,20 @@ from bench.analysis.benchmarks import group_runs
 from bench.analysis.differences import INCOMPARABLE, find_differences
 from bench.analysis.protocol_rules import comparable_protocol
 from bench.analysis.result_warnings import ResultWarning, run_warnings
+from bench.analysis.rows import benchmark_row
+from bench.analysis.share_comparison import ReachedCounts
 from bench.records.protocol import KNOWN_PROTOCOLS, PROTOCOL_VERSION
 from bench.records.schema import RunRecord, Status
+from bench.report.formats.measures import measures_of
 from bench.report.progress import run_outcome
 from bench.verify.consistency import find_contradictions
 from tests.factories import make_record
 
 CROSSED = (0.99, 0.995, 0.993, 0.994)
 """Accuracies that cross the target in epoch 2, fall below it, and are at it in the end."""
+
+ENDED_BELOW = (0.99, 0.995, 0.993, 0.993)
+"""The same crossing, without the target in the end."""
 
 
 def record_of(version: int, **overrides: Any) -> RunRecord:
@@ -55,6 +61,25 @@ def test_which_evaluation_reaches_the_target(
     assert group_runs([(None, record)])[0].reached == (epoch is not None)
     crossing = 0.4 + 8.0 * 2 if len(accuracies) > 1 else None
     assert metrics.first_crossing_seconds(record) == pytest.approx(crossing)
+
+
+def test_a_crossing_alone_is_a_miss_wherever_runs_are_counted() -> None:
+    """In the row of a benchmark, in other programs' measures and in a comparison's share."""
+    runs = [
+        record_of(2, accuracies=accuracies, seed=seed, run_index=seed + 1, benchmark_id="b" * 32)
+        for seed, accuracies in enumerate([CROSSED, ENDED_BELOW, ENDED_BELOW, CROSSED])
+    ]
+    (benchmark,) = group_runs((None, run) for run in runs)
+    row = benchmark_row(benchmark)
+    assert (row["runs"], row["runs_reached"]) == (4, 2)
+    low, high = row["runs_reached_share_low"], row["runs_reached_share_high"]
+    assert isinstance(low, float)
+    assert isinstance(high, float)
+    assert low < 0.5 < high < 1
+    (share,) = [m for m in measures_of(benchmark) if m.name == "runs_reached_share"]
+    assert share.value == 0.5
+    counts = ReachedCounts.of(runs, runs)
+    assert (counts.base, counts.base_runs) == (2, 4)
 
 
 def test_verify_computes_the_judged_evaluation_again() -> None:

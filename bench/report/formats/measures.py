@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import MEASURED, Column, columns_with
 from bench.analysis.counting import allows_interval, counted_runs, one_per_process
+from bench.analysis.metrics import reached_epoch
 from bench.analysis.repeats import one_per_seed
 from bench.analysis.rows import benchmark_row
 from bench.analysis.units import Unit
@@ -93,7 +94,7 @@ def _reached_share(benchmark: Benchmark) -> Measure:
     return Measure(
         _REACHED_SHARE,
         Unit.FRACTION,
-        sum(run.target_reached_epoch is not None for run in seeds) / len(seeds),
+        sum(reached_epoch(run) is not None for run in seeds) / len(seeds),
         float(low) if isinstance(low, int | float) else None,
         float(high) if isinstance(high, int | float) else None,
         symmetric=False,
