@@ -10,6 +10,7 @@ from time import perf_counter
 
 import torch
 
+from bench.records.machine_key import MachineKey
 from bench.records.schema import Environment
 from bench.records.sidecars import PeakFlops
 
@@ -58,6 +59,7 @@ def measure_peaks(
                 measured_at=datetime.now(UTC),
                 commit=environment.commit,
                 torch=environment.torch,
+                machine=MachineKey.of(environment).digest,
             )
         )
     return peaks

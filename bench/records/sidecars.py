@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 from pydantic import Field, ValidationError
 
 from bench.records.disk import read_regular_file
+from bench.records.machine_key import MachineKey
 from bench.records.model import Model
-from bench.records.setup import Setup
+from bench.records.schema import RunRecord
 from mnist_cnn.errors import UsageError
 
 _MOST_BYTES = 1024**2
@@ -122,12 +123,20 @@ class PeakFlops(Sidecar):
     measured_at: datetime
     commit: str | None
     torch: str
+    machine: str | None = None
+    """Digest of the machine's key; null in older files, which know the device's name only."""
 
-    def is_of(self, setup: Setup) -> bool:
-        """Whether it was measured on what the set-up uses: on a CPU, all its threads together."""
+    def is_of(self, record: RunRecord) -> bool:
+        """Whether it was measured on what the run used: on a CPU, all its threads together.
+
+        A peak of a machine that is not known is none of a run whose machine is known, and the
+        other way round.
+        """
+        setup = record.setup
         threads = setup.threads * setup.processes if setup.device == "cpu" else None
-        measured = self.device, self.device_name, self.precision, self.threads
-        return measured == (setup.device, setup.device_name, setup.precision, threads)
+        measured = self.device, self.device_name, self.precision, self.threads, self.machine
+        used = setup.device, setup.device_name, setup.precision, threads
+        return measured == (*used, MachineKey.of(record.environment).digest)
 
 
 _Kind = TypeVar("_Kind", bound=Sidecar)
@@ -235,15 +244,15 @@ def _session_medians(floors: Sequence[NoiseFloor]) -> list[float]:
     return [median(floor.seconds_per_image or 0.0 for floor in session) for session in sessions]
 
 
-def find_peak_flops(setup: Setup, peaks: Iterable[PeakFlops]) -> float | None:
-    """Operations per second that a set-up cannot exceed, by the last peak; None without a peak.
+def find_peak_flops(record: RunRecord, peaks: Iterable[PeakFlops]) -> float | None:
+    """Operations per second that a run cannot exceed, by the last peak; None without a peak.
 
     The rate of all processes together: on a CPU of all their threads, elsewhere of one device each.
     """
-    of_setup = [peak for peak in peaks if peak.is_of(setup)]
-    if not of_setup:
+    of_run = [peak for peak in peaks if peak.is_of(record)]
+    if not of_run:
         return None
-    last = max(of_setup, key=lambda peak: peak.measured_at)
+    last, setup = max(of_run, key=lambda peak: peak.measured_at), record.setup
     return last.flops_per_second * (1 if setup.device == "cpu" else setup.processes)
 
 

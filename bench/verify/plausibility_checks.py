@@ -47,7 +47,7 @@ def _with_peaks(folder: ResultsFolder) -> Iterator[tuple[Path, RunRecord, float 
     for path, record in folder.contents.records:
         if path.parent not in peaks:
             peaks[path.parent] = read_peak_flops([path])[0]
-        yield path, record, find_peak_flops(record.setup, peaks[path.parent])
+        yield path, record, find_peak_flops(record, peaks[path.parent])
 
 
 def _load_problems(record: RunRecord) -> Iterator[str]:

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from bench.records.machine_key import MachineKey
 from bench.records.sidecars import (
     NoiseFloor,
+    PeakFlops,
     find_machine_noise,
     find_noise_floor,
+    find_peak_flops,
     read_noise_floors,
     write_sidecar,
 )
+from tests.factories import ZEN_4, ZEN_5, make_record
 
 CASE, DEVICE = "fast, cpu, 1 process, 2 threads, bf16", "AMD EPYC"
 START = datetime(2026, 11, 28, 9, tzinfo=UTC)
@@ -92,3 +96,25 @@ def test_files_without_the_newer_fields_are_read(tmp_path: Path) -> None:
     assert (old.machine, old.seconds_per_image) == (None, None)
     write_sidecar(floor(0, 41.0), tmp_path)
     assert read_noise_floors([tmp_path]) == [floor(0, 41.0)]
+
+
+def test_a_peak_is_of_one_machine() -> None:
+    """Two machines of one name, and a file that does not know which of them it is of."""
+    known = make_record(environment={"processor": ZEN_5})
+    peak = PeakFlops(
+        device="cpu",
+        device_name=known.setup.device_name,
+        precision=known.setup.precision,
+        threads=known.setup.threads,
+        flops_per_second=1e12,
+        side=512,
+        measured_at=START,
+        commit=None,
+        torch="2.15.0",
+        machine=MachineKey.of(known.environment).digest,
+    )
+    unknown = peak.model_copy(update={"machine": None, "flops_per_second": 5e11})
+    other, old = make_record(environment={"processor": ZEN_4}), make_record()
+    assert find_peak_flops(known, [peak, unknown]) == 1e12
+    assert find_peak_flops(other, [peak, unknown]) is None
+    assert find_peak_flops(old, [peak, unknown]) == 5e11

@@ -169,7 +169,7 @@ def fraction_of_peak(all_series: Sequence[SetupSeries], root: Path) -> FigureRes
     percentages: dict[int, float] = {}
     for series in all_series:
         rate = series.median("images_per_second")
-        peak = sidecars.find_peak_flops(series.runs[0][1].setup, peaks)
+        peak = sidecars.find_peak_flops(series.runs[0][1], peaks)
         if rate and peak:
             percentage = 100 * rate * sidecars.TRAINING_FLOPS / peak
             percentages[series.number] = min(percentage, LONGEST_BAR)
