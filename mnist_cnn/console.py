@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 import typer
 
 from mnist_cnn.errors import UsageError
-from mnist_cnn.rank import Rank
+from mnist_cnn.rank import Rank, is_launched
 
 # Since 0.26 Typer contains its own click, and exports only the subclasses of its exceptions.
 _ClickException: type[Exception] = typer.BadParameter.mro()[2]
@@ -48,6 +51,21 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
         print(f"{name}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     return status if isinstance(status, int) else 0
+
+
+def exit_process(status: int) -> NoReturn:
+    """End this process; a rank ends without the interpreter's finalization.
+
+    gloo's threads outlive the process group where DistributedDataParallel has used it. One that
+    frees a tensor while the interpreter is finalized aborts the process after all its work is done
+    ("terminate called without an active exception"; pytorch pull request 179291).
+    """
+    if is_launched():
+        with suppress(OSError, ValueError):  # else as always: Python reports lost output itself
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    sys.exit(status)
 
 
 def print_from_main(line: str) -> None:

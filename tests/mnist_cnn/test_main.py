@@ -40,6 +40,8 @@ LEFT_BY_LAUNCHERS = (
 CPU = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
 FEW = {"PYTHONPATH": os.pathsep.join([FEW_IMAGES["PYTHONPATH"], str(ROOT)])}
 
+RANK_OF_TWO = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+
 Output = pytest.CaptureFixture[str]
 
 
@@ -422,3 +424,18 @@ def test_a_real_ctrl_c(mnist_data_dir: Path, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert complaint == "mnist_cnn: interrupted; model.safetensors was not written\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("variables", "printed"), [({}, "done\nfinal\n"), (RANK_OF_TWO, "done\n")])
+def test_a_rank_ends_without_finalization(variables: dict[str, str], printed: str) -> None:
+    """Threads of gloo that are still there may abort the process while it is finalized."""
+    program = "import atexit; from mnist_cnn import console; atexit.register(print, 'final'); "
+    program += "print('done'); console.exit_process(3)"
+    completed = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (completed.returncode, completed.stdout, completed.stderr) == (3, printed, "")
