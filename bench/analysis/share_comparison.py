@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bench.analysis.compared_sides import ComparedSides
 from bench.analysis.comparison import Metric, MetricComparison, Verdict
+from bench.analysis.learning_comparison import identical_trainings
 from bench.analysis.metrics import reached_epoch
 from bench.analysis.repeats import one_per_seed
 from bench.records.schema import RunRecord
@@ -65,11 +66,16 @@ class ReachedCounts:
 
 
 def compare_share_reached(sides: ComparedSides) -> MetricComparison:
-    """The share of runs that reached the target: Fisher's exact test; equal if seed by seed."""
+    """The share of runs that reached the target: Fisher's exact test; equal for equal trainings.
+
+    Where every seed had the same outcome but trained otherwise, chance may have made it so.
+    """
     metric = Metric.SHARE_REACHED
     counts = ReachedCounts.of(sides.base, sides.new)
     if not counts.base_runs or not counts.new_runs:
         return MetricComparison(metric=metric, verdict=Verdict.ABSENT, note="no completed run")
+    once = sides.once_per_seed()
+    identical = counts.same_outcomes and bool(identical_trainings(once.base, once.new))
     difference = share_difference(
         counts.base, counts.base_runs, counts.new, counts.new_runs, sides.tail
     )
@@ -77,16 +83,16 @@ def compare_share_reached(sides: ComparedSides) -> MetricComparison:
         metric=metric,
         base=counts.base / counts.base_runs,
         new=counts.new / counts.new_runs,
-        difference=Estimate(0.0, 0.0, 0.0) if counts.same_outcomes else _in_points(difference),
-        verdict=_verdict(counts, sides.tail),
+        difference=Estimate(0.0, 0.0, 0.0) if identical else _in_points(difference),
+        verdict=_verdict(counts, sides.tail, identical=identical),
         note=str(counts),
     )
 
 
-def _verdict(counts: ReachedCounts, tail: float) -> Verdict:
+def _verdict(counts: ReachedCounts, tail: float, *, identical: bool) -> Verdict:
     if not counts.base and not counts.new:
         return Verdict.UNREACHED
-    if counts.same_outcomes:
+    if identical:
         return Verdict.EQUIVALENT
     if counts.worse_by_chance <= tail:
         return Verdict.WORSE

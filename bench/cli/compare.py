@@ -87,10 +87,10 @@ def compare(
     if len(names) < 2:
         raise UsageError("name at least two things to compare: BASE NEW")
     request = _Request(names, results_dir, limits, allow_no_baseline, as_json)
-    if limits == Limits():
-        _compare(request)
-        return 0
-    return _gate(request, summary)
+    if request.is_gate:
+        return _gate(request, summary)
+    _compare(request)
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,11 @@ class _Request:
     """Whether a base without runs passes."""
     as_json: bool
     """Whether to print JSON instead of tables."""
+
+    @property
+    def is_gate(self) -> bool:
+        """Whether there is a limit to judge by."""
+        return self.limits.slower is not None or self.limits.less_accurate is not None
 
 
 def _gate(request: _Request, summary: Path | None) -> int:
@@ -132,7 +137,6 @@ def _compare(request: _Request) -> list[GateFinding]:
     Raises:
         UsageError: a name names no runs, or runs cannot be compared.
     """
-    from bench.analysis.gate import Limits
     from bench.analysis.set_comparison import compare_sets, judge_first_runs, judge_sets
 
     base, *others = _find_sides(request)
@@ -141,13 +145,12 @@ def _compare(request: _Request) -> list[GateFinding]:
         _show_findings(request.names[0], [], findings, request.as_json)
         return findings
     difference = max(request.limits.slower or DEFAULT_DIFFERENCE, LEAST_DIFFERENCE)
-    is_gate = request.limits != Limits()
-    floors = _noise_floors(base, request.results_dir, is_gate=is_gate)
+    floors = _noise_floors(base, request.results_dir, is_gate=request.is_gate)
     compared = compare_sets(base, others, difference, floors)
     if not request.as_json:
         _show_tables(base, compared)
-    findings = judge_sets(compared, request.limits, floors) if is_gate else []
-    _show_findings(base.name, compared, findings if is_gate else None, request.as_json)
+    findings = judge_sets(compared, request.limits, floors) if request.is_gate else []
+    _show_findings(base.name, compared, findings if request.is_gate else None, request.as_json)
     return findings
 
 
@@ -158,9 +161,14 @@ def _find_sides(request: _Request) -> tuple[RunSet | None, *tuple[RunSet, ...]]:
     base: RunSet | None = None
     try:
         base = find_runs(request.names[0], request.results_dir)
-    except NoRuns:
-        if not request.allow_no_baseline or not request.names[0].strip():
+    except NoRuns as error:
+        if not request.names[0].strip():
             raise
+        if not request.allow_no_baseline:
+            if not request.is_gate:
+                raise
+            remedy = "if there is no baseline yet, add --allow-no-baseline"
+            raise NoRuns(f"{error}; {remedy}") from error
     others = [find_runs(name, request.results_dir) for name in request.names[1:]]
     run_sets = [*([base] if base else []), *others]
     show_problems(dict.fromkeys(problem for runs in run_sets for problem in runs.problems))
