@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from bench.machine.calibration import measure_calibration
 from bench.machine.environment import describe_environment
@@ -31,7 +32,14 @@ from bench.measure.request import RunRequest
 from bench.measure.resume import count_restarts, open_journal
 from bench.measure.runner import BenchmarkSpec, MeasuredRun, protocol_values, run_benchmark
 from bench.measure.workload import MnistTraining
-from bench.records.schema import Environment, RunRecord, Setup
+from bench.records.schema import (
+    Calibration,
+    ClockCheck,
+    Environment,
+    ParityCheck,
+    RunRecord,
+    Setup,
+)
 from mnist_cnn.data.dataset import load
 from mnist_cnn.engine.checkpoint import Checkpoints
 from mnist_cnn.errors import UsageError
@@ -150,7 +158,7 @@ def _make_session(
     environment: Environment,
     saved_state: tuple[Journal | None, Checkpoints | None],
 ) -> Session:
-    """Make workload and instruments; check clock and gradients; time an all-reduce; calibrate."""
+    """Make workload, instruments and plan of a benchmark, and check what it is measured with."""
     setup = joined.setup
     journal, checkpoints = saved_state
     workload = MnistTraining(
@@ -161,13 +169,7 @@ def _make_session(
         checkpoints=checkpoints,
     )
     clock = DeviceClock(joined.accelerator)
-    with refuse_unusable_device():
-        clock_check = clock.check()
-        parity_check = check_parity(joined, request.data_dir)
-        all_reduce_seconds = clock.all_reduce_seconds(PARAMETERS)
-        # Read first: the calibration is no part of the start-up that a user waits for.
-        startup_seconds = seconds_since_process_start()
-        calibration = measure_calibration(setup.device, _calibrating(setup))
+    checks = _check_machine(joined, clock, request.data_dir)
 
     def setup_now() -> Setup:
         return setup_as_run(setup, workload.capture_failure)
@@ -191,11 +193,11 @@ def _make_session(
         dataset=lambda: workload.checksums,
         command=[redact_paths(_valid_text(word)) for word in redact_addresses(sys.argv)],
         label=_recorded_label(request),
-        startup_seconds=startup_seconds,
-        clock=clock_check,
-        parity=parity_check,
-        calibration=calibration,
-        all_reduce_seconds=all_reduce_seconds,
+        startup_seconds=checks.startup_seconds,
+        clock=checks.clock,
+        parity=checks.parity,
+        calibration=checks.calibration,
+        all_reduce_seconds=checks.all_reduce_seconds,
         journal=journal,
         restarted=count_restarts(),
         share=request.share,
@@ -209,6 +211,43 @@ def _make_session(
         signals=frontend.signals,
     )
     return Session(spec, workload, instruments, chain)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _MachineChecks:
+    """What was found of clock, device and machine before the first run; see `RunRecord`."""
+
+    clock: ClockCheck
+    parity: ParityCheck | None
+    all_reduce_seconds: float | None
+    startup_seconds: float
+    """From the start of the process to here, without the calibration."""
+    calibration: Calibration
+
+
+def _check_machine(
+    joined: JoinedAccelerator, clock: DeviceClock, data_dir: Path | None
+) -> _MachineChecks:
+    """Check the clock and the gradients, time an all-reduce, then calibrate.
+
+    Raises:
+        UsageError: the device cannot be used, or what it computes or times is wrong.
+    """
+    setup = joined.setup
+    with refuse_unusable_device():
+        clock_check = clock.check()
+        parity = check_parity(joined, data_dir)
+        all_reduce_seconds = clock.all_reduce_seconds(PARAMETERS)
+        # Read first: the calibration is no part of the start-up that a user waits for.
+        startup_seconds = seconds_since_process_start()
+        calibration = measure_calibration(setup.device, _calibrating(setup))
+    return _MachineChecks(
+        clock=clock_check,
+        parity=parity,
+        all_reduce_seconds=all_reduce_seconds,
+        startup_seconds=startup_seconds,
+        calibration=calibration,
+    )
 
 
 def _plan_chain(request: RunRequest, planned: PlannedBenchmark) -> PlanChain | None:

@@ -7,6 +7,7 @@ equal rounding are bit-equal, all others independent. Time is noise, and a shift
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -17,14 +18,16 @@ from typing import Any
 
 from bench.analysis.cases import CaseMatch, match_cases
 from bench.analysis.compared_sides import ComparedSides
-from bench.analysis.comparison import Comparison
+from bench.analysis.comparison import GATE_TAIL, Comparison
 from bench.analysis.gate import GateOutcome, Limits, judge, overall_outcome
-from bench.analysis.learning_comparison import compare_accuracy, compare_convergence
+from bench.analysis.learning_comparison import IMAGE, compare_accuracy, compare_convergence
+from bench.analysis.metrics import images_per_second
 from bench.analysis.run_sets import RunSet
 from bench.analysis.share_comparison import compare_share_reached
 from bench.analysis.speed_comparison import compare_seconds_per_image
 from bench.records.schema import Lap, LapKind, RunRecord
 from bench.records.sidecars import NoiseFloor
+from bench.stats.intervals import location_shift, mean_difference
 from tests.factories import make_record
 
 NOISE = 0.035
@@ -99,26 +102,61 @@ def _simulate(truth: Truth, index: int) -> GateOutcome:
     chance = random.Random(index)
     findings = []
     for case in range(truth.cases):
-        first = 1000 * (1 + index * truth.cases + case)
-        shift = 1.0
-        if truth.sessions:
-            shift += chance.choice((-1, 1)) * chance.uniform(*SESSION_SHIFT)
-        base = [_run(chance, first + n, n) for n in range(truth.runs)]
-        new_first = first + (500 if truth.first_seed is None else truth.first_seed)
-        new = [
-            _run(
-                chance,
-                new_first + n,
-                1000 + n,
-                rounding=truth.rounding,
-                slower=shift * truth.slower,
-                loss_points=truth.loss_points,
-            )
-            for n in range(truth.runs)
-        ]
+        base, new = _sides(truth, chance, 1000 * (1 + index * truth.cases + case))
         comparison = _compare(base, new, truth)
         findings += judge(CaseMatch((), (), ()), [comparison], truth.limits, _floors(truth.floor))
     return overall_outcome(findings)
+
+
+def _sides(
+    truth: Truth, chance: random.Random, first: int
+) -> tuple[list[RunRecord], list[RunRecord]]:
+    """The runs of both sides; `first` is the base's first seed."""
+    shift = 1.0
+    if truth.sessions:
+        shift += chance.choice((-1, 1)) * chance.uniform(*SESSION_SHIFT)
+    base = [_run(chance, first + n, n) for n in range(truth.runs)]
+    new_first = first + (500 if truth.first_seed is None else truth.first_seed)
+    new = [
+        _run(
+            chance,
+            new_first + n,
+            1000 + n,
+            rounding=truth.rounding,
+            slower=shift * truth.slower,
+            loss_points=truth.loss_points,
+        )
+        for n in range(truth.runs)
+    ]
+    return base, new
+
+
+def times_fired_before(truth: Truth, times: int) -> int:
+    """How often, in the same simulations, the rule fired that did not look at seeds.
+
+    Of sides one after the other: ranks for the time an image, Welch's t for accuracies, widened to
+    an image each way (the gate of schema version 7).
+    """
+    return sum(
+        _fired_before(*_sides(truth, random.Random(index), 1000 * (1 + index)), truth.limits)
+        for index in range(times)
+    )
+
+
+def _fired_before(base: Sequence[RunRecord], new: Sequence[RunRecord], limits: Limits) -> bool:
+    assert limits.slower is not None
+    assert limits.less_accurate is not None
+    base_logs, new_logs = (
+        [-math.log(images_per_second(run) or 0.0) for run in side] for side in (base, new)
+    )
+    slower = location_shift(base_logs, new_logs, GATE_TAIL)
+    base_points, new_points = (
+        [100 * (run.final_accuracy or 0.0) for run in side] for side in (base, new)
+    )
+    change = mean_difference(base_points, new_points, GATE_TAIL)
+    highest = max(change.high or 0.0, change.value + IMAGE) if change.high is not None else 0.0
+    too_slow = slower.low is not None and slower.low > math.log1p(limits.slower)
+    return too_slow or highest < -limits.less_accurate
 
 
 def _compare(base: Sequence[RunRecord], new: Sequence[RunRecord], truth: Truth) -> Comparison:
