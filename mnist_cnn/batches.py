@@ -64,6 +64,7 @@ class Batches:
         self._count = len(data.train_images)
         self._sampler = HardExampleSampler(recipe, self._count, context.accelerator)
         self._drawn: dict[int, tuple[EpochDraw, Distortions | None]] = {}
+        self._kernels = context.kernels
         self._native = context.kernels in native.KINDS and native.augments(recipe)
         self._data = data
 
@@ -153,7 +154,9 @@ class Batches:
         for share, weight in self._shares(len(order)):
             chosen = order[share]
             if self._native:
-                images = native.augment(self._images, chosen, distortions[share], self._recipe)
+                images = native.augment(
+                    self._images, chosen, distortions[share], self._recipe, self._kernels
+                )
             else:
                 images = augment(self._images[chosen], distortions[share], self._recipe)
             yield Batch(images, labels[share], weight)

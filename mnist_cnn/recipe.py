@@ -20,10 +20,11 @@ MemoryFormat = Literal["contiguous", "channels_last"]
 Precision = Literal["fp32", "bf16", "fp16"]
 RecipePrecision = Literal["fp32", "auto"]
 EvaluationSplit = Literal["test", "validation"]
-Kernels = Literal["torch", "inductor", "triton", "avx512", "amx"]
+NativeKernels = Literal["amx", "avx512-bf16", "avx512", "avx2", "neon-bf16", "neon", "scalar"]
+"""Compiled code of mnist_cnn.kernels.native, by the instruction set that it uses."""
+Kernels = Literal["torch", "inductor", "triton", NativeKernels]
 """Code that computes a training step: torch's operators, the same fused by torch's compiler
-(Inductor), the Triton kernels of mnist_cnn.kernels.triton, or the compiled code of
-mnist_cnn.kernels.native, with AVX512-BF16 or with AMX-BF16."""
+(Inductor), the Triton kernels of mnist_cnn.kernels.triton, or compiled code for CPUs."""
 
 TRAIN_IMAGES = 60_000
 VALIDATION_IMAGES = 10_000

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mnist_cnn.augment import SIDE, Distortions
 from mnist_cnn.kernels.native.library import library
-from mnist_cnn.recipe import Recipe
+from mnist_cnn.recipe import Kernels, Recipe
 
 
 def augments(recipe: Recipe) -> bool:
@@ -15,7 +15,9 @@ def augments(recipe: Recipe) -> bool:
     return recipe.interpolation == "bilinear" and recipe.brightness == recipe.contrast == 0
 
 
-def augment(images: Tensor, chosen: Tensor, distortions: Distortions, recipe: Recipe) -> Tensor:
+def augment(
+    images: Tensor, chosen: Tensor, distortions: Distortions, recipe: Recipe, kernels: Kernels
+) -> Tensor:
     """The same as `mnist_cnn.augment.augment` of `images[chosen]`.
 
     Args:
@@ -23,6 +25,7 @@ def augment(images: Tensor, chosen: Tensor, distortions: Distortions, recipe: Re
         chosen: (N,), int64, contiguous.
         distortions: N rows.
         recipe: a recipe for which `augments` is true.
+        kernels: compiled code for which `unavailable_reason` is None.
 
     Returns:
         (N, 1, 28, 28), float32.
@@ -31,6 +34,7 @@ def augment(images: Tensor, chosen: Tensor, distortions: Distortions, recipe: Re
     table = distortions.table.contiguous()
     chosen = chosen.contiguous()
     library().augment(
+        kernels.encode(),
         images.data_ptr(),
         chosen.data_ptr(),
         len(chosen),

@@ -4,37 +4,57 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import platform
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 from mnist_cnn.errors import UsageError
-from mnist_cnn.recipe import Kernels
+from mnist_cnn.recipe import NativeKernels
 
 LIBRARY = Path(__file__).with_name("libnative.so")
 """Path of the library."""
 
-KINDS: tuple[Kernels, ...] = ("amx", "avx512")
-"""The kinds of compiled code, the fastest first."""
+KINDS: tuple[NativeKernels, ...] = get_args(NativeKernels)
+"""The instruction sets that compiled code knows, the fastest first; a library has those of its
+architecture."""
 
 LAYERS = ("stem", "block1", "transition1", "block2", "transition2", "block3", "classifier")
 """Names of the network's layers, in its order."""
 
 
-def unavailable_reason(kernels: Kernels = "avx512") -> str | None:
-    """Why this machine cannot use compiled code of that kind; None where it can.
+def unavailable_reason(kernels: NativeKernels) -> str | None:
+    """Why this machine cannot use compiled code of that instruction set; None where it can.
 
     Raises:
         UsageError: the library is older than its source files.
     """
     if not LIBRARY.exists():
-        return (
-            "it was not built: ./scripts/setup needs an x86-64 machine and a C++20 compiler for it"
-        )
-    if not library().supported():
-        return "this processor has no AVX512-BF16, or not AVX512-VBMI beside it"
-    if kernels == "amx" and not library().tiles_supported():
-        return "this processor has no AMX-BF16, or this system does not let it be used"
+        return "it was not built: ./scripts/setup needs a C++20 compiler for it"
+    try:
+        loaded = library()
+    except OSError as error:
+        return f"its library cannot be loaded here ({error}); run ./scripts/setup again"
+    built = loaded.instruction_sets().decode().split()
+    if kernels not in built:
+        return f"this library is for {platform.machine()}: it has {', '.join(built)}"
+    if not _runs(kernels):
+        return f"this processor, or this system, does not execute {kernels} instructions"
     return None
+
+
+@cache
+def _runs(kernels: NativeKernels) -> bool:
+    return bool(library().runs(kernels.encode()))
+
+
+def fastest() -> NativeKernels | None:
+    """The fastest compiled code that this machine can use; None where there is none.
+
+    Raises:
+        UsageError: the library is older than its source files.
+    """
+    return next((kernels for kernels in KINDS if unavailable_reason(kernels) is None), None)
 
 
 def set_threads(threads: int) -> None:
@@ -68,8 +88,9 @@ def library() -> ctypes.CDLL:
     if loaded.sources().decode() != source_sum():
         raise UsageError("the compiled code is not that of this source; run ./scripts/setup again")
     pointer, integer, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
+    text = ctypes.c_char_p
     signatures = {
-        "step_new": (pointer, [integer, integer]),
+        "step_new": (pointer, [integer, text]),
         "step_free": (None, [pointer]),
         "step_train": (
             None,
@@ -78,12 +99,12 @@ def library() -> ctypes.CDLL:
         "step_infer": (None, [pointer, pointer, pointer, integer, pointer]),
         "step_kept": (None, [pointer, integer, integer, pointer]),
         "sgd": (None, [pointer, pointer, pointer, integer, real, real, real]),
-        "augment": (None, [pointer, pointer, integer, pointer, real, real, pointer]),
+        "augment": (None, [text, pointer, pointer, integer, pointer, real, real, pointer]),
         "take_layer_seconds": (None, [pointer]),
         "set_threads": (None, [integer]),
         "threads": (integer, []),
-        "supported": (integer, []),
-        "tiles_supported": (integer, []),
+        "instruction_sets": (text, []),
+        "runs": (integer, [text]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(loaded, name)

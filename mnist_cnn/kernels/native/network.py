@@ -126,7 +126,7 @@ class _Workspace:
 
     def __init__(self, capacity: int, kernels: Kernels) -> None:
         self.capacity = capacity
-        self.handle = library().step_new(capacity, int(kernels == "amx"))
+        self.handle = library().step_new(capacity, kernels.encode())
 
     def __del__(self) -> None:
         library().step_free(self.handle)

@@ -6,10 +6,14 @@
 // on each group instead, layer by layer.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <memory>
+#include <vector>
 
 #include "network.hpp"
+#include "pool.hpp"
 
 namespace native {
 
@@ -94,7 +98,7 @@ class Step {
     };
     if (turns >= pool().threads()) {
       while (int(networks_.size()) < pool().threads())
-        networks_.push_back(networks_[0]->sibling(group_));
+        networks_.emplace_back(networks_[0]->sibling(group_));
       pool().run(turns, [&](int thread, int t) { turn(*networks_[thread], t); });
     } else {
       for (int t = 0; t < turns; t++) turn(network(), t);
@@ -150,7 +154,7 @@ class Step {
     pool().run((floats + CHUNK - 1) / CHUNK, [&](int, int chunk) {
       const int start = chunk * CHUNK, count = std::min(CHUNK, floats - start);
       for (size_t t = 1; t < sums_.size(); t++)
-        add_floats(sums_[t].weights->start + start, count, total + start);
+        network().add(sums_[t].weights->start + start, count, total + start);
     });
     for (size_t t = 1; t < sums_.size(); t++)
       for (int l = 0; l < LAYERS; l++)

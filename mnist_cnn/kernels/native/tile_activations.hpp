@@ -4,10 +4,12 @@
 // gradients, and the products.
 #pragma once
 
-#include "normalization.hpp"
+#include "network.hpp"
 #include "tiles.hpp"
+#include "vector_avx512.hpp"
 
 namespace native {
+namespace {
 
 struct alignas(64) Record {
   u16 channel[32];
@@ -116,6 +118,15 @@ struct Sums {
   }
 };
 
+// Mask of the 32 channels that dropout keeps of the pixel at flat position p.
+inline __mmask32 kept_record(const Dropout& dropout, int p) {
+  __m512i x = _mm512_add_epi32(numbers(), all_words(dropout.key + u32(p) * 16));
+  x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 16)), all_words(0x7feb352du));
+  x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 15)), all_words(0x846ca68bu));
+  x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+  return _mm512_cmpge_epu16_mask(x, _mm512_set1_epi16(short(dropout.dropped)));
+}
+
 // dropout(relu(scale * y + shift)) of one pixel.
 struct Activation {
   const Pixel scale, shift;
@@ -124,7 +135,11 @@ struct Activation {
       : scale(channels(norm.scale)), shift(channels(norm.shift)), dropout(d) {}
   [[gnu::always_inline]] Pixel operator()(const Pixel& y, int p) const {
     Pixel a = relu(affine(y, scale, shift));
-    if (dropout.dropped) dropout.apply(dropout.kept_record(p), a.v[0], a.v[1]);
+    if (dropout.dropped) {
+      const __mmask32 kept = kept_record(dropout, p);
+      a.v[0] = _mm512_maskz_mul_ps(__mmask16(kept), a.v[0], all(dropout.scale));
+      a.v[1] = _mm512_maskz_mul_ps(__mmask16(kept >> 16), a.v[1], all(dropout.scale));
+    }
     return a;
   }
   // Turns the gradient of the value x into that of the ReLU's argument: a positive x has passed both
@@ -320,4 +335,5 @@ inline void products_of_half(const u16* a, const Pair* b, float* first, float* s
   if (second) tile_store<1>(second, 64);
 }
 
+}  // namespace
 }  // namespace native

@@ -8,6 +8,7 @@
 #include <cstring>
 
 namespace native {
+namespace {
 
 // Row r of the tile is at from + r * stride bytes. Both must be multiples of 64: rows that cross a
 // cache line take six times as long (measured: 58 instead of 9 cycles per tile).
@@ -49,4 +50,5 @@ struct TileShapes {
 };
 static_assert(sizeof(TileShapes) == 64);
 
+}  // namespace
 }  // namespace native

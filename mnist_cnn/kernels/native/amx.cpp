@@ -4,11 +4,36 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "network.hpp"
+#include <cmath>
+
+#include <memory>
+#include <vector>
+
+#include "vector_avx512.hpp"
+
+#include "augmentation.hpp"
+#include "instruction_set.hpp"
+#include "pool.hpp"
 #include "tile_activations.hpp"
 
 namespace native {
 namespace {
+
+// Whether this processor and this system have matrix tiles; requests them from the system.
+bool claimed() {
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+      !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl") ||
+      !__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512vbmi"))
+    return false;
+  // GCC 12 has no builtin for these: CPUID leaf 7, EDX 22 (AMX-BF16) and 24 (AMX-TILE).
+  unsigned a = 7, b, c = 0, d;
+  asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+  constexpr unsigned BF16 = 1u << 22, TILES = 1u << 24;
+  if ((d & BF16) == 0 || (d & TILES) == 0) return false;
+  // Linux lets a process use the tile registers after a request (Documentation/arch/x86/xstate).
+  constexpr int REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
+  return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
 
 // Records per image of raw convolution outputs and of the gradients of activations. Those of the
 // transitions are on the pooled grid: of the four outputs under a pixel only the largest after batch
@@ -138,28 +163,27 @@ struct Packed {
 
 class AmxNetwork : public Network {
  public:
-  explicit AmxNetwork(int capacity, std::shared_ptr<Packed> packed = std::make_shared<Packed>())
+  explicit AmxNetwork(int capacity, Packed* packed = nullptr)
       : Network(capacity, Sums::FLOATS, weight_tiles(BLOCK1) * 256),
-        packed_(std::move(packed)),
+        own_packed_(packed ? nullptr : new Packed),
+        packed_(packed ? packed : own_packed_.get()),
         skip_gradient_(size_t(capacity) * S14::FLAT),
         plain_pixels_(size_t(capacity) * PLAIN),
         choices28_(size_t(capacity) * S14::FLAT * 2),
         choices14_(size_t(capacity) * S7::FLAT * 2),
         patch_products_(size_t(capacity) * PATCH_SUMS),
         stem_sums_(size_t(pieces(capacity)) * STEM_SUMS) {
-    amx_supported();  // requests the tiles; without that, their first use ends the process
+    claimed();  // requests the tiles; without that, their first use ends the process
     for (int l = 0; l < LAYERS; l++) {
-      raw_[l] = zeros<Record>(size_t(capacity) * RECORDS[l]);
-      gradient_[l] = zeros<Record>(size_t(capacity) * RECORDS[l]);
+      raw_[l] = static_cast<Record*>(zeroed(size_t(capacity) * RECORDS[l] * sizeof(Record)));
+      gradient_[l] = static_cast<Record*>(zeroed(size_t(capacity) * RECORDS[l] * sizeof(Record)));
     }
   }
   ~AmxNetwork() override {
     for (int l = 0; l < LAYERS; l++) std::free(raw_[l]), std::free(gradient_[l]);
   }
 
-  std::unique_ptr<Network> sibling(int capacity) const override {
-    return std::make_unique<AmxNetwork>(capacity, packed_);
-  }
+  Network* sibling(int capacity) const override { return new AmxNetwork(capacity, packed_); }
 
   int slot(int layer, int channel) const override { return slot_of(layer, channel); }
 
@@ -213,7 +237,7 @@ class AmxNetwork : public Network {
     const int pitch = layer <= BLOCK1 ? S28::PITCH : layer == BLOCK2 ? S14::PITCH : S7::PITCH;
     for (int c = 0; c < CHANNELS[layer]; c++)
       for (int y = 0; y < side; y++)
-        for (int x = 0; x < side; x++) *to++ = dropout.kept_record(y * pitch + x) >> slot_of(layer, c) & 1;
+        for (int x = 0; x < side; x++) *to++ = kept_record(dropout, y * pitch + x) >> slot_of(layer, c) & 1;
   }
 
  protected:
@@ -230,6 +254,10 @@ class AmxNetwork : public Network {
 
   double sum(const float* sums, int slot, int which) const override {
     return sums[which * 32 + slot];
+  }
+
+  void add(const float* from, int count, float* to) const override {
+    for (int k = 0; k < count; k += WIDTH) native::store(to + k, native::load(to + k) + native::load(from + k));
   }
 
   // The stem's gradient follows from the sums of block 1's backward pass.
@@ -372,13 +400,13 @@ class AmxNetwork : public Network {
           alone[k] = _mm512_setzero_ps();
           for (int l = 0; l < 3; l++) with[k][l] = _mm512_setzero_ps();
         }
-        const __m512bh ones = as_bh(_mm512_set1_epi16(0x3f80));
+        const __m512bh ones = __m512bh(_mm512_set1_epi16(0x3f80));
         for (int block = 0; block < S28::BLOCKS; block++) {
           __m512bh other[3];
-          for (int l = 0; l < 3; l++) other[l] = as_bh(_mm512_loadu_si512(items(block, 3 * q + l)));
+          for (int l = 0; l < 3; l++) other[l] = __m512bh(_mm512_loadu_si512(items(block, 3 * q + l)));
           for (int k = 0; k < 3; k++) {
             const __m512bh here =
-                as_bh(_mm512_maskz_loadu_epi16(S28::masks.m[block], items(block, 3 * r + k)));
+                __m512bh(_mm512_maskz_loadu_epi16(S28::masks.m[block], items(block, 3 * r + k)));
             for (int l = 0; l < 3; l++) with[k][l] = _mm512_dpbf16_ps(with[k][l], here, other[l]);
             if (q == r) alone[k] = _mm512_dpbf16_ps(alone[k], here, ones);
           }
@@ -650,31 +678,32 @@ class AmxNetwork : public Network {
 
   Record* raw_[LAYERS];
   Record* gradient_[LAYERS];
+  const std::unique_ptr<Packed> own_packed_;
+  Packed* const packed_;  // its own, or those of the network that it is a sibling of
   Buffer<Record> skip_gradient_;  // gradient of block 2's input
   Buffer<u16> plain_pixels_;
   Buffer<Choice> choices28_, choices14_;
   Buffer<float> patch_products_;  // products of patches with patches, per image
   Buffer<float> stem_sums_;       // per piece
   std::vector<std::unique_ptr<Worker>> workers_;  // one per thread
-  const std::shared_ptr<Packed> packed_;  // shared with its siblings
   static thread_local TileShapes before_;
 };
 
 thread_local TileShapes AmxNetwork::before_;
 
+Network* make_network(int capacity) { return new AmxNetwork(capacity); }
+
+void probe() {
+  const TileShapes before = TileShapes::now();
+  TileShapes::all_full().load();
+  tile_zero<0>(), tile_zero<1>(), tile_zero<2>();
+  tile_dot<0, 1, 2>();
+  before.load();
+}
+
 }  // namespace
 
-std::unique_ptr<Network> amx_network(int capacity) { return std::make_unique<AmxNetwork>(capacity); }
-
-bool amx_supported() {
-  // GCC 12 has no builtin for it: CPUID leaf 7, EDX 22 (AMX-BF16) and 24 (AMX-TILE).
-  unsigned a = 7, b, c = 0, d;
-  asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-  constexpr unsigned BF16 = 1u << 22, TILES = 1u << 24;
-  if ((d & BF16) == 0 || (d & TILES) == 0) return false;
-  // Linux lets a process use the tile registers after a request (Documentation/arch/x86/xstate).
-  constexpr int REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
-  return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
-}
+extern const InstructionSet amx;
+const InstructionSet amx = {"amx", claimed, probe, make_network, warp};
 
 }  // namespace native
