@@ -11,6 +11,9 @@ from enum import StrEnum
 MISSING = "–"
 """Shown where there is no value: a missed target, an unknown amount of memory."""
 
+DIFFERENT = "≠"
+"""Beside a row that other kernels computed than the row it is read against."""
+
 _MINUTES_FROM = 120.0
 """Seconds from which a time reads better as minutes and seconds."""
 _HOUR = 3600.0

@@ -11,12 +11,19 @@ from dataclasses import dataclass
 
 from bench.analysis import labels, metrics, result_warnings
 from bench.analysis.benchmarks import group_runs
-from bench.analysis.differences import INCOMPARABLE, POOLED, REMARKED, find_differences
+from bench.analysis.differences import (
+    INCOMPARABLE,
+    KERNELS,
+    POOLED,
+    REMARKED,
+    find_differences,
+)
 from bench.analysis.machine_differences import machine_relation, machine_remarks
 from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.run_sets import RunSet, unreadable_files
 from bench.analysis.sessions import session_remarks
 from bench.analysis.setup_key import SetupKey, recipe_name
+from bench.analysis.step_code import codes_differ
 from bench.records.machine_key import MachineKey, MachineRelation
 from bench.records.schema import RunRecord, Status
 from bench.text import count_of, printable
@@ -194,6 +201,7 @@ def _case(name: str, base_name: str, base: Sequence[RunRecord], new: Sequence[Ru
         machine_relation=machine_relation(base, new),
         remarks=(
             *unfinished,
+            *_kernel_lines(base, new),
             *find_differences((*POOLED, *REMARKED), base, new),
             *machine_remarks(base, new),
             *_warning_lines("base", base),
@@ -201,6 +209,15 @@ def _case(name: str, base_name: str, base: Sequence[RunRecord], new: Sequence[Ru
             *session_remarks(base, new, by_turns=interleaved(base, new)),
         ),
     )
+
+
+def _kernel_lines(base: Sequence[RunRecord], new: Sequence[RunRecord]) -> list[str]:
+    """A line where the sides' kernels differ, which says what that means for the times."""
+    meaning = ", so every ratio of times contains the code's difference"
+    return [
+        f"{line}{meaning if codes_differ(base, new) else ''}"
+        for line in find_differences([KERNELS], base, new)
+    ]
 
 
 def _unfinished_lines(side: str, records: Sequence[RunRecord]) -> list[str]:

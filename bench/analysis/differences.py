@@ -25,9 +25,9 @@ POOLED: tuple[Field, ...] = (
     ("recipe", lambda r: tuple(sorted((k, str(v)) for k, v in r.recipe.items()))),
 )
 """Runs that differ in these are not pooled within a side."""
+KERNELS: Field = ("kernels", lambda r: r.setup.computed_by)
 REMARKED: tuple[Field, ...] = (
     ("precision", lambda r: r.setup.precision),
-    ("kernels", lambda r: r.setup.computed_by),
     ("threads", lambda r: r.setup.threads),
     ("processes", lambda r: r.setup.processes),
     ("machines", lambda r: r.setup.machines),
@@ -40,7 +40,7 @@ REMARKED: tuple[Field, ...] = (
     ("driver", lambda r: r.environment.driver),
     ("record schema", lambda r: r.schema_version),
 )
-"""Sides that differ in these are compared, with a remark."""
+"""Sides that differ in these, or in `KERNELS`, are compared, with a remark."""
 
 
 def find_differences(

@@ -23,6 +23,7 @@ _ADDED: dict[str, tuple[str, Unit]] = {
     "cost_to_target_expected": ("cost a success", Unit.RATE),
     "relative_speed": ("relative speed", Unit.RATE),
     "relative_speed_reason": ("why no relative speed", Unit.TEXT),
+    "relative_speed_kernels": ("kernels differ", Unit.TEXT),
 }
 _KNOWN = {column.name: (column.heading, column.unit) for column in COLUMNS} | _ADDED
 """Heading and unit by column name. A longer name takes both from its longest known beginning."""

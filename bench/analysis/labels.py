@@ -9,6 +9,7 @@ from bench.records.protocol import PROTOCOL_VERSION
 from bench.text import count_of, printable
 
 if TYPE_CHECKING:
+    from bench.records.machine_key import MachineKey
     from bench.records.schema import RunRecord, Setup
 
 
@@ -45,6 +46,11 @@ def label_of_setup(setup: Setup) -> str:
         setup.machines,
         setup.parallel_seeds,
     )
+
+
+def machine_label(device_name: str, key: MachineKey) -> str:
+    """The device's name, and the machine's key where it is known: two machines may share a name."""
+    return device_name if key.label is None else f"{device_name} ({key.label})"
 
 
 def protocol_note(record: RunRecord) -> str:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.case_comparison import time_to_target
-from bench.analysis.cases import group_by_setup, match_cases
+from bench.analysis.cases import Case, group_by_setup, match_cases
 from bench.analysis.columns import Row
 from bench.analysis.metrics import completed
 from bench.analysis.run_sets import RunSet
+from bench.analysis.step_code import AGAINST_COLUMN, codes_differ
 from bench.records.schema import RunRecord
 from bench.stats.intervals import Estimate
 from bench.text import count_of, printable
@@ -26,8 +27,10 @@ COLUMNS = (
     "relative_speed_low",
     "relative_speed_high",
     "relative_speed_reason",
+    AGAINST_COLUMN,
 )
-"""Columns: the ratio, the ends of its 95 % interval, and why one of these is absent."""
+"""Columns: the ratio, the ends of its 95 % interval, why one of these is absent, and the kernels of
+both sides where the ratio contains the difference of their code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,14 @@ class RelativeSpeed:
     """The ratio with its interval; None where the row cannot be compared."""
     reason: str | None
     """Why the ratio or its interval is absent; None where both are known."""
+    kernels: str | None = None
+    """``"amx against torch"`` where other code computed the row than the baseline; else None."""
 
     def row(self) -> Row:
         """The values of `COLUMNS`."""
         speed = self.speed
         numbers = (None,) * 3 if speed is None else (speed.value, speed.low, speed.high)
-        return dict(zip(COLUMNS, (*numbers, self.reason), strict=True))
+        return dict(zip(COLUMNS, (*numbers, self.reason, self.kernels), strict=True))
 
 
 def find_baseline(benchmarks: Sequence[Benchmark], label: str) -> RunSet:
@@ -94,6 +99,7 @@ def _relative_speed(base: RunSet, records: Sequence[RunRecord], comparisons: int
     if not case.base or not case.new:
         side = "row" if case.base else "baseline"
         return RelativeSpeed(None, f"no completed run of the {side}'s")
+    kernels = _kernels_against(case)
     try:
         line = time_to_target(case, comparisons)
         if line.difference is None:
@@ -102,9 +108,16 @@ def _relative_speed(base: RunSet, records: Sequence[RunRecord], comparisons: int
     except ZeroDivisionError:
         return RelativeSpeed(None, "a time to target is zero")
     if speed.low is not None and speed.high is not None:
-        return RelativeSpeed(speed, None)
+        return RelativeSpeed(speed, None, kernels)
     compared = count_of(comparisons, "comparison")
-    return RelativeSpeed(speed, f"no interval: too few runs for {compared} at once")
+    return RelativeSpeed(speed, f"no interval: too few runs for {compared} at once", kernels)
+
+
+def _kernels_against(case: Case) -> str | None:
+    """The kernels of the row and of the baseline where their code differs."""
+    if not codes_differ(case.base, case.new):
+        return None
+    return f"{case.new[0].setup.computed_by} against {case.base[0].setup.computed_by}"
 
 
 def _inverse(ratio: Estimate) -> Estimate:

@@ -23,8 +23,13 @@ BUSY_SHARE = 0.05
 FEWEST_FOR_DRIFT = 8
 """Number of runs below which drift is not looked for."""
 
+FEWEST_FOR_OUTLIERS = 6
+"""Number of runs below which outliers are not looked for: of three runs that scatter by chance, one
+in ten lies so far from the other two."""
+
 LEAST_DIFFERENCE = 0.05
-"""Relative difference of training times below which neither drift nor groups are warned of."""
+"""Relative difference of training times below which neither outliers, drift nor groups are warned
+of."""
 
 DRIFT_TAIL = 0.005
 """Probability, each way, of a warning of drift where there is none."""
@@ -191,7 +196,7 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
         warning: counts[warning] for warning in ResultWarning if warning in counts
     }
     times = _training_times(runs)
-    if outliers := find_outliers(times):
+    if outliers := far_times(times):
         warnings[ResultWarning.OUTLIER] = len(outliers)
     if drifted(times):
         warnings[ResultWarning.DRIFT] = None
@@ -234,6 +239,20 @@ def shared_gpu(record: RunRecord) -> bool:
     return monitoring is not None and any(
         gpu.before.other_processes or gpu.after.other_processes for gpu in monitoring.gpus
     )
+
+
+def far_times(times: Sequence[float]) -> list[float]:
+    """The repeated measurements that lie too far from the others to be chance.
+
+    They are outliers of `FEWEST_FOR_OUTLIERS` measurements or more, and differ from the median by
+    more than `LEAST_DIFFERENCE`: where times are alike, hyperfine's rule alone takes a difference
+    that is not worth saying.
+    """
+    if len(times) < FEWEST_FOR_OUTLIERS:
+        return []
+    middle = median(times)
+    outliers = find_outliers(times)
+    return [time for time in outliers if abs(time - middle) > LEAST_DIFFERENCE * middle]
 
 
 def drifted(times: Sequence[float]) -> bool:

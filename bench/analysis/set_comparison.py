@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from bench.analysis.case_comparison import compare_case
 from bench.analysis.cases import CaseMatch, group_by_setup, match_cases, setup_name
 from bench.analysis.comparison import Comparison
+from bench.analysis.device_comparison import (
+    DeviceComparison,
+    compare_devices,
+    mixes_code_and_device,
+)
 from bench.analysis.gate import GateFinding, Limits, judge, judge_without_baseline
 from bench.analysis.run_sets import RunSet
 from bench.analysis.same_code import require_one_state
 from bench.analysis.sessions import floor_remark
+from bench.records.schema import RunRecord
 from bench.records.sidecars import NoiseFloor
 from bench.text import printable
 from mnist_cnn.errors import UsageError
@@ -27,6 +33,9 @@ class SetComparison:
     """Its cases and those of the base."""
     comparisons: tuple[Comparison, ...]
     """One comparison for each case that both have."""
+    devices: DeviceComparison | None = None
+    """The machines compared with torch's operators on both, where the one case that there is has
+    other machines and other kernels; else None."""
 
 
 def compare_sets(
@@ -34,6 +43,7 @@ def compare_sets(
     others: Sequence[RunSet],
     difference: float,
     floors: Sequence[NoiseFloor] = (),
+    read_known: Callable[[], Sequence[RunRecord]] = tuple,
 ) -> list[SetComparison]:
     """Compare every other run set with the base.
 
@@ -42,6 +52,8 @@ def compare_sets(
         others: the run sets to compare.
         difference: relative difference of times that the comparison should be able to detect.
         floors: noise floors of the base's machine, which become remarks.
+        read_known: reads the runs among which those with torch's operators are looked for. It is
+            called only where two machines with different kernels are compared.
 
     Raises:
         UsageError: two sets cannot be compared, a case has no completed run, or a side holds runs
@@ -56,7 +68,18 @@ def compare_sets(
     count = sum(len(match.cases) for match in matches)
     return [
         SetComparison(
-            new, match, tuple(compare_case(case, count, difference) for case in match.cases)
+            new,
+            match,
+            tuple(compare_case(case, count, difference) for case in match.cases),
+            # Kernels differ only where each side has one set-up, so only in the one case there is.
+            next(
+                (
+                    compare_devices(case, read_known(), count, difference)
+                    for case in match.cases
+                    if mixes_code_and_device(case)
+                ),
+                None,
+            ),
         )
         for new, match in zip(others, matches, strict=True)
     ]

@@ -115,7 +115,7 @@ def _show(comparison: Comparison, name: str, as_json: bool) -> None:
 
     match = CaseMatch((comparison.case,), (), ())
     if as_json:
-        sys.stdout.write(to_json(f"{name}-a", [(f"{name}-b", match, [comparison])]))
+        sys.stdout.write(to_json(f"{name}-a", [(f"{name}-b", match, [comparison], None)]))
     else:
         terminal.show(terminal.comparison(f"{name}-a", f"{name}-b", match, [comparison]))
 

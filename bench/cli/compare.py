@@ -12,7 +12,7 @@ import typer
 
 from bench.cli.options import parse_points, parse_share
 from bench.cli.output import show_problems, write_file
-from bench.records import sidecars
+from bench.records import sidecars, store
 from bench.records.store import RESULTS_DIR
 from bench.text import printable
 from mnist_cnn.errors import UsageError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bench.analysis.gate import GateFinding, Limits
     from bench.analysis.run_sets import RunSet
     from bench.analysis.set_comparison import SetComparison
+    from bench.records.schema import RunRecord
     from bench.records.sidecars import NoiseFloor
 
 DEFAULT_DIFFERENCE = 0.05
@@ -146,7 +147,9 @@ def _compare(request: _Request) -> list[GateFinding]:
         return findings
     difference = max(request.limits.slower or DEFAULT_DIFFERENCE, LEAST_DIFFERENCE)
     floors = _noise_floors(base, request.results_dir, is_gate=request.is_gate)
-    compared = compare_sets(base, others, difference, floors)
+    compared = compare_sets(
+        base, others, difference, floors, lambda: _known_runs([base, *others], request.results_dir)
+    )
     if not request.as_json:
         _show_tables(base, compared)
     findings = judge_sets(compared, request.limits, floors) if request.is_gate else []
@@ -175,6 +178,14 @@ def _find_sides(request: _Request) -> tuple[RunSet | None, *tuple[RunSet, ...]]:
     return base, *others
 
 
+def _known_runs(sides: Sequence[RunSet], results_dir: Path) -> list[RunRecord]:
+    """The runs in the results folder, and those in the folders of the sides."""
+    paths = {results_dir} if results_dir.exists() else set()
+    for path in (side.path for side in sides if side.path is not None):
+        paths |= {path} if path.is_dir() else {*path.parent.glob("*.json")}
+    return [record for _, record in store.read_records(sorted(paths)).records]
+
+
 def _noise_floors(base: RunSet, results_dir: Path, *, is_gate: bool) -> list[NoiseFloor]:
     """The floors of the base's machine; only a gate must not go on without one it cannot read."""
     folders = [results_dir, *([base.path] if base.path else [])]
@@ -199,7 +210,9 @@ def _show_tables(base: RunSet, compared: Sequence[SetComparison]) -> None:
 
     for each in compared:
         terminal.show(
-            terminal.comparison(base.name, each.new.name, each.match, list(each.comparisons))
+            terminal.comparison(
+                base.name, each.new.name, each.match, list(each.comparisons), each.devices
+            )
         )
 
 
@@ -213,7 +226,7 @@ def _show_findings(
     if as_json:
         from bench.report.formats.comparisons import to_json
 
-        sides = [(each.new.name, each.match, each.comparisons) for each in compared]
+        sides = [(each.new.name, each.match, each.comparisons, each.devices) for each in compared]
         sys.stdout.write(to_json(base, sides, findings))
         return
     for finding in findings or ():

@@ -13,6 +13,7 @@ import typer
 from bench.analysis import benchmarks as grouping
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.cost import parse_price
+from bench.analysis.device_numbers import machine_numbers
 from bench.analysis.selection import TableRequest, readable_columns, select_rows
 from bench.analysis.table import RowTable
 from bench.cli.output import notify, show_problems, write_document, write_file, write_folder
@@ -108,6 +109,7 @@ def report(
     request.check()
     with gc_paused():
         benchmarks, problems = _read_benchmarks(paths or [RESULTS_DIR])
+        everything = benchmarks
         table: RowTable | None = None
         if request.needs_rows:
             selection = select_rows(benchmarks, request.table)
@@ -118,7 +120,7 @@ def report(
         if request.to is Format.HTML or plots is not None:
             _draw(benchmarks, problems, request)
     if request.to is Format.TERMINAL:
-        _show_tables(benchmarks, table, request)
+        _show_tables(benchmarks, table, request, everything)
     elif request.to in TOOL_FORMATS:
         _write_for_tool(benchmarks, request)
     elif request.to in ROW_FORMATS and table is not None:
@@ -234,8 +236,19 @@ def _show_scaling(benchmarks: Sequence[Benchmark], request: _Request) -> None:
 
 
 def _show_tables(
-    benchmarks: Sequence[Benchmark], table: RowTable | None, request: _Request
+    benchmarks: Sequence[Benchmark],
+    table: RowTable | None,
+    request: _Request,
+    everything: Sequence[Benchmark],
 ) -> None:
+    """Print the tables.
+
+    Args:
+        benchmarks: the selected ones.
+        table: rows of them, where options ask for rows.
+        request: what was asked for.
+        everything: all that were read; a machine's numbers may be among those not selected.
+    """
     # Lazy: rich takes a tenth of a second to import, and only the terminal needs it.
     from bench.report import terminal
 
@@ -243,9 +256,13 @@ def _show_tables(
         terminal.show(terminal.clocks(benchmarks))
     elif request.table.for_rows and table is not None:
         terminal.show(terminal.rows(readable_columns(table, request.table), benchmarks))
+    elif request.table.per_run:
+        terminal.show(terminal.runs(benchmarks, request.table.price))
     else:
-        show = terminal.runs if request.table.per_run else terminal.summary
-        terminal.show(show(benchmarks, request.table.price))
+        machines = machine_numbers([("", one) for one in everything], benchmarks)
+        # One machine is compared with none, so its rows cannot be mistaken for a device's.
+        shown = machines if len(machines) > 1 else ()
+        terminal.show(terminal.summary(benchmarks, request.table.price, shown))
 
 
 def _write_rows(table: RowTable, request: _Request) -> None:

@@ -15,15 +15,24 @@ from urllib.parse import quote
 from bench import text
 from bench.analysis import labels
 from bench.analysis.columns import column
+from bench.analysis.device_numbers import (
+    CAPTION,
+    CODE,
+    DEVICE,
+    NOT_MEASURED,
+    machine_numbers,
+    notes,
+)
 from bench.analysis.result_tables import ResultEntry, ResultTable, group_into_tables
 from bench.analysis.result_warnings import ResultWarning
+from bench.analysis.step_code import mark_of
 from bench.analysis.units import Unit, format_estimate, format_summary
 from bench.records.machine_key import MachineKey
 from bench.records.protocol import PROTOCOL_VERSION, QUALITY_TARGET
 from bench.records.schema import RunRecord
 from bench.records.store import CHART_NAME
 from bench.report.markdown_text import cell, code, table_row
-from bench.text import count_of
+from bench.text import DIFFERENT, MISSING, count_of
 
 MARK = "<!-- Made by `mnist-bench publish` from the records beside it: do not edit. -->"
 """The first line of every results page."""
@@ -33,6 +42,7 @@ _HEADINGS = (
     "id", "to target", "a success", "training only", "reached", "accuracy", "images/s", "recipe",
     "device", "set-up", "label",
 )  # fmt: skip
+_WHY = "../docs/protocol.md#the-device-number-and-the-code-number"
 _SEED = "--seed"
 _PUBLISHED_ID = re.compile(r"- (`+[^`]+`+) in \[`+.*`+\]\((\S+)/\): ")
 
@@ -53,23 +63,58 @@ def render_page(entries: Sequence[ResultEntry]) -> str:
         "interval, from 6",
         "runs. A success: the seconds of all completed runs, misses included, for each that "
         "reached the",
-        "target. **!** marks a doubtful result; the list below its table says why.",
+        "target. **!** marks a doubtful result; the list below its table says why. "
+        f"**{DIFFERENT}** marks a row",
+        "that other kernels computed than its table's first row: a difference of times contains "
+        "the code's,",
+        "not the device's alone.",
         "[What the clock includes](../docs/protocol.md) · "
         "[How to add a device](../docs/contributing-results.md)",
         "",
         f"![Time to target of every row that reached it]({CHART_NAME})",
+        *_machine_lines(entries),
     ]
     for table, rows in group_into_tables(entries).items():
         lines += ["", f"## {_title(table)}", "", table_row(_HEADINGS)]
-        lines += [f"|{' --- |' * len(_HEADINGS)}", *map(table_line, rows)]
+        lines.append(f"|{' --- |' * len(_HEADINGS)}")
+        lines += [table_line(row, mark_of(_first(row), _first(rows[0]))) for row in rows]
         lines += ["", *map(provenance, rows)]
     return "\n".join(lines) + "\n"
 
 
-def table_line(entry: ResultEntry) -> str:
-    """An entry's row in its table."""
+def _machine_lines(entries: Sequence[ResultEntry]) -> Iterator[str]:
+    """The section with the device number and the code number of each machine."""
+    machines = machine_numbers((entry.id, entry.benchmark) for entry in entries)
+    headings = ("machine", DEVICE, CODE, f"{DEVICE} measured with", f"{CODE} measured with")
+    yield from ("", "## Device number and code number", "", f"{CAPTION} [Why both]({_WHY})", "")
+    yield from (table_row(headings), f"|{' --- |' * len(headings)}")
+    for machine in machines:
+        numbers = (machine.device, machine.code)
+        yield table_row(
+            [
+                f"{cell(machine.name)}{' by name' if machine.known_by_name else ''}",
+                *(NOT_MEASURED if number is None else number.text for number in numbers),
+                *(
+                    MISSING if number is None else f"{cell(number.how)}, {cell(number.source)}"
+                    for number in numbers
+                ),
+            ]
+        )
+    yield ""
+    for sentence, command in notes(machines):
+        yield f"- {sentence} {code(command)}" if command else f"- {sentence}"
+
+
+def table_line(entry: ResultEntry, mark: str = "") -> str:
+    """An entry's row in its table.
+
+    Args:
+        entry: the row.
+        mark: beside the set-up, where other kernels computed it than the table's first row.
+    """
     benchmark = entry.benchmark
     run = benchmark.runs[0]
+    setup = run[1].setup
     # Misses have a column of their own.
     doubtful = benchmark.warnings.keys() - {ResultWarning.MISSED_TARGET}
     return table_row(
@@ -82,8 +127,8 @@ def table_line(entry: ResultEntry) -> str:
             _summary(entry, "final_accuracy"),
             _summary(entry, "images_per_second"),
             cell(column("recipe").cell(run)),
-            cell(_device(run[1])),
-            cell(labels.label_of_record(run[1])),
+            cell(labels.machine_label(setup.device_name, MachineKey.of(run[1].environment))),
+            f"{cell(labels.label_of_record(run[1]))}{mark}",
             cell(run[1].label),
         ]
     )
@@ -117,7 +162,8 @@ def disagreements(page: str, entry: ResultEntry) -> Iterator[str]:
     """
     if code(entry.id) not in published_ids(page, entry.folder):
         return
-    lines = page.splitlines()
+    # The marks depend on the other rows of the table, which are not looked at here.
+    lines = [line.replace(f"` {DIFFERENT} |", "` |") for line in page.splitlines()]
     expected = table_line(entry)
     if expected not in lines:
         start = f"| {cell(entry.id)} "
@@ -145,11 +191,8 @@ def _summary(entry: ResultEntry, column_name: str) -> str:
     return format_summary(entry.benchmark.summary(column_name), column(column_name).unit)
 
 
-def _device(record: RunRecord) -> str:
-    """The device's name, and the machine's key where it is known: two machines may share a name."""
-    label = MachineKey.of(record.environment).label
-    name = record.setup.device_name
-    return name if label is None else f"{name} ({label})"
+def _first(entry: ResultEntry) -> RunRecord:
+    return entry.benchmark.runs[0][1]
 
 
 def _reference(entry: ResultEntry) -> str:

@@ -13,9 +13,11 @@ from bench.analysis import metrics, result_warnings
 from bench.analysis.result_warnings import ResultWarning
 from bench.records.schema import LapKind, Status
 from bench.stats import summary
+from bench.stats.anomalies import find_outliers
 from bench.stats.student_t import t_quantile_975
 from bench.stats.summary import MISSED, MetricSummary, summarize
 from tests.factories import make_benchmark, make_record
+from tests.stats.simulations import SIMULATIONS, Draw, at_most
 
 ACCURACIES = st.lists(st.sampled_from([0.98, 0.9939, 0.994, 0.9951]), max_size=8)
 SPANS = st.floats(1e-3, 1e3)
@@ -242,6 +244,47 @@ def test_a_run_that_lies_far_from_the_others_is_warned_of() -> None:
     assert ResultWarning.OUTLIER not in result_warnings.benchmark_warnings(make_benchmark(usual))
     warnings = result_warnings.benchmark_warnings(make_benchmark((*usual, 19.0)))
     assert warnings[ResultWarning.OUTLIER] == 1
+
+
+def test_too_few_runs_and_small_differences_make_no_outlier() -> None:
+    # By hyperfine's rule alone each has an outlier: two of the three first times are equal.
+    for times in ((16.0, 17.0, 17.0), (6.4, 6.5, 6.45, 6.55, 19.0)):
+        assert find_outliers(times)
+        assert ResultWarning.OUTLIER not in of_times([*times])
+    alike = [6.5, 6.5, 6.5, 6.5, 6.5]
+    assert ResultWarning.OUTLIER not in of_times([*alike, 6.8])
+    assert ResultWarning.OUTLIER in of_times([*alike, 6.9])
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 6, 8, 10, 20])
+@pytest.mark.parametrize(
+    ("draw", "rate"),
+    [
+        (lambda r: r.gauss(1, 0.01), 0.001),
+        (lambda r: r.gauss(1, 0.05), 0.015),
+        (lambda r: r.lognormvariate(0, 0.05), 0.015),
+        (lambda r: 1 + 0.01 * r.expovariate(1), 0.02),
+        (lambda r: 1 + 0.05 * r.expovariate(1), 0.07),
+    ],
+    ids=["normal 1 %", "normal 5 %", "lognormal 5 %", "exponential 1 %", "exponential 5 %"],
+)
+def test_outliers_are_seldom_seen_where_there_are_none(draw: Draw, rate: float, count: int) -> None:
+    """The rates of docs/statistics.md."""
+    generator = random.Random(count)
+    seen = sum(
+        bool(result_warnings.far_times([draw(generator) for _ in range(count)]))
+        for _ in range(SIMULATIONS)
+    )
+    assert seen <= at_most(rate)
+
+
+def test_three_runs_would_raise_one_false_alarm_in_ten() -> None:
+    generator = random.Random(3)
+    seen = sum(
+        bool(find_outliers([generator.gauss(1, 0.05) for _ in range(3)]))
+        for _ in range(SIMULATIONS)
+    )
+    assert seen > 0.07 * SIMULATIONS
 
 
 @given(st.lists(VALUES, min_size=3, max_size=12), st.integers(0, 3))

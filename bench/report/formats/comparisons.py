@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from bench.analysis.cases import CaseMatch
 from bench.analysis.comparison import Comparison, Metric, MetricComparison
+from bench.analysis.device_comparison import DeviceComparison
 from bench.analysis.gate import GateFinding, overall_outcome
 from bench.report.formats.json import encode
 
 
 def to_json(
     base: str,
-    compared: Sequence[tuple[str, CaseMatch, Sequence[Comparison]]],
+    compared: Sequence[tuple[str, CaseMatch, Sequence[Comparison], DeviceComparison | None]],
     findings: Sequence[GateFinding] | None = None,
 ) -> str:
     """One object: the base, what was compared with it, and the findings of a gate.
@@ -23,7 +24,8 @@ def to_json(
 
     Args:
         base: name of the base.
-        compared: the name of each new side, how it was matched with the base, and its cases.
+        compared: the name of each new side, how it was matched with the base, its cases, and the
+            comparison of the devices alone where there is one.
         findings: the findings of a gate; None without a gate.
     """
     document = {
@@ -34,12 +36,22 @@ def to_json(
                 "cases": [_case(comparison) for comparison in comparisons],
                 "only_base": list(match.missing),
                 "only_new": list(match.added),
+                "torch_operators": None if devices is None else _devices(devices),
             }
-            for new, match, comparisons in compared
+            for new, match, comparisons, devices in compared
         ],
         "gate": None if findings is None else _gate(findings),
     }
     return encode(document)
+
+
+def _devices(devices: DeviceComparison) -> dict[str, object]:
+    """The machines compared with torch's operators on both, or what is missing for that."""
+    comparison = devices.comparison
+    return {
+        "case": None if comparison is None else _case(comparison),
+        "missing": list(devices.missing),
+    }
 
 
 def _case(comparison: Comparison) -> dict[str, object]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.analysis.columns import Row
 from bench.analysis.headings import heading_of, is_text, rounding_of, unit_of
+from bench.analysis.step_code import KERNELS_COLUMN, row_legend, row_marks
 from bench.analysis.table import RowTable
 from bench.analysis.units import Cell, format_cell
 from bench.report.markdown_text import cell, code, table_row
@@ -26,8 +27,13 @@ def to_markdown(table: RowTable) -> str:
 def _lines(rows: Sequence[Row], columns: Sequence[str]) -> Iterator[str]:
     yield table_row([heading_of(name) for name in columns])
     yield table_row(["---" if is_text(name) else "---:" for name in columns])
-    for row in rows:
-        yield table_row([_value(name, row[name]) for name in columns])
+    marks = row_marks(rows)
+    for row, mark in zip(rows, marks, strict=True):
+        yield table_row(
+            [_value(name, row[name]) + mark * (name == KERNELS_COLUMN) for name in columns]
+        )
+    if KERNELS_COLUMN in columns and any(marks):
+        yield f"\n{row_legend(rows)}"
 
 
 def _value(name: str, value: Cell) -> str:

@@ -12,10 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.analysis import device_numbers
 from bench.analysis.columns import Run
 from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.scaling import CAPTION, HEADINGS
 from bench.analysis.scaling_studies import scaling_studies
+from bench.analysis.step_code import codes_differ, legend
+from bench.records.schema import RunRecord
 from bench.records.store import UnreadableFile
 from bench.report.html import drawing, tables
 from bench.report.html.captions import target_name
@@ -67,6 +70,9 @@ def to_html(
     digits = misclassified_digits(record for _, record in runs)
     targets = {series.benchmark.target_accuracy for series in all_series}
     to_target = target_name(all_series)
+    machines = device_numbers.machine_numbers(
+        (f"set-up {s.number}", s.benchmark) for s in all_series
+    )
     page = templates.get_template("report.html.jinja").render(
         policy=_policy(style, script),
         style=style,
@@ -75,7 +81,14 @@ def to_html(
         scope=_scope(all_series, runs),
         highlights=list(_highlights(all_series, to_target)),
         setup_headings=tables.setup_headings(to_target),
-        setup_rows=[tables.setup_row(series) for series in all_series],
+        setup_rows=[tables.setup_row(series, all_series[0]) for series in all_series],
+        setup_legend=legend()
+        if codes_differ(_first_runs(all_series[:1]), _first_runs(all_series))
+        else "",
+        machine_headings=tables.machine_headings(),
+        machine_rows=[tables.machine_row(machine) for machine in machines],
+        machine_caption=device_numbers.CAPTION,
+        machine_notes=device_numbers.notes(machines),
         warnings=list(_warnings(all_series)),
         drawn_figures=[
             (figure, _svg(figure)) for figure in figures if isinstance(figure, DrawnFigure)
@@ -93,6 +106,10 @@ def to_html(
         problems=[(printable(str(file.path)), printable(file.reason)) for file in problems],
     )
     return encodable(page)
+
+
+def _first_runs(all_series: Sequence[SetupSeries]) -> list[RunRecord]:
+    return [series.first_record for series in all_series]
 
 
 def _style() -> str:

@@ -11,7 +11,9 @@ from markupsafe import Markup, escape
 
 from bench.analysis import labels
 from bench.analysis.columns import Run, column, shown_path
+from bench.analysis.device_numbers import CODE, DEVICE, NOT_MEASURED, MachineNumber, MachineNumbers
 from bench.analysis.metrics import reached_epoch
+from bench.analysis.step_code import mark_of
 from bench.analysis.units import (
     Unit,
     format_cell,
@@ -117,15 +119,23 @@ def setup_headings(to_target: str) -> list[TableHeading]:
     ]
 
 
-def setup_row(series: SetupSeries) -> TableRow:
-    """A set-up's row."""
+def setup_row(series: SetupSeries, first: SetupSeries) -> TableRow:
+    """A set-up's row.
+
+    Args:
+        series: the set-up.
+        first: that of the table's first row; a set-up that other kernels computed is marked.
+    """
     record = series.first_record
     reached = series.benchmark.reached
     share = reached / len(series.runs)
     mark = "good" if share == 1 else "middling" if reached else "bad"
     below = series.detail, record.division, labels.protocol_note(record)
     fields = (
-        TableCell(series.name, below=", ".join(filter(None, below))),
+        TableCell(
+            f"{series.name}{mark_of(record, first.first_record)}",
+            below=", ".join(filter(None, below)),
+        ),
         TableCell(reached_share(series), share, mark=mark, is_number=True),
         summary_cell(series, "time_to_target_seconds"),
         success_cell(series),
@@ -136,6 +146,26 @@ def setup_row(series: SetupSeries) -> TableRow:
         TableCell(printable(record.setup.device_name)),
     )
     return TableRow(series.number, series.colour, True, fields)
+
+
+def machine_headings() -> list[str]:
+    """The headings of the table of machines."""
+    return ["machine", DEVICE, CODE]
+
+
+def machine_row(machine: MachineNumbers) -> Markup:
+    """A machine's row: its two numbers, and how each was measured."""
+    below = "by name" if machine.known_by_name else ""
+    name = TableCell(printable(machine.name), below=below)
+    numbers = (_number_cell(machine.device), _number_cell(machine.code))
+    cells = (name.element('th scope="row"'), *(number.element("td") for number in numbers))
+    return Markup("".join(cells))
+
+
+def _number_cell(number: MachineNumber | None) -> TableCell:
+    if number is None:
+        return TableCell(NOT_MEASURED, is_number=True)
+    return TableCell(number.text, below=f"{number.how}, {number.source}", is_number=True)
 
 
 def reached_share(series: SetupSeries) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -10,6 +10,7 @@ from rich.text import Text
 from bench import text
 from bench.analysis.cases import CaseMatch
 from bench.analysis.comparison import Comparison, Metric, MetricComparison, Verdict
+from bench.analysis.device_comparison import DeviceComparison
 from bench.report.terminal.tables import FittedTable, Section, TableColumn
 from bench.text import MISSING, Rounding, printable
 
@@ -25,9 +26,16 @@ _VERDICT_STYLES = {
 
 
 def comparison(
-    base: str, new: str, match: CaseMatch, comparisons: Sequence[Comparison]
+    base: str,
+    new: str,
+    match: CaseMatch,
+    comparisons: Sequence[Comparison],
+    devices: DeviceComparison | None = None,
 ) -> RenderableType:
-    """One table per case, with its remarks, and the cases that only one side has."""
+    """One table per case, with its remarks, and the cases that only one side has.
+
+    Where machines and kernels differ, the comparison of the devices alone stands last.
+    """
     parts: list[RenderableType] = [Text(printable(f"{new} against {base}"), style="bold")]
     for case_comparison in comparisons:
         parts += [Text(), _comparison_table(case_comparison)]
@@ -40,7 +48,25 @@ def comparison(
         for which, names in (("the base", match.missing), ("the new side", match.added))
         for name in names
     ]
+    if devices is not None:
+        parts += _devices(devices, said={r for each in comparisons for r in each.case.remarks})
     return Group(*parts, Text())
+
+
+def _devices(devices: DeviceComparison, said: Set[str]) -> list[RenderableType]:
+    """The table of the devices alone, or what is missing for it.
+
+    Args:
+        devices: the comparison.
+        said: remarks that stand above already.
+    """
+    lines = list(devices.missing)
+    parts: list[RenderableType] = []
+    if devices.comparison is not None:
+        title = "The devices alone: the same machines and recipe, torch's operators on both"
+        parts += [Text(), Text(title, style="bold"), _comparison_table(devices.comparison)]
+        lines += [remark for remark in devices.comparison.case.remarks if remark not in said]
+    return [*parts, *(Text(printable(f"! {line}"), style="yellow") for line in lines)]
 
 
 def _comparison_table(comparison: Comparison) -> RenderableType:

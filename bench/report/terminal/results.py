@@ -13,26 +13,39 @@ from bench.analysis import labels
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import Row, Run, column, shown_path
 from bench.analysis.cost import Price, add_costs
+from bench.analysis.device_numbers import MachineNumbers
 from bench.analysis.metrics import reached_epoch
 from bench.analysis.setup_key import recipe_name
+from bench.analysis.step_code import code_of, legend, mark_of
 from bench.analysis.units import Cell, Unit, format_cell, format_median_interval
 from bench.records.schema import RunRecord
 from bench.report.progress import run_outcome
+from bench.report.terminal.machines import machine_table
 from bench.report.terminal.notes import notes
 from bench.report.terminal.sparkline import courses
 from bench.report.terminal.tables import FittedTable, Section, TableColumn
 from bench.text import MISSING, Rounding, printable
 
 
-def summary(benchmarks: Sequence[Benchmark], price: Price | None = None) -> RenderableType:
+def summary(
+    benchmarks: Sequence[Benchmark],
+    price: Price | None = None,
+    machines: Sequence[MachineNumbers] = (),
+) -> RenderableType:
     """Every run, the benchmarks they make, their warnings, and the folders of the records.
 
     The most important is last, because the end is what a terminal still shows.
+
+    Args:
+        benchmarks: what was measured.
+        price: price of the machine.
+        machines: the two numbers of each machine; without any there is no table of them.
     """
     return Group(
         _run_tables(benchmarks, price),
         Text(),
         _benchmark_table(benchmarks, price),
+        *([Text(), machine_table(machines)] if machines else []),
         Text(),
         notes(benchmarks),
     )
@@ -144,7 +157,7 @@ def _benchmark_table(benchmarks: Sequence[Benchmark], price: Price | None) -> Re
         TableColumn("recipe", [_recipe(run) for run in first_runs], justify="left"),
         TableColumn(
             "device",
-            [_device(run) for run in first_runs],
+            [_device(run, first_runs[0]) for run in first_runs],
             justify="left",
             narrowest=12,
             comfortable=18,
@@ -170,12 +183,13 @@ def _benchmark_table(benchmarks: Sequence[Benchmark], price: Price | None) -> Re
     targets = [benchmark.target_accuracy for benchmark in benchmarks]
     if len(set(targets)) > 1:
         columns.insert(4, TableColumn("target", [Text(text.target(target)) for target in targets]))
-    return FittedTable(
-        _without_empty(columns),
-        [Section(0, len(benchmarks))],
+    caption = (
         "Medians of completed runs; below, their 95 % interval (from 6 runs). A success: the "
-        "seconds of all runs, misses included, for each that reached the target.",
+        "seconds of all runs, misses included, for each that reached the target."
     )
+    if len({code_of(record) for _, record in first_runs}) > 1:
+        caption += f" {legend()}"
+    return FittedTable(_without_empty(columns), [Section(0, len(benchmarks))], caption)
 
 
 def _without_empty(columns: Sequence[TableColumn]) -> list[TableColumn]:
@@ -205,9 +219,10 @@ def _recipe(run: Run) -> Text:
     return recipe.append(f"\n{run[1].division}", style="dim")
 
 
-def _device(run: Run) -> Text:
+def _device(run: Run, first: Run) -> Text:
+    """The device and the set-up, marked where other code computed it than the table's first row."""
     setup = run[1].setup
-    label = printable(labels.label_of_record(run[1]))
+    label = printable(labels.label_of_record(run[1])) + mark_of(run[1], first[1])
     return value_text(setup.device_name, Unit.TEXT).append(f"\n{label}", style="dim")
 
 

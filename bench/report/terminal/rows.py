@@ -10,6 +10,7 @@ from rich.text import Text
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import Row
 from bench.analysis.headings import LESSER, heading_of, is_text, rounding_of, unit_of
+from bench.analysis.step_code import KERNELS_COLUMN, row_legend, row_marks
 from bench.analysis.table import RowTable
 from bench.report.terminal.notes import notes
 from bench.report.terminal.results import value_text
@@ -25,6 +26,7 @@ def rows(table: RowTable, benchmarks: Sequence[Benchmark]) -> RenderableType:
     A narrow terminal shows the first columns.
     """
     ordered: list[Row] = []
+    marks: list[str] = []
     sections: list[Section] = []
     for value, group in table.groups():
         title = None
@@ -33,14 +35,24 @@ def rows(table: RowTable, benchmarks: Sequence[Benchmark]) -> RenderableType:
             title = Text(f"{heading_of(table.group_by)}: {group_name}", style="bold")
         sections.append(Section(len(ordered), len(ordered) + len(group), title))
         ordered += group
+        marks += row_marks(group)
+    marked = KERNELS_COLUMN in table.columns and any(marks)
+    # Kernels that differ are no lesser matter: who does not see them takes code for a device.
+    lesser = LESSER - {KERNELS_COLUMN} if marked else LESSER
     columns = [
         TableColumn(
             heading_of(name),
-            [value_text(row[name], unit_of(name), rounding_of(name)) for row in ordered],
-            priority=number + len(table.columns) * (name in LESSER),
+            [
+                value_text(row[name], unit_of(name), rounding_of(name)).append(
+                    mark if name == KERNELS_COLUMN else ""
+                )
+                for row, mark in zip(ordered, marks, strict=True)
+            ],
+            priority=number + len(table.columns) * (name in lesser),
             justify="left" if is_text(name) else "right",
             narrowest=_NARROWEST if is_text(name) else None,
         )
         for number, name in enumerate(table.columns)
     ]
-    return Group(FittedTable(columns, sections), Text(), notes(benchmarks))
+    fitted = FittedTable(columns, sections, row_legend(table.rows) if marked else "")
+    return Group(fitted, Text(), notes(benchmarks))

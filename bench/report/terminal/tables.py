@@ -16,13 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.report.terminal.sparkline import BLOCKS, PLAIN_BLOCKS
-from bench.text import MISSING
+from bench.text import DIFFERENT, MISSING
 
 _PIPE_WIDTH = 140
 """Characters per line of a file or a pipe; by rich's own 80, tables would lose columns."""
 _GAP = 2
 """Number of blanks between two columns of a table."""
-_ASCII = str.maketrans({MISSING: "-", **dict(zip(BLOCKS, PLAIN_BLOCKS, strict=True))})
+_ASCII = str.maketrans(
+    {MISSING: "-", DIFFERENT: "#", **dict(zip(BLOCKS, PLAIN_BLOCKS, strict=True))}
+)
 _RULE = rich.box.SIMPLE_HEAD
 _ASCII_RULE = rich.box.Box(str(_RULE).replace("─", "-"), ascii=True)
 
@@ -115,7 +117,8 @@ class FittedTable:
             yield _table(columns, widths, section, options.ascii_only)
             yield from section.remarks
         if self.caption:
-            yield Text(self.caption, style="dim")
+            caption = Text(self.caption, style="dim")
+            yield _plain(caption) if options.ascii_only else caption
         left_out = ", ".join(c.heading for c in self.columns if c not in columns)
         if left_out:
             yield Text(f"Left out: {left_out}{self.elsewhere}.", style="dim")
