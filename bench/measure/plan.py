@@ -230,7 +230,7 @@ def multiplies_bf16_fast(device: str) -> bool:
 def _onednn_limit() -> str:
     """Newest instruction set that the environment allows oneDNN; "" for any.
 
-    Source: https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
+    Source: https://oneapi-src.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
     """
     # oneDNN ignores upper and lower case; DNNL_ is its older name, read where the new one is empty.
     names = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
