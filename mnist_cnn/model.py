@@ -89,6 +89,9 @@ class MnistCnn(nn.Module):
 class GroupedNetwork(nn.Module):
     """`network`, which takes a training batch in groups; batch norm treats each as a batch.
 
+    The plain way: a forward pass a group. It judges the kernels, in `mnist_cnn.parity` and in
+    tests; `mnist_cnn.batch_norm.GroupedBatchNorm2d` computes the same in one pass.
+
     Args:
         network: network to train.
         group: images in a group; the last one may have fewer.

@@ -27,6 +27,11 @@ from mnist_cnn.train import check_batch
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 KERNELS: tuple[Kernels, ...] = get_args(Kernels)
 
+_ISAS_WITHOUT_FAST_BF16 = frozenset(
+    ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+)
+"""oneDNN's names. AVX2_VNNI_2 converts bf16 but multiplies in fp32."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExecutionPlan:
@@ -214,7 +219,22 @@ def multiplies_bf16_fast(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device != "cpu":
         return has_bf16(device)
+    # Elsewhere bf16 is several times slower than fp32. Two variables may limit a CPU:
+    # ATEN_CPU_CAPABILITY bounds torch's loops, ONEDNN_MAX_CPU_ISA the convolutions.
+    limited = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+    if limited or _onednn_limit() in _ISAS_WITHOUT_FAST_BF16:
+        return False
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _onednn_limit() -> str:
+    """Newest instruction set that the environment allows oneDNN; "" for any.
+
+    Source: https://oneapi-src.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
+    """
+    # oneDNN ignores upper and lower case; DNNL_ is its older name, read where the new one is empty.
+    names = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+    return next((value for name in names if (value := os.environ.get(name))), "").upper()
 
 
 def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe) -> Kernels:

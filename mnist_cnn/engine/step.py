@@ -13,12 +13,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from mnist_cnn.batch_norm import share_batch_norm, shares_batch_norm, unshared_reason
+from mnist_cnn.batch_norm import (
+    group_batch_norm,
+    share_batch_norm,
+    shares_batch_norm,
+    unshared_reason,
+)
 from mnist_cnn.batches import Batch
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels.native import KINDS, NativeKernel, NativeNetwork, NativeSgd
-from mnist_cnn.model import GroupedNetwork, MnistCnn
+from mnist_cnn.model import MnistCnn
 from mnist_cnn.optim import build_optimizer
 from mnist_cnn.recipe import Kernels, Recipe
 
@@ -63,10 +68,13 @@ def _group(context: TrainingContext) -> tuple[int, int]:
     return share, min(context.recipe.norm_batch_size or share, share)
 
 
-def with_batch_norm_groups(network: MnistCnn, context: TrainingContext) -> nn.Module:
-    """`network`, made to take this rank's share of a batch in the recipe's batch-norm groups."""
+def set_up_batch_norm(network: MnistCnn, context: TrainingContext) -> None:
+    """Make batch norm take the images that the recipe says: of a group, or of all ranks."""
     share, group = _group(context)
-    return GroupedNetwork(network, group) if group < share else network
+    if shares_batch_norm(context.recipe, context.accelerator.num_processes):
+        share_batch_norm(network)
+    elif group < share:
+        group_batch_norm(network, group)
 
 
 def memory_layout(recipe: Recipe) -> torch.memory_format:
@@ -85,10 +93,9 @@ class TorchStep:
         self._label_smoothing = recipe.label_smoothing
         self._layout = memory_layout(recipe)
         network.to(memory_format=self._layout)
-        if shares_batch_norm(recipe, accelerator.num_processes):
-            share_batch_norm(network)
+        set_up_batch_norm(network, context)
         accelerator.free_memory()  # of what an earlier run in this process prepared
-        self._module = accelerator.prepare(with_batch_norm_groups(network, context))
+        self._module = accelerator.prepare(network)
         if isinstance(self._module, DistributedDataParallel):
             # With groups each rank keeps the statistics of its own share, and the loop joins them
             # before it evaluates; else all ranks have the same. By default rank 0's would replace

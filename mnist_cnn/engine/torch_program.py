@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mnist_cnn.augment import Distortions, augment
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.engine.ema import floats
-from mnist_cnn.engine.step import memory_layout, with_batch_norm_groups
+from mnist_cnn.engine.step import memory_layout, set_up_batch_norm
 from mnist_cnn.evaluation import count
 from mnist_cnn.kernels.buffers import DeviceBuffers
 from mnist_cnn.model import MnistCnn, build_model
@@ -39,12 +39,12 @@ class TorchProgram:
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.num_batches_tracked = None  # nothing reads it, and counting is a launch
+        set_up_batch_norm(network, context)
         self._network = network
         self._average = _GraphEma(network) if recipe.average_decay > 0 else None
         self._forward = self._image_losses
         if context.kernels == "inductor":
             self._forward = torch.compile(self._image_losses, dynamic=False, fullgraph=True)
-        self._grouped = with_batch_norm_groups(network, context)
         self._learning_rate = torch.ones((), device=device)
         self._optimizer = build_optimizer(network.parameters(), recipe)
         self._optimizer.param_groups[0]["lr"] = self._learning_rate
@@ -112,7 +112,7 @@ class TorchProgram:
         """The loss of each image, (N,), with the graph of the gradients."""
         images = augment(pixels, Distortions(table), self._recipe)
         with self._context.accelerator.autocast():
-            logits = self._grouped(images.contiguous(memory_format=self._layout))
+            logits = self._network(images.contiguous(memory_format=self._layout))
         return F.cross_entropy(
             logits.float(), labels, label_smoothing=self._recipe.label_smoothing, reduction="none"
         )

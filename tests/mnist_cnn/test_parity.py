@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from bench.cli import main
 from bench.records.schema import ParityCheck
 from mnist_cnn import batches
 from mnist_cnn.augment import augment
+from mnist_cnn.batch_norm import GroupedBatchNorm2d
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData
 from mnist_cnn.kernels import native
@@ -74,16 +74,17 @@ class Spoilt(torch.autograd.Function):
 
 @pytest.fixture
 def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Give batch norm, where bf16 is on, gradients that are so many times the right ones."""
-    right = F.batch_norm
+    """Give the step's batch norm gradients that are so many times the right ones.
+
+    The judge has ordinary layers.
+    """
+    right = GroupedBatchNorm2d.forward
 
     def spoil(factor: float) -> None:
-        def wrong(*given: Any, **options: Any) -> Tensor:
-            found = right(*given, **options)
-            on = torch.is_autocast_enabled("cpu")
-            return Spoilt.apply(found, factor) if on else found
+        def wrong(layer: GroupedBatchNorm2d, images: Tensor) -> Tensor:
+            return cast(Tensor, cast(Any, Spoilt.apply)(right(layer, images), factor))
 
-        monkeypatch.setattr(F, "batch_norm", wrong)
+        monkeypatch.setattr(GroupedBatchNorm2d, "forward", wrong)
 
     return spoil
 
