@@ -9,7 +9,7 @@ from bench.records.protocol import PROTOCOL_VERSION
 from bench.text import count_of, printable
 
 if TYPE_CHECKING:
-    from bench.records.schema import RunRecord, Setup
+    from bench.records.schema import Environment, RunRecord, Setup
 
 
 def setup_label(
@@ -45,6 +45,18 @@ def label_of_setup(setup: Setup) -> str:
         setup.machines,
         setup.parallel_seeds,
     )
+
+
+def label_of_code(environment: Environment, digits: int) -> str | None:
+    """``"commit 0123456"``, of an installed copy ``"version 0.1.0"``, else None.
+
+    Args:
+        environment: that of a run.
+        digits: how much of the commit is shown.
+    """
+    if environment.commit is not None:
+        return f"commit {printable(environment.commit)[:digits]}"
+    return None if environment.version is None else f"version {printable(environment.version)}"
 
 
 def protocol_note(record: RunRecord) -> str:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from mnist_cnn.errors import UsageError
+from mnist_cnn.kernels import build
 from mnist_cnn.recipe import Kernels
 
 LIBRARY = Path(__file__).with_name("libnative.so")
@@ -27,9 +28,9 @@ def unavailable_reason(kernels: Kernels = "avx512") -> str | None:
         UsageError: the library is older than its source files.
     """
     if not LIBRARY.exists():
-        return (
-            "it was not built: ./scripts/setup needs an x86-64 machine and a C++20 compiler for it"
-        )
+        if not build.is_for_this_platform():
+            return "there is none for this platform"
+        return f"it was not built: {build.remedy()}"
     if not library().supported():
         return "this processor has no AVX512-BF16, or not AVX512-VBMI beside it"
     if kernels == "amx" and not library().tiles_supported():
@@ -66,7 +67,7 @@ def library() -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(LIBRARY))
     loaded.sources.restype = ctypes.c_char_p
     if loaded.sources().decode() != source_sum():
-        raise UsageError("the compiled code is not that of this source; run ./scripts/setup again")
+        raise UsageError(f"the compiled code is not that of this source; {build.remedy()}")
     pointer, integer, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
     signatures = {
         "step_new": (pointer, [integer, integer]),
