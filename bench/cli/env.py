@@ -47,7 +47,6 @@ def env(
     from bench.machine.package import package_version
     from bench.machine.peak_flops import measure_peaks
     from bench.measure import plan
-    from mnist_cnn.kernels import native
 
     device = plan.choose_device("auto")
     threads = plan.choose_threads(None)
@@ -58,14 +57,14 @@ def env(
         name: plan.choose_kernels("auto", device, precision, RECIPES[name])
         for name, precision in precisions.items()
     }
-    unavailable = {kind: native.unavailable_reason(kind) for kind in native.KINDS}
+    unavailable = _unavailable_reasons()
     values: dict[str, object] = {
-        "version": package_version(),
         "device": device,
         "threads": threads,
         "precision": precisions,
         "kernels": kernels,
         "compiled_code": unavailable,
+        "version": package_version(),
     }
     environment = describe_environment(device, device_name(device))
     values["machine"] = {
@@ -92,6 +91,19 @@ def _peak_rates(peaks: Sequence[PeakFlops]) -> dict[str, object]:
     rates = {f"{peak.precision}_gflops": round(peak.flops_per_second / 1e9, 1) for peak in peaks}
     seconds = TRAIN_IMAGES * sidecars.TRAINING_FLOPS / highest
     return {**rates, "least_epoch_seconds": round(seconds, 4)}
+
+
+def _unavailable_reasons() -> dict[Kernels, str | None]:
+    """Why each kind of compiled code cannot be used here; None where it can."""
+    from mnist_cnn.kernels import native  # lazy: it imports torch
+
+    reasons: dict[Kernels, str | None] = {}
+    for kind in native.KINDS:
+        try:
+            reasons[kind] = native.unavailable_reason(kind)
+        except UsageError as error:  # only a run that would use it has to end
+            reasons[kind] = str(error)
+    return reasons
 
 
 def _readable_reasons(unavailable: Mapping[Kernels, str | None]) -> str:

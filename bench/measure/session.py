@@ -102,8 +102,10 @@ def open_session(request: RunRequest, frontend: Frontend) -> Iterator[Session]:
     try:
         environment = describe_environment(joined.setup.device, joined.setup.device_name)
         journal, checkpoints = _open_journal(request, joined, environment)
+        session = _make_session(request, frontend, joined, environment, (journal, checkpoints))
+        # After all checks: a request that is refused is one line.
         _announce(request, plan, environment, frontend.progress)
-        yield _make_session(request, frontend, joined, environment, (journal, checkpoints))
+        yield session
     finally:
         if journal is not None:
             journal.close()
