@@ -13,6 +13,7 @@ from bench.records.schema import RunRecord
 from bench.stats import intervals, sample_size, summary
 from bench.stats.intervals import Estimate
 from bench.stats.shares import go_together
+from bench.stats.sums import exact_sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def runs_needed(spread: float | None, difference: float, tail: float) -> int | N
 
 def mean(values: Sequence[float]) -> float:
     """The arithmetic mean, summed exactly."""
-    return math.fsum(values) / len(values)
+    return exact_sum(values) / len(values)
 
 
 def _by_seed(records: Sequence[RunRecord], values: Sequence[float]) -> list[float]:

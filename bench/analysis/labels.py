@@ -10,7 +10,7 @@ from bench.text import count_of, printable
 
 if TYPE_CHECKING:
     from bench.records.machine_key import MachineKey
-    from bench.records.schema import RunRecord, Setup
+    from bench.records.schema import Environment, RunRecord, Setup
 
 
 def setup_label(
@@ -51,6 +51,18 @@ def label_of_setup(setup: Setup) -> str:
 def machine_label(device_name: str, key: MachineKey) -> str:
     """The device's name, and the machine's key where it is known: two machines may share a name."""
     return device_name if key.label is None else f"{device_name} ({key.label})"
+
+
+def label_of_code(environment: Environment, digits: int) -> str | None:
+    """``"commit 0123456"``, of an installed copy ``"version 0.1.0"``, else None.
+
+    Args:
+        environment: that of a run.
+        digits: how much of the commit is shown.
+    """
+    if environment.commit is not None:
+        return f"commit {printable(environment.commit)[:digits]}"
+    return None if environment.version is None else f"version {printable(environment.version)}"
 
 
 def protocol_note(record: RunRecord) -> str:

@@ -17,6 +17,7 @@ from bench.analysis.protocol_rules import judged_at_the_end
 from bench.records.schema import LapKind, RunRecord, Status
 from bench.stats.attempts import Attempt
 from bench.stats.summary import finite_or_none
+from bench.stats.sums import exact_sum
 
 
 def reached_epoch(record: RunRecord) -> int | None:
@@ -165,7 +166,7 @@ def end_seconds(record: RunRecord) -> float:
 
 
 def _sum_or_none(seconds: Sequence[float]) -> float | None:
-    return finite_or_none(sum(seconds)) if seconds else None
+    return finite_or_none(exact_sum(seconds)) if seconds else None
 
 
 def _evaluated_seconds(record: RunRecord, epoch: int | None) -> float | None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from bench.analysis.run_sets import COMMIT_MARK, SHORTEST_COMMIT, RunSet
-from bench.records.schema import RunRecord
+from bench.records.schema import Environment, RunRecord
 from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError
 
@@ -44,16 +44,23 @@ def _states(records: Sequence[RunRecord]) -> list[str]:
     names: dict[str, str] = {}
     states = []
     for environment in environments:
-        if environment.commit is None and not by_sources:
+        if environment.commit is None and environment.version is None and not by_sources:
             continue
-        commit = (environment.commit or "no commit")[:SHORTEST_COMMIT]
-        name = f"{commit} with changes" if environment.dirty else commit
+        name = _name(environment)
         sources = environment.source_sha256
         if by_sources and sources:
             # The first commit of the same sources lends its name.
             name = names.setdefault(sources, _unlike(name, sources, names))
         states.append(name)
     return states
+
+
+def _name(environment: Environment) -> str:
+    """The commit, or the version of an installed copy."""
+    if environment.commit is None:
+        return "no commit" if environment.version is None else f"version {environment.version}"
+    commit = environment.commit[:SHORTEST_COMMIT]
+    return f"{commit} with changes" if environment.dirty else commit
 
 
 def _unlike(name: str, sources: str, names: dict[str, str]) -> str:

@@ -24,7 +24,7 @@ NOTHING = (
 """What to say where there is no study."""
 _EQUAL = (
     *("folder", "label", "machine", "recipe"),
-    *("environment.commit", "environment.dirty", "environment.torch"),
+    *("environment.commit", "environment.dirty", "environment.torch", "environment.version"),
     *("protocol.stop_at_target", "protocol.target_accuracy"),
     *("setup.captured", "setup.device", "setup.device_name", "setup.kernels"),
     *("setup.parallel_seeds", "setup.precision"),

@@ -60,7 +60,7 @@ def _fields(record: RunRecord, path: Path | None) -> Iterator[tuple[str, object]
     yield "machine", MachineKey.of(record.environment).facts
     for name in ("benchmark_id", "division", "label"):
         yield name, getattr(record, name)
-    for name in ("accelerate", "commit", "dirty", "torch"):
+    for name in ("accelerate", "commit", "dirty", "torch", "version"):
         yield f"environment.{name}", getattr(record.environment, name)
     for name in sorted(record.recipe):
         yield f"recipe.{name}", record.recipe[name]

@@ -13,6 +13,7 @@ from enum import StrEnum
 from bench.analysis.metrics import time_to_target_seconds
 from bench.records.schema import LapKind, RunRecord
 from bench.stats.summary import summarize
+from bench.stats.sums import exact_sum
 
 
 class TimingRule(StrEnum):
@@ -79,7 +80,7 @@ def seconds_by_span(record: RunRecord) -> dict[Span, float] | None:
         if lap.start_seconds < end:
             seconds[_SPAN_OF_LAP[lap.kind]] += lap.seconds
     after_start = (Span.INIT, Span.TRAIN, Span.EVAL, Span.CHECKPOINT)
-    in_laps = sum(seconds[span] for span in after_start)
+    in_laps = exact_sum(seconds[span] for span in after_start)
     seconds[Span.BETWEEN] = max(0.0, end - in_laps)
     return seconds
 
@@ -95,7 +96,7 @@ def timed_results(records: Sequence[RunRecord]) -> list[TimedResult]:
         return []
     results = []
     for rule, counted in _COUNTED.items():
-        total = summarize([sum(spans[span] for span in counted) for spans in runs]).median
+        total = summarize([exact_sum(spans[span] for span in counted) for spans in runs]).median
         excluded = {
             span: median
             for span in Span

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -19,6 +20,7 @@ from bench.cli.report import report
 from bench.cli.run import run
 from bench.cli.sweep import sweep
 from bench.cli.verify import verify
+from bench.cli.version import print_version
 from mnist_cnn import console
 
 app = typer.Typer(
@@ -28,6 +30,23 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def _before_any_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and exit.",
+            callback=print_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Holds the options that need no command."""
+
+
 for command in (run, report, compare, publish, verify, env, data):
     app.command()(command)
 # These two pass unknown options on to `run`.

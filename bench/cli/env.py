@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from bench.records.schema import Gpu, Processor
 from bench.records.sidecars import PeakFlops
 from bench.records.store import RESULTS_DIR, machine_name
 from mnist_cnn.errors import UsageError
-from mnist_cnn.recipe import RECIPES, TRAIN_IMAGES
+from mnist_cnn.recipe import RECIPES, TRAIN_IMAGES, Kernels
 
 _MEMORY_SUFFIX = "_bytes"
 
@@ -44,6 +44,7 @@ def env(
         raise UsageError("--save saves what --peak measures: give both")
     # Lazy: torch is slow to import, and no other command needs these.
     from bench.machine.environment import describe_environment, device_name
+    from bench.machine.package import package_version
     from bench.machine.peak_flops import measure_peaks
     from bench.measure import plan
 
@@ -56,11 +57,14 @@ def env(
         name: plan.choose_kernels("auto", device, precision, RECIPES[name])
         for name, precision in precisions.items()
     }
+    unavailable = _unavailable_reasons()
     values: dict[str, object] = {
         "device": device,
         "threads": threads,
         "precision": precisions,
         "kernels": kernels,
+        "compiled_code": unavailable,
+        "version": package_version(),
     }
     environment = describe_environment(device, device_name(device))
     values["machine"] = {
@@ -76,6 +80,7 @@ def env(
     if as_json:
         print(json.dumps({**values, "environment": environment.model_dump()}, indent=2))
         return
+    values["compiled_code"] = _readable_reasons(unavailable)
     for name, value in readable_values({**values, **dict(environment)}):
         print(f"{name:<18} {value}")
 
@@ -86,6 +91,30 @@ def _peak_rates(peaks: Sequence[PeakFlops]) -> dict[str, object]:
     rates = {f"{peak.precision}_gflops": round(peak.flops_per_second / 1e9, 1) for peak in peaks}
     seconds = TRAIN_IMAGES * sidecars.TRAINING_FLOPS / highest
     return {**rates, "least_epoch_seconds": round(seconds, 4)}
+
+
+def _unavailable_reasons() -> dict[Kernels, str | None]:
+    """Why each kind of compiled code cannot be used here; None where it can."""
+    from mnist_cnn.kernels import native  # lazy: it imports torch
+
+    reasons: dict[Kernels, str | None] = {}
+    for kind in native.KINDS:
+        try:
+            reasons[kind] = native.unavailable_reason(kind)
+        except UsageError as error:  # only a run that would use it has to end
+            reasons[kind] = str(error)
+    return reasons
+
+
+def _readable_reasons(unavailable: Mapping[Kernels, str | None]) -> str:
+    """``"usable: avx512; amx: this processor has no AMX-BF16"``: each reason once, of all kinds."""
+    kinds_by_reason: dict[str, list[str]] = {}
+    for kind, reason in unavailable.items():
+        kinds_by_reason.setdefault(reason or "", []).append(kind)
+    usable = kinds_by_reason.pop("", [])
+    parts = [f"usable: {', '.join(usable)}"] if usable else []
+    parts += [f"{', '.join(kinds)}: {reason}" for reason, kinds in kinds_by_reason.items()]
+    return "; ".join(parts)
 
 
 def readable_values(values: dict[str, object]) -> list[tuple[str, str]]:

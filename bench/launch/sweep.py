@@ -21,6 +21,7 @@ from bench.machine.cores import usable_cores
 from bench.measure.redaction import redact_paths
 from bench.records import store, sweep_plan
 from bench.records.schema import RunRecord, Status
+from bench.stats.sums import exact_sum
 from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError
 
@@ -164,7 +165,7 @@ class SweepState:
         known = [seconds for seconds in expected if seconds is not None]
         if len(known) < len(expected):
             return "time left unknown until the first run ends"
-        return f"about {text.seconds(sum(known))} left"
+        return f"about {text.seconds(exact_sum(known))} left"
 
 
 def _completed_or_diverged(record: RunRecord) -> bool:

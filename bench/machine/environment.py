@@ -20,9 +20,11 @@ import psutil
 
 from bench.machine.cores import cgroup_quota_cores, usable_cores
 from bench.machine.gpu_identity import describe_gpu
+from bench.machine.package import package_version
 from bench.machine.processor import describe_processor
 from bench.machine.repository import PROJECT, git_state, source_digest
 from bench.machine.system import read_field, read_proc, read_sysctl, read_text, run_output
+from bench.records.machine import PACKAGE
 from bench.records.schema import Environment
 
 CPU_FEATURES = {
@@ -96,7 +98,7 @@ def describe_environment(device_type: str, device_name: str) -> Environment:
         torch=str(torch.__version__),
         torch_build=_torch_build(),
         accelerate=metadata.version("accelerate"),
-        packages=package_versions(device_type),
+        packages=package_versions(device_type) | ({} if commit else own_version()),
         commit=commit,
         dirty=dirty,
         processor=describe_processor(),
@@ -232,6 +234,12 @@ def library_digest() -> str | None:
         return hashlib.sha256(LIBRARY.read_bytes()).hexdigest()
     except OSError:
         return None
+
+
+def own_version() -> dict[str, str]:
+    """Version of this package, by its name; empty where it is not known."""
+    version = package_version()
+    return {} if version is None else {PACKAGE: version}
 
 
 def package_versions(device_type: str) -> dict[str, str]:

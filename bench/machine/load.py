@@ -14,6 +14,7 @@ import psutil
 
 from bench.machine import cores
 from bench.records.schema import Load
+from bench.stats.sums import exact_sum
 
 _TICK_SECONDS = 0.02
 """What the counters of one core may be wrong by: two of the kernel's ticks."""
@@ -126,7 +127,7 @@ def _busy_and_all_seconds() -> list[tuple[float, float]]:
     seconds = []
     for times in (core._asdict() for core in psutil.cpu_times(percpu=True)):
         # Linux counts the time of a guest in "user" and "nice" as well.
-        total = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
+        total = exact_sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
         seconds.append((total - times["idle"] - times.get("iowait", 0.0), total))
     return seconds
 
@@ -146,8 +147,8 @@ def _busy_seconds(
     if len(before) != len(after):  # a core was switched on or off: the numbers have moved
         return None
     counted = [core for core in range(len(before)) if affinity is None or core in affinity]
-    busy = sum(after[core][0] - before[core][0] for core in counted)
-    total = sum(after[core][1] - before[core][1] for core in counted)
+    busy = exact_sum(after[core][0] - before[core][0] for core in counted)
+    total = exact_sum(after[core][1] - before[core][1] for core in counted)
     slack = _TICK_SECONDS * len(counted)
     # In sandboxes without their own /proc/stat, the counters do not change.
     if total <= 0 or busy < -slack or busy > total + slack:

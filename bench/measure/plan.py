@@ -19,7 +19,8 @@ from bench.machine.environment import device_name
 from bench.measure.request import DEVICES, ComputeRequest
 from mnist_cnn.batch_norm import unshared_reason
 from mnist_cnn.errors import UsageError, near_match
-from mnist_cnn.kernels import native, triton
+from mnist_cnn.kernels import build, native, triton
+from mnist_cnn.kernels.native import library
 from mnist_cnn.rank import Rank, is_launched
 from mnist_cnn.recipe import DEFAULT_RECIPE, FAST_GPU, Kernels, Precision, Recipe
 from mnist_cnn.train import check_batch
@@ -255,15 +256,11 @@ def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe
             return None
         if kernels == "triton":
             return triton_unsupported_reason(device, precision, recipe)
-        if reason := unshared_reason(recipe, Rank.from_environment().world_size):
-            return reason
         if kernels == "inductor":
-            return compiler_unavailable_reason(device)
-        if device != "cpu":
-            return "it is for CPUs"
-        if precision != "bf16":
-            return f"it computes in bf16, not {precision}"
-        return native.unavailable_reason(kernels)
+            return unshared_reason(
+                recipe, Rank.from_environment().world_size
+            ) or compiler_unavailable_reason(device)
+        return native_unfit_reason(device, precision, recipe) or native.unavailable_reason(kernels)
 
     if asked == "auto":
         compiled: tuple[Kernels, ...] = ("triton", *native.KINDS)
@@ -277,6 +274,36 @@ def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe
     if reason := unavailable_reason(known):
         raise UsageError(f"--kernels {known} cannot be used: {reason}; use --kernels auto")
     return known
+
+
+def native_unfit_reason(device: str, precision: Precision, recipe: Recipe) -> str | None:
+    """Why compiled code cannot train a recipe, whether it was built or not; None where it can."""
+    if reason := unshared_reason(recipe, Rank.from_environment().world_size):
+        return reason
+    if device != "cpu":
+        return "it is for CPUs"
+    if precision != "bf16":
+        return f"it computes in bf16, not {precision}"
+    return None
+
+
+def unbuilt_reason(plan: ExecutionPlan, asked: str) -> str | None:
+    """Why compiled code was not chosen although it fits, where installing it changes that.
+
+    Args:
+        plan: what will run here.
+        asked: the kernels that the user asked for.
+
+    Returns:
+        None where it computes, does not fit, was not wanted, or cannot be on this platform.
+    """
+    if asked != "auto" or plan.kernels != "torch":
+        return None
+    if library.LIBRARY.exists() or not build.is_for_this_platform():
+        return None
+    if native_unfit_reason(plan.device, plan.precision, plan.recipe):
+        return None
+    return native.unavailable_reason()
 
 
 def compiler_unavailable_reason(device: str) -> str | None:

@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from bench.measure.accelerator import start_accelerator
 from bench.measure.request import RunRequest
 from bench.measure.workload import MnistTraining
+from bench.stats.sums import exact_sum
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
 
@@ -59,7 +60,7 @@ def trace_steps(steps: Iterable[object], device: str, path: Path) -> list[Operat
         event: event.self_device_time_total if on_device else event.self_cpu_time_total
         for event in seen.key_averages()
     }
-    total = sum(microseconds.values()) or 1.0
+    total = exact_sum(microseconds.values()) or 1.0
     operations = [
         Operation(event.key, spent / 1e6, spent / total, event.count)
         for event, spent in microseconds.items()
@@ -81,7 +82,7 @@ def operation_table(operations: list[Operation]) -> str:
 
 def layer_table(seconds: dict[str, float]) -> str:
     """One line a layer of the compiled step, each way, the costliest first; at most 80 columns."""
-    total = sum(seconds.values()) or 1.0
+    total = exact_sum(seconds.values()) or 1.0
     lines = [f"{'layer of the compiled step':<46} {'share':>7} {'seconds':>10}"]
     lines += [
         f"{name:<46} {spent / total:>7.1%} {spent:>10.4f}"

@@ -13,6 +13,9 @@ class RunProgress:
     lap. `RunProgress()` is for --quiet, --json and every process but the main one.
     """
 
+    def announced(self, line: str) -> None:
+        """Something that people should know before the benchmark begins."""
+
     def benchmark_started(self, recipe_name: str, runs: int, epochs: int) -> None:
         """A warm-up begins, then `runs` runs of `epochs` epochs each."""
 

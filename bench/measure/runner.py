@@ -38,6 +38,7 @@ from bench.records.schema import (
     first_reached,
 )
 from bench.stats.stopping import precise_enough
+from bench.stats.sums import exact_sum
 from mnist_cnn.recipe import Recipe, division
 
 
@@ -254,7 +255,7 @@ def _precise_enough(protocol: BenchmarkProtocol, records: Sequence[RunRecord]) -
     if protocol.half_width is None:
         return False
     train_seconds = [
-        sum(lap.seconds for lap in record.laps if lap.kind is LapKind.TRAIN)
+        exact_sum(lap.seconds for lap in record.laps if lap.kind is LapKind.TRAIN)
         for record in records
         if record.counts
     ]

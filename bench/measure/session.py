@@ -23,7 +23,7 @@ from bench.measure.accelerator import (
 from bench.measure.clock import DeviceClock, seconds_since_process_start
 from bench.measure.instruments import Instruments, SignalGate
 from bench.measure.journal import BenchmarkIdentity, Journal
-from bench.measure.plan import ExecutionPlan, resolve_plan
+from bench.measure.plan import ExecutionPlan, resolve_plan, unbuilt_reason
 from bench.measure.plan_chain import PlanChain, PlannedBenchmark
 from bench.measure.progress import RunProgress
 from bench.measure.rank_agreement import RankAgreement, describe_code
@@ -32,6 +32,7 @@ from bench.measure.request import RunRequest
 from bench.measure.resume import count_restarts, open_journal
 from bench.measure.runner import BenchmarkSpec, MeasuredRun, protocol_values, run_benchmark
 from bench.measure.workload import MnistTraining
+from bench.records.record_file import machine_name
 from bench.records.schema import (
     Calibration,
     ClockCheck,
@@ -101,11 +102,29 @@ def open_session(request: RunRequest, frontend: Frontend) -> Iterator[Session]:
     try:
         environment = describe_environment(joined.setup.device, joined.setup.device_name)
         journal, checkpoints = _open_journal(request, joined, environment)
-        yield _make_session(request, frontend, joined, environment, (journal, checkpoints))
+        session = _make_session(request, frontend, joined, environment, (journal, checkpoints))
+        # After all checks: a request that is refused is one line.
+        _announce(request, plan, environment, frontend.progress)
+        yield session
     finally:
         if journal is not None:
             journal.close()
         joined.accelerator.end_training()
+
+
+def _announce(
+    request: RunRequest, plan: ExecutionPlan, environment: Environment, progress: RunProgress
+) -> None:
+    """Say before training what is missing here, and where the records go."""
+    if request.share is not None and request.share.index > 0:
+        return  # the first of the processes has said it
+    if reason := unbuilt_reason(plan, request.compute.kernels):
+        progress.announced(
+            f"PyTorch's operators train, which is slower than compiled code: {reason}"
+        )
+    if request.output.results_dir is not None:
+        folder = request.output.results_dir / machine_name(environment)
+        progress.announced(f"records go to {folder}")
 
 
 def _agreed_facts(plan: ExecutionPlan, request: RunRequest) -> dict[str, object]:

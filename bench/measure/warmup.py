@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from bench.measure.instruments import Clock, Workload
 from bench.records.schema import WarmUp
+from bench.stats.sums import exact_sum
 from mnist_cnn.events import EpochTrained
 
 CHEAP_SECONDS = 0.5
@@ -55,7 +56,7 @@ def repeat_warm_up(workload: Workload, clock: Clock, device: str, train_images: 
     if last.images == 0 or last.train_seconds * train_images / last.images > CHEAP_SECONDS:
         return WarmUp(lap_seconds=laps, steady=False)
     epochs: list[float] = []
-    while len(epochs) < MOST_EPOCHS and sum(epochs) < MOST_SECONDS and not is_steady(epochs):
+    while len(epochs) < MOST_EPOCHS and exact_sum(epochs) < MOST_SECONDS and not is_steady(epochs):
         epochs.append(_warm_up_once(workload, clock, whole_epoch=True).seconds)
     return WarmUp(lap_seconds=laps + epochs, steady=is_steady(epochs))
 

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from bench.records.model import Count, Model, Seconds
 
+PACKAGE = "mnist-bench"
+"""Name of this package, as it is installed."""
+
 
 class PeakMemory(Model):
     """The most memory that the run held."""
@@ -177,7 +180,8 @@ class Environment(Model):
     """CUDA or ROCm version that torch was built for; null without one."""
     accelerate: str
     packages: dict[str, str]
-    """Versions of all other installed packages that a run uses."""
+    """Versions of all other installed packages that a run uses; of this package as well, where
+    there is no commit."""
     commit: str | None
     """Commit of this repository; null where it is not a git checkout."""
     dirty: bool | None
@@ -195,3 +199,8 @@ class Environment(Model):
     library_sha256: str | None = None
     """SHA-256 of the compiled training step that was loaded; null where none was, and in records
     before version 8."""
+
+    @property
+    def version(self) -> str | None:
+        """Version of this package in an installed copy; None where a commit says which code ran."""
+        return self.packages.get(PACKAGE)

@@ -28,6 +28,10 @@ class PlainProgress(RunProgress):
         self._epoch = ""
         """Start of the line of an epoch that is not evaluated yet; empty when there is none."""
 
+    def announced(self, line: str) -> None:
+        """Print the line."""
+        self._line(line)
+
     def benchmark_started(self, recipe_name: str, runs: int, epochs: int) -> None:
         """Print how many runs and epochs follow."""
         self._runs = runs

@@ -29,7 +29,7 @@ from bench.analysis.step_code import mark_of
 from bench.analysis.units import Unit, format_estimate, format_summary
 from bench.records.machine_key import MachineKey
 from bench.records.protocol import PROTOCOL_VERSION, QUALITY_TARGET
-from bench.records.schema import RunRecord
+from bench.records.schema import Environment, RunRecord
 from bench.records.store import CHART_NAME
 from bench.report.markdown_text import cell, code, table_row
 from bench.text import DIFFERENT, MISSING, count_of
@@ -138,15 +138,24 @@ def provenance(entry: ResultEntry) -> str:
     """How an entry was measured: command, seeds, commit, versions and warnings."""
     records = entry.benchmark.records
     first = records[0]
-    commit = first.environment.commit
+    environment = first.environment
     facts = [
         f"{_commands([record.command for record in records])}, "
         f"{_seeds([record.seed for record in records])}",
-        "no commit known" if commit is None else f"commit {code(commit)}",
-        f"torch {code(first.environment.torch)}",
+        _code_state(environment),
+        f"torch {code(environment.torch)}",
         f"{first.started_utc:%Y-%m-%d}",
     ]
     return " ".join([f"{_reference(entry)}: {', '.join(facts)}.", *_warnings(entry)])
+
+
+def _code_state(environment: Environment) -> str:
+    """The commit, or the version of an installed copy."""
+    if environment.commit is not None:
+        return f"commit {code(environment.commit)}"
+    if environment.version is not None:
+        return f"version {code(environment.version)}"
+    return "no commit known"
 
 
 def published_ids(page: str, folder: str) -> list[str]:

@@ -24,6 +24,7 @@ from statistics import NormalDist, fmean, stdev
 
 from bench.stats.intervals import Estimate, proportion_interval
 from bench.stats.student_t import t_above
+from bench.stats.sums import exact_sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def restricted_mean(times: Sequence[Attempt], horizon: float, tail: float = 0.02
     """
     reached = [min(time.seconds, horizon) for time in times if time.reached]
     misses = len(times) - len(reached)
-    mean = (math.fsum(reached) + misses * horizon) / len(times)
+    mean = (exact_sum(reached) + misses * horizon) / len(times)
     if len(times) < FEWEST_FOR_COST or len(reached) < 2 or not 0 < mean < math.inf:
         return Estimate(mean, None, None)
     share = proportion_interval(misses, len(times), tail)
@@ -71,7 +72,7 @@ def seconds_per_success(times: Sequence[Attempt]) -> float | None:
     successes (the "expected time to solution" of sweeps).
     """
     reached = sum(time.reached for time in times)
-    return sum(time.seconds for time in times) / reached if reached else None
+    return exact_sum(time.seconds for time in times) / reached if reached else None
 
 
 def seconds_per_success_interval(times: Sequence[Attempt], tail: float = 0.025) -> Estimate | None:
@@ -90,7 +91,7 @@ def seconds_per_success_interval(times: Sequence[Attempt], tail: float = 0.025) 
         return Estimate(value, None, None)
     reached = [time.seconds for time in times if time.reached]
     missed = [time.seconds for time in times if not time.reached]
-    seconds_per_miss = sum(missed) / len(missed) if missed else max(reached)
+    seconds_per_miss = exact_sum(missed) / len(missed) if missed else max(reached)
     miss_share = proportion_interval(len(missed), len(times), tail)
     misses_per_success = len(missed) / len(reached)
     half = _half_width(reached, tail)

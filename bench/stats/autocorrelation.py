@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from bench.stats.sums import exact_sum
+
 FEWEST_VALUES = 10
 """Number of values below which nothing is said: the normal approximation needs as many."""
 
@@ -37,11 +39,11 @@ def lag_one(values: Sequence[float]) -> Autocorrelation | None:
     count = len(values)
     ranks = _ranks(values)
     mean = (count + 1) / 2
-    spread = sum((rank - mean) ** 2 for rank in ranks)
+    spread = exact_sum((rank - mean) ** 2 for rank in ranks)
     if count < FEWEST_VALUES or spread == 0:
         return None
     neighbours = zip(ranks[1:], ranks[:-1], strict=True)
-    ratio = sum((later - earlier) ** 2 for later, earlier in neighbours) / spread
+    ratio = exact_sum((later - earlier) ** 2 for later, earlier in neighbours) / spread
     numerator = 4 * (count - 2) * (5 * count**2 - 2 * count - 9)
     variance = numerator / (5 * count * (count + 1) * (count - 1) ** 2)
     return Autocorrelation(

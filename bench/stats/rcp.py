@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 
 from bench.stats.student_t import t_quantile
+from bench.stats.sums import exact_sum
 
 ALPHA = 0.05
 """Level of the test, one-sided, each way."""
@@ -64,5 +65,5 @@ def epochs_allowed(reference: Sequence[float], runs: int, dropped: int = 1) -> E
     if mean is None or min(counts) < 1 or sum(counts) <= 2:
         return None
     quantile = t_quantile(sum(counts) - 2, 1 - ALPHA)
-    half = quantile * pstdev(reference) * math.sqrt(sum(1 / count for count in counts))
+    half = quantile * pstdev(reference) * math.sqrt(exact_sum(1 / count for count in counts))
     return EpochsAllowed(mean, max(0.0, mean - half), mean + half)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from statistics import stdev
 
 from bench.stats.student_t import t_quantile
+from bench.stats.sums import exact_sum
 
 PILOT = 5
 """Number of runs of the first stage."""
@@ -43,6 +44,6 @@ def precise_enough(
         values: the measured time of each completed run.
         spent: seconds that each run took, completed or not.
     """
-    if budget_seconds is not None and sum(spent) + max(spent, default=0.0) > budget_seconds:
+    if budget_seconds is not None and exact_sum(spent) + max(spent, default=0.0) > budget_seconds:
         return True  # the next run would exceed it
     return len(values) >= PILOT and len(values) >= runs_needed_for(half_width, values)

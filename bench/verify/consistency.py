@@ -11,6 +11,7 @@ from itertools import accumulate, pairwise
 
 from bench.analysis import metrics
 from bench.records.schema import Evaluation, Lap, LapKind, RunRecord, Status, first_reached
+from bench.stats.sums import exact_sum
 from bench.text import quantity
 
 EVALUATED_IMAGES = 10_000
@@ -139,7 +140,7 @@ def _target(record: RunRecord) -> Iterator[str]:
         yield f"it reached the target after epoch {reached}, but no lap says when"
         return
     until = _laps(record)[: kinds.index((LapKind.EVAL, reached)) + 1]
-    spent = sum(lap.seconds for lap in until)
+    spent = exact_sum(lap.seconds for lap in until)
     outside = max(_ALL_BETWEEN_LEAST_SECONDS, _ALL_BETWEEN_SHARE * spent)
     most = spent + max(outside, _CLOCK_SECONDS * len(until))
     alone = record.setup.processes == 1
@@ -165,7 +166,7 @@ def _longest_gap(before: Lap, after: Lap) -> float:
 
 def _outside_seconds(laps: list[Lap]) -> float:
     """The time between laps; several ranks' laps overlap, which counts as none."""
-    return sum(
+    return exact_sum(
         max(0.0, after.start_seconds - before.start_seconds - before.seconds)
         for before, after in pairwise(laps)
     )

@@ -224,6 +224,22 @@ def of_commits(number: int, *commits: str, **fields: str) -> list[RunRecord]:
     ]
 
 
+def test_two_installed_versions_are_two_states_of_the_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [
+        record.model_copy(update={"label": "before"})
+        for number, version in ((1, "0.1.0"), (2, "0.2.0"))
+        for record in side(
+            number, 5, environment={"commit": None, "packages": {"mnist-bench": version}}
+        )
+    ]
+    folder = saved(tmp_path / "results", runs)
+    new = saved(tmp_path / "new", side(3, 5))
+    assert main(["compare", "before", new, "--results-dir", folder, *LIMITS]) == 2
+    assert "version 0.1.0 (5 runs), version 0.2.0 (5 runs)" in capsys.readouterr().err
+
+
 def test_a_label_over_two_commits_is_refused_until_one_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,8 @@ from bench.records.machine_key import MachineKey
 from bench.records.schema import Environment, Gpu, Processor
 from bench.records.store import machine_name
 from bench.verify.privacy import find_leaks
+from mnist_cnn.errors import UsageError
+from mnist_cnn.kernels import build, native
 from mnist_cnn.kernels.native import library
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.summary import training_flops
@@ -268,6 +270,31 @@ def test_env_prints_what_a_run_would_choose(capsys: pytest.CaptureFixture[str]) 
     assert "{" not in shown["processor"]
     assert "=" not in shown["processor"]
     assert "reference fp32" in lines[2]
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_env_says_why_compiled_code_is_not_used(
+    is_old: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without a library, and with one of other source, which ends a run that would use it."""
+    monkeypatch.setattr(library, "LIBRARY", tmp_path / "library")
+    monkeypatch.setattr(build, "is_for_this_platform", lambda: True)
+    monkeypatch.setattr("bench.measure.plan.multiplies_bf16_fast", lambda device: False)
+    reason = "it was not built: "
+    if is_old:
+        reason = "the compiled code is not that of this source; "
+
+        def refuse(kind: str) -> str:
+            raise UsageError(f"{reason}{build.remedy()}")
+
+        monkeypatch.setattr(native, "unavailable_reason", refuse)
+    assert main(["env"]) == 0
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("compiled code"))
+    assert line.endswith(f"{reason}{build.remedy()}")
+    assert all(kind in line for kind in library.KINDS)
 
 
 def test_env_as_json_is_a_records_environment(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,20 @@
-"""What a run computes with, decided from the machine and its environment."""
+"""What a run computes with, decided from the machine and its environment, and what it lacks."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from bench.measure import plan
+from bench.measure.plan import ExecutionPlan, unbuilt_reason
+from mnist_cnn.kernels import build
+from mnist_cnn.kernels.native import library
 from mnist_cnn.recipe import FAST, REFERENCE
 
 
@@ -66,6 +71,9 @@ LIMITED = """
 import torch
 torch.cpu._is_avx512_bf16_supported = lambda: True
 from bench.measure import plan
+from bench.measure.plan import ExecutionPlan, unbuilt_reason
+from mnist_cnn.kernels import build
+from mnist_cnn.kernels.native import library
 from mnist_cnn.recipe import FAST
 print(plan.choose_precision("auto", FAST, "cpu"))
 """
@@ -81,3 +89,58 @@ def test_torch_reads_its_limit_from_the_environment() -> None:
         check=True,
     )
     assert done.stdout == "fp32\n"
+
+PLAN = ExecutionPlan(
+    recipe=FAST,
+    device="cpu",
+    precision="bf16",
+    kernels="torch",
+    threads=1,
+    processes=1,
+    capture=None,
+)
+
+
+@pytest.fixture
+def unbuilt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The library's file, which does not exist, on a platform that could have it."""
+    file = tmp_path / "library"
+    monkeypatch.setattr(library, "LIBRARY", file)
+    monkeypatch.setattr(build, "is_for_this_platform", lambda: True)
+    return file
+
+
+def test_what_was_not_built_is_named_with_its_remedy(unbuilt: Path) -> None:
+    reason = unbuilt_reason(PLAN, "auto")
+    assert reason is not None
+    assert reason.startswith("it was not built: run ./scripts/setup")
+
+
+@pytest.mark.parametrize(
+    ("plan", "asked"),
+    [
+        (PLAN, "torch"),
+        (replace(PLAN, kernels="avx512"), "auto"),
+        (replace(PLAN, precision="fp32"), "auto"),
+        (replace(PLAN, device="cuda"), "auto"),
+    ],
+    ids=["the user chose", "compiled code computes", "unfit precision", "unfit device"],
+)
+@pytest.mark.usefixtures("unbuilt")
+def test_nothing_is_said_where_compiled_code_would_not_compute(
+    plan: ExecutionPlan, asked: str
+) -> None:
+    assert unbuilt_reason(plan, asked) is None
+
+
+def test_a_processor_without_the_instructions_is_no_fault(unbuilt: Path) -> None:
+    unbuilt.touch()
+    assert unbuilt_reason(PLAN, "auto") is None
+
+
+def test_a_platform_without_compiled_code_is_no_fault(
+    unbuilt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "is_for_this_platform", lambda: False)
+    assert unbuilt_reason(PLAN, "auto") is None
+    assert library.unavailable_reason() == "there is none for this platform"

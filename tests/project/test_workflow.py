@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ def help_of(program: str, command: str) -> str:
         [str(BIN / program), command, "--help"], capture_output=True, text=True, check=True
     )
     return completed.stdout
+
+
+def test_every_supported_python_is_tested_from_the_oldest_on() -> None:
+    pythons = jobs(ROOT / ".github" / "workflows" / "compatibility.yml")["python"]
+    versions = [
+        tuple(map(int, text.split("."))) for text in pythons["strategy"]["matrix"]["python"]
+    ]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["requires-python"] == ">=" + ".".join(map(str, versions[0]))
+    assert versions == [(3, minor) for minor in range(versions[0][1], versions[-1][1] + 1)]
 
 
 def test_steps_that_need_the_device_run_only_if_it_allocates() -> None:

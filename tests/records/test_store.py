@@ -186,6 +186,8 @@ def _json(**changes: Any) -> str:
             "evaluations.0: Value error, correct is more than samples",
         ),
     ],
+    # The contents have random ids, and the workers of pytest-xdist must name the tests alike.
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_no_record_is_listed_with_the_reason(
     tmp_path: Path, content: bytes, reason: str

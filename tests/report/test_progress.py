@@ -19,6 +19,7 @@ from tests.factories import make_record
 
 def _drive(progress: RunProgress, epochs: int = 3) -> None:
     """Tell a reporter what a benchmark of two runs tells it; the second diverges."""
+    progress.announced("records go to results/here")
     progress.benchmark_started("fast", 2, epochs)
     progress.warmup_started()
     progress.warmup_finished(1.93)
@@ -42,6 +43,7 @@ def test_plain_progress_is_a_line_an_epoch() -> None:
     stream = io.StringIO()
     _drive(PlainProgress(stream))
     assert stream.getvalue().splitlines() == [
+        "records go to results/here",
         "fast: 2 runs of 3 epochs, after a warm-up that is not counted",
         "warm-up: 1.93 s",
         "run 1 of 2: seed 0",

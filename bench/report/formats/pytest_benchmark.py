@@ -29,6 +29,7 @@ from bench.report.formats.tracked import (
     remarks,
     truncate,
 )
+from bench.stats.sums import exact_sum
 from bench.text import count_of, printable
 
 Statistics = dict[str, float | str]
@@ -74,7 +75,7 @@ def round_statistics(seconds: Sequence[float]) -> Statistics | None:
         The statistics by pytest-benchmark's names; None when one of them is not finite.
     """
     data = sorted(seconds)
-    total = sum(data)
+    total = exact_sum(data)
     if not math.isfinite(total):
         return None
     try:

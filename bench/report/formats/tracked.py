@@ -131,7 +131,11 @@ def remarks(benchmark: Benchmark) -> list[str]:
     cost = benchmark.seconds_per_success
     per_success = f", {text.seconds(cost.value)} a success" if cost else ""
     environment = benchmark.runs[-1][1].environment
-    versions = {"commit": environment.commit, "torch_version": environment.torch}
+    versions = {
+        "commit": environment.commit,
+        "version": environment.version,
+        "torch_version": environment.torch,
+    }
     return [
         f"{runs}, {benchmark.reached} reached {target}{per_success}",
         *(

@@ -16,6 +16,7 @@ from bench.report.html.drawing import INK, SPENT, colour_of
 from bench.report.html.figure_result import DrawnFigure, FigureResult, MissingFigure
 from bench.report.html.series import SetupSeries
 from bench.report.html.ticks import log_range
+from bench.stats.sums import exact_sum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,7 +121,7 @@ def seconds_spent(all_series: Sequence[SetupSeries]) -> FigureResult:
     if not known:
         return MissingFigure(title, "no run reached the target")
     shown = known[:MOST_ROWS]
-    totals = {series.number: sum(means[series.number].values()) for series in shown}
+    totals = {series.number: exact_sum(means[series.number].values()) for series in shown}
     colours = {
         span: colour
         for span, colour in zip(Span, SPENT, strict=True)
@@ -216,7 +217,7 @@ def _mean_seconds_by_span(series: SetupSeries) -> dict[Span, float] | None:
     runs = [seconds for run in series.completed if (seconds := seconds_by_span(run))]
     if not runs:
         return None
-    return {span: sum(seconds[span] for seconds in runs) / len(runs) for span in Span}
+    return {span: exact_sum(seconds[span] for seconds in runs) / len(runs) for span in Span}
 
 
 def _format_rate(images_per_second: float) -> str:

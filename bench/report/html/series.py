@@ -170,7 +170,7 @@ def _details(pools: Sequence[Benchmark]) -> list[str]:
     quoted_labels = [_quoted(record.label) for _, record in runs]
     folders = [printable(path.parent.name) if path else "" for path, _ in runs]
     devices = [printable(_device(run)) for run in runs]
-    commits = [f"commit {printable(r.environment.commit or 'unknown')[:7]}" for _, r in runs]
+    commits = [labels.label_of_code(r.environment, 7) or "commit unknown" for _, r in runs]
     parts_of_all = [quoted_labels]
     if len(set(folders)) > 1:
         parts_of_all.append(folders)

@@ -57,6 +57,10 @@ class LiveProgress(RunProgress):
         self._drawn_at = -math.inf
         self._recipe = self._position = self._training = self._accuracy = ""
 
+    def announced(self, line: str) -> None:
+        """Print a line that stays."""
+        self._print_above(line)
+
     def benchmark_started(self, recipe_name: str, runs: int, epochs: int) -> None:
         """Start drawing."""
         self._recipe, self._runs, self._epochs = printable(recipe_name), runs, epochs

@@ -241,7 +241,9 @@ def _outcome(record: RunRecord) -> Text:
 
 
 def _commit(run: Run) -> Text:
-    return Text(printable(run[1].environment.commit or MISSING)[:7])
+    environment = run[1].environment
+    commit = environment.commit and environment.commit[:7]
+    return Text(printable(commit or environment.version or MISSING))
 
 
 def _file_name(run: Run) -> Text:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from mnist_cnn.errors import UsageError
+from mnist_cnn.kernels import build
 from mnist_cnn.recipe import NativeKernels
 
 LIBRARY = Path(__file__).with_name("libnative.so")
@@ -30,11 +31,13 @@ def unavailable_reason(kernels: NativeKernels) -> str | None:
         UsageError: the library is older than its source files.
     """
     if not LIBRARY.exists():
-        return "it was not built: ./scripts/setup needs a C++20 compiler for it"
+        if not build.is_for_this_platform():
+            return "there is none for this platform"
+        return f"it was not built: {build.remedy()}"
     try:
         loaded = library()
     except OSError as error:
-        return f"its library cannot be loaded here ({error}); run ./scripts/setup again"
+        return f"its library cannot be loaded here ({error}); {build.remedy()}"
     built = loaded.instruction_sets().decode().split()
     if kernels not in built:
         return f"this library is for {platform.machine()}: it has {', '.join(built)}"
@@ -86,7 +89,7 @@ def library() -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(LIBRARY))
     loaded.sources.restype = ctypes.c_char_p
     if loaded.sources().decode() != source_sum():
-        raise UsageError("the compiled code is not that of this source; run ./scripts/setup again")
+        raise UsageError(f"the compiled code is not that of this source; {build.remedy()}")
     pointer, integer, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
     text = ctypes.c_char_p
     signatures = {

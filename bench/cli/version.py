@@ -1,0 +1,33 @@
+"""`mnist-bench --version`: which code this is, in one line."""
+
+from __future__ import annotations
+
+import typer
+
+from bench.machine.package import package_version
+from bench.machine.repository import PROJECT, git_state
+from bench.records.machine import PACKAGE
+
+_SHOWN_DIGITS = 12
+"""Digits of a commit's name that are shown."""
+
+
+def print_version(asked: bool) -> None:
+    """Print the name, the version and, in a checkout, the commit; then end the command.
+
+    Raises:
+        typer.Exit: it was asked for.
+    """
+    if not asked:
+        return
+    print(describe_version())
+    raise typer.Exit
+
+
+def describe_version() -> str:
+    """``"mnist-bench 0.1.0, commit 0123456789ab with uncommitted changes"``."""
+    line = f"{PACKAGE} {package_version() or 'of unknown version'}"
+    commit, dirty = git_state(PROJECT)
+    if commit is not None:
+        line += f", commit {commit[:_SHOWN_DIGITS]}"
+    return f"{line} with uncommitted changes" if dirty else line
