@@ -97,8 +97,8 @@ def project(tmp_path: Path) -> Project:
     shutil.copytree(ROOT / "scripts", folder / "scripts")
     shutil.copytree(ROOT / "mnist_cnn/kernels/native", folder / "mnist_cnn/kernels/native")
     (folder / "mnist_cnn/kernels/native/libnative.so").touch()  # as the build leaves it
-    for name in ("hatch_build.py", "pyproject.toml", "requirements.txt", "requirements-uv.txt"):
-        shutil.copy(ROOT / name, folder / name)
+    for path in (ROOT / "hatch_build.py", ROOT / "pyproject.toml", *ROOT.glob("requirements*.txt")):
+        shutil.copy(path, folder)
     return Project(folder, tmp_path / "tools")
 
 
