@@ -6,6 +6,7 @@ use the real programs.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -19,7 +20,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = tuple(f"scripts/{name}" for name in ("bench", "compatibility", "lock", "setup", "test"))
+SCRIPTS = tuple(
+    f"scripts/{name}" for name in ("bench", "compatibility", "lock", "setup", "test", "wheels")
+)
 LAUNCHERS = [
     f"scripts/launch/{p.name}" for p in sorted((ROOT / "scripts/launch").iterdir()) if not p.suffix
 ]
@@ -30,6 +33,7 @@ FAKE_UV = """#!/bin/sh
 echo "$*" >>"$UV_LOG"
 echo "index ${UV_DEFAULT_INDEX:-none}" >>"$UV_LOG"
 [ -z "${UV_FAILS:-}" ] || exit 1
+case "$*" in *requirements-zig.txt) [ -z "${UV_HAS_NO_ZIGLANG:-}" ] || exit 1 ;; esac
 if [ -n "${UV_SLOW:-}" ]; then
     mkdir "$UV_LOG.busy" || echo OVERLAP >>"$UV_LOG"
     while ! [ -e "$UV_LOG.go-on" ]; do sleep 0.1; done
@@ -97,8 +101,8 @@ def project(tmp_path: Path) -> Project:
     shutil.copytree(ROOT / "scripts", folder / "scripts")
     shutil.copytree(ROOT / "mnist_cnn/kernels/native", folder / "mnist_cnn/kernels/native")
     (folder / "mnist_cnn/kernels/native/libnative.so").touch()  # as the build leaves it
-    for name in ("hatch_build.py", "pyproject.toml", "requirements.txt", "requirements-uv.txt"):
-        shutil.copy(ROOT / name, folder / name)
+    for path in (ROOT / "hatch_build.py", ROOT / "pyproject.toml", *ROOT.glob("requirements*.txt")):
+        shutil.copy(path, folder)
     return Project(folder, tmp_path / "tools")
 
 
@@ -144,18 +148,37 @@ def test_a_second_set_up_does_nothing(project: Project) -> None:
     assert project.uv_commands() == []
 
 
-def test_setup_reports_a_missing_compiler_once_and_builds_when_there_is_one(
-    project: Project,
-) -> None:
-    library = project.folder / "mnist_cnn/kernels/native/libnative.so"
-    library.unlink(missing_ok=True)
+def test_setup_tries_ziglang_where_no_compiler_has_made_the_library(project: Project) -> None:
+    native = project.folder / "mnist_cnn/kernels/native"
+    (native / "libnative.so").unlink(missing_ok=True)
+    (native / "libnative.txt").write_text("no C++ compiler\n")  # as the build leaves it
     status, _, err = project.run("scripts/setup", CXX="no-such-compiler")
     assert status == 0
-    assert "set-up: no compiled training step" in err
+    assert [line for line in err.splitlines() if "no C++ compiler" in line] == [
+        "set-up: no compiled training step: no C++ compiler; trying the compiler of the ziglang "
+        "package (100 MB)",
+        "set-up: no compiled training step: no C++ compiler; PyTorch's operators are used, which "
+        "are slower",
+    ]
+    commands = [line for line in project.uv_commands() if not line.startswith("index")]
+    _, install, ziglang, again = commands
+    assert ziglang.endswith("--require-hashes -r requirements-zig.txt")
+    assert again == install.replace("-e .", "--reinstall -e .")
     assert project.run("scripts/setup", CXX="no-such-compiler") == (0, "", "")
+
+
+def test_a_set_up_without_ziglang_is_complete(project: Project) -> None:
+    (project.folder / "mnist_cnn/kernels/native/libnative.so").unlink(missing_ok=True)
+    status, _, err = project.run("scripts/setup", UV_HAS_NO_ZIGLANG="1")
+    assert status == 0
+    assert "PyTorch's operators are used" in err.splitlines()[-1]
+    assert project.run("scripts/setup", UV_HAS_NO_ZIGLANG="1") == (0, "", "")
+
+
+def test_a_compiler_that_is_installed_later_is_used(project: Project) -> None:
+    project.run("scripts/setup", CXX="no-such-compiler")
     project.uv_commands()
-    library.touch()  # as the build would
-    assert "no compiled" not in project.run("scripts/setup", CXX="cat")[2]
+    assert project.run("scripts/setup", CXX="cat")[0] == 0
     assert project.uv_commands()
 
 
@@ -416,7 +439,7 @@ def test_the_launcher_waits_until_an_interrupted_program_has_saved(
 
 
 @pytest.mark.slow
-def test_setup_downloads_uv_if_there_is_none(project: Project) -> None:
+def test_setup_downloads_uv_and_a_compiler_if_there_are_none(project: Project) -> None:
     lock = project.folder / "requirements.txt"
     names = "hatchling|editables|packaging|pathspec|pluggy|trove-classifiers"
     blocks = re.findall(rf"^(?:{names})==.*\n(?:    --hash=.*\n)+", lock.read_text(), re.MULTILINE)
@@ -426,14 +449,21 @@ def test_setup_downloads_uv_if_there_is_none(project: Project) -> None:
     for package in ("bench", "mnist_cnn"):
         (project.folder / package).mkdir(exist_ok=True)
         (project.folder / package / "__init__.py").touch()
-    # A PATH with everything the script needs, except uv.
+    native = project.folder / "mnist_cnn/kernels/native"
+    for source in (*native.glob("*.[ch]pp"), native / "libnative.so"):
+        source.unlink()
+    (native / "answer.cpp").write_text('extern "C" int answer() { return 42; }\n')
+    # A PATH with everything the script needs, except uv and a compiler.
     tools = project.folder / "bin"
     tools.mkdir()
-    for tool in ("cat", "cksum", "dirname", "head", "mv", "rm", "sh"):
+    for tool in ("cat", "cksum", "dirname", "head", "mv", "rm", "sh", "uname"):
         path = shutil.which(tool)
         assert path is not None
         (tools / tool).symlink_to(path)
-    status, _, err = project.run("scripts/setup", PATH=str(tools))
+    # ziglang compiles its C++ library once for all tests.
+    environment = {"PATH": str(tools), "ZIG_GLOBAL_CACHE_DIR": str(Path.home() / ".cache/zig")}
+    environment["CXX"] = ""
+    status, _, err = project.run("scripts/setup", **environment)
     if re.search(r"Could not find a version|Connection|Temporary failure|timed out", err):
         pytest.skip(f"no package index: {err.splitlines()[-1]}")
     assert status == 0, err
@@ -447,4 +477,5 @@ def test_setup_downloads_uv_if_there_is_none(project: Project) -> None:
         cwd="/",
     )
     assert Path(printed.stdout.strip()).parent == project.folder / "bench"
-    assert project.run("scripts/setup", PATH=str(tools)) == (0, "", "")
+    assert ctypes.CDLL(str(native / "libnative.so")).answer() == 42
+    assert project.run("scripts/setup", **environment) == (0, "", "")

@@ -35,12 +35,16 @@ def test_a_workflow_uses_existing_scripts_and_options(path: Path) -> None:
         assert job["timeout-minutes"] <= 90
         for step in job["steps"]:
             if "uses" in step:
-                assert re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"])
+                assert re.fullmatch(
+                    r"actions/[a-z-]+@v\d+|pypa/gh-action-pypi-publish@release/v1", step["uses"]
+                )
                 continue
             for line in step["run"].splitlines():
                 words = shlex.split(line, comments=True)
                 if words[0].startswith("./scripts/"):
                     assert os.access(ROOT / words[0], os.X_OK)
+                    text = (ROOT / words[0]).read_text(encoding="utf-8")
+                    assert all(word in text for word in words if word.startswith("--"))
                 if words[0].endswith("/mnist-bench"):
                     known = help_of(words[0].rpartition("/")[2], words[1])
                     assert all(word in known for word in words if word.startswith("--"))
@@ -69,3 +73,28 @@ def test_steps_that_need_the_device_run_only_if_it_allocates() -> None:
     for step in steps:
         if "mnist-bench" in step.get("run", ""):
             assert step["if"] == f"steps.{probe}.outputs.allocates == 'true'"
+
+
+def test_only_the_job_that_publishes_may_identify_itself_to_the_index() -> None:
+    path = ROOT / ".github" / "workflows" / "release.yml"
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert document[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads the key `on` as true
+    assert document["permissions"] == {"contents": "read"}
+    build, publish = document["jobs"]["build"], document["jobs"]["publish"]
+    assert "permissions" not in build
+    assert publish["permissions"] == {"id-token": "write"}
+    assert publish["environment"] == "pypi"
+    assert publish["needs"] == "build"
+
+
+def test_a_release_is_what_scripts_wheels_builds_for_the_tag() -> None:
+    release = jobs(ROOT / ".github" / "workflows" / "release.yml")
+    commands = [step["run"] for step in release["build"]["steps"] if "run" in step]
+    assert commands == ['./scripts/wheels --tag "$GITHUB_REF_NAME" --output dist']
+    uploaded = next(s for s in release["build"]["steps"] if "upload-artifact" in s.get("uses", ""))
+    downloaded = release["publish"]["steps"][0]
+    assert uploaded["with"]["name"] == downloaded["with"]["name"]
+    assert [step["uses"].partition("/")[0] for step in release["publish"]["steps"]] == [
+        "actions",
+        "pypa",
+    ]
