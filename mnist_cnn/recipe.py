@@ -22,6 +22,8 @@ RecipePrecision = Literal["fp32", "auto"]
 EvaluationSplit = Literal["test", "validation"]
 NativeKernels = Literal["amx", "avx512-bf16", "avx512", "avx2", "neon-bf16", "neon", "scalar"]
 """Compiled code of mnist_cnn.kernels.native, by the instruction set that it uses."""
+FP32_PRODUCTS: tuple[NativeKernels, ...] = ("avx512", "avx2", "neon", "scalar")
+"""Those that store bf16 and multiply in fp32: their instruction set multiplies no bf16."""
 Kernels = Literal["torch", "inductor", "triton", NativeKernels]
 """Code that computes a training step: torch's operators, the same fused by torch's compiler
 (Inductor), the Triton kernels of mnist_cnn.kernels.triton, or compiled code for CPUs."""

@@ -47,17 +47,15 @@ def env(
     from bench.machine.package import package_version
     from bench.machine.peak_flops import measure_peaks
     from bench.measure import plan
+    from bench.measure.request import ComputeRequest
 
     device = plan.choose_device("auto")
     threads = plan.choose_threads(None)
-    precisions = {
-        name: plan.choose_precision("auto", recipe, device) for name, recipe in RECIPES.items()
-    }
-    kernels = {
-        name: plan.choose_kernels("auto", device, precision, RECIPES[name])
-        for name, precision in precisions.items()
-    }
     unavailable = _unavailable_reasons()
+    try:
+        precisions, kernels = _choices(ComputeRequest(), device)
+    except UsageError:  # the compiled code is of other source, as `compiled_code` says
+        precisions, kernels = _choices(ComputeRequest(kernels="torch"), device)
     values: dict[str, object] = {
         "device": device,
         "threads": threads,
@@ -91,6 +89,26 @@ def _peak_rates(peaks: Sequence[PeakFlops]) -> dict[str, object]:
     rates = {f"{peak.precision}_gflops": round(peak.flops_per_second / 1e9, 1) for peak in peaks}
     seconds = TRAIN_IMAGES * sidecars.TRAINING_FLOPS / highest
     return {**rates, "least_epoch_seconds": round(seconds, 4)}
+
+
+def _choices(
+    compute: ComputeRequest, device: str
+) -> tuple[dict[str, Precision], dict[str, Kernels]]:
+    """The precision and the kernels of each recipe, by its name.
+
+    Raises:
+        UsageError: a run cannot choose.
+    """
+    from bench.measure import plan  # lazy: it imports torch
+
+    precisions = {
+        name: plan.choose_precision(compute, recipe, device) for name, recipe in RECIPES.items()
+    }
+    kernels = {
+        name: plan.choose_kernels(compute.kernels, device, precision, RECIPES[name])
+        for name, precision in precisions.items()
+    }
+    return precisions, kernels
 
 
 def _unavailable_reasons() -> dict[Kernels, str | None]:

@@ -110,7 +110,10 @@ def run(
     ] = "auto",
     kernels: Annotated[
         str,
-        typer.Option(help="What computes a step: auto, torch, inductor (fused), avx512 or amx."),
+        typer.Option(
+            help="What computes a step: auto, torch, inductor (fused), triton, or a CPU's "
+            "instruction set, such as avx2 or neon."
+        ),
     ] = "auto",
     capture: Annotated[
         bool | None,

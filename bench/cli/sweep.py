@@ -29,7 +29,7 @@ def sweep(
     recipe: Annotated[str | None, typer.Option(help="Recipes, such as fast,reference.")] = None,
     device: Annotated[str | None, typer.Option(help="Devices, such as cpu,cuda.")] = None,
     precision: Annotated[str | None, typer.Option(help="Precisions, such as fp32,bf16.")] = None,
-    kernels: Annotated[str | None, typer.Option(help="Kernels, such as torch,avx512.")] = None,
+    kernels: Annotated[str | None, typer.Option(help="Kernels, such as torch,avx2.")] = None,
     processes: Annotated[
         str | None, typer.Option(help="Numbers of processes, such as 1,2,4.")
     ] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.launch import hosts, supervisor
@@ -117,13 +117,17 @@ def launch_command(request: RunRequest, plan: RankPlan) -> str:
         choose_precision,
         choose_threads,
     )
+    from mnist_cnn.batch_norm import unshared_reason
 
     device = choose_device(request.compute.device)
     check_device_count(device, plan.here or 1, plan.total)
     threads = choose_threads(_threads_per_rank(request.compute, plan))
+    compute = request.compute
+    if compute.kernels == "auto" and unshared_reason(request.recipe, plan.total):
+        compute = replace(compute, kernels="torch")  # what "auto" is in the ranks
     explicit = {
         "--device": device,
-        "--precision": choose_precision(request.compute.precision, request.recipe, device),
+        "--precision": choose_precision(compute, request.recipe, device),
         "--threads": str(threads),
     }
     replaced = (*_RANK_OPTIONS, *_EXPLICIT_OPTIONS)

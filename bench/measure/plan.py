@@ -77,7 +77,7 @@ def resolve_plan(recipe: Recipe, compute: ComputeRequest) -> ExecutionPlan:
     rank = Rank.from_environment()
     device = choose_device(compute.device)
     check_device_count(device, rank.local_world_size, rank.world_size)
-    precision = choose_precision(compute.precision, recipe, device)
+    precision = choose_precision(compute, recipe, device)
     threads = choose_threads(compute.threads)
     kernels = choose_kernels(compute.kernels, device, precision, recipe)
     recipe = fit_recipe(recipe, device, kernels)
@@ -181,14 +181,19 @@ def is_present(device: str) -> bool:
     return bool(module.is_available())
 
 
-def choose_precision(asked: str, recipe: Recipe, device: str) -> Precision:
-    """Return the precision of the matrix products; "auto" is what the recipe prefers.
+def choose_precision(compute: ComputeRequest, recipe: Recipe, device: str) -> Precision:
+    """Return the precision of the activations; "auto" is the fastest that the recipe allows.
 
     Raises:
         UsageError: the name is unknown, or the device does not compute in it.
     """
+    asked = compute.precision
     if asked == "auto":
-        return "bf16" if recipe.precision == "auto" and multiplies_bf16_fast(device) else "fp32"
+        if recipe.precision != "auto":
+            return "fp32"
+        # Compiled code for CPUs stores bf16 on all of them, also where it multiplies in fp32.
+        compiled = choose_kernels(compute.kernels, device, "bf16", recipe) in native.KINDS
+        return "bf16" if compiled or multiplies_bf16_fast(device) else "fp32"
     known = next((precision for precision in PRECISIONS if precision == asked), None)
     if known is None:
         raise UsageError(
@@ -263,7 +268,7 @@ def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe
         return native_unfit_reason(device, precision, recipe) or native.unavailable_reason(kernels)
 
     if asked == "auto":
-        compiled: tuple[Kernels, ...] = ("triton", *native.KINDS)
+        compiled: tuple[Kernels, ...] = ("triton", *native.FAST_KINDS)
         return next((kind for kind in compiled if not unavailable_reason(kind)), "torch")
     known = next((kernels for kernels in KERNELS if kernels == asked), None)
     if known is None:
@@ -287,21 +292,23 @@ def native_unfit_reason(device: str, precision: Precision, recipe: Recipe) -> st
     return None
 
 
-def unbuilt_reason(plan: ExecutionPlan, asked: str) -> str | None:
+def unbuilt_reason(plan: ExecutionPlan, compute: ComputeRequest) -> str | None:
     """Why compiled code was not chosen although it fits, where installing it changes that.
 
     Args:
         plan: what will run here.
-        asked: the kernels that the user asked for.
+        compute: what the user asked for.
 
     Returns:
         None where it computes, does not fit, was not wanted, or cannot be on this platform.
     """
-    if asked != "auto" or plan.kernels != "torch":
+    if compute.kernels != "auto" or plan.kernels != "torch":
         return None
     if library.LIBRARY.exists() or not build.is_for_this_platform():
         return None
-    if native_unfit_reason(plan.device, plan.precision, plan.recipe):
+    # With compiled code "auto" would be bf16.
+    free = compute.precision == plan.recipe.precision == "auto"
+    if native_unfit_reason(plan.device, "bf16" if free else plan.precision, plan.recipe):
         return None
     return native.unavailable_reason()
 
@@ -340,7 +347,7 @@ def choose_processes(recipe: Recipe, compute: ComputeRequest) -> int:
     """
     refuse_silent_single_process()
     device = choose_device(compute.device)
-    precision = choose_precision(compute.precision, recipe, device)
+    precision = choose_precision(compute, recipe, device)
     kernels = choose_kernels(compute.kernels, device, precision, recipe)
     if device != "cpu" or kernels in native.KINDS:
         return 1

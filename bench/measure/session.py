@@ -118,7 +118,7 @@ def _announce(
     """Say before training what is missing here, and where the records go."""
     if request.share is not None and request.share.index > 0:
         return  # the first of the processes has said it
-    if reason := unbuilt_reason(plan, request.compute.kernels):
+    if reason := unbuilt_reason(plan, request.compute):
         progress.announced(
             f"PyTorch's operators train, which is slower than compiled code: {reason}"
         )

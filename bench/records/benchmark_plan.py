@@ -14,11 +14,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import JsonValue
+from pydantic import JsonValue, model_validator
 
 from bench.records.disk import read_regular_file, rename_to_new, sync_folder, write_new
 from bench.records.model import Count, Model
-from bench.records.setup import ProtocolValues, Setup
+from bench.records.setup import ProtocolValues, Setup, with_todays_kernels
 
 PLAN_SUFFIX = ".plan"
 PLANNED_SINCE = 8
@@ -40,7 +40,8 @@ class SeedsRule(StrEnum):
 class BenchmarkPlan(Model):
     """What a benchmark is going to measure."""
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
+    """Version 2 names compiled code as version 9 of records does."""
     benchmark_id: str
     """Identifier that the records of the benchmark share."""
     written_at: datetime
@@ -63,6 +64,13 @@ class BenchmarkPlan(Model):
     """SHA-256 of the newest plan in the folder before this one; null for the folder's first."""
     previous_record_sha256: str | None
     """SHA-256 of the newest record in the folder when the plan was written; null without one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_kernels_as_today(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("version") == 1:
+            return with_todays_kernels(values)
+        return values
 
 
 def hashed_first_seed(commit: str, machine: str) -> int:

@@ -35,6 +35,7 @@ from bench.records.setup import (
     ProtocolValues,
     Setup,
     WarmUp,
+    with_todays_kernels,
 )
 from bench.records.training import (
     Evaluation,
@@ -77,7 +78,7 @@ __all__ = [
     "first_reached",
 ]
 
-SCHEMA_VERSION: Final = 8
+SCHEMA_VERSION: Final = 9
 """The version that is written. Version 2 added `Setup.kernels`; version 3 says which compiled code;
 version 4 added `RunRecord.clock` and the options of `--runs auto`; version 5 `Setup.captured`,
 `RunRecord.mistakes`, `energy` and `monitoring`; version 6 `Setup.machines`, `RunRecord.resumed` and
@@ -85,8 +86,9 @@ version 4 added `RunRecord.clock` and the options of `--runs auto`; version 5 `S
 `parity` and `Setup.parallel_seeds`; version 8 says which machine it was (`Environment.processor`,
 `gpu`, `quota_cores`), which code (`source_sha256`, `library_sha256`), how fast the machine itself
 was (`calibration`), how the warm-up went (`warmup`), what the plan was (`plan`), and in `Load` what
-the run was allowed to use."""
-READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6, 7, 8)
+the run was allowed to use; version 9 names compiled code by its instruction set: what was
+``"avx512"`` before is ``"avx512-bf16"``."""
+READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 """The versions that are read; a field that an older version lacks defaults to what held then."""
 
 
@@ -106,7 +108,7 @@ class Status(StrEnum):
 class RunRecord(Model):
     """One training from random weights, measured."""
 
-    schema_version: Literal[1, 2, 3, 4, 5, 6, 7, 8] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3, 4, 5, 6, 7, 8, 9] = SCHEMA_VERSION
     run_id: str
     benchmark_id: str
     """Identifier that the runs of one benchmark share."""
@@ -185,6 +187,14 @@ class RunRecord(Model):
     def counts(self) -> bool:
         """Whether summaries of several runs include it: it completed without a break."""
         return self.outcome == Status.COMPLETED.value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_kernels_as_today(cls, values: object) -> object:
+        """Versions 1 to 8 had other names of compiled code."""
+        if isinstance(values, dict) and values.get("schema_version", SCHEMA_VERSION) in range(1, 9):
+            return with_todays_kernels(values)
+        return values
 
     @model_validator(mode="after")
     def _has_nothing_newer_than_itself(self) -> Self:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from bench.records.model import Count, Difference, Model, Seconds
-from mnist_cnn.recipe import Kernels
+from mnist_cnn.recipe import FP32_PRODUCTS, Kernels, Precision
 
 
 class ProtocolValues(Model):
@@ -129,12 +129,23 @@ class Setup(Model):
         return self
 
     @property
+    def multiplies_in(self) -> Precision:
+        """Precision of the products: some compiled code stores bf16 and multiplies in fp32."""
+        return "fp32" if self.kernels in FP32_PRODUCTS else self.precision
+
+    @property
     def computed_by(self) -> str:
         """`kernels`, and whether they were replayed from graphs: ``"triton graph"``."""
         return f"{self.kernels} graph" if self.captured else self.kernels
 
-    @field_validator("kernels", mode="before")
-    @classmethod
-    def _rename_kernels_of_version_2(cls, value: object) -> object:
-        """Version 2 had one kind of compiled code, called native."""
-        return "avx512" if value == "native" else value
+
+_EARLIER_KERNELS = {"native": "avx512-bf16", "avx512": "avx512-bf16"}
+"""Names of compiled code in records up to version 8 and in plans of version 1, with today's."""
+
+
+def with_todays_kernels(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a record or a plan with earlier names, with today's name of `setup.kernels`."""
+    setup = values.get("setup")
+    if not isinstance(setup, dict) or setup.get("kernels") not in _EARLIER_KERNELS:
+        return values
+    return values | {"setup": setup | {"kernels": _EARLIER_KERNELS[setup["kernels"]]}}

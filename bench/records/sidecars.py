@@ -135,7 +135,7 @@ class PeakFlops(Sidecar):
         setup = record.setup
         threads = setup.threads * setup.processes if setup.device == "cpu" else None
         measured = self.device, self.device_name, self.precision, self.threads, self.machine
-        used = setup.device, setup.device_name, setup.precision, threads
+        used = setup.device, setup.device_name, setup.multiplies_in, threads
         return measured == (*used, MachineKey.of(record.environment).digest)
 
 

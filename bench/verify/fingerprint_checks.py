@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
+from typing import get_args
 
 from bench.records.machine_key import MachineKey, MachineRelation
 from bench.records.schema import RunRecord
 from bench.text import count_of
 from bench.verify.checks import Check, CheckFinding, ResultsFolder
+from mnist_cnn.recipe import NativeKernels
 
 _LEAST_VALUES = 3
 """Number of different values from which two runs cannot have them all by chance."""
-_EXACT_KERNELS = ("avx512", "amx")
+_EXACT_KERNELS = get_args(NativeKernels)
 
 
 def fingerprint_key(record: RunRecord) -> Hashable | None:

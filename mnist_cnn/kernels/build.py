@@ -8,7 +8,7 @@ from pathlib import Path
 
 _SETUP = Path(__file__).resolve().parents[2] / "scripts" / "setup"
 """Exists in a checkout; an installed copy has no scripts."""
-_MACHINES = ("x86_64", "AMD64")
+_MACHINES = ("x86_64", "AMD64", "aarch64", "arm64")
 """Processors that hatch_build.py compiles for, as the system names them."""
 
 

@@ -52,7 +52,7 @@ EPOCH_IMAGES = 6_400
 
 KERNELS: list[Kernels] = [
     "torch",
-    *(k for k in reversed(native.KINDS) if not native.unavailable_reason(k)),
+    *(k for k in reversed(native.FAST_KINDS) if not native.unavailable_reason(k)),
 ]
 """Those that this machine can use, the fastest last."""
 

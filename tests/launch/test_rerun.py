@@ -22,7 +22,7 @@ from tests.cli.test_run import BIN, launch
 from tests.factories import make_record, saved
 from tests.stand_ins import FEW_IMAGES
 
-EXACT = {"kernels": "avx512"}
+EXACT = {"kernels": "avx512-bf16"}
 
 
 def again(record: RunRecord, made: RunRecord | None, path: Path) -> CheckResult:

@@ -17,7 +17,7 @@ FP32 = 1e-5
 """Of a gradient's length: sums in another order."""
 TORCH_FP32 = 1e-4
 """The same for torch's operators, which sum a weight's gradient over all images of a process."""
-KINDS = ["torch", *(kind for kind in native.KINDS if not native.unavailable_reason(kind))]
+KINDS = ["torch", *(kind for kind in native.FAST_KINDS if not native.unavailable_reason(kind))]
 
 
 EXACT = 1e-12

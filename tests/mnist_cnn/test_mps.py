@@ -56,10 +56,10 @@ def test_bf16_needs_macos_14(
     monkeypatch.setattr("platform.mac_ver", lambda: (version, ("", "", ""), "arm64"))
     if precision is None:
         with pytest.raises(UsageError, match="bf16"):
-            plan.choose_precision("bf16", FAST, "mps")
-        assert plan.choose_precision("auto", FAST, "mps") == "fp32"
+            plan.choose_precision(ComputeRequest(precision="bf16"), FAST, "mps")
+        assert plan.choose_precision(ComputeRequest(), FAST, "mps") == "fp32"
     else:
-        assert plan.choose_precision("bf16", FAST, "mps") == precision
+        assert plan.choose_precision(ComputeRequest(precision="bf16"), FAST, "mps") == precision
 
 
 def test_activations_stay_contiguous_whatever_the_recipe_wishes_and_the_compiler_would(

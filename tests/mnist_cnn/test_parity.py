@@ -26,7 +26,7 @@ from tests.factories import make_record
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 PLAIN = replace(FAST, memory_format="contiguous")
-KINDS: list[Kernels] = [kind for kind in native.KINDS if not native.unavailable_reason(kind)]
+KINDS: list[Kernels] = [kind for kind in native.FAST_KINDS if not native.unavailable_reason(kind)]
 
 
 def probed(mnist: MnistData, recipe: Recipe = PLAIN, kernels: Kernels = "torch") -> Parity:

@@ -69,7 +69,14 @@ def test_the_second_versions_one_kind_of_compiled_code_has_a_name_of_its_own_now
     values = make_record().model_dump(mode="json")
     values["schema_version"] = 2
     values["setup"]["kernels"] = "native"
-    assert RunRecord.model_validate(values).setup.kernels == "avx512"
+    assert RunRecord.model_validate(values).setup.kernels == "avx512-bf16"
+
+
+def test_what_the_eighth_version_called_avx512_multiplied_bf16() -> None:
+    values = make_record(setup={"kernels": "avx512"}).model_dump(mode="json")
+    assert RunRecord.model_validate(values).setup.kernels == "avx512", "today's has fp32 products"
+    values["schema_version"] = 8
+    assert RunRecord.model_validate(values).setup.kernels == "avx512-bf16"
 
 
 def test_the_fourth_versions_records_know_of_no_energy_and_no_mistaken_field_of_it() -> None:

@@ -14,9 +14,9 @@ operators do the work. Results do not depend on the number of threads.
 
 from mnist_cnn.kernels.native.augmentation import augment as augment, augments as augments
 from mnist_cnn.kernels.native.library import (
+    FAST_KINDS as FAST_KINDS,
     KINDS as KINDS,
     LAYERS as LAYERS,
-    fastest as fastest,
     set_threads as set_threads,
     take_layer_seconds as take_layer_seconds,
     unavailable_reason as unavailable_reason,

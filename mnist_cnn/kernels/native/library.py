@@ -11,21 +11,28 @@ from typing import get_args
 
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import build
-from mnist_cnn.recipe import NativeKernels
+from mnist_cnn.recipe import Kernels, NativeKernels
 
 LIBRARY = Path(__file__).with_name("libnative.so")
 """Path of the library."""
+_BUILD_FAILURE = LIBRARY.with_suffix(".txt")
+"""Why there is no library, in one line, where hatch_build.py could not build it."""
 
 KINDS: tuple[NativeKernels, ...] = get_args(NativeKernels)
 """The instruction sets that compiled code knows, the fastest first; a library has those of its
 architecture."""
 
+FAST_KINDS = KINDS[:-1]
+"""The same without "scalar", the judge, which is slower than torch's operators."""
+
 LAYERS = ("stem", "block1", "transition1", "block2", "transition2", "block3", "classifier")
 """Names of the network's layers, in its order."""
 
 
-def unavailable_reason(kernels: NativeKernels) -> str | None:
+def unavailable_reason(kernels: Kernels = "scalar") -> str | None:
     """Why this machine cannot use compiled code of that instruction set; None where it can.
+
+    Every library has the plain one.
 
     Raises:
         UsageError: the library is older than its source files.
@@ -33,7 +40,8 @@ def unavailable_reason(kernels: NativeKernels) -> str | None:
     if not LIBRARY.exists():
         if not build.is_for_this_platform():
             return "there is none for this platform"
-        return f"it was not built: {build.remedy()}"
+        failure = f"{_BUILD_FAILURE.read_text().strip()}; " if _BUILD_FAILURE.exists() else ""
+        return f"it was not built: {failure}{build.remedy()}"
     try:
         loaded = library()
     except OSError as error:
@@ -47,17 +55,8 @@ def unavailable_reason(kernels: NativeKernels) -> str | None:
 
 
 @cache
-def _runs(kernels: NativeKernels) -> bool:
+def _runs(kernels: Kernels) -> bool:
     return bool(library().runs(kernels.encode()))
-
-
-def fastest() -> NativeKernels | None:
-    """The fastest compiled code that this machine can use; None where there is none.
-
-    Raises:
-        UsageError: the library is older than its source files.
-    """
-    return next((kernels for kernels in KINDS if unavailable_reason(kernels) is None), None)
 
 
 def set_threads(threads: int) -> None:
