@@ -36,7 +36,9 @@ def tune(
     changes: Annotated[list[str] | None, typer.Argument(help="FIELD=VALUE ...")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of runs, with seeds 0, 1, ...")] = 4,
     threads: Annotated[int | None, typer.Option(help="Number of threads.")] = None,
-    kernels: Annotated[str, typer.Option(help="Kernels: auto, torch, or a CPU's instruction set.")] = "auto",
+    kernels: Annotated[
+        str, typer.Option(help="Kernels: auto, torch, or a CPU's instruction set.")
+    ] = "auto",
     test: Annotated[bool, typer.Option("--test", help="Evaluate on the test set.")] = False,
 ) -> None:
     """Print each seed's accuracy after the last epoch, their mean and its 95 % interval."""

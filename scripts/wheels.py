@@ -60,6 +60,10 @@ def main(
     tag: Annotated[
         str | None, typer.Option(help="Refuse to build if the release's tag is another.")
     ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(help="Of the wheels with compiled code, build this platform's: for tests."),
+    ] = None,
 ) -> int:
     """Build and check the wheels and the source distribution."""
     if not sys.platform.startswith("linux"):
@@ -67,9 +71,11 @@ def main(
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     if tag is not None:
         check_tag(tag, version)
+    if only is not None and only not in hatch_build.TARGETS:
+        raise UsageError(f"--only must be one of {', '.join(hatch_build.TARGETS)}, not {only!r}")
     try:
         with TemporaryDirectory() as temporary:
-            files = make(Path(temporary))
+            files = make(Path(temporary), [only] if only else list(hatch_build.TARGETS))
             output.mkdir(parents=True, exist_ok=True)
             for file in files:
                 shutil.copy(file, output)
@@ -80,8 +86,12 @@ def main(
     return 0
 
 
-def make(folder: Path) -> list[Path]:
+def make(folder: Path, platforms: Sequence[str]) -> list[Path]:
     """Build all files in a folder and check them.
+
+    Args:
+        folder: an empty one.
+        platforms: those of the wheels with compiled code.
 
     Returns:
         The files of the release.
@@ -97,7 +107,7 @@ def make(folder: Path) -> list[Path]:
     execute(["tar", "-xf", sdist, "-C", folder])
     source = folder / sdist.name.removesuffix(".tar.gz")
 
-    targets = [*targets_with_sources(), "any"]
+    targets = [*platforms, "any"]
     for target in targets:
         say(f"building the wheel for {target}")
         build("--wheel", source, built, MNIST_BENCH_TARGET=target)
@@ -110,19 +120,11 @@ def make(folder: Path) -> list[Path]:
     for platform in INSTALLERS:
         check_choice(platform, set(targets), built, folder)
     here = next(name for name, t in hatch_build.TARGETS.items() if t == hatch_build.target_here())
+    if here not in wheels:
+        raise CheckError(f"there is no wheel for {here} to install on this machine")
     say(f"installing the wheel for {here} and training with it")
     check_installed(wheels[here], folder)
     return sorted(built.iterdir())
-
-
-def targets_with_sources() -> list[str]:
-    """The targets for which there is compiled code."""
-    native = ROOT / hatch_build.NATIVE
-    return [
-        name
-        for name, target in hatch_build.TARGETS.items()
-        if hatch_build.sources(native, target.architecture)
-    ]
 
 
 def say(line: str) -> None:

@@ -10,13 +10,14 @@ from typing import Annotated
 import typer
 
 from bench import text
+from bench.measure.request import ComputeRequest
 from bench.records import sidecars
 from bench.records.machine_key import MachineKey
 from bench.records.schema import Gpu, Processor
 from bench.records.sidecars import PeakFlops
 from bench.records.store import RESULTS_DIR, machine_name
 from mnist_cnn.errors import UsageError
-from mnist_cnn.recipe import RECIPES, TRAIN_IMAGES, Kernels
+from mnist_cnn.recipe import RECIPES, TRAIN_IMAGES, Kernels, Precision
 
 _MEMORY_SUFFIX = "_bytes"
 
@@ -47,7 +48,6 @@ def env(
     from bench.machine.package import package_version
     from bench.machine.peak_flops import measure_peaks
     from bench.measure import plan
-    from bench.measure.request import ComputeRequest
 
     device = plan.choose_device("auto")
     threads = plan.choose_threads(None)

@@ -121,7 +121,7 @@ def test_augmentation(benchmark: BenchmarkFixture, mnist: MnistData, kernels: Ke
 
     def work() -> Tensor:
         if kernels != "torch":
-            return native.augment(images, chosen, drawn, RECIPE)
+            return native.augment(images, chosen, drawn, RECIPE, kernels)
         return augment(images[chosen], drawn, RECIPE)
 
     repeat(benchmark, work, rounds=50)

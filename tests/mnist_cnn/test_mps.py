@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.measure import accelerator, plan
+from bench.measure.request import ComputeRequest
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import FAST, REFERENCE
 

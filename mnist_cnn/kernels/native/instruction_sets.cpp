@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <signal.h>
 
+#include <cstring>
 #include <mutex>
 #include <string>
 
@@ -31,7 +32,8 @@ const InstructionSet* const sets[] = {
 
 thread_local sigjmp_buf after_probe;
 
-// Whether a set's instructions can be executed: some systems claim what they do not let run.
+}  // namespace
+
 bool executes(void (*probe)()) {
   // One at a time, since a signal's action belongs to the whole process.
   static std::mutex mutex;
@@ -46,11 +48,9 @@ bool executes(void (*probe)()) {
   return fine;
 }
 
-}  // namespace
-
 const InstructionSet* instruction_set(const char* name) {
   for (const InstructionSet* set : sets)
-    if (std::string(name) == set->name) return set;
+    if (std::strcmp(name, set->name) == 0) return set;
   return nullptr;
 }
 
@@ -59,7 +59,10 @@ bool runs(const InstructionSet& set) { return set.claimed() && executes(set.prob
 const char* instruction_set_names() {
   static const std::string names = [] {
     std::string joined;
-    for (const InstructionSet* set : sets) joined += (joined.empty() ? "" : " ") + std::string(set->name);
+    for (const InstructionSet* set : sets) {
+      if (!joined.empty()) joined += ' ';
+      joined += set->name;
+    }
     return joined;
   }();
   return names.c_str();

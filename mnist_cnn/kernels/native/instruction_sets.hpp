@@ -11,6 +11,9 @@ const InstructionSet* instruction_set(const char* name);
 // Whether its instructions run here.
 bool runs(const InstructionSet& set);
 
+// Whether a set's instructions can be executed: some systems claim what they do not let run.
+bool executes(void (*probe)());
+
 // Their names, separated by spaces, the fastest first.
 const char* instruction_set_names();
 

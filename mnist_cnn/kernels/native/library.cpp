@@ -19,6 +19,9 @@ int runs(const char* name) {
   return set && native::runs(*set);
 }
 
+// For tests: whether this code has no instruction that the processor does not know.
+int executes(void (*code)()) { return native::executes(code); }
+
 // group: number of images in a batch-norm group; for inference only, the number of threads.
 Step* step_new(int group, const char* set) {
   return new Step(std::unique_ptr<Network>(instruction_set(set)->make_network(group)), group);

@@ -107,6 +107,7 @@ def library() -> ctypes.CDLL:
         "threads": (integer, []),
         "instruction_sets": (text, []),
         "runs": (integer, [text]),
+        "executes": (integer, [pointer]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(loaded, name)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -35,15 +36,37 @@ built_here = pytest.mark.skipif(
     native.unavailable_reason() is not None,
     reason=f"no compiled code here: {native.unavailable_reason()}",
 )
-each_kind = pytest.mark.parametrize(
-    "kernels",
-    [
+
+
+def parametrized_by(kinds: Sequence[Kernels]) -> pytest.MarkDecorator:
+    """Those that this machine lacks are skipped with the reason; the slow judge is marked."""
+    reasons = ((kind, native.unavailable_reason(kind)) for kind in kinds)
+    parameters = [
         pytest.param(
-            kernels, marks=pytest.mark.skipif(reason is not None, reason=f"{kernels}: {reason}")
+            kind,
+            marks=[
+                pytest.mark.skipif(reason is not None, reason=f"{kind}: {reason}"),
+                *([pytest.mark.slow] if kind == "scalar" else []),
+            ],
         )
-        for kernels, reason in ((kind, native.unavailable_reason(kind)) for kind in native.KINDS)
-    ],
-)
+        for kind, reason in reasons
+    ]
+    return pytest.mark.parametrize("kernels", parameters)
+
+
+each_kind, each_fast_kind = parametrized_by(native.KINDS), parametrized_by(native.FAST_KINDS)
+PROBE = """
+import ctypes, mmap, platform
+from mnist_cnn.kernels.native.library import library
+
+arm = platform.machine() in ("aarch64", "arm64")
+illegal, leave = (b"\\0" * 4, b"\\xc0\\x03\\x5f\\xd6") if arm else (b"\\x0f\\x0b", b"\\xc3")
+for code in (illegal + leave, leave):
+    memory = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    memory.write(code)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    print(library().executes(ctypes.c_void_p(address)), end=" " if code[0] == illegal[0] else "\\n")
+"""
 PLAIN = replace(FAST, whole_epochs=1, memory_format="contiguous")
 
 
@@ -379,7 +402,7 @@ def test_what_is_not_a_number_stays_so(mnist: MnistData, kernels: Kernels) -> No
     assert NativeNetwork(model, kernels)(x).isnan().all()
 
 
-@built_here
+@each_kind
 @settings(deadline=None, max_examples=25)
 @given(
     seed=st.integers(0, 2**31),
@@ -389,7 +412,13 @@ def test_what_is_not_a_number_stays_so(mnist: MnistData, kernels: Kernels) -> No
     shear=st.floats(0, 40),
 )
 def test_the_same_pictures(
-    mnist: MnistData, seed: int, rotation: float, move: float, scale: float, shear: float
+    mnist: MnistData,
+    kernels: Kernels,
+    seed: int,
+    rotation: float,
+    move: float,
+    scale: float,
+    shear: float,
 ) -> None:
     recipe = replace(
         PLAIN,
@@ -403,12 +432,12 @@ def test_the_same_pictures(
     chosen = torch.randint(60_000, (9,), generator=generator)
     expected = augment(mnist.train_images[chosen], drawn, recipe)
     assert torch.allclose(
-        native.augment(mnist.train_images, chosen, drawn, recipe), expected, atol=2e-3
+        native.augment(mnist.train_images, chosen, drawn, recipe, kernels), expected, atol=2e-3
     )
 
 
 @pytest.mark.slow
-@each_kind
+@each_fast_kind
 def test_a_run_learns_as_torchs_does_and_repeats_itself(mnist: MnistData, kernels: Kernels) -> None:
     accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
     recipe = replace(PLAIN.with_epochs(2), batch_size=64, average_decay=0.9, average_interval=1)
@@ -434,11 +463,8 @@ def test_a_run_learns_as_torchs_does_and_repeats_itself(mnist: MnistData, kernel
 
 
 def test_auto_is_compiled_code_where_it_can_be_used() -> None:
-    best = next(
-        kind
-        for kind in (*native.KINDS, "torch")
-        if kind == "torch" or not native.unavailable_reason(kind)
-    )
+    usable = (kind for kind in native.FAST_KINDS if not native.unavailable_reason(kind))
+    best: Kernels = next(usable, "torch")
     assert choose_kernels("auto", "cpu", "bf16", FAST) == best
     assert choose_kernels("auto", "cpu", "fp32", FAST) == "torch"
     assert choose_kernels("auto", "cuda", "bf16", FAST) == "torch"
@@ -452,6 +478,38 @@ def test_compiled_code_that_cannot_be_used_is_refused_with_the_reason() -> None:
         choose_kernels("amx", "mps", "bf16", FAST)
     with pytest.raises(UsageError, match=r"unknown kernels 'avx521' \(did you mean 'avx512'\?\)"):
         choose_kernels("avx521", "cpu", "bf16", FAST)
+
+
+@built_here
+def test_another_architectures_instruction_set_is_refused_with_what_there_is() -> None:
+    foreign: Kernels = "avx2" if platform.machine() in ("aarch64", "arm64") else "neon"
+    complaint = rf"--kernels {foreign} cannot be used: this library is for \w+: it has .*scalar;"
+    with pytest.raises(UsageError, match=complaint):
+        choose_kernels(foreign, "cpu", "bf16", FAST)
+
+
+@built_here
+def test_a_set_that_the_processor_claims_but_does_not_execute_is_no_crash() -> None:
+    """The probe's first instruction is then an illegal one: here it is, whatever was claimed."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "0 1\n"
+
+
+@built_here
+def test_a_library_for_another_machine_is_named_with_the_remedy(copied: Path) -> None:
+    library = copied / "mnist_cnn/kernels/native/libnative.so"
+    library.write_bytes(library.read_bytes()[:64])
+    assert absence_in(copied).startswith("its library cannot be loaded here (")
+
+
+def test_why_the_library_was_not_built_is_said(copied: Path) -> None:
+    folder = copied / "mnist_cnn/kernels/native"
+    (folder / "libnative.so").unlink(missing_ok=True)
+    (folder / "libnative.txt").write_text("c++ failed: answer.cpp:1: error: no\n")
+    assert absence_in(copied).startswith("it was not built: c++ failed: answer.cpp:1: error: no; ")
 
 
 def test_compiled_code_does_not_share_batch_norm_so_several_processes_use_torch(
@@ -501,6 +559,6 @@ def test_without_the_library_torch_does_the_work(copied: Path) -> None:
 
 @built_here
 def test_a_library_of_other_source_is_refused(copied: Path) -> None:
-    with (copied / "mnist_cnn/kernels/native/layout.hpp").open("a") as source:
+    with (copied / "mnist_cnn/kernels/native/grid.hpp").open("a") as source:
         source.write("// edited\n")
     assert "refused: the compiled code is not that of this source" in absence_in(copied)
