@@ -7,6 +7,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -90,12 +91,27 @@ def check_compiled_for_macos(folder: Path, shared_library: ModuleType) -> None:
     target = hatch_build.TARGETS["macosx_11_0_arm64"]
     _, *arguments = hatch_build.zig_compiler(target).command
     tools = str(ROOT / ".cache/wheels/bin/python")
-    undefined = ("-nostdlib++", "-Wl,-undefined,dynamic_lookup")
-    compiler = hatch_build.Compiler(command=(tools, *arguments, *undefined), name="ziglang")
+    compiler = hatch_build.Compiler(command=(tools, *arguments), name="ziglang")
     native = ROOT / hatch_build.NATIVE
     files = hatch_build.sources(native, target.architecture)
     assert {"neon.cpp", "neon_bf16.cpp", "scalar.cpp"} <= files.keys()
-    library = shared_library.parse(hatch_build.compile_library(compiler, files, native))
+
+    def compile_file(name: str) -> str:
+        compiled = str((folder / name).with_suffix(".o"))
+        flags = [*hatch_build.FLAGS, *files[name], '-DSOURCES=""']
+        compiler.run([*flags, "-c", name, "-o", compiled], folder=native, scratch=folder)
+        return compiled
+
+    with ThreadPoolExecutor(2) as threads:
+        objects = list(threads.map(compile_file, files))
+    linked = folder / "libnative.so"
+    undefined = ("-nostdlib++", "-Wl,-undefined,dynamic_lookup")
+    compiler.run(
+        [*hatch_build.FLAGS, *undefined, "-shared", "-o", str(linked), *objects],
+        folder=native,
+        scratch=folder,
+    )
+    library = shared_library.parse(linked.read_bytes())
     assert (library.system, library.architecture) == ("macos", "aarch64")
     assert library.functions >= FUNCTIONS
 
