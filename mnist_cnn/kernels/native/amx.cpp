@@ -691,6 +691,15 @@ class AmxNetwork : public Network {
 
 thread_local TileShapes AmxNetwork::before_;
 
+double multiply(long rounds) {
+  const TileShapes before = TileShapes::now();
+  TileShapes::all_full().load();
+  tile_zero<4>(), tile_zero<5>(), tile_zero<6>(), tile_zero<7>();
+  for (long r = 0; r < rounds; r++) tile_dot<0, 4, 6>(), tile_dot<1, 4, 7>(), tile_dot<2, 5, 6>(), tile_dot<3, 5, 7>();
+  before.load();
+  return 2. * double(rounds) * 4 * 16 * 16 * 32;
+}
+
 Network* make_network(int capacity) { return new AmxNetwork(capacity); }
 
 void probe() {
@@ -704,6 +713,6 @@ void probe() {
 }  // namespace
 
 extern const InstructionSet amx;
-const InstructionSet amx = {"amx", claimed, probe, make_network, warp};
+const InstructionSet amx = {"amx", claimed, probe, multiply, make_network, warp};
 
 }  // namespace native

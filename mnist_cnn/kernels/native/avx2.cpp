@@ -11,6 +11,6 @@ static bool claimed() {
 }
 
 extern const InstructionSet avx2;
-const InstructionSet avx2 = {"avx2", claimed, probe, make_network, warp};
+const InstructionSet avx2 = {"avx2", claimed, probe, multiply, make_network, warp};
 
 }  // namespace native

@@ -12,6 +12,6 @@ static bool claimed() {
 }
 
 extern const InstructionSet avx512;
-const InstructionSet avx512 = {"avx512", claimed, probe, make_network, warp};
+const InstructionSet avx512 = {"avx512", claimed, probe, multiply, make_network, warp};
 
 }  // namespace native

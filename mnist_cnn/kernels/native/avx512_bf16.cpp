@@ -13,6 +13,6 @@ static bool claimed() {
 }
 
 extern const InstructionSet avx512_bf16;
-const InstructionSet avx512_bf16 = {"avx512-bf16", claimed, probe, make_network, warp};
+const InstructionSet avx512_bf16 = {"avx512-bf16", claimed, probe, multiply, make_network, warp};
 
 }  // namespace native

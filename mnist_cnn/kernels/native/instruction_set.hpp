@@ -12,6 +12,8 @@ struct InstructionSet {
   bool (*claimed)();
   // Executes some of them.
   void (*probe)();
+  // Multiplies and adds from registers, `rounds` times, and returns the number of operations.
+  double (*multiply)(long rounds);
   // A network with its own weights and room for a batch of `capacity` images.
   Network* (*make_network)(int capacity);
   // Distorts one image: see augmentation.hpp.

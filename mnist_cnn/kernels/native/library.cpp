@@ -1,5 +1,8 @@
 // The functions that Python calls through ctypes: see library.py.
 
+#include <numeric>
+#include <vector>
+
 #include "instruction_sets.hpp"
 #include "layer_timer.hpp"
 #include "step.hpp"
@@ -17,6 +20,15 @@ const char* instruction_sets() { return native::instruction_set_names(); }
 int runs(const char* name) {
   const native::InstructionSet* set = native::instruction_set(name);
   return set && native::runs(*set);
+}
+
+// Multiplies and adds from registers on all threads, `rounds` times on each; returns the number of
+// operations: how fast the instructions are.
+double multiply(const char* set, int rounds) {
+  const int threads = native::pool().threads();
+  std::vector<double> operations(threads);
+  native::pool().run(threads, [&](int, int k) { operations[k] = instruction_set(set)->multiply(rounds); });
+  return std::accumulate(operations.begin(), operations.end(), 0.);
 }
 
 // For tests: whether this code has no instruction that the processor does not know.

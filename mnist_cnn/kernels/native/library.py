@@ -64,6 +64,15 @@ def set_threads(threads: int) -> None:
     library().set_threads(threads)
 
 
+def multiply(kernels: NativeKernels, rounds: int) -> float:
+    """Multiply and add from registers on all threads, `rounds` times on each.
+
+    Returns:
+        The number of operations; a multiplication and an addition count as two.
+    """
+    return float(library().multiply(kernels.encode(), rounds))
+
+
 def take_layer_seconds() -> dict[str, float]:
     """Seconds that compiled training steps have spent in each layer since the last call.
 
@@ -107,6 +116,7 @@ def library() -> ctypes.CDLL:
         "threads": (integer, []),
         "instruction_sets": (text, []),
         "runs": (integer, [text]),
+        "multiply": (ctypes.c_double, [text, integer]),
         "executes": (integer, [pointer]),
     }
     for name, (result, arguments) in signatures.items():

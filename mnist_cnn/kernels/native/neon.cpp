@@ -11,6 +11,6 @@ static bool claimed() {
 }
 
 extern const InstructionSet neon;
-const InstructionSet neon = {"neon", claimed, probe, make_network, warp};
+const InstructionSet neon = {"neon", claimed, probe, multiply, make_network, warp};
 
 }  // namespace native

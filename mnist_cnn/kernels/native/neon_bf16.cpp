@@ -28,6 +28,6 @@ static bool claimed() {
 }
 
 extern const InstructionSet neon_bf16;
-const InstructionSet neon_bf16 = {"neon-bf16", claimed, probe, make_network, warp};
+const InstructionSet neon_bf16 = {"neon-bf16", claimed, probe, multiply, make_network, warp};
 
 }  // namespace native

@@ -11,6 +11,6 @@ static bool claimed() {
 }
 
 extern const InstructionSet scalar;
-const InstructionSet scalar = {"scalar", claimed, probe, make_network, warp};
+const InstructionSet scalar = {"scalar", claimed, probe, multiply, make_network, warp};
 
 }  // namespace native

@@ -21,5 +21,22 @@ void probe() {
   source = words[0];
 }
 
+double multiply(long rounds) {
+  constexpr int ACCUMULATORS = 12;
+  Item items[WIDTH];
+  for (Item& item : items) item = Item(0x3f80);
+  const Items factor = load(items);
+  // Other values in each, so that no compiler computes one for all.
+  Floats sums[ACCUMULATORS];
+  for (int k = 0; k < ACCUMULATORS; k++) sums[k] = all(float(k));
+  for (long r = 0; r < rounds; r++)
+#pragma GCC unroll 12
+    for (int k = 0; k < ACCUMULATORS; k++) sums[k] = fma(factor, factor, sums[k]);
+  float lanes[WIDTH];
+  volatile float used = 0;
+  for (const Floats& sum : sums) store(lanes, sum), used = lanes[0];
+  return 2. * double(rounds) * ACCUMULATORS * WIDTH * (PAIRS ? 2 : 1);
+}
+
 }  // namespace
 }  // namespace native
