@@ -106,45 +106,52 @@ template <class G, class Taps, int IN, int OUT, bool STATS>
     convolve_vectors<G, Taps, IN, OUT, REST, STATS>(x, w, y, sums, G::VECTORS - REST);
 }
 
+// Channels of a transposed row that are accumulated at once; others of the 32 are in a row further on.
+constexpr int ROW = PARTS_AT_ONCE * WIDTH;
+
 // acc[k][32 channels] += sum over rows p of t[p][32 channels] . plain[shift of k + p].
 //
 // The gradient of the weights. Pairs are pairs of pixels here, so one operand is transposed and the
 // other has one plane per channel. N values of k, STEP of them by PARTS vectors of channels in
-// registers at a time.
+// registers at a time. All of them go over a part of the image before the next part, so that it
+// stays in the nearest cache.
 template <class G, int N, class Shift>
 [[gnu::noinline]] void weight_gradient(const Item* __restrict t, const typename Shift::Plain* __restrict plain,
-                            float* __restrict acc) {
+                                       float* __restrict acc) {
   constexpr int STEP = rows_at_once(N), PARTS = PARTS_AT_ONCE;
   static_assert(N % STEP == 0);
-  for (int base = 0; base < N; base += STEP)
-    for (int channel = 0; channel < 32; channel += PARTS * WIDTH) {
-      Floats a[STEP][PARTS];
-      float* to = acc + base * 32 + channel;
+  for (int first = 0; first < G::ROWS; first += G::ROWS_IN_CACHE) {
+    const int count = G::ROWS - first < G::ROWS_IN_CACHE ? G::ROWS - first : G::ROWS_IN_CACHE;
+    for (int base = 0; base < N; base += STEP)
+      for (int channel = 0; channel < 32; channel += ROW) {
+        Floats a[STEP][PARTS];
+        float* to = acc + base * 32 + channel;
 #pragma GCC unroll 16
-      for (int k = 0; k < STEP; k++)
+        for (int k = 0; k < STEP; k++)
 #pragma GCC unroll 8
-        for (int h = 0; h < PARTS; h++) a[k][h] = load(to + k * 32 + h * WIDTH);
-      const Item* row = t + channel;
-      const typename Shift::Plain* from = plain + Shift::at(base);
+          for (int h = 0; h < PARTS; h++) a[k][h] = load(to + k * 32 + h * WIDTH);
+        const Item* row = t + channel * G::FLAT + first * ROW;
+        const typename Shift::Plain* from = plain + Shift::at(base) + first * Shift::EACH;
 #pragma GCC unroll 1
-      for (int p = 0; p < G::ROWS; p++) {
-        Items part[PARTS];
+        for (int p = 0; p < count; p++) {
+          Items part[PARTS];
 #pragma GCC unroll 8
-        for (int h = 0; h < PARTS; h++) part[h] = load(row + h * WIDTH);
+          for (int h = 0; h < PARTS; h++) part[h] = load(row + h * WIDTH);
 #pragma GCC unroll 16
-        for (int k = 0; k < STEP; k++) {
-          const Items b = Shift::broadcast(from + Shift::step(k));
+          for (int k = 0; k < STEP; k++) {
+            const Items b = Shift::broadcast(from + Shift::step(k));
 #pragma GCC unroll 8
-          for (int h = 0; h < PARTS; h++) a[k][h] = fma(part[h], b, a[k][h]);
+            for (int h = 0; h < PARTS; h++) a[k][h] = fma(part[h], b, a[k][h]);
+          }
+          row += ROW;
+          from += Shift::EACH;
         }
-        row += 32;
-        from += Shift::EACH;
-      }
 #pragma GCC unroll 16
-      for (int k = 0; k < STEP; k++)
+        for (int k = 0; k < STEP; k++)
 #pragma GCC unroll 8
-        for (int h = 0; h < PARTS; h++) store(to + k * 32 + h * WIDTH, a[k][h]);
-    }
+          for (int h = 0; h < PARTS; h++) store(to + k * 32 + h * WIDTH, a[k][h]);
+      }
+  }
 }
 
 // Planes of one channel: of bfloat16 where items are pairs, else the scratch planes themselves.
@@ -195,11 +202,13 @@ template <class G, int CHANNELS, int FROM>
   if constexpr (FROM < 32) {
     constexpr int LEFT = planes(CHANNELS - FROM), MOST = planes(WIDTH);
     transpose<(LEFT < 0 ? 0 : LEFT < MOST ? LEFT : MOST)>(
-        x + planes(FROM) * G::PLANE + v * WIDTH, G::PLANE, t + v * planes(WIDTH) * 32 + FROM, 32);
+        x + planes(FROM) * G::PLANE + v * WIDTH, G::PLANE,
+        t + FROM / ROW * ROW * G::FLAT + v * planes(WIDTH) * ROW + FROM % ROW, ROW);
     transpose_vector<G, CHANNELS, FROM + WIDTH>(x, t, v);
   }
 }
-// x[plane][pixel] -> t[row][32 channels], channels beyond CHANNELS zero.
+// x[plane][pixel] -> t[row][channel], ROW channels after all rows of those before; channels beyond
+// CHANNELS are zero.
 template <class G, int CHANNELS>
 inline void to_transposed(const Item* __restrict x, Item* __restrict t) {
   for (int v = 0; v < G::VECTORS; v++) transpose_vector<G, CHANNELS, 0>(x, t, v);

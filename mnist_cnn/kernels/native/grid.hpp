@@ -27,6 +27,8 @@ struct Grid {
   static constexpr int PLANE = ((LEAD + (COUNT + 31) / 32 * 32 + LEAD) / 16 | 1) * 16;
   // Items of one channel that follow each other and are multiplied by one transposed row.
   static constexpr int ROWS = PAIRS ? COUNT / 2 : COUNT;
+  // How many of them the nearest cache keeps beside the planes: about four rows of the largest image.
+  static constexpr int ROWS_IN_CACHE = PAIRS ? ROWS : 116;
   // Bits of the lanes of each vector that are pixels; the others are zeros between rows.
   struct Masks {
     u16 bits[VECTORS];
