@@ -28,9 +28,7 @@ def unavailable_reason(kernels: Kernels = "avx512") -> str | None:
         UsageError: the library is older than its source files.
     """
     if not LIBRARY.exists():
-        if not build.is_for_this_platform():
-            return "there is none for this platform"
-        return f"it was not built: {build.remedy()}"
+        return build.missing_reason()
     if not library().supported():
         return "this processor has no AVX512-BF16, or not AVX512-VBMI beside it"
     if kernels == "amx" and not library().tiles_supported():
