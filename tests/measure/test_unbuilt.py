@@ -31,6 +31,7 @@ def unbuilt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "library"
     monkeypatch.setattr(library, "LIBRARY", file)
     monkeypatch.setattr(build, "is_for_this_platform", lambda: True)
+    monkeypatch.setattr(build, "_REASON", tmp_path / "reason")
     return file
 
 
@@ -40,6 +41,10 @@ def test_what_was_not_built_is_named_with_its_remedy(unbuilt: Path) -> None:
     reason = unbuilt_reason(PLAN, AUTO)
     assert reason is not None
     assert reason.startswith("it was not built: run ./scripts/setup")
+    (unbuilt.parent / "reason").write_text("no compiler:\nc++ failed\n")
+    reason = unbuilt_reason(PLAN, "auto")
+    assert reason is not None
+    assert reason.startswith("it was not built (no compiler: c++ failed): run ./scripts/setup")
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,6 @@ from mnist_cnn.recipe import Kernels, NativeKernels
 
 LIBRARY = Path(__file__).with_name("libnative.so")
 """Path of the library."""
-_BUILD_FAILURE = LIBRARY.with_suffix(".txt")
-"""Why there is no library, in one line, where hatch_build.py could not build it."""
 
 KINDS: tuple[NativeKernels, ...] = get_args(NativeKernels)
 """The instruction sets that compiled code knows, the fastest first; a library has those of its
@@ -38,10 +36,7 @@ def unavailable_reason(kernels: Kernels = "scalar") -> str | None:
         UsageError: the library is older than its source files.
     """
     if not LIBRARY.exists():
-        if not build.is_for_this_platform():
-            return "there is none for this platform"
-        failure = f"{_BUILD_FAILURE.read_text().strip()}; " if _BUILD_FAILURE.exists() else ""
-        return f"it was not built: {failure}{build.remedy()}"
+        return build.missing_reason()
     try:
         loaded = library()
     except OSError as error:

@@ -509,7 +509,7 @@ def test_why_the_library_was_not_built_is_said(copied: Path) -> None:
     folder = copied / "mnist_cnn/kernels/native"
     (folder / "libnative.so").unlink(missing_ok=True)
     (folder / "libnative.txt").write_text("c++ failed: answer.cpp:1: error: no\n")
-    assert absence_in(copied).startswith("it was not built: c++ failed: answer.cpp:1: error: no; ")
+    assert absence_in(copied).startswith("it was not built (c++ failed: answer.cpp:1: error: no): ")
 
 
 def test_compiled_code_does_not_share_batch_norm_so_several_processes_use_torch(
