@@ -42,7 +42,7 @@ def test_what_was_not_built_is_named_with_its_remedy(unbuilt: Path) -> None:
     assert reason is not None
     assert reason.startswith("it was not built: run ./scripts/setup")
     (unbuilt.parent / "reason").write_text("no compiler:\nc++ failed\n")
-    reason = unbuilt_reason(PLAN, "auto")
+    reason = unbuilt_reason(PLAN, AUTO)
     assert reason is not None
     assert reason.startswith("it was not built (no compiler: c++ failed): run ./scripts/setup")
 
