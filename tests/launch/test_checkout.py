@@ -338,7 +338,7 @@ def test_a_real_run_of_the_last_commit(
     python.write_text(f'#!/bin/sh\n{few_images}echo "$*" >>"{log}"\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     lines = (place / "scripts" / "setup").read_text().splitlines()
-    stamp = [line for line in lines if re.match(r"python=|compiler\(\)|made_of\(\)", line)]
+    stamp = [line for line in lines if re.match(r"python=|compilers\(\)|made_of\(\)", line)]
     script = "\n".join([*stamp, "made_of >.venv/made-of"])
     subprocess.run(["sh", "-euc", script], cwd=place, check=True)
 

@@ -32,10 +32,13 @@ double multiply(long rounds) {
   for (long r = 0; r < rounds; r++)
 #pragma GCC unroll 12
     for (int k = 0; k < ACCUMULATORS; k++) sums[k] = fma(factor, factor, sums[k]);
-  float lanes[WIDTH];
-  volatile float used = 0;
-  for (const Floats& sum : sums) store(lanes, sum), used = lanes[0];
-  return 2. * double(rounds) * ACCUMULATORS * WIDTH * (PAIRS ? 2 : 1);
+  float lanes[WIDTH], total = 0;
+  for (const Floats& sum : sums) {
+    store(lanes, sum);
+    total += lanes[0];
+  }
+  // It is a number, but the compiler must compute it to know.
+  return total == total ? 2. * double(rounds) * ACCUMULATORS * WIDTH * (PAIRS ? 2 : 1) : 0;
 }
 
 }  // namespace
