@@ -12,15 +12,15 @@ template <int COUNT, class Source>
                                                Floats scale, Floats offset, float* out) {
   Floats sx, sy;
   source(x, sx, sy);
-  const Floats least = all(-1), most = all(28);
-  sx = smaller(larger(sx, least), most), sy = smaller(larger(sy, least), most);
+  const Floats least = fill(-1), most = fill(28);
+  sx = min(max(sx, least), most), sy = min(max(sy, least), most);
   const Floats left = floor(sx), top = floor(sy);
   const Floats fx = sx - left, fy = sy - top;
-  const Words at = rounded_words(fma(top, all(float(width)), left));
-  const Words four = gathered(padded, at);
-  const Words byte = all_words(0xff);
-  const Floats p00 = to_floats(four & byte), p10 = to_floats(shifted_right<8>(four) & byte);
-  const Floats p01 = to_floats(shifted_right<16>(four) & byte), p11 = to_floats(shifted_right<24>(four));
+  const Words at = to_words(fma(top, fill(float(width)), left));
+  const Words four = gather(padded, at);
+  const Words byte = fill_words(0xff);
+  const Floats p00 = to_floats(four & byte), p10 = to_floats(shift_right<8>(four) & byte);
+  const Floats p01 = to_floats(shift_right<16>(four) & byte), p11 = to_floats(shift_right<24>(four));
   const Floats upper = fma(p01 - p00, fx, p00), lower = fma(p11 - p10, fx, p10);
   const Floats value = fma(lower - upper, fy, upper);
   store_first<COUNT>(out, fma(value, scale, offset));
@@ -54,11 +54,11 @@ inline void warp(const uint8_t* image, const float* row, float scale, float offs
   for (int y = 0; y < 28; y++) {
     const float v = float(y) - 13.5f - row[7];
     auto source = [&](int x, Floats& sx, Floats& sy) __attribute__((always_inline)) {
-      const Floats u = to_floats(numbers()) + all(float(x) - 13.5f - row[6]);
-      sx = fma(u, all(xx), all(xy * v + 13.5f));
-      sy = fma(u, all(yx), all(yy * v + 13.5f));
+      const Floats u = to_floats(iota()) + fill(float(x) - 13.5f - row[6]);
+      sx = fma(u, fill(xx), fill(xy * v + 13.5f));
+      sy = fma(u, fill(yx), fill(yy * v + 13.5f));
     };
-    warp_row<0>(padded + MARGIN * SPACING + MARGIN, SPACING, source, all(scale), all(-offset),
+    warp_row<0>(padded + MARGIN * SPACING + MARGIN, SPACING, source, fill(scale), fill(-offset),
                 out + y * 28);
   }
 }

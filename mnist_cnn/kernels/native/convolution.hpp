@@ -7,8 +7,8 @@
 namespace native {
 namespace {
 
-inline Floats broadcast(const float* from) { return all(*from); }
-inline Words broadcast(const u32* from) { return all_words(*from); }
+inline Floats broadcast(const float* from) { return fill(*from); }
+inline Words broadcast(const u32* from) { return fill_words(*from); }
 
 // The shifts of a kernel: all nine, a column of three, one.
 template <class G>
@@ -81,9 +81,9 @@ template <class G, class Taps, int IN, int OUT, int PB, bool STATS>
 [[gnu::always_inline]] inline void convolve_vectors(const Item* __restrict x,
                                                     const Item* __restrict w, u32* __restrict y,
                                                     float* __restrict sums, int v) {
-  constexpr Outputs at_once = outputs_at_once(OUT, G::VECTORS);
-  constexpr int MOST = at_once.most, LAST = at_once.last, CHANGE = OUT - at_once.lasting;
-  static_assert(CHANGE % MOST == 0 && at_once.lasting % LAST == 0 && MOST % 2 == 0 && LAST % 2 == 0);
+  constexpr OutputBlocks at_once = outputs_at_once(OUT, G::VECTORS);
+  constexpr int MOST = at_once.size, LAST = at_once.last_size, CHANGE = OUT - at_once.last_channels;
+  static_assert(CHANGE % MOST == 0 && at_once.last_channels % LAST == 0 && MOST % 2 == 0 && LAST % 2 == 0);
   for (int o = 0; o < CHANGE; o += MOST)
     convolve_block<G, Taps, IN, MOST, PB, STATS>(x, w + o * Taps::N * IN, y, sums, v, o);
   for (int o = CHANGE; o < OUT; o += LAST)
@@ -162,14 +162,14 @@ struct Channels {
   static Words broadcast(const u16* from) {
     u32 bits;
     std::memcpy(&bits, from, 4);
-    return all_words(bits);
+    return fill_words(bits);
   }
 };
 template <>
 struct Channels<float> {
   using Plain = float;
   static constexpr int EACH = 1;
-  static Floats broadcast(const float* from) { return all(*from); }
+  static Floats broadcast(const float* from) { return fill(*from); }
 };
 using Plain = Channels<Item>::Plain;
 
@@ -220,9 +220,9 @@ inline const u16* to_plain(const u32* __restrict x, u16* __restrict plain) {
   for (int c = 0; c < CHANNELS / 2; c++)
     for (int v = 0; v < G::VECTORS; v += 2) {
       const u32* from = x + c * G::PLANE + v * WIDTH;
-      const Words next = v + 1 < G::VECTORS ? load(from + WIDTH) : all_words(0);
+      const Words next = v + 1 < G::VECTORS ? load(from + WIDTH) : fill_words(0);
       u16* to = plain + 2 * c * G::PLANE + v * WIDTH;
-      separate(load(from), next, to, to + G::PLANE);
+      deinterleave(load(from), next, to, to + G::PLANE);
     }
   return plain;
 }

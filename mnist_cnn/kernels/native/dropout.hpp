@@ -8,9 +8,9 @@ namespace native {
 namespace {
 
 inline Words mixed(Words x) {
-  x = multiplied(x ^ shifted_right<16>(x), all_words(0x7feb352du));
-  x = multiplied(x ^ shifted_right<15>(x), all_words(0x846ca68bu));
-  return x ^ shifted_right<16>(x);
+  x = multiply(x ^ shift_right<16>(x), fill_words(0x7feb352du));
+  x = multiply(x ^ shift_right<15>(x), fill_words(0x846ca68bu));
+  return x ^ shift_right<16>(x);
 }
 
 // Drops values of channel pair c at WIDTH flat positions, STEP apart from `start` on, and scales the
@@ -18,12 +18,12 @@ inline Words mixed(Words x) {
 template <int STEP = 1>
 inline void drop(const Dropout& dropout, int c, int start, Floats& low, Floats& high) {
   const u32 first = dropout.key + u32(c) * 1024 + u32(start);
-  const Words positions = STEP == 1 ? numbers() : multiplied(numbers(), all_words(STEP));
-  const Words bits = mixed(added(positions, all_words(first)));
-  const Words limit = all_words(dropout.dropped);
-  const Floats scale = all(dropout.scale);
-  low = where(at_least(bits & all_words(0xffff), limit), low * scale);
-  high = where(at_least(shifted_right<16>(bits), limit), high * scale);
+  const Words positions = STEP == 1 ? iota() : multiply(iota(), fill_words(STEP));
+  const Words bits = mixed(add(positions, fill_words(first)));
+  const Words limit = fill_words(dropout.dropped);
+  const Floats scale = fill(dropout.scale);
+  low = where(at_least(bits & fill_words(0xffff), limit), low * scale);
+  high = where(at_least(shift_right<16>(bits), limit), high * scale);
 }
 
 }  // namespace

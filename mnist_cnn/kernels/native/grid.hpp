@@ -80,20 +80,20 @@ inline void put_first(float* plain, int c, int p, Floats low, Floats high) {
 }
 // Twice COUNT pixels, of two vectors in turn: `first` has pixels p, p + 2 and so on.
 template <int COUNT>
-inline void store_zipped(u32* to, Words first, Words second) {
-  store_first<(2 * COUNT < WIDTH ? 2 * COUNT : WIDTH)>(to, zipped_left(first, second));
+inline void store_interleaved(u32* to, Words first, Words second) {
+  store_first<(2 * COUNT < WIDTH ? 2 * COUNT : WIDTH)>(to, interleave_lower(first, second));
   if constexpr (2 * COUNT > WIDTH)
-    store_first<2 * COUNT - WIDTH>(to + WIDTH, zipped_right(first, second));
+    store_first<2 * COUNT - WIDTH>(to + WIDTH, interleave_upper(first, second));
 }
 template <class G, int COUNT>
-inline void put_zipped(u32* pairs, int c, int p, const Floats (&low)[2], const Floats (&high)[2]) {
-  store_zipped<COUNT>(pairs + c * G::PLANE + p, packed(low[0], high[0]), packed(low[1], high[1]));
+inline void put_interleaved(u32* pairs, int c, int p, const Floats (&low)[2], const Floats (&high)[2]) {
+  store_interleaved<COUNT>(pairs + c * G::PLANE + p, packed(low[0], high[0]), packed(low[1], high[1]));
 }
 template <class G, int COUNT>
-inline void put_zipped(float* plain, int c, int p, const Floats (&low)[2], const Floats (&high)[2]) {
+inline void put_interleaved(float* plain, int c, int p, const Floats (&low)[2], const Floats (&high)[2]) {
   u32* to = reinterpret_cast<u32*>(plain + 2 * c * G::PLANE + p);
-  store_zipped<COUNT>(to, as_words(low[0]), as_words(low[1]));
-  store_zipped<COUNT>(to + G::PLANE, as_words(high[0]), as_words(high[1]));
+  store_interleaved<COUNT>(to, as_words(low[0]), as_words(low[1]));
+  store_interleaved<COUNT>(to + G::PLANE, as_words(high[0]), as_words(high[1]));
 }
 // Adds to the first COUNT pixels.
 template <class G, int COUNT>

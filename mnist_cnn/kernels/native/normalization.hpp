@@ -12,8 +12,8 @@ namespace {
 struct Affine {
   Floats factor[2], term[2];
   Affine(const float* factors, const float* terms, int c)
-      : factor{all(factors[2 * c]), all(factors[2 * c + 1])},
-        term{all(terms[2 * c]), all(terms[2 * c + 1])} {}
+      : factor{fill(factors[2 * c]), fill(factors[2 * c + 1])},
+        term{fill(terms[2 * c]), fill(terms[2 * c + 1])} {}
   Floats low(Words pairs) const { return fma(native::low(pairs), factor[0], term[0]); }
   Floats high(Words pairs) const { return fma(native::high(pairs), factor[1], term[1]); }
 };
@@ -27,7 +27,7 @@ inline void activate(const u32* __restrict raw, const Norm& norm, const Dropout&
 #pragma GCC unroll 2
     for (int v = 0; v < G::VECTORS; v++) {
       const Words y = load(raw + c * G::FLAT + v * WIDTH);
-      Floats low = larger(zero(), normalise.low(y)), high = larger(zero(), normalise.high(y));
+      Floats low = max(zero(), normalise.low(y)), high = max(zero(), normalise.high(y));
       if (dropout.dropped) drop(dropout, c, v * WIDTH, low, high);
       put<G>(out, c, v * WIDTH, G::mask(v), low, high);
     }
@@ -79,7 +79,7 @@ inline void through_norm(const u32* __restrict dy, const u32* __restrict raw, co
                          Item* __restrict out) {
   for (int c = 0; c < C2; c++) {
     const Affine rest(norm.b, norm.c, c);
-    const Floats a0 = all(norm.a[2 * c]), a1 = all(norm.a[2 * c + 1]);
+    const Floats a0 = fill(norm.a[2 * c]), a1 = fill(norm.a[2 * c + 1]);
 #pragma GCC unroll 2
     for (int v = 0; v < G::VECTORS; v++) {
       const Words y = load(raw + c * G::FLAT + v * WIDTH);

@@ -18,13 +18,13 @@ inline Quad load_quad(const u32* from) {
 #pragma GCC unroll 2
   for (int r = 0; r < 2; r++) {
     const Words left = load(from + r * G::PITCH), right = load(from + r * G::PITCH + WIDTH);
-    q.pairs[2 * r] = evens(left, right);
-    q.pairs[2 * r + 1] = odds(left, right);
+    q.pairs[2 * r] = even_lanes(left, right);
+    q.pairs[2 * r + 1] = odd_lanes(left, right);
   }
   return q;
 }
 inline Floats greatest(const Floats (&x)[4]) {
-  return larger(larger(x[0], x[1]), larger(x[2], x[3]));
+  return max(max(x[0], x[1]), max(x[2], x[3]));
 }
 
 // Calls each.operator()<COUNT>(x, start) for the blocks of a row of pooled pixels: COUNT pixels from x
@@ -49,8 +49,8 @@ inline void pool_activate(const u32* __restrict raw, const Norm& norm, Item* __r
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++)
           low[i] = normalise.low(q.pairs[i]), high[i] = normalise.high(q.pairs[i]);
-        put_first<H, COUNT>(out, c, y * H::PITCH + x, larger(zero(), greatest(low)),
-                            larger(zero(), greatest(high)));
+        put_first<H, COUNT>(out, c, y * H::PITCH + x, max(zero(), greatest(low)),
+                            max(zero(), greatest(high)));
       });
   }
 }
@@ -86,7 +86,7 @@ inline void pool_gate(u32* __restrict g, const u32* __restrict raw, const Norm& 
           for (int i = 2; i >= 0; i--) chosen = where(equal(z[i], most), value[i], chosen);
           pair.add(h, out[h], where(pixels, chosen));
         }
-        store_first<COUNT>(at, joined(out[0], out[1]));
+        store_first<COUNT>(at, packed_exact(out[0], out[1]));
       });
     pair.write();
   }
@@ -98,7 +98,7 @@ inline void pool_through_norm(const u32* __restrict g, const u32* __restrict raw
                               Item* __restrict out) {
   for (int c = 0; c < C2; c++) {
     const Affine normalise(norm.scale, norm.shift, c), rest(norm.b, norm.c, c);
-    const Floats a[2] = {all(norm.a[2 * c]), all(norm.a[2 * c + 1])};
+    const Floats a[2] = {fill(norm.a[2 * c]), fill(norm.a[2 * c + 1])};
     for (int y = 0; y < H::SIDE; y++)
       each_block<H::SIDE>([&]<int COUNT>(int x, int from) __attribute__((always_inline)) {
         const Quad q = load_quad<G>(raw + c * G::FLAT + 2 * y * G::PITCH + from);
@@ -118,7 +118,7 @@ inline void pool_through_norm(const u32* __restrict g, const u32* __restrict raw
 #pragma GCC unroll 4
           for (int i = 0; i < 4; i++) {
             r[h][i / 2][i % 2] =
-                added_where(chosen, fma(value[i], rest.factor[h], rest.term[h]), through);
+                add_where(chosen, fma(value[i], rest.factor[h], rest.term[h]), through);
             if (i == 3) break;
             const Mask next = equal(z[i + 1], most);
             chosen = without(next, taken);
@@ -127,7 +127,7 @@ inline void pool_through_norm(const u32* __restrict g, const u32* __restrict raw
         }
 #pragma GCC unroll 2
         for (int i = 0; i < 2; i++)
-          put_zipped<G, COUNT>(out, c, (2 * y + i) * G::PITCH + from, r[0][i], r[1][i]);
+          put_interleaved<G, COUNT>(out, c, (2 * y + i) * G::PITCH + from, r[0][i], r[1][i]);
       });
   }
 }
@@ -139,8 +139,8 @@ inline void add_subsampled(const u32* __restrict raw0, const Norm& norm, const D
     for (int y = 0; y < 14; y++)
       each_block<14>([&]<int COUNT>(int column, int from) __attribute__((always_inline)) {
         const u32* at = raw0 + c * G28::FLAT + 2 * y * G28::PITCH + from;
-        const Words v = evens(load(at), load(at + WIDTH));
-        Floats low = larger(zero(), normalise.low(v)), high = larger(zero(), normalise.high(v));
+        const Words v = even_lanes(load(at), load(at + WIDTH));
+        Floats low = max(zero(), normalise.low(v)), high = max(zero(), normalise.high(v));
         if (dropout.dropped) drop<2>(dropout, c, 2 * y * G28::PITCH + from, low, high);
         add_first<G14, COUNT>(x, c, y * G14::PITCH + column, low, high);
       });
@@ -152,15 +152,15 @@ inline void add_upsampled(const u32* __restrict g, u32* __restrict d) {
     for (int y = 0; y < 14; y++)
       each_block<14>([&]<int COUNT>(int column, int to) __attribute__((always_inline)) {
         const Words v = load(g + c * G14::FLAT + y * G14::PITCH + column);
-        const Words none = all_words(0);
+        const Words none = fill_words(0);
         u32* at = d + c * G28::FLAT + 2 * y * G28::PITCH + to;
         auto sum = [&](Words old, Words more) {
           return packed(low(old) + low(more), high(old) + high(more));
         };
         constexpr int LEFT = 2 * COUNT < WIDTH ? 2 * COUNT : WIDTH, RIGHT = 2 * COUNT - LEFT;
-        store_first<LEFT>(at, sum(load(at), zipped_left(v, none)));
+        store_first<LEFT>(at, sum(load(at), interleave_lower(v, none)));
         if constexpr (RIGHT > 0)
-          store_first<RIGHT>(at + WIDTH, sum(load(at + WIDTH), zipped_right(v, none)));
+          store_first<RIGHT>(at + WIDTH, sum(load(at + WIDTH), interleave_upper(v, none)));
       });
 }
 

@@ -1,12 +1,12 @@
-// How many output channels of a convolution the registers accumulate at once.
+// How a convolution divides its output channels into blocks that the registers accumulate at once.
 #pragma once
 
 namespace native {
 
-struct Outputs {
-  int most;     // at first
-  int last;     // for the last channels
-  int lasting;  // how many these are
+struct OutputBlocks {
+  int size;           // channels of a block
+  int last_size;      // channels of each of the last blocks, where `size` does not divide all
+  int last_channels;  // channels of the last blocks together
 };
 
 }  // namespace native

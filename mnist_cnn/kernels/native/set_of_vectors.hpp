@@ -28,7 +28,7 @@ double multiply(long rounds) {
   const Items factor = load(items);
   // Other values in each, so that no compiler computes one for all.
   Floats sums[ACCUMULATORS];
-  for (int k = 0; k < ACCUMULATORS; k++) sums[k] = all(float(k));
+  for (int k = 0; k < ACCUMULATORS; k++) sums[k] = fill(float(k));
   for (long r = 0; r < rounds; r++)
 #pragma GCC unroll 12
     for (int k = 0; k < ACCUMULATORS; k++) sums[k] = fma(factor, factor, sums[k]);

@@ -4,9 +4,10 @@
 // gradients, and the products.
 #pragma once
 
-#include "network.hpp"
-#include "tiles.hpp"
 #include "vector_avx512.hpp"
+
+#include "dropout.hpp"
+#include "tiles.hpp"
 
 namespace native {
 namespace {
@@ -120,11 +121,8 @@ struct Sums {
 
 // Mask of the 32 channels that dropout keeps of the pixel at flat position p.
 inline __mmask32 kept_record(const Dropout& dropout, int p) {
-  __m512i x = _mm512_add_epi32(numbers(), all_words(dropout.key + u32(p) * 16));
-  x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 16)), all_words(0x7feb352du));
-  x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 15)), all_words(0x846ca68bu));
-  x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
-  return _mm512_cmpge_epu16_mask(x, _mm512_set1_epi16(short(dropout.dropped)));
+  const Words bits = mixed(add(iota(), fill_words(dropout.key + u32(p) * 16)));
+  return _mm512_cmpge_epu16_mask(bits, _mm512_set1_epi16(short(dropout.dropped)));
 }
 
 // dropout(relu(scale * y + shift)) of one pixel.
@@ -137,8 +135,8 @@ struct Activation {
     Pixel a = relu(affine(y, scale, shift));
     if (dropout.dropped) {
       const __mmask32 kept = kept_record(dropout, p);
-      a.v[0] = _mm512_maskz_mul_ps(__mmask16(kept), a.v[0], all(dropout.scale));
-      a.v[1] = _mm512_maskz_mul_ps(__mmask16(kept >> 16), a.v[1], all(dropout.scale));
+      a.v[0] = _mm512_maskz_mul_ps(__mmask16(kept), a.v[0], fill(dropout.scale));
+      a.v[1] = _mm512_maskz_mul_ps(__mmask16(kept >> 16), a.v[1], fill(dropout.scale));
     }
     return a;
   }

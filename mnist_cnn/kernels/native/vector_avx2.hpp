@@ -17,36 +17,36 @@ struct Mask {
 };
 
 inline Floats zero() { return _mm256_setzero_ps(); }
-inline Floats all(float x) { return _mm256_set1_ps(x); }
+inline Floats fill(float x) { return _mm256_set1_ps(x); }
 inline Floats load(const float* from) { return _mm256_loadu_ps(from); }
 inline void store(float* to, Floats x) { _mm256_storeu_ps(to, x); }
 inline Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
-inline Floats larger(Floats a, Floats b) { return _mm256_max_ps(a, b); }
-inline Floats smaller(Floats a, Floats b) { return _mm256_min_ps(a, b); }
+inline Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+inline Floats min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
 inline Floats floor(Floats x) { return _mm256_floor_ps(x); }
 
 inline __m256i* words(u32* p) { return reinterpret_cast<__m256i*>(p); }
 inline const __m256i* words(const u32* p) { return reinterpret_cast<const __m256i*>(p); }
-inline Words all_words(u32 x) { return _mm256_set1_epi32(int(x)); }
+inline Words fill_words(u32 x) { return _mm256_set1_epi32(int(x)); }
 inline Words load(const u32* from) { return _mm256_loadu_si256(words(from)); }
 inline void store(u32* to, Words x) { _mm256_storeu_si256(words(to), x); }
-inline Words numbers() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
-inline Words added(Words a, Words b) { return _mm256_add_epi32(a, b); }
-inline Words multiplied(Words a, Words b) { return _mm256_mullo_epi32(a, b); }
+inline Words iota() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+inline Words add(Words a, Words b) { return _mm256_add_epi32(a, b); }
+inline Words multiply(Words a, Words b) { return _mm256_mullo_epi32(a, b); }
 template <int BITS>
-inline Words shifted_right(Words x) {
+inline Words shift_right(Words x) {
   return _mm256_srli_epi32(x, BITS);
 }
-inline Words rounded_words(Floats x) { return _mm256_cvtps_epi32(x); }
+inline Words to_words(Floats x) { return _mm256_cvtps_epi32(x); }
 inline Words as_words(Floats x) { return _mm256_castps_si256(x); }
 inline Floats to_floats(Words x) { return _mm256_cvtepi32_ps(x); }
-inline Words gathered(const u16* from, Words index) {
+inline Words gather(const u16* from, Words index) {
   return _mm256_i32gather_epi32(reinterpret_cast<const int*>(from), index, 2);
 }
 
 template <int COUNT>
 inline __m256i first_words() {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(COUNT), numbers());
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(COUNT), iota());
 }
 template <int COUNT>
 inline void store_first(float* to, Floats x) {
@@ -72,7 +72,7 @@ inline Mask first_lanes() {
 }
 inline Mask mask_of(u32 bits) {
   const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-  return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(all_words(bits), lane), lane))};
+  return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(fill_words(bits), lane), lane))};
 }
 inline Mask both(Mask a, Mask b) { return {_mm256_and_ps(a.lanes, b.lanes)}; }
 inline Mask either(Mask a, Mask b) { return {_mm256_or_ps(a.lanes, b.lanes)}; }
@@ -86,7 +86,7 @@ inline Floats where(Mask mask, Floats x) { return _mm256_and_ps(mask.lanes, x); 
 inline Floats where(Mask mask, Floats x, Floats other) {
   return _mm256_blendv_ps(other, x, mask.lanes);
 }
-inline Floats added_where(Mask mask, Floats a, Floats b) { return a + where(mask, b); }
+inline Floats add_where(Mask mask, Floats a, Floats b) { return a + where(mask, b); }
 inline Words where(Mask mask, Words x) {
   return _mm256_and_si256(_mm256_castps_si256(mask.lanes), x);
 }
@@ -95,31 +95,31 @@ inline Words where(Mask mask, Words x) {
 inline Words unshuffled(__m256 x) {
   return _mm256_permute4x64_epi64(_mm256_castps_si256(x), 0xd8);
 }
-inline Words evens(Words a, Words b) {
+inline Words even_lanes(Words a, Words b) {
   return unshuffled(_mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), 0x88));
 }
-inline Words odds(Words a, Words b) {
+inline Words odd_lanes(Words a, Words b) {
   return unshuffled(_mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), 0xdd));
 }
-inline Words zipped_left(Words a, Words b) {
+inline Words interleave_lower(Words a, Words b) {
   return _mm256_permute2x128_si256(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b), 0x20);
 }
-inline Words zipped_right(Words a, Words b) {
+inline Words interleave_upper(Words a, Words b) {
   return _mm256_permute2x128_si256(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b), 0x31);
 }
 
 inline Floats low(Words pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
 inline Floats high(Words pairs) {
-  return _mm256_castsi256_ps(_mm256_and_si256(pairs, all_words(0xffff0000)));
+  return _mm256_castsi256_ps(_mm256_and_si256(pairs, fill_words(0xffff0000)));
 }
-inline Words joined(Floats low, Floats high) {
+inline Words packed_exact(Floats low, Floats high) {
   return _mm256_or_si256(_mm256_srli_epi32(_mm256_castps_si256(low), 16), _mm256_castps_si256(high));
 }
 // Rounds to bfloat16, which is then the upper half of a lane; the lower one has other bits.
 inline __m256i rounded(Floats x) {
   const __m256i bits = _mm256_castps_si256(x);
-  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), all_words(1));
-  return _mm256_add_epi32(_mm256_add_epi32(bits, all_words(0x7fff)), odd);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), fill_words(1));
+  return _mm256_add_epi32(_mm256_add_epi32(bits, fill_words(0x7fff)), odd);
 }
 inline Words packed(Floats low, Floats high) {
   // 0xaa: the upper halves of the second.
@@ -155,8 +155,8 @@ inline void transpose(const Item* from, size_t stride, Item* to, size_t to_strid
 }
 
 // There are 16 registers.
-constexpr Outputs outputs_at_once(int outputs, int) {
-  return outputs == 32 ? Outputs{6, 4, 8} : outputs == 18 ? Outputs{6, 2, 0} : Outputs{6, 4, 4};
+constexpr OutputBlocks outputs_at_once(int outputs, int) {
+  return outputs == 32 ? OutputBlocks{6, 4, 8} : outputs == 18 ? OutputBlocks{6, 2, 0} : OutputBlocks{6, 4, 4};
 }
 constexpr int vectors_at_once(int, int) { return 2; }
 constexpr int rows_at_once(int rows) { return rows % 6 == 0 ? 6 : rows % 3 == 0 ? 3 : 5; }

@@ -16,32 +16,32 @@ using Words = __m512i;
 using Mask = __mmask16;
 
 inline Floats zero() { return _mm512_setzero_ps(); }
-inline Floats all(float x) { return _mm512_set1_ps(x); }
+inline Floats fill(float x) { return _mm512_set1_ps(x); }
 inline Floats load(const float* from) { return _mm512_loadu_ps(from); }
 inline void store(float* to, Floats x) { _mm512_storeu_ps(to, x); }
 inline Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
-inline Floats larger(Floats a, Floats b) { return _mm512_max_ps(a, b); }
-inline Floats smaller(Floats a, Floats b) { return _mm512_min_ps(a, b); }
+inline Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+inline Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
 inline Floats floor(Floats x) {
   return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }
 
-inline Words all_words(u32 x) { return _mm512_set1_epi32(int(x)); }
+inline Words fill_words(u32 x) { return _mm512_set1_epi32(int(x)); }
 inline Words load(const u32* from) { return _mm512_loadu_si512(from); }
 inline void store(u32* to, Words x) { _mm512_storeu_si512(to, x); }
-inline Words numbers() {
+inline Words iota() {
   return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }
-inline Words added(Words a, Words b) { return _mm512_add_epi32(a, b); }
-inline Words multiplied(Words a, Words b) { return _mm512_mullo_epi32(a, b); }
+inline Words add(Words a, Words b) { return _mm512_add_epi32(a, b); }
+inline Words multiply(Words a, Words b) { return _mm512_mullo_epi32(a, b); }
 template <int BITS>
-inline Words shifted_right(Words x) {
+inline Words shift_right(Words x) {
   return _mm512_srli_epi32(x, BITS);
 }
-inline Words rounded_words(Floats x) { return _mm512_cvtps_epi32(x); }
+inline Words to_words(Floats x) { return _mm512_cvtps_epi32(x); }
 inline Words as_words(Floats x) { return _mm512_castps_si512(x); }
 inline Floats to_floats(Words x) { return _mm512_cvtepi32_ps(x); }
-inline Words gathered(const u16* from, Words index) { return _mm512_i32gather_epi32(index, from, 2); }
+inline Words gather(const u16* from, Words index) { return _mm512_i32gather_epi32(index, from, 2); }
 
 template <int COUNT>
 inline constexpr Mask FIRST = Mask((1 << COUNT) - 1);
@@ -70,7 +70,7 @@ inline Mask equal(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_
 inline Mask at_least(Words a, Words b) { return _mm512_cmpge_epu32_mask(a, b); }
 inline Floats where(Mask mask, Floats x) { return _mm512_maskz_mov_ps(mask, x); }
 inline Floats where(Mask mask, Floats x, Floats other) { return _mm512_mask_mov_ps(other, mask, x); }
-inline Floats added_where(Mask mask, Floats a, Floats b) { return _mm512_mask_add_ps(a, mask, a, b); }
+inline Floats add_where(Mask mask, Floats a, Floats b) { return _mm512_mask_add_ps(a, mask, a, b); }
 inline Words where(Mask mask, Words x) { return _mm512_maskz_mov_epi32(mask, x); }
 
 struct Lanes {
@@ -83,24 +83,24 @@ struct Lanes {
   }
 };
 constexpr Lanes lanes;
-inline Words evens(Words a, Words b) {
+inline Words even_lanes(Words a, Words b) {
   return _mm512_permutex2var_epi32(a, _mm512_load_si512(lanes.even), b);
 }
-inline Words odds(Words a, Words b) {
+inline Words odd_lanes(Words a, Words b) {
   return _mm512_permutex2var_epi32(a, _mm512_load_si512(lanes.odd), b);
 }
-inline Words zipped_left(Words a, Words b) {
+inline Words interleave_lower(Words a, Words b) {
   return _mm512_permutex2var_epi32(a, _mm512_load_si512(lanes.left), b);
 }
-inline Words zipped_right(Words a, Words b) {
+inline Words interleave_upper(Words a, Words b) {
   return _mm512_permutex2var_epi32(a, _mm512_load_si512(lanes.right), b);
 }
 
 inline Floats low(Words pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
 inline Floats high(Words pairs) {
-  return _mm512_castsi512_ps(_mm512_and_si512(pairs, all_words(0xffff0000)));
+  return _mm512_castsi512_ps(_mm512_and_si512(pairs, fill_words(0xffff0000)));
 }
-inline Words joined(Floats low, Floats high) {
+inline Words packed_exact(Floats low, Floats high) {
   return _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(low), 16), _mm512_castps_si512(high));
 }
 
@@ -131,7 +131,7 @@ struct Unzip {
   }
 };
 constexpr Unzip unzip;
-inline void separate(Words a, Words b, u16* low, u16* high) {
+inline void deinterleave(Words a, Words b, u16* low, u16* high) {
   _mm512_storeu_si512(low, _mm512_permutex2var_epi16(a, _mm512_load_si512(unzip.even), b));
   _mm512_storeu_si512(high, _mm512_permutex2var_epi16(a, _mm512_load_si512(unzip.odd), b));
 }
@@ -168,13 +168,13 @@ inline void transpose(const Item* from, size_t stride, Item* to, size_t to_strid
 // Rounds to bfloat16, which is then the upper half of a lane; the lower one has other bits.
 inline __m512i rounded(Floats x) {
   const __m512i bits = _mm512_castps_si512(x);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), all_words(1));
-  return _mm512_add_epi32(_mm512_add_epi32(bits, all_words(0x7fff)), odd);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), fill_words(1));
+  return _mm512_add_epi32(_mm512_add_epi32(bits, fill_words(0x7fff)), odd);
 }
 inline Words packed(Floats low, Floats high) {
   // 0xf8: a | (b & c).
   return _mm512_ternarylogic_epi32(_mm512_srli_epi32(rounded(low), 16), rounded(high),
-                                   all_words(0xffff0000), 0xf8);
+                                   fill_words(0xffff0000), 0xf8);
 }
 
 constexpr bool PAIRS = false;
@@ -217,9 +217,9 @@ inline void transpose(const Item* from, size_t stride, Item* to, size_t to_strid
 #endif
 
 // There are 32 registers.
-constexpr Outputs outputs_at_once(int outputs, int vectors) {
-  if (outputs == 32) return vectors <= 4 ? Outputs{4, 4, 0} : Outputs{8, 8, 0};
-  return outputs == 18 ? Outputs{6, 6, 0} : Outputs{10, 10, 0};
+constexpr OutputBlocks outputs_at_once(int outputs, int vectors) {
+  if (outputs == 32) return vectors <= 4 ? OutputBlocks{4, 4, 0} : OutputBlocks{8, 8, 0};
+  return outputs == 18 ? OutputBlocks{6, 6, 0} : OutputBlocks{10, 10, 0};
 }
 constexpr int vectors_at_once(int outputs, int vectors) {
   if (vectors <= 4) return outputs == 10 ? 2 : 4;

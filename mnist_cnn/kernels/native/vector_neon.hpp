@@ -18,31 +18,31 @@ struct Mask {
 };
 
 inline Floats zero() { return vdupq_n_f32(0); }
-inline Floats all(float x) { return vdupq_n_f32(x); }
+inline Floats fill(float x) { return vdupq_n_f32(x); }
 inline Floats load(const float* from) { return vld1q_f32(from); }
 inline void store(float* to, Floats x) { vst1q_f32(to, x); }
 inline Floats fma(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
-inline Floats larger(Floats a, Floats b) { return vmaxq_f32(a, b); }
-inline Floats smaller(Floats a, Floats b) { return vminq_f32(a, b); }
+inline Floats max(Floats a, Floats b) { return vmaxq_f32(a, b); }
+inline Floats min(Floats a, Floats b) { return vminq_f32(a, b); }
 inline Floats floor(Floats x) { return vrndmq_f32(x); }
 
-inline Words all_words(u32 x) { return vdupq_n_u32(x); }
+inline Words fill_words(u32 x) { return vdupq_n_u32(x); }
 inline Words load(const u32* from) { return vld1q_u32(from); }
 inline void store(u32* to, Words x) { vst1q_u32(to, x); }
-inline Words numbers() {
+inline Words iota() {
   static constexpr u32 lane[4] = {0, 1, 2, 3};
   return vld1q_u32(lane);
 }
-inline Words added(Words a, Words b) { return vaddq_u32(a, b); }
-inline Words multiplied(Words a, Words b) { return vmulq_u32(a, b); }
+inline Words add(Words a, Words b) { return vaddq_u32(a, b); }
+inline Words multiply(Words a, Words b) { return vmulq_u32(a, b); }
 template <int BITS>
-inline Words shifted_right(Words x) {
+inline Words shift_right(Words x) {
   return vshrq_n_u32(x, BITS);
 }
-inline Words rounded_words(Floats x) { return vreinterpretq_u32_s32(vcvtnq_s32_f32(x)); }
+inline Words to_words(Floats x) { return vreinterpretq_u32_s32(vcvtnq_s32_f32(x)); }
 inline Words as_words(Floats x) { return vreinterpretq_u32_f32(x); }
 inline Floats to_floats(Words x) { return vcvtq_f32_u32(x); }
-inline Words gathered(const u16* from, Words index) {
+inline Words gather(const u16* from, Words index) {
   u32 at[4], values[4];
   vst1q_u32(at, index);
   for (int k = 0; k < 4; k++) std::memcpy(values + k, from + int(at[k]), 4);
@@ -61,7 +61,7 @@ inline void store_first(float* to, Floats x) {
 }
 template <int COUNT>
 inline Mask first_lanes() {
-  return {vcgtq_u32(vdupq_n_u32(COUNT), numbers())};
+  return {vcgtq_u32(vdupq_n_u32(COUNT), iota())};
 }
 template <int COUNT>
 inline Words load_first(const u32* from) {
@@ -85,18 +85,18 @@ inline Floats where(Mask mask, Floats x) {
   return vreinterpretq_f32_u32(where(mask, vreinterpretq_u32_f32(x)));
 }
 inline Floats where(Mask mask, Floats x, Floats other) { return vbslq_f32(mask.lanes, x, other); }
-inline Floats added_where(Mask mask, Floats a, Floats b) { return a + where(mask, b); }
+inline Floats add_where(Mask mask, Floats a, Floats b) { return a + where(mask, b); }
 
-inline Words evens(Words a, Words b) { return vuzp1q_u32(a, b); }
-inline Words odds(Words a, Words b) { return vuzp2q_u32(a, b); }
-inline Words zipped_left(Words a, Words b) { return vzip1q_u32(a, b); }
-inline Words zipped_right(Words a, Words b) { return vzip2q_u32(a, b); }
+inline Words even_lanes(Words a, Words b) { return vuzp1q_u32(a, b); }
+inline Words odd_lanes(Words a, Words b) { return vuzp2q_u32(a, b); }
+inline Words interleave_lower(Words a, Words b) { return vzip1q_u32(a, b); }
+inline Words interleave_upper(Words a, Words b) { return vzip2q_u32(a, b); }
 
 inline Floats low(Words pairs) { return vreinterpretq_f32_u32(vshlq_n_u32(pairs, 16)); }
 inline Floats high(Words pairs) {
   return vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xffff0000)));
 }
-inline Words joined(Floats low, Floats high) {
+inline Words packed_exact(Floats low, Floats high) {
   return vsriq_n_u32(vreinterpretq_u32_f32(high), vreinterpretq_u32_f32(low), 16);
 }
 // Rounds to bfloat16, which is then the upper half of a lane; the lower one has other bits.
@@ -115,7 +115,7 @@ inline Floats fma(Items a, Items b, Floats c) {
   return vbfdotq_f32(c, vreinterpretq_bf16_u32(a), vreinterpretq_bf16_u32(b));
 }
 
-inline void separate(Words a, Words b, u16* low, u16* high) {
+inline void deinterleave(Words a, Words b, u16* low, u16* high) {
   const uint16x8_t x = vreinterpretq_u16_u32(a), y = vreinterpretq_u16_u32(b);
   vst1q_u16(low, vuzp1q_u16(x, y));
   vst1q_u16(high, vuzp2q_u16(x, y));
@@ -157,8 +157,8 @@ inline void transpose(const Item* from, size_t stride, Item* to, size_t to_strid
 #endif
 
 // There are 32 registers.
-constexpr Outputs outputs_at_once(int outputs, int) {
-  return outputs == 32 ? Outputs{8, 8, 0} : outputs == 18 ? Outputs{6, 6, 0} : Outputs{10, 10, 0};
+constexpr OutputBlocks outputs_at_once(int outputs, int) {
+  return outputs == 32 ? OutputBlocks{8, 8, 0} : outputs == 18 ? OutputBlocks{6, 6, 0} : OutputBlocks{10, 10, 0};
 }
 constexpr int vectors_at_once(int outputs, int) {
   return outputs == 32 ? 3 : outputs == 18 ? 4 : 2;

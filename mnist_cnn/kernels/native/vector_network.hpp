@@ -26,9 +26,9 @@ constexpr int PER_ITEM = PAIRS ? 2 : 1;  // channels of an item
 // The weights as `convolve` reads them: [output block][tap][input plane][output of the block].
 template <class G, int TAPS, int IN, int OUT, class Weight>
 void pack_weights(Item* to, Weight weight) {
-  constexpr Outputs at_once = outputs_at_once(OUT, G::VECTORS);
+  constexpr OutputBlocks at_once = outputs_at_once(OUT, G::VECTORS);
   for (int o = 0; o < OUT;) {
-    const int end = o + (o < OUT - at_once.lasting ? at_once.most : at_once.last);
+    const int end = o + (o < OUT - at_once.last_channels ? at_once.size : at_once.last_size);
     for (int t = 0; t < TAPS; t++)
       for (int c = 0; c < IN * PER_ITEM; c += PER_ITEM)
         for (int k = o; k < end; k++) write(to++, weight(k, c, t), PAIRS ? weight(k, c + 1, t) : 0);
@@ -103,7 +103,7 @@ class VectorNetwork : public Network {
     for (int c = 0; c < CHANNELS[layer]; c++)
       for (int y = 0; y < side; y++)
         for (int x = 0; x < side; x++) {
-          Floats low = all(1), high = all(1);
+          Floats low = fill(1), high = fill(1);
           drop(dropout, c / 2, y * pitch + x, low, high);
           float values[WIDTH];
           store(values, c % 2 ? high : low);
@@ -133,7 +133,7 @@ class VectorNetwork : public Network {
     };
     const float* stem = w[STEM];
     if constexpr (PAIRS)
-      // Two planes of pairs of neighbouring pixels, by rows: see `read_image`.
+      // Two planes of pairs of neighbouring pixels, by rows: see `convolve_stem`.
       pack_weights<G28, 3, 2, 18>(to.stem, [=](int o, int column, int row) {
         return column < 3 ? stem[o * 9 + row * 3 + column] : 0;
       });
@@ -152,7 +152,6 @@ class VectorNetwork : public Network {
     pack_weights<G7, 9, Packed::C32, 18>(to.block3_back, backward(w[BLOCK3], 18, 9));
     pack_weights<G7, 1, Packed::C10, 32>(to.classifier_back, backward(w[CLASSIFIER], 32, 1));
   }
-
 
  private:
   static constexpr int C10 = Packed::C10, C18 = Packed::C18, C32 = Packed::C32;
@@ -333,8 +332,8 @@ class VectorNetwork : public Network {
       Floats low = zero(), high = zero();
       for (int v = 0; v < G7::VECTORS; v++) {
         const Words y = load(raw(CLASSIFIER, i) + c * G7::FLAT + v * WIDTH);
-        low = low + where(G7::mask(v), larger(zero(), normalise.low(y)));
-        high = high + where(G7::mask(v), larger(zero(), normalise.high(y)));
+        low = low + where(G7::mask(v), max(zero(), normalise.low(y)));
+        high = high + where(G7::mask(v), max(zero(), normalise.high(y)));
       }
       float lanes[2][WIDTH];
       store(lanes[0], low), store(lanes[1], high);
@@ -344,7 +343,7 @@ class VectorNetwork : public Network {
   void spread_over_pixels(int i, const float* d_logits, float* sums) override {
     u32* to = gradient(CLASSIFIER, i);
     for (int c = 0; c < 5; c++) {
-      const Words both = all_words(pair_bf16(d_logits[2 * c] / 49, d_logits[2 * c + 1] / 49));
+      const Words both = fill_words(pair_bf16(d_logits[2 * c] / 49, d_logits[2 * c + 1] / 49));
       for (int v = 0; v < G7::VECTORS; v++) store(to + c * G7::FLAT + v * WIDTH, both);
     }
     gate<G7, 5>(to, raw(CLASSIFIER, i), norm_[CLASSIFIER], {}, sums);

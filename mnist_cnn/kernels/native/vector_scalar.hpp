@@ -48,41 +48,41 @@ inline Words operator^(Words a, Words b) {
   return lanes<u32>([&](int k) { return a.lane[k] ^ b.lane[k]; });
 }
 
-inline Floats all(float x) { return lanes<float>([&](int) { return x; }); }
-inline Floats zero() { return all(0); }
+inline Floats fill(float x) { return lanes<float>([&](int) { return x; }); }
+inline Floats zero() { return fill(0); }
 // Loads and stores need no alignment.
 inline Floats load(const float* from) { return lanes<float>([&](int k) { return from[k]; }); }
 inline void store(float* to, Floats x) { std::memcpy(to, x.lane, sizeof x); }
 // a * b + c; other sets round once.
 inline Floats fma(Floats a, Floats b, Floats c) { return a * b + c; }
 // b where a is not the larger one, also if b is not a number.
-inline Floats larger(Floats a, Floats b) {
+inline Floats max(Floats a, Floats b) {
   return lanes<float>([&](int k) { return a.lane[k] > b.lane[k] ? a.lane[k] : b.lane[k]; });
 }
-inline Floats smaller(Floats a, Floats b) {
+inline Floats min(Floats a, Floats b) {
   return lanes<float>([&](int k) { return a.lane[k] < b.lane[k] ? a.lane[k] : b.lane[k]; });
 }
 inline Floats floor(Floats x) {
   return lanes<float>([&](int k) { return std::floor(x.lane[k]); });
 }
 
-inline Words all_words(u32 x) { return lanes<u32>([&](int) { return x; }); }
+inline Words fill_words(u32 x) { return lanes<u32>([&](int) { return x; }); }
 inline Words load(const u32* from) { return lanes<u32>([&](int k) { return from[k]; }); }
 inline void store(u32* to, Words x) { std::memcpy(to, x.lane, sizeof x); }
 // 0, 1, 2 and so on.
-inline Words numbers() { return lanes<u32>([](int k) { return u32(k); }); }
-inline Words added(Words a, Words b) {
+inline Words iota() { return lanes<u32>([](int k) { return u32(k); }); }
+inline Words add(Words a, Words b) {
   return lanes<u32>([&](int k) { return a.lane[k] + b.lane[k]; });
 }
-inline Words multiplied(Words a, Words b) {
+inline Words multiply(Words a, Words b) {
   return lanes<u32>([&](int k) { return a.lane[k] * b.lane[k]; });
 }
 template <int BITS>
-inline Words shifted_right(Words x) {
+inline Words shift_right(Words x) {
   return lanes<u32>([&](int k) { return x.lane[k] >> BITS; });
 }
 // Of floats that are whole, as signed numbers; the bits of floats; and numbers below 2^31.
-inline Words rounded_words(Floats x) {
+inline Words to_words(Floats x) {
   return lanes<u32>([&](int k) { return u32(int(x.lane[k])); });
 }
 inline Words as_words(Floats x) {
@@ -94,7 +94,7 @@ inline Floats to_floats(Words x) {
   return lanes<float>([&](int k) { return float(x.lane[k]); });
 }
 // The 32 bits from item `index` of `from` on, a signed number.
-inline Words gathered(const u16* from, Words index) {
+inline Words gather(const u16* from, Words index) {
   return lanes<u32>([&](int k) {
     u32 bits;
     std::memcpy(&bits, from + int(index.lane[k]), 4);
@@ -149,24 +149,24 @@ inline Floats where(Mask mask, Floats x, Floats other) {
   return lanes<float>([&](int k) { return mask.lane[k] ? x.lane[k] : other.lane[k]; });
 }
 // a + b where the mask is set, else a.
-inline Floats added_where(Mask mask, Floats a, Floats b) { return where(mask, a + b, a); }
+inline Floats add_where(Mask mask, Floats a, Floats b) { return where(mask, a + b, a); }
 inline Words where(Mask mask, Words x) {
   return lanes<u32>([&](int k) { return mask.lane[k] ? x.lane[k] : 0; });
 }
 
 // Of the lanes of a, then b: every second one.
-inline Words evens(Words a, Words b) {
+inline Words even_lanes(Words a, Words b) {
   return lanes<u32>([&](int k) { return k < WIDTH / 2 ? a.lane[2 * k] : b.lane[2 * k - WIDTH]; });
 }
-inline Words odds(Words a, Words b) {
+inline Words odd_lanes(Words a, Words b) {
   return lanes<u32>(
       [&](int k) { return k < WIDTH / 2 ? a.lane[2 * k + 1] : b.lane[2 * k + 1 - WIDTH]; });
 }
 // Lanes of a and b in turn: of their first halves, and of their second halves.
-inline Words zipped_left(Words a, Words b) {
+inline Words interleave_lower(Words a, Words b) {
   return lanes<u32>([&](int k) { return k % 2 ? b.lane[k / 2] : a.lane[k / 2]; });
 }
-inline Words zipped_right(Words a, Words b) {
+inline Words interleave_upper(Words a, Words b) {
   return lanes<u32>(
       [&](int k) { return k % 2 ? b.lane[(k + WIDTH) / 2] : a.lane[(k + WIDTH) / 2]; });
 }
@@ -182,7 +182,7 @@ inline Words packed(Floats low, Floats high) {
   return lanes<u32>([&](int k) { return pair_bf16(low.lane[k], high.lane[k]); });
 }
 // The same of values that bfloat16 holds exactly.
-inline Words joined(Floats low, Floats high) { return packed(low, high); }
+inline Words packed_exact(Floats low, Floats high) { return packed(low, high); }
 
 constexpr bool PAIRS = false;
 using Item = float;
@@ -199,7 +199,7 @@ inline void transpose(const Item* from, size_t stride, Item* to, size_t to_strid
 
 // What the registers accumulate at once, of `outputs` channels on a grid of `vectors`: so many
 // channels, and for the last ones another number, by so many vectors of pixels.
-constexpr Outputs outputs_at_once(int, int) { return {2, 2, 0}; }
+constexpr OutputBlocks outputs_at_once(int, int) { return {2, 2, 0}; }
 constexpr int vectors_at_once(int, int) { return 2; }
 // The same of the gradients of weights: of `rows` by 32 outputs, so many rows by vectors of outputs;
 // and whether a 3x3 kernel's rows are in the order of channels, then taps, or the reverse.
