@@ -20,8 +20,9 @@ from typing import Annotated
 
 import torch
 import typer
+from torch import Tensor
 
-from bench.machine.cores import usable_cores
+from bench.measure.plan import choose_threads
 from bench.records.sidecars import TRAINING_FLOPS
 from mnist_cnn.console import run
 from mnist_cnn.errors import UsageError
@@ -40,13 +41,43 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 class Measured:
     """One instruction set's rates, a value a round."""
 
-    kernel: NativeKernel
+    kernels: NativeKernels
+    steps: Callable[[], float]
+    """Does some training steps; returns the number of images."""
+    multiplications: int
+    """Rounds of multiplications that take about MULTIPLYING_SECONDS."""
     limits: list[float] = field(default_factory=list)
     """Operations per second from registers."""
     rates: list[float] = field(default_factory=list)
     """Images per second of a step."""
     shares: list[float] = field(default_factory=list)
     """Operations of the step over those of the limit of the same round."""
+
+    @classmethod
+    def of(cls, kernels: NativeKernels, images: Tensor, labels: Tensor) -> Measured:
+        """Nothing measured yet; the steps have run once."""
+        network = MnistCnn(FAST.dropout)
+        kernel = NativeKernel(network, FAST.norm_batch_size or len(images), kernels)
+
+        def steps() -> float:
+            for _ in range(STEPS):
+                kernel(images, labels)
+            return STEPS * len(images)
+
+        steps()
+        return cls(kernels, steps, rounds_for(kernels))
+
+    def measure(self) -> None:
+        """Add a value to each list."""
+        before = timed(self._multiply)
+        rate = timed(self.steps)
+        limit = (before + timed(self._multiply)) / 2
+        self.limits.append(limit)
+        self.rates.append(rate)
+        self.shares.append(rate * TRAINING_FLOPS / limit)
+
+    def _multiply(self) -> float:
+        return native.multiply(self.kernels, self.multiplications)
 
 
 def timed(work: Callable[[], float]) -> float:
@@ -68,6 +99,24 @@ def rounds_for(kernels: NativeKernels) -> int:
         rounds *= 4
 
 
+def chosen_sets(names: list[str] | None) -> list[NativeKernels]:
+    """The sets of those names; without names, all that this CPU has but the judge.
+
+    Raises:
+        UsageError: a name is unknown, or this CPU has no such instructions.
+    """
+    if not names:
+        return [kind for kind in native.FAST_KINDS if native.unavailable_reason(kind) is None]
+    if unknown := set(names) - set(native.KINDS):
+        there_are = ", ".join(native.KINDS)
+        raise UsageError(f"unknown instruction set {min(unknown)!r}; there are: {there_are}")
+    chosen: list[NativeKernels] = [kind for kind in native.KINDS if kind in names]
+    for kernels in chosen:
+        if reason := native.unavailable_reason(kernels):
+            raise UsageError(f"{kernels}: {reason}")
+    return chosen
+
+
 @app.command()
 def main(
     sets: Annotated[
@@ -79,51 +128,21 @@ def main(
     ] = None,
 ) -> int:
     """Print a table: images per second, and the share of the instructions' limit."""
-    chosen: list[NativeKernels] = [kind for kind in native.KINDS if kind in (sets or [])]
-    if unknown := set(sets or []) - set(native.KINDS):
-        raise UsageError(f"unknown instruction set {min(unknown)!r}")
-    if not sets:
-        chosen = [k for k in native.FAST_KINDS if native.unavailable_reason(k) is None]
-    for kernels in chosen:
-        if reason := native.unavailable_reason(kernels):
-            raise UsageError(f"{kernels}: {reason}")
-    count = threads or usable_cores()
+    chosen = chosen_sets(sets)
+    count = choose_threads(threads)
     native.set_threads(count)
     torch.set_num_threads(1)
     batch = FAST.batch_size
     images, labels = torch.randn(batch, 1, 28, 28), torch.randint(10, (batch,))
-    measured = {
-        kernels: Measured(
-            NativeKernel(MnistCnn(FAST.dropout), FAST.norm_batch_size or batch, kernels)
-        )
-        for kernels in chosen
-    }
-    multiplications = {kernels: rounds_for(kernels) for kernels in chosen}
-
-    def steps(kernel: NativeKernel) -> float:
-        for _ in range(STEPS):
-            kernel(images, labels)
-        return STEPS * batch
-
-    for each in measured.values():
-        steps(each.kernel)
+    measured = [Measured.of(kernels, images, labels) for kernels in chosen]
     for _ in range(rounds):
-        for kernels, each in random.sample(list(measured.items()), len(measured)):
-
-            def multiply(kernels: NativeKernels = kernels) -> float:
-                return native.multiply(kernels, multiplications[kernels])
-
-            before = timed(multiply)
-            rate = timed(lambda kernel=each.kernel: steps(kernel))  # type: ignore[misc]
-            limit = (before + timed(multiply)) / 2
-            each.limits.append(limit)
-            each.rates.append(rate)
-            each.shares.append(rate * TRAINING_FLOPS / limit)
+        for each in random.sample(measured, len(measured)):
+            each.measure()
     print(f"{count} threads, {rounds} rounds; medians, least and most")
     print(f"{'set':<12} {'images/s':>28} {'GFLOP/s limit':>28} {'share of it':>20}")
-    for kernels, each in measured.items():
+    for each in measured:
         limits = [limit / 1e9 for limit in each.limits]
-        print(f"{kernels:<12} {span(each.rates)} {span(limits)} {span(each.shares, 2)}")
+        print(f"{each.kernels:<12} {span(each.rates)} {span(limits)} {span(each.shares, 2)}")
     return 0
 
 

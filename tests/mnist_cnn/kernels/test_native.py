@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,12 +20,11 @@ from bench.measure.plan import choose_kernels
 from mnist_cnn.augment import augment, draw
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData, Split
-from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated, Event
 from mnist_cnn.kernels import native
 from mnist_cnn.kernels.native import NativeKernel, NativeNetwork, NativeSgd
 from mnist_cnn.model import GroupedNetwork, MnistCnn
-from mnist_cnn.recipe import FAST, REFERENCE, Kernels
+from mnist_cnn.recipe import FAST, Kernels
 from mnist_cnn.train import seeded_model, train
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -55,18 +51,6 @@ def parametrized_by(kinds: Sequence[Kernels]) -> pytest.MarkDecorator:
 
 
 each_kind, each_fast_kind = parametrized_by(native.KINDS), parametrized_by(native.FAST_KINDS)
-PROBE = """
-import ctypes, mmap, platform
-from mnist_cnn.kernels.native.library import library
-
-arm = platform.machine() in ("aarch64", "arm64")
-illegal, leave = (b"\\0" * 4, b"\\xc0\\x03\\x5f\\xd6") if arm else (b"\\x0f\\x0b", b"\\xc3")
-for code in (illegal + leave, leave):
-    memory = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    memory.write(code)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    print(library().executes(ctypes.c_void_p(address)), end=" " if code[0] == illegal[0] else "\\n")
-"""
 PLAIN = replace(FAST, whole_epochs=1, memory_format="contiguous")
 
 
@@ -460,105 +444,3 @@ def test_a_run_learns_as_torchs_does_and_repeats_itself(mnist: MnistData, kernel
             assert mine.loss == pytest.approx(theirs.loss, rel=0.05 if mine.epoch == 1 else 0.2)
         if isinstance(mine, Evaluated) and isinstance(theirs, Evaluated):
             assert mine.accuracy == pytest.approx(theirs.accuracy, abs=0.1)
-
-
-def test_auto_is_compiled_code_where_it_can_be_used() -> None:
-    usable = (kind for kind in native.FAST_KINDS if not native.unavailable_reason(kind))
-    best: Kernels = next(usable, "torch")
-    assert choose_kernels("auto", "cpu", "bf16", FAST) == best
-    assert choose_kernels("auto", "cpu", "fp32", FAST) == "torch"
-    assert choose_kernels("auto", "cuda", "bf16", FAST) == "torch"
-    assert choose_kernels("torch", "cpu", "bf16", FAST) == "torch"
-
-
-def test_compiled_code_that_cannot_be_used_is_refused_with_the_reason() -> None:
-    with pytest.raises(UsageError, match="it computes in bf16, not fp32"):
-        choose_kernels("avx512", "cpu", "fp32", FAST)
-    with pytest.raises(UsageError, match="it is for CPUs"):
-        choose_kernels("amx", "mps", "bf16", FAST)
-    with pytest.raises(UsageError, match=r"unknown kernels 'avx521' \(did you mean 'avx512'\?\)"):
-        choose_kernels("avx521", "cpu", "bf16", FAST)
-
-
-@built_here
-def test_another_architectures_instruction_set_is_refused_with_what_there_is() -> None:
-    foreign: Kernels = "avx2" if platform.machine() in ("aarch64", "arm64") else "neon"
-    complaint = rf"--kernels {foreign} cannot be used: this library is for \w+: it has .*scalar;"
-    with pytest.raises(UsageError, match=complaint):
-        choose_kernels(foreign, "cpu", "bf16", FAST)
-
-
-@built_here
-def test_a_set_that_the_processor_claims_but_does_not_execute_is_no_crash() -> None:
-    """The probe's first instruction is then an illegal one: here it is, whatever was claimed."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "0 1\n"
-
-
-@built_here
-def test_a_library_for_another_machine_is_named_with_the_remedy(copied: Path) -> None:
-    library = copied / "mnist_cnn/kernels/native/libnative.so"
-    library.write_bytes(library.read_bytes()[:64])
-    assert absence_in(copied).startswith("its library cannot be loaded here (")
-
-
-def test_why_the_library_was_not_built_is_said(copied: Path) -> None:
-    folder = copied / "mnist_cnn/kernels/native"
-    (folder / "libnative.so").unlink(missing_ok=True)
-    (folder / "libnative.txt").write_text("c++ failed: answer.cpp:1: error: no\n")
-    assert absence_in(copied).startswith("it was not built (c++ failed: answer.cpp:1: error: no): ")
-
-
-def test_compiled_code_does_not_share_batch_norm_so_several_processes_use_torch(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Else each process would normalise its share of the closed division's batch."""
-    best = choose_kernels("auto", "cpu", "bf16", FAST)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert choose_kernels("auto", "cpu", "bf16", FAST) == best
-    assert choose_kernels("auto", "cpu", "bf16", REFERENCE) == "torch"
-    for kind in ("inductor", *native.KINDS):
-        with pytest.raises(UsageError, match="only torch's operators take batch norm over the"):
-            choose_kernels(kind, "cpu", "bf16", REFERENCE)
-    as_large = replace(FAST, norm_batch_size=FAST.batch_size)
-    assert choose_kernels("auto", "cpu", "bf16", as_large) == "torch"
-
-
-@pytest.fixture
-def copied(tmp_path: Path) -> Path:
-    """The workload alone, where its library may be spoilt."""
-    shutil.copytree(ROOT / "mnist_cnn", tmp_path / "mnist_cnn")
-    return tmp_path
-
-
-def absence_in(folder: Path) -> str:
-    code = (
-        "from mnist_cnn.kernels import native\n"
-        "from mnist_cnn.errors import UsageError\n"
-        "try: print(native.unavailable_reason())\n"
-        "except UsageError as error: print('refused:', error)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(folder)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
-
-
-def test_without_the_library_torch_does_the_work(copied: Path) -> None:
-    (copied / "mnist_cnn/kernels/native/libnative.so").unlink(missing_ok=True)
-    assert absence_in(copied).startswith("it was not built")
-
-
-@built_here
-def test_a_library_of_other_source_is_refused(copied: Path) -> None:
-    with (copied / "mnist_cnn/kernels/native/grid.hpp").open("a") as source:
-        source.write("// edited\n")
-    assert "refused: the compiled code is not that of this source" in absence_in(copied)
