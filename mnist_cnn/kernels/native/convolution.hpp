@@ -26,11 +26,57 @@ struct Point {
   static constexpr int at(int) { return 0; }
 };
 
-// OB output channels, from the o-th on, by PB vectors of pixels, from the v-th on; see `convolve`.
-template <class G, class Taps, int IN, int OB, int PB, bool STATS>
+// Where a convolution writes OB output channels, from the o-th on, by PB vectors of pixels, from the
+// v-th on: to pairs of channels. With STATS, each channel's sum and sum of squares over the pixels
+// are added to sums[o][0][lane] and sums[o][1][lane].
+template <class G, bool STATS>
+struct ToPairs {
+  u32* __restrict y;
+  float* __restrict sums;
+
+  template <int OB, int PB>
+  [[gnu::always_inline]] void write(const Floats (&acc)[OB][PB], int v, int o) const {
+#pragma GCC unroll 32
+    for (int k = 0; k < OB; k += 2)
+#pragma GCC unroll 8
+      for (int j = 0; j < PB; j++)
+        store(y + (o + k) / 2 * G::FLAT + (v + j) * WIDTH, packed(acc[k][j], acc[k + 1][j]));
+    if (STATS) {
+#pragma GCC unroll 32
+      for (int k = 0; k < OB; k++) {
+        float* s = sums + (o + k) * 2 * WIDTH;
+        Floats sum = load(s), square = load(s + WIDTH);
+#pragma GCC unroll 8
+        for (int j = 0; j < PB; j++) {
+          const Floats a = where(G::mask(v + j), acc[k][j]);
+          sum = sum + a;
+          square = fma(a, a, square);
+        }
+        store(s, sum);
+        store(s + WIDTH, square);
+      }
+    }
+  }
+};
+// The same, to float32 planes.
+template <class G>
+struct ToPlanes {
+  float* __restrict y;
+
+  template <int OB, int PB>
+  [[gnu::always_inline]] void write(const Floats (&acc)[OB][PB], int v, int o) const {
+#pragma GCC unroll 32
+    for (int k = 0; k < OB; k++)
+#pragma GCC unroll 8
+      for (int j = 0; j < PB; j++) store(y + (o + k) * G::FLAT + (v + j) * WIDTH, acc[k][j]);
+  }
+};
+
+// One block of outputs; see `convolve`.
+template <class G, class Taps, int IN, int OB, int PB, class Output>
 [[gnu::always_inline]] inline void convolve_block(const Item* __restrict x,
-                                                  const Item* __restrict w, u32* __restrict y,
-                                                  float* __restrict sums, int v, int o) {
+                                                  const Item* __restrict w, Output output, int v,
+                                                  int o) {
   Floats acc[OB][PB];
 #pragma GCC unroll 32
   for (int k = 0; k < OB; k++)
@@ -54,56 +100,32 @@ template <class G, class Taps, int IN, int OB, int PB, bool STATS>
       w += OB;
     }
   }
-#pragma GCC unroll 32
-  for (int k = 0; k < OB; k += 2)
-#pragma GCC unroll 8
-    for (int j = 0; j < PB; j++)
-      store(y + (o + k) / 2 * G::FLAT + (v + j) * WIDTH, packed(acc[k][j], acc[k + 1][j]));
-  if (STATS) {
-#pragma GCC unroll 32
-    for (int k = 0; k < OB; k++) {
-      float* s = sums + (o + k) * 2 * WIDTH;
-      Floats sum = load(s), square = load(s + WIDTH);
-#pragma GCC unroll 8
-      for (int j = 0; j < PB; j++) {
-        const Floats a = where(G::mask(v + j), acc[k][j]);
-        sum = sum + a;
-        square = fma(a, a, square);
-      }
-      store(s, sum);
-      store(s + WIDTH, square);
-    }
-  }
+  output.write(acc, v, o);
 }
 
 // All output channels of PB vectors.
-template <class G, class Taps, int IN, int OUT, int PB, bool STATS>
+template <class G, class Taps, int IN, int OUT, int PB, class Output>
 [[gnu::always_inline]] inline void convolve_vectors(const Item* __restrict x,
-                                                    const Item* __restrict w, u32* __restrict y,
-                                                    float* __restrict sums, int v) {
+                                                    const Item* __restrict w, Output output, int v) {
   constexpr OutputBlocks at_once = outputs_at_once(OUT, G::VECTORS);
   constexpr int MOST = at_once.size, LAST = at_once.last_size, CHANGE = OUT - at_once.last_channels;
   static_assert(CHANGE % MOST == 0 && at_once.last_channels % LAST == 0 && MOST % 2 == 0 && LAST % 2 == 0);
   for (int o = 0; o < CHANGE; o += MOST)
-    convolve_block<G, Taps, IN, MOST, PB, STATS>(x, w + o * Taps::N * IN, y, sums, v, o);
+    convolve_block<G, Taps, IN, MOST, PB>(x, w + o * Taps::N * IN, output, v, o);
   for (int o = CHANGE; o < OUT; o += LAST)
-    convolve_block<G, Taps, IN, LAST, PB, STATS>(x, w + o * Taps::N * IN, y, sums, v, o);
+    convolve_block<G, Taps, IN, LAST, PB>(x, w + o * Taps::N * IN, output, v, o);
 }
 
-// y[o][p] = sum over taps t and input planes c of x[c][p + t] . w[o][t][c], y in pairs of channels.
-//
-// With STATS, each channel's sum and sum of squares over the pixels are added to sums[o][0][lane] and
-// sums[o][1][lane]. IN: input planes; OUT: output channels.
+// y[o][p] = sum over taps t and input planes c of x[c][p + t] . w[o][t][c], y where `output` says. IN:
+// input planes; OUT: output channels.
 //
 // Not inlined, here and below: what a caller keeps in registers would push accumulators out of them.
-template <class G, class Taps, int IN, int OUT, bool STATS>
-[[gnu::noinline]] void convolve(const Item* __restrict x, const Item* __restrict w, u32* __restrict y,
-                     float* __restrict sums) {
+template <class G, class Taps, int IN, int OUT, class Output>
+[[gnu::noinline]] void convolve(const Item* __restrict x, const Item* __restrict w, Output output) {
   constexpr int PB = vectors_at_once(OUT, G::VECTORS), REST = G::VECTORS % PB;
   for (int v = 0; v + PB <= G::VECTORS; v += PB)
-    convolve_vectors<G, Taps, IN, OUT, PB, STATS>(x, w, y, sums, v);
-  if constexpr (REST > 0)
-    convolve_vectors<G, Taps, IN, OUT, REST, STATS>(x, w, y, sums, G::VECTORS - REST);
+    convolve_vectors<G, Taps, IN, OUT, PB>(x, w, output, v);
+  if constexpr (REST > 0) convolve_vectors<G, Taps, IN, OUT, REST>(x, w, output, G::VECTORS - REST);
 }
 
 // Channels of a transposed row that are accumulated at once; others of the 32 are in a row further on.

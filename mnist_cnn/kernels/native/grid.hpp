@@ -68,6 +68,16 @@ inline void put(float* plain, int c, int p, Mask mask, Floats low, Floats high) 
   store(plain + 2 * c * G::PLANE + p, where(mask, low));
   store(plain + (2 * c + 1) * G::PLANE + p, where(mask, high));
 }
+// The vectors that `put` has written.
+template <class G>
+inline void get(const u32* pairs, int c, int p, Floats& low, Floats& high) {
+  const Words both = load(pairs + c * G::PLANE + p);
+  low = native::low(both), high = native::high(both);
+}
+template <class G>
+inline void get(const float* plain, int c, int p, Floats& low, Floats& high) {
+  low = load(plain + 2 * c * G::PLANE + p), high = load(plain + (2 * c + 1) * G::PLANE + p);
+}
 // Only the first COUNT pixels.
 template <class G, int COUNT>
 inline void put_first(u32* pairs, int c, int p, Floats low, Floats high) {

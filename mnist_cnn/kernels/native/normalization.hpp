@@ -50,27 +50,46 @@ struct PairSums {
   }
 };
 
-// Turns the gradient of dropout(relu(scale * raw + shift)) into that of the ReLU's argument, in
-// place, and computes its sums.
-template <class G, int C2>
-inline void gate(u32* __restrict dy, const u32* __restrict raw, const Norm& norm,
-                 const Dropout& dropout, float* __restrict sums) {
+// Turns the gradient of an activation into that of the ReLU's argument, in place, and computes its
+// sums. apply(c, v, y, d): lets the v-th vector of channel pair c's gradients d through, or zero.
+template <class G, int C2, class Apply>
+[[gnu::always_inline]] inline void gate(u32* __restrict dy, const u32* __restrict raw,
+                                        float* __restrict sums, Apply apply) {
   for (int c = 0; c < C2; c++) {
-    const Affine normalise(norm.scale, norm.shift, c);
     PairSums pair(sums, c);
     for (int v = 0; v < G::VECTORS; v++) {
       const Words y = load(raw + c * G::FLAT + v * WIDTH);
-      const Words d = load(dy + c * G::FLAT + v * WIDTH);
-      const Mask pixels = G::mask(v);
-      Floats d0 = where(both(pixels, greater(normalise.low(y), zero())), low(d));
-      Floats d1 = where(both(pixels, greater(normalise.high(y), zero())), high(d));
-      if (dropout.dropped) drop(dropout, c, v * WIDTH, d0, d1);
-      pair.add(0, d0, low(y));
-      pair.add(1, d1, high(y));
-      store(dy + c * G::FLAT + v * WIDTH, packed(d0, d1));
+      const Words both = load(dy + c * G::FLAT + v * WIDTH);
+      Floats d[2] = {low(both), high(both)};
+      apply(c, v, y, d);
+      pair.add(0, d[0], low(y));
+      pair.add(1, d[1], high(y));
+      store(dy + c * G::FLAT + v * WIDTH, packed(d[0], d[1]));
     }
     pair.write();
   }
+}
+// Of relu(scale * raw + shift).
+template <class G, int C2>
+inline void gate(u32* dy, const u32* raw, const Norm& norm, float* sums) {
+  gate<G, C2>(dy, raw, sums, [&](int c, int v, Words y, Floats (&d)[2]) {
+    const Affine normalise(norm.scale, norm.shift, c);
+    const Mask pixels = G::mask(v);
+    d[0] = where(both(pixels, greater(normalise.low(y), zero())), d[0]);
+    d[1] = where(both(pixels, greater(normalise.high(y), zero())), d[1]);
+  });
+}
+// Of `activation`, which `activate` has computed with this dropout: it is zero where the ReLU is or
+// where a value was dropped, so neither is computed again.
+template <class G, int C2>
+inline void gate(u32* dy, const u32* raw, const Item* activation, const Dropout& dropout, float* sums) {
+  const Floats scale = fill(dropout.scale);
+  gate<G, C2>(dy, raw, sums, [&](int c, int v, Words, Floats (&d)[2]) {
+    Floats a[2];
+    get<G>(activation, c, v * WIDTH, a[0], a[1]);
+    d[0] = where(greater(a[0], zero()), d[0] * scale);
+    d[1] = where(greater(a[1], zero()), d[1] * scale);
+  });
 }
 
 // d raw = a * dy + b * raw + c, with zeros between the rows.

@@ -162,6 +162,7 @@ constexpr int vectors_at_once(int, int) { return 2; }
 constexpr int rows_at_once(int rows) { return rows % 6 == 0 ? 6 : rows % 3 == 0 ? 3 : 5; }
 constexpr int PARTS_AT_ONCE = 2;
 constexpr bool TAPS_TOGETHER = false;
+constexpr bool WINOGRAD = true;
 
 }  // namespace
 }  // namespace native

@@ -47,10 +47,12 @@ template <int COUNT>
 inline constexpr Mask FIRST = Mask((1 << COUNT) - 1);
 template <int COUNT>
 inline void store_first(float* to, Floats x) {
+  if constexpr (COUNT == WIDTH) return store(to, x);
   _mm512_mask_storeu_ps(to, FIRST<COUNT>, x);
 }
 template <int COUNT>
 inline void store_first(u32* to, Words x) {
+  if constexpr (COUNT == WIDTH) return store(to, x);
   _mm512_mask_storeu_epi32(to, FIRST<COUNT>, x);
 }
 template <int COUNT>
@@ -218,10 +220,13 @@ inline void transpose(const Item* from, size_t stride, Item* to, size_t to_strid
 
 // There are 32 registers.
 constexpr OutputBlocks outputs_at_once(int outputs, int vectors) {
+  if (!PAIRS && vectors <= 4 && outputs == 32) return vectors == 1 ? OutputBlocks{16, 16, 0} : OutputBlocks{12, 8, 8};
+  if (!PAIRS && vectors == 1 && outputs == 18) return {18, 18, 0};
   if (outputs == 32) return vectors <= 4 ? OutputBlocks{4, 4, 0} : OutputBlocks{8, 8, 0};
   return outputs == 18 ? OutputBlocks{6, 6, 0} : OutputBlocks{10, 10, 0};
 }
 constexpr int vectors_at_once(int outputs, int vectors) {
+  if (!PAIRS && vectors <= 4 && outputs == 32) return 2;
   if (vectors <= 4) return outputs == 10 ? 2 : 4;
   if (PAIRS) return vectors % 3 == 0 ? 3 : 2;
   return outputs == 18 ? 4 : 3;
@@ -229,6 +234,7 @@ constexpr int vectors_at_once(int outputs, int vectors) {
 constexpr int rows_at_once(int rows) { return rows % 9 == 0 ? 9 : rows; }
 constexpr int PARTS_AT_ONCE = 2;
 constexpr bool TAPS_TOGETHER = true;
+constexpr bool WINOGRAD = !PAIRS;
 
 }  // namespace
 }  // namespace native

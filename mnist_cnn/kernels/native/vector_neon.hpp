@@ -166,6 +166,7 @@ constexpr int vectors_at_once(int outputs, int) {
 constexpr int rows_at_once(int rows) { return rows % 6 == 0 ? 6 : rows % 3 == 0 ? 3 : 5; }
 constexpr int PARTS_AT_ONCE = 4;
 constexpr bool TAPS_TOGETHER = false;
+constexpr bool WINOGRAD = !PAIRS;
 
 }  // namespace
 }  // namespace native

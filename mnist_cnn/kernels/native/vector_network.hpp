@@ -8,6 +8,7 @@
 #include "convolution.hpp"
 #include "network.hpp"
 #include "pooling.hpp"
+#include "winograd.hpp"
 
 namespace native {
 namespace {
@@ -36,6 +37,23 @@ void pack_weights(Item* to, Weight weight) {
   }
 }
 
+// Number of values of a 3x3 kernel's column times row, as `convolve3x3` multiplies them.
+constexpr int TAPS3X3 = WINOGRAD ? PRODUCTS * 3 : 9;
+// The same of a 3x3 kernel, for `convolve3x3`.
+template <class G, int IN, int OUT, class Weight>
+void pack_weights3x3(Item* to, Weight weight) {
+  if constexpr (WINOGRAD)
+    for (int m = 0; m < PRODUCTS; m++)
+      pack_weights<Tiles<G>, 3, IN, OUT>(to + m * 3 * IN * OUT, [=](int o, int i, int tap) {
+        const float* factors = WEIGHTS_TO_PRODUCTS[m];
+        float sum = 0;
+        for (int row = 0; row < 3; row++) sum += factors[row] * weight(o, i, 3 * row + tap);
+        return sum;
+      });
+  else
+    pack_weights<G, 9, IN, OUT>(to, weight);
+}
+
 // Where to_plain writes 18 channels; float32 planes are plain already.
 template <class G>
 struct PlainPlanes {
@@ -57,6 +75,9 @@ struct Worker {
   PlainPlanes<G28> plain28;
   PlainPlanes<G14> plain14;
   PlainPlanes<G7> plain7;
+  TileMemory<G28> tiles28;
+  TileMemory<G14> tiles14;
+  TileMemory<G7> tiles7;
   Buffer<Item> transposed{size_t(G28::FLAT) * 32};
 };
 
@@ -70,10 +91,10 @@ constexpr int SUMS = 32 * 2 * WIDTH;
 // The weights as `convolve` reads them, forward and for the gradients of inputs.
 struct Packed {
   static constexpr int C10 = planes(10), C18 = planes(18), C32 = planes(32);
-  Item stem[9 * 18], block1[9 * C18 * 32], transition1[C32 * 18], block2[9 * C18 * 32],
-      transition2[C32 * 18], block3[9 * C18 * 32], classifier[C32 * 10];
-  Item block1_back[9 * C32 * 18], transition1_back[C18 * 32], block2_back[9 * C32 * 18],
-      transition2_back[C18 * 32], block3_back[9 * C32 * 18], classifier_back[C10 * 32];
+  Item stem[9 * 18], block1[TAPS3X3 * C18 * 32], transition1[C32 * 18], block2[TAPS3X3 * C18 * 32],
+      transition2[C32 * 18], block3[TAPS3X3 * C18 * 32], classifier[C32 * 10];
+  Item block1_back[TAPS3X3 * C32 * 18], transition1_back[C18 * 32], block2_back[TAPS3X3 * C32 * 18],
+      transition2_back[C18 * 32], block3_back[TAPS3X3 * C32 * 18], classifier_back[C10 * 32];
 };
 
 class VectorNetwork : public Network {
@@ -139,17 +160,17 @@ class VectorNetwork : public Network {
       });
     else
       pack_weights<G28, 9, 1, 18>(to.stem, forward(stem, 1, 9));
-    pack_weights<G28, 9, Packed::C18, 32>(to.block1, forward(w[BLOCK1], 18, 9));
+    pack_weights3x3<G28, Packed::C18, 32>(to.block1, forward(w[BLOCK1], 18, 9));
     pack_weights<G28, 1, Packed::C32, 18>(to.transition1, forward(w[TRANSITION1], 32, 1));
-    pack_weights<G14, 9, Packed::C18, 32>(to.block2, forward(w[BLOCK2], 18, 9));
+    pack_weights3x3<G14, Packed::C18, 32>(to.block2, forward(w[BLOCK2], 18, 9));
     pack_weights<G14, 1, Packed::C32, 18>(to.transition2, forward(w[TRANSITION2], 32, 1));
-    pack_weights<G7, 9, Packed::C18, 32>(to.block3, forward(w[BLOCK3], 18, 9));
+    pack_weights3x3<G7, Packed::C18, 32>(to.block3, forward(w[BLOCK3], 18, 9));
     pack_weights<G7, 1, Packed::C32, 10>(to.classifier, forward(w[CLASSIFIER], 32, 1));
-    pack_weights<G28, 9, Packed::C32, 18>(to.block1_back, backward(w[BLOCK1], 18, 9));
+    pack_weights3x3<G28, Packed::C32, 18>(to.block1_back, backward(w[BLOCK1], 18, 9));
     pack_weights<G28, 1, Packed::C18, 32>(to.transition1_back, backward(w[TRANSITION1], 32, 1));
-    pack_weights<G14, 9, Packed::C32, 18>(to.block2_back, backward(w[BLOCK2], 18, 9));
+    pack_weights3x3<G14, Packed::C32, 18>(to.block2_back, backward(w[BLOCK2], 18, 9));
     pack_weights<G14, 1, Packed::C18, 32>(to.transition2_back, backward(w[TRANSITION2], 32, 1));
-    pack_weights<G7, 9, Packed::C32, 18>(to.block3_back, backward(w[BLOCK3], 18, 9));
+    pack_weights3x3<G7, Packed::C32, 18>(to.block3_back, backward(w[BLOCK3], 18, 9));
     pack_weights<G7, 1, Packed::C10, 32>(to.classifier_back, backward(w[CLASSIFIER], 32, 1));
   }
 
@@ -201,11 +222,11 @@ class VectorNetwork : public Network {
       pairs[p] = plain[p - 1] | u32(plain[p]) << 16;
       pairs[p + G28::PLANE] = plain[p + 1];
     }
-    convolve<G28, Column<G28>, 2, 18, STATS>(pairs, packed_->stem, y, sums);
+    convolve<G28, Column<G28>, 2, 18>(pairs, packed_->stem, ToPairs<G28, STATS>{y, sums});
   }
   template <bool STATS>
   void convolve_stem(float*, const float* plain, u32* y, float* sums) {
-    convolve<G28, Square<G28>, 1, 18, STATS>(plain, packed_->stem, y, sums);
+    convolve<G28, Square<G28>, 1, 18>(plain, packed_->stem, ToPairs<G28, STATS>{y, sums});
   }
 
   // The input of block 2: transition 1 pooled, plus the stem's output at every second pixel.
@@ -230,22 +251,22 @@ class VectorNetwork : public Network {
         return convolve_stem<STATS>(worker.pixel_pairs.at, plain_pixels(i), y, sums);
       case BLOCK1:
         activate<G28, 9>(raw(STEM, i), norm_[STEM], dropout(STEM, i), worker.a28_18.at);
-        return convolve<G28, Square<G28>, C18, 32, STATS>(worker.a28_18.at, packed_->block1, y, sums);
+        return convolve3x3<G28, C18, 32, STATS>(worker.a28_18.at, packed_->block1, worker.tiles28, y, sums);
       case TRANSITION1:
         activate<G28, 16>(raw(BLOCK1, i), norm_[BLOCK1], dropout(BLOCK1, i), worker.a28_32.at);
-        return convolve<G28, Point, C32, 18, STATS>(worker.a28_32.at, packed_->transition1, y, sums);
+        return convolve<G28, Point, C32, 18>(worker.a28_32.at, packed_->transition1, ToPairs<G28, STATS>{y, sums});
       case BLOCK2:
         read_block2(worker, i);
-        return convolve<G14, Square<G14>, C18, 32, STATS>(worker.a14_18.at, packed_->block2, y, sums);
+        return convolve3x3<G14, C18, 32, STATS>(worker.a14_18.at, packed_->block2, worker.tiles14, y, sums);
       case TRANSITION2:
         activate<G14, 16>(raw(BLOCK2, i), norm_[BLOCK2], dropout(BLOCK2, i), worker.a14_32.at);
-        return convolve<G14, Point, C32, 18, STATS>(worker.a14_32.at, packed_->transition2, y, sums);
+        return convolve<G14, Point, C32, 18>(worker.a14_32.at, packed_->transition2, ToPairs<G14, STATS>{y, sums});
       case BLOCK3:
         pool_activate<G14, G7, 9>(raw(TRANSITION2, i), norm_[TRANSITION2], worker.a7_18.at);
-        return convolve<G7, Square<G7>, C18, 32, STATS>(worker.a7_18.at, packed_->block3, y, sums);
+        return convolve3x3<G7, C18, 32, STATS>(worker.a7_18.at, packed_->block3, worker.tiles7, y, sums);
       case CLASSIFIER:
         activate<G7, 16>(raw(BLOCK3, i), norm_[BLOCK3], dropout(BLOCK3, i), worker.a7_32.at);
-        return convolve<G7, Point, C32, 10, STATS>(worker.a7_32.at, packed_->classifier, y, sums);
+        return convolve<G7, Point, C32, 10>(worker.a7_32.at, packed_->classifier, ToPairs<G7, STATS>{y, sums});
     }
   }
 
@@ -263,17 +284,16 @@ class VectorNetwork : public Network {
         to_transposed<G7, 32>(worker.a7_32.at, t);
         weight_gradient<G7, 10, ByChannel<G7>>(t, plain, weight_sums);
         u32* to = gradient(BLOCK3, i);
-        convolve<G7, Point, C10, 32, false>(worker.d7_10.at, packed_->classifier_back, to, nullptr);
-        return gate<G7, 16>(to, raw(BLOCK3, i), norm_[BLOCK3], dropout(BLOCK3, i), sums);
+        convolve<G7, Point, C10, 32>(worker.d7_10.at, packed_->classifier_back, ToPairs<G7, false>{to, nullptr});
+        return gate<G7, 16>(to, raw(BLOCK3, i), worker.a7_32.at, dropout(BLOCK3, i), sums);
       }
       case BLOCK3: {
         through_norm<G7, 16>(d, y, norm, worker.d7_32.at);
         pool_activate<G14, G7, 9>(raw(TRANSITION2, i), norm_[TRANSITION2], worker.a7_18.at);
-        const Plain* plain = to_plain<G7, 18>(worker.a7_18.at, worker.plain7.at);
-        to_transposed<G7, 32>(worker.d7_32.at, t);
-        weight_gradient<G7, 162, ByTap<G7, 18>>(t, plain, weight_sums);
+        weight_gradient3x3<G7>(worker.a7_18.at, worker.d7_32.at, worker.plain7.at, worker.tiles7, t,
+                                weight_sums);
         u32* to = gradient(TRANSITION2, i);
-        convolve<G7, Square<G7>, C32, 18, false>(worker.d7_32.at, packed_->block3_back, to, nullptr);
+        convolve3x3<G7, C32, 18, false>(worker.d7_32.at, packed_->block3_back, worker.tiles7, to, nullptr);
         return pool_gate<G14, G7, 9>(to, raw(TRANSITION2, i), norm_[TRANSITION2], sums);
       }
       case TRANSITION2: {
@@ -283,17 +303,16 @@ class VectorNetwork : public Network {
         to_transposed<G14, 32>(worker.a14_32.at, t);
         weight_gradient<G14, 18, ByChannel<G14>>(t, plain, weight_sums);
         u32* to = gradient(BLOCK2, i);
-        convolve<G14, Point, C18, 32, false>(worker.d14_18.at, packed_->transition2_back, to, nullptr);
-        return gate<G14, 16>(to, raw(BLOCK2, i), norm_[BLOCK2], dropout(BLOCK2, i), sums);
+        convolve<G14, Point, C18, 32>(worker.d14_18.at, packed_->transition2_back, ToPairs<G14, false>{to, nullptr});
+        return gate<G14, 16>(to, raw(BLOCK2, i), worker.a14_32.at, dropout(BLOCK2, i), sums);
       }
       case BLOCK2: {
         through_norm<G14, 16>(d, y, norm, worker.d14_32.at);
         read_block2(worker, i);
-        const Plain* plain = to_plain<G14, 18>(worker.a14_18.at, worker.plain14.at);
-        to_transposed<G14, 32>(worker.d14_32.at, t);
-        weight_gradient<G14, 162, ByTap<G14, 18>>(t, plain, weight_sums);
+        weight_gradient3x3<G14>(worker.a14_18.at, worker.d14_32.at, worker.plain14.at, worker.tiles14, t,
+                                weight_sums);
         u32* to = gradient(TRANSITION1, i);
-        convolve<G14, Square<G14>, C32, 18, false>(worker.d14_32.at, packed_->block2_back, to, nullptr);
+        convolve3x3<G14, C32, 18, false>(worker.d14_32.at, packed_->block2_back, worker.tiles14, to, nullptr);
         std::memcpy(skip_gradient(i), to, 9 * G14::FLAT * sizeof(u32));
         return pool_gate<G28, G14, 9>(to, raw(TRANSITION1, i), norm_[TRANSITION1], sums);
       }
@@ -304,19 +323,18 @@ class VectorNetwork : public Network {
         to_transposed<G28, 32>(worker.a28_32.at, t);
         weight_gradient<G28, 18, ByChannel<G28>>(t, plain, weight_sums);
         u32* to = gradient(BLOCK1, i);
-        convolve<G28, Point, C18, 32, false>(worker.d28_18.at, packed_->transition1_back, to, nullptr);
-        return gate<G28, 16>(to, raw(BLOCK1, i), norm_[BLOCK1], dropout(BLOCK1, i), sums);
+        convolve<G28, Point, C18, 32>(worker.d28_18.at, packed_->transition1_back, ToPairs<G28, false>{to, nullptr});
+        return gate<G28, 16>(to, raw(BLOCK1, i), worker.a28_32.at, dropout(BLOCK1, i), sums);
       }
       case BLOCK1: {
         through_norm<G28, 16>(d, y, norm, worker.d28_32.at);
         activate<G28, 9>(raw(STEM, i), norm_[STEM], dropout(STEM, i), worker.a28_18.at);
-        const Plain* plain = to_plain<G28, 18>(worker.a28_18.at, worker.plain28.at);
-        to_transposed<G28, 32>(worker.d28_32.at, t);
-        weight_gradient<G28, 162, ByTap<G28, 18>>(t, plain, weight_sums);
+        weight_gradient3x3<G28>(worker.a28_18.at, worker.d28_32.at, worker.plain28.at, worker.tiles28, t,
+                                weight_sums);
         u32* to = gradient(STEM, i);
-        convolve<G28, Square<G28>, C32, 18, false>(worker.d28_32.at, packed_->block1_back, to, nullptr);
+        convolve3x3<G28, C32, 18, false>(worker.d28_32.at, packed_->block1_back, worker.tiles28, to, nullptr);
         add_upsampled(skip_gradient(i), to);
-        return gate<G28, 9>(to, raw(STEM, i), norm_[STEM], dropout(STEM, i), sums);
+        return gate<G28, 9>(to, raw(STEM, i), worker.a28_18.at, dropout(STEM, i), sums);
       }
       case STEM:
         through_norm<G28, 9>(d, y, norm, worker.d28_18.at);
@@ -346,7 +364,7 @@ class VectorNetwork : public Network {
       const Words both = fill_words(pair_bf16(d_logits[2 * c] / 49, d_logits[2 * c + 1] / 49));
       for (int v = 0; v < G7::VECTORS; v++) store(to + c * G7::FLAT + v * WIDTH, both);
     }
-    gate<G7, 5>(to, raw(CLASSIFIER, i), norm_[CLASSIFIER], {}, sums);
+    gate<G7, 5>(to, raw(CLASSIFIER, i), norm_[CLASSIFIER], sums);
   }
 
   u32* raw_[LAYERS];

@@ -206,6 +206,8 @@ constexpr int vectors_at_once(int, int) { return 2; }
 constexpr int rows_at_once(int) { return 1; }
 constexpr int PARTS_AT_ONCE = 1;
 constexpr bool TAPS_TOGETHER = true;
+// Whether 3x3 layers multiply as winograd.hpp says. Not here, to judge those that do.
+constexpr bool WINOGRAD = false;
 
 }  // namespace
 }  // namespace native
