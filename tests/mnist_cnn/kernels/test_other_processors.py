@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 import hatch_build
@@ -49,13 +51,21 @@ def compile_all(
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`step_program.cpp` for 64-bit Arm, compiled without warnings."""
-    folder = tmp_path_factory.mktemp("arm")
-    objects = compile_all([COMPILER], "aarch64", folder, "-Wall", "-Wextra", "-Werror")
+    """`step_program.cpp` for 64-bit Arm, compiled without warnings, once for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder = folder / "arm"
     to = folder / "step_program"
-    flags = ["-std=c++20", "-O2", "-static", "-pthread", "-o", str(to)]
-    files = [str(PROGRAM), *map(str, objects.values())]
-    subprocess.run([COMPILER, *flags, *files], check=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not to.exists():
+            folder.mkdir(exist_ok=True)
+            objects = compile_all([COMPILER], "aarch64", folder, "-Wall", "-Wextra", "-Werror")
+            linked = to.with_suffix(".part")
+            flags = ["-std=c++20", "-O2", "-static", "-pthread", "-o", str(linked)]
+            files = [str(PROGRAM), *map(str, objects.values())]
+            subprocess.run([COMPILER, *flags, *files], check=True)
+            linked.rename(to)
     return to
 
 
