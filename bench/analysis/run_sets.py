@@ -39,14 +39,14 @@ class RunSet:
     """The file or the folder that the name is; None for a label, a commit or an id."""
 
 
-def find_runs(argument: str, results_dir: Path) -> RunSet:
+def find_runs(argument: str, folders: Sequence[Path]) -> RunSet:
     """Find the runs that an argument of the command line names.
 
     Args:
-        argument: a file or a folder; or, of runs in `results_dir`, the label (of runs of `ab` also
+        argument: a file or a folder; or, of runs in `folders`, the label (of runs of `ab` also
             without its time), or the first characters of the commit or of the benchmark's id; any
             of them also as NAME@COMMIT.
-        results_dir: the folder to search for labels, commits and ids.
+        folders: those to search for labels, commits and ids; they may be absent.
 
     Raises:
         NoRuns: nothing has that name, and no file is unreadable; or the folder is empty.
@@ -61,13 +61,13 @@ def find_runs(argument: str, results_dir: Path) -> RunSet:
             raise kind(_no_records_message(argument, contents.problems))
         records = tuple(record for _, record in contents.records)
         return RunSet(argument, records, tuple(contents.problems), Path(argument))
-    contents = store.read_records([results_dir] if results_dir.exists() else [])
+    contents = store.read_records(folder for folder in folders if folder.exists())
     known = [record for _, record in contents.records]
     if chosen := _named(argument, known):
         return RunSet(argument, chosen, tuple(contents.problems))
     name, mark, commit = argument.rpartition(COMMIT_MARK)
     if mark and name:
-        return _of_commit(find_runs(name, results_dir), commit)
+        return _of_commit(find_runs(name, folders), commit)
     labels = {record.label for record in known if record.label}
     near = difflib.get_close_matches(argument, labels, n=1)
     hint = f" (did you mean {printable(near[0])!r}?)" if near else ""
@@ -75,7 +75,7 @@ def find_runs(argument: str, results_dir: Path) -> RunSet:
     kind = UsageError if unreadable_files(RunSet("", (), tuple(contents.problems))) else NoRuns
     raise kind(
         f"{printable(argument)!r} is no file or folder, and no label or commit of a run in "
-        f"{printable(str(results_dir))}{hint}"
+        f"{' or '.join(printable(str(folder)) for folder in folders)}{hint}"
     )
 
 

@@ -13,7 +13,7 @@ import typer
 from bench.cli.options import parse_points, parse_share
 from bench.cli.output import show_problems, write_file
 from bench.records import sidecars, store
-from bench.records.store import RESULTS_DIR
+from bench.records.folders import DEFAULT_DIRS
 from bench.text import printable
 from mnist_cnn.errors import UsageError
 
@@ -41,8 +41,12 @@ def compare(
         ),
     ],
     results_dir: Annotated[
-        Path, typer.Option(help="Folder for the records that labels, commits and ids name.")
-    ] = RESULTS_DIR,
+        Path | None,
+        typer.Option(
+            help="Folder to search for labels and commits (default: results/local and results/).",
+            show_default=False,
+        ),
+    ] = None,
     fail_if_slower: Annotated[
         str | None,
         typer.Option(
@@ -87,7 +91,9 @@ def compare(
                 raise UsageError(f"{option} needs --fail-if-slower or --fail-if-less-accurate")
     if len(names) < 2:
         raise UsageError("name at least two things to compare: BASE NEW")
-    request = _Request(names, results_dir, limits, allow_no_baseline, as_json)
+    request = _Request(
+        names, [results_dir] if results_dir else DEFAULT_DIRS, limits, allow_no_baseline, as_json
+    )
     if request.is_gate:
         return _gate(request, summary)
     _compare(request)
@@ -100,8 +106,8 @@ class _Request:
 
     names: Sequence[str]
     """The base's name, then those of the new sides."""
-    results_dir: Path
-    """Folder for the records that labels, commits and ids name."""
+    folders: Sequence[Path]
+    """Folders of the records that labels, commits and ids name; they may be absent."""
     limits: Limits
     """What the gate allows; without a limit there is no gate."""
     allow_no_baseline: bool
@@ -146,9 +152,9 @@ def _compare(request: _Request) -> list[GateFinding]:
         _show_findings(request.names[0], [], findings, request.as_json)
         return findings
     difference = max(request.limits.slower or DEFAULT_DIFFERENCE, LEAST_DIFFERENCE)
-    floors = _noise_floors(base, request.results_dir, is_gate=request.is_gate)
+    floors = _noise_floors(base, request.folders, is_gate=request.is_gate)
     compared = compare_sets(
-        base, others, difference, floors, lambda: _known_runs([base, *others], request.results_dir)
+        base, others, difference, floors, lambda: _known_runs([base, *others], request.folders)
     )
     if not request.as_json:
         _show_tables(base, compared)
@@ -163,7 +169,7 @@ def _find_sides(request: _Request) -> tuple[RunSet | None, *tuple[RunSet, ...]]:
 
     base: RunSet | None = None
     try:
-        base = find_runs(request.names[0], request.results_dir)
+        base = find_runs(request.names[0], request.folders)
     except NoRuns as error:
         if not request.names[0].strip():
             raise
@@ -172,24 +178,24 @@ def _find_sides(request: _Request) -> tuple[RunSet | None, *tuple[RunSet, ...]]:
                 raise
             remedy = "if there is no baseline yet, add --allow-no-baseline"
             raise NoRuns(f"{error}; {remedy}") from error
-    others = [find_runs(name, request.results_dir) for name in request.names[1:]]
+    others = [find_runs(name, request.folders) for name in request.names[1:]]
     run_sets = [*([base] if base else []), *others]
     show_problems(dict.fromkeys(problem for runs in run_sets for problem in runs.problems))
     return base, *others
 
 
-def _known_runs(sides: Sequence[RunSet], results_dir: Path) -> list[RunRecord]:
-    """The runs in the results folder, and those in the folders of the sides."""
-    paths = {results_dir} if results_dir.exists() else set()
+def _known_runs(sides: Sequence[RunSet], folders: Sequence[Path]) -> list[RunRecord]:
+    """The runs in the results folders, and those in the folders of the sides."""
+    paths = {folder for folder in folders if folder.exists()}
     for path in (side.path for side in sides if side.path is not None):
         paths |= {path} if path.is_dir() else {*path.parent.glob("*.json")}
     return [record for _, record in store.read_records(sorted(paths)).records]
 
 
-def _noise_floors(base: RunSet, results_dir: Path, *, is_gate: bool) -> list[NoiseFloor]:
+def _noise_floors(base: RunSet, folders: Sequence[Path], *, is_gate: bool) -> list[NoiseFloor]:
     """The floors of the base's machine; only a gate must not go on without one it cannot read."""
-    folders = [results_dir, *([base.path] if base.path else [])]
-    return sidecars.read_noise_floors(folders, skip_broken=not is_gate)
+    paths = [*folders, *([base.path] if base.path else [])]
+    return sidecars.read_noise_floors(paths, skip_broken=not is_gate)
 
 
 def _parse_slower(text: str | None) -> float | None:

@@ -12,10 +12,11 @@ import typer
 from bench import text
 from bench.measure.request import ComputeRequest
 from bench.records import sidecars
+from bench.records.folders import LOCAL_DIR
 from bench.records.machine_key import MachineKey
 from bench.records.schema import Gpu, Processor
 from bench.records.sidecars import PeakFlops
-from bench.records.store import RESULTS_DIR, machine_name
+from bench.records.store import machine_name
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import RECIPES, TRAIN_IMAGES, Kernels, Precision
 
@@ -38,7 +39,7 @@ def env(
     ] = False,
     results_dir: Annotated[
         Path, typer.Option(help="With --save: folder for the records.")
-    ] = RESULTS_DIR,
+    ] = LOCAL_DIR,
 ) -> None:
     """Print what this machine is, and what a run would choose on it."""
     if save and not peak:

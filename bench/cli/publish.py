@@ -11,15 +11,23 @@ import typer
 from bench.analysis.columns import shown_path
 from bench.cli.output import show_problems
 from bench.records import store
-from bench.records.store import RESULTS_DIR
+from bench.records.contribution import copy_records
+from bench.records.folders import RESULTS_DIR
 from bench.text import printable
 from mnist_cnn.console import EXIT_FAILED
 from mnist_cnn.errors import UsageError
 
 
 def publish(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders of your own records to publish, such as results/local/<machine>.",
+            show_default=False,
+        ),
+    ] = None,
     results_dir: Annotated[
-        Path, typer.Option(help="Folder for the records and the page.")
+        Path, typer.Option(help="Folder of the published records and the page.")
     ] = RESULTS_DIR,
     check: Annotated[
         bool,
@@ -32,10 +40,19 @@ def publish(
         typer.Option("--json", help="Print the names of the files, or the differences, as JSON."),
     ] = False,
 ) -> int:
-    """Regenerate results/README.md and its chart and report from the records, or check them."""
+    """Regenerate results/README.md and its chart and report from the records, or check them.
+
+    Records of PATHS are copied to the published ones first; without PATHS nobody's are added.
+    """
+    if paths and check:
+        raise UsageError("--check writes nothing: leave the folders out")
+    for folder in copy_records(paths or [], results_dir):
+        if not as_json:
+            print(printable(str(shown_path(folder))))
     if not results_dir.is_dir():
         raise UsageError(
-            f"no folder {printable(str(results_dir))}: make records with `mnist-bench run`, or "
+            f"no folder {printable(str(results_dir))}: make records with `mnist-bench run` and "
+            "publish them by name, or "
             "name their folder with --results-dir"
         )
     # Lazy: matplotlib is slow to import.
@@ -45,7 +62,8 @@ def publish(
     show_problems(results.problems)
     if not results.records:
         raise UsageError(
-            f"no run records in {printable(str(results_dir))}: make some with `mnist-bench run`"
+            f"no run records in {printable(str(results_dir))}: publish yours by name, as in "
+            "`mnist-bench publish results/local/<machine>`"
         )
     lines: list[str] = []
     for name, text in render_files(results, results_dir).items():

@@ -18,7 +18,8 @@ from bench.analysis.selection import TableRequest, readable_columns, select_rows
 from bench.analysis.table import RowTable
 from bench.cli.output import notify, show_problems, write_document, write_file, write_folder
 from bench.records import store
-from bench.records.store import RESULTS_DIR, UnreadableFile, gc_paused
+from bench.records.folders import LOCAL_DIR, RESULTS_DIR, existing_dirs
+from bench.records.store import ReadResult, UnreadableFile, gc_paused, machine_name
 from bench.report.formats.markdown import to_markdown
 from bench.report.formats.mllog import to_mllog
 from bench.report.formats.names import DOCUMENTS, ROW_FORMATS, ROW_TEXTS, TOOL_FORMATS, Format
@@ -38,7 +39,8 @@ def report(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Records, folders of records or zip files (default: results/).",
+            help="Records, folders of records or zip files (default: the newest benchmark of this "
+            "machine in results/local).",
             show_default=False,
         ),
     ] = None,
@@ -108,7 +110,7 @@ def report(
         request.check_scaling()
     request.check()
     with gc_paused():
-        benchmarks, problems = _read_benchmarks(paths or [RESULTS_DIR])
+        benchmarks, problems = _read_benchmarks(paths) if paths else _own_newest()
         everything = benchmarks
         table: RowTable | None = None
         if request.needs_rows:
@@ -207,11 +209,50 @@ def _read_benchmarks(paths: list[Path]) -> tuple[list[Benchmark], list[Unreadabl
     """
     # Before the first run there is no results folder, and that is no mistyped path.
     results = store.read_records(path for path in paths if path != RESULTS_DIR or path.exists())
-    show_problems(results.problems)
     if not results.records:
+        show_problems(results.problems)
         where = ", ".join(printable(str(path)) for path in paths)
-        raise UsageError(f"no run records in {where}: make some with `mnist-bench run`")
-    return grouping.pool_single_runs(grouping.group_runs(results.records)), results.problems
+        hint = f"; yours are in {LOCAL_DIR}" if LOCAL_DIR.is_dir() else ""
+        raise UsageError(f"no run records in {where}: make some with `mnist-bench run`{hint}")
+    return _benchmarks_of(results), results.problems
+
+
+def _benchmarks_of(results: ReadResult) -> list[Benchmark]:
+    show_problems(results.problems)
+    return grouping.pool_single_runs(grouping.group_runs(results.records))
+
+
+def _own_newest() -> tuple[list[Benchmark], list[UnreadableFile]]:
+    """This machine's newest benchmark; where it has none, all that are published.
+
+    Raises:
+        UsageError: there are no records at all.
+    """
+    results = store.read_records([LOCAL_DIR] if LOCAL_DIR.is_dir() else [])
+    folders = {path.parent.name for path, _ in results.records}
+    # A home folder that several machines share has one for each.
+    here = folders if len(folders) < 2 else folders & {_this_machine()}
+    own = [run for run in results.records if run[0].parent.name in here]
+    if own:
+        benchmarks = _benchmarks_of(ReadResult(own, results.problems))
+        newest = max(benchmarks, key=lambda one: max(run.started_at for run in one.records))
+        return [newest], results.problems
+    if not existing_dirs():
+        raise UsageError(f"no run records in {LOCAL_DIR}: make some with `mnist-bench run`")
+    notify(
+        f"no runs of this machine in {LOCAL_DIR}: make some with `mnist-bench run`. Those that are "
+        f"published, in {RESULTS_DIR}:"
+    )
+    return _read_benchmarks([RESULTS_DIR])
+
+
+def _this_machine() -> str:
+    """The name of the folder of this machine's records."""
+    from bench.machine.environment import describe_environment, device_name  # lazy: import torch
+    from bench.measure import plan
+
+    device = plan.choose_device("auto")
+    return machine_name(describe_environment(device, device_name(device)))
 
 
 def _show_scaling(benchmarks: Sequence[Benchmark], request: _Request) -> None:

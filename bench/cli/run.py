@@ -29,8 +29,9 @@ from bench.measure.request import (
     RunRequest,
 )
 from bench.measure.seed_share import SeedShare
+from bench.records.folders import LOCAL_DIR
 from bench.records.protocol import DEFAULT_RUNS, MOST_RUNS, BenchmarkProtocol
-from bench.records.store import RESULTS_DIR, check_writable
+from bench.records.store import check_writable
 from bench.report.trackers import TrackerRequest, check_trackers, log_to_trackers
 from mnist_cnn.errors import UsageError
 from mnist_cnn.rank import Rank, is_launched
@@ -148,7 +149,7 @@ def run(
         Path | None,
         typer.Option(help="Folder of MNIST (default: the user's cache folder)."),
     ] = None,
-    results_dir: Annotated[Path, typer.Option(help="Folder for the records.")] = RESULTS_DIR,
+    results_dir: Annotated[Path, typer.Option(help="Folder for the records.")] = LOCAL_DIR,
     label: Annotated[
         str | None, typer.Option(help="Label for filtering and comparing these runs.")
     ] = None,

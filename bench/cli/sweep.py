@@ -17,8 +17,8 @@ from bench.launch import matrix, sweep as sweeps
 from bench.launch.matrix import Matrix
 from bench.launch.sweep import MISSING, SweepPlan, SweepState
 from bench.records import store
+from bench.records.folders import LOCAL_DIR
 from bench.records.schema import Status
-from bench.records.store import RESULTS_DIR
 from bench.text import count_of, printable
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
 from mnist_cnn.errors import UsageError
@@ -67,7 +67,7 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the commands of the missing runs and exit.")
     ] = False,
-    results_dir: Annotated[Path, typer.Option(help="Folder for the records.")] = RESULTS_DIR,
+    results_dir: Annotated[Path, typer.Option(help="Folder for the records.")] = LOCAL_DIR,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the outcome of each run as JSON.")
     ] = False,

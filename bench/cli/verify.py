@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.output import notify
-from bench.records.store import RESULTS_DIR
+from bench.records.folders import RESULTS_DIR
 from mnist_cnn.console import EXIT_FAILED
 
 EXIT_UNKNOWN = 2
@@ -18,7 +18,12 @@ EXIT_UNKNOWN = 2
 
 def verify(
     path: Annotated[
-        Path, typer.Argument(help="Folder of records (default: results/).", show_default=False)
+        Path,
+        typer.Argument(
+            help="Folder of records, such as results/local/<machine> (default: results/, all that "
+            "are published).",
+            show_default=False,
+        ),
     ] = RESULTS_DIR,
     rerun: Annotated[
         int,

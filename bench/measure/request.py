@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.measure.seed_share import SeedShare
+from bench.records.folders import LOCAL_DIR
 from bench.records.protocol import BenchmarkProtocol
-from bench.records.store import RESULTS_DIR
 from mnist_cnn.recipe import Recipe
 
 DEVICES = ("cuda", "mps", "xpu", "cpu")
@@ -67,7 +67,7 @@ class CheckpointRequest:
 class OutputRequest:
     """Where records go and what is printed."""
 
-    results_dir: Path | None = RESULTS_DIR
+    results_dir: Path | None = LOCAL_DIR
     """Folder of the records; None where records are not kept."""
     label: str | None = None
     """Word that the records carry; None for none."""

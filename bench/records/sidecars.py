@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 from pydantic import Field, ValidationError
 
 from bench.records.disk import read_regular_file
+from bench.records.folders import walk
 from bench.records.machine_key import MachineKey
 from bench.records.model import Model
 from bench.records.schema import RunRecord
@@ -258,7 +259,11 @@ def find_peak_flops(record: RunRecord, peaks: Iterable[PeakFlops]) -> float | No
 
 def _sidecar_files(path: Path, suffix: str) -> Iterator[Path]:
     with contextlib.suppress(OSError):
-        yield from (path.rglob(f"*{suffix}") if path.is_dir() else path.parent.glob(f"*{suffix}"))
+        if not path.is_dir():
+            yield from path.parent.glob(f"*{suffix}")
+            return
+        for folder, _, names in walk(path):
+            yield from (folder / name for name in names if name.endswith(suffix))
 
 
 def _read_sidecars(kind: type[_Kind], paths: Iterable[Path]) -> tuple[list[_Kind], list[Path]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.records.disk import reason_of, rename_to_new, sync_folder, write_new
+from bench.records.folders import walk
 from bench.records.record_file import (
     UnreadableFile,
     file_name,
@@ -28,7 +29,6 @@ __all__ = [
     "CHART_NAME",
     "PAGE_NAME",
     "REPORT_NAME",
-    "RESULTS_DIR",
     "ReadResult",
     "UnreadableFile",
     "check_writable",
@@ -41,8 +41,6 @@ __all__ = [
     "to_json",
 ]
 
-RESULTS_DIR = Path("results")
-"""The default folder of records."""
 PAGE_NAME = "README.md"
 """The results page in the results folder."""
 CHART_NAME = "times.svg"
@@ -124,9 +122,9 @@ def read_records(paths: Iterable[Path]) -> ReadResult:
     """Read every record in these files, folders and zip files.
 
     Folders are searched for ``*.json`` at every depth, except hidden files and folders, and folders
-    that are links. Zip files are read where they are named, without unpacking them; those inside a
-    folder are not. A file that holds no record is listed with the reason, and so is a second copy
-    of a run.
+    that are links; the user's own, `local`, only where it is named. Zip files are read where they
+    are named, without unpacking them; those inside a folder are not. A file that holds no record is
+    listed with the reason, and so is a second copy of a run.
 
     Raises:
         UsageError: one of the paths does not exist.
@@ -195,11 +193,11 @@ def _record_files(path: Path, problems: list[UnreadableFile]) -> Iterator[Path]:
     def add_problem(error: OSError) -> None:
         problems.append(UnreadableFile(Path(error.filename or path), reason_of(error)))
 
-    for folder, folders, names in os.walk(path, onerror=add_problem):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
+    for folder, folders, names in walk(path, add_problem):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
             if name.endswith(".json") and not name.startswith("."):
-                yield Path(folder, name)
+                yield folder / name
 
 
 def _read_contents(path: Path) -> Iterator[tuple[Path, bytes | UnreadableFile]]:

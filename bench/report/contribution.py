@@ -78,7 +78,8 @@ def pull_request(folder: ResultsFolder, results: Sequence[CheckResult]) -> list[
     ]
     if rows := unpublished(folder):
         steps.append(
-            f"{count_of(rows, 'row')} of results/{store.PAGE_NAME} to be added: mnist-bench publish"
+            f"{count_of(rows, 'row')} of results/{store.PAGE_NAME} to be added: "
+            f"mnist-bench publish {printable(str(folder.path))}"
         )
     return [
         *steps,

@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.analysis.result_tables import ResultEntry, find_entries
 from bench.machine.repository import History
 from bench.records import store
+from bench.records.folders import RESULTS_DIR
 from bench.records.schema import RunRecord
 from bench.text import printable
 from mnist_cnn.errors import UsageError
@@ -119,7 +120,7 @@ def read_folder(path: Path, history: History, private_words: frozenset[str]) -> 
 
 def _other_records(contents: store.ReadResult, project: Path) -> Iterator[tuple[str, RunRecord]]:
     """The records in the checkout's results folder that are not among those to check."""
-    results = project / store.RESULTS_DIR
+    results = project / RESULTS_DIR
     own = {record.run_id for _, record in contents.records}
     for path, record in store.read_records([results]).records if results.is_dir() else ():
         if record.run_id not in own:

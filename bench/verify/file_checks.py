@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 from bench.records import store, sweep_plan
 from bench.records.benchmark_plan import PLAN_SUFFIX, BenchmarkPlan
 from bench.records.disk import read_regular_file
+from bench.records.folders import walk
 from bench.records.schema import Model
 from bench.records.sidecars import NoiseFloor, PeakFlops
 from bench.text import printable
@@ -81,9 +81,9 @@ def _private(folder: ResultsFolder) -> Iterator[CheckFinding]:
 def _all_files(folder: Path) -> list[Path]:
     """All files, hidden ones and links too, in an order that does not depend on the disk."""
     paths = []
-    for parent, folders, names in os.walk(folder):
-        links = [name for name in folders if Path(parent, name).is_symlink()]
-        paths += [Path(parent, name) for name in (*names, *links)]
+    for parent, folders, names in walk(folder):
+        links = [name for name in folders if (parent / name).is_symlink()]
+        paths += [parent / name for name in (*names, *links)]
     return sorted(paths)
 
 

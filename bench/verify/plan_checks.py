@@ -15,6 +15,7 @@ from pathlib import Path
 from bench.analysis import metrics
 from bench.records import benchmark_plan
 from bench.records.benchmark_plan import PLANNED_SINCE, BenchmarkPlan
+from bench.records.folders import walk
 from bench.records.machine_key import MachineKey
 from bench.records.schema import RunRecord
 from bench.text import count_of, printable
@@ -69,8 +70,9 @@ def _chains(folder: ResultsFolder) -> Iterator[_Chain]:
     by_folder: dict[Path, list[tuple[Path, RunRecord]]] = {}
     for path, record in folder.contents.records:
         by_folder.setdefault(path.parent, []).append((path, record))
-    for path in folder.path.rglob(f"*{benchmark_plan.PLAN_SUFFIX}"):
-        by_folder.setdefault(path.parent, [])
+    for parent, _, names in walk(folder.path):
+        if any(name.endswith(benchmark_plan.PLAN_SUFFIX) for name in names):
+            by_folder.setdefault(parent, [])
     for parent, records in sorted(by_folder.items()):
         plans = _read_plans(folder, parent)
         if not plans and all(record.schema_version < PLANNED_SINCE for _, record in records):

@@ -50,7 +50,7 @@ def test_sides_by_label_commit_and_id(
         noisy_runs(0, label="before", environment={"commit": "a" * 40}),
     )
     saved(
-        tmp_path / "results",
+        tmp_path / "results" / "local",
         noisy_runs(1, label="after", environment={"commit": "b" * 40}),
     )
     assert main(["compare", "before", "after"]) == 0

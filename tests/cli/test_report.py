@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,32 @@ def test_nothing_has_been_run_yet(
     monkeypatch.chdir(tmp_path)
     assert report() == 2
     [error] = capsys.readouterr().err.splitlines()
-    assert error.endswith("no run records in results: make some with `mnist-bench run`")
+    assert error.endswith("no run records in results/local: make some with `mnist-bench run`")
+
+
+def test_without_paths_it_is_this_machines_newest_benchmark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    started = datetime(2026, 1, 2, tzinfo=UTC)
+    for run in make_benchmark((9.4, 9.5), label="theirs"):
+        store.save_record(run, Path("results"))
+    assert report("--json") == 0
+    shown = capsys.readouterr()
+    assert [row["label"] for row in json.loads(shown.out)] == ["theirs"]
+    assert "no runs of this machine in results/local" in shown.err
+
+    for days, label in enumerate(("older", "newest", "oldest")):
+        when = started + timedelta(days=days % 2 - (label == "oldest"))
+        for run in make_benchmark((6.4, 6.5), label=label):
+            store.save_record(run.model_copy(update={"started_at": when}), Path("results/local"))
+            when += timedelta(minutes=1)
+    assert report("--json") == 0
+    shown = capsys.readouterr()
+    assert [row["label"] for row in json.loads(shown.out)] == ["newest"]
+    assert shown.err == ""
+    assert report("results", "--json") == 0
+    assert [row["label"] for row in json.loads(capsys.readouterr().out)] == ["theirs"]
 
 
 @pytest.mark.parametrize(

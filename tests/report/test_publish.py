@@ -136,7 +136,60 @@ def test_nothing_to_publish_is_bad_input(
     assert publish(tmp_path) == 2
     first, second = capsys.readouterr().err.splitlines()
     assert "--results-dir" in first
-    assert "make some with `mnist-bench run`" in second
+    assert "publish yours by name" in second
+
+
+def test_own_records_are_published_by_name_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    saved(results, make_benchmark(label="theirs"))
+    saved(results / "local", make_benchmark((9.4, 9.5, 9.7), label="mine"))
+    assert publish(results) == 0
+    page = results / store.PAGE_NAME
+    assert "mine" not in page.read_text(encoding="utf-8")
+
+    [own] = (results / "local").iterdir()
+    (own / "noted.plan").write_text("{}")
+    assert main(["publish", str(own), "--results-dir", str(results)]) == 0
+    assert "mine" in page.read_text(encoding="utf-8")
+    assert (results / own.name / "noted.plan").read_text() == "{}"
+    assert publish(results, "--check") == 0
+    assert main(["publish", str(own), "--results-dir", str(results)]) == 0, "once more"
+
+    first = next(own.glob("*.json"))
+    copy = results / own.name / first.name
+    copy.write_text(copy.read_text().replace("mine", "ours"))
+    capsys.readouterr()
+    assert main(["publish", str(own), "--results-dir", str(results)]) == 2
+    assert "records are never replaced" in capsys.readouterr().err
+    assert main(["publish", str(own), "--results-dir", str(results), "--check"]) == 2
+
+
+@pytest.mark.parametrize("what", ["link", "folder", "file", "empty"])
+def test_only_folders_of_records_are_published(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    own = tmp_path / "own"
+    saved(own, make_benchmark())
+    [folder] = own.iterdir()
+    name = folder
+    match what:
+        case "link":
+            (folder / "notes.txt").symlink_to("/etc/hostname")
+        case "folder":
+            (folder / "inside").mkdir()
+        case "file":
+            name = next(folder.glob("*.json"))
+        case "empty":
+            name = tmp_path / "nothing"
+            name.mkdir()
+    results = tmp_path / "results"
+    results.mkdir()
+    assert main(["publish", str(name), "--results-dir", str(results)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert str(name) in line
+    assert not list(results.iterdir())
 
 
 def test_tables_are_by_division_and_device_and_the_fastest_is_first(tmp_path: Path) -> None:
