@@ -15,6 +15,7 @@ from bench.analysis.benchmarks import Benchmark
 from bench.analysis.cost import parse_price
 from bench.analysis.device_numbers import machine_numbers
 from bench.analysis.selection import TableRequest, readable_columns, select_rows
+from bench.analysis.standings import standings
 from bench.analysis.table import RowTable
 from bench.cli.output import notify, show_problems, write_document, write_file, write_folder
 from bench.records import store
@@ -44,7 +45,14 @@ def report(
             show_default=False,
         ),
     ] = None,
-    per: Annotated[Per, typer.Option(help="What a row stands for.")] = Per.BENCHMARK,
+    per: Annotated[
+        Per | None,
+        typer.Option(
+            help="What a row stands for; without it the terminal shows one row a machine and "
+            "division, where there are several machines.",
+            show_default=False,
+        ),
+    ] = None,
     to: Annotated[Format, typer.Option(help="Output format.")] = Format.TERMINAL,
     output: Annotated[
         Path | None,
@@ -105,6 +113,7 @@ def report(
         plots=plots,
         clocks=clocks,
         scaling=scaling,
+        all_benchmarks=per is not None,
     )
     if scaling:
         request.check_scaling()
@@ -151,6 +160,8 @@ class _Request:
     """Whether to show the timing conventions."""
     scaling: bool
     """Whether to show the scaling studies."""
+    all_benchmarks: bool
+    """Whether every benchmark is shown, also where a row a machine would do."""
 
     @property
     def needs_rows(self) -> bool:
@@ -301,6 +312,11 @@ def _show_tables(
         terminal.show(terminal.runs(benchmarks, request.table.price))
     else:
         machines = machine_numbers([("", one) for one in everything], benchmarks)
+        if len(machines) > 1 and not request.all_benchmarks and request.table.price is None:
+            terminal.show(terminal.standings_table(standings(("", one) for one in benchmarks)))
+            count = count_of(len(benchmarks), "benchmark")
+            notify(f"all of the {count} behind these rows: --per benchmark")
+            return
         # One machine is compared with none, so its rows cannot be mistaken for a device's.
         shown = machines if len(machines) > 1 else ()
         terminal.show(terminal.summary(benchmarks, request.table.price, shown))

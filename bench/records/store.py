@@ -122,7 +122,7 @@ def read_records(paths: Iterable[Path]) -> ReadResult:
     """Read every record in these files, folders and zip files.
 
     Folders are searched for ``*.json`` at every depth, except hidden files and folders, and folders
-    that are links; the user's own, `local`, only where it is named. Zip files are read where they
+    that are links, and those set aside (`bench.records.folders`). Zip files are read where they
     are named, without unpacking them; those inside a folder are not. A file that holds no record is
     listed with the reason, and so is a second copy of a run.
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from itertools import zip_longest
 from pathlib import Path
 
 from bench.analysis import benchmarks
 from bench.analysis.columns import shown_path
-from bench.analysis.result_tables import find_entries
+from bench.analysis.result_tables import ResultEntry, find_entries
+from bench.analysis.standings import standings
 from bench.records.store import CHART_NAME, PAGE_NAME, REPORT_NAME, ReadResult
 from bench.report.html.figures import draw_figures
 from bench.report.html.page import to_html
@@ -34,7 +35,18 @@ def render_files(results: ReadResult, results_dir: Path) -> dict[str, str]:
     ]
     series = setup_series(benchmarks.group_runs(relative_runs))
     report = to_html(series, draw_figures(series, results_dir), results.problems)
-    return {PAGE_NAME: render_page(entries), CHART_NAME: draw_chart(entries), REPORT_NAME: report}
+    return {
+        PAGE_NAME: render_page(entries),
+        CHART_NAME: draw_chart(standing_entries(entries)),
+        REPORT_NAME: report,
+    }
+
+
+def standing_entries(entries: Sequence[ResultEntry]) -> list[ResultEntry]:
+    """The rows that stand for a machine; the others would hide them in the chart."""
+    divisions = standings((entry.id, entry.benchmark) for entry in entries)
+    chosen = {id(row.benchmark) for rows in divisions.values() for row in rows}
+    return [entry for entry in entries if id(entry.benchmark) in chosen]
 
 
 def find_differences(path: Path, expected: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""results/times.svg: every published time to target as a dot, its interval as a line.
+"""results/times.svg: each machine's time to target as a dot, its interval as a line.
 
 The file is written as text, without a plotting library: the same records must give the same bytes
 on every machine, because `publish --check` compares them.
@@ -57,7 +57,7 @@ def draw_chart(entries: Sequence[ResultEntry]) -> str:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
         'font-family="sans-serif" font-size="12">',
-        "<title>Time to target of every row that reached it: medians in seconds, and their 95 % "
+        "<title>Time to target, one row a machine and division: medians in seconds, and their 95 % "
         "intervals</title>",
         f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
     ]

@@ -25,8 +25,15 @@ from bench.analysis.device_numbers import (
 )
 from bench.analysis.result_tables import ResultEntry, ResultTable, group_into_tables
 from bench.analysis.result_warnings import ResultWarning
+from bench.analysis.standings import (
+    CAPTION as STANDINGS_CAPTION,
+    HEADINGS,
+    cells,
+    standings,
+)
 from bench.analysis.step_code import mark_of
 from bench.analysis.units import Unit, format_estimate, format_summary
+from bench.records.folders import STUDIES_NAME
 from bench.records.machine_key import MachineKey
 from bench.records.protocol import PROTOCOL_VERSION, QUALITY_TARGET
 from bench.records.schema import Environment, RunRecord
@@ -38,7 +45,7 @@ MARK = "<!-- Made by `mnist-bench publish` from the records beside it: do not ed
 """The first line of every results page."""
 
 _DEVICE_CLASSES = {"cpu": "CPU", "cuda": "CUDA", "mps": "MPS", "xpu": "XPU"}
-_HEADINGS = (
+_BENCHMARK_HEADINGS = (
     "id", "to target", "a success", "training only", "reached", "accuracy", "images/s", "recipe",
     "device", "set-up", "label",
 )  # fmt: skip
@@ -55,8 +62,15 @@ def render_page(entries: Sequence[ResultEntry]) -> str:
         "",
         "# Results",
         "",
-        f"{count_of(runs, 'run')} in {count_of(len(entries), 'row')}: all records of this folder. "
-        "A row is a benchmark, or runs",
+        *_standing_lines(entries),
+        f"![Time to target of the machines above]({CHART_NAME})",
+        *_machine_lines(entries),
+        "",
+        "## Every benchmark",
+        "",
+        f"{count_of(runs, 'run')} in {count_of(len(entries), 'row')}: all records of the machines' "
+        "folders; experiments are in",
+        f"[{STUDIES_NAME}]({STUDIES_NAME}/). A row is a benchmark, or runs",
         "that were started one by one and differ only in their seed. A value is the median of the "
         "completed",
         "runs; a run that missed the target counts as infinitely long. In brackets: its 95 % "
@@ -70,16 +84,33 @@ def render_page(entries: Sequence[ResultEntry]) -> str:
         "not the device's alone.",
         "[What the clock includes](../docs/protocol.md) · "
         "[How to add a device](../docs/contributing-results.md)",
-        "",
-        f"![Time to target of every row that reached it]({CHART_NAME})",
-        *_machine_lines(entries),
     ]
     for table, rows in group_into_tables(entries).items():
-        lines += ["", f"## {_title(table)}", "", table_row(_HEADINGS)]
-        lines.append(f"|{' --- |' * len(_HEADINGS)}")
+        lines += ["", f"### {_title(table)}", "", table_row(_BENCHMARK_HEADINGS)]
+        lines.append(f"|{' --- |' * len(_BENCHMARK_HEADINGS)}")
         lines += [table_line(row, mark_of(_first(row), _first(rows[0]))) for row in rows]
         lines += ["", *map(provenance, rows)]
     return "\n".join(lines) + "\n"
+
+
+def _standing_lines(entries: Sequence[ResultEntry]) -> Iterator[str]:
+    """The sections with one row a machine, a section a division."""
+    divisions = standings((entry.id, entry.benchmark) for entry in entries)
+    for division, rows in divisions.items():
+        yield from (f"## {division.capitalize()} division, one row a machine", "")
+        yield from (table_row([*HEADINGS, "id"]), f"|{' --- |' * (len(HEADINGS) + 1)}")
+        for row in rows:
+            machine, *values, measured_with = cells(row)
+            mark = "" if row.is_official else " **!**"
+            names = (cell(measured_with), cell(row.source))
+            yield table_row([f"{cell(machine)}{mark}", *values, *names])
+        yield ""
+        for row in rows:
+            if row.reasons:
+                yield f"- **!** {cell(row.machine)} is not official: {'; '.join(row.reasons)}."
+        if any(row.reasons for row in rows):
+            yield ""
+    yield from (STANDINGS_CAPTION, "")
 
 
 def _machine_lines(entries: Sequence[ResultEntry]) -> Iterator[str]:
@@ -179,7 +210,9 @@ def disagreements(page: str, entry: ResultEntry) -> Iterator[str]:
         rows = [line.split(" | ") for line in lines if line.startswith(start)]
         if not rows:
             yield "its row is missing"
-        for name, old, new in zip(_HEADINGS, *rows[:1], expected.split(" | "), strict=False):
+        for name, old, new in zip(
+            _BENCHMARK_HEADINGS, *rows[:1], expected.split(" | "), strict=False
+        ):
             if old != new:
                 yield f"{name}: published {old.strip('| ')}, its raw laps give {new.strip('| ')}"
     if (measured := provenance(entry)) not in lines:

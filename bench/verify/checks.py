@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.analysis.result_tables import ResultEntry, find_entries
 from bench.machine.repository import History
 from bench.records import store
-from bench.records.folders import RESULTS_DIR
+from bench.records.folders import RESULTS_DIR, STUDIES_NAME
 from bench.records.schema import RunRecord
 from bench.text import printable
 from mnist_cnn.errors import UsageError
@@ -119,10 +119,11 @@ def read_folder(path: Path, history: History, private_words: frozenset[str]) -> 
 
 
 def _other_records(contents: store.ReadResult, project: Path) -> Iterator[tuple[str, RunRecord]]:
-    """The records in the checkout's results folder that are not among those to check."""
+    """The published records of the checkout that are not among those to check."""
     results = project / RESULTS_DIR
+    folders = [path for path in (results, results / STUDIES_NAME) if path.is_dir()]
     own = {record.run_id for _, record in contents.records}
-    for path, record in store.read_records([results]).records if results.is_dir() else ():
+    for path, record in store.read_records(folders).records:
         if record.run_id not in own:
             yield printable(path.relative_to(project).as_posix()), record
 

@@ -33,7 +33,7 @@ from tests.factories import make_record
 NOISE = 0.035
 """Standard deviation of the logarithm of one run's time: of a shared machine."""
 MEAN_POINTS, POINTS_SPREAD = 99.43, 0.051
-"""Accuracy of `fast` in results/intel-xeon-2-cores-ab: mean and standard deviation, in points."""
+"""Accuracy of `fast` in results/studies/xeon-ab: mean and standard deviation, in points."""
 SESSION_SHIFT = (0.04, 0.07)
 """By how much two sessions of one machine differ, at least and at most."""
 CI_LIMITS = Limits(slower=0.10, less_accurate=0.05)

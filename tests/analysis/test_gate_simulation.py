@@ -102,7 +102,7 @@ def test_the_documents_rates() -> None:
 
 
 def test_the_committed_equal_sides_pass(capsys: pytest.CaptureFixture[str]) -> None:
-    folder = str(ROOT / "results" / "intel-xeon-2-cores-ab")
+    folder = str(ROOT / "results" / "studies" / "xeon-ab")
     words = ["compare", "floor-a", "floor-b", "--results-dir", folder]
     assert main([*words, *LIMITS]) == 0
     printed = capsys.readouterr().out

@@ -137,7 +137,7 @@ def test_the_committed_epyc_folders_are_compared_with_a_warning(
     monkeypatch.setenv("COLUMNS", "200")
     records = read_records(Path("results").glob("amd-epyc-*")).records
     assert len({MachineKey.of(record.environment) for _, record in records}) == 1
-    folders = ["results/amd-epyc-2-cores-interleaved", "results/amd-epyc-2-cores-scaling"]
+    folders = ["results/studies/epyc-plain-epochs", "results/studies/epyc-scaling"]
     assert main(["compare", *folders]) == 0
     printed = capsys.readouterr().out
     assert "! only the names of the machines are known, and equal names do not show" in printed

@@ -37,9 +37,9 @@ def test_a_column_says_which_runs_it_counts() -> None:
 
 
 def test_every_committed_process_is_counted_once() -> None:
-    """`cold` has a process for each run; the other folder has one for each benchmark."""
-    for folder, runs_per_process in (("cold", {1}), ("earlier", {3, 5, 20})):
-        path = ROOT / "results" / f"intel-xeon-2-cores-{folder}"
+    """Cold starts have a process for each run; the other study has one for each benchmark."""
+    for folder, runs_per_process in (("cold-starts", {1}), ("earlier-version", {3, 5, 20})):
+        path = ROOT / "results" / "studies" / f"xeon-{folder}"
         records = [record for _, record in store.read_records([path]).records]
         benchmarks: dict[str, list[RunRecord]] = {}
         for record in records:

@@ -49,7 +49,7 @@ def test_logs_of_real_runs_pass_mlperfs_checker(
     assert report("mllog", real, "--output", tmp_path / "logs") == 0
     assert capsys.readouterr() == ("", "")
     paths = sorted((tmp_path / "logs").rglob("result_*.txt"))
-    assert len(paths) == 31
+    assert len(paths) == 26
     seen = set()
     for path in paths:
         text = path.read_text()

@@ -78,8 +78,6 @@ def test_the_committed_page_has_every_run_once(committed: Path) -> None:
     [claim] = [row for row in rows if row["id"] == "<code>55d4e4a2</code>"]
     assert claim["reached"] == "15/20"
     assert claim["accuracy"].startswith("99.43 % (99.40–")
-    [slowed] = [row for row in rows if row["label"] == "<code>injected-b</code>"]
-    assert "<strong>!</strong>" in slowed["id"], "files differed from the commit"
 
 
 def test_a_difference_is_a_line_and_exit_1(
@@ -94,7 +92,8 @@ def test_a_difference_is_a_line_and_exit_1(
 
     page.write_text(text.replace("35.9 s", "25.9 s\x1b[31m"), encoding="utf-8")
     assert publish(folder, "--check") == 1
-    [line] = capsys.readouterr().out.splitlines()
+    standing, line = capsys.readouterr().out.splitlines()
+    assert "25.9 s" in standing
     assert re.match(r".*results/README\.md:\d+: \| `\w{8}` \| 25\.9 s .* -> \| .* 35\.9 s", line)
     assert "\x1b" not in line
 
@@ -209,8 +208,11 @@ def test_tables_are_by_division_and_device_and_the_fastest_is_first(tmp_path: Pa
     saved(tmp_path, never)
     assert publish(tmp_path) == 0
     page = (tmp_path / store.PAGE_NAME).read_text(encoding="utf-8")
-    assert re.findall(r"^## (.*)", page, re.MULTILINE) == [
+    assert re.findall(r"^###? (.*)", page, re.MULTILINE) == [
+        "Open division, one row a machine",
+        "Closed division, one row a machine",
         DEVICES,
+        "Every benchmark",
         "Closed division, CPU",
         "Open division, CPU, to 98 %",
         "Open division, CPU",
@@ -240,7 +242,7 @@ def test_rows_of_an_older_protocol_have_a_table_of_their_own_unless_nothing_chan
         saved(tmp_path, make_benchmark(label=label, **overrides))
     assert publish(tmp_path) == 0
     page = (tmp_path / store.PAGE_NAME).read_text(encoding="utf-8")
-    tables = [re.sub("</?code>", "", part) for part in page.split("## ")[2:]]
+    tables = [re.sub("</?code>", "", part) for part in page.split("\n### ")[1:]]
     labels = {
         part.splitlines()[0]: re.findall(r"`(\w+)` \|$", part, re.MULTILINE) for part in tables
     }

@@ -33,7 +33,7 @@ def compare(cwd: Path, *arguments: object) -> str:
 
 
 def test_pytest_benchmark_compares_real_runs(real: Path, tmp_path: Path) -> None:
-    earlier = real.with_name("intel-xeon-2-cores-earlier")
+    earlier = real.with_name("studies") / "xeon-earlier-version"
     for path, name in ((earlier, "before"), (real, "after")):
         assert report("pytest-benchmark", path, "--output", tmp_path / f"{name}.json") == 0
     name = "fast on Intel(R) Xeon(R) Processor, 1 process, 2 threads, bf16 amx"

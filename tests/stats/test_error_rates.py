@@ -1,6 +1,6 @@
 """How often `ab` and the gate are wrong, and what they see, at a real machine's noise.
 
-The eighteen rounds of equal sides in results/intel-xeon-2-cores-ab, drawn again and again (the
+The eighteen rounds of equal sides in results/studies/xeon-ab, drawn again and again (the
 bootstrap), the sides of a round swapped by chance: so nothing has changed, whatever those were.
 """
 
@@ -26,7 +26,7 @@ from bench.records import store
 from bench.records.schema import Lap, LapKind, RunRecord
 
 ROOT = Path(__file__).resolve().parents[2]
-MEASURED = ROOT / "results" / "intel-xeon-2-cores-ab"
+MEASURED = ROOT / "results" / "studies" / "xeon-ab"
 WANTED = 0.05
 
 

@@ -17,6 +17,7 @@ from bench.analysis.columns import Run
 from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.scaling import CAPTION, HEADINGS
 from bench.analysis.scaling_studies import scaling_studies
+from bench.analysis.standings import CAPTION as STANDINGS_CAPTION, remarks, standings
 from bench.analysis.step_code import codes_differ, legend
 from bench.records.schema import RunRecord
 from bench.records.store import UnreadableFile
@@ -73,6 +74,8 @@ def to_html(
     machines = device_numbers.machine_numbers(
         (f"set-up {s.number}", s.benchmark) for s in all_series
     )
+    divisions = standings((f"set-up {s.number}", s.benchmark) for s in all_series)
+    shown = divisions if len(machines) > 1 else {}  # one machine is compared with none
     page = templates.get_template("report.html.jinja").render(
         policy=_policy(style, script),
         style=style,
@@ -80,6 +83,13 @@ def to_html(
         target=to_target if len(targets) == 1 else "its target",
         scope=_scope(all_series, runs),
         highlights=list(_highlights(all_series, to_target)),
+        divisions=[
+            (division.capitalize(), [tables.standing_row(row) for row in rows])
+            for division, rows in shown.items()
+        ],
+        standing_headings=tables.standing_headings(),
+        standing_remarks=[printable(line) for rows in shown.values() for line in remarks(rows)],
+        standings_caption=STANDINGS_CAPTION,
         setup_headings=tables.setup_headings(to_target),
         setup_rows=[tables.setup_row(series, all_series[0]) for series in all_series],
         setup_legend=legend()

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-from bench.analysis import labels
+from bench.analysis import labels, standings
 from bench.analysis.columns import Run, column, shown_path
 from bench.analysis.device_numbers import CODE, DEVICE, NOT_MEASURED, MachineNumber, MachineNumbers
 from bench.analysis.metrics import reached_epoch
+from bench.analysis.standings import HEADINGS, Standing
 from bench.analysis.step_code import mark_of
 from bench.analysis.units import (
     Unit,
@@ -146,6 +147,27 @@ def setup_row(series: SetupSeries, first: SetupSeries) -> TableRow:
         TableCell(printable(record.setup.device_name)),
     )
     return TableRow(series.number, series.colour, True, fields)
+
+
+def standing_headings() -> list[TableHeading]:
+    """The headings of the table with one row a machine."""
+    words = (HEADINGS[0], HEADINGS[-1])
+    return [TableHeading(heading, is_number=heading not in words) for heading in HEADINGS]
+
+
+def standing_row(standing: Standing) -> Markup:
+    """A machine's row in a division: values, with their intervals below them."""
+    machine, *values, measured_with = standings.cells(standing)
+    name = TableCell(
+        printable(machine), below="" if standing.is_official else "! not official, see below"
+    )
+    numbers = []
+    for value in values:
+        median, _, interval = value.partition(" (")
+        numbers.append(TableCell(median, below=interval.rstrip(")"), is_number=True))
+    last = TableCell(printable(measured_with), below=standing.source)
+    elements = (number.element("td") for number in (*numbers, last))
+    return Markup("".join((name.element('th scope="row"'), *elements)))
 
 
 def machine_headings() -> list[str]:

@@ -1,0 +1,191 @@
+"""One row a machine and division: its newest official benchmark, by the best code that it has.
+
+Official is what stands for a machine: a clean commit or a version, the seeds 0 to n-1, a whole
+machine, enough runs, and times that are the machine's. Where a machine has no such benchmark in a
+division, its newest other one stands below the rest, with the reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from bench.analysis import labels
+from bench.analysis.benchmarks import Benchmark
+from bench.analysis.device_numbers import MachineNumber, Source, machine_numbers
+from bench.analysis.metrics import completed
+from bench.analysis.relative_speed import RelativeSpeed, relative_speeds
+from bench.analysis.result_warnings import ResultWarning, ranked
+from bench.analysis.run_sets import RunSet
+from bench.analysis.step_code import uses_torch
+from bench.analysis.units import Unit, format_estimate, format_summary
+from bench.records.machine_key import MachineKey
+from bench.records.protocol import QUALITY_TARGET
+from bench.stats.intervals import Estimate
+from bench.text import MISSING, count_of
+
+FEWEST_OPEN_CPU = 5
+"""Runs of an official benchmark of the open division on a CPU."""
+FEWEST = 3
+"""The same of the closed division, and on other devices."""
+RULE = (
+    "One row a machine and division: its newest official benchmark, by other kernels than torch's "
+    "where it has them, the fastest first. Official: a "
+    "clean commit or a released version, the seeds 0 to n-1, the whole machine, at least "
+    f"{FEWEST_OPEN_CPU} runs in the open division on a CPU and {FEWEST} otherwise, none of them "
+    "disturbed. Where a machine has none, its newest other benchmark stands below the rest."
+)
+HEADINGS = (
+    "machine", "to 99.4 %", "a success", "times as long", "reached", "accuracy", "images/s",
+    "by torch", "measured with",
+)  # fmt: skip
+"""What `cells` are."""
+CAPTION = (
+    f"{RULE} A success: the seconds of all completed runs, misses included, for each that reached "
+    "the target. By torch: images a second of the reference recipe by torch's operators, which "
+    "every device has. Times as long: times to target against the division's first row. Medians, "
+    "with 95 % intervals where there are enough runs."
+)
+
+_HARMLESS = frozenset(
+    {
+        ResultWarning.MISSED_TARGET,
+        ResultWarning.OUTLIER,
+        ResultWarning.SLOW_FIRST_RUN,
+        ResultWarning.AUTOCORRELATED,
+        ResultWarning.TWO_GROUPS,
+        ResultWarning.DRIFT,
+    }
+)
+"""Warnings about the scatter of the times, or about misses, which the row shows itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A machine's row in a division."""
+
+    source: str
+    """Name by which a reader finds the benchmark; may be empty."""
+    benchmark: Benchmark
+    machine: str
+    """The device's name, and the machine's key where it is known."""
+    reasons: tuple[str, ...]
+    """Why the benchmark is not official; empty for an official one."""
+    torch: MachineNumber | None
+    """Images a second of the reference recipe by torch's operators; None where not measured."""
+    relative: RelativeSpeed
+    """Its speed relative to the first row of the division."""
+
+    @property
+    def is_official(self) -> bool:
+        """Whether nothing speaks against it."""
+        return not self.reasons
+
+
+def standings(sources: Iterable[Source]) -> dict[str, list[Standing]]:
+    """The rows of each division, the official ones first and then the fastest first.
+
+    Args:
+        sources: all benchmarks that there are. Those to other targets have no place here.
+    """
+    known = [one for one in sources if one[1].target_accuracy == QUALITY_TARGET]
+    numbers = {machine.name: machine.device for machine in machine_numbers(known)}
+    divisions: dict[str, dict[str, list[Source]]] = {}
+    for source in known:
+        record = source[1].records[0]
+        machine = labels.machine_label(record.setup.device_name, MachineKey.of(record.environment))
+        divisions.setdefault(record.division, {}).setdefault(machine, []).append(source)
+    order = sorted(divisions, reverse=True)  # the open division first
+    return {division: _rows(divisions[division], numbers) for division in order}
+
+
+def _rows(
+    machines: dict[str, list[Source]], numbers: dict[str, MachineNumber | None]
+) -> list[Standing]:
+    chosen = {machine: _standing_for(sources) for machine, sources in machines.items()}
+    ordered = sorted(chosen, key=lambda machine: _order(chosen[machine][1]))
+    if not ordered:
+        return []
+    first = RunSet("the first row", tuple(chosen[ordered[0]][1].records))
+    speeds = relative_speeds(first, [chosen[machine][1].records for machine in ordered])
+    return [
+        Standing(
+            source=chosen[machine][0],
+            benchmark=chosen[machine][1],
+            machine=machine,
+            reasons=tuple(reasons_against(chosen[machine][1])),
+            torch=numbers.get(machine),
+            relative=speed,
+        )
+        for machine, speed in zip(ordered, speeds, strict=True)
+    ]
+
+
+def _standing_for(sources: list[Source]) -> Source:
+    """The newest official benchmark, not torch's if there is another; without one, the newest."""
+    return max(sources, key=lambda source: _claim(source[1]))
+
+
+def _claim(benchmark: Benchmark) -> tuple[bool, bool, datetime]:
+    newest = max(record.started_utc for record in benchmark.records)
+    return not any(reasons_against(benchmark)), not uses_torch(benchmark.records[0]), newest
+
+
+def _order(benchmark: Benchmark) -> tuple[bool, bool, float]:
+    seconds = benchmark.summary("time_to_target_seconds").median
+    return any(reasons_against(benchmark)), seconds is None, seconds or 0.0
+
+
+def reasons_against(benchmark: Benchmark) -> Iterator[str]:
+    """Why a benchmark is not official; nothing for an official one."""
+    records = benchmark.records
+    first = records[0]
+    environment = first.environment
+    if environment.commit is None and environment.version is None:
+        yield "its code is not known"
+    if sorted(record.seed for record in records) != list(range(len(records))):
+        yield "its seeds are not 0 to n-1"
+    is_open_cpu = first.division == "open" and first.setup.device == "cpu"
+    fewest = FEWEST_OPEN_CPU if is_open_cpu else FEWEST
+    if (runs := len(completed(records))) < fewest:
+        yield f"{count_of(runs, 'completed run')} of the {fewest} that it takes"
+    if first.setup.parallel_seeds > 1:
+        yield "its runs shared the machine"
+    if not ranked(records):
+        yield "its times are not the machine's"
+    for warning in benchmark.warnings:
+        if warning not in _HARMLESS:
+            yield warning.split(". ")[0].rstrip(".")
+
+
+def cells(standing: Standing) -> tuple[str, ...]:
+    """The texts of a row, as `HEADINGS` names them."""
+    benchmark = standing.benchmark
+    record = benchmark.records[0]
+    return (
+        standing.machine,
+        format_summary(benchmark.summary("time_to_target_seconds"), Unit.SECONDS),
+        format_estimate(benchmark.seconds_per_success, Unit.SECONDS),
+        format_estimate(_times_as_long(standing.relative), Unit.RATE),
+        f"{benchmark.reached}/{len(benchmark.runs)}",
+        format_summary(benchmark.summary("final_accuracy"), Unit.FRACTION),
+        format_summary(benchmark.summary("images_per_second"), Unit.RATE),
+        MISSING if standing.torch is None else standing.torch.text,
+        f"{record.recipe['name']}, {labels.label_of_record(record)}",
+    )
+
+
+def _times_as_long(relative: RelativeSpeed) -> Estimate | None:
+    speed = relative.speed
+    if speed is None:
+        return None
+    low, high = (None if end is None else 1 / end for end in (speed.high, speed.low))
+    return Estimate(1 / speed.value, low, high)
+
+
+def remarks(rows: Iterable[Standing]) -> Iterator[str]:
+    """What speaks against rows that are not official."""
+    for row in rows:
+        if row.reasons:
+            yield f"{row.machine}: not official: {'; '.join(row.reasons)}."
