@@ -26,6 +26,7 @@ from bench.records.store import read_records
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
 from mnist_cnn.recipe import REFERENCE
+from tests.shared import made_once
 from tests.stand_ins import FEW_IMAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,17 +219,19 @@ def test_a_record_says_which_machine_it_was_and_how_fast(tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records of a run of the fast recipe, a short one, in one and in two processes."""
-    folder = tmp_path_factory.mktemp("two")
-    options = [*SHORT_RUN, "--seed", "3", "--quiet"]
-    for count in (1, 2):
-        done = launch(
-            [
-                *(BIN / "torchrun", "--standalone", "--nproc_per_node", str(count)),
-                *("bench/run.py", *options, "--results-dir", folder, "--label", str(count)),
-            ]
-        )
-        assert done.returncode == 0, done.stderr
-    return folder
+
+    def make(folder: Path) -> None:
+        options = [*SHORT_RUN, "--seed", "3", "--quiet"]
+        for count in (1, 2):
+            done = launch(
+                [
+                    *(BIN / "torchrun", "--standalone", "--nproc_per_node", str(count)),
+                    *("bench/run.py", *options, "--results-dir", folder, "--label", str(count)),
+                ]
+            )
+            assert done.returncode == 0, done.stderr
+
+    return made_once(tmp_path_factory, "two-processes", make)
 
 
 @pytest.mark.slow

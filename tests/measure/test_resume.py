@@ -27,6 +27,7 @@ from bench.records.schema import LapKind, RunRecord, Status
 from mnist_cnn.errors import UsageError
 from tests.cli.test_run import BIN, ROOT, clean_environment
 from tests.factories import make_record
+from tests.shared import made_once
 
 DRIVER = ROOT / "tests" / "stand_ins" / "resume_driver.py"
 COMMON = ("--recipe", "tiny", "--device", "cpu", "--threads", "1", "--quiet")
@@ -84,10 +85,12 @@ def files(results: Path) -> dict[Path, bytes]:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
     """Two runs by two ranks, without a checkpoint."""
-    results = tmp_path_factory.mktemp("whole")
-    done = measure(TWO, results, "--runs", "2")
-    assert done.returncode == 0, done.stderr
-    return records(results)
+
+    def make(folder: Path) -> None:
+        done = measure(TWO, folder, "--runs", "2")
+        assert done.returncode == 0, done.stderr
+
+    return records(made_once(tmp_path_factory, "uninterrupted", make))
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.launch.supervisor import supervise
 from mnist_cnn.kernels import native
+from tests.shared import made_once
 
 DRIVER = Path(__file__).resolve().parents[1] / "stand_ins" / "gradient_driver.py"
 FP32 = 1e-5
@@ -40,12 +41,15 @@ def computed(
 ) -> tuple[Computed, Computed]:
     """What one process computes, and what two compute."""
     del mnist_data_dir  # filled
-    path = tmp_path_factory.mktemp("gradients") / "gradients.pt"
-    by_ranks: list[Computed] = []
-    for ranks in (1, 2):
-        assert supervise([sys.executable, str(DRIVER), str(path), *CASES], ranks, threads=1) == 0
-        by_ranks.append(torch.load(path, weights_only=True))
-    return by_ranks[0], by_ranks[1]
+
+    def make(folder: Path) -> None:
+        for ranks in (1, 2):
+            command = [sys.executable, str(DRIVER), str(folder / f"{ranks}.pt"), *CASES]
+            assert supervise(command, ranks, threads=1) == 0
+
+    folder = made_once(tmp_path_factory, "gradients", make)
+    one, two = (torch.load(folder / f"{ranks}.pt", weights_only=True) for ranks in (1, 2))
+    return one, two
 
 
 def differences(alone: list[Tensor], shared: list[Tensor]) -> list[float]:

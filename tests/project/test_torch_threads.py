@@ -48,10 +48,10 @@ def test_unknown_words_are_refused_in_one_line() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("passes", ["one-pass", "pass-a-group"])
-def test_it_measures(passes: str) -> None:
+@pytest.mark.parametrize("words", [["one-pass"], ["pass-a-group", "1x1"]])
+def test_it_measures(words: list[str]) -> None:
     """The points of a process and of several."""
-    words = ["avx2", "fp32", "channels_last", passes, "--rounds", "1", "--steps", "1"]
+    words = ["avx2", "fp32", "channels_last", *words, "--rounds", "1", "--steps", "1"]
     command = [sys.executable, str(SCRIPT), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

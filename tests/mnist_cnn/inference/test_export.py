@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -67,11 +68,20 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=FORMATS)
-def exported(request: pytest.FixtureRequest, weights: Path, few_images: MnistData) -> Path:
-    """The folder of a model file and its card, in each format."""
-    folder = weights.with_name(f"model-{request.param}")
-    assert main(["export", str(weights), "--to", request.param]) == 0
-    return folder
+def exported(
+    request: pytest.FixtureRequest,
+    weights: Path,
+    few_images: MnistData,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The folder of a model file and its card, in each format.
+
+    A new one each time: a worker that takes tests from another may ask for a format twice.
+    """
+    own = tmp_path_factory.mktemp("exported") / weights.name
+    shutil.copy(weights, own)
+    assert main(["export", str(own), "--to", request.param]) == 0
+    return own.with_name(f"model-{request.param}")
 
 
 def model_file(folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -11,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 import hatch_build
 from mnist_cnn.data.dataset import MnistData
 from mnist_cnn.model import GroupedNetwork, MnistCnn
 from tests.mnist_cnn.kernels.test_native import gradients, images, network, relative_error
+from tests.shared import made_once
 
 NATIVE = Path(hatch_build.__file__).parent / hatch_build.NATIVE
 PROGRAM = Path(__file__).with_name("step_program.cpp")
@@ -51,22 +50,16 @@ def compile_all(
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`step_program.cpp` for 64-bit Arm, compiled without warnings, once for all workers."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    folder = folder / "arm"
-    to = folder / "step_program"
-    with FileLock(folder.with_suffix(".lock")):
-        if not to.exists():
-            folder.mkdir(exist_ok=True)
-            objects = compile_all([COMPILER], "aarch64", folder, "-Wall", "-Wextra", "-Werror")
-            linked = to.with_suffix(".part")
-            flags = ["-std=c++20", "-O2", "-static", "-pthread", "-o", str(linked)]
-            files = [str(PROGRAM), *map(str, objects.values())]
-            subprocess.run([COMPILER, *flags, *files], check=True)
-            linked.rename(to)
-    return to
+    """`step_program.cpp` for 64-bit Arm, compiled without warnings."""
+
+    def make(folder: Path) -> None:
+        objects = compile_all([COMPILER], "aarch64", folder, "-Wall", "-Wextra", "-Werror")
+        to = str(folder / "step_program")
+        flags = ["-std=c++20", "-O2", "-static", "-pthread", "-o", to]
+        files = [str(PROGRAM), *map(str, objects.values())]
+        subprocess.run([COMPILER, *flags, *files], check=True)
+
+    return made_once(tmp_path_factory, "arm", make) / "step_program"
 
 
 class Emulated:
