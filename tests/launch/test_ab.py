@@ -15,6 +15,7 @@ from bench.cli import main
 from bench.launch.ab import LOOKS
 from bench.launch.supervisor import EndedProcesses
 from bench.records import sidecars, store
+from bench.records.folders import LOCAL_DIR
 from bench.records.sidecars import NoiseFloor
 from mnist_cnn.errors import UsageError
 from tests.factories import make_record, noisy_runs, saved
@@ -74,7 +75,7 @@ def test_equal_sides_measure_the_noise_floor(
     shown = capsys.readouterr().out
     assert "noise floor:" in shown
     assert "measure it again in another session" in shown
-    (floor,) = sidecars.read_noise_floors([machine / "results"])
+    (floor,) = sidecars.read_noise_floors([machine / LOCAL_DIR])
     assert floor.seconds_per_image == pytest.approx(6.5 / 60_000, rel=0.02)
     assert floor.started_at is not None
     assert floor.started_at < floor.measured_at
@@ -86,7 +87,7 @@ def test_a_second_session_shows_the_spread_between_them(
     machine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ab", "--recipe", "fast"]) == 0
-    (floor,) = sidecars.read_noise_floors([machine / "results"])
+    (floor,) = sidecars.read_noise_floors([machine / LOCAL_DIR])
     assert floor.seconds_per_image is not None
     assert floor.started_at is not None
     yesterday = {
@@ -94,7 +95,7 @@ def test_a_second_session_shows_the_spread_between_them(
         "measured_at": floor.measured_at - timedelta(days=1),
         "seconds_per_image": 1.08 * floor.seconds_per_image,
     }
-    sidecars.write_sidecar(floor.model_copy(update=yesterday), machine / "results")
+    sidecars.write_sidecar(floor.model_copy(update=yesterday), machine / LOCAL_DIR)
     capsys.readouterr()
     assert main(["ab", "--recipe", "fast", "--name", "again"]) == 0
     assert "% over 2 sessions" in capsys.readouterr().out
@@ -208,6 +209,6 @@ def test_real_runs_by_turns(tmp_path: Path) -> None:
         check=False,
     )
     assert completed.returncode == 0, completed.stderr
-    labels = [r.label for _, r in store.read_records([tmp_path / "results"]).records]
+    labels = [r.label for _, r in store.read_records([tmp_path / LOCAL_DIR]).records]
     assert sorted(str(label).split()[0] for label in labels) == ["ab-a", "ab-a", "ab-b", "ab-b"]
     assert "time an image" in completed.stdout

@@ -24,6 +24,7 @@ from bench.launch import checkout
 from bench.launch.ab import LOOKS
 from bench.launch.supervisor import EndedProcesses, run_each
 from bench.records import sidecars, store
+from bench.records.folders import LOCAL_DIR
 from bench.records.schema import RunRecord
 from tests.factories import make_record
 from tests.stand_ins import FEW_IMAGES
@@ -59,7 +60,7 @@ record["environment"]["commit"] = record["environment"]["commit"] or subprocess.
 for lap in record["laps"]:
     lap["seconds"] *= 1 + 0.001 * (record["run_id"].encode()[0] % 7)
 folder = pathlib.Path(options["--results-dir"])
-folder.mkdir(exist_ok=True)
+folder.mkdir(parents=True, exist_ok=True)
 (folder / (record["run_id"] + ".json")).write_text(json.dumps(record))
 """
 
@@ -129,7 +130,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def records(side: str) -> list[RunRecord]:
-    runs = store.read_records([Path("results")]).records
+    runs = store.read_records([LOCAL_DIR]).records
     return [record for _, record in runs if str(record.label).startswith(f"ab-{side} ")]
 
 
@@ -150,7 +151,7 @@ def test_each_side_runs_its_own_commit(project: Project, capfd: pytest.CaptureFi
         line = f"{side}: commit {commit[:12]}, kept for later use in {place}\n"
         assert streams.err.count(line) == 1
     assert streams.err.count("setting up") == 2
-    assert not list(Path("results").rglob("*.noise"))
+    assert not list(LOCAL_DIR.rglob("*.noise"))
 
     assert main(["ab", "--a-commit", old, "--b-commit", new, "--rounds", "1", "--name", "x"]) == 0
     assert "setting up" not in capfd.readouterr().err
@@ -164,7 +165,7 @@ def test_one_commit_on_both_sides_measures_the_noise_floor(
     assert main(["ab", "--a-commit", "v1", "--b-commit", "HEAD"]) == 0
     streams = capfd.readouterr()
     assert streams.err.count(f"a and b: commit {commit[:12]}") == 1
-    (floor,) = sidecars.read_noise_floors([Path("results")])
+    (floor,) = sidecars.read_noise_floors([LOCAL_DIR])
     assert floor.commit == commit
 
 
@@ -172,7 +173,7 @@ def test_unequal_options_of_one_commit_measure_none(project: Project) -> None:
     project.commit()
     words = ["--a-commit", "HEAD", "--b-commit", "HEAD", "--b", "--threads 1"]
     assert main(["ab", *words]) == 0
-    assert not list(Path("results").rglob("*.noise"))
+    assert not list(LOCAL_DIR.rglob("*.noise"))
 
 
 def test_one_commit_named_is_not_what_is_checked_out(
@@ -193,7 +194,7 @@ def test_one_commit_named_is_not_what_is_checked_out(
     monkeypatch.setattr("bench.launch.single_run.run_each", run_here)
     assert main(["ab", "--b-commit", "HEAD"]) == 0
     assert {r.environment.commit for r in (*records("a"), *records("b"))} == {commit}
-    assert not list(Path("results").rglob("*.noise"))
+    assert not list(LOCAL_DIR.rglob("*.noise"))
 
 
 def test_a_worktree_that_was_removed_by_hand_is_made_anew(
@@ -304,8 +305,8 @@ def test_records_of_a_schema_to_come_are_named(
     project: Project, capfd: pytest.CaptureFixture[str]
 ) -> None:
     project.commit(schema=99)
-    Path("results").mkdir()
-    Path("results", "another.json").write_text("{}")  # an older problem, which is not reported
+    LOCAL_DIR.mkdir(parents=True)
+    (LOCAL_DIR / "another.json").write_text("{}")  # an older problem, which is not reported
     line = refused(capfd, "--a-commit", "HEAD", "--b-commit", "HEAD")
     assert "left no record that can be read here" in line
     assert "its schema_version is 99" in line

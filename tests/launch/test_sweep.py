@@ -22,6 +22,7 @@ from bench.cli import main
 from bench.launch.matrix import Matrix, Shard, randomized_blocks
 from bench.launch.supervisor import EndedProcesses
 from bench.records import store
+from bench.records.folders import LOCAL_DIR
 from mnist_cnn.recipe import FAST, REFERENCE, division
 from tests.factories import make_record
 from tests.stand_ins import FEW_IMAGES
@@ -81,7 +82,7 @@ def test_each_combination_is_run_once_in_a_recorded_order(machine: Machine) -> N
     assert Counter(made) == Counter((p, s) for p in "12" for s in "012")
     assert [seed for _, seed in made] == sorted(seed for _, seed in made)
     assert all(words[words.index("--epochs") + 1] == "2" for words in machine.started)
-    line = json.loads((machine.folder / "results" / "sweep.sweep").read_text())
+    line = json.loads((machine.folder / LOCAL_DIR / "sweep.sweep").read_text())
     assert line["order_seed"] == 7
     assert [(r[r.index("--processes") + 1], r[-1]) for r in line["runs"]] == made
 
@@ -287,7 +288,7 @@ def test_a_real_sweep_is_made_reported_and_found_again(tmp_path: Path) -> None:
     assert [run["outcome"] for run in json.loads(completed.stdout)["runs"]] == ["completed"] * 2
     batches = {
         record.setup.processes: record.recipe["batch_size"]
-        for _, record in store.read_records([tmp_path / "results"]).records
+        for _, record in store.read_records([tmp_path / LOCAL_DIR]).records
     }
     assert batches == {1: 128, 2: 256}
     again = call(*words, "--scaling", "weak", "--threads", "1", "--dry-run")

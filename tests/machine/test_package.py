@@ -14,6 +14,7 @@ import pytest
 from bench.cli import main
 from bench.machine.package import package_version
 from bench.machine.repository import PROJECT, git_state
+from bench.records.folders import LOCAL_DIR
 from bench.records.store import read_records
 from tests.stand_ins import FEW_IMAGES
 
@@ -99,9 +100,9 @@ def test_an_installed_copy_says_what_is_missing_and_where_records_go(installed: 
         more_path=FEW_IMAGES["PYTHONPATH"],
     )
     assert done.returncode == 0, done.stderr
-    ((path, record),) = read_records([installed.parent / "work"]).records
+    ((path, record),) = read_records([installed.parent / "work" / LOCAL_DIR]).records
     folder = path.parent.relative_to(installed.parent / "work")
-    assert folder.parent == Path("results")
+    assert folder.parent == LOCAL_DIR
     lines = done.stderr.splitlines()
     assert lines.index(f"records go to {folder}") < lines.index("run 1 of 1: seed 0")
     assert sum("pip install" in line for line in lines) == 1

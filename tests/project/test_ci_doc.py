@@ -38,7 +38,7 @@ if sys.argv[1] == "run":
     for record in side(number, int(words["--runs"]), slower, environment=machine):
         store.save_record(
             record.model_copy(update={{"label": words.get("--label")}}),
-            __import__("pathlib").Path(words.get("--results-dir", "results")),
+            __import__("pathlib").Path(words.get("--results-dir", "results/local")),
         )
     sys.exit()
 from bench.cli import main
