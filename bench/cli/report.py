@@ -119,7 +119,9 @@ def report(
         request.check_scaling()
     request.check()
     with gc_paused():
-        benchmarks, problems = _read_benchmarks(paths) if paths else _own_newest()
+        benchmarks, problems = (
+            _read_benchmarks(paths) if paths else _own_benchmarks(newest=not scaling)
+        )
         everything = benchmarks
         table: RowTable | None = None
         if request.needs_rows:
@@ -233,8 +235,11 @@ def _benchmarks_of(results: ReadResult) -> list[Benchmark]:
     return grouping.pool_single_runs(grouping.group_runs(results.records))
 
 
-def _own_newest() -> tuple[list[Benchmark], list[UnreadableFile]]:
-    """This machine's newest benchmark; where it has none, all that are published.
+def _own_benchmarks(*, newest: bool) -> tuple[list[Benchmark], list[UnreadableFile]]:
+    """This machine's benchmarks; where it has none, all that are published.
+
+    Args:
+        newest: whether only its newest is wanted; a scaling study is of several.
 
     Raises:
         UsageError: there are no records at all.
@@ -246,8 +251,9 @@ def _own_newest() -> tuple[list[Benchmark], list[UnreadableFile]]:
     own = [run for run in results.records if run[0].parent.name in here]
     if own:
         benchmarks = _benchmarks_of(ReadResult(own, results.problems))
-        newest = max(benchmarks, key=lambda one: max(run.started_at for run in one.records))
-        return [newest], results.problems
+        if newest:
+            benchmarks = [max(benchmarks, key=lambda one: max(r.started_at for r in one.records))]
+        return benchmarks, results.problems
     if not existing_dirs():
         raise UsageError(f"no run records in {LOCAL_DIR}: make some with `mnist-bench run`")
     notify(
