@@ -10,16 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from bench.analysis import labels
 from bench.analysis.benchmarks import Benchmark
+from bench.analysis.columns import column
 from bench.analysis.device_numbers import MachineNumber, Source, machine_numbers
 from bench.analysis.metrics import completed
 from bench.analysis.relative_speed import RelativeSpeed, relative_speeds
 from bench.analysis.result_warnings import ResultWarning, ranked
 from bench.analysis.run_sets import RunSet
 from bench.analysis.step_code import uses_torch
-from bench.analysis.units import Unit, format_estimate, format_summary
+from bench.analysis.units import (
+    Unit,
+    format_cell,
+    format_estimate_interval,
+    format_median_interval,
+)
 from bench.records.machine_key import MachineKey
 from bench.records.protocol import QUALITY_TARGET
 from bench.stats.intervals import Estimate
@@ -31,25 +38,23 @@ FEWEST = 3
 """The same of the closed division, and on other devices."""
 MOST_BUSY_SHARE = 0.25
 """Share of an official benchmark's runs that other work may have disturbed: medians bear it."""
-RULE = (
-    "One row a machine and division: its newest official benchmark, by other kernels than torch's "
-    "where it has them, the fastest first. Official: a "
-    "clean commit or a released version, the seeds 0 to n-1, the whole machine, at least "
-    f"{FEWEST_OPEN_CPU} runs in the open division on a CPU and {FEWEST} otherwise, a quarter of "
-    "them disturbed by other work at most. Where a machine has none, its newest other benchmark "
-    "stands below the rest."
-)
 HEADINGS = (
     "machine", "to 99.4 %", "a success", "times as long", "reached", "accuracy", "images/s",
     "by torch", "measured with",
 )  # fmt: skip
-"""What `cells` are."""
+"""The columns: the machine, the measured `values`, and what they were `measured_with`."""
 CAPTION = (
-    f"{RULE} A success: the seconds of all completed runs, misses included, for each that reached "
-    "the target. By torch: images a second of the reference recipe by torch's operators, which "
-    "every device has. Times as long: times to target against the division's first row. Medians, "
-    "with 95 % intervals where there are enough runs."
+    "One row a machine and division: its newest official benchmark, by other kernels than torch's "
+    "where it has them, the fastest first. Official: a clean commit or a released version, the "
+    f"seeds 0 to n-1, the whole machine, at least {FEWEST_OPEN_CPU} runs in the open division on "
+    f"a CPU and {FEWEST} otherwise, a quarter of them disturbed by other work at most. Where a "
+    "machine has none, its newest other benchmark stands below the rest. A success: the seconds "
+    "of all completed runs, misses included, for each that reached the target. By torch: images a "
+    "second of the reference recipe by torch's operators, which every device has. Times as long: "
+    "times to target against the division's first row. Medians, with 95 % intervals where there "
+    "are enough runs."
 )
+"""What the rows and columns are, for a reader."""
 
 _HARMLESS = frozenset(
     {
@@ -62,6 +67,13 @@ _HARMLESS = frozenset(
     }
 )
 """Warnings about the scatter of the times, or about misses, which the row shows itself."""
+
+
+class Shown(NamedTuple):
+    """A value for people, and its 95 % interval; empty where there is none."""
+
+    value: str
+    interval: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +96,49 @@ class Standing:
     def is_official(self) -> bool:
         """Whether nothing speaks against it."""
         return not self.reasons
+
+    @property
+    def remark(self) -> str:
+        """What speaks against it, to follow the machine's name."""
+        return f"is not official: {'; '.join(self.reasons)}."
+
+    @property
+    def measured_with(self) -> str:
+        """The recipe and the set-up."""
+        record = self.benchmark.records[0]
+        return f"{record.recipe['name']}, {labels.label_of_record(record)}"
+
+    @property
+    def values(self) -> tuple[Shown, ...]:
+        """What was measured, in the order of `HEADINGS`."""
+        benchmark = self.benchmark
+        return (
+            self._summary("time_to_target_seconds"),
+            _shown(benchmark.seconds_per_success, Unit.SECONDS),
+            _shown(_times_as_long(self.relative), Unit.RATE),
+            Shown(f"{benchmark.reached}/{len(benchmark.runs)}"),
+            self._summary("final_accuracy"),
+            self._summary("images_per_second"),
+            Shown(MISSING if self.torch is None else self.torch.text),
+        )
+
+    def _summary(self, name: str) -> Shown:
+        unit, summary = column(name).unit, self.benchmark.summary(name)
+        interval = format_median_interval(summary, unit)
+        return Shown(format_cell(summary.median, unit), interval or "")
+
+
+def _shown(estimate: Estimate | None, unit: Unit) -> Shown:
+    value = None if estimate is None else estimate.value
+    return Shown(format_cell(value, unit), format_estimate_interval(estimate, unit) or "")
+
+
+def _times_as_long(relative: RelativeSpeed) -> Estimate | None:
+    speed = relative.speed
+    if speed is None:
+        return None
+    low, high = (None if end is None else 1 / end for end in (speed.high, speed.low))
+    return Estimate(1 / speed.value, low, high)
 
 
 def standings(sources: Iterable[Source]) -> dict[str, list[Standing]]:
@@ -161,35 +216,3 @@ def reasons_against(benchmark: Benchmark) -> Iterator[str]:
         few = number is not None and number <= MOST_BUSY_SHARE * len(records)
         if warning not in _HARMLESS and not (warning is ResultWarning.BUSY_MACHINE and few):
             yield warning.split(". ")[0].rstrip(".")
-
-
-def cells(standing: Standing) -> tuple[str, ...]:
-    """The texts of a row, as `HEADINGS` names them."""
-    benchmark = standing.benchmark
-    record = benchmark.records[0]
-    return (
-        standing.machine,
-        format_summary(benchmark.summary("time_to_target_seconds"), Unit.SECONDS),
-        format_estimate(benchmark.seconds_per_success, Unit.SECONDS),
-        format_estimate(_times_as_long(standing.relative), Unit.RATE),
-        f"{benchmark.reached}/{len(benchmark.runs)}",
-        format_summary(benchmark.summary("final_accuracy"), Unit.FRACTION),
-        format_summary(benchmark.summary("images_per_second"), Unit.RATE),
-        MISSING if standing.torch is None else standing.torch.text,
-        f"{record.recipe['name']}, {labels.label_of_record(record)}",
-    )
-
-
-def _times_as_long(relative: RelativeSpeed) -> Estimate | None:
-    speed = relative.speed
-    if speed is None:
-        return None
-    low, high = (None if end is None else 1 / end for end in (speed.high, speed.low))
-    return Estimate(1 / speed.value, low, high)
-
-
-def remarks(rows: Iterable[Standing]) -> Iterator[str]:
-    """What speaks against rows that are not official."""
-    for row in rows:
-        if row.reasons:
-            yield f"{row.machine}: not official: {'; '.join(row.reasons)}."

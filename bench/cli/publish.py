@@ -11,8 +11,8 @@ import typer
 from bench.analysis.columns import shown_path
 from bench.cli.output import show_problems
 from bench.records import store
-from bench.records.contribution import copy_records
 from bench.records.folders import RESULTS_DIR
+from bench.records.publication import copy_records
 from bench.text import printable
 from mnist_cnn.console import EXIT_FAILED
 from mnist_cnn.errors import UsageError
@@ -42,7 +42,7 @@ def publish(
 ) -> int:
     """Regenerate results/README.md and its chart and report from the records, or check them.
 
-    Records of PATHS are copied to the published ones first; without PATHS nobody's are added.
+    Records of PATHS are copied to the published ones first; without PATHS no records are added.
     """
     if paths and check:
         raise UsageError("--check writes nothing: leave the folders out")
@@ -52,8 +52,7 @@ def publish(
     if not results_dir.is_dir():
         raise UsageError(
             f"no folder {printable(str(results_dir))}: make records with `mnist-bench run` and "
-            "publish them by name, or "
-            "name their folder with --results-dir"
+            "publish them by name, or name their folder with --results-dir"
         )
     # Lazy: matplotlib is slow to import.
     from bench.report.publish import find_differences, render_files

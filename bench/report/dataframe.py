@@ -14,7 +14,7 @@ from bench.analysis.columns import benchmark_column_names, run_column_names
 from bench.analysis.headings import is_text, is_whole, meaning_of
 from bench.analysis.rows import benchmark_rows, run_rows
 from bench.records import store
-from bench.records.folders import DEFAULT_DIRS, existing_dirs
+from bench.records.folders import LOCAL_DIR, existing_dirs
 from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError, near_match
 
@@ -30,7 +30,7 @@ def to_dataframe(paths: Sequence[str | PathLike[str]], per: str) -> pandas.DataF
     """
     if per not in _PER:
         raise UsageError(f"per must be 'run' or 'benchmark', not {per!r}{near_match(per, _PER)}")
-    folders = [Path(path) for path in paths] or existing_dirs() or list(DEFAULT_DIRS[:1])
+    folders = [Path(path) for path in paths] or existing_dirs() or [LOCAL_DIR]
     contents = store.read_records(folders)
     problems = [printable(f"{problem.path}: {problem.reason}") for problem in contents.problems]
     if not contents.records:

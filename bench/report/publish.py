@@ -45,8 +45,8 @@ def render_files(results: ReadResult, results_dir: Path) -> dict[str, str]:
 def standing_entries(entries: Sequence[ResultEntry]) -> list[ResultEntry]:
     """The rows that stand for a machine; the others would hide them in the chart."""
     divisions = standings((entry.id, entry.benchmark) for entry in entries)
-    chosen = {id(row.benchmark) for rows in divisions.values() for row in rows}
-    return [entry for entry in entries if id(entry.benchmark) in chosen]
+    chosen = [row.benchmark for rows in divisions.values() for row in rows]
+    return [entry for entry in entries if any(entry.benchmark is one for one in chosen)]
 
 
 def find_differences(path: Path, expected: str) -> Iterator[str]:

@@ -28,7 +28,6 @@ from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.standings import (
     CAPTION as STANDINGS_CAPTION,
     HEADINGS,
-    cells,
     standings,
 )
 from bench.analysis.step_code import mark_of
@@ -100,15 +99,14 @@ def _standing_lines(entries: Sequence[ResultEntry]) -> Iterator[str]:
         yield from (f"## {division.capitalize()} division, one row a machine", "")
         yield from (table_row([*HEADINGS, "id"]), f"|{' --- |' * (len(HEADINGS) + 1)}")
         for row in rows:
-            machine, *values, measured_with = cells(row)
             mark = "" if row.is_official else " **!**"
-            names = (cell(measured_with), cell(row.source))
-            yield table_row([f"{cell(machine)}{mark}", *values, *names])
+            values = (s.value + (f" ({s.interval})" if s.interval else "") for s in row.values)
+            names = (cell(row.measured_with), cell(row.source))
+            yield table_row([f"{cell(row.machine)}{mark}", *values, *names])
         yield ""
-        for row in rows:
-            if row.reasons:
-                yield f"- **!** {cell(row.machine)} is not official: {'; '.join(row.reasons)}."
-        if any(row.reasons for row in rows):
+        doubtful = [row for row in rows if not row.is_official]
+        yield from (f"- **!** {cell(row.machine)} {row.remark}" for row in doubtful)
+        if doubtful:
             yield ""
     yield from (STANDINGS_CAPTION, "")
 

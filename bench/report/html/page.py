@@ -17,7 +17,7 @@ from bench.analysis.columns import Run
 from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.scaling import CAPTION, HEADINGS
 from bench.analysis.scaling_studies import scaling_studies
-from bench.analysis.standings import CAPTION as STANDINGS_CAPTION, remarks, standings
+from bench.analysis.standings import CAPTION as STANDINGS_CAPTION, standings
 from bench.analysis.step_code import codes_differ, legend
 from bench.records.schema import RunRecord
 from bench.records.store import UnreadableFile
@@ -88,7 +88,12 @@ def to_html(
             for division, rows in shown.items()
         ],
         standing_headings=tables.standing_headings(),
-        standing_remarks=[printable(line) for rows in shown.values() for line in remarks(rows)],
+        standing_remarks=[
+            printable(f"{row.machine} {row.remark}")
+            for rows in shown.values()
+            for row in rows
+            if not row.is_official
+        ],
         standings_caption=STANDINGS_CAPTION,
         setup_headings=tables.setup_headings(to_target),
         setup_rows=[tables.setup_row(series, all_series[0]) for series in all_series],

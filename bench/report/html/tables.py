@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-from bench.analysis import labels, standings
+from bench.analysis import labels
 from bench.analysis.columns import Run, column, shown_path
 from bench.analysis.device_numbers import CODE, DEVICE, NOT_MEASURED, MachineNumber, MachineNumbers
 from bench.analysis.metrics import reached_epoch
@@ -157,16 +157,11 @@ def standing_headings() -> list[TableHeading]:
 
 def standing_row(standing: Standing) -> Markup:
     """A machine's row in a division: values, with their intervals below them."""
-    machine, *values, measured_with = standings.cells(standing)
-    name = TableCell(
-        printable(machine), below="" if standing.is_official else "! not official, see below"
-    )
-    numbers = []
-    for value in values:
-        median, _, interval = value.partition(" (")
-        numbers.append(TableCell(median, below=interval.rstrip(")"), is_number=True))
-    last = TableCell(printable(measured_with), below=standing.source)
-    elements = (number.element("td") for number in (*numbers, last))
+    doubt = "" if standing.is_official else "! not official, see below"
+    name = TableCell(printable(standing.machine), below=doubt)
+    numbers = (TableCell(s.value, below=s.interval, is_number=True) for s in standing.values)
+    last = TableCell(printable(standing.measured_with), below=standing.source)
+    elements = (cell.element("td") for cell in (*numbers, last))
     return Markup("".join((name.element('th scope="row"'), *elements)))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from bench.analysis import standings
-from bench.analysis.standings import CAPTION, HEADINGS, Standing
+from bench.analysis.standings import CAPTION, HEADINGS, Shown, Standing
 from bench.report.terminal.tables import FittedTable, Section, TableColumn
 from bench.text import printable
 
@@ -23,33 +23,34 @@ def standings_table(divisions: Mapping[str, Sequence[Standing]]) -> RenderableTy
     parts: list[RenderableType] = []
     for division, rows in divisions.items():
         parts += [Text(f"{division} division", style="bold"), _table(rows), Text()]
-    lines = [line for rows in divisions.values() for line in standings.remarks(rows)]
-    parts += [Text(f"! {printable(line)}", style="yellow") for line in lines]
+    for row in chain.from_iterable(divisions.values()):
+        if not row.is_official:
+            parts.append(Text(printable(f"! {row.machine} {row.remark}"), style="yellow"))
     return Group(*parts, Text(CAPTION, style="dim"))
 
 
 def _table(rows: Sequence[Standing]) -> FittedTable:
-    machines, *numbers, measured_with = zip(*map(standings.cells, rows), strict=True)
-    marks = ("" if row.is_official else "! " for row in rows)
-    named = [Text(mark + printable(name)) for mark, name in zip(marks, machines, strict=True)]
-    values = [[_value(text) for text in column] for column in numbers]
-    last = [Text(printable(text)) for text in measured_with]
+    machine, *headings, measured_with = HEADINGS
+    _, *priorities, last = _PRIORITIES
+    marked = [f"{'' if row.is_official else '! '}{row.machine}" for row in rows]
+    values = zip(*(row.values for row in rows), strict=True)
     columns = [
-        TableColumn(
-            heading,
-            cells,
-            priority=priority,
-            justify="left" if cells in (named, last) else "right",
-            narrowest=_NARROWEST if cells in (named, last) else None,
-        )
-        for heading, cells, priority in zip(
-            HEADINGS, [named, *values, last], _PRIORITIES, strict=True
-        )
+        _words(machine, marked, 0),
+        *(
+            TableColumn(heading, [*map(_value, shown)], priority)
+            for heading, shown, priority in zip(headings, values, priorities, strict=True)
+        ),
+        _words(measured_with, [row.measured_with for row in rows], last),
     ]
     return FittedTable(columns, [Section(0, len(rows))], elsewhere="; a wider terminal shows them")
 
 
-def _value(text: str) -> Text:
+def _words(heading: str, texts: Sequence[str], priority: int) -> TableColumn:
+    cells = [Text(printable(text)) for text in texts]
+    return TableColumn(heading, cells, priority, justify="left", narrowest=_NARROWEST)
+
+
+def _value(shown: Shown) -> Text:
     """The value, and its interval below it."""
-    value, _, interval = text.partition(" (")
-    return Text(value).append(f"\n{interval.rstrip(')')}", style="dim") if interval else Text(value)
+    text = Text(shown.value)
+    return text.append(f"\n{shown.interval}", style="dim") if shown.interval else text

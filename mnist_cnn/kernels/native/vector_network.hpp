@@ -37,15 +37,15 @@ void pack_weights(Item* to, Weight weight) {
   }
 }
 
-// Number of values of a 3x3 kernel's column times row, as `convolve3x3` multiplies them.
+// How many weights `convolve3x3` multiplies for an input and an output channel.
 constexpr int TAPS3X3 = WINOGRAD ? PRODUCTS * 3 : 9;
-// The same of a 3x3 kernel, for `convolve3x3`.
+// `pack_weights` of a 3x3 kernel, for `convolve3x3`.
 template <class G, int IN, int OUT, class Weight>
 void pack_weights3x3(Item* to, Weight weight) {
   if constexpr (WINOGRAD)
     for (int m = 0; m < PRODUCTS; m++)
       pack_weights<Tiles<G>, 3, IN, OUT>(to + m * 3 * IN * OUT, [=](int o, int i, int tap) {
-        const float* factors = WEIGHTS_TO_PRODUCTS[m];
+        const float* factors = WEIGHT_TRANSFORM[m];
         float sum = 0;
         for (int row = 0; row < 3; row++) sum += factors[row] * weight(o, i, 3 * row + tap);
         return sum;

@@ -18,7 +18,7 @@ namespace {
 constexpr int PRODUCTS = 6, TILE = 4;
 
 // Points 0, 1, -1, 2, -2 and infinity.
-constexpr float WEIGHTS_TO_PRODUCTS[PRODUCTS][3] = {
+constexpr float WEIGHT_TRANSFORM[PRODUCTS][3] = {
     {1 / 4.f, 0, 0},
     {-1 / 6.f, -1 / 6.f, -1 / 6.f},
     {-1 / 6.f, 1 / 6.f, -1 / 6.f},
@@ -89,8 +89,8 @@ struct TileMemory {
   }
 };
 
-inline Floats times(float factor, Floats x) { return fill(factor) * x; }
-inline Floats plus(Floats sum, float factor, Floats x) { return fma(fill(factor), x, sum); }
+inline Floats scaled(float factor, Floats x) { return fill(factor) * x; }
+inline Floats add_scaled(Floats sum, float factor, Floats x) { return fma(fill(factor), x, sum); }
 
 // Calls each(source, target) for every vector of every band of tiles of each channel: flat indices of
 // its first band of pixels and of its tiles.
@@ -114,27 +114,28 @@ inline void store_products(float* to, const Floats (&v)[PRODUCTS]) {
 
 // B x: [product][channel][tile].
 template <class G, int CHANNELS>
-[[gnu::noinline]] void inputs_to_products(const float* __restrict from, float* __restrict to) {
+[[gnu::noinline]] void transform_inputs(const float* __restrict from, float* __restrict to) {
   each_tiles<G, CHANNELS>([&](int source, int target) __attribute__((always_inline)) {
     Floats x[PRODUCTS];
 #pragma GCC unroll 6
     for (int i = 0; i < PRODUCTS; i++) x[i] = load(from + source + (i - 1) * Tiles<G>::BAND);
-    const Floats a = plus(x[4], -4, x[2]), b = plus(x[3], -4, x[1]);
+    const Floats a = add_scaled(x[4], -4, x[2]), b = add_scaled(x[3], -4, x[1]);
     const Floats c = x[4] - x[2], d = x[3] - x[1];
-    const Floats v[PRODUCTS] = {plus(plus(x[4], -5, x[2]), 4, x[0]), a + b, a - b, plus(c, 2, d),
-                                plus(c, -2, d), plus(plus(x[5], -5, x[3]), 4, x[1])};
+    const Floats first = add_scaled(add_scaled(x[4], -5, x[2]), 4, x[0]);
+    const Floats last = add_scaled(add_scaled(x[5], -5, x[3]), 4, x[1]);
+    const Floats v[PRODUCTS] = {first, a + b, a - b, add_scaled(c, 2, d), add_scaled(c, -2, d), last};
     store_products<G, CHANNELS>(to + target, v);
   });
 }
 // A' dy.
 template <class G, int CHANNELS>
-[[gnu::noinline]] void gradients_to_products(const float* __restrict from, float* __restrict to) {
+[[gnu::noinline]] void transform_gradients(const float* __restrict from, float* __restrict to) {
   each_tiles<G, CHANNELS>([&](int source, int target) __attribute__((always_inline)) {
     Floats y[TILE];
 #pragma GCC unroll 4
     for (int i = 0; i < TILE; i++) y[i] = load(from + source + i * Tiles<G>::BAND);
     const Floats even = y[0] + y[2], odd = y[1] + y[3];
-    const Floats a = plus(y[0], 4, y[2]), b = plus(times(2, y[1]), 8, y[3]);
+    const Floats a = add_scaled(y[0], 4, y[2]), b = add_scaled(scaled(2, y[1]), 8, y[3]);
     const Floats v[PRODUCTS] = {y[0], even + odd, even - odd, a + b, a - b, y[3]};
     store_products<G, CHANNELS>(to + target, v);
   });
@@ -146,13 +147,13 @@ template <class G, int CHANNELS>
   for (int i = 0; i < PRODUCTS; i++) m[i] = load(from + i * stride);
   const Floats a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], d = m[3] - m[4];
   y[0] = m[0] + a + c;
-  y[1] = plus(b, 2, d);
-  y[2] = plus(a, 4, c);
-  y[3] = plus(b, 8, d) + m[5];
+  y[1] = add_scaled(b, 2, d);
+  y[2] = add_scaled(a, 4, c);
+  y[3] = add_scaled(b, 8, d) + m[5];
 }
 // A m, to pairs of channels; the sums are those of `ToPairs`.
 template <class G, int OUT, bool STATS>
-[[gnu::noinline]] void products_to_outputs(const float* __restrict from, u32* __restrict to,
+[[gnu::noinline]] void transform_outputs(const float* __restrict from, u32* __restrict to,
                                            float* __restrict sums) {
   using T = Tiles<G>;
   for (int o = 0; o < OUT; o += 2) {
@@ -198,14 +199,29 @@ inline void convolve3x3(const Item* x, const Item* w, const TileMemory<G>& memor
   if constexpr (WINOGRAD) {
     using T = Tiles<G>;
     Item* tiles = memory.template at<IN>();
-    inputs_to_products<G, IN>(x, tiles);
+    transform_inputs<G, IN>(x, tiles);
     for (int m = 0; m < PRODUCTS; m++) {
       const ToPlanes<T> output{memory.products.start + m * OUT * T::FLAT};
       convolve<T, Across<G>, IN, OUT>(tiles + m * IN * T::PLANE, w + m * 3 * IN * OUT, output);
     }
-    products_to_outputs<G, OUT, STATS>(memory.products.start, y, sums);
+    transform_outputs<G, OUT, STATS>(memory.products.start, y, sums);
   } else
     convolve<G, Square<G>, IN, OUT>(x, w, ToPairs<G, STATS>{y, sums});
+}
+
+// Adds what the m-th product contributes to the gradient of each row of the kernels: G' of it alone.
+inline void add_weight_transform(const float* products, int m, float* acc) {
+  for (int row = 0; row < 3; row++) {
+    const float factor = WEIGHT_TRANSFORM[m][row];
+    if (factor == 0) continue;
+    for (int channel = 0; channel < 18; channel++)
+      for (int tap = 0; tap < 3; tap++) {
+        const float* from = products + (TAPS_TOGETHER ? channel * 3 + tap : tap * 18 + channel) * 32;
+        float* to = acc + row_of(18, channel, 3 * row + tap) * 32;
+        for (int o = 0; o < 32; o += WIDTH)
+          store(to + o, add_scaled(load(to + o), factor, load(from + o)));
+      }
+  }
 }
 
 // Adds the gradient of such a kernel from 18 to 32 channels, of the input x and the output's gradient
@@ -215,22 +231,13 @@ inline void weight_gradient3x3(const Item* x, const Item* d, u16* plain,
                                const TileMemory<G>& memory, Item* t, float* acc) {
   if constexpr (WINOGRAD) {
     using T = Tiles<G>;
-    inputs_to_products<G, 18>(x, memory.template at<18>());
-    gradients_to_products<G, 32>(d, memory.template at<32>());
+    transform_inputs<G, 18>(x, memory.template at<18>());
+    transform_gradients<G, 32>(d, memory.template at<32>());
     for (int m = 0; m < PRODUCTS; m++) {
       to_transposed<T, 32>(memory.template at<32>() + m * 32 * T::PLANE, t);
       alignas(64) float products[3 * 18 * 32] = {};
       weight_gradient<T, 3 * 18, ByTapAcross<G>>(t, memory.template at<18>() + m * 18 * T::PLANE, products);
-      for (int row = 0; row < 3; row++) {
-        const float factor = WEIGHTS_TO_PRODUCTS[m][row];
-        if (factor == 0) continue;
-        for (int channel = 0; channel < 18; channel++)
-          for (int tap = 0; tap < 3; tap++) {
-            const float* from = products + (TAPS_TOGETHER ? channel * 3 + tap : tap * 18 + channel) * 32;
-            float* to = acc + row_of(18, channel, 3 * row + tap) * 32;
-            for (int o = 0; o < 32; o += WIDTH) store(to + o, plus(load(to + o), factor, load(from + o)));
-          }
-      }
+      add_weight_transform(products, m, acc);
     }
   } else {
     to_transposed<G, 32>(d, t);
