@@ -209,19 +209,27 @@ def _run(
 ) -> RunRecord:
     """A run whose seed and rounding decide what it learns, and chance how long it takes."""
     template = _template()
+    seconds = 6.5 * slower * chance.lognormvariate(0, NOISE)
+    fresh = {
+        "run_id": f"{seed:016x}{minute:016x}",
+        "started_at": template.started_at + timedelta(minutes=minute),
+        "laps": [_lap(lap, seconds) for lap in template.laps],
+    }
+    return _learned(seed, rounding, loss_points).model_copy(update=fresh)
+
+
+@cache
+def _learned(seed: int, rounding: str, loss_points: float) -> RunRecord:
+    """What a seed decides, which several simulations share: a run without its times."""
+    template = _template()
     decided = random.Random(f"{seed} {rounding}")
     points = decided.gauss(MEAN_POINTS, POINTS_SPREAD) - loss_points
     correct = round(100 * points)
     evaluation = template.evaluations[0].model_copy(update={"correct": correct})
     epoch = template.epochs[0].model_copy(update={"loss": 1.5 * decided.lognormvariate(0, 0.005)})
-    seconds = 6.5 * slower * chance.lognormvariate(0, NOISE)
-    laps = [_lap(lap, seconds) for lap in template.laps]
     reached = correct / 10_000 >= template.protocol.target_accuracy
     fresh = {
-        "run_id": f"{seed:016x}{minute:016x}",
         "seed": seed,
-        "started_at": template.started_at + timedelta(minutes=minute),
-        "laps": laps,
         "epochs": [epoch],
         "evaluations": [evaluation],
         "final_accuracy": correct / 10_000,
