@@ -106,6 +106,9 @@ class Recipe:
     """Decay of the moving average of the weights, which is evaluated instead of them; 0: none."""
     average_interval: int
     """Number of steps between two updates of that average."""
+    statistics_images: int
+    """Number of undistorted training images from which batch norm's running statistics are computed
+    again before an evaluation, which uses them; 0: it uses those of the training steps."""
     precision: RecipePrecision
     """"fp32", or "auto": bfloat16 autocast where the hardware multiplies it faster, else fp32."""
     memory_format: MemoryFormat
@@ -139,6 +142,8 @@ class Recipe:
             raise UsageError(f"the average's decay must be in [0, 1), not {self.average_decay}")
         if self.average_interval < 1:
             raise UsageError("the average's interval must be at least 1 step")
+        if self.statistics_images < 0:
+            raise UsageError(f"statistics images must be 0 or more, not {self.statistics_images}")
 
     @property
     def train_images(self) -> int:
@@ -214,6 +219,7 @@ REFERENCE = Recipe(
     label_smoothing=0.0,
     average_decay=0.0,
     average_interval=1,
+    statistics_images=0,
     precision="fp32",
     memory_format="contiguous",
     evaluate_from_epoch=1,

@@ -18,6 +18,7 @@ from mnist_cnn.data.dataset import Split
 from mnist_cnn.engine.checkpoint import Checkpoints
 from mnist_cnn.engine.eager import EagerEngine, Engine
 from mnist_cnn.engine.graph import GraphCache
+from mnist_cnn.engine.statistics import choose_images
 from mnist_cnn.errors import UsageError
 from mnist_cnn.evaluation import evaluation_event
 from mnist_cnn.events import Checkpointed, EpochTrained, Event, Finished, Started
@@ -90,6 +91,7 @@ def train(
         engine = options.graphs.engine(model, recipe, data, steps)
     else:
         engine = EagerEngine(model, context, data, batches, steps)
+    plain_images = choose_images(data, context, seed)
     trained_epochs = _resume(options.checkpoints, seed, engine, batches)
     yield _started(model, data, steps, accelerator.num_processes)
     samples = sum(map(batches.images, range(1, trained_epochs + 1)))
@@ -105,7 +107,7 @@ def train(
         yield EpochTrained(number, batches.steps(number), count, loss)
         if recipe.evaluates_after(number):
             images = len(data.evaluation_images)
-            event = evaluation_event(engine.count(), images, accelerator, number)
+            event = evaluation_event(engine.count(plain_images), images, accelerator, number)
             try:
                 yield event
             except GeneratorExit:

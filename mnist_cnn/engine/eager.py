@@ -17,6 +17,7 @@ from mnist_cnn.batches import Batches, Epoch
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split
 from mnist_cnn.engine.ema import WeightEma
+from mnist_cnn.engine.statistics import measure_statistics
 from mnist_cnn.engine.step import evaluated_by, make_step
 from mnist_cnn.evaluation import count
 from mnist_cnn.model import MnistCnn
@@ -34,8 +35,13 @@ class Engine(Protocol):
         """
         ...
 
-    def count(self) -> Tensor:
-        """Evaluate the network as a run would leave it now: see `mnist_cnn.evaluation.count`."""
+    def count(self, statistics_images: Tensor) -> Tensor:
+        """Evaluate the network as a run would leave it now: see `mnist_cnn.evaluation.count`.
+
+        Args:
+            statistics_images: see `measure_statistics`; without any, its statistics are those of
+                the training steps.
+        """
         ...
 
     def finish(self) -> None:
@@ -88,9 +94,12 @@ class EagerEngine:
                 self._average.after_step()
         return torch.cat(losses)
 
-    def count(self) -> Tensor:
+    def count(self, statistics_images: Tensor) -> Tensor:
         """See `Engine`."""
-        if not shares_batch_norm(self._context.recipe, self._accelerator.num_processes):
+        if len(statistics_images):
+            evaluated = self._average.network if self._average else self._model
+            measure_statistics(evaluated, statistics_images, self._context)
+        elif not shares_batch_norm(self._context.recipe, self._accelerator.num_processes):
             _average_statistics(self._model, self._accelerator)
             if self._average:
                 _average_statistics(self._average.network, self._accelerator)

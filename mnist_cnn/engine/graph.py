@@ -22,6 +22,7 @@ from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split
 from mnist_cnn.engine.capture import Capture, Replay, without_capture
 from mnist_cnn.engine.ema import weight_of_step
+from mnist_cnn.engine.statistics import measure_statistics
 from mnist_cnn.engine.torch_program import TorchProgram
 from mnist_cnn.kernels.buffers import DeviceBuffers, device_buffers
 from mnist_cnn.model import MnistCnn
@@ -91,7 +92,11 @@ class StepProgram(Protocol):
         ...
 
     def store(self, model: MnistCnn) -> None:
-        """Copy the weights that an evaluation uses into `model`."""
+        """Copy the weights and running statistics that an evaluation uses into `model`."""
+        ...
+
+    def take_statistics(self, model: MnistCnn) -> None:
+        """Take the running statistics of `model` for evaluations."""
         ...
 
 
@@ -105,6 +110,7 @@ class GraphEngine:
     """
 
     def __init__(self, context: TrainingContext, capture: Capture, data: Split) -> None:
+        self._context = context
         self._batch_size = context.recipe.batch_size
         self._capture = capture
         self._buffers = device_buffers(context, data)
@@ -163,8 +169,12 @@ class GraphEngine:
             self._step_replay(rest, 1)()
         return buffers.losses[:count]
 
-    def count(self) -> Tensor:
+    def count(self, statistics_images: Tensor) -> Tensor:
         """See `Engine`."""
+        if len(statistics_images):
+            self._program.store(self._model)
+            measure_statistics(self._model, statistics_images, self._context)
+            self._program.take_statistics(self._model)
         assert self._evaluation_replay is not None, "a run has been started"
         self._evaluation_replay()
         return self._buffers.totals

@@ -103,6 +103,11 @@ class TorchProgram:
         """See `StepProgram`."""
         torch._foreach_copy_(floats(model), floats(self._evaluated))
 
+    @torch.no_grad()
+    def take_statistics(self, model: MnistCnn) -> None:
+        """See `StepProgram`."""
+        torch._foreach_copy_(floats(self._evaluated), floats(model))
+
     @property
     def _evaluated(self) -> MnistCnn:
         """The network that an evaluation uses."""

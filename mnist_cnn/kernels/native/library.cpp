@@ -47,6 +47,10 @@ void step_train(Step* step, const Tensors* t, const float* images, const int64_t
   step->train(images, labels, count, *t, {smoothing, scale}, dropout, seed, momentum, losses);
 }
 
+void step_measure(Step* step, const Tensors* t, const float* images, int count) {
+  step->measure(images, count, *t);
+}
+
 void step_infer(Step* step, const Tensors* t, const float* images, int count, float* logits) {
   step->network().pack(t->parameters);
   step->network().infer(images, count, t->parameters, t->mean, t->variance, logits);

@@ -102,6 +102,7 @@ def library() -> ctypes.CDLL:
             None,
             [*[pointer] * 4, integer, real, real, real, ctypes.c_uint32, real, pointer],
         ),
+        "step_measure": (None, [pointer, pointer, pointer, integer]),
         "step_infer": (None, [pointer, pointer, pointer, integer, pointer]),
         "step_kept": (None, [pointer, integer, integer, pointer]),
         "sgd": (None, [pointer, pointer, pointer, integer, real, real, real]),

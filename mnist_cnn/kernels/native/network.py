@@ -46,6 +46,22 @@ class NativeNetwork(nn.Module):
         )
         return logits
 
+    def measure_statistics(self, images: Tensor, group: int) -> None:
+        """Set the running statistics to the mean of those of groups of images, without dropout.
+
+        Args:
+            images: (N, 1, 28, 28), normalised.
+            group: images in a group; the last one may have fewer.
+        """
+        images = images.float().contiguous()
+        workspace = _Workspace(min(group, len(images)), self._kernels)
+        library().step_measure(
+            workspace.handle,
+            _tensors(self.network, gradients=None),
+            images.data_ptr(),
+            len(images),
+        )
+
 
 class NativeKernel:
     """Losses and gradients of `network` in compiled code.

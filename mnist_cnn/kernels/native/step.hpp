@@ -80,8 +80,7 @@ class Step {
     statistics_.resize(groups);
     sums_.resize(turns);
     network().pack(tensors.parameters);
-
-    auto turn = [&](Network& network, int t) {
+    in_turns(turns, [&](Network& network, int t) {
       Sums& sums = sums_[t];
       sums.clear(network.weights_at(LAYERS));
       for (int g = t * each; g < std::min(groups, (t + 1) * each); g++) {
@@ -95,16 +94,32 @@ class Step {
         network.backward(d_logits.data(), sums.weights->start, sums.norms);
         statistics_[g].read(network, size);
       }
-    };
-    if (turns >= pool().threads()) {
-      while (int(networks_.size()) < pool().threads())
-        networks_.emplace_back(networks_[0]->sibling(group_));
-      pool().run(turns, [&](int thread, int t) { turn(*networks_[thread], t); });
-    } else {
-      for (int t = 0; t < turns; t++) turn(network(), t);
-    }
+    });
     move_statistics(momentum, tensors);
     write_gradients(tensors);
+  }
+
+  // Sets the running statistics to the mean of those of all groups.
+  void measure(const float* images, int count, const Tensors& tensors) {
+    const int groups = (count + group_ - 1) / group_;
+    statistics_.resize(groups);
+    network().pack(tensors.parameters);
+    in_turns(groups, [&](Network& network, int g) {
+      const int start = g * group_, size = std::min(group_, count - start);
+      std::vector<float> logits(size_t(size) * 10);
+      network.train_forward(images + size_t(start) * 784, size, tensors.parameters, 0, 0,
+                            logits.data());
+      statistics_[g].read(network, size);
+    });
+    for (int l = 0; l < LAYERS; l++) {
+      std::fill_n(tensors.mean[l], CHANNELS[l], 0.f);
+      std::fill_n(tensors.variance[l], CHANNELS[l], 0.f);
+      for (const Statistics& s : statistics_)
+        for (int o = 0; o < CHANNELS[l]; o++) {
+          tensors.mean[l][o] += s.mean[l][o] / float(groups);
+          tensors.variance[l][o] += s.variance[l][o] / float(groups);
+        }
+    }
   }
 
  private:
@@ -135,6 +150,19 @@ class Step {
       norms = {};
     }
   };
+
+  // Calls turn(network, t) for every turn: a thread each or, where there are fewer than threads, one
+  // after the other with all threads.
+  template <class Turn>
+  void in_turns(int turns, const Turn& turn) {
+    if (turns >= pool().threads()) {
+      while (int(networks_.size()) < pool().threads())
+        networks_.emplace_back(networks_[0]->sibling(group_));
+      pool().run(turns, [&](int thread, int t) { turn(*networks_[thread], t); });
+    } else {
+      for (int t = 0; t < turns; t++) turn(network(), t);
+    }
+  }
 
   void move_statistics(float momentum, const Tensors& to) const {
     for (const Statistics& s : statistics_)

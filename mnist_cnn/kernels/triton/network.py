@@ -192,10 +192,7 @@ class TritonProgram:
             flat = weight.permute(2, 3, 1, 0).reshape(-1)
             self._weights[layer.weight : layer.weight + flat.numel()].copy_(flat)
             _halves(self._weights, layer.affine, layer.outputs, norm.weight, norm.bias)
-            mean, variance = norm.running_mean, norm.running_var
-            assert mean is not None
-            assert variance is not None
-            _halves(self._running, layer.sums, layer.outputs, mean, variance)
+            _copy_statistics(self._running, layer, norm)
         self._kept.copy_(self._weights)
         for tensor in (self._velocities, self._gradients, self._sums):
             tensor.zero_()
@@ -216,6 +213,12 @@ class TritonProgram:
             end = layer.sums + layer.outputs
             norm.running_mean.copy_(self._average_running[layer.sums : end])
             norm.running_var.copy_(self._average_running[end : end + layer.outputs])
+
+    @torch.no_grad()
+    def take_statistics(self, model: MnistCnn) -> None:
+        """See `StepProgram`."""
+        for layer, (_, norm) in zip(LAYERS, _modules(model), strict=True):
+            _copy_statistics(self._average_running, layer, norm)
 
     def train(self, size: int) -> None:
         """See `StepProgram`."""
@@ -459,6 +462,13 @@ def _stride(layer: _Layer) -> int:
 def _halves(flat: Tensor, start: int, width: int, first: Tensor, second: Tensor) -> None:
     flat[start : start + width].copy_(first.detach())
     flat[start + width : start + 2 * width].copy_(second.detach())
+
+
+def _copy_statistics(flat: Tensor, layer: _Layer, norm: nn.BatchNorm2d) -> None:
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert variance is not None
+    _halves(flat, layer.sums, layer.outputs, mean, variance)
 
 
 def _modules(model: MnistCnn) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:

@@ -34,6 +34,7 @@ SMALL = replace(FAST.with_epochs(4), batch_size=64, norm_batch_size=0, memory_fo
 RECIPES = {
     "selected and averaged": replace(SMALL, evaluate_from_epoch=3, average_interval=3),
     "in groups": replace(SMALL, norm_batch_size=32),
+    "statistics of undistorted images": replace(SMALL, statistics_images=200),
     "all images, a smaller batch at last": replace(
         SMALL.with_epochs(2), selected_share=1.0, average_decay=0.0, evaluate_from_epoch=1
     ),
