@@ -22,7 +22,7 @@ from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import FAST, Kernels, Recipe
 from mnist_cnn.train import seeded_model, train
 
-RECIPE = replace(FAST, statistics_images=300)
+RECIPE = replace(FAST, statistics_images=520)
 """Two whole batches and a part of one."""
 
 
@@ -59,10 +59,10 @@ def test_they_are_the_means_and_variances_of_the_images_batch_by_batch(
     network = measured(accelerator, "torch", mnist)
     context = TrainingContext(RECIPE, accelerator, "torch")
     pixels = choose_images(part(mnist), context, 0)
-    assert len(pixels) == 300
+    assert len(pixels) == 520
     with torch.no_grad():
         outputs = network.stem.conv(normalise(pixels, RECIPE).unsqueeze(1)).double()
-    batches = outputs.split(128)
+    batches = outputs.split(256)
     for computed, expected in (
         (network.stem.norm.running_mean, [batch.mean((0, 2, 3)) for batch in batches]),
         (network.stem.norm.running_var, [batch.var((0, 2, 3)) for batch in batches]),
