@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -72,17 +72,27 @@ class Benchmark:
         return {column.name: self._summarize(column) for column in columns_with(MEASURED)}
 
     def _summarize(self, column: Column) -> MetricSummary:
-        values: list[float] = []
-        for record in counted_runs(column.name, self.records):
-            value = column.cell((None, record))
-            if isinstance(value, int | float):
-                values.append(float(value))
-            elif column.missing_is_missed:
-                values.append(MISSED)
-        summary = summarize(values)
+        summary = summarize(measured_values(column, self.records))
         if allows_interval(column.name, self.records):
             return summary
         return replace(summary, low=None, high=None, median_low=None, median_high=None)
+
+
+def measured_values(column: Column, records: Sequence[RunRecord]) -> list[float]:
+    """What a summary of a measured column counts: a value a run, a miss as `MISSED`.
+
+    Args:
+        column: a column of role `Role.MEASURED`.
+        records: runs of one benchmark.
+    """
+    values: list[float] = []
+    for record in counted_runs(column.name, records):
+        value = column.cell((None, record))
+        if isinstance(value, int | float):
+            values.append(float(value))
+        elif column.missing_is_missed:
+            values.append(MISSED)
+    return values
 
 
 def group_runs(runs: Iterable[Run]) -> list[Benchmark]:

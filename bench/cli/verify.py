@@ -1,30 +1,35 @@
-"""`mnist-bench verify`: may these records stand beside the others?"""
+"""`mnist-bench verify`: may these records stand beside the others? Do pages follow from records?"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli.output import notify
 from bench.records.folders import RESULTS_DIR
 from mnist_cnn.console import EXIT_FAILED
+from mnist_cnn.errors import UsageError
+
+if TYPE_CHECKING:
+    from bench.verify.checks import CheckOutcome
 
 EXIT_UNKNOWN = 2
 """Exit status if no check failed, but some could not be made here."""
 
 
 def verify(
-    path: Annotated[
-        Path,
+    paths: Annotated[
+        list[Path] | None,
         typer.Argument(
+            metavar="[PATH]...",
             help="Folder of records, such as results/local/<machine> (default: results/, all that "
-            "are published).",
+            "are published); or Markdown pages and folders of them, such as README.md docs.",
             show_default=False,
         ),
-    ] = RESULTS_DIR,
+    ] = None,
     rerun: Annotated[
         int,
         typer.Option(
@@ -35,16 +40,36 @@ def verify(
         bool, typer.Option("--json", help="Print the checks and their findings as JSON.")
     ] = False,
 ) -> int:
-    """Check a folder of records, your own or a contributed one.
+    """Check a folder of records, your own or a contributed one, or the numbers of pages.
 
     Exit with 0 if all checks pass, 1 if one fails, 2 if none fails but one could not be made here
-    (commits, for example, need a git checkout).
+    (commits, for example, need a git checkout; a tag of a page must be readable).
     """
+    from bench.verify.checks import CheckOutcome
+    from bench.verify.pages import are_pages
+
+    chosen = paths or [RESULTS_DIR]
+    if are_pages(chosen):
+        if rerun:
+            raise UsageError("--rerun makes runs of records again: name a folder of records")
+        outcome = _verify_pages(chosen, as_json)
+    elif len(chosen) > 1:
+        raise UsageError("name one folder of records, or Markdown pages only")
+    else:
+        outcome = _verify_records(chosen[0], rerun, as_json)
+    statuses = {
+        CheckOutcome.PASS: 0,
+        CheckOutcome.FAIL: EXIT_FAILED,
+        CheckOutcome.UNKNOWN: EXIT_UNKNOWN,
+    }
+    return statuses[outcome]
+
+
+def _verify_records(path: Path, rerun: int, as_json: bool) -> CheckOutcome:
     from bench.machine.repository import read_history
     from bench.report.contribution import PUBLISHED, pull_request
     from bench.verify import checks, privacy
     from bench.verify.check_list import CHECKS
-    from bench.verify.checks import CheckOutcome
 
     folder = checks.read_folder(path, read_history(), privacy.own_names())
     results = checks.run_checks(folder, [*CHECKS, PUBLISHED])
@@ -61,9 +86,13 @@ def verify(
         from bench.report import terminal
 
         terminal.show(terminal.checks(folder, results, steps))
-    statuses = {
-        CheckOutcome.PASS: 0,
-        CheckOutcome.FAIL: EXIT_FAILED,
-        CheckOutcome.UNKNOWN: EXIT_UNKNOWN,
-    }
-    return statuses[checks.overall_outcome(results)]
+    return checks.overall_outcome(results)
+
+
+def _verify_pages(paths: list[Path], as_json: bool) -> CheckOutcome:
+    from bench.report.formats import checks
+    from bench.verify.pages import check_pages, find_pages, overall_outcome
+
+    pages = check_pages(find_pages(paths))
+    sys.stdout.write(checks.pages_to_json(pages) if as_json else checks.pages_to_lines(pages))
+    return overall_outcome(pages)

@@ -8,7 +8,8 @@ so few runs cannot show is None.
 
 Sources: Hodges & Lehmann 1963 (estimate of a shift), Mann & Whitney 1947 and Wilcoxon 1945 (rank
 tests, inverted), Hollander, Wolfe & Chicken 2014, chapters 3 and 4 (the intervals), Welch 1947
-(means), Wilson 1927 (shares). docs/statistics.md has the reason for each and a worked example.
+(means), Wilson 1927 (shares), Zou & Donner 2008 (MOVER: estimates combined). docs/statistics.md has
+the reason for each and a worked example.
 """
 
 from __future__ import annotations
@@ -121,6 +122,28 @@ def proportion_interval(successes: int, count: int, tail: float = 0.025) -> Esti
     centre = (p + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(p * (1 - p) / count + z * z / (4 * count**2))
     return Estimate(p, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def product(factors: Sequence[Estimate], divisors: Sequence[Estimate] = ()) -> Estimate:
+    """The product of independent estimates, divided by others, with its interval.
+
+    The distances from each logarithm to its ends are combined by squares (MOVER).
+
+    Args:
+        factors: one or more positive estimates.
+        divisors: positive estimates. Without one end of any estimate, the product has no ends.
+    """
+    values = [one.value for one in factors], [one.value for one in divisors]
+    value = math.prod(values[0]) / math.prod(values[1])
+    below = above = 0.0
+    for one, is_divisor in [*((f, False) for f in factors), *((d, True) for d in divisors)]:
+        if one.low is None or one.high is None or one.low <= 0:
+            return Estimate(value, None, None)
+        down, up = math.log(one.value / one.low), math.log(one.high / one.value)
+        if is_divisor:
+            down, up = up, down
+        below, above = math.hypot(below, down), math.hypot(above, up)
+    return Estimate(value, value * math.exp(-below), value * math.exp(above))
 
 
 def fisher_exact(base: int, base_count: int, new: int, new_count: int) -> float:

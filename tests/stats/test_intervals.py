@@ -18,6 +18,7 @@ from bench.stats.intervals import (
     mean_difference,
     paired_location_shift,
     paired_mean_difference,
+    product,
     proportion_interval,
 )
 from tests.stats.simulations import SHAPES, SIMULATIONS, at_most
@@ -159,3 +160,29 @@ def test_fewer_successes_is_fishers(of_base: int, of_new: int, data: st.DataObje
     table = [[new, of_new - new], [base, of_base - base]]
     theirs = scipy_stats.fisher_exact(table, alternative="less").pvalue
     assert fisher_exact(base, of_base, new, of_new) == pytest.approx(float(theirs))
+
+
+def test_the_interval_of_a_product_covers_the_truth_as_often_as_it_says() -> None:
+    """Three means of few log-normal values: two multiplied, divided by the third."""
+    generator = random.Random(1)
+
+    def measured(centre: float, count: int) -> Estimate:
+        values = [centre * math.exp(generator.gauss(0, 0.1)) for _ in range(count)]
+        return mean_difference([0.0, 0.0], values, 0.025)
+
+    truth = 4 * 3 / 2 * math.exp(0.1**2 / 2)
+    intervals = [
+        product([measured(4, 6), measured(3, 20)], [measured(2, 10)]) for _ in range(SIMULATIONS)
+    ]
+    misses = sum(not (one.low or 0) <= truth <= (one.high or 0) for one in intervals)
+    assert misses <= at_most(0.05)
+
+
+def test_a_product_of_one_estimate_is_it_and_without_an_end_has_none() -> None:
+    one = Estimate(10.0, 5.0, 20.0)
+    assert (product([one]).low, product([one]).high) == pytest.approx((5.0, 20.0))
+    inverse = product([Estimate(1.0, 1.0, 1.0)], [one])
+    assert (inverse.low, inverse.value, inverse.high) == pytest.approx((0.05, 0.1, 0.2))
+    squared = product([one, one])
+    assert (squared.low, squared.high) == pytest.approx((100 / 2**2**0.5, 100 * 2**2**0.5))
+    assert product([one, Estimate(2.0, None, 3.0)]) == Estimate(20.0, None, None)

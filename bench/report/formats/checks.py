@@ -1,4 +1,4 @@
-"""The checks of a folder as JSON: what `verify` prints, for another program."""
+"""The checks of a folder or of pages as JSON, and those of pages as lines: what `verify` prints."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 
 from bench.analysis.columns import shown_path
-from bench.verify.checks import CheckResult, ResultsFolder, overall_outcome
+from bench.text import count_of, printable
+from bench.verify.checks import CheckOutcome, CheckResult, ResultsFolder, overall_outcome
+from bench.verify.pages import CheckedPage
 
 
 def to_json(folder: ResultsFolder, results: Sequence[CheckResult], steps: Sequence[str]) -> str:
@@ -36,3 +38,33 @@ def to_json(folder: ResultsFolder, results: Sequence[CheckResult], steps: Sequen
         "pull_request": list(steps),
     }
     return json.dumps(document, indent=2) + "\n"
+
+
+def pages_to_json(pages: Sequence[CheckedPage]) -> str:
+    """A list of one object a page: its outcome, how many numbers were compared, the findings."""
+    documents = [
+        {
+            "path": shown_path(page.path),
+            "outcome": page.outcome.value,
+            "numbers": page.numbers,
+            "findings": [
+                {"line": finding.line, "text": finding.text, "unreadable": finding.unreadable}
+                for finding in page.findings
+            ],
+        }
+        for page in pages
+    ]
+    return json.dumps(documents, indent=2) + "\n"
+
+
+def pages_to_lines(pages: Sequence[CheckedPage]) -> str:
+    """A line a finding, as ``README.md:12: ...``, and one a page whose numbers all agree."""
+    lines = []
+    for page in pages:
+        name = printable(str(page.path))
+        lines += [f"{name}:{finding.line}: {finding.text}" for finding in page.findings]
+        if page.numbers and page.outcome is CheckOutcome.PASS:
+            lines.append(f"{name}: {count_of(page.numbers, 'number')} as the records give")
+    if not lines:
+        lines.append(f"no tagged number in {count_of(len(pages), 'page')}")
+    return "".join(f"{line}\n" for line in lines)
