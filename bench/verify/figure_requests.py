@@ -18,6 +18,7 @@ _HIDDEN = re.compile(r'"[^"]*"|\'[^\']*\'|\[[^\]]*\]|\([^)]*\)')
 """Texts and lists of a condition, in which no word of this grammar is looked for."""
 _SOURCE = re.compile(r"(?P<groups>.+?) in (?P<places>[^\[\0\s][^\0]*?)(?: where (?P<where>.+))?")
 _PRODUCT = re.compile(r"(?P<names>[\w -]+) of (?P<terms>\w+(?: [*/] \w+)+)")
+_SCALE = re.compile(r"(?: [*/] \d+(?:\.\d+)?(?:e-?\d+)?)+$")
 _SERIES = re.compile(r"(?P<columns>\w+(?: \+ \w+)*)(?: where (?P<where>.+))?")
 
 
@@ -40,9 +41,11 @@ class Quantity:
     """A value of each run."""
 
     series: Series
-    divisor: Series | float | None
-    """What it is divided by: a number; columns of the same run; or, with a condition, those of
-    the run of the same seed for which it holds. None: it is not divided."""
+    divisor: Series | None
+    """What it is divided by: columns of the same run; or, with a condition, those of the run of the
+    same seed for which it holds. None: it is not divided."""
+    scale: float
+    """What it is multiplied by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +117,18 @@ def _group(text: str) -> Group:
 
 
 def _quantity(text: str) -> Quantity:
+    scale = 1.0
     hidden = _hide(text)
-    start, slash, _ = hidden.partition(" / ")
-    series = _series(text[: len(start)])
-    if not slash:
-        return Quantity(series, None)
-    divisor = text[len(start) + len(slash) :]
-    number = re.fullmatch(r"\d+(?:\.\d+)?", divisor)
-    if number and not float(divisor):
-        raise UsageError(f"{text[:60]!r} divides by zero")
-    return Quantity(series, float(divisor) if number else _series(divisor))
+    if numbers := _SCALE.search(hidden):
+        for sign, number in re.findall(r"([*/]) (\S+)", numbers[0]):
+            if not float(number):
+                raise UsageError(f"{text[:60]!r} has a zero in it")
+            scale = scale * float(number) if sign == "*" else scale / float(number)
+        hidden = hidden[: numbers.start()]
+    first, slash, second = hidden.partition(" / ")
+    series = _series(text[: len(first)])
+    divisor = text[len(first) + len(slash) : len(hidden)] if second else None
+    return Quantity(series, None if divisor is None else _series(divisor), scale)
 
 
 def _series(text: str) -> Series:

@@ -158,7 +158,9 @@ def _figure(name: str, number: int, group: Group, runs: Sequence[Run]) -> Figure
         number,
         _end_of(name),
         has_unit=name != "count",
-        is_share=quantity.divisor is None and columns[0].unit is Unit.FRACTION,
+        is_share=quantity.divisor is None
+        and quantity.scale == 1
+        and columns[0].unit is Unit.FRACTION,
     )
 
 

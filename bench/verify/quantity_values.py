@@ -50,19 +50,25 @@ def values_of(quantity: Quantity, runs: Sequence[Run]) -> list[float]:
     Raises:
         UsageError: the quantity names something that does not exist.
     """
+    return [quantity.scale * value for value in _unscaled(quantity, runs)]
+
+
+def _unscaled(quantity: Quantity, runs: Sequence[Run]) -> Iterator[float]:
     series, divisor = quantity.series, quantity.divisor
-    if isinstance(divisor, Series) and divisor.where is not None:
-        return list(_paired(series, divisor, runs))
+    if divisor is not None and divisor.where is not None:
+        yield from _paired(series, divisor, runs)
+        return
     chosen = select(runs, series.where)
     columns = number_columns(series)
     if divisor is None and len(columns) == 1 and columns[0].role is Role.MEASURED:
-        benchmarks = pool_single_runs(group_runs(chosen))
-        return [v for one in benchmarks for v in measured_values(columns[0], one.records)]
-    ratios = (
-        (_value(series, record), _divisor(divisor, record))
-        for record in completed([record for _, record in chosen])
-    )
-    return [value / by for value, by in ratios if value is not None and by]
+        for benchmark in pool_single_runs(group_runs(chosen)):
+            yield from measured_values(columns[0], benchmark.records)
+        return
+    for record in completed([record for _, record in chosen]):
+        value = _value(series, record)
+        by = 1.0 if divisor is None else _value(divisor, record)
+        if value is not None and by:
+            yield value / by
 
 
 def attempts_of(quantity: Quantity, runs: Sequence[Run]) -> list[Attempt]:
@@ -75,14 +81,14 @@ def attempts_of(quantity: Quantity, runs: Sequence[Run]) -> list[Attempt]:
     if series.name not in _SPENT:
         known = " or ".join(_SPENT)
         raise UsageError(f"a success costs {known}, not {series.name}")
-    if isinstance(divisor, Series):
+    if divisor is not None:
         raise UsageError("what a success costs can be divided by a number only")
     attempts = []
     for record in completed([record for _, record in select(runs, series.where)]):
         value = _value(series, record)
         reached = reached_epoch(record) is not None and value is not None
         spent = value if reached and value is not None else _SPENT[series.name](record)
-        attempts.append(Attempt(spent / (divisor or 1), reached))
+        attempts.append(Attempt(spent * quantity.scale, reached))
     return attempts
 
 
@@ -99,12 +105,6 @@ def number_columns(series: Series) -> list[Column]:
         if is_text(name):
             raise UsageError(f"{name} is a text, not a number")
     return [column(name) for name in series.columns]
-
-
-def _divisor(divisor: Series | float | None, record: RunRecord) -> float | None:
-    if isinstance(divisor, Series):
-        return _value(divisor, record)
-    return 1.0 if divisor is None else divisor
 
 
 def _paired(first: Series, second: Series, runs: Sequence[Run]) -> Iterator[float]:
