@@ -162,18 +162,21 @@ def _pairs(
 
 def _disagreements(pairs: Sequence[tuple[ShownNumber, Figure]]) -> Iterator[str]:
     """A line for each number that is not its value, rounded."""
-    unit, group = None, None
-    for number, figure in reversed(pairs):
-        if not figure.has_unit:
-            shown_unit = None
-        else:
-            # "99.41 to 99.46 %": the unit of the next number of the same quantity.
-            unit = number.unit or (unit if group == figure.group else None)
-            group = figure.group
-            shown_unit = unit
-            if unit is None and figure.is_share and float(number.text.replace(",", "")) > 1:
-                shown_unit = "%"
-        if not number.agrees(figure.value, shown_unit, figure.end):
-            after = f" {shown_unit}" if shown_unit else ""
-            value = in_unit(figure.value, shown_unit)
+    for position, (number, figure) in enumerate(pairs):
+        unit = _unit_at(position, pairs)
+        if not number.agrees(figure.value, unit, figure.end):
+            after = f" {unit}" if unit else ""
+            value = in_unit(figure.value, unit)
             yield f"{number.text}{after} should be {value:.8g}{after}, the {figure.name}"
+
+
+def _unit_at(position: int, pairs: Sequence[tuple[ShownNumber, Figure]]) -> str | None:
+    """The unit of a number: its own, or that of the next one of its group, or of the one before."""
+    number, figure = pairs[position]
+    if not figure.has_unit:
+        return None
+    for near in (*pairs[position:], *reversed(pairs[:position])):
+        if near[1].group == figure.group and near[1].has_unit and near[0].unit is not None:
+            return near[0].unit
+    # "99.41 (99.40-99.46)" in a column of accuracies.
+    return "%" if figure.is_share and float(number.text.replace(",", "")) > 1 else None
