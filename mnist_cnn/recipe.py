@@ -265,7 +265,7 @@ FAST_GPU = replace(
     evaluate_from_epoch=28,
 )
 """`fast` for GPUs: larger batches, and batch norm over whole batches. In all it takes as many
-images as 2.8 whole epochs."""
+images as 2.7 whole epochs."""
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (FAST, FAST_GPU, REFERENCE)}
 DEFAULT_RECIPE = FAST.name

@@ -24,7 +24,7 @@ _FACTORS = {
 }
 """What a value of a record is multiplied by to have the unit."""
 _NUMBER = re.compile(
-    r"(?<![\w.,:])(?P<number>(?:(?<![^\s(|])[-+])?(?>\d{1,3}(?:,\d{3})+|\d+)(?>\.\d+)?"
+    r"(?<![\w.,:])(?<![A-Za-z]-)(?P<number>(?:(?<![^\s(|])[-+])?(?>\d{1,3}(?:,\d{3})+|\d+)(?>\.\d+)?"
     r"(?>e[-+]?\d+)?)(?![\w]|[.,:]\d)"
     rf"(?:[*_]*\s*(?P<unit>{'|'.join(sorted(_FACTORS, key=len, reverse=True))})(?!\w))?"
 )
@@ -82,8 +82,8 @@ def in_unit(value: float, unit: str | None) -> float:
 def find_numbers(text: str) -> Iterator[ShownNumber]:
     """The numbers of a Markdown text, in order.
 
-    Comments, code, targets of links and dates hold none. Digits within a word (``bf16``, ``3x3``)
-    and times such as ``3:12`` are none.
+    Comments, code, targets of links and dates hold none. Digits within a word (``bf16``, ``3x3``,
+    ``AVX-512``) and times such as ``3:12`` are none.
     """
     visible = _NO_NUMBERS.sub(lambda match: "\0" * len(match[0]), text)
     for match in _NUMBER.finditer(visible):
