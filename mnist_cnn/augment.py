@@ -2,8 +2,8 @@
 
 The distribution is that of torchvision's RandomRotation, RandomAffine and ColorJitter, one after
 the other, as in the original specification. One generator on the CPU draws each image's parameters
-once per epoch for all ranks: the same seed distorts the same images in the same way on every device
-and for every number of processes.
+once per epoch for all ranks: with one seed, the n-th image of an epoch is distorted in the same way
+on every device and for every number of processes.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 The order is drawn for the *global* batch by a generator that depends on seed and epoch alone, and
 every rank takes its share. So two processes together train on the same batches as one process, and
-on the same batch-norm groups where the recipe has groups. The resident pipeline draws the
+on the same batch-norm groups where the recipe has groups. Where it selects images by their losses,
+this holds until the losses' rounding changes a choice. The resident pipeline draws the
 distortions in the same way; the loader's transforms draw theirs image by image.
 """
 

@@ -271,8 +271,8 @@ RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (FAST, FAST_GPU,
 DEFAULT_RECIPE = FAST.name
 
 FREE_IN_CLOSED = ("pipeline", "memory_format")
-"""Fields that change how the reference is computed, not what is trained: both pipelines draw from
-the same distribution, and a layout changes only the order of sums."""
+"""Fields that may vary in the closed division. They change the trained weights, but not the method:
+the pipelines draw other numbers from one distribution, and a layout changes the order of sums."""
 
 
 def recipe_named(name: str) -> Recipe:

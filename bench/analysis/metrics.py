@@ -37,8 +37,9 @@ def reached_epoch(record: RunRecord) -> int | None:
 def time_to_target_seconds(record: RunRecord) -> float | None:
     """From the start of the run's clock to the end of the evaluation that reached the target.
 
-    MLPerf's rule: the clock starts before the data is touched and is never paused, so it includes
-    reading, evaluating and the time between laps.
+    Close to MLPerf's rule (docs/protocol.md has the differences): the clock starts before the run
+    reads its data and is never paused, so it includes reading, evaluating and the time between
+    laps.
     """
     return _evaluated_seconds(record, reached_epoch(record))
 

@@ -23,7 +23,8 @@ class TimingRule(StrEnum):
     """Everything from the start of the process: what a user waits who starts from nothing."""
     MLPERF = "MLPerf"
     """From the first touch of the data to the evaluation that reached the target, never paused
-    (MLPerf training rules, "Timing"). This benchmark's own rule."""
+    (MLPerf training rules, "Run Results"). This benchmark's own rule, but for what docs/protocol.md
+    lists."""
     ALGOPERF = "AlgoPerf"
     """MLPerf's rule, paused during evaluation (AlgoPerf, Dahl et al. 2023, section 4.2)."""
     SPEEDRUN = "speed-run"
