@@ -139,6 +139,17 @@ def test_seconds_a_success_stand_beside_every_median_time(tmp_path: Path) -> Non
     assert "15/20 runs, 5.94–6.74, 8.10 s a success" in page
 
 
+def test_the_share_that_reached_the_target_is_of_runs_that_could() -> None:
+    """A run of one epoch measures images a second."""
+    whole = make_benchmark()
+    short = make_record(accuracies=[0.98], recipe={"epochs": 1}, benchmark_id="c" * 32)
+    reached = (
+        f"<strong>{len(whole)} of {len(whole)}</strong><span>completed runs of all set-ups with"
+    )
+    assert reached in page_of([*whole, short])
+    assert "<dt>Reached" not in page_of([short])
+
+
 def test_every_run_is_there_with_its_record(tmp_path: Path) -> None:
     runs = make_benchmark()
     paths = [store.save_record(run, tmp_path / "results") for run in runs]
