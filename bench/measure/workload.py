@@ -70,7 +70,7 @@ class MnistTraining:
         return self._train(one_epoch, 0, options, lambda data: evaluated_on_noise(data, images))
 
     def run(self, seed: int) -> Generator[Event, None, None]:
-        """Train once from random weights; this includes the first access to the data."""
+        """Train once from random weights; this includes reading and verifying the data."""
         recipe = self._context.recipe
         options = TrainingOptions(graphs=self._graphs, checkpoints=self._checkpoints)
         return self._train(recipe, seed, options, lambda data: data)
