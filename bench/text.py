@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from enum import StrEnum
+
+from mnist_cnn.escaping import printable as printable
 
 MISSING = "–"
 """Shown where there is no value: a missed target, an unknown amount of memory."""
@@ -22,11 +23,6 @@ _SIGNIFICANT = 15
 """Number of digits that a float holds for certain; what lies beyond is not rounded outwards."""
 _EXACT = Context(prec=800)
 """Enough digits for every float with its decimals."""
-_ESCAPES = re.compile(
-    r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # operating system commands: titles, links, clipboard
-    r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # control sequences: colours, cursor, screen
-    r"|\x1b[ -/]*[0-~]?"  # every other escape
-)
 
 
 class Rounding(StrEnum):
@@ -53,21 +49,6 @@ def rounded(value: float, decimals: int, rounding: Rounding) -> float:
     step = Decimal(1).scaleb(-decimals)
     # Adding 0 makes minus zero zero.
     return float(shown.quantize(step, rounding=rounding.value, context=_EXACT)) + 0.0
-
-
-def printable(text: str) -> str:
-    """The text on one line, with nothing in it that a terminal would obey.
-
-    Escape sequences, control characters and invisible ones (text direction, zero width) are
-    taken out; line breaks, tabs and odd spaces become a space each.
-    """
-    if text.isprintable():  # as nearly all of it is
-        return text.strip()
-    visible = (
-        letter if letter.isprintable() else " " if letter.isspace() else ""
-        for letter in _ESCAPES.sub("", text)
-    )
-    return "".join(visible).strip()
 
 
 def encodable(text: str) -> str:

@@ -15,7 +15,7 @@ import torch
 from mnist_cnn.batches import Batches
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split
-from mnist_cnn.engine.checkpoint import Checkpoints
+from mnist_cnn.engine.checkpoint import Checkpoints, State
 from mnist_cnn.engine.eager import EagerEngine, Engine
 from mnist_cnn.engine.graph import GraphCache
 from mnist_cnn.engine.statistics import choose_images
@@ -148,9 +148,12 @@ def _resume(checkpoints: Checkpoints | None, seed: int, engine: Engine, batches:
     if checkpoints is None or point is None:
         return 0
     assert isinstance(engine, EagerEngine)
-    state = checkpoints.read(point)
-    engine.restore(state["engine"])
-    batches.losses.copy_(state["losses"])
+
+    def restore(state: State) -> None:
+        engine.restore(state["engine"])
+        batches.losses.copy_(state["losses"])
+
+    checkpoints.restore(point, restore)
     return point.epoch
 
 

@@ -14,7 +14,8 @@ from bench.records import store
 from bench.records.folders import RESULTS_DIR
 from bench.records.publication import copy_records
 from bench.text import printable
-from mnist_cnn.console import EXIT_FAILED
+from mnist_cnn.console import EXIT_FAILED, parse_path
+from mnist_cnn.disk import reason_of, replace_file
 from mnist_cnn.errors import UsageError
 
 
@@ -24,10 +25,11 @@ def publish(
         typer.Argument(
             help="Folders of your own records to publish, such as results/local/<machine>.",
             show_default=False,
+            parser=parse_path,
         ),
     ] = None,
     results_dir: Annotated[
-        Path, typer.Option(help="Folder of the published records and the page.")
+        Path, typer.Option(help="Folder of the published records and the page.", parser=parse_path)
     ] = RESULTS_DIR,
     check: Annotated[
         bool,
@@ -86,6 +88,6 @@ def publish(
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8", newline="\n")
+        replace_file(path, text.encode())
     except OSError as error:
-        raise UsageError(f"cannot write {printable(str(path))}: {error.strerror}") from error
+        raise UsageError(f"cannot write {printable(str(path))}: {reason_of(error)}") from error

@@ -11,30 +11,32 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from bench.measure.run_state import BenchmarkState, RunState
 from bench.records import store
-from bench.records.disk import sync_folder
 from bench.records.machine_key import MachineKey
+from bench.records.model import parse_document
 from bench.records.schema import Environment, ProtocolValues, RunRecord, Setup, Status
 from bench.text import printable
+from mnist_cnn.disk import read_file, reason_of, refuse_link, replace_file
 from mnist_cnn.errors import UsageError
 
 _MANIFEST = "benchmark.json"
 _LOCK = ".lock"
 _OURS = re.compile(
-    rf"{re.escape(_MANIFEST)}|\.{re.escape(_MANIFEST)}\.tmp|{re.escape(_LOCK)}"
-    r"|(seed-\d+-epoch-\d+-rank-)\d+\.pt|\.seed-\d+-epoch-\d+-rank-\d+\.pt\.\d+\.tmp"
+    rf"{re.escape(_MANIFEST)}|{re.escape(_LOCK)}|(seed-\d+-epoch-\d+-rank-)\d+\.pt"
+    rf"|\.(?:{re.escape(_MANIFEST)}|seed-\d+-epoch-\d+-rank-\d+\.pt)\.[0-9a-f]+\.tmp"
 )
 """Names of the files that this module and the checkpoints write: the folder may hold others."""
+_LARGEST_BYTES = 64 << 20
+"""Most bytes of the manifest."""
 _LOCK_SECONDS = 15.0
 """Seconds to wait for the lock: ranks whose supervisor died save their records before they end."""
 _SETUP_IDENTITY = {
@@ -95,6 +97,7 @@ class JournalFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
+        refuse_link(path / _LOCK)
         self._lock = filelock.FileLock(path / _LOCK, timeout=_LOCK_SECONDS)
         try:
             self._lock.acquire()
@@ -116,16 +119,16 @@ class JournalFolder:
         """
         path = self.path / _MANIFEST
         try:
-            digest, _, text = path.read_bytes().partition(b"\n")
+            digest, _, text = read_file(path, _LARGEST_BYTES).partition(b"\n")
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise UsageError(f"cannot read {printable(str(path))}: {error.strerror}") from error
+            raise UsageError(f"cannot read {printable(str(path))}: {reason_of(error)}") from error
         try:
             if hashlib.sha256(text).hexdigest().encode() != digest:
                 raise ValueError("its checksum is another")
-            return BenchmarkState.model_validate_json(text)
-        except (ValueError, ValidationError) as error:
+            return parse_document(BenchmarkState, text)
+        except ValueError as error:
             raise UsageError(
                 f"{printable(str(path))} is damaged: delete its folder and run without --resume"
             ) from error
@@ -137,13 +140,8 @@ class JournalFolder:
             OSError: it could not be written; the state before is still stored.
         """
         text = json.dumps(manifest.model_dump(mode="json"), indent=1).encode()
-        temporary = self.path / f".{_MANIFEST}.tmp"
-        with temporary.open("wb") as file:
-            file.write(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path / _MANIFEST)
-        sync_folder(self.path)
+        content = hashlib.sha256(text).hexdigest().encode() + b"\n" + text
+        replace_file(self.path / _MANIFEST, content)
 
     def tidy(self, manifest: BenchmarkState) -> None:
         """Remove the files that no checkpoint of the manifest needs."""

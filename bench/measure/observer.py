@@ -13,6 +13,7 @@ from bench.measure.progress import RunProgress
 from bench.measure.run_state import RunState
 from bench.records.protocol import BenchmarkProtocol
 from bench.records.schema import Evaluation, Lap, LapKind, Status, TrainedEpoch
+from mnist_cnn.errors import UsageError
 from mnist_cnn.events import Checkpointed, EpochTrained, Evaluated, Event, Finished, Started
 
 
@@ -73,6 +74,8 @@ def observe(
     except KeyboardInterrupt as error:
         observation.status, observation.error = Status.INTERRUPTED, error
         observation.reason = str(error) or "interrupted from the keyboard"
+    except UsageError:  # the input is bad, which is no outcome of the run
+        raise
     except Exception as error:
         context.signals.hold()
         first_line = (str(error).splitlines() or [""])[0]

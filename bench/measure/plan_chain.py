@@ -13,10 +13,10 @@ from bench.measure.request import RunRequest
 from bench.measure.runner import protocol_values
 from bench.records import benchmark_plan
 from bench.records.benchmark_plan import BenchmarkPlan
-from bench.records.disk import reason_of
 from bench.records.machine_key import MachineKey
 from bench.records.record_file import machine_name
 from bench.records.schema import Environment, PlanLink, RunRecord, Setup
+from mnist_cnn.disk import reason_of
 from mnist_cnn.recipe import Recipe
 
 

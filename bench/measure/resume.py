@@ -134,7 +134,27 @@ def _stored_benchmark(
             f"cannot resume what is kept in {shown}: {difference}; use the same options as before, "
             "or delete that folder"
         )
+    if not all(_is_possible(run, identity) for run in (stored.current, stored.previous) if run):
+        raise UsageError(
+            f"what is kept in {shown} is no state of this benchmark: delete that folder and run "
+            "without --resume"
+        )
     return stored
+
+
+def _is_possible(run: RunState, identity: Mapping[str, JsonValue]) -> bool:
+    """Whether a run of this benchmark may be in that state."""
+    runs, first_seed, epochs, processes = (
+        int(str(identity[name])) for name in ("protocol.runs", "seed", "recipe.epochs", "processes")
+    )
+    return (
+        run.run_index <= runs
+        and first_seed <= run.seed < first_seed + runs
+        and run.epoch < epochs
+        and len(run.digests) == (processes if run.epoch else 0)
+        and [trained.epoch for trained in run.epochs] == list(range(1, run.epoch + 1))
+        and all(evaluation.epoch <= run.epoch for evaluation in run.evaluations)
+    )
 
 
 def _find_intact_checkpoint(

@@ -5,18 +5,18 @@ It is beside the records while `run --checkpoint-every` measures, and removed af
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
-from bench.records.model import Count
+from bench.records.model import Count, Whole
 from bench.records.schema import Evaluation, Lap, Model, TrainedEpoch
 
 
 class RunState(Model):
     """The state of a run at its last checkpoint, or at its start before the first one."""
 
-    run_index: int
+    run_index: Annotated[Whole, Field(ge=1)]
     """Index of the run in the benchmark, from 1."""
     seed: Count
     resumed: Count = 0
@@ -39,9 +39,9 @@ class RunState(Model):
 class BenchmarkState(Model):
     """The state of an unfinished benchmark."""
 
-    version: Literal[1] = 1
+    version: Annotated[Whole, Field(ge=1, le=1)] = 1
     benchmark_id: str
-    every: Count
+    every: Annotated[Whole, Field(ge=1)]
     """Epochs between two checkpoints."""
     identity: dict[str, JsonValue]
     """What must be the same when the benchmark is resumed, by name."""

@@ -6,25 +6,25 @@ their digests. A benchmark that was deleted, and a record that was edited, break
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-import secrets
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
-from pydantic import JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-from bench.records.disk import read_regular_file, rename_to_new, sync_folder, write_new
-from bench.records.model import Count, Model
+from bench.records.model import Count, Flag, Model, Whole, parse_document
+from bench.records.record_file import LARGEST_RECORD_BYTES
 from bench.records.setup import ProtocolValues, Setup, with_todays_kernels
+from mnist_cnn.disk import read_file, write_new_file
 
 PLAN_SUFFIX = ".plan"
 PLANNED_SINCE = 8
 """The first schema version whose saved records have a plan."""
 _MOST_PLAN_BYTES = 256 * 1024
-_MOST_RECORD_BYTES = 64 * 1024**2
 _HASHED_BYTES = 4
 """Length of the part of the digest that gives a seed."""
 
@@ -40,7 +40,7 @@ class SeedsRule(StrEnum):
 class BenchmarkPlan(Model):
     """What a benchmark is going to measure."""
 
-    version: Literal[1, 2] = 2
+    version: Annotated[Whole, Field(ge=1, le=2)] = 2
     """Version 2 names compiled code as version 9 of records does."""
     benchmark_id: str
     """Identifier that the records of the benchmark share."""
@@ -57,7 +57,7 @@ class BenchmarkPlan(Model):
     machine: str | None
     """Digest of the machine key; null where the machine is not fully known."""
     commit: str | None
-    dirty: bool | None
+    dirty: Flag | None
     source_sha256: str | None
     """SHA-256 of the source code; null where it is not known."""
     previous_plan_sha256: str | None
@@ -106,16 +106,8 @@ def write_plan(plan: BenchmarkPlan, folder: Path) -> Path:
     """
     final = folder / plan_name(plan)
     folder.mkdir(parents=True, exist_ok=True)
-    # Hidden: a reader of the folder must not meet half a plan.
-    temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        write_new(temporary, (plan.model_dump_json(indent=2) + "\n").encode())
-        rename_to_new(temporary, final)
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(folder)
+    with contextlib.suppress(FileExistsError):
+        write_new_file(final, (plan.model_dump_json(indent=2) + "\n").encode())
     return final
 
 
@@ -126,7 +118,7 @@ def read_plan(path: Path) -> BenchmarkPlan:
         OSError: it cannot be read, is not a regular file or is too large.
         ValueError: it is no plan.
     """
-    return BenchmarkPlan.model_validate_json(read_regular_file(path, _MOST_PLAN_BYTES))
+    return parse_document(BenchmarkPlan, read_file(path, _MOST_PLAN_BYTES))
 
 
 def file_sha256(path: Path) -> str:
@@ -135,7 +127,7 @@ def file_sha256(path: Path) -> str:
     Raises:
         OSError: it cannot be read, is not a regular file or is too large.
     """
-    return hashlib.sha256(read_regular_file(path, _MOST_RECORD_BYTES)).hexdigest()
+    return hashlib.sha256(read_file(path, LARGEST_RECORD_BYTES)).hexdigest()
 
 
 def plan_files(folder: Path) -> list[Path]:

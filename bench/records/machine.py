@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bench.records.model import Count, Model, Seconds
+from bench.records.model import Count, Flag, Model, Number, Seconds, Whole
 
 PACKAGE = "mnist-bench"
 """Name of this package, as it is installed."""
@@ -15,7 +15,7 @@ PACKAGE = "mnist-bench"
 class PeakMemory(Model):
     """The most memory that the run held."""
 
-    bytes: Annotated[int, Field(gt=0)] | None
+    bytes: Annotated[Whole, Field(gt=0)] | None
     source: str
     """What counted the bytes, or why they are not known."""
 
@@ -23,23 +23,23 @@ class PeakMemory(Model):
 class Load(Model):
     """How busy the machine was, with this run and with other programs."""
 
-    load_average_before: float | None
+    load_average_before: Number | None
     """One-minute load average when the run started; null where the system has none."""
-    load_average_after: float | None
+    load_average_after: Number | None
     """One-minute load average when the run ended; null where the system has none."""
     busy_seconds: Seconds | None
     """Core-seconds in which any core was busy, or taken away by the hypervisor, during the run."""
     own_seconds: Seconds | None
     """Core-seconds of `busy_seconds` that the run's own processes used."""
     elapsed_seconds: Seconds
-    usable_cores_before: Annotated[int, Field(ge=1)] | None = None
+    usable_cores_before: Annotated[Whole, Field(ge=1)] | None = None
     """Number of cores that the process was allowed to use (its CPU affinity) when the run started;
     null where the system has no affinity, and in records before version 8."""
-    usable_cores_after: Annotated[int, Field(ge=1)] | None = None
+    usable_cores_after: Annotated[Whole, Field(ge=1)] | None = None
     """The same number when the run ended."""
-    quota_cores_before: Annotated[float, Field(gt=0)] | None = None
+    quota_cores_before: Annotated[Number, Field(gt=0)] | None = None
     """CPU quota of the control group in cores when the run started; null where there is none."""
-    quota_cores_after: Annotated[float, Field(gt=0)] | None = None
+    quota_cores_after: Annotated[Number, Field(gt=0)] | None = None
     """The same quota when the run ended."""
     throttled_seconds: Seconds | None = None
     """Seconds during the run in which the quota stopped threads of the control group; null where
@@ -49,7 +49,7 @@ class Load(Model):
 class Joules(Model):
     """Energy by one counter."""
 
-    joules: Annotated[float, Field(ge=0)] | None
+    joules: Annotated[Number, Field(ge=0)] | None
     source: str
     """What counted the energy, or why it is not known."""
 
@@ -69,10 +69,10 @@ class GpuState(Model):
 
     sm_clock_mhz: Count | None
     memory_clock_mhz: Count | None
-    temperature_celsius: int | None
-    power_watts: Annotated[float, Field(ge=0)] | None
+    temperature_celsius: Whole | None
+    power_watts: Annotated[Number, Field(ge=0)] | None
     """Mean power over up to the last second."""
-    utilization: Annotated[float, Field(ge=0)] | None
+    utilization: Annotated[Number, Field(ge=0)] | None
     """Share of up to the last second in which anything ran on the GPU, this run included."""
     memory_used_bytes: Count | None
     """Memory in use, by all processes and the driver."""
@@ -103,9 +103,9 @@ class Monitoring(Model):
     gpus: list[GpuWatch]
     gpus_source: str
     """What reported the GPUs' state, or why there is none."""
-    cpu_mhz_before: Annotated[float, Field(ge=0)] | None
+    cpu_mhz_before: Annotated[Number, Field(ge=0)] | None
     """Mean clock of the cores before the run, as the system reports it; null if it does not."""
-    cpu_mhz_after: Annotated[float, Field(ge=0)] | None
+    cpu_mhz_after: Annotated[Number, Field(ge=0)] | None
     """Mean clock of the cores after the run, as the system reports it; null if it does not."""
     cpu_throttle_events: Count | None
     """How often a core or its package was slowed down for heat during the run."""
@@ -116,8 +116,8 @@ class Monitoring(Model):
 class CoreClass(Model):
     """Cores of one kind, in a processor that has several kinds."""
 
-    cores: Annotated[int, Field(ge=1)]
-    max_mhz: Annotated[float, Field(gt=0)] | None
+    cores: Annotated[Whole, Field(ge=1)]
+    max_mhz: Annotated[Number, Field(gt=0)] | None
     """Highest clock of these cores; null where the system does not report it."""
 
 
@@ -134,13 +134,13 @@ class Processor(Model):
     """Stepping on x86; on Arm the revision."""
     microarchitecture: str | None
     """Name by archspec: ``"zen5"``, ``"sapphirerapids"``, ``"m2"``."""
-    cache_bytes: dict[str, Annotated[int, Field(gt=0)]]
+    cache_bytes: dict[str, Annotated[Whole, Field(gt=0)]]
     """Size of one cache of each level that the first core uses: ``"L1d"``, ``"L2"``, ``"L3"``."""
     core_classes: list[CoreClass]
     """The kinds of cores, fastest first; empty where the system does not report them."""
-    min_mhz: Annotated[float, Field(gt=0)] | None
+    min_mhz: Annotated[Number, Field(gt=0)] | None
     """Lowest clock that the hardware allows."""
-    max_mhz: Annotated[float, Field(gt=0)] | None
+    max_mhz: Annotated[Number, Field(gt=0)] | None
     """Highest clock that the hardware allows."""
 
 
@@ -151,7 +151,7 @@ class Gpu(Model):
     """``"9.0"`` for NVIDIA's Hopper, ``"gfx942"`` for AMD's MI300; null for other vendors."""
     multiprocessors: Count | None
     """Number of streaming multiprocessors, or compute units."""
-    power_limit_watts: Annotated[float, Field(gt=0)] | None
+    power_limit_watts: Annotated[Number, Field(gt=0)] | None
     """Power limit that is in force, rounded to a watt."""
     max_memory_clock_mhz: Count | None
     max_sm_clock_mhz: Count | None
@@ -161,17 +161,17 @@ class Environment(Model):
     """The machine and its software. Holds no host name, user name or serial number."""
 
     device_name: str
-    device_memory_bytes: int | None
+    device_memory_bytes: Whole | None
     cpu: str
     cpu_features: list[str]
     """Instruction sets that decide the speed of matrix products, among those this code knows."""
-    physical_cores: int | None
-    logical_cores: int
-    usable_cores: int
+    physical_cores: Whole | None
+    logical_cores: Whole
+    usable_cores: Whole
     """Number of cores that the process may run on."""
-    memory_bytes: int
+    memory_bytes: Whole
     os: str
-    virtual_machine: bool | None
+    virtual_machine: Flag | None
     python: str
     driver: str | None
     """Version of the accelerator's driver; null without an accelerator."""
@@ -184,13 +184,13 @@ class Environment(Model):
     there is no commit."""
     commit: str | None
     """Commit of this repository; null where it is not a git checkout."""
-    dirty: bool | None
+    dirty: Flag | None
     """Whether tracked files differed from that commit."""
     processor: Processor | None = None
     """Null in records before version 8."""
     gpu: Gpu | None = None
     """The training GPU; null on a CPU, and in records before version 8."""
-    quota_cores: Annotated[float, Field(gt=0)] | None = None
+    quota_cores: Annotated[Number, Field(gt=0)] | None = None
     """CPU quota of the control group, such as a container's, in cores; null without a quota, and in
     records before version 8."""
     source_sha256: str | None = None

@@ -1,14 +1,29 @@
-"""The base of everything that is stored, and the types of its numbers."""
+"""The base of everything that is stored, the types of its numbers, and how a document is read."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-Seconds = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=0)]
-Difference = Annotated[float, Field(ge=0)]
+from mnist_cnn.disk import decode
+
+LARGEST_INTEGER = 2**64
+"""Above every number of bytes; seeds are below it too."""
+LARGEST_NUMBER = 1e39
+"""Above every float32, such as a loss; its square is still a number."""
+LONGEST_SECONDS = 1e9
+"""Longest time of a span: thirty years."""
+
+Flag = Annotated[bool, Field(strict=True)]
+Whole = Annotated[int, Field(strict=True, ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
+"""A whole number; true, 1.0 and "1" are none."""
+Number = Annotated[float, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
+"""A number; true and "1" are none."""
+Seconds = Annotated[float, Field(strict=True, ge=0, le=LONGEST_SECONDS)]
+Count = Annotated[Whole, Field(ge=0)]
+Difference = Annotated[Number, Field(ge=0)]
 """A difference as a share of the value that it is measured against."""
 
 
@@ -16,3 +31,56 @@ class Model(BaseModel):
     """Frozen, strict about unknown fields, and without NaN: every document is valid JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def check_bounds(name: str, value: JsonValue) -> None:
+    """Refuse a number that no field of a model could hold.
+
+    Raises:
+        ValueError: it is too large, or not a number at all.
+    """
+    if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        raise ValueError(f"{name} is too large")
+    if isinstance(value, float) and not abs(value) <= LARGEST_NUMBER:
+        raise ValueError(f"{name} is too large")
+
+
+Document = TypeVar("Document", bound=Model)
+
+
+def parse_document(kind: type[Document], content: bytes) -> Document:
+    """The document that a file of JSON holds.
+
+    Raises:
+        ValueError: it holds none; where it is JSON, this is pydantic's `ValidationError`.
+    """
+    return kind.model_validate(parse_json(content))
+
+
+def parse_json(content: bytes) -> object:
+    """The value that JSON stands for; no key may be there twice, as only one of them would count.
+
+    Raises:
+        ValueError: it is no such text; the message says where it is wrong.
+    """
+    try:
+        text = decode(content)
+    except ValueError as error:
+        raise ValueError(f"Invalid JSON: {error}") from None
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"Invalid JSON: {error.msg} at line {error.lineno} column {error.colno}"
+        ) from None
+    except RecursionError:
+        raise ValueError("Invalid JSON: nested too deeply") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"Invalid JSON: the key {twice[:40]!r} is there twice")
+    return values

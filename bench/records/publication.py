@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.records import store
-from bench.records.disk import reason_of
+from bench.records.record_file import LARGEST_RECORD_BYTES
 from bench.text import printable
+from mnist_cnn.disk import read_file, reason_of, refuse_link, write_new_file
 from mnist_cnn.errors import UsageError
 
 
@@ -26,18 +26,18 @@ def copy_records(paths: Sequence[Path], results_dir: Path) -> list[Path]:
         UsageError: a path holds no records, or one that cannot be read, or a file would replace
             another; then nothing was copied.
     """
-    copies: dict[Path, Path] = {}
+    copies: dict[Path, tuple[Path, bytes]] = {}
     for path in paths:
         for folder in _record_folders(path):
             for file in _files(folder):
-                target = results_dir / folder.name / file.name
-                _check_free(file, copies.get(target, target))
-                copies[target] = file
-    for target, file in copies.items():
+                target, content = results_dir / folder.name / file.name, _read(file)
+                _check_free(file, content, target, copies)
+                copies[target] = file, content
+    for target, (_, content) in copies.items():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
-                shutil.copyfile(file, target)
+                write_new_file(target, content)
         except OSError as error:
             raise UsageError(
                 f"cannot write {printable(str(target))}: {reason_of(error)}"
@@ -70,10 +70,27 @@ def _files(folder: Path) -> Iterator[Path]:
         yield file
 
 
-def _check_free(file: Path, target: Path) -> None:
+def _read(file: Path) -> bytes:
+    try:
+        return read_file(file, LARGEST_RECORD_BYTES)
+    except OSError as error:
+        raise UsageError(f"cannot read {printable(str(file))}: {reason_of(error)}") from error
+
+
+def _check_free(
+    file: Path, content: bytes, target: Path, copies: Mapping[Path, tuple[Path, bytes]]
+) -> None:
     """Refuse to replace a file by another; an equal one is there already."""
-    if target.exists() and target.read_bytes() != file.read_bytes():
+    try:
+        for path in (target.parent, target):
+            refuse_link(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {printable(str(path))}: {reason_of(error)}") from error
+    other, other_content = copies.get(target, (target, None))
+    if other_content is None and target.exists():
+        other_content = _read(target)
+    if other_content is not None and other_content != content:
         raise UsageError(
-            f"{printable(str(target))} exists and differs from {printable(str(file))}: records are "
+            f"{printable(str(other))} exists and differs from {printable(str(file))}: records are "
             "never replaced"
         )

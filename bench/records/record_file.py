@@ -10,9 +10,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bench.records.machine_key import MachineKey
+from bench.records.model import parse_json
 from bench.records.schema import READABLE_VERSIONS, Environment, RunRecord
 from bench.text import printable
 
+LARGEST_RECORD_BYTES = 16 * 1024**2
+"""Most bytes of a record: a thousand times those of a usual one."""
 _LONGEST_NAME = 60
 """Characters of a device's or a recipe's name in the name of a folder or file."""
 _OMITTED_WORDS = re.compile(
@@ -63,10 +66,14 @@ def to_json(record: RunRecord) -> str:
 
 def parse_record(path: Path, content: bytes) -> RunRecord | UnreadableFile:
     """The record that a file holds, or why it holds none."""
+    value: object = None
     try:
-        record = RunRecord.model_validate_json(content)
+        value = parse_json(content)
+        record = RunRecord.model_validate(value)
     except ValidationError as error:
-        return UnreadableFile(path, _invalid_reason(content, error))
+        return UnreadableFile(path, _invalid_reason(value, error))
+    except ValueError as error:
+        return UnreadableFile(path, printable(str(error)))
     if "schema_version" not in record.model_fields_set:
         return UnreadableFile(path, _NO_VERSION)
     return record
@@ -77,12 +84,8 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def _invalid_reason(content: bytes, error: ValidationError) -> str:
-    """What is wrong with a file that is not a record, in one line."""
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
-        return printable(error.errors()[0]["msg"])
+def _invalid_reason(value: object, error: ValidationError) -> str:
+    """What is wrong with a document that is not a record, in one line."""
     version = value.get("schema_version") if isinstance(value, dict) else None
     if version is None:
         return _NO_VERSION

@@ -26,7 +26,7 @@ from bench.records.machine import (
     PeakMemory,
     Processor,
 )
-from bench.records.model import Count, Model, Seconds
+from bench.records.model import Count, Model, Number, Seconds, Whole, check_bounds
 from bench.records.setup import (
     Calibration,
     ClockCheck,
@@ -45,6 +45,7 @@ from bench.records.training import (
     TrainedEpoch,
     first_reached,
 )
+from mnist_cnn.recipe import REFERENCE
 
 __all__ = [
     "READABLE_VERSIONS",
@@ -108,11 +109,11 @@ class Status(StrEnum):
 class RunRecord(Model):
     """One training from random weights, measured."""
 
-    schema_version: Literal[1, 2, 3, 4, 5, 6, 7, 8, 9] = SCHEMA_VERSION
+    schema_version: Annotated[Whole, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
     run_id: str
     benchmark_id: str
     """Identifier that the runs of one benchmark share."""
-    run_index: Annotated[int, Field(ge=1)]
+    run_index: Annotated[Whole, Field(ge=1)]
     """Number of the run in its benchmark, from 1."""
     started_at: datetime
     """UTC."""
@@ -151,9 +152,9 @@ class RunRecord(Model):
     evaluations: list[Evaluation]
     samples_seen: Count
     """Number of training images, over all ranks."""
-    target_reached_epoch: int | None
+    target_reached_epoch: Whole | None
     """Epoch of the first evaluation at or above the target; null where none was."""
-    final_accuracy: float | None
+    final_accuracy: Number | None
     """Accuracy of the last evaluation, as a fraction; null without an evaluation."""
     mistakes: Mistakes | None = None
     """Images that the last evaluation got wrong; null in records before version 5, for runs that
@@ -235,6 +236,8 @@ class RunRecord(Model):
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
         """The summaries must equal what the raw measurements say."""
+        for name in self.recipe.keys() & REFERENCE.values().keys():
+            check_bounds(f"recipe.{name}", self.recipe[name])
         if self.target_reached_epoch != first_reached(
             self.evaluations, self.protocol.target_accuracy
         ):

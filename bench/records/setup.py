@@ -6,22 +6,22 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bench.records.model import Count, Difference, Model, Seconds
+from bench.records.model import Count, Difference, Flag, Model, Number, Seconds, Whole
 from mnist_cnn.recipe import FP32_PRODUCTS, Kernels, Precision
 
 
 class ProtocolValues(Model):
     """The protocol that the run was measured by."""
 
-    version: int
-    target_accuracy: Annotated[float, Field(gt=0, lt=1)]
-    runs: Annotated[int, Field(ge=1)]
+    version: Whole
+    target_accuracy: Annotated[Number, Field(gt=0, lt=1)]
+    runs: Annotated[Whole, Field(ge=1)]
     """Number of runs that the benchmark was to have; with `half_width`, the most it may have."""
     warmup_images: Count
-    stop_at_target: bool
-    half_width: float | None = None
+    stop_at_target: Flag
+    half_width: Number | None = None
     """Relative half-width of the time's interval at which --runs auto stops; else null."""
-    budget_seconds: float | None = None
+    budget_seconds: Number | None = None
     """Seconds that all runs of --runs auto may take together; null without a limit."""
 
 
@@ -63,7 +63,7 @@ class Calibration(Model):
 
     work: str
     """The work in words, with size, precision and number of threads: only equal work compares."""
-    flops_per_second: Annotated[float, Field(gt=0)]
+    flops_per_second: Annotated[Number, Field(gt=0)]
     """Operations per second of the fastest repetition; a multiply-add counts as two."""
     seconds: Seconds
     """Seconds that the whole calibration took."""
@@ -74,7 +74,7 @@ class WarmUp(Model):
 
     lap_seconds: list[Seconds]
     """Seconds of each repetition, in order."""
-    steady: bool
+    steady: Flag
     """Whether the last repetitions took equally long; otherwise the limit ended the warm-up."""
 
 
@@ -93,20 +93,20 @@ class Setup(Model):
     device: str
     """torch's device type: cpu, cuda, mps, xpu."""
     device_name: str
-    processes: Annotated[int, Field(ge=1)]
+    processes: Annotated[Whole, Field(ge=1)]
     """Number of ranks, over all machines."""
-    machines: Annotated[int, Field(ge=1)] = 1
+    machines: Annotated[Whole, Field(ge=1)] = 1
     """Number of machines; each has the same number of processes."""
-    parallel_seeds: Annotated[int, Field(ge=1)] = 1
+    parallel_seeds: Annotated[Whole, Field(ge=1)] = 1
     """Number of runs of the benchmark that ran at the same time, this run included: they share the
     machine, so times hold for that many runs."""
-    threads: Annotated[int, Field(ge=1)]
+    threads: Annotated[Whole, Field(ge=1)]
     """Number of computing threads of each process."""
     precision: Literal["fp32", "bf16", "fp16"]
     kernels: Kernels = "torch"
     """What computes a step: torch's operators (the only choice before version 2), the same fused by
     torch's compiler, or compiled code of mnist_cnn.kernels."""
-    captured: bool = False
+    captured: Flag = False
     """Whether the device recorded whole steps and replayed them (CUDA graphs)."""
     uncaptured_reason: str | None = None
     """Why steps were not captured, on a device that can capture them; else null."""

@@ -14,13 +14,14 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from bench.records.disk import read_regular_file
 from bench.records.folders import walk
 from bench.records.machine_key import MachineKey
-from bench.records.model import Model
+from bench.records.model import Model, Number, Whole, parse_document
 from bench.records.schema import RunRecord
+from bench.text import printable
+from mnist_cnn.disk import leads_outside, read_file, reason_of, write_new_file
 from mnist_cnn.errors import UsageError
 
 _MOST_BYTES = 1024**2
@@ -49,9 +50,9 @@ class NoiseFloor(Sidecar):
 
     case: str
     """Name of the set-up, as `bench.analysis.cases.setup_name` writes it."""
-    relative: Annotated[float, Field(ge=0)]
+    relative: Annotated[Number, Field(ge=0)]
     """Distance of the ratio's interval from one, at its farther end: 0.03 for 3 %."""
-    rounds: Annotated[int, Field(ge=1)]
+    rounds: Annotated[Whole, Field(ge=1)]
     measured_at: datetime
     device_name: str
     commit: str | None
@@ -62,7 +63,7 @@ class NoiseFloor(Sidecar):
     """SHA-256 of the source code that ran, as in the records; null in older files."""
     started_at: datetime | None = None
     """When the first run started; null in older files."""
-    seconds_per_image: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    seconds_per_image: Annotated[Number, Field(gt=0)] | None = None
     """Median training time of an image over the runs of both sides, by which sessions are compared;
     null in older files."""
 
@@ -115,11 +116,11 @@ class PeakFlops(Sidecar):
     device: str
     device_name: str
     precision: str
-    threads: Annotated[int, Field(ge=1)] | None
+    threads: Annotated[Whole, Field(ge=1)] | None
     """Number of computing threads on a CPU; null elsewhere."""
-    flops_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    flops_per_second: Annotated[Number, Field(gt=0)]
     """Operations per second; a multiplication and an addition count as two."""
-    side: Annotated[int, Field(ge=1)]
+    side: Annotated[Whole, Field(ge=1)]
     """Rows, and columns, of the matrices with the highest rate."""
     measured_at: datetime
     commit: str | None
@@ -153,9 +154,9 @@ def write_sidecar(sidecar: Sidecar, folder: Path) -> Path:
     path = folder / f"{started}-{secrets.token_hex(4)}{sidecar.suffix}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(sidecar.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_new_file(path, (sidecar.model_dump_json(indent=2) + "\n").encode())
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        raise UsageError(f"cannot write {printable(str(path))}: {reason_of(error)}") from error
     return path
 
 
@@ -260,10 +261,12 @@ def find_peak_flops(record: RunRecord, peaks: Iterable[PeakFlops]) -> float | No
 def _sidecar_files(path: Path, suffix: str) -> Iterator[Path]:
     with contextlib.suppress(OSError):
         if not path.is_dir():
-            yield from path.parent.glob(f"*{suffix}")
+            files = path.parent.glob(f"*{suffix}")
+            yield from (file for file in files if not leads_outside(file, path.parent))
             return
         for folder, _, names in walk(path):
-            yield from (folder / name for name in names if name.endswith(suffix))
+            files = (folder / name for name in names if name.endswith(suffix))
+            yield from (file for file in files if not leads_outside(file, path))
 
 
 def _read_sidecars(kind: type[_Kind], paths: Iterable[Path]) -> tuple[list[_Kind], list[Path]]:
@@ -271,7 +274,7 @@ def _read_sidecars(kind: type[_Kind], paths: Iterable[Path]) -> tuple[list[_Kind
     sidecars, broken = [], []
     for path in find_sidecars(paths, kind.suffix):
         try:
-            sidecars.append(kind.model_validate_json(read_regular_file(path, _MOST_BYTES)))
-        except (OSError, ValidationError):
+            sidecars.append(parse_document(kind, read_file(path, _MOST_BYTES)))
+        except (OSError, ValueError):
             broken.append(path)
     return sidecars, broken

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
-import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.records.disk import reason_of, rename_to_new, sync_folder, write_new
 from bench.records.folders import walk
 from bench.records.record_file import (
+    LARGEST_RECORD_BYTES,
     UnreadableFile,
     file_name,
     machine_name,
@@ -23,10 +22,18 @@ from bench.records.record_file import (
 from bench.records.schema import RunRecord
 from bench.records.zip_archive import RefusedArchive, is_archive, read_members
 from bench.text import printable
+from mnist_cnn.disk import (
+    leads_outside,
+    read_file,
+    reason_of,
+    temporary_file,
+    write_new_file,
+)
 from mnist_cnn.errors import UsageError
 
 __all__ = [
     "CHART_NAME",
+    "LARGEST_PAGE_BYTES",
     "PAGE_NAME",
     "REPORT_NAME",
     "ReadResult",
@@ -48,6 +55,10 @@ CHART_NAME = "times.svg"
 REPORT_NAME = "index.html"
 """The HTML report in the results folder."""
 
+LARGEST_PAGE_BYTES = 256 * 1024**2
+"""Most bytes of these three that are read."""
+
+_LINK_OUT = "a link that leads out of the folder: name the file itself to read it"
 _PROBE_BYTES = 256 * 1024
 """Room for the records of a benchmark, several times over."""
 
@@ -74,14 +85,7 @@ def save_record(record: RunRecord, results_dir: Path) -> Path:
     """
     final = record_path(record, results_dir)
     final.parent.mkdir(parents=True, exist_ok=True)
-    # Not named *.json: a reader of the folder must not meet half a record.
-    temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        write_new(temporary, to_json(record).encode())
-        rename_to_new(temporary, final)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(final.parent)
+    write_new_file(final, to_json(record).encode())
     return final
 
 
@@ -105,13 +109,10 @@ def check_writable(
     Raises:
         UsageError: the folder cannot be written to.
     """
-    probe = folder / f".probe-{secrets.token_hex(4)}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            write_new(probe, bytes(_PROBE_BYTES))
-        finally:
-            probe.unlink(missing_ok=True)
+        with temporary_file(folder / "probe", bytes(_PROBE_BYTES)):
+            pass
     except OSError as error:
         raise UsageError(
             f"cannot write to {what} {printable(str(folder))} ({reason_of(error)}): {remedy}"
@@ -124,7 +125,7 @@ def read_records(paths: Iterable[Path]) -> ReadResult:
     Folders are searched for ``*.json`` at every depth, except hidden files and folders, and folders
     that are links, and those set aside (`bench.records.folders`). Zip files are read where they
     are named, without unpacking them; those inside a folder are not. A file that holds no record is
-    listed with the reason, and so is a second copy of a run.
+    listed with the reason, and so are a second copy of a run and a link that leads out of a folder.
 
     Raises:
         UsageError: one of the paths does not exist.
@@ -197,21 +198,23 @@ def _record_files(path: Path, problems: list[UnreadableFile]) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if name.endswith(".json") and not name.startswith("."):
-                yield folder / name
+                if leads_outside(folder / name, path):
+                    problems.append(UnreadableFile(folder / name, _LINK_OUT))
+                else:
+                    yield folder / name
 
 
 def _read_contents(path: Path) -> Iterator[tuple[Path, bytes | UnreadableFile]]:
     """The content of a file; for a zip file, of each record file in it."""
     try:
-        if not path.is_file():  # a pipe would block; a dangling link has no content
-            yield path, UnreadableFile(path, "not a regular file")
+        if not is_archive(path):
+            yield path, read_file(path, LARGEST_RECORD_BYTES)
             return
-        content = None if is_archive(path) else path.read_bytes()
+    except FileNotFoundError:  # a link to nothing: the name itself was found
+        yield path, UnreadableFile(path, "not a regular file")
+        return
     except OSError as error:
         yield path, UnreadableFile(path, reason_of(error))
-        return
-    if content is not None:
-        yield path, content
         return
     for member, inside in read_members(path):
         if isinstance(inside, RefusedArchive):

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from bench.records.disk import read_regular_file
-from bench.records.model import Model
+from bench.records.model import Model, Whole, parse_document
 from bench.records.schema import RunRecord
+from mnist_cnn.disk import append_to_file, read_file
 
 SWEEP_SUFFIX = ".sweep"
 _MOST_BYTES = 64 * 1024**2
@@ -21,7 +21,7 @@ class SweepPlanEntry(Model):
     """The runs that a sweep planned when it was started or continued."""
 
     started_at: datetime
-    order_seed: int
+    order_seed: Whole
     """Seed of the random run order."""
     shard: str
     runs: list[list[str]]
@@ -40,8 +40,8 @@ def append_sweep_plan(entry: SweepPlanEntry, name: str, shard_ending: str, folde
     Raises:
         OSError: the file cannot be written.
     """
-    with (folder / f"{name}{shard_ending}{SWEEP_SUFFIX}").open("a", encoding="utf-8") as file:
-        file.write(entry.model_dump_json() + "\n")
+    line = entry.model_dump_json() + "\n"
+    append_to_file(folder / f"{name}{shard_ending}{SWEEP_SUFFIX}", line.encode())
 
 
 def read_sweep_plan(path: Path) -> list[SweepPlanEntry]:
@@ -51,10 +51,10 @@ def read_sweep_plan(path: Path) -> list[SweepPlanEntry]:
         OSError: the file cannot be read.
         ValueError: a line is not an entry.
     """
-    lines = read_regular_file(path, _MOST_BYTES).splitlines()
+    lines = read_file(path, _MOST_BYTES).splitlines()
     if not lines:
         raise ValueError("it is empty")
-    return [SweepPlanEntry.model_validate_json(line) for line in lines]
+    return [parse_document(SweepPlanEntry, line) for line in lines]
 
 
 def sweep_options_of(record: RunRecord) -> tuple[str, ...] | None:

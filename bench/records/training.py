@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from bench.records.model import Count, Model, Seconds
+from bench.records.model import Count, Model, Number, Seconds, Whole
 
 
 class LapKind(StrEnum):
@@ -33,9 +33,9 @@ class Lap(Model):
     """A timed span. The device's queue is empty at both ends; of several ranks, the slowest."""
 
     kind: LapKind
-    epoch: int | None = None
+    epoch: Whole | None = None
     """Number of the epoch, from 1; null for laps of no epoch."""
-    start_seconds: float
+    start_seconds: Number
     """Seconds from the start of the run's clock; negative for start-up and warm-up."""
     seconds: Seconds
 
@@ -43,21 +43,21 @@ class Lap(Model):
 class TrainedEpoch(Model):
     """What an epoch of training reported."""
 
-    epoch: int
+    epoch: Whole
     steps: Count
     samples: Count
     """Number of training images, over all ranks."""
-    loss: float | None
+    loss: Number | None
     """Mean training loss; null where it was not finite."""
 
 
 class Evaluation(Model):
     """What an evaluation counted."""
 
-    epoch: int
-    samples: Annotated[int, Field(gt=0)]
+    epoch: Whole
+    samples: Annotated[Whole, Field(gt=0)]
     correct: Count
-    loss: float | None
+    loss: Number | None
     samples_seen: Count
     """Number of training images before the evaluation, over all ranks."""
 
@@ -84,7 +84,7 @@ class Mistakes(Model):
     images: list[Count]
     """Rising numbers, from 0, of images in the test set, unless the recipe's `evaluation_split`
     names another set."""
-    predicted: list[Annotated[int, Field(ge=0, le=9)]]
+    predicted: list[Annotated[Whole, Field(ge=0, le=9)]]
     """The digit that each of `images` was taken for."""
 
     @model_validator(mode="after")

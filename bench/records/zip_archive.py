@@ -6,22 +6,32 @@ disk), by members that expand without end, or by very many members. All are limi
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from zipfile import ZipFile, ZipInfo
 
-LARGEST_MEMBER_BYTES = 16 * 1024**2
-"""Most bytes of one member: a thousand times those of a record."""
-LARGEST_TOTAL_BYTES = 4 * 1024**3
-"""Most bytes of all members that are read: more than those of 100,000 records."""
+from bench.records.record_file import LARGEST_RECORD_BYTES
+from mnist_cnn.disk import open_regular_file
+
+LARGEST_TOTAL_BYTES = 1024**3
+"""Most bytes of all members that are unpacked: more than those of 50,000 records."""
+LARGEST_ARCHIVE_BYTES = 256 * 1024**2
+"""Most bytes of a zip file."""
+MOST_MEMBERS = 100_000
+"""Most members of a zip file: the list of all of them is in memory."""
 
 _MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 """First bytes of a zip file, and of an empty one."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
+_ENTRY = b"PK\x01\x02"
+"""First bytes of a member's entry in the list."""
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +48,7 @@ def is_archive(path: Path) -> bool:
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with open_regular_file(path) as file:
         return file.read(4) in _MAGIC or path.suffix.lower() == ".zip"
 
 
@@ -49,24 +59,46 @@ def read_members(archive: Path) -> Iterator[tuple[Path, bytes | RefusedArchive]]
     `RefusedArchive`, which may be the zip file as a whole.
     """
     try:
-        with ZipFile(archive) as opened:
-            total = 0
-            for member in sorted(opened.infolist(), key=lambda member: member.filename):
-                if not _is_wanted(member):
-                    continue
-                if total > LARGEST_TOTAL_BYTES:
-                    yield (
-                        archive,
-                        RefusedArchive(
-                            f"more than {LARGEST_TOTAL_BYTES:,} bytes in it: the rest is not read"
-                        ),
-                    )
-                    return
-                content = _read_member(opened, member)
-                total += 0 if isinstance(content, RefusedArchive) else len(content)
-                yield _path_inside(archive, member), content
+        with open_regular_file(archive) as file:
+            if reason := _too_large(file):
+                yield archive, RefusedArchive(reason)
+                return
+            with ZipFile(file) as opened:
+                for member, content in _wanted_members(opened):
+                    yield archive if member is None else _path_inside(archive, member), content
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
         yield archive, RefusedArchive("not a zip file, or a damaged one")
+
+
+def _too_large(file: BinaryIO) -> str | None:
+    """Why a zip file is not even listed; None where it may be."""
+    size = os.fstat(file.fileno()).st_size
+    if size > LARGEST_ARCHIVE_BYTES:
+        return f"larger than {LARGEST_ARCHIVE_BYTES:,} bytes"
+    # The number of members that the zip file states may be false.
+    count = 0
+    for offset in range(0, size, _CHUNK_BYTES):
+        file.seek(offset)
+        # Overlapping by less than a mark, so that one at the border counts once.
+        count += file.read(_CHUNK_BYTES + len(_ENTRY) - 1).count(_ENTRY)
+        if count > MOST_MEMBERS:
+            return f"more than {MOST_MEMBERS:,} files in it"
+    return None
+
+
+def _wanted_members(archive: ZipFile) -> Iterator[tuple[ZipInfo | None, bytes | RefusedArchive]]:
+    """Each member that may be a record; None as the member where the rest is not read."""
+    total = 0
+    for member in sorted(archive.infolist(), key=lambda member: member.filename):
+        if not _is_wanted(member):
+            continue
+        if total > LARGEST_TOTAL_BYTES:
+            reason = f"more than {LARGEST_TOTAL_BYTES:,} bytes in it: the rest is not read"
+            yield None, RefusedArchive(reason)
+            return
+        content = _read_member(archive, member)
+        total += 0 if isinstance(content, RefusedArchive) else len(content)
+        yield member, content
 
 
 def _is_wanted(member: ZipInfo) -> bool:
@@ -80,17 +112,14 @@ def _read_member(archive: ZipFile, member: ZipInfo) -> bytes | RefusedArchive:
         return RefusedArchive("encrypted")
     if member.compress_type not in _METHODS:
         return RefusedArchive("compressed in a way that is not read here: use deflate, as zip does")
+    if member.file_size > LARGEST_RECORD_BYTES:  # no more than the stated size is unpacked
+        return RefusedArchive(f"larger than {LARGEST_RECORD_BYTES:,} bytes: no record is")
     try:
-        with archive.open(member) as file:
-            # The size that the zip file states may be false.
-            content = file.read(LARGEST_MEMBER_BYTES + 1)
+        return archive.read(member)
     except (zipfile.BadZipFile, NotImplementedError, OSError, RuntimeError, ValueError) as error:
         return RefusedArchive(f"damaged ({type(error).__name__})")
     except (EOFError, zlib.error):
         return RefusedArchive("damaged")
-    if len(content) > LARGEST_MEMBER_BYTES:
-        return RefusedArchive(f"larger than {LARGEST_MEMBER_BYTES:,} bytes: no record is")
-    return content
 
 
 def _path_parts(member: ZipInfo) -> list[str]:

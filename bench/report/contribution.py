@@ -11,6 +11,7 @@ from bench.report.markdown_text import code
 from bench.report.results_page import MARK, disagreements, published_ids
 from bench.text import count_of, printable
 from bench.verify.checks import Check, CheckFinding, CheckOutcome, CheckResult, ResultsFolder
+from mnist_cnn.disk import open_regular_file, read_file, reason_of
 
 
 def published_page(folder: Path) -> Path | None:
@@ -19,8 +20,8 @@ def published_page(folder: Path) -> Path | None:
     for parent in (absolute, *absolute.parents):
         page = parent / store.PAGE_NAME
         try:
-            with page.open(encoding="utf-8", errors="replace") as file:
-                if file.readline().strip() == MARK:
+            with open_regular_file(page) as file:
+                if file.readline(len(MARK) + 2).strip() == MARK.encode():
                     return page
         except OSError:
             continue
@@ -35,7 +36,7 @@ def _published(folder: ResultsFolder) -> Iterator[CheckFinding]:
         text = _read(page)
     except OSError as error:
         yield CheckFinding(
-            f"{printable(page.name)}: cannot be read: {error.strerror}", unknown=True
+            f"{printable(page.name)}: cannot be read: {reason_of(error)}", unknown=True
         )
         return
     entries = _entries(folder, page.parent)
@@ -52,7 +53,7 @@ def _published(folder: ResultsFolder) -> Iterator[CheckFinding]:
 
 
 def _read(page: Path) -> str:
-    return page.read_text(encoding="utf-8", errors="replace")
+    return read_file(page, store.LARGEST_PAGE_BYTES).decode(errors="replace")
 
 
 def _entries(folder: ResultsFolder, results_dir: Path) -> list[ResultEntry]:

@@ -12,13 +12,20 @@ from bench.analysis import benchmarks
 from bench.analysis.columns import shown_path
 from bench.analysis.result_tables import ResultEntry, find_entries
 from bench.analysis.standings import standings
-from bench.records.store import CHART_NAME, PAGE_NAME, REPORT_NAME, ReadResult
+from bench.records.store import (
+    CHART_NAME,
+    LARGEST_PAGE_BYTES,
+    PAGE_NAME,
+    REPORT_NAME,
+    ReadResult,
+)
 from bench.report.html.figures import draw_figures
 from bench.report.html.page import to_html
 from bench.report.html.series import setup_series
 from bench.report.results_chart import draw_chart
 from bench.report.results_page import render_page
 from bench.text import printable
+from mnist_cnn.disk import read_file, reason_of
 
 
 def render_files(results: ReadResult, results_dir: Path) -> dict[str, str]:
@@ -53,10 +60,11 @@ def find_differences(path: Path, expected: str) -> Iterator[str]:
     """One message for each line in which a file differs from the expected text."""
     name = printable(str(shown_path(path)))
     try:
-        actual_lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        content = read_file(path, LARGEST_PAGE_BYTES)
     except OSError as error:
-        yield f"{name}: cannot be read ({error.strerror}): make it with `mnist-bench publish`"
+        yield f"{name}: cannot be read ({reason_of(error)}): make it with `mnist-bench publish`"
         return
+    actual_lines = content.decode(errors="replace").splitlines()
     expected_lines = expected.splitlines()
     matcher = SequenceMatcher(None, actual_lines, expected_lines, autojunk=False)
     for kind, start, stop, new_start, new_stop in matcher.get_opcodes():

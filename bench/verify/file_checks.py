@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from bench.records import store, sweep_plan
 from bench.records.benchmark_plan import PLAN_SUFFIX, BenchmarkPlan
-from bench.records.disk import read_regular_file
 from bench.records.folders import walk
-from bench.records.schema import Model
+from bench.records.model import Model, parse_document
+from bench.records.record_file import LARGEST_RECORD_BYTES
 from bench.records.sidecars import NoiseFloor, PeakFlops
 from bench.text import printable
 from bench.verify import privacy
 from bench.verify.checks import Check, CheckFinding, ResultsFolder
+from mnist_cnn.disk import read_file, reason_of
 
 _PUBLISHED_NAMES = (store.PAGE_NAME, store.CHART_NAME, store.REPORT_NAME)
 """Names of the files that `publish` writes beside records."""
-_MOST_BYTES = 64 * 1024**2
-"""Number of bytes from which a file is not looked into."""
 _SIDECARS: dict[str, tuple[str, type[Model]]] = {
     NoiseFloor.suffix: ("noise floor", NoiseFloor),
     PeakFlops.suffix: ("measured peak", PeakFlops),
@@ -49,8 +46,8 @@ def _problem(path: Path) -> str | None:
     if path.suffix in _SIDECARS:
         name, model = _SIDECARS[path.suffix]
         try:
-            model.model_validate_json(read_regular_file(path, _MOST_BYTES))
-        except (OSError, ValidationError):
+            parse_document(model, read_file(path, LARGEST_RECORD_BYTES))
+        except (OSError, ValueError):
             return f"not a valid {name}"
     elif path.suffix == sweep_plan.SWEEP_SUFFIX:
         try:
@@ -70,9 +67,9 @@ def _private(folder: ResultsFolder) -> Iterator[CheckFinding]:
         if path.name in _PUBLISHED_NAMES or path.is_symlink():
             continue  # made from records, which are checked themselves
         try:
-            text = read_regular_file(path, _MOST_BYTES).decode("utf-8", errors="replace")
+            text = read_file(path, LARGEST_RECORD_BYTES).decode("utf-8", errors="replace")
         except OSError as error:
-            yield CheckFinding(f"{name}: cannot be read: {error.strerror or error}")
+            yield CheckFinding(f"{name}: cannot be read: {reason_of(error)}")
             continue
         for leak in privacy.find_leaks(text, folder.private_words):
             yield CheckFinding(f"{name}: {printable(leak)}")

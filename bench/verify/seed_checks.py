@@ -75,7 +75,7 @@ def _benchmark_problems(records: Sequence[RunRecord]) -> Iterator[str]:
     yield from _rule_problems(records)
     # With --parallel-seeds the processes take turns, and each makes its runs one after the other.
     at_a_time = records[0].setup.parallel_seeds
-    for process in range(at_a_time):
+    for process in sorted({(record.run_index - 1) % at_a_time for record in records}):
         own = [record for record in records if (record.run_index - 1) % at_a_time == process]
         yield from _overlaps(own)
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +19,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from mnist_cnn.disk import read_file, replace_file
+from mnist_cnn.errors import UsageError
+
 State = Mapping[str, Any]
+_LARGEST_BYTES = 256 << 20
+"""Most bytes of a checkpoint; that of the reference recipe has less than 2 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +82,41 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save({**state, "generators": self._generators()}, buffer)
         path = self._path(seed, epoch)
-        write_checkpoint_file(path, buffer.getvalue())
+        replace_file(path, buffer.getvalue())
         self._written.append(path)
         return self._gather_digests(hashlib.sha256(buffer.getvalue()).digest())
 
-    def read(self, point: Point) -> State:
-        """Load a state to the CPU, and restore the random generators.
+    def restore(self, point: Point, restore: Callable[[State], None]) -> None:
+        """Load a state to the CPU, have it restored, and restore the random generators.
+
+        Args:
+            point: the checkpoint.
+            restore: restores all but the generators.
 
         Raises:
-            OSError: this rank's file cannot be read.
-            ValueError: it is not the file that was written.
+            UsageError: this rank's file cannot be read, is not the one that was written or holds
+                another state than this training's.
         """
         path = self._path(point.seed, point.epoch)
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != point.digests[self._accelerator.process_index]:
-            raise ValueError(f"{path.name} is not what was written")
-        state = cast(State, torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+        try:
+            data = read_file(path, _LARGEST_BYTES)
+            if hashlib.sha256(data).hexdigest() != point.digests[self._accelerator.process_index]:
+                raise ValueError("it is not what was written")
+            state = cast(State, torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+            restore(state)
+            self._restore_generators(state["generators"])
+        except Exception as error:  # whoever wrote the digest may have written anything
+            raise UsageError(
+                f"cannot continue from {path.name} ({type(error).__name__}: {error}): delete its "
+                "folder and run without --resume"
+            ) from error
         self._written.append(path)
-        self._restore_generators(state["generators"])
-        return state
 
     def intact(self, point: Point) -> bool:
         """Whether every rank has its file as it was written; every rank calls this."""
         try:
-            digest = hashlib.sha256(self._path(point.seed, point.epoch).read_bytes()).digest()
+            content = read_file(self._path(point.seed, point.epoch), _LARGEST_BYTES)
+            digest = hashlib.sha256(content).digest()
         except OSError:
             digest = bytes(32)
         return self._gather_digests(digest) == point.digests
@@ -130,16 +145,3 @@ class Checkpoints:
         torch.set_rng_state(states["torch"])
         if states["device"] is not None:
             torch.get_device_module(self._accelerator.device.type).set_rng_state(states["device"])
-
-
-def write_checkpoint_file(path: Path, content: bytes) -> None:
-    """Write a file completely to the disk, then put it in place of the old one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -183,7 +183,7 @@ def _json(**changes: Any) -> str:
         (_json(final_accuracy=float("nan")).encode(), "final_accuracy: Input should be a finite"),
         (
             _json(evaluations=[HUGE]).encode(),
-            "evaluations.0: Value error, correct is more than samples",
+            "evaluations.0.correct: Input should be less than or equal to",
         ),
     ],
     # The contents have random ids, and the workers of pytest-xdist must name the tests alike.

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bench.cli import main
-from bench.records import store, zip_archive
+from bench.records import record_file, store, zip_archive
 from bench.records.schema import RunRecord
 from tests.factories import make_benchmark, make_record
 
@@ -86,7 +86,7 @@ def test_nothing_is_written_and_no_name_leads_elsewhere(tmp_path: Path) -> None:
 def test_a_member_that_grows_without_end_is_refused(tmp_path: Path) -> None:
     path = zipped(
         tmp_path / "a.zip",
-        {"a.json": RECORD, "huge.json": b" " * (zip_archive.LARGEST_MEMBER_BYTES + 1)},
+        {"a.json": RECORD, "huge.json": b" " * (record_file.LARGEST_RECORD_BYTES + 1)},
     )
     assert path.stat().st_size < 100_000
     found = store.read_records([path])

@@ -19,8 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from bench.cli import main
 from bench.launch import local_run
 from bench.measure.workload import MnistTraining
-from bench.records import store
-from mnist_cnn import recipe
+from mnist_cnn import disk, recipe
 from mnist_cnn.batches import Batches
 from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.engine import checkpoint
@@ -85,7 +84,7 @@ def nothing(*_: Any) -> None:
 
 def half_a_file(path: Path, content: bytes) -> None:
     """Die in the middle of writing."""
-    path.with_name(f".{path.name}.{os.getpid()}.tmp").write_bytes(content[: len(content) // 2])
+    path.with_name(f".{path.name}.{os.getpid():x}.tmp").write_bytes(content[: len(content) // 2])
 
 
 if "DIE" in os.environ and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
@@ -102,9 +101,9 @@ if "DIE" in os.environ and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == 
             case "evaluation":
                 die_at(EagerEngine, "count", int(run), 2, nothing)
             case "checkpoint":
-                die_at(checkpoint, "write_checkpoint_file", int(run), 2, half_a_file)
+                die_at(checkpoint, "replace_file", int(run), 2, half_a_file)
             case "save" if rank == "0":
-                die_at(store, "rename_to_new", int(run), 1, nothing)
+                die_at(disk, "rename_to_new", int(run), 1, nothing)
             case "save":
                 die_at(local_run, "explain_failure", int(run), 1, nothing)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from bench.analysis.columns import Row
 from bench.analysis.units import Cell
 
+_BREAKS = "\n\r\t"
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -27,6 +28,14 @@ def _line(cells: Sequence[Cell]) -> str:
 
 def _escape_formula(cell: Cell) -> Cell:
     """Mark text that a spreadsheet would run as a formula with an apostrophe."""
-    if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS):
-        return f"'{cell}"
-    return cell
+    if not isinstance(cell, str):
+        return cell
+    text = "".join(map(_visible, cell))
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def _visible(letter: str) -> str:
+    """The letter, or nothing in place of what a terminal would obey; a cell may have lines."""
+    if letter.isprintable() or letter in _BREAKS:
+        return letter
+    return " " if letter.isspace() else ""

@@ -1,0 +1,202 @@
+"""The one door to files: others' are read within limits, own ones are written whole or not at all.
+
+A name may lead to a pipe that blocks, to a device that never ends, or by a link to another file. So
+only regular files are read, no more than a limit of bytes, and nothing is written through a link.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+_KEPT_LETTERS = 48
+"""Letters of a file's name in that of its temporary file: at 4 bytes each, it is not too long."""
+_OTHER_ENCODINGS = (
+    (codecs.BOM_UTF8, "UTF-8 with a byte order mark"),
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+"""First bytes of text in encodings that are not read, with the names of these."""
+
+
+def open_regular_file(path: Path) -> BufferedReader:
+    """Open a file to read, and nothing else than a file: a pipe would block, a device never ends.
+
+    Raises:
+        OSError: it cannot be opened, or it is no regular file.
+    """
+    try:
+        # Without waiting: a pipe is refused even where nobody writes to it.
+        descriptor = os.open(path, os.O_RDONLY | _NO_WAIT | _BINARY)
+    except ValueError as error:  # a name that no file can have
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return open(descriptor, "rb")  # noqa: PTH123
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_file(path: Path, most_bytes: int) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        OSError: it cannot be read, is no regular file or is larger than `most_bytes`.
+    """
+    with open_regular_file(path) as file:
+        # The size first: a file full of holes is large at no cost.
+        if os.fstat(file.fileno()).st_size <= most_bytes:
+            content = file.read(most_bytes + 1)
+            if len(content) <= most_bytes:
+                return content
+    raise OSError(errno.EFBIG, f"it is larger than {most_bytes:,} bytes", str(path))
+
+
+def decode(content: bytes) -> str:
+    """The text of a file, which must be UTF-8.
+
+    Raises:
+        ValueError: it is in another encoding; the message says in which, and what to do.
+    """
+    for mark, name in _OTHER_ENCODINGS:
+        if content.startswith(mark):
+            raise ValueError(f"it is {name}: save it as plain UTF-8")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start:,} is not UTF-8: save it as plain UTF-8") from None
+
+
+def read_text(path: Path, most_bytes: int) -> str:
+    """Read a whole file of text.
+
+    Raises:
+        OSError: it cannot be read, is no regular file or is larger than `most_bytes`.
+        ValueError: it is not UTF-8.
+    """
+    return decode(read_file(path, most_bytes))
+
+
+def leads_outside(path: Path, folder: Path) -> bool:
+    """Whether a path below a folder leads, by a link, to a file outside of it."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def write_new_file(path: Path, content: bytes) -> None:
+    """Write a file that does not exist; when this returns it is on the disk, whole.
+
+    Raises:
+        OSError: it cannot be written, or a file or link of that name exists. Nothing of it remains,
+            and what existed before is unchanged.
+    """
+    with temporary_file(path, content) as temporary:
+        rename_to_new(temporary, path)
+    sync_folder(path.parent)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file or replace it; when this returns it is on the disk, whole.
+
+    Raises:
+        OSError: it cannot be written, or it is a link. What existed before is unchanged.
+    """
+    refuse_link(path)
+    with temporary_file(path, content) as temporary:
+        temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def append_to_file(path: Path, content: bytes) -> None:
+    """Add bytes at the end of a file, or make it.
+
+    Raises:
+        OSError: it cannot be written, or it is a link or no regular file.
+    """
+    refuse_link(path)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_FOLLOW | _NO_WAIT | _BINARY
+    with open(os.open(path, flags, 0o666), "ab") as file:  # noqa: PTH123
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse to write where a link leads.
+
+    Raises:
+        OSError: it is a link.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link: remove it, or name the file itself", str(path))
+
+
+@contextlib.contextmanager
+def temporary_file(path: Path, content: bytes | bytearray) -> Iterator[Path]:
+    """Write bytes to the disk, beside a path, under a name that nobody can know before.
+
+    The caller renames the file; what it does not rename is removed.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    # Hidden, and with another suffix: a reader of the folder must not meet half a file.
+    temporary = path.with_name(f".{path.name[:_KEPT_LETTERS]}.{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY
+    descriptor = os.open(temporary, flags, 0o666)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:  # also after a full disk or Ctrl-C
+        temporary.unlink(missing_ok=True)
+
+
+def rename_to_new(source: Path, destination: Path) -> None:
+    """Rename, but never over an existing file: `os.rename` would replace it on POSIX."""
+    try:
+        os.link(source, destination)
+    except FileExistsError:
+        raise
+    except OSError:
+        # No hard links here (FAT, some network folders): reserve the name first, then fill it.
+        destination.open("xb").close()
+        try:
+            source.replace(destination)
+        except OSError:
+            destination.unlink(missing_ok=True)
+            raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a new file's name survive a power cut, where folders can be synced at all."""
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def reason_of(error: OSError) -> str:
+    """Why the system refused, in a few words."""
+    return error.strerror or str(error) or type(error).__name__
