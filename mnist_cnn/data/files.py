@@ -20,12 +20,17 @@ from pathlib import Path
 
 import platformdirs
 
+from mnist_cnn.disk import open_regular_file, reason_of
+from mnist_cnn.errors import UsageError
+
 TORCHVISION_FOLDER = Path("MNIST", "raw")
 """Folder of the same files under the root of torchvision.datasets.MNIST."""
 
 FOLDER_VARIABLE = "MNIST_DATA_DIR"
 """Environment variable that names the folder."""
 _CHUNK_BYTES = 1 << 20
+_LARGEST_BYTES = 64 << 20
+"""Most bytes of a file, uncompressed, that are read; the largest of MNIST has 47 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +104,28 @@ class SearchedFolders:
 
 
 def data_folder(data_dir: Path | None = None) -> Path:
-    """The folder of MNIST: `data_dir`, or else MNIST_DATA_DIR's, or else the user's cache."""
+    """The folder of MNIST: `data_dir`, or else MNIST_DATA_DIR's, or else the user's cache.
+
+    Raises:
+        UsageError: its name begins with a home folder that does not exist.
+    """
     if data_dir is not None:
-        return data_dir.expanduser()
+        return expand_home(data_dir)
     if named := os.environ.get(FOLDER_VARIABLE):
-        return Path(named).expanduser()
+        return expand_home(Path(named))
     return platformdirs.user_cache_path("mnist-bench", appauthor=False) / "mnist"
+
+
+def expand_home(path: Path) -> Path:
+    """The path with a home folder in place of ``~`` or ``~user``.
+
+    Raises:
+        UsageError: there is no such home folder.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise UsageError(f"{path}: there is no home folder of that name") from None
 
 
 def search(folder: Path, file: IdxFile) -> SearchedFolders:
@@ -118,7 +139,7 @@ def search(folder: Path, file: IdxFile) -> SearchedFolders:
         except NotMnistError as error:
             problems[path] = str(error)
         except OSError as error:
-            problems[path] = f"{path} cannot be read ({error.strerror or error})"
+            problems[path] = f"{path} cannot be read ({reason_of(error)})"
     return SearchedFolders(None, None, problems)
 
 
@@ -135,7 +156,7 @@ def read(path: Path, file: IdxFile) -> VerifiedFile:
         NotMnistError: it has other content.
         OSError: it cannot be read.
     """
-    with path.open("rb") as stream:
+    with open_regular_file(path) as stream:
         if path.suffix != ".gz":
             return _read_stream(stream, file, str(path))
         with gzip.GzipFile(fileobj=stream) as unpacked:
@@ -171,6 +192,8 @@ def _read_stream(stream: BufferedReader | gzip.GzipFile, file: IdxFile, where: s
         while surplus := stream.read(_CHUNK_BYTES):
             digest.update(surplus)
             length += len(surplus)
+            if length > _LARGEST_BYTES:
+                raise NotMnistError(f"{where} is not MNIST: more than {_LARGEST_BYTES:,} bytes")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise NotMnistError(
             f"{where} is not a whole gzip file ({error}); expected inside it "

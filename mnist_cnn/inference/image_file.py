@@ -8,6 +8,7 @@ Source: LeCun, Cortes & Burges, "The MNIST database of handwritten digits".
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 import warnings
@@ -22,6 +23,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from mnist_cnn.augment import SIDE
+from mnist_cnn.disk import read_file, reason_of
 from mnist_cnn.errors import UsageError
 
 Grey = npt.NDArray[np.float32]
@@ -32,6 +34,8 @@ BOX = 20
 CENTRE = 14
 """Position of the centre of mass, to the nearest whole pixel (measured on all of MNIST)."""
 
+LARGEST_BYTES = 64 << 20
+"""Most bytes of a picture's file."""
 LARGEST_SIDE = 512
 """Largest side of a picture after the first resize, which evens out noise."""
 FAINTEST_INK = 0.08
@@ -64,23 +68,21 @@ def read_digit(path: Path) -> Tensor:
 
 def _open(path: Path) -> Image.Image:
     """The decoded picture, upright."""
-    if not path.is_file():
-        raise UsageError(
-            f"cannot read {path}: {'it is a folder' if path.is_dir() else 'no such file'}"
-        )
+    try:
+        content = io.BytesIO(read_file(path, LARGEST_BYTES))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {reason_of(error)}") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged EXIF data: the pixels may be intact
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=("PNG", "JPEG")) as picture:
+            with Image.open(content, formats=("PNG", "JPEG")) as picture:
                 return ImageOps.exif_transpose(picture)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
         raise UsageError(f"{path} has more than {limit} million pixels; make it smaller") from None
     except UnidentifiedImageError:
-        raise UsageError(f"{path} is not a PNG or JPEG picture") from None
-    except PermissionError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+        raise UsageError(f"{path} is not a PNG or JPEG picture: convert it to one") from None
     # These are the exceptions of Pillow's decoders for damaged files.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise UsageError(f"{path} is a damaged picture: {error}") from error

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from mnist_cnn.augment import normalise
+from mnist_cnn.errors import UsageError
+from mnist_cnn.escaping import printable
 from mnist_cnn.inference.image_file import read_digit
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import REFERENCE
@@ -30,11 +32,14 @@ def predict(model: MnistCnn, path: Path) -> Tensor:
         (10,), float32; they sum to 1.
 
     Raises:
-        UsageError: the file cannot be read, is no picture, or shows nothing.
+        UsageError: the file cannot be read, is no picture, or shows nothing, or the weights
+            are so large that the result is no number.
     """
     # All recipes have the reference's normalisation.
     image = normalise(read_digit(path), REFERENCE)
     logits: Tensor = model.eval()(image[None, None])
+    if not logits.isfinite().all():
+        raise UsageError(f"the weights give no probabilities for {path}: they are too large")
     return logits[0].softmax(0)
 
 
@@ -47,7 +52,7 @@ def chart(name: str, probabilities: Tensor, encoding: str) -> str:
         encoding: of the output; without block characters in it, bars are made of "#".
     """
     winner = int(probabilities.argmax())
-    lines = [f"{name}: {winner} ({percent(probabilities[winner].item())})"]
+    lines = [f"{printable(name)}: {winner} ({percent(probabilities[winner].item())})"]
     blocks = BLOCKS if _encodes(BLOCKS, encoding) else " #"
     for digit, probability in enumerate(probabilities.tolist()):
         filled = bar(probability, blocks).ljust(BAR_COLUMNS)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import safetensors.torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from mnist_cnn.disk import read_file, reason_of, refuse_link, replace_file, temporary_file
 from mnist_cnn.errors import UsageError
 from mnist_cnn.inference import provenance
 from mnist_cnn.inference.provenance import Provenance
 from mnist_cnn.model import MnistCnn
+
+_LARGEST_BYTES = 16 << 20
+"""Most bytes of a file of weights: two hundred times those of the network."""
 
 
 def save_weights(
@@ -36,15 +38,7 @@ def save_weights(
     """
     tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     data = _in_order(safetensors.torch.save(tensors, metadata={"format": "pt", **metadata}))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:  # also after a full disk or Ctrl-C
-        temporary.unlink(missing_ok=True)
+    replace_file(path, data)
 
 
 def _in_order(data: bytes) -> bytes:
@@ -53,11 +47,15 @@ def _in_order(data: bytes) -> bytes:
     Equal weights must give equal files. Source of the layout: the safetensors format, a length of 8
     bytes (little-endian), a JSON header padded with spaces, the tensors.
     """
-    end = 8 + int.from_bytes(data[:8], "little")
+    end = _header_end(data)
     text = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":"))
     header = text.encode()
     header = header.ljust(-(-len(header) // 8) * 8)  # the tensors stay aligned
     return len(header).to_bytes(8, "little") + header + data[end:]
+
+
+def _header_end(data: bytes) -> int:
+    return 8 + int.from_bytes(data[:8], "little")
 
 
 def check_writable(path: Path) -> None:
@@ -66,13 +64,14 @@ def check_writable(path: Path) -> None:
     Raises:
         UsageError: it cannot; the message says why.
     """
-    if path.is_dir():
-        raise UsageError(f"cannot write {path}: it is a folder; name a file in it")
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
+        if path.is_dir():
+            raise UsageError(f"cannot write {path}: it is a folder; name a file in it")
+        refuse_link(path)
+        with temporary_file(path, b""):
             pass
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}: {path.parent}") from error
+        raise UsageError(f"cannot write {path}: {reason_of(error)}: {path.parent}") from error
 
 
 def load_weights(path: Path) -> MnistCnn:
@@ -82,28 +81,21 @@ def load_weights(path: Path) -> MnistCnn:
         UsageError: the file cannot be read, is not a safetensors file, or has another network's
             weights; the message names the first tensor that differs.
     """
-    if not path.is_file():
-        raise UsageError(
-            f"cannot read {path}: {'it is a folder' if path.is_dir() else 'no such file'}"
-        )
+    data = _read(path)
     model = MnistCnn()
     wanted = model.state_dict()
     try:
-        # Shapes are compared before values are read: a file may be larger than memory.
-        with safe_open(path, framework="pt") as file:
-            names: list[str] = file.keys()
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-            check_shapes(path, shapes, wanted)
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
+        tensors: dict[str, Tensor] = safetensors.torch.load(data)
+    except (SafetensorError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UsageError(f"{path} is not a safetensors file: {error}") from error
+    check_shapes(path, {name: tuple(value.shape) for name, value in tensors.items()}, wanted)
     for name, value in wanted.items():
         if tensors[name].dtype.is_floating_point != value.dtype.is_floating_point:
             raise UsageError(f"{path}: tensor {name!r} holds {tensors[name].dtype} numbers")
         if not tensors[name].isfinite().all():
             raise UsageError(f"{path}: tensor {name!r} holds values that are not finite")
+        if name.endswith("running_var") and tensors[name].min() < 0:
+            raise UsageError(f"{path}: tensor {name!r} holds variances below zero")
     model.load_state_dict(tensors)
     return model.eval()
 
@@ -116,12 +108,19 @@ def load_provenance(path: Path) -> Provenance | None:
     Raises:
         UsageError: the metadata are incomplete or not valid.
     """
-    with safe_open(path, framework="pt") as file:
-        metadata = dict(file.metadata() or {})
+    data = _read(path)
+    metadata = json.loads(data[8 : _header_end(data)]).get("__metadata__", {})
     try:
         return provenance.read_provenance(metadata)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_file(path, _LARGEST_BYTES)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {reason_of(error)}") from error
 
 
 def check_shapes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def check_new(folder: Path) -> None:
     Raises:
         UsageError: it cannot, or the folder exists; nothing is ever overwritten.
     """
-    if folder.exists() or folder.is_symlink():
+    if os.path.lexists(folder):
         raise UsageError(f"{folder} is there already; name a new folder")
     check_writable(folder)
 
@@ -88,9 +89,9 @@ def export(
     metadata = provenance.metadata() if provenance else {}
     trained = RawPixels(network)
     file = f"model.{model_format}"
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = folder.with_name(f".{folder.name[:48]}.{secrets.token_hex(8)}.tmp")
+    temporary.mkdir()
     try:
-        temporary.mkdir()
         path = temporary / file
         if model_format == "onnx":
             onnx_graph.write_graph(network, path, metadata)

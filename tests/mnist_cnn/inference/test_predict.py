@@ -301,10 +301,10 @@ def test_a_file_that_is_no_picture_is_refused(
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="it is a folder"):
         read_digit(tmp_path)
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="No such file"):
         read_digit(tmp_path / "absent.png")
     os.mkfifo(tmp_path / "pipe")  # would wait for ever
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="No such file"):
         read_digit(tmp_path / "pipe")
 
 

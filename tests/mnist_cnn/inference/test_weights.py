@@ -148,7 +148,7 @@ def test_files_of_other_kinds_are_refused(path: Path) -> None:
         load_weights(path)
     with pytest.raises(UsageError, match="it is a folder"):
         load_weights(path.parent)
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="No such file"):
         load_weights(path.with_name("absent"))
 
 
