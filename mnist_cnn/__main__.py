@@ -41,10 +41,14 @@ def train(
     ] = "99.4",
     seed: Annotated[int, typer.Option(help="Seed of weights, order and distortions.")] = 0,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of MNIST (default: the user's cache folder).")
+        Path | None,
+        typer.Option(
+            help="Folder of MNIST (default: the user's cache folder).", parser=console.parse_path
+        ),
     ] = None,
     save: Annotated[
-        Path | None, typer.Option(help="File for the trained weights (safetensors).")
+        Path | None,
+        typer.Option(help="File for the trained weights (safetensors).", parser=console.parse_path),
     ] = None,
     pipeline: Annotated[
         str | None,
@@ -77,8 +81,14 @@ def train(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="Weights that train --save has written.")],
-    pictures: Annotated[list[Path], typer.Argument(help="PNG or JPEG files, one digit in each.")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="Weights that train --save has written.", parser=console.parse_path),
+    ],
+    pictures: Annotated[
+        list[Path],
+        typer.Argument(help="PNG or JPEG files, one digit in each.", parser=console.parse_path),
+    ],
 ) -> int:
     """Print which digit each picture shows, with its probability."""
     from mnist_cnn.inference import predict as prediction
@@ -109,14 +119,24 @@ def summary() -> None:
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="Weights that train --save has written.")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="Weights that train --save has written.", parser=console.parse_path),
+    ],
     to: Annotated[str, typer.Option(help="Format: onnx or safetensors.")],
     output: Annotated[
         Path | None,
-        typer.Option(help="New folder (default: beside the weights, NAME-onnx).", metavar="DIR"),
+        typer.Option(
+            help="New folder (default: beside the weights, NAME-onnx).",
+            metavar="DIR",
+            parser=console.parse_path,
+        ),
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of MNIST (default: the user's cache folder).")
+        Path | None,
+        typer.Option(
+            help="Folder of MNIST (default: the user's cache folder).", parser=console.parse_path
+        ),
     ] = None,
     push_to_hub: Annotated[
         str | None,

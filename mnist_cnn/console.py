@@ -7,11 +7,13 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 import typer
 
 from mnist_cnn.errors import UsageError
+from mnist_cnn.escaping import printable
 from mnist_cnn.rank import Rank, is_launched
 
 # Since 0.26 Typer contains its own click, and exports only the subclasses of its exceptions.
@@ -47,10 +49,29 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
         return _refuse(name, str(error))
     except _ClickException as error:
         return _refuse(name, error.format_message())  # type: ignore[attr-defined]
+    except OSError as error:
+        # A name that no file can have, or a folder that may not be entered. Without a name, it is
+        # about the output, which is no fault of the command line.
+        if error.filename is None:
+            raise
+        return _refuse(name, f"cannot use {os.fsdecode(error.filename)}: {error.strerror}")
     except (KeyboardInterrupt, typer.Abort):
         print(f"{name}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     return status if isinstance(status, int) else 0
+
+
+def parse_path(text: str | Path) -> Path:
+    """The path that a word of the command line names.
+
+    An empty word, as of a variable that is not set, would mean the current folder.
+
+    Raises:
+        typer.BadParameter: it is empty.
+    """
+    if not str(text):
+        raise typer.BadParameter("it is empty: name a file or a folder")
+    return Path(text)
 
 
 def exit_process(status: int) -> NoReturn:
@@ -71,13 +92,13 @@ def exit_process(status: int) -> NoReturn:
 def print_from_main(line: str) -> None:
     """Print a line, on rank 0 only."""
     if Rank.from_environment().is_main:
-        print(line, flush=True)
+        print(printable(line), flush=True)
 
 
 def complain(line: str) -> None:
     """Print a message of the workload on stderr, as one line, on rank 0 only."""
     if Rank.from_environment().is_main:
-        print(f"{WORKLOAD}: {' '.join(line.split())}", file=sys.stderr)
+        print(f"{WORKLOAD}: {printable(' '.join(line.split()))}", file=sys.stderr)
 
 
 def _refuse(name: str, message: str) -> int:
@@ -86,5 +107,5 @@ def _refuse(name: str, message: str) -> int:
         # The launcher ends all ranks when the first one ends: that must be the one that prints.
         time.sleep(_REFUSAL_SECONDS)
         return EXIT_USAGE
-    print(f"{name}: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{name}: error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return EXIT_USAGE

@@ -17,7 +17,7 @@ from bench.launch.checkout import find_checkout
 from bench.machine.repository import PROJECT
 from bench.records.folders import LOCAL_DIR
 from bench.text import printable
-from mnist_cnn.console import EXIT_FAILED
+from mnist_cnn.console import EXIT_FAILED, parse_path
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ def ab(
     name: Annotated[
         str, typer.Option(help="Name of the experiment; its runs are labelled NAME-a and NAME-b.")
     ] = "ab",
-    results_dir: Annotated[Path, typer.Option(help="Folder for the records.")] = LOCAL_DIR,
+    results_dir: Annotated[
+        Path, typer.Option(help="Folder for the records.", parser=parse_path)
+    ] = LOCAL_DIR,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the comparison as JSON instead of a table.")
     ] = False,

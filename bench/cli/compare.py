@@ -15,6 +15,7 @@ from bench.cli.output import show_problems, write_file
 from bench.records import sidecars, store
 from bench.records.folders import DEFAULT_DIRS
 from bench.text import printable
+from mnist_cnn.console import parse_path
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def compare(
         typer.Option(
             help="Folder to search for labels and commits (default: results/local and results/).",
             show_default=False,
+            parser=parse_path,
         ),
     ] = None,
     fail_if_slower: Annotated[
@@ -62,7 +64,10 @@ def compare(
     ] = None,
     summary: Annotated[
         Path | None,
-        typer.Option(help="Also write what the --fail-if options find to this Markdown file."),
+        typer.Option(
+            help="Also write what the --fail-if options find to this Markdown file.",
+            parser=parse_path,
+        ),
     ] = None,
     allow_no_baseline: Annotated[
         bool,

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bench.cli.output import notify
+from bench.text import printable
+from mnist_cnn.console import parse_path
+
 
 def data(
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="Copy the files from this folder instead of downloading them."),
+        typer.Option(
+            "--from",
+            help="Copy the files from this folder instead of downloading them.",
+            parser=parse_path,
+        ),
     ] = None,
     data_dir: Annotated[
         Path | None,
         typer.Option(
             help="Folder of MNIST (default: the user's cache folder).",
             envvar="MNIST_DATA_DIR",
+            parser=parse_path,
         ),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
@@ -51,8 +59,9 @@ def data(
         return
     for file in report.files:
         if file.quarantined:
-            print(f"{file.name}: the file here was not MNIST; it was moved to {file.quarantined}")
+            moved = printable(str(file.quarantined))
+            print(f"{file.name}: the file here was not MNIST; it was moved to {moved}")
         where = file.source if file.source == ALREADY_HERE else f"from {file.source}"
-        print(f"{file.name}: verified, {where}")
+        print(f"{file.name}: verified, {printable(where)}")
     for problem in report.problems:
-        print(problem, file=sys.stderr)
+        notify(problem)

@@ -17,6 +17,7 @@ from bench.records.machine_key import MachineKey
 from bench.records.schema import Gpu, Processor
 from bench.records.sidecars import PeakFlops
 from bench.records.store import machine_name
+from mnist_cnn.console import parse_path
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import RECIPES, TRAIN_IMAGES, Kernels, Precision
 
@@ -38,7 +39,7 @@ def env(
         typer.Option("--save", help="With --peak: save the result beside this machine's records."),
     ] = False,
     results_dir: Annotated[
-        Path, typer.Option(help="With --save: folder for the records.")
+        Path, typer.Option(help="With --save: folder for the records.", parser=parse_path)
     ] = LOCAL_DIR,
 ) -> None:
     """Print what this machine is, and what a run would choose on it."""

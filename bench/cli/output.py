@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from bench.text import printable
+from bench.text import count_of, printable
+from mnist_cnn.disk import reason_of, replace_file, write_new_file
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,15 +20,29 @@ if TYPE_CHECKING:
     from bench.report.html.figure_result import FigureResult
 
 
+_SHOWN_PROBLEMS = 20
+"""Most files that are named one by one: a zip file may hold very many that are no records."""
+_STDOUT = ("-", "/dev/stdout")
+"""Values of --output that name stdout."""
+
+
 def notify(line: str) -> None:
     """Print a line on stderr at once, for people."""
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def show_problems(problems: Iterable[UnreadableFile]) -> None:
     """Print which files cannot be read, and why, on stderr."""
-    for problem in problems:
-        notify(f"{printable(str(problem.path))}: {problem.reason}")
+    all_problems = list(problems)
+    for problem in all_problems[:_SHOWN_PROBLEMS]:
+        notify(f"{problem.path}: {problem.reason}")
+    if (more := len(all_problems) - _SHOWN_PROBLEMS) > 0:
+        notify(f"and {count_of(more, 'file')} more that cannot be read")
+
+
+def output_path(path: Path | None) -> Path | None:
+    """The file that --output names; None for stdout, which has the name ``-`` too."""
+    return None if path is not None and str(path) in _STDOUT else path
 
 
 def write_document(text: str, path: Path | None) -> None:
@@ -54,12 +70,16 @@ def write_file(content: bytes, path: Path, option: str = "--output") -> None:
         option: the option that named the file, for messages.
 
     Raises:
-        UsageError: the file cannot be written.
+        UsageError: the file cannot be written, or it is a link.
     """
-    if path.is_dir():
-        raise UsageError(f"{option} {printable(str(path))} is a folder: name a file in it")
     try:
-        path.write_bytes(content)
+        mode = path.stat().st_mode if path.exists() else stat.S_IFREG
+        if stat.S_ISDIR(mode):
+            raise UsageError(f"{option} {printable(str(path))} is a folder: name a file in it")
+        if stat.S_ISREG(mode):
+            replace_file(path, content)
+        else:
+            path.write_bytes(content)  # a pipe or a device, such as /dev/null
     except OSError as error:
         raise _write_error(path, error) from error
 
@@ -79,7 +99,7 @@ def write_folder(files: Mapping[PurePosixPath, str], folder: Path | None) -> Non
         for name, text in files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(text.encode())
+            write_new_file(path, text.encode())
     except FileExistsError as error:
         raise UsageError(
             f"--output {printable(str(folder))} is a file: this format needs a folder"
@@ -89,7 +109,7 @@ def write_folder(files: Mapping[PurePosixPath, str], folder: Path | None) -> Non
 
 
 def _write_error(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"cannot write {printable(str(path))}: {error.strerror}")
+    return UsageError(f"cannot write {printable(str(path))}: {reason_of(error)}")
 
 
 def write_plots(results: Sequence[FigureResult], folder: Path) -> None:
@@ -110,11 +130,11 @@ def write_plots(results: Sequence[FigureResult], folder: Path) -> None:
             svg = drawing.to_svg(
                 result.figure, result.name, result.title, result.description, alone=True
             )
-            (folder / f"{result.name}.svg").write_bytes(svg.encode())
-            (folder / f"{result.name}.png").write_bytes(drawing.to_png(result.figure))
+            replace_file(folder / f"{result.name}.svg", svg.encode())
+            replace_file(folder / f"{result.name}.png", drawing.to_png(result.figure))
     except OSError as error:
         raise UsageError(
-            f"cannot write figures to {printable(str(folder))}: {error.strerror or error}"
+            f"cannot write figures to {printable(str(folder))}: {reason_of(error)}"
         ) from error
 
 

@@ -17,7 +17,14 @@ from bench.analysis.device_numbers import machine_numbers
 from bench.analysis.selection import TableRequest, readable_columns, select_rows
 from bench.analysis.standings import standings
 from bench.analysis.table import RowTable
-from bench.cli.output import notify, show_problems, write_document, write_file, write_folder
+from bench.cli.output import (
+    notify,
+    output_path,
+    show_problems,
+    write_document,
+    write_file,
+    write_folder,
+)
 from bench.records import store
 from bench.records.folders import LOCAL_DIR, RESULTS_DIR, existing_dirs
 from bench.records.store import ReadResult, UnreadableFile, gc_paused, machine_name
@@ -26,6 +33,7 @@ from bench.report.formats.mllog import to_mllog
 from bench.report.formats.names import DOCUMENTS, ROW_FORMATS, ROW_TEXTS, TOOL_FORMATS, Format
 from bench.report.formats.parquet import to_parquet
 from bench.text import count_of, printable
+from mnist_cnn.console import parse_path
 from mnist_cnn.errors import UsageError
 
 
@@ -43,6 +51,7 @@ def report(
             help="Records, folders of records or zip files (default: the newest benchmark of this "
             "machine in results/local).",
             show_default=False,
+            parser=parse_path,
         ),
     ] = None,
     per: Annotated[
@@ -56,11 +65,17 @@ def report(
     to: Annotated[Format, typer.Option(help="Output format.")] = Format.TERMINAL,
     output: Annotated[
         Path | None,
-        typer.Option(help="Write to this file instead of stdout; with --to mllog, to this folder."),
+        typer.Option(
+            help="Write to this file instead of stdout; with --to mllog, to this folder.",
+            parser=parse_path,
+        ),
     ] = None,
     plots: Annotated[
         Path | None,
-        typer.Option(help="Also write the figures of --to html to this folder, as SVG and PNG."),
+        typer.Option(
+            help="Also write the figures of --to html to this folder, as SVG and PNG.",
+            parser=parse_path,
+        ),
     ] = None,
     clocks: Annotated[
         bool,
@@ -109,7 +124,7 @@ def report(
             sort=sort,
             group_by=group_by,
         ),
-        output=output,
+        output=output_path(output),
         plots=plots,
         clocks=clocks,
         scaling=scaling,

@@ -33,6 +33,7 @@ from bench.records.folders import LOCAL_DIR
 from bench.records.protocol import DEFAULT_RUNS, MOST_RUNS, BenchmarkProtocol
 from bench.records.store import check_writable
 from bench.report.trackers import TrackerRequest, check_trackers, log_to_trackers
+from mnist_cnn.console import parse_path
 from mnist_cnn.errors import UsageError
 from mnist_cnn.rank import Rank, is_launched
 from mnist_cnn.recipe import with_overrides
@@ -151,9 +152,11 @@ def run(
     ] = False,
     data_dir: Annotated[
         Path | None,
-        typer.Option(help="Folder of MNIST (default: the user's cache folder)."),
+        typer.Option(help="Folder of MNIST (default: the user's cache folder).", parser=parse_path),
     ] = None,
-    results_dir: Annotated[Path, typer.Option(help="Folder for the records.")] = LOCAL_DIR,
+    results_dir: Annotated[
+        Path, typer.Option(help="Folder for the records.", parser=parse_path)
+    ] = LOCAL_DIR,
     label: Annotated[
         str | None, typer.Option(help="Label for filtering and comparing these runs.")
     ] = None,
@@ -178,12 +181,16 @@ def run(
     ] = False,
     checkpoint_dir: Annotated[
         Path | None,
-        typer.Option(help="Folder for checkpoints (default: .checkpoints in the results folder)."),
+        typer.Option(
+            help="Folder for checkpoints (default: .checkpoints in the results folder).",
+            parser=parse_path,
+        ),
     ] = None,
     profile: Annotated[
         Path | None,
         typer.Option(
-            help="Write a profiler trace of some steps to this file (JSON) instead of measuring."
+            help="Write a profiler trace of some steps to this file (JSON) instead of measuring.",
+            parser=parse_path,
         ),
     ] = None,
     track: Annotated[
@@ -195,7 +202,10 @@ def run(
     ] = None,
     track_dir: Annotated[
         Path | None,
-        typer.Option(help="Folder for trackers (default: .trackers in the results folder)."),
+        typer.Option(
+            help="Folder for trackers (default: .trackers in the results folder).",
+            parser=parse_path,
+        ),
     ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Show no progress, only the table.")

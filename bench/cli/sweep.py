@@ -20,7 +20,7 @@ from bench.records import store
 from bench.records.folders import LOCAL_DIR
 from bench.records.schema import Status
 from bench.text import count_of, printable
-from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
+from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, parse_path
 from mnist_cnn.errors import UsageError
 
 
@@ -67,7 +67,9 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the commands of the missing runs and exit.")
     ] = False,
-    results_dir: Annotated[Path, typer.Option(help="Folder for the records.")] = LOCAL_DIR,
+    results_dir: Annotated[
+        Path, typer.Option(help="Folder for the records.", parser=parse_path)
+    ] = LOCAL_DIR,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the outcome of each run as JSON.")
     ] = False,

@@ -10,7 +10,7 @@ import typer
 
 from bench.cli.output import notify
 from bench.records.folders import RESULTS_DIR
-from mnist_cnn.console import EXIT_FAILED
+from mnist_cnn.console import EXIT_FAILED, parse_path
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def verify(
             help="Folder of records, such as results/local/<machine> (default: results/, all that "
             "are published); or Markdown pages and folders of them, such as README.md docs.",
             show_default=False,
+            parser=parse_path,
         ),
     ] = None,
     rerun: Annotated[

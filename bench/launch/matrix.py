@@ -5,6 +5,7 @@ Pure, apart from reading the matrix file: it starts no run and reads no clock.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import tomllib
@@ -16,11 +17,15 @@ from typing import get_args
 
 from bench.analysis.scaling import ScalingMode
 from bench.measure.request import DEVICES
+from mnist_cnn.disk import read_text, reason_of
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.recipe import RECIPES, Kernels, Precision, recipe_named
 
 DEFAULT_SEEDS = 5
 """Below five runs of a set-up, an interval says little."""
+MOST_RUNS = 100_000
+"""Most runs of a sweep: more would take years."""
+_MOST_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +103,14 @@ class Matrix:
 
         Args:
             shared_options: options of `run` that every run gets.
+
+        Raises:
+            UsageError: there are too many.
         """
         axes = [axis for axis in AXES if axis != "seeds" and getattr(self, axis)]
+        count = math.prod(len(getattr(self, axis)) for axis in (*axes, "seeds"))
+        if count > MOST_RUNS:
+            raise UsageError(f"a sweep has at most {MOST_RUNS:,} runs, not {count:,}")
         runs = []
         for seed in self.seeds:
             for values in product(*(getattr(self, axis) for axis in axes)):
@@ -133,10 +144,12 @@ def read_matrix(path: Path) -> Matrix:
         UsageError: the file cannot be read, or has a key or value that a matrix does not have.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(read_text(path, _MOST_BYTES))
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {reason_of(error)}") from error
+    except RecursionError:
+        raise UsageError(f"{path} is not a matrix: it is nested too deeply") from None
+    except ValueError as error:
         raise UsageError(f"{path} is not a TOML file: {error}") from error
     values: dict[str, tuple[str, ...] | tuple[int, ...]] = {}
     scaling = None
@@ -158,7 +171,7 @@ def _axis_values(axis: str, value: object) -> tuple[str, ...] | tuple[int, ...]:
     """The values of an axis in a file: one value, a list, or a number of seeds."""
     is_integer = axis in _INTEGER_AXES
     if axis == "seeds" and type(value) is int:
-        return tuple(range(value))
+        return _first_seeds(value)
     values = value if isinstance(value, list) else [value]
     # isinstance would accept a bool as an int.
     if not values or any(type(item) is not (int if is_integer else str) for item in values):
@@ -198,7 +211,13 @@ def _parse_integers(axis: str, words: Sequence[str]) -> tuple[int, ...]:
         raise UsageError(f"{axis} takes whole numbers, such as 1,2,4, not {','.join(words)!r}")
     numbers = tuple(map(int, words))
     # As in a file: one number is the number of seeds, several are the seeds themselves.
-    return tuple(range(numbers[0])) if axis == "seeds" and len(numbers) == 1 else numbers
+    return _first_seeds(numbers[0]) if axis == "seeds" and len(numbers) == 1 else numbers
+
+
+def _first_seeds(count: int) -> tuple[int, ...]:
+    if count > MOST_RUNS:
+        raise UsageError(f"a sweep has at most {MOST_RUNS:,} runs, not {count:,}")
+    return tuple(range(count))
 
 
 def parse_scaling(value: object) -> ScalingMode:
