@@ -17,6 +17,7 @@ from bench.records.machine_key import MachineKey
 from bench.records.schema import Gpu, Processor
 from bench.records.sidecars import PeakFlops
 from bench.records.store import machine_name
+from bench.text import printable
 from mnist_cnn.console import parse_path
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import RECIPES, TRAIN_IMAGES, Kernels, Precision
@@ -82,7 +83,7 @@ def env(
         return
     values["compiled_code"] = _readable_reasons(unavailable)
     for name, value in readable_values({**values, **dict(environment)}):
-        print(f"{name:<18} {value}")
+        print(f"{name:<18} {printable(str(value))}")
 
 
 def _peak_rates(peaks: Sequence[PeakFlops]) -> dict[str, object]:

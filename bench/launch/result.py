@@ -8,7 +8,9 @@ from pathlib import Path
 
 from bench.records.schema import RunRecord
 from bench.records.store import save_record
+from bench.text import printable
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
+from mnist_cnn.disk import reason_of
 
 
 @dataclass(slots=True)
@@ -36,8 +38,8 @@ def save_or_complain(record: RunRecord, results_dir: Path) -> Path | None:
         return save_record(record, results_dir)
     except OSError as error:
         print(
-            f"mnist-bench: error: the record could not be saved in {results_dir}: "
-            f"{error.strerror}; free some space there, or name another folder with --results-dir",
+            f"mnist-bench: error: the record could not be saved in {printable(str(results_dir))}: "
+            f"{reason_of(error)}; free some space there, or name another folder with --results-dir",
             file=sys.stderr,
         )
         return None

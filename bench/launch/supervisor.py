@@ -24,6 +24,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from bench.launch.hosts import HostPlace
+from mnist_cnn.disk import replace_file
 from mnist_cnn.rank import Rank
 
 GRACE_SECONDS = 10.0
@@ -205,7 +206,7 @@ def _wait_for_ranks(
                 failure_written = True
                 deadline = time.monotonic() + GRACE_SECONDS
                 cause = f"rank {first_index + local_index} {_exit_reason(rank.returncode)}"
-                _write_failure(failure_file, cause)
+                replace_file(failure_file, cause.encode())
         if time.monotonic() > deadline:
             _signal_all(ranks, signal.SIGKILL if terminated else signal.SIGTERM)
             deadline, terminated = time.monotonic() + KILL_SECONDS, True
@@ -215,13 +216,6 @@ def _wait_for_ranks(
         reason = _exit_reason(ranks[0].returncode)
         print(f"mnist-bench: rank {first_index} {reason}", file=sys.stderr)
     return statuses[0] or next((status for status in statuses if status), 0)
-
-
-def _write_failure(path: Path, text: str) -> None:
-    """Write the file whole or not at all: ranks are waiting to read it."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _exit_reason(code: int) -> str:

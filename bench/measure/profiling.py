@@ -14,6 +14,7 @@ from bench.measure.accelerator import start_accelerator
 from bench.measure.request import RunRequest
 from bench.measure.workload import MnistTraining
 from bench.stats.sums import exact_sum
+from mnist_cnn.disk import refuse_link
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
 
@@ -137,6 +138,7 @@ def profile_warm_up(request: RunRequest, fetch_data: Callable[[bool], object]) -
 
 def _check_trace_path(path: Path) -> None:
     """Refuse a file that cannot be written before anything is trained."""
+    refuse_link(path)
     if not path.parent.is_dir():
         raise UsageError(f"--profile {path}: there is no folder {path.parent}; make it first")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):

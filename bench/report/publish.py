@@ -27,6 +27,9 @@ from bench.report.results_page import render_page
 from bench.text import printable
 from mnist_cnn.disk import read_file, reason_of
 
+_MOST_LINES = 20_000
+"""Most lines of a file whose changes are looked for."""
+
 
 def render_files(results: ReadResult, results_dir: Path) -> dict[str, str]:
     """The text of every published file, by file name. A new file is one more entry here.
@@ -56,6 +59,13 @@ def standing_entries(entries: Sequence[ResultEntry]) -> list[ResultEntry]:
     return [entry for entry in entries if any(entry.benchmark is one for one in chosen)]
 
 
+def _changes(actual: list[str], expected: list[str]) -> list[tuple[str, int, int, int, int]]:
+    """Which lines differ, as `SequenceMatcher.get_opcodes` says it."""
+    if len(actual) > _MOST_LINES:  # to match so many takes hours, and none was written by `publish`
+        return [("replace", 0, len(actual), 0, len(expected))]
+    return SequenceMatcher(None, actual, expected, autojunk=False).get_opcodes()
+
+
 def find_differences(path: Path, expected: str) -> Iterator[str]:
     """One message for each line in which a file differs from the expected text."""
     name = printable(str(shown_path(path)))
@@ -66,13 +76,14 @@ def find_differences(path: Path, expected: str) -> Iterator[str]:
         return
     actual_lines = content.decode(errors="replace").splitlines()
     expected_lines = expected.splitlines()
-    matcher = SequenceMatcher(None, actual_lines, expected_lines, autojunk=False)
-    for kind, start, stop, new_start, new_stop in matcher.get_opcodes():
+    for kind, start, stop, new_start, new_stop in _changes(actual_lines, expected_lines):
         if kind == "equal":
             continue
         pairs = zip_longest(actual_lines[start:stop], expected_lines[new_start:new_stop])
         for number, (actual, wanted) in enumerate(pairs, start=start + 1):
             place = f"{name}:{min(number, len(actual_lines) + 1)}"
+            if actual == wanted:
+                continue
             if wanted is None:
                 yield f"{place}: not in the records: {printable(actual or '')}"
             elif actual is None:

@@ -50,7 +50,8 @@ _BENCHMARK_HEADINGS = (
 )  # fmt: skip
 _WHY = "../docs/protocol.md#the-device-number-and-the-code-number"
 _SEED = "--seed"
-_PUBLISHED_ID = re.compile(r"- (`+[^`]+`+) in \[`+.*`+\]\((\S+)/\): ")
+_PUBLISHED_ID = re.compile(r"- (`++[^`]++`++) in \[`")
+"""The beginning of a row's line; it repeats without going back, as others may write such a line."""
 
 
 def render_page(entries: Sequence[ResultEntry]) -> str:
@@ -189,8 +190,9 @@ def _code_state(environment: Environment) -> str:
 
 def published_ids(page: str, folder: str) -> list[str]:
     """The ids, as code spans, of the rows that a page has of a folder."""
-    matches = (_PUBLISHED_ID.match(line) for line in page.splitlines())
-    return [match[1] for match in matches if match and match[2] == _link(folder)]
+    link = f"`]({_link(folder)}/): "
+    lines = (line for line in page.splitlines() if link in line)
+    return [match[1] for match in map(_PUBLISHED_ID.match, lines) if match]
 
 
 def disagreements(page: str, entry: ResultEntry) -> Iterator[str]:

@@ -1,0 +1,167 @@
+"""The one door to files: what is read, what is refused, and what no writer touches."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from mnist_cnn import disk
+
+pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+WRITERS: list[Callable[[Path, bytes], None]] = [
+    disk.replace_file,
+    disk.write_new_file,
+    disk.append_to_file,
+]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pipes
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("pipe", "zero", "loop", ".", "absent", "n" * 300, "a\0b"):
+        with pytest.raises(OSError, match=r".") as refusal:
+            disk.read_file(tmp_path / name, 10)
+        assert disk.reason_of(refusal.value)
+
+
+def test_no_more_is_read_than_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(10))
+    assert disk.read_file(path, 10) == bytes(10)
+    with pytest.raises(OSError, match="it is larger than 9 bytes"):
+        disk.read_file(path, 9)
+    with path.open("wb") as file:
+        file.truncate(2**40)  # one tebibyte of nothing
+    with pytest.raises(OSError, match="it is larger than 1,000 bytes"):
+        disk.read_file(path, 1000)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"\xef\xbb\xbfa", "it is UTF-8 with a byte order mark: save it as plain UTF-8"),
+        ("a".encode("utf-16"), "it is UTF-16: save it as plain UTF-8"),
+        ("a".encode("utf-32"), "it is UTF-32: save it as plain UTF-8"),
+        ("aé".encode("latin-1"), "byte 1 is not UTF-8: save it as plain UTF-8"),
+    ],
+)
+def test_another_encoding_is_named(content: bytes, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(ValueError, match=complaint):
+        disk.read_text(tmp_path / "file", 100)
+
+
+@given(st.binary(max_size=20))
+def test_text_is_utf8_or_refused_in_one_line(content: bytes) -> None:
+    reason = ""
+    try:
+        assert disk.decode(content).encode() == content
+    except ValueError as error:
+        reason = str(error)
+    assert reason == "" or reason.endswith(": save it as plain UTF-8")
+    assert "\n" not in reason
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("exists", [True, False])
+def test_nothing_is_written_through_a_link(
+    write: Callable[[Path, bytes], None], exists: bool, tmp_path: Path
+) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "file"
+    if exists:
+        victim.write_text("precious")
+    path.symlink_to(victim)
+    with pytest.raises(OSError, match=r"link|exists"):
+        write(path, b"new")
+    assert victim.exists() is exists
+    assert not exists or victim.read_text() == "precious"
+    assert path.is_symlink()
+    assert names(tmp_path) == (["file", "victim"] if exists else ["file"])
+
+
+def test_a_temporary_file_has_a_name_that_nobody_knows(tmp_path: Path) -> None:
+    with (
+        disk.temporary_file(tmp_path / "a", b"x") as one,
+        disk.temporary_file(tmp_path / "a", b"x") as other,
+    ):
+        assert one != other
+        assert one.name.startswith(".a.")
+        assert one.read_bytes() == b"x"
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["n" * 250, "中" * 80])
+def test_a_long_name_can_be_written(name: str, tmp_path: Path) -> None:
+    disk.replace_file(tmp_path / name, b"1")
+    disk.replace_file(tmp_path / name, b"2")
+    assert (tmp_path / name).read_bytes() == b"2"
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    disk.replace_file(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for write in (disk.replace_file, disk.write_new_file):
+        with pytest.raises(OSError, match="No space left"):
+            write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_new_file_replaces_nothing(tmp_path: Path) -> None:
+    disk.write_new_file(tmp_path / "file", b"1")
+    with pytest.raises(FileExistsError):
+        disk.write_new_file(tmp_path / "file", b"2")
+    assert (tmp_path / "file").read_bytes() == b"1"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no such permissions")
+def test_a_file_has_the_permissions_that_the_user_gives_new_files(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        disk.replace_file(tmp_path / "file", b"")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+@pipes
+def test_lines_are_added_to_files_only(tmp_path: Path) -> None:
+    disk.append_to_file(tmp_path / "file", b"1\n")
+    disk.append_to_file(tmp_path / "file", b"2\n")
+    assert (tmp_path / "file").read_bytes() == b"1\n2\n"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match=r"."):
+        disk.append_to_file(tmp_path / "pipe", b"1\n")
+
+
+def test_a_link_out_of_a_folder_is_found(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    outside.write_text("x")
+    (folder / "file").write_text("x")
+    (folder / "inner").symlink_to(folder / "file")
+    (folder / "outer").symlink_to(outside)
+    (tmp_path / "alias").symlink_to(folder)
+    assert [disk.leads_outside(folder / name, folder) for name in ("file", "inner", "outer")] == [
+        False,
+        False,
+        True,
+    ]
+    assert not disk.leads_outside(tmp_path / "alias" / "file", tmp_path / "alias")
