@@ -59,7 +59,7 @@ def standing_entries(entries: Sequence[ResultEntry]) -> list[ResultEntry]:
     return [entry for entry in entries if any(entry.benchmark is one for one in chosen)]
 
 
-def _changes(actual: list[str], expected: list[str]) -> list[tuple[str, int, int, int, int]]:
+def _changes(actual: list[str], expected: list[str]) -> Sequence[tuple[str, int, int, int, int]]:
     """Which lines differ, as `SequenceMatcher.get_opcodes` says it."""
     if len(actual) > _MOST_LINES:  # to match so many takes hours, and none was written by `publish`
         return [("replace", 0, len(actual), 0, len(expected))]

@@ -5,16 +5,21 @@ Real processes, ended by SIGKILL at real places (`tests/stand_ins/resume_driver.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
 import json
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import torch
 from pydantic import JsonValue
 
 from bench.analysis import metrics, result_warnings
@@ -219,6 +224,73 @@ def test_options_that_do_not_go_together_are_one_line(
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+
+
+def forge(kept: Path, change: Callable[[dict[str, Any]], object], checkpoint: object) -> None:
+    """Change the kept state, and the newest checkpoint, with the right sums."""
+    text = (kept / "benchmark.json").read_bytes().partition(b"\n")[2]
+    values = json.loads(text)
+    if checkpoint is not None:
+        file = io.BytesIO()
+        torch.save(checkpoint, file)
+        content = checkpoint if isinstance(checkpoint, bytes) else file.getvalue()
+        (kept / "seed-0-epoch-2-rank-0.pt").write_bytes(content)
+        values["current"]["digests"] = [hashlib.sha256(content).hexdigest()]
+    change(values)
+    forged = json.dumps(values).encode()
+    digest = hashlib.sha256(forged).hexdigest().encode()
+    (kept / "benchmark.json").write_bytes(digest + b"\n" + forged)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mnist_data_dir")
+def test_a_forged_state_with_the_right_sums_is_one_line(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    measure(ONE, results, "--runs", "1", *KEEPING, die="0 save 1")
+    kept = results / ".checkpoints"
+    before = {path: path.read_bytes() for path in kept.iterdir()}
+
+    def nothing(_: dict[str, Any]) -> None:
+        pass
+
+    forgeries: list[tuple[Callable[[dict[str, Any]], object], object, str]] = [
+        (nothing, b"no checkpoint at all", "cannot continue from seed-0-epoch-2-rank-0.pt"),
+        (nothing, {}, "cannot continue from seed-0-epoch-2-rank-0.pt"),
+        (nothing, {"engine": {"model": 7}, "losses": 1}, "cannot continue from"),
+        (lambda values: values.update(every=0), None, "is damaged"),
+        (lambda values: values["current"].update(epoch=10**9), None, "no state of this benchmark"),
+        (lambda values: values["current"].update(seed=5), None, "no state of this benchmark"),
+        (lambda values: values["current"].update(epochs=[]), None, "no state of this benchmark"),
+    ]
+    for change, checkpoint, complaint in forgeries:
+        for path, content in before.items():
+            path.write_bytes(content)
+        forge(kept, change, checkpoint)
+        refused = measure(ONE, results, "--runs", "1", "--resume")
+        assert refused.returncode == 2, refused.stderr
+        assert refused.stderr.count("\n") == 1, refused.stderr
+        assert complaint in refused.stderr
+        assert records(results) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_in_place_of_a_manifest_ends(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "benchmark.json")
+    folder = JournalFolder(tmp_path)
+    with pytest.raises(UsageError, match="not a regular file"):
+        folder.manifest()
+    folder.release()
+
+
+@pytest.mark.parametrize("name", ["benchmark.json", ".benchmark.json.tmp", ".lock"])
+def test_no_state_is_written_through_a_link(name: str, tmp_path: Path) -> None:
+    victim, kept = tmp_path / "victim", tmp_path / "kept"
+    victim.write_text("precious")
+    kept.mkdir()
+    (kept / name).symlink_to(victim)
+    with contextlib.suppress(OSError):
+        JournalFolder(kept).write(MANIFEST)
+    assert victim.read_text() == "precious"
 
 
 @pytest.mark.usefixtures("fresh_accelerate", "mnist_data_dir")

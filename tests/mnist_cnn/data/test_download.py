@@ -5,6 +5,7 @@ The files are the real ones throughout. Only the network is replaced, by a serve
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from mnist_cnn.data import files, mirrors, package_index
 from mnist_cnn.data.dataset import MnistData, load
@@ -519,6 +521,33 @@ def test_a_killed_process_leaves_the_cache_usable(
     assert not list(folder.glob("*.part"))
 
 
+@pytest.mark.parametrize("name", [f"{LABELS.name}.part", LABELS.name, ".lock"])
+def test_nothing_is_written_through_a_link(name: str, tmp_path: Path, good: Path) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "cache"
+    victim.write_text("precious")
+    folder.mkdir()
+    (folder / name).symlink_to(victim)
+    if name == ".lock":
+        with pytest.raises(UsageError, match="it is a link"):
+            fetch(folder, source_dir=good, offline=True)
+    else:
+        fetch(folder, source_dir=good, offline=True)
+        assert_good(folder)
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_without_end_is_read_no_further_than_mnist(packed: bool, tmp_path: Path) -> None:
+    path = tmp_path / f"{LABELS.name}{'.gz' if packed else ''}"
+    if packed:
+        path.write_bytes(gzip.compress(bytes(100_000_000), compresslevel=1))
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    with pytest.raises(files.NotMnistError, match="more than 67,108,864 bytes"):
+        files.read(path, LABELS)
+
+
 # --- the pickle ------------------------------------------------------------------------------
 
 
@@ -549,6 +578,41 @@ def test_the_unpickler_reads_arrays(protocol: int) -> None:
     first, second = package_index.ArrayUnpickler(stream).load()
     assert np.array_equal(first, array)
     assert np.array_equal(second, array > 2)
+
+
+def arrays_with(bad: object) -> bytes:
+    """A package's pickle, one of whose arrays is another value."""
+    array = np.zeros(2, np.float32)
+    return gzip.compress(pickle.dumps(((bad, array), (array, array), (array, array)), 3))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.empty(2, object),
+        np.zeros(2, "V8"),
+        np.zeros(2, "M8[s]"),
+        np.array(["a"]),
+        np.zeros(2, ">f4"),
+        np.zeros(2, [("a", "f4")]),
+        5,
+        [np.zeros(2)],
+    ],
+    ids=["objects", "void", "times", "text", "big-endian", "records", "number", "list"],
+)
+def test_only_arrays_of_numbers_are_accepted(bad: object) -> None:
+    with pytest.raises(pickle.UnpicklingError):
+        package_index.idx_contents(io.BytesIO(arrays_with(bad)))
+
+
+@settings(max_examples=200, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_changed_pickle_is_refused_or_read(changes: list[tuple[int, int]]) -> None:
+    content = bytearray(gzip.decompress(arrays_with(np.ones((2, 3), np.float32))))
+    for place, value in changes:
+        content[place % len(content)] = value
+    with contextlib.suppress(pickle.UnpicklingError):
+        package_index.idx_contents(io.BytesIO(gzip.compress(bytes(content))))
 
 
 IMPOSTOR = """#!/bin/sh

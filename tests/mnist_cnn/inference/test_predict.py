@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from accelerate import Accelerator
+from hypothesis import given, settings, strategies as st
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
@@ -304,7 +305,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         read_digit(tmp_path / "absent.png")
     os.mkfifo(tmp_path / "pipe")  # would wait for ever
-    with pytest.raises(UsageError, match="No such file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         read_digit(tmp_path / "pipe")
 
 
@@ -358,3 +359,50 @@ def test_no_certainty_is_claimed_that_is_not_there(share: float, text: str) -> N
     probabilities: Tensor = torch.zeros(10, dtype=torch.float64)
     probabilities[4] = share
     assert chart("x", probabilities, "utf-8").startswith(f"x: 4 ({text})")
+
+
+def test_weights_whose_result_is_no_number_are_refused(mnist: MnistData, tmp_path: Path) -> None:
+    path = save(screenshot(mnist.test_images[0].numpy()), tmp_path)
+    model = MnistCnn()
+    for values in model.parameters():
+        values.data.fill_(1e38)
+    with pytest.raises(UsageError, match="the weights give no probabilities"):
+        predict(model, path)
+
+
+def test_the_charts_name_says_nothing_to_the_terminal() -> None:
+    text = chart("a\x1b[31m\x07\u202e\nb.png", torch.full((10,), 0.1), "utf-8")
+    assert text.startswith("a b.png: 0 (10.0 %)\n")
+
+
+def test_a_picture_has_a_size(tmp_path: Path) -> None:
+    with (tmp_path / "big.png").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(UsageError, match="it is larger than 67,108,864 bytes"):
+        read_digit(tmp_path / "big.png")
+
+
+@settings(max_examples=150, derandomize=True)
+@given(
+    file_type=st.sampled_from(["PNG", "JPEG"]),
+    changes=st.lists(st.tuples(st.integers(0, 600), st.integers(0, 255)), max_size=4),
+    length=st.integers(0, 600) | st.none(),
+)
+def test_a_changed_picture_is_refused_in_one_line_or_read(
+    file_type: str,
+    changes: list[tuple[int, int]],
+    length: int | None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    content = bytearray(encoded(file_type)[:length])
+    for place, value in changes:
+        if place < len(content):
+            content[place] = value
+    path = tmp_path_factory.getbasetemp() / "changed.picture"
+    path.write_bytes(content)
+    reason = ""
+    try:
+        assert read_digit(path).shape == (28, 28)
+    except UsageError as error:
+        reason = str(error)
+    assert "\n" not in reason

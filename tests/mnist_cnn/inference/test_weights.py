@@ -10,10 +10,16 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from mnist_cnn.errors import UsageError
-from mnist_cnn.inference.weights import check_writable, load_weights, save_weights
+from mnist_cnn.inference.weights import (
+    check_writable,
+    load_provenance,
+    load_weights,
+    save_weights,
+)
 from mnist_cnn.model import MnistCnn
 
 
@@ -162,3 +168,62 @@ def test_where_nothing_can_be_written_is_known_beforehand(path: Path) -> None:
     path.touch()
     with pytest.raises(UsageError, match="Not a directory"):
         check_writable(path / "x")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_weights_are_read_from_files_of_their_size_only(path: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="not a regular file"):
+        load_weights(tmp_path / "pipe")
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(UsageError, match="it is larger than 16,777,216 bytes"):
+        load_weights(path)
+    with pytest.raises(UsageError, match="File name too long"):
+        load_weights(tmp_path / ("n" * 300))
+
+
+def test_variances_below_zero_are_refused(path: Path) -> None:
+    model = MnistCnn()
+    for name, values in model.named_buffers():
+        if name.endswith("running_var"):
+            values.fill_(-1)
+    save_weights(model, path)
+    with pytest.raises(UsageError, match="holds variances below zero"):
+        load_weights(path)
+
+
+def test_weights_are_not_written_through_a_link(path: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path.symlink_to(victim)
+    with pytest.raises(UsageError, match="it is a link"):
+        check_writable(path)
+    with pytest.raises(OSError, match="it is a link"):
+        save_weights(MnistCnn(), path)
+    assert victim.read_text() == "precious"
+
+
+@settings(max_examples=200, derandomize=True)
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), max_size=4),
+    length=st.integers(0, 3000) | st.none(),
+)
+def test_changed_weights_are_refused_in_one_line_or_loaded(
+    changes: list[tuple[int, int]], length: int | None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "changed.safetensors"
+    torch.manual_seed(0)
+    save_weights(MnistCnn(), path)
+    content = bytearray(path.read_bytes()[:length])
+    for place, value in changes:
+        if place < len(content):
+            content[place] = value
+    path.write_bytes(content)
+    reason = ""
+    try:
+        load_weights(path)
+        load_provenance(path)
+    except UsageError as error:
+        reason = str(error)
+    assert "\n" not in reason
