@@ -52,7 +52,9 @@ def chart(name: str, probabilities: Tensor, encoding: str) -> str:
         encoding: of the output; without block characters in it, bars are made of "#".
     """
     winner = int(probabilities.argmax())
-    lines = [f"{printable(name)}: {winner} ({percent(probabilities[winner].item())})"]
+    # A byte of a name that is no text is shown by its number.
+    title = printable(name.encode(errors="backslashreplace").decode())
+    lines = [f"{title}: {winner} ({percent(probabilities[winner].item())})"]
     blocks = BLOCKS if _encodes(BLOCKS, encoding) else " #"
     for digit, probability in enumerate(probabilities.tolist()):
         filled = bar(probability, blocks).ljust(BAR_COLUMNS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +12,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from mnist_cnn.disk import read_file, reason_of, refuse_link, replace_file, temporary_file
+from mnist_cnn.disk import read_file, reason_of, refuse_link, replace_file
 from mnist_cnn.errors import UsageError
 from mnist_cnn.inference import provenance
 from mnist_cnn.inference.provenance import Provenance
@@ -68,7 +69,7 @@ def check_writable(path: Path) -> None:
         if path.is_dir():
             raise UsageError(f"cannot write {path}: it is a folder; name a file in it")
         refuse_link(path)
-        with temporary_file(path, b""):
+        with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         raise UsageError(f"cannot write {path}: {reason_of(error)}: {path.parent}") from error

@@ -186,7 +186,9 @@ def test_a_bad_picture_among_good_ones_hides_none(
     assert main(["predict", str(weights), str(digit), str(text), str(digit)]) == 2
     said = capsys.readouterr()
     assert said.out.count(f"{digit}: ") == 2
-    assert said.err == f"mnist_cnn: error: {text} is not a PNG or JPEG picture\n"
+    assert said.err == (
+        f"mnist_cnn: error: {text} is not a PNG or JPEG picture: convert it to one\n"
+    )
 
 
 def test_a_name_that_cannot_be_printed_ends_nothing(weights: Path, digit: Path) -> None:

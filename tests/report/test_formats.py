@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from bench.cli import main
+from bench.records.model import LARGEST_INTEGER, LONGEST_SECONDS
 from bench.report.formats.bencher import to_bmf
 from bench.report.formats.github_action import to_github_action_bigger, to_github_action_smaller
 from bench.report.formats.mllog import log_of
@@ -74,13 +75,13 @@ def test_options_that_do_not_go_together(
 @settings(max_examples=150)
 def test_every_record_that_is_read_can_be_exported(data: st.DataObject) -> None:
     """Numbers at the ends of their ranges; what JSON cannot hold must not be written."""
-    spans = st.floats(0, 1e307)  # of which twelve make a finite sum
+    spans = st.floats(0, LONGEST_SECONDS)
     run = make_record(
         init_seconds=data.draw(spans),
         eval_seconds=data.draw(spans),
-        samples=data.draw(st.integers(0, 10**30)),
-        seed=data.draw(st.integers(0, 10**400)),
-        recipe={"batch_size": data.draw(st.sampled_from([None, "x", True, 10**400, 0.5, []]))},
+        samples=data.draw(st.integers(0, LARGEST_INTEGER // 10)),
+        seed=data.draw(st.integers(0, LARGEST_INTEGER)),
+        recipe={"batch_size": data.draw(st.sampled_from([None, "x", True, 2**64, 0.5, []]))},
     )
     assert loads(to_bmf(benchmarks_of([run])).text)
     assert loads(to_github_action_smaller(benchmarks_of([run])).text) is not None

@@ -96,7 +96,7 @@ def test_a_page_of_any_records_is_whole(runs: list[RunRecord]) -> None:
     assert text.encode()
 
 
-SECONDS = st.sampled_from([0.0, 1e-9, 1e-3, 5.0, 5.001, 1e6, 1e12]) | st.floats(0, 100)
+SECONDS = st.sampled_from([0.0, 1e-9, 1e-3, 5.0, 5.001, 1e6, 1e9]) | st.floats(0, 100)
 
 
 @given(
