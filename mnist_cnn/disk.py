@@ -92,7 +92,9 @@ def read_text(path: Path, most_bytes: int) -> str:
 
 
 def leads_outside(path: Path, folder: Path) -> bool:
-    """Whether a path below a folder leads, by a link, to a file outside of it."""
+    """Whether a file in or below a folder is a link to a file outside of it."""
+    if not path.is_symlink():
+        return False
     return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
