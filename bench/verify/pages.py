@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.records import store
 from bench.records.folders import RESULTS_DIR
+from bench.records.record_file import LARGEST_RECORD_BYTES
 from bench.stats.intervals import Estimate
 from bench.text import printable
 from bench.verify.checks import CheckOutcome
@@ -21,6 +22,7 @@ from bench.verify.figure_values import (
 )
 from bench.verify.page_tags import Tag, read_tags
 from bench.verify.shown_numbers import ShownNumber, in_unit
+from mnist_cnn.disk import read_text, reason_of
 from mnist_cnn.errors import UsageError
 
 SUFFIX = ".md"
@@ -118,9 +120,10 @@ def project_of(page: Path) -> Path:
 
 def _check_page(path: Path, reader: RecordReader) -> CheckedPage:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise UsageError(f"{printable(str(path))} cannot be read: {error}") from error
+        text = read_text(path, LARGEST_RECORD_BYTES)
+    except (OSError, ValueError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else error
+        raise UsageError(f"{printable(str(path))} cannot be read: {reason}") from error
     named: dict[str, Estimate] = {}
     numbers, findings = 0, []
     for tag in read_tags(text):
