@@ -1,4 +1,4 @@
-"""The exception that means "the user can correct this"."""
+"""The exceptions that mean "the user can correct this"."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterable
 
 class UsageError(Exception):
     """Bad input. The message is one line: what is wrong and what to do. Commands exit 2."""
+
+
+class DamagedCheckpointError(UsageError):
+    """A checkpoint is not the one that was written, or is of another training."""
 
 
 def near_match(given: str, known: Iterable[str]) -> str:

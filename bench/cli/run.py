@@ -133,8 +133,8 @@ def run(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Number of epochs to stretch the recipe's schedule over. Of fast an epoch is a tenth "
-            "of the images, but a single one is all of them."
+            help="Number of epochs to stretch the recipe's schedule over. Of fast an epoch is a "
+            "tenth of the images, but a single one is all of them."
         ),
     ] = None,
     batch_size: Annotated[

@@ -13,7 +13,7 @@ from bench.measure.progress import RunProgress
 from bench.measure.run_state import RunState
 from bench.records.protocol import BenchmarkProtocol
 from bench.records.schema import Evaluation, Lap, LapKind, Status, TrainedEpoch
-from mnist_cnn.errors import UsageError
+from mnist_cnn.errors import DamagedCheckpointError
 from mnist_cnn.events import Checkpointed, EpochTrained, Evaluated, Event, Finished, Started
 
 
@@ -74,7 +74,7 @@ def observe(
     except KeyboardInterrupt as error:
         observation.status, observation.error = Status.INTERRUPTED, error
         observation.reason = str(error) or "interrupted from the keyboard"
-    except UsageError:  # the input is bad, which is no outcome of the run
+    except DamagedCheckpointError:  # nothing was trained: it is no outcome of the run
         raise
     except Exception as error:
         context.signals.hold()

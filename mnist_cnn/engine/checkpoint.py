@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mnist_cnn.disk import read_file, replace_file
-from mnist_cnn.errors import UsageError
+from mnist_cnn.errors import DamagedCheckpointError
 
 State = Mapping[str, Any]
 _LARGEST_BYTES = 256 << 20
@@ -94,8 +94,8 @@ class Checkpoints:
             restore: restores all but the generators.
 
         Raises:
-            UsageError: this rank's file cannot be read, is not the one that was written or holds
-                another state than this training's.
+            DamagedCheckpointError: this rank's file cannot be read, is not the one that was
+                written or holds another state than this training's.
         """
         path = self._path(point.seed, point.epoch)
         try:
@@ -106,7 +106,7 @@ class Checkpoints:
             restore(state)
             self._restore_generators(state["generators"])
         except Exception as error:  # whoever wrote the digest may have written anything
-            raise UsageError(
+            raise DamagedCheckpointError(
                 f"cannot continue from {path.name} ({type(error).__name__}: {error}): delete its "
                 "folder and run without --resume"
             ) from error
