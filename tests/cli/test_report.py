@@ -156,7 +156,10 @@ def test_what_is_no_record_is_named_and_the_rest_is_printed(
     assert torn.startswith(f"{results}/torn.json: Invalid JSON: Unterminated string")
 
 
-def test_nothing_to_report_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_to_report_is_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the project's folder may have own records, which the line names
     (tmp_path / "foreign.json").write_text("{}")
     assert report(tmp_path) == 2
     problem, error = capsys.readouterr().err.splitlines()

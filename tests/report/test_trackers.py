@@ -19,7 +19,7 @@ from bench.records.schema import LapKind, RunRecord
 from bench.report import trackers
 from mnist_cnn.errors import UsageError
 from mnist_cnn.optim import learning_rates
-from mnist_cnn.recipe import Recipe
+from mnist_cnn.recipe import REFERENCE, Recipe
 from mnist_cnn.sampler import steps_in_epoch
 from tests.stand_ins import FEW_IMAGES
 
@@ -39,12 +39,12 @@ import sys
 from pathlib import Path
 from bench.records import store
 from bench.report.tracker_logging import log_runs
-from mnist_cnn.recipe import Recipe
+from mnist_cnn.recipe import REFERENCE, Recipe
 
 folder, *files = map(Path, sys.argv[1:])
 records = [record for _, record in store.read_records(files).records]
 for name in ("tensorboard", "trackio"):
-    log_runs(name, records, Recipe(**records[0].recipe), folder)
+    log_runs(name, records, Recipe(**{**REFERENCE.values(), **records[0].recipe}), folder)
 """
 
 
@@ -80,7 +80,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, runs: list[tuple[Path, Run
 
 def expected(record: RunRecord) -> dict[str, dict[int, float]]:
     """By name and epoch, computed from the record itself."""
-    values: dict[str, Any] = dict(record.recipe)
+    values: dict[str, Any] = {**REFERENCE.values(), **record.recipe}  # older ones lack fields
     recipe = Recipe(**values)
     steps = [
         steps_in_epoch(recipe, recipe.train_images, epoch) for epoch in range(1, recipe.epochs + 1)
