@@ -18,7 +18,7 @@ from mnist_cnn.data.dataset import Split
 from mnist_cnn.engine.checkpoint import Checkpoints, State
 from mnist_cnn.engine.eager import EagerEngine, Engine
 from mnist_cnn.engine.graph import GraphCache
-from mnist_cnn.engine.statistics import choose_images
+from mnist_cnn.engine.statistics import choose_statistics_images
 from mnist_cnn.errors import UsageError
 from mnist_cnn.evaluation import evaluation_event
 from mnist_cnn.events import Checkpointed, EpochTrained, Event, Finished, Started
@@ -91,7 +91,7 @@ def train(
         engine = options.graphs.engine(model, recipe, data, steps)
     else:
         engine = EagerEngine(model, context, data, batches, steps)
-    plain_images = choose_images(data, context, seed)
+    statistics_images = choose_statistics_images(data, context, seed)
     trained_epochs = _resume(options.checkpoints, seed, engine, batches)
     yield _started(model, data, steps, accelerator.num_processes)
     samples = sum(map(batches.images, range(1, trained_epochs + 1)))
@@ -107,7 +107,8 @@ def train(
         yield EpochTrained(number, batches.steps(number), count, loss)
         if recipe.evaluates_after(number):
             images = len(data.evaluation_images)
-            event = evaluation_event(engine.count(plain_images), images, accelerator, number)
+            totals = engine.count(statistics_images)
+            event = evaluation_event(totals, images, accelerator, number)
             try:
                 yield event
             except GeneratorExit:
@@ -149,11 +150,11 @@ def _resume(checkpoints: Checkpoints | None, seed: int, engine: Engine, batches:
         return 0
     assert isinstance(engine, EagerEngine)
 
-    def restore(state: State) -> None:
+    def apply(state: State) -> None:
         engine.restore(state["engine"])
         batches.losses.copy_(state["losses"])
 
-    checkpoints.restore(point, restore)
+    checkpoints.restore(point, apply)
     return point.epoch
 
 

@@ -35,7 +35,7 @@ ROAD = {
     "resident, bf16": f"{RESIDENT} --precision bf16 --kernels torch",
     "resident, bf16, 2 processes": f"{RESIDENT} --precision bf16 --kernels torch --processes 2",
     "avx512": f"{RESIDENT} --precision bf16 --kernels avx512-bf16",
-    "avx512, 2 processes": f"{RESIDENT} --precision bf16 --kernels avx512 --processes 2",
+    "avx512, 2 processes": f"{RESIDENT} --precision bf16 --kernels avx512-bf16 --processes 2",
     "amx": f"{RESIDENT} --precision bf16 --kernels amx",
     "amx, 2 processes": f"{RESIDENT} --precision bf16 --kernels amx --processes 2",
     "fast": "--recipe fast",

@@ -10,29 +10,20 @@ from typing import Annotated
 
 import typer
 
-from bench.analysis import benchmarks as grouping
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.cost import parse_price
 from bench.analysis.device_numbers import machine_numbers
 from bench.analysis.selection import TableRequest, readable_columns, select_rows
 from bench.analysis.standings import standings
 from bench.analysis.table import RowTable
-from bench.cli.output import (
-    notify,
-    output_path,
-    show_problems,
-    write_document,
-    write_file,
-    write_folder,
-)
-from bench.records import store
-from bench.records.folders import LOCAL_DIR, RESULTS_DIR, existing_dirs
-from bench.records.store import ReadResult, UnreadableFile, gc_paused, machine_name
+from bench.cli.input import own_benchmarks, read_benchmarks
+from bench.cli.output import notify, output_path, write_document, write_file, write_folder
+from bench.records.store import UnreadableFile, gc_paused
 from bench.report.formats.markdown import to_markdown
 from bench.report.formats.mllog import to_mllog
 from bench.report.formats.names import DOCUMENTS, ROW_FORMATS, ROW_TEXTS, TOOL_FORMATS, Format
 from bench.report.formats.parquet import to_parquet
-from bench.text import count_of, printable
+from bench.text import count_of
 from mnist_cnn.console import parse_path
 from mnist_cnn.errors import UsageError
 
@@ -135,7 +126,7 @@ def report(
     request.check()
     with gc_paused():
         benchmarks, problems = (
-            _read_benchmarks(paths) if paths else _own_benchmarks(newest=not scaling)
+            read_benchmarks(paths) if paths else own_benchmarks(newest=not scaling)
         )
         everything = benchmarks
         table: RowTable | None = None
@@ -225,66 +216,6 @@ class _Request:
         is_row_option = self.table.for_rows or self.table.per_run or self.table.price is not None
         if is_row_option or self.clocks or self.plots is not None:
             raise UsageError("--scaling has its own table: only --filter can be combined with it")
-
-
-def _read_benchmarks(paths: list[Path]) -> tuple[list[Benchmark], list[UnreadableFile]]:
-    """The benchmarks on disk, and the files that cannot be read, which are also shown.
-
-    Single runs that differ in nothing but their seed make one benchmark.
-
-    Raises:
-        UsageError: there are no records.
-    """
-    # Before the first run there is no results folder, and that is no mistyped path.
-    results = store.read_records(path for path in paths if path != RESULTS_DIR or path.exists())
-    if not results.records:
-        show_problems(results.problems)
-        where = ", ".join(printable(str(path)) for path in paths)
-        hint = f"; yours are in {LOCAL_DIR}" if LOCAL_DIR.is_dir() else ""
-        raise UsageError(f"no run records in {where}: make some with `mnist-bench run`{hint}")
-    return _benchmarks_of(results), results.problems
-
-
-def _benchmarks_of(results: ReadResult) -> list[Benchmark]:
-    show_problems(results.problems)
-    return grouping.pool_single_runs(grouping.group_runs(results.records))
-
-
-def _own_benchmarks(*, newest: bool) -> tuple[list[Benchmark], list[UnreadableFile]]:
-    """This machine's benchmarks; where it has none, all that are published.
-
-    Args:
-        newest: whether only its newest is wanted; a scaling study is of several.
-
-    Raises:
-        UsageError: there are no records at all.
-    """
-    results = store.read_records([LOCAL_DIR] if LOCAL_DIR.is_dir() else [])
-    folders = {path.parent.name for path, _ in results.records}
-    # A home folder that several machines share has one for each.
-    here = folders if len(folders) < 2 else folders & {_this_machine()}
-    own = [run for run in results.records if run[0].parent.name in here]
-    if own:
-        benchmarks = _benchmarks_of(ReadResult(own, results.problems))
-        if newest:
-            benchmarks = [max(benchmarks, key=lambda one: max(r.started_at for r in one.records))]
-        return benchmarks, results.problems
-    if not existing_dirs():
-        raise UsageError(f"no run records in {LOCAL_DIR}: make some with `mnist-bench run`")
-    notify(
-        f"no runs of this machine in {LOCAL_DIR}: make some with `mnist-bench run`. Those that are "
-        f"published, in {RESULTS_DIR}:"
-    )
-    return _read_benchmarks([RESULTS_DIR])
-
-
-def _this_machine() -> str:
-    """The name of the folder of this machine's records."""
-    from bench.machine.environment import describe_environment, device_name  # lazy: import torch
-    from bench.measure import plan
-
-    device = plan.choose_device("auto")
-    return machine_name(describe_environment(device, device_name(device)))
 
 
 def _show_scaling(benchmarks: Sequence[Benchmark], request: _Request) -> None:

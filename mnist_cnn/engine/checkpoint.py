@@ -86,12 +86,12 @@ class Checkpoints:
         self._written.append(path)
         return self._gather_digests(hashlib.sha256(buffer.getvalue()).digest())
 
-    def restore(self, point: Point, restore: Callable[[State], None]) -> None:
-        """Load a state to the CPU, have it restored, and restore the random generators.
+    def restore(self, point: Point, apply: Callable[[State], None]) -> None:
+        """Load a state to the CPU, apply it, and restore the random generators.
 
         Args:
             point: the checkpoint.
-            restore: restores all but the generators.
+            apply: restores all but the generators from the state.
 
         Raises:
             DamagedCheckpointError: this rank's file cannot be read, is not the one that was
@@ -103,7 +103,7 @@ class Checkpoints:
             if hashlib.sha256(data).hexdigest() != point.digests[self._accelerator.process_index]:
                 raise ValueError("it is not what was written")
             state = cast(State, torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
-            restore(state)
+            apply(state)
             self._restore_generators(state["generators"])
         except Exception as error:  # whoever wrote the digest may have written anything
             raise DamagedCheckpointError(

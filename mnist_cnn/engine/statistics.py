@@ -24,7 +24,7 @@ _BATCH = 256
 more launches, more cost a CPU memory."""
 
 
-def choose_images(data: Split, context: TrainingContext, seed: int) -> Tensor:
+def choose_statistics_images(data: Split, context: TrainingContext, seed: int) -> Tensor:
     """Choose the training images of `measure_statistics` at random, the same on every rank.
 
     Returns:

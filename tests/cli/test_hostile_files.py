@@ -174,10 +174,8 @@ def test_a_name_says_nothing_to_the_terminal(
 # --- Reading
 
 
-@pipes
-@pytest.mark.parametrize("kind", ["pipe", "endless", "sparse"])
-def test_a_sweep_reads_files_only(kind: str, tmp_path: Path, refused: Callable[..., str]) -> None:
-    path = tmp_path / "m.toml"
+def make_unreadable(path: Path, kind: str) -> None:
+    """What is no file, or one without an end."""
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "endless":
@@ -185,6 +183,13 @@ def test_a_sweep_reads_files_only(kind: str, tmp_path: Path, refused: Callable[.
     else:
         with path.open("wb") as file:
             file.truncate(2**40)
+
+
+@pipes
+@pytest.mark.parametrize("kind", ["pipe", "endless", "sparse"])
+def test_a_sweep_reads_files_only(kind: str, tmp_path: Path, refused: Callable[..., str]) -> None:
+    path = tmp_path / "m.toml"
+    make_unreadable(path, kind)
     line = refused("sweep", path, "--dry-run")
     assert line.startswith(f"mnist-bench: error: cannot read {path}: ")
 
@@ -215,13 +220,7 @@ def test_mnist_is_read_from_files_only(
     kind: str, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     path = tmp_path / "train-images-idx3-ubyte"
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "endless":
-        path.symlink_to("/dev/zero")
-    else:
-        with path.open("wb") as file:
-            file.truncate(2**40)
+    make_unreadable(path, kind)
     assert str(path) in refused("data", "--offline", "--data-dir", tmp_path)
 
 

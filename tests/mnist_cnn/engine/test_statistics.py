@@ -15,7 +15,7 @@ from torch import Tensor
 from mnist_cnn.augment import normalise
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData, Split
-from mnist_cnn.engine.statistics import choose_images, measure_statistics
+from mnist_cnn.engine.statistics import choose_statistics_images, measure_statistics
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels.native import KINDS, unavailable_reason
 from mnist_cnn.model import MnistCnn
@@ -49,7 +49,7 @@ def statistics(network: MnistCnn) -> list[Tensor]:
 def measured(accelerator: Accelerator, kernels: Kernels, mnist: MnistData) -> MnistCnn:
     context = TrainingContext(RECIPE, accelerator, kernels)
     network = seeded_model(RECIPE, 0)
-    measure_statistics(network, choose_images(part(mnist), context, 0), context)
+    measure_statistics(network, choose_statistics_images(part(mnist), context, 0), context)
     return network
 
 
@@ -58,7 +58,7 @@ def test_they_are_the_means_and_variances_of_the_images_batch_by_batch(
 ) -> None:
     network = measured(accelerator, "torch", mnist)
     context = TrainingContext(RECIPE, accelerator, "torch")
-    pixels = choose_images(part(mnist), context, 0)
+    pixels = choose_statistics_images(part(mnist), context, 0)
     assert len(pixels) == 520
     with torch.no_grad():
         outputs = network.stem.conv(normalise(pixels, RECIPE).unsqueeze(1)).double()
@@ -87,7 +87,7 @@ def test_they_draw_nothing_from_the_generator_of_the_training(
     context = TrainingContext(RECIPE, accelerator, "torch")
     network = seeded_model(RECIPE, 0)
     state = torch.get_rng_state()
-    measure_statistics(network, choose_images(part(mnist), context, 0), context)
+    measure_statistics(network, choose_statistics_images(part(mnist), context, 0), context)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -145,7 +145,7 @@ def test_an_evaluation_uses_them_and_the_model_keeps_them(
     for one, other in zip(with_them.parameters(), without.parameters(), strict=True):
         assert torch.equal(one, other)  # training does not depend on them
     context = TrainingContext(recipe, accelerator, "torch")
-    measure_statistics(without, choose_images(part(mnist), context, 0), context)
+    measure_statistics(without, choose_statistics_images(part(mnist), context, 0), context)
     for kept, again in zip(statistics(with_them), statistics(without), strict=True):
         assert torch.equal(kept, again)
 
