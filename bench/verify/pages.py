@@ -78,6 +78,8 @@ def find_pages(paths: Iterable[Path]) -> list[Path]:
     """
     pages: list[Path] = []
     for path in paths:
+        if not path.exists():
+            raise UsageError(f"there is no {printable(str(path))}")
         found = sorted(path.rglob(f"*{SUFFIX}")) if path.is_dir() else [path]
         if not found or not all(page.is_file() and page.suffix == SUFFIX for page in found):
             raise UsageError(

@@ -154,6 +154,7 @@ def test_pages_are_files_or_folders_without_records(
     assert find_pages([page.parent / "docs"]) == [docs / "one.md"]
     assert main(["verify", str(page.parent / "docs")]) == 0
     assert main(["verify", str(docs / "gone.md")]) == 2
+    assert capsys.readouterr().err == f"mnist-bench: error: there is no {docs / 'gone.md'}\n"
     assert main(["verify", str(docs), str(page.parent / XEON)]) == 2
     assert main(["verify", str(docs), "--rerun", "1"]) == 2
     damaged = docs / "20261125T164217Z-fast-abcdef12.json"
