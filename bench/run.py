@@ -8,8 +8,12 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench.cli import main
-from mnist_cnn.console import exit_process
+from bench.cli import start
 
 if __name__ == "__main__":
-    exit_process(main(["run", *sys.argv[1:]]))
+    status = start(["run", *sys.argv[1:]])
+
+    # After the work: it is slow to import, and a signal before would be a traceback.
+    from mnist_cnn.console import exit_process
+
+    exit_process(status)

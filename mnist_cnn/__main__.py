@@ -17,6 +17,7 @@ import typer
 from mnist_cnn import console
 from mnist_cnn.accuracy import parse_accuracy
 from mnist_cnn.errors import UsageError
+from mnist_cnn.process import end_on_signals, prepare_streams
 from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import REFERENCE, recipe_named, with_overrides
 
@@ -194,11 +195,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0].startswith("-") and words[0] != "--help"):
         words.insert(0, "train")
-    # A file's name may contain what the terminal cannot show; that must not end a command.
-    for stream in (sys.stdout, sys.stderr):
-        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     return console.run(app, console.WORKLOAD, words)
 
 
 if __name__ == "__main__":
+    prepare_streams()
+    end_on_signals()
     console.exit_process(main())

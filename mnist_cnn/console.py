@@ -1,10 +1,11 @@
-"""Runs this project's commands: bad input is one line on stderr and exit status 2."""
+"""Runs this project's commands: every failure is one line on stderr, bad input exit status 2."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ import typer
 
 from mnist_cnn.errors import UsageError
 from mnist_cnn.escaping import printable
+from mnist_cnn.process import asked_to_end, discard, ignore_signals
 from mnist_cnn.rank import Rank, is_launched
 
 # Since 0.26 Typer contains its own click, and exports only the subclasses of its exceptions.
@@ -24,6 +26,8 @@ WORKLOAD = "mnist_cnn"
 EXIT_FAILED = 1
 """A run, or saving its results, failed."""
 EXIT_USAGE = 2
+TRACEBACK_VARIABLE = "MNIST_BENCH_TRACEBACK"
+"""Variable that has tracebacks printed, where it is set: for whoever looks for our mistake."""
 _REFUSAL_SECONDS = 5.0
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as a shell reports it."""
@@ -38,27 +42,70 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
         arguments: without the program's name; commands find them in their context's `obj`.
 
     Returns:
-        The exit status: 2 for bad input, 130 when interrupted, else the command's own.
+        The exit status: 2 for bad input, 130 when interrupted, 1 for an error that nothing
+        expects, else the command's own.
     """
     command = typer.main.get_command(app)
     try:
         status = command.main(
             list(arguments), prog_name=name, standalone_mode=False, obj=list(arguments)
         )
+        # Here, where a failure can still be told: the interpreter's own flush comes too late.
+        sys.stdout.flush()
     except UsageError as error:
         return _refuse(name, str(error))
     except _ClickException as error:
         return _refuse(name, error.format_message())  # type: ignore[attr-defined]
     except OSError as error:
         # A name that no file can have, or a folder that may not be entered. Without a name, it is
-        # about the output, which is no fault of the command line.
+        # about the output or the system, which is no fault of the command line.
         if error.filename is None:
-            raise
+            return _fail(name, error)
         return _refuse(name, f"cannot use {os.fsdecode(error.filename)}: {error.strerror}")
     except (KeyboardInterrupt, typer.Abort):
         print(f"{name}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except Exception as error:
+        return _fail(name, error)
+    if status == EXIT_INTERRUPTED and asked_to_end() and not is_launched():
+        print(f"{name}: interrupted", file=sys.stderr)  # Typer has made a status of the exception
     return status if isinstance(status, int) else 0
+
+
+def show_traceback(error: BaseException) -> None:
+    """Print where an error was raised, if somebody wants to know."""
+    if os.environ.get(TRACEBACK_VARIABLE):
+        traceback.print_exception(error)
+
+
+def _fail(name: str, error: Exception) -> int:
+    """Say in one line what nobody expected."""
+    if not _can_print():
+        if isinstance(error, BrokenPipeError):  # `| head`: the reader has enough
+            return EXIT_FAILED
+        reason = getattr(error, "strerror", None) or str(error)
+        print(f"{name}: error: the output could not be written: {reason}", file=sys.stderr)
+        return EXIT_FAILED
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    what = type(error).__name__ + (f": {lines[0]}" if lines else "")
+    if isinstance(error, OSError) and error.strerror:
+        what = error.strerror[0].lower() + error.strerror[1:]
+    if isinstance(error, MemoryError) or "failed to map segment" in what:
+        what = f"out of memory ({what})"
+    print(f"{name}: error: {printable(what)} ({TRACEBACK_VARIABLE}=1 shows where)", file=sys.stderr)
+    show_traceback(error)
+    return EXIT_FAILED
+
+
+def _can_print() -> bool:
+    """Whether stdout takes what was printed; if not, let it go nowhere from now on."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            discard(sys.stdout.fileno())
+        return False
+    return True
 
 
 def parse_path(text: str | Path) -> Path:
@@ -81,6 +128,7 @@ def exit_process(status: int) -> NoReturn:
     frees a tensor while the interpreter is finalized aborts the process after all its work is done
     ("terminate called without an active exception"; pytorch pull request 179291).
     """
+    ignore_signals()
     if is_launched():
         with suppress(OSError, ValueError):  # else as always: Python reports lost output itself
             sys.stdout.flush()

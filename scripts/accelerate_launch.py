@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from types import FrameType
 
 import psutil
@@ -20,16 +21,18 @@ def wait_for_the_program(number: int, _: FrameType | None) -> None:
     programs = psutil.Process().children()
     if not programs:
         sys.exit(128 + number)
-    # Ctrl-C reaches every process of the terminal; a supervisor's SIGTERM reaches only this one.
-    if number == signal.SIGTERM:
-        for program in programs:
-            program.terminate()
+    # Ctrl-C reaches every process of the terminal by itself: then the program gets it twice.
+    for program in programs:
+        with suppress(psutil.NoSuchProcess):
+            program.send_signal(number)
 
 
 if __name__ == "__main__":
-    # A handler, unlike SIG_IGN, is not inherited by the program.
-    signal.signal(signal.SIGINT, wait_for_the_program)
-    signal.signal(signal.SIGTERM, wait_for_the_program)
+    # A handler, unlike SIG_IGN, is not inherited by the program. What this process was started to
+    # ignore, as by nohup, it goes on ignoring.
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) is not signal.SIG_IGN:
+            signal.signal(ending, wait_for_the_program)
     try:
         main()
     except subprocess.CalledProcessError as error:

@@ -1,68 +1,71 @@
 """One file a command: parse the options into a value, call one function, print the result.
 
 A command imports slow modules only when it is called: `mnist-bench report` must not wait for torch.
+Nothing is imported here before the process can be interrupted without a traceback.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+if TYPE_CHECKING:
+    from bench.launch.guard import Ending
 
-from bench.cli.ab import ab
-from bench.cli.compare import compare
-from bench.cli.data import data
-from bench.cli.env import env
-from bench.cli.publish import publish
-from bench.cli.report import report
-from bench.cli.run import run
-from bench.cli.sweep import sweep
-from bench.cli.verify import verify
-from bench.cli.version import print_version
-from mnist_cnn import console
-
-app = typer.Typer(
-    name="mnist-bench",
-    help="How long does this machine take to train MNIST to 99.4 % with under 20,000 parameters?",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
-
-@app.callback()
-def _before_any_command(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version",
-            help="Print the version and exit.",
-            callback=print_version,
-            is_eager=True,
-        ),
-    ] = False,
-) -> None:
-    """Holds the options that need no command."""
-
-
-for command in (run, report, compare, publish, verify, env, data):
-    app.command()(command)
-# These two pass unknown options on to `run`.
-pass_on = {"allow_extra_args": True, "ignore_unknown_options": True}
-app.command(context_settings=pass_on)(ab)
-app.command(context_settings=pass_on, options_metavar="[MATRIX.toml] [OPTIONS]")(sweep)
+_PROGRAM = "mnist-bench"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line.
 
     Args:
-        arguments: the words after the program name; None to use those of this process.
+        arguments: the words after the program name; None to use those of this process, which then
+            is the command's own: it gets streams, signals and, to measure, a guardian.
 
     Returns:
         The exit status: 0 done, 1 a run, a save or a check failed, 2 bad input, 130 interrupted.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    return console.run(app, "mnist-bench", words or ["--help"])
+    return _run_words(list(arguments)) if arguments is not None else start(sys.argv[1:])
+
+
+def start(words: Sequence[str]) -> int:
+    """Run a command line as the command of this process.
+
+    Returns:
+        As `main`.
+    """
+    from mnist_cnn.process import end_on_signals, ignore_signals, prepare_streams
+
+    prepare_streams()
+    end_on_signals()
+    try:
+        if list(words[:1]) == ["run"]:
+            from bench.launch.guard import run_guarded
+
+            return run_guarded(lambda: _run_words(list(words)), _conclude)
+        return _run_words(list(words))
+    except KeyboardInterrupt:
+        print(f"{_PROGRAM}: interrupted", file=sys.stderr)
+        return 130
+    finally:
+        ignore_signals()  # the interpreter is ending, which may take a second
+
+
+def _run_words(words: list[str]) -> int:
+    from bench.cli.app import app
+    from mnist_cnn import console
+
+    return console.run(app, _PROGRAM, words or ["--help"])
+
+
+def _conclude(ending: Ending) -> int:
+    """Say how the process that measured has ended, where it could not say that itself."""
+    from bench.launch.aftermath import complete
+
+    aftermath = complete(ending)
+    if aftermath.result.runs:
+        from bench.cli.output import print_runs
+
+        print_runs(aftermath.result, as_json=aftermath.as_json)
+    return aftermath.status

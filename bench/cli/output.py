@@ -15,6 +15,7 @@ from mnist_cnn.disk import reason_of, replace_file, write_new_file
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
+    from bench.launch.result import BenchmarkResult
     from bench.measure.progress import RunProgress
     from bench.records.store import UnreadableFile
     from bench.report.html.figure_result import FigureResult
@@ -177,3 +178,20 @@ def choose_progress(silent: bool, alone: bool) -> RunProgress:
     from bench.report.terminal import LiveProgress
 
     return LiveProgress()
+
+
+def print_runs(result: BenchmarkResult, *, as_json: bool) -> None:
+    """Print the runs of a benchmark, as a table or as JSON."""
+    from bench.analysis.benchmarks import group_runs
+    from bench.analysis.columns import run_column_names
+    from bench.analysis.rows import run_rows
+
+    benchmarks = group_runs(result.runs)
+    if as_json:
+        from bench.report.formats.json import to_json
+
+        sys.stdout.write(to_json(run_rows(benchmarks), run_column_names()))
+        return
+    from bench.report import terminal
+
+    terminal.show(terminal.summary(benchmarks))

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.options import check_checkpoints, find_recipe, parse_accuracy, parse_run_count
-from bench.cli.output import choose_progress, get_data
+from bench.cli.output import choose_progress, get_data, print_runs
 from bench.launch.parallel_seeds import (
     check_parallel_seeds,
     plan_shares,
@@ -299,6 +299,7 @@ def _run_here(request: RunRequest, trackers: TrackerRequest | None) -> int:
     result = run_locally(request, progress, lambda: get_data(request.data_dir, silent))
     has_parent = request.share is not None and bool(request.share.records)
     if not is_main or has_parent:
+        result.told()
         return result.status
     return _finish(result, request, trackers)
 
@@ -341,24 +342,10 @@ def _finish(result: BenchmarkResult, request: RunRequest, trackers: TrackerReque
     """
     if not result.runs:
         return result.status
-    _print_runs(result, as_json=request.output.as_json)
+    print_runs(result, as_json=request.output.as_json)
+    sys.stdout.flush()
+    result.told()
     if trackers is None:
         return result.status
     quiet = request.output.quiet
     return max(result.status, log_to_trackers(result.records, request.recipe, trackers, quiet))
-
-
-def _print_runs(result: BenchmarkResult, *, as_json: bool) -> None:
-    from bench.analysis.benchmarks import group_runs
-    from bench.analysis.columns import run_column_names
-    from bench.analysis.rows import run_rows
-
-    benchmarks = group_runs(result.runs)
-    if as_json:
-        from bench.report.formats.json import to_json
-
-        sys.stdout.write(to_json(run_rows(benchmarks), run_column_names()))
-        return
-    from bench.report import terminal
-
-    terminal.show(terminal.summary(benchmarks))

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import re
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import closing
 
-from bench.launch import supervisor
 from bench.launch.parallel_seeds import leave_record
 from bench.launch.result import BenchmarkResult, exit_status_of, save_or_complain
+from bench.measure.failure import describe_error
+from bench.measure.guard_folder import guard_folder
 from bench.measure.interruption import Interruption
-from bench.measure.plan_chain import PlanChain
 from bench.measure.progress import RunProgress
+from bench.measure.rank_ends import (
+    How,
+    LostRankError,
+    RankEnd,
+    announce_rank,
+    first_end,
+    is_lost_connection,
+    tell_end,
+)
 from bench.measure.request import RunRequest
 from bench.measure.runner import MeasuredRun
-from bench.measure.session import Frontend, open_session
-from mnist_cnn.console import EXIT_INTERRUPTED
+from bench.measure.session import Frontend, Session, open_session
+from bench.records.schema import Status
+from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, show_traceback
+from mnist_cnn.errors import DamagedCheckpointError, UsageError
 from mnist_cnn.rank import Rank
-
-_ADDRESS = re.compile(r"\[[0-9A-Fa-f.:]+\](?::\d+)?")
-"""An address as gloo writes it: ``[10.0.0.2]:4711``."""
 
 
 def run_locally(
@@ -37,20 +43,29 @@ def run_locally(
     Raises:
         UsageError: the request is impossible here.
     """
-    interruption = Interruption()
     result, failed = BenchmarkResult(), False
+    interruption = Interruption()
     frontend = Frontend(progress=progress, fetch_data=fetch_data, signals=interruption)
+    announce_rank()
     try:
         with interruption, open_session(request, frontend) as session:
+            result.log = session.log
             result.runs += [(None, record) for record in session.earlier]
             with closing(session.runs()) as runs:  # type: ignore[type-var]
                 for run in map(explain_failure, runs):
-                    failed |= _keep(run, request, result, session.chain)
-                    if interruption.asked:
+                    failed |= _keep(run, request, result, session)
+                    if interruption.asked or result.is_unsaved:
                         break
-    except KeyboardInterrupt:
-        if Rank.from_environment().is_main:
+    except KeyboardInterrupt as error:
+        _tell(How.INTERRUPTED, f"was {error}" if str(error) else "was interrupted")
+        result.status = EXIT_INTERRUPTED
+        if Rank.from_environment().is_main and guard_folder() is None:
             print("mnist-bench: interrupted while no run was being measured", file=sys.stderr)
+    except (UsageError, DamagedCheckpointError):
+        raise
+    except BaseException as error:  # MemoryError and SystemExit too: nothing must end in silence
+        result.status, failed = max(result.status, EXIT_FAILED), True
+        _complain(error)
     if interruption.asked:
         result.status = EXIT_INTERRUPTED
     # When a rank ends with an error, its supervisor ends the others, rank 0 perhaps while it saves.
@@ -60,41 +75,77 @@ def run_locally(
     return result
 
 
-def _keep(
-    run: MeasuredRun, request: RunRequest, result: BenchmarkResult, chain: PlanChain | None
-) -> bool:
+def _keep(run: MeasuredRun, request: RunRequest, result: BenchmarkResult, session: Session) -> bool:
     """Save a run's record and add it to the result.
 
     Returns:
         Whether an exception, other than an interruption, ended the run.
     """
     record, error = run
-    record = record if chain is None else chain.link(record)
+    failed = error is not None and not isinstance(error, KeyboardInterrupt)
+    if isinstance(error, KeyboardInterrupt):
+        _tell(How.INTERRUPTED, f"was {record.reason}")
+    elif error is not None and not is_lost_connection(error):
+        _tell(How.CAUSE, f"failed: {record.reason}")
+        show_traceback(error)
+    chain = session.chain
     folder = request.output.results_dir if Rank.from_environment().is_main else None
     path = None if folder is None else save_or_complain(record, folder)
     if chain is not None and path is not None:
         chain.add(path)
     if request.share is not None:
         leave_record(record, request.share)
-    failed = error is not None and not isinstance(error, KeyboardInterrupt)
-    if failed:
-        traceback.print_exception(error)
+    if session.log is not None:
+        session.log.record_kept()
     result.runs.append((path, record))
     unsaved = folder is not None and path is None
+    result.is_unsaved |= unsaved
     result.status = max(result.status, exit_status_of(record, unsaved=unsaved))
     return failed
 
 
 def explain_failure(run: MeasuredRun) -> MeasuredRun:
-    """Say in the record which rank died first: the run's own error is only a lost connection."""
+    """Say in the record which rank ended first: the run's own error is only a lost connection."""
     record = run.record
-    if record.status != "failed" or record.setup.processes == 1:
+    if record.status != "failed" or not is_lost_connection(run.error):
         return run
-    cause = supervisor.first_failure()
-    if cause is None:
-        if record.setup.machines == 1:
-            return run
-        cause = "no process of this machine died first, so another machine or the network did"
-    # Network errors name the addresses of other machines, which a record must not hold.
-    reason = _ADDRESS.sub("another rank", f"{cause}; {record.reason}")
-    return MeasuredRun(record.model_copy(update={"reason": reason}), run.error)
+    end = first_end()
+    status = Status.FAILED
+    if end is not None and end.how == How.INTERRUPTED:
+        status = Status.INTERRUPTED
+    reason = _lost_reason(end, record.setup.machines)
+    update = {"status": status, "reason": reason}
+    return MeasuredRun(record.model_copy(update=update), run.error)
+
+
+def _lost_reason(end: RankEnd | None, machines: int) -> str:
+    if end is not None:
+        return str(end)
+    if machines > 1:
+        return (
+            "no process of this machine died first, so another machine or the network did; the "
+            "connection is lost"
+        )
+    return "the connection to another rank was lost, and none of them says why"
+
+
+def _complain(error: BaseException) -> None:
+    """Say in one line why the benchmark ends; of a lost rank, only rank 0 of each machine does."""
+    rank = Rank.from_environment()
+    if is_lost_connection(error):
+        end = first_end()
+        if end is not None and not isinstance(error, LostRankError):
+            error = LostRankError(str(end))
+        if rank.is_first_on_machine and not (end is not None and end.what.startswith("was ")):
+            # What ended a rank from outside its supervisor says.
+            print(f"mnist-bench: error: {describe_error(error)}", file=sys.stderr)
+        return
+    reason = describe_error(error)
+    _tell(How.CAUSE, f"failed: {reason}")
+    where = f"rank {rank.index}: " if rank.world_size > 1 else ""
+    print(f"mnist-bench: error: {where}{reason}", file=sys.stderr)
+    show_traceback(error)
+
+
+def _tell(how: How, what: str) -> None:
+    tell_end(Rank.from_environment().index, how, what)

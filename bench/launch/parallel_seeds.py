@@ -19,6 +19,7 @@ from bench.launch.result import BenchmarkResult
 from bench.launch.supervisor import EndedProcesses
 from bench.machine.cores import usable_cores
 from bench.measure import seed_share
+from bench.measure.guard_folder import VARIABLE
 from bench.measure.request import RunRequest
 from bench.measure.seed_share import SeedShare
 from bench.records import store
@@ -133,7 +134,8 @@ def run_shares(
     Returns:
         The runs in the order of their index, and the exit status.
     """
-    foreign = supervisor.foreign_variables()
+    # Each of these processes has a guardian of its own.
+    foreign = [*supervisor.foreign_variables(), VARIABLE]
     inherited = {name: value for name, value in os.environ.items() if name not in foreign}
     ended = supervisor.run_each(
         [sys.executable, str(SCRIPT), *command[1:]],

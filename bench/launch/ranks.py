@@ -102,7 +102,9 @@ def start_ranks(request: RunRequest, plan: RankPlan) -> int:
         )
     command = [sys.executable, str(SCRIPT), *request.command[1:]]
     threads = _threads_per_rank(request.compute, plan)
-    return supervisor.supervise(command, plan.here, threads=threads, place=place)
+    return supervisor.supervise(
+        command, plan.here, threads=threads, place=place, unblocks_signals=True
+    )
 
 
 def launch_command(request: RunRequest, plan: RankPlan) -> str:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.measure.run_log import FileRunLog
 from bench.records.schema import RunRecord
 from bench.records.store import save_record
 from bench.text import printable
@@ -21,6 +22,17 @@ class BenchmarkResult:
     """Each record with the file it is in; None where it is not saved by this process."""
     status: int = 0
     """Exit status: 0, or that of the worst run."""
+
+    is_unsaved: bool = False
+    """Whether a record could not be saved: further runs would be lost as well."""
+
+    log: FileRunLog | None = None
+    """The log of the runs; None where nobody would read it."""
+
+    def told(self) -> None:
+        """Note that the runs are printed, or handed to the process that prints them."""
+        if self.log is not None:
+            self.log.all_told()
 
     @property
     def records(self) -> list[RunRecord]:

@@ -1,14 +1,14 @@
 """Start the processes of a run and end them together.
 
 Like torchrun, but without its second import of torch (seconds of a cold start), with the exit
-status of the ranks, and with a file that tells the other ranks which rank failed first and how. The
-ranks find each other by the environment variables that torch.distributed and Accelerate read.
+status of the ranks, and with files that tell the other ranks which rank ended first and how
+(`bench.measure.rank_ends`). The ranks find each other by the environment variables that
+torch.distributed and Accelerate read.
 Source: https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import signal
@@ -24,23 +24,30 @@ from types import FrameType
 from typing import NamedTuple
 
 from bench.launch.hosts import HostPlace
-from mnist_cnn.disk import replace_file
+from bench.launch.parents import end_with_parent
+from bench.measure.guard_folder import VARIABLE, guard_folder
+from bench.measure.rank_ends import STOPPED, How, stopped_ranks, tell_end, told_ends
+from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
+from mnist_cnn.errors import UsageError
+from mnist_cnn.process import ENDING_SIGNALS, is_ignored
 from mnist_cnn.rank import Rank
 
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 8.0
 """Seconds from the first failure to SIGTERM for the other ranks: they have records to save."""
-KILL_SECONDS = 5.0
+KILL_SECONDS = 4.0
 """Seconds from SIGTERM to SIGKILL."""
 POLL_SECONDS = 0.05
-FAILURE_FILE_VARIABLE = "MNIST_BENCH_FAILURE_FILE"
-"""Variable that names the file in which a rank reads which rank failed first."""
 _ACCELERATE_USER_VARIABLE = "ACCELERATE_USE_CPU"
 """The one variable of Accelerate that a user sets by hand; it chooses the CPU."""
-_PR_SET_PDEATHSIG = 1
 
 
 def supervise(
-    command: Sequence[str], processes: int, *, threads: int, place: HostPlace | None = None
+    command: Sequence[str],
+    processes: int,
+    *,
+    threads: int,
+    place: HostPlace | None = None,
+    unblocks_signals: bool = False,
 ) -> int:
     """Run a command as several ranks on this machine.
 
@@ -49,19 +56,25 @@ def supervise(
         processes: number of ranks on this machine; the same on every machine.
         threads: number of threads of each rank's operators.
         place: place of this machine among several; None for this machine alone.
+        unblocks_signals: whether the program unblocks the signals that end it once it can handle
+            them; until then they wait.
 
     Returns:
-        0 if all ranks succeed; else the exit status of the lowest rank that failed.
+        0 if all ranks succeed; else the exit status of the lowest rank that failed, 1 where a
+        signal ended it.
+
+    Raises:
+        UsageError: no temporary folder can be written to.
+        OSError: no further process can be started.
     """
     place = place or HostPlace()
-    with tempfile.TemporaryDirectory(prefix="mnist-bench-") as folder:
-        failure_file = Path(folder) / "first_failure"
+    with _ends_folder() as folder:
         shared = {name: os.environ[name] for name in os.environ if name not in foreign_variables()}
         shared |= rank_variables(threads)
         shared |= {
             "MASTER_ADDR": place.host,
             "MASTER_PORT": str(place.port or _free_port()),
-            FAILURE_FILE_VARIABLE: str(failure_file),
+            VARIABLE: str(folder),
         }
         first_index = processes * place.rank
         local_ranks = (
@@ -74,8 +87,23 @@ def supervise(
             for local_index in range(processes)
         )
         environments = [shared | rank.variables() for rank in local_ranks]
-        with _started_processes(command, environments) as (ranks, _):
-            return _wait_for_ranks(ranks, first_index, failure_file)
+        started = _started_processes(command, environments, are_blocked=unblocks_signals)
+        with started as (ranks, signals):
+            return _wait_for_ranks(ranks, first_index, folder, signals)
+
+
+@contextmanager
+def _ends_folder() -> Iterator[Path]:
+    """The folder in which the ranks tell their ends: the guardian's, where there is one."""
+    if (folder := guard_folder()) is not None:
+        yield folder
+        return
+    try:
+        own = tempfile.TemporaryDirectory(prefix="mnist-bench-")
+    except OSError as error:
+        raise UsageError("no temporary folder can be written to: name one in TMPDIR") from error
+    with own as name:
+        yield Path(name)
 
 
 class EndedProcesses(NamedTuple):
@@ -112,8 +140,13 @@ def _started_processes(
     command: Sequence[str],
     environments: Sequence[Mapping[str, str]],
     stdout: int | None = None,
+    *,
+    are_blocked: bool = False,
 ) -> Iterator[tuple[list[subprocess.Popen[bytes]], list[int]]]:
     """Start a process for each environment and pass signals on; kill on exit what still runs.
+
+    A signal that this process was started to ignore stays ignored. One that is passed on may come
+    twice: Ctrl-C reaches every process of the terminal without help.
 
     Yields:
         The processes, and a list that grows with each signal received.
@@ -123,11 +156,18 @@ def _started_processes(
 
     def pass_on(number: int, _: FrameType | None) -> None:
         signals.append(number)
-        # Ctrl-C reaches every process of the terminal without help.
-        if number != signal.SIGINT:
-            _signal_all(processes, number)
+        _signal_all(processes, number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    def prepare() -> None:
+        end_with_parent()
+        if are_blocked:
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+
+    before = {
+        number: signal.signal(number, pass_on)
+        for number in ENDING_SIGNALS
+        if not is_ignored(number)
+    }
     try:
         for environment in environments:
             # Not a comprehension: if one cannot be started, those before it must be ended.
@@ -137,7 +177,7 @@ def _started_processes(
                     command,
                     env=environment,
                     stdout=stdout,
-                    preexec_fn=_end_with_parent,  # noqa: PLW1509
+                    preexec_fn=prepare,  # noqa: PLW1509
                 )
             )
         yield processes, signals
@@ -170,60 +210,73 @@ def foreign_variables() -> list[str]:
     ]
 
 
-def first_failure() -> str | None:
-    """Which rank on this machine failed first and how; None if none did or without a supervisor."""
-    path = os.environ.get(FAILURE_FILE_VARIABLE)
-    if path is None:
-        return None
-    # This rank may see the failure (a lost connection) before the supervisor has written the file.
-    end = time.monotonic() + 1.0
-    while time.monotonic() < end:
-        if Path(path).exists():
-            return Path(path).read_text(encoding="utf-8")
-        time.sleep(POLL_SECONDS)
-    return None
-
-
 def _wait_for_ranks(
-    ranks: Sequence[subprocess.Popen[bytes]], first_index: int, failure_file: Path
+    ranks: Sequence[subprocess.Popen[bytes]],
+    first_index: int,
+    folder: Path,
+    signals: Sequence[int],
 ) -> int:
     """Wait until all ranks have ended; end the others some time after one has failed.
 
     Args:
         ranks: the ranks of this machine.
         first_index: index of the first of them among the ranks of all machines.
-        failure_file: file to tell the others in which rank failed first.
+        folder: where their ends are told.
+        signals: signals that this process has received.
 
     Returns:
         See `supervise`.
     """
-    failure_written = terminated = False
+    known: set[int] = set()
+    has_asked = False
     deadline = math.inf
     # A list and not `any`: every rank must be polled, also after the first that is alive.
     while None in [rank.poll() for rank in ranks]:
         for local_index, rank in enumerate(ranks):
-            if not failure_written and rank.returncode not in (None, 0):
-                failure_written = True
-                deadline = time.monotonic() + GRACE_SECONDS
-                cause = f"rank {first_index + local_index} {_exit_reason(rank.returncode)}"
-                replace_file(failure_file, cause.encode())
+            if rank.returncode is None or local_index in known:
+                continue
+            known.add(local_index)
+            if not has_asked:  # later they end because they are asked to
+                _tell(first_index + local_index, rank.returncode, folder)
+            if rank.returncode != 0:
+                deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
+        if deadline < math.inf:
+            _end_stopped(ranks, first_index, folder)
         if time.monotonic() > deadline:
-            _signal_all(ranks, signal.SIGKILL if terminated else signal.SIGTERM)
-            deadline, terminated = time.monotonic() + KILL_SECONDS, True
+            _signal_all(ranks, signal.SIGKILL if has_asked else signal.SIGTERM)
+            deadline, has_asked = time.monotonic() + KILL_SECONDS, True
         time.sleep(POLL_SECONDS)
-    statuses = [_exit_status(rank.returncode) for rank in ranks]
-    if ranks[0].returncode < 0:
-        reason = _exit_reason(ranks[0].returncode)
-        print(f"mnist-bench: rank {first_index} {reason}", file=sys.stderr)
-    return statuses[0] or next((status for status in statuses if status), 0)
+    for local_index, rank in enumerate(ranks):
+        if local_index not in known and not has_asked:
+            _tell(first_index + local_index, rank.returncode, folder)
+    codes = [rank.returncode for rank in ranks]
+    cause = next(iter(told_ends(folder)), None)
+    if cause is not None and cause.what.startswith("was ") and not signals:
+        print(f"mnist-bench: {cause}", file=sys.stderr)
+    failed = [code for code in codes if code]
+    if signals and any(code < 0 for code in failed):
+        return EXIT_INTERRUPTED
+    code = codes[0] or next(iter(failed), 0)
+    return EXIT_FAILED if code < 0 else code
+
+
+def _tell(rank: int, code: int, folder: Path) -> None:
+    """Tell how a rank has ended, for those that have lost it."""
+    how = How.CAUSE if code < 0 else How.STATUS if code else How.LEFT
+    tell_end(rank, how, _exit_reason(code), folder)
+
+
+def _end_stopped(ranks: Sequence[subprocess.Popen[bytes]], first_index: int, folder: Path) -> None:
+    """End ranks that a signal has stopped: they would neither answer nor save anything."""
+    for index in stopped_ranks(folder):
+        local_index = index - first_index
+        if 0 <= local_index < len(ranks) and ranks[local_index].poll() is None:
+            tell_end(index, How.STOPPED, STOPPED, folder)
+            ranks[local_index].kill()
 
 
 def _exit_reason(code: int) -> str:
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-
-
-def _exit_status(code: int) -> int:
-    return 128 - code if code < 0 else code
 
 
 def _signal_all(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
@@ -236,9 +289,3 @@ def _free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
-
-
-def _end_with_parent() -> None:
-    """In a new process, before its program starts: on Linux, end it when the supervisor dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

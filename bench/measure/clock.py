@@ -6,19 +6,15 @@ queue is the time at which work was *requested*. AlgoPerf's 20-50 % timing error
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 from typing import Literal
 
-import psutil
 import torch
 from accelerate import Accelerator
 
-from bench.machine.system import read_proc
 from bench.records.schema import ClockCheck
 from mnist_cnn.errors import UsageError
 
@@ -115,17 +111,3 @@ class DeviceClock:
         gathered = self._accelerator.gather(mine.unsqueeze(0))
         reduced = gathered.amax(0) if how == "max" else gathered.sum(0)
         return [float(value) for value in reduced.tolist()]
-
-
-def seconds_since_process_start() -> float:
-    """Age of this process, which it has spent on imports and set-up.
-
-    Source: on Linux the start time in proc(5), field 22, in ticks of 10 ms since boot; elsewhere
-    psutil, which depends on the system's wall clock.
-    """
-    if sys.platform == "linux":
-        # The name, in parentheses, may hold spaces; field 3 is the first after it.
-        fields = read_proc("self/stat").rpartition(")")[2].split()
-        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
-    return max(0.0, time.time() - psutil.Process().create_time())

@@ -8,7 +8,16 @@ from typing import Literal, Protocol
 
 from bench.measure.progress import RunProgress
 from bench.measure.run_state import RunState
-from bench.records.schema import Energy, Load, Monitoring, PeakMemory, RunRecord
+from bench.records.schema import (
+    Energy,
+    Evaluation,
+    Lap,
+    Load,
+    Monitoring,
+    PeakMemory,
+    RunRecord,
+    TrainedEpoch,
+)
 from mnist_cnn.events import Event, Mistakes
 
 
@@ -46,6 +55,24 @@ class SignalGate(Protocol):
 
     def hold(self) -> None:
         """Let signals wait."""
+
+    def check(self) -> None:
+        """End the work if a signal was lost inside another module's ``except``."""
+
+
+class RunLog(Protocol):
+    """Told of everything as it happens; `bench.measure.run_log.FileRunLog` is the real one."""
+
+    def run_begun(self, draft: RunRecord) -> None:
+        """A run begins; `draft` is its record if it ended at once."""
+
+    def lap_over(
+        self, lap: Lap, epoch: TrainedEpoch | None = None, evaluation: Evaluation | None = None
+    ) -> None:
+        """A lap is over; it trained an epoch, or was an evaluation, or neither."""
+
+    def run_over(self, record: RunRecord) -> None:
+        """A run is over; its record is not saved yet."""
 
 
 class Workload(Protocol):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 from typing import Self
 
-_SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
+from mnist_cnn.process import ENDING_SIGNALS, asked_to_end, is_ignored
 
 
 class Interruption(AbstractContextManager["Interruption"]):
@@ -17,7 +16,8 @@ class Interruption(AbstractContextManager["Interruption"]):
 
     Inside `with Interruption()` it is allowed at first; `hold` forbids it and `allow` allows it
     again. A signal that comes while it is forbidden, and every signal after the first (supervisors
-    often send two), only sets `asked`, so that a record that is being written is written.
+    often send two), only sets `asked`, so that a record that is being written is written. A signal
+    that this process was started to ignore stays ignored, as under `nohup`.
     """
 
     def __init__(self) -> None:
@@ -26,11 +26,21 @@ class Interruption(AbstractContextManager["Interruption"]):
         self._how = ""
         self._allowed = True
         self._before: dict[int, object] = {}
+        self._parent = os.getppid()
 
     def __enter__(self) -> Self:
-        """Install the signal handlers."""
-        for number in _SIGNALS:
-            self._before[number] = signal.signal(number, self._arrived)
+        """Install the signal handlers.
+
+        Raises:
+            KeyboardInterrupt: a signal came before, and the exception was lost on its way.
+        """
+        for number in ENDING_SIGNALS:
+            if not is_ignored(number):
+                self._before[number] = signal.signal(number, self._arrived)
+        if before := asked_to_end():
+            self.asked, self._how = True, before
+            self._restore()
+            raise KeyboardInterrupt(before)
         return self
 
     def __exit__(
@@ -40,8 +50,7 @@ class Interruption(AbstractContextManager["Interruption"]):
         trace: TracebackType | None,
     ) -> None:
         """Restore the previous signal handlers."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._restore()
 
     def allow(self) -> None:
         """Let a signal raise from now on; a signal that came meanwhile raises now.
@@ -49,17 +58,31 @@ class Interruption(AbstractContextManager["Interruption"]):
         Raises:
             KeyboardInterrupt: a signal has come meanwhile.
         """
-        if self.asked:
-            raise KeyboardInterrupt(self._how)
+        self.check()
         self._allowed = True
 
     def hold(self) -> None:
         """Let a signal wait from now on."""
         self._allowed = False
 
+    def check(self) -> None:
+        """Raise again what a bare ``except`` in another module, or a callback, has swallowed.
+
+        Raises:
+            KeyboardInterrupt: a signal has come.
+        """
+        if self.asked:
+            raise KeyboardInterrupt(self._how)
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
     def _arrived(self, number: int, _: FrameType | None) -> None:
         if not self.asked:
             self._how = f"ended by {signal.Signals(number).name}"
+            if os.getppid() != self._parent:
+                self._how += ": the process that started this one has died"
         self.asked = True
         if self._allowed:
             self._allowed = False

@@ -8,7 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bench.measure.instruments import Clock, SignalGate
+from bench.measure.failure import describe_error
+from bench.measure.instruments import Clock, RunLog, SignalGate
 from bench.measure.progress import RunProgress
 from bench.measure.run_state import RunState
 from bench.records.protocol import BenchmarkProtocol
@@ -27,6 +28,20 @@ class Observation:
     laps: list[Lap] = field(default_factory=list)
     epochs: list[TrainedEpoch] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
+
+    @classmethod
+    def at_start(cls, start: RunState | None) -> Observation:
+        """What was observed before the run begins: nothing, unless it is resumed."""
+        observation = cls()
+        if start is not None:
+            observation.laps += start.laps
+            observation.epochs += start.epochs
+            observation.evaluations += start.evaluations
+        return observation
+
+    def fail(self, error: BaseException) -> None:
+        """Note the error that ended the run."""
+        self.status, self.error, self.reason = Status.FAILED, error, describe_error(error)
 
     @property
     def samples_seen(self) -> int:
@@ -50,6 +65,8 @@ class RunContext:
     """Epochs that the run is to have, for the display."""
     checkpoint_sink: Callable[[RunState], None] | None = None
     """Called with the state of the run at every checkpoint; None where there are none."""
+    log: RunLog | None = None
+    """Told of every lap as it ends; None where nobody would read it."""
 
 
 def observe(
@@ -64,9 +81,10 @@ def observe(
         context: clock, rules and display.
         start: state from which the run begins or resumes; None where no state is kept.
     """
-    observer = _Observer(context, start)
-    observation = observer.observation
+    observation = Observation.at_start(start)
     try:
+        # Within the try: here the ranks wait for each other, and one of them may be gone.
+        observer = _Observer(context, start, observation)
         context.signals.allow()
         observation.status, observation.reason = observer.follow(events)
         # Within the try: a signal before this line ends the run, a later one waits.
@@ -76,26 +94,23 @@ def observe(
         observation.reason = str(error) or "interrupted from the keyboard"
     except DamagedCheckpointError:  # nothing was trained: it is no outcome of the run
         raise
-    except Exception as error:
+    except BaseException as error:  # SystemExit too: a run that ends by it has not completed
         context.signals.hold()
-        first_line = (str(error).splitlines() or [""])[0]
-        observation.status, observation.error = Status.FAILED, error
-        observation.reason = f"{type(error).__name__}: {first_line}"
+        observation.fail(error)
     return observation
 
 
 class _Observer:
     """Follows the events of one run; arguments as those of `observe`."""
 
-    def __init__(self, context: RunContext, start: RunState | None) -> None:
-        self.observation = Observation()
+    def __init__(
+        self, context: RunContext, start: RunState | None, observation: Observation
+    ) -> None:
+        self.observation = observation
         self._context, self._clock = context, context.clock
         self._begin = self._origin = context.clock.together()
         self._start = start
         if start is not None:
-            self.observation.laps += start.laps
-            self.observation.epochs += start.epochs
-            self.observation.evaluations += start.evaluations
             # As if no time had passed between the interruption and the resumption.
             self._origin -= start.seconds
 
@@ -109,9 +124,11 @@ class _Observer:
         # next run is timed.
         with closing(events):
             for event in events:
+                self._context.signals.check()
                 match event:
                     case Started():
                         self._lap(LapKind.RESUME if self.observation.laps else LapKind.INIT)
+                        self._log()
                     case EpochTrained():
                         self._trained(event)
                         if not math.isfinite(event.loss):
@@ -145,6 +162,7 @@ class _Observer:
                 loss=event.loss if math.isfinite(event.loss) else None,
             )
         )
+        self._log(epoch=self.observation.epochs[-1])
         images_per_second = event.samples / seconds if seconds > 0 else math.inf
         self._context.progress.epoch_trained(
             event.epoch, self._context.epochs, event.loss, images_per_second
@@ -162,6 +180,7 @@ class _Observer:
                 samples_seen=self.observation.samples_seen,
             )
         )
+        self._log(evaluation=self.observation.evaluations[-1])
         best = max(evaluation.accuracy for evaluation in self.observation.evaluations)
         reached = best >= self._context.protocol.target_accuracy
         self._context.progress.evaluated(event.epoch, event.accuracy, best, reached)
@@ -175,6 +194,12 @@ class _Observer:
             # The lap is measured again: storing the state is part of the checkpoint.
             del self.observation.laps[-1]
             self._lap(LapKind.CHECKPOINT, event.epoch)
+        self._log()
+
+    def _log(self, epoch: TrainedEpoch | None = None, evaluation: Evaluation | None = None) -> None:
+        """Write the last lap down, and what it led to: this process may die at any moment."""
+        if self._context.log is not None:
+            self._context.log.lap_over(self.observation.laps[-1], epoch, evaluation)
 
     def _state_at(self, checkpoint: Checkpointed, start: RunState) -> RunState:
         """The state of the run at a checkpoint, its laps those of the slowest rank."""

@@ -20,6 +20,7 @@ import torch
 from torch import distributed
 
 from bench.machine.repository import PROJECT, git_state, source_digest
+from bench.measure.rank_ends import How, LostRankError, first_end
 from bench.measure.rank_reports import (
     RankReport,
     find_difference,
@@ -220,6 +221,8 @@ class RankAgreement:
         has_noticed = not self._rank.is_first_on_machine
         while (waited := time.monotonic() - began) < self._timeout_seconds:
             yield
+            if (end := first_end(0.0)) is not None and end.how != How.LEFT:
+                raise LostRankError(str(end))
             if not has_noticed and waited > _NOTICE_SECONDS:
                 has_noticed = True
                 print(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.machine.repository import PROJECT
+_PROJECT = Path(__file__).resolve().parents[2]
 
 
 def redact_addresses(words: Sequence[str]) -> list[str]:
@@ -24,6 +24,6 @@ def redact_addresses(words: Sequence[str]) -> list[str]:
 
 def redact_paths(path: Path | str) -> str:
     """The text without private paths: relative to the project's folder, the home folder as ~."""
-    text = str(path).replace(f"{PROJECT}{os.sep}", "")
+    text = str(path).replace(f"{_PROJECT}{os.sep}", "")
     home = str(Path.home())
     return text.replace(home, "~") if len(home) > 1 else text

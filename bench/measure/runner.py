@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from bench.measure.instruments import Instruments, Journal, Workload
+from bench.measure.instruments import Instruments, Journal, RunLog, Workload
 from bench.measure.observer import Observation, RunContext, observe, over_ranks, slowest_laps
 from bench.measure.run_state import RunState
 from bench.measure.seed_share import SeedShare
@@ -73,6 +74,10 @@ class BenchmarkSpec:
     """The runs that --parallel-seeds gave to this process; None where it makes all runs."""
     write_plan: Callable[[], None] | None = None
     """Writes the plan of the benchmark; None where records are not saved."""
+    link: Callable[[RunRecord], RunRecord] | None = None
+    """Gives a record its place after the plan; None where records are not saved."""
+    log: RunLog | None = None
+    """Told of everything as it happens; None where nobody would read it."""
     restarted: int = 0
     """Number of times that the launcher restarted all ranks."""
     benchmark_id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -92,11 +97,12 @@ class _Measurement:
 
     start: RunState
     started_at: datetime
+    run_id: str
     observation: Observation
     load: Load
     memory: PeakMemory
-    energy: Energy
-    monitoring: Monitoring
+    energy: Energy | None
+    monitoring: Monitoring | None
 
     @property
     def healthy(self) -> bool:
@@ -140,8 +146,10 @@ def run_benchmark(
         spec.write_plan()
     for index, seed in pending:
         start = journal.begin(index, seed) if journal else RunState(run_index=index, seed=seed)
-        measurement = _measure_run(spec, workload, instruments, start)
+        measurement = _measure_run(spec, workload, instruments, start, preparation)
         record = _make_record(spec, workload, instruments, measurement, preparation)
+        if spec.log is not None:
+            spec.log.run_over(record)
         yield MeasuredRun(record, measurement.observation.error)
         instruments.progress.run_finished(record)
         records.append(record)
@@ -177,7 +185,11 @@ def _warm_up(spec: BenchmarkSpec, workload: Workload, instruments: Instruments) 
 
 
 def _measure_run(
-    spec: BenchmarkSpec, workload: Workload, instruments: Instruments, start: RunState
+    spec: BenchmarkSpec,
+    workload: Workload,
+    instruments: Instruments,
+    start: RunState,
+    preparation: _Preparation,
 ) -> _Measurement:
     """Train once, with the instruments running."""
     clock, meter = instruments.clock, instruments.meter
@@ -188,19 +200,58 @@ def _measure_run(
         progress=instruments.progress,
         epochs=spec.recipe.epochs,
         checkpoint_sink=spec.journal.keep if spec.journal else None,
+        log=spec.log,
     )
+    run_id = uuid.uuid4().hex
+    if spec.log is not None:
+        draft = _unmeasured(start, run_id)
+        laps = preparation.laps + draft.observation.laps
+        spec.log.run_begun(_compose(spec, draft, preparation, laps, None))
     instruments.progress.run_started(start.run_index, start.seed)
     started_at = datetime.now(UTC)
     meter.start()
     observation = observe(workload.run(start.seed), context, start)
-    healthy = observation.error is None
-    own_seconds = over_ranks(clock, [meter.own_cpu_seconds()], "sum", healthy)[0]
+    own_seconds = 0.0
+    with _noting_failure(observation):
+        own_seconds = over_ranks(
+            clock, [meter.own_cpu_seconds()], "sum", observation.error is None
+        )[0]
     load, memory, energy, monitoring = meter.stop(own_seconds)
-    if spec.share is not None or (not healthy and spec.setup().processes > 1):
+    if spec.share is not None or (observation.error is not None and spec.setup().processes > 1):
         # Our total is not known: parallel runs, or ranks that may have died, used the machine too.
         # With this process's part only, their work would pass for that of other programs.
         load = load.model_copy(update={"own_seconds": None})
-    return _Measurement(start, started_at, observation, load, memory, energy, monitoring)
+    return _Measurement(start, started_at, run_id, observation, load, memory, energy, monitoring)
+
+
+def _unmeasured(start: RunState, run_id: str) -> _Measurement:
+    """What is measured of a run whose process dies at once."""
+    unknown = "not known: the process that measured has died"
+    return _Measurement(
+        start=start,
+        started_at=datetime.now(UTC),
+        run_id=run_id,
+        observation=Observation.at_start(start),
+        load=Load(
+            load_average_before=None,
+            load_average_after=None,
+            busy_seconds=None,
+            own_seconds=None,
+            elapsed_seconds=0.0,
+        ),
+        memory=PeakMemory(bytes=None, source=unknown),
+        energy=None,
+        monitoring=None,
+    )
+
+
+@contextmanager
+def _noting_failure(observation: Observation) -> Iterator[None]:
+    """Where ranks meet after a run, one may be gone: what this rank has measured is kept."""
+    try:
+        yield
+    except BaseException as error:
+        observation.fail(error)
 
 
 def _make_record(
@@ -210,11 +261,26 @@ def _make_record(
     measurement: _Measurement,
     preparation: _Preparation,
 ) -> RunRecord:
+    """The record of a run, with what the other ranks have measured of it."""
+    observation = measurement.observation
+    laps, mistakes = preparation.laps + observation.laps, None
+    with _noting_failure(observation):
+        laps = slowest_laps(instruments.clock, laps, measurement.healthy)
+        mistakes = _mistakes(observation, workload)
+    return _compose(spec, measurement, preparation, laps, mistakes)
+
+
+def _compose(
+    spec: BenchmarkSpec,
+    measurement: _Measurement,
+    preparation: _Preparation,
+    laps: list[Lap],
+    mistakes: Mistakes | None,
+) -> RunRecord:
     observation, start = measurement.observation, measurement.start
     evaluations = observation.evaluations
-    laps = preparation.laps + observation.laps
-    return RunRecord(
-        run_id=uuid.uuid4().hex,
+    record = RunRecord(
+        run_id=measurement.run_id,
         benchmark_id=spec.benchmark_id,
         run_index=start.run_index,
         started_at=measurement.started_at,
@@ -234,13 +300,13 @@ def _make_record(
         warmup=preparation.warmup,
         calibration=spec.calibration,
         all_reduce_seconds=spec.all_reduce_seconds,
-        laps=slowest_laps(instruments.clock, laps, measurement.healthy),
+        laps=laps,
         epochs=observation.epochs,
         evaluations=evaluations,
         samples_seen=observation.samples_seen,
         target_reached_epoch=first_reached(evaluations, spec.protocol.target_accuracy),
         final_accuracy=evaluations[-1].accuracy if evaluations else None,
-        mistakes=_mistakes(observation, workload),
+        mistakes=mistakes,
         peak_memory=measurement.memory,
         load=measurement.load,
         energy=measurement.energy,
@@ -248,6 +314,7 @@ def _make_record(
         dataset=spec.dataset(),
         environment=spec.environment,
     )
+    return record if spec.link is None else spec.link(record)
 
 
 def _precise_enough(protocol: BenchmarkProtocol, records: Sequence[RunRecord]) -> bool:

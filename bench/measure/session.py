@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.machine.calibration import measure_calibration
 from bench.machine.environment import describe_environment
 from bench.machine.meter import Meter
+from bench.machine.own_process import seconds_since_start
 from bench.measure.accelerator import (
     JoinedAccelerator,
     check_parity,
@@ -20,7 +21,7 @@ from bench.measure.accelerator import (
     refuse_unusable_device,
     setup_as_run,
 )
-from bench.measure.clock import DeviceClock, seconds_since_process_start
+from bench.measure.clock import DeviceClock
 from bench.measure.instruments import Instruments, SignalGate
 from bench.measure.journal import BenchmarkIdentity, Journal
 from bench.measure.plan import ExecutionPlan, resolve_plan, unbuilt_reason
@@ -30,6 +31,7 @@ from bench.measure.rank_agreement import RankAgreement, describe_code
 from bench.measure.redaction import redact_addresses, redact_paths
 from bench.measure.request import RunRequest
 from bench.measure.resume import count_restarts, open_journal
+from bench.measure.run_log import FileRunLog, open_run_log
 from bench.measure.runner import BenchmarkSpec, MeasuredRun, protocol_values, run_benchmark
 from bench.measure.workload import MnistTraining
 from bench.records.record_file import machine_name
@@ -69,6 +71,8 @@ class Session:
     instruments: Instruments
     chain: PlanChain | None = None
     """The plan, and what links records to it; None where this process saves no record."""
+    log: FileRunLog | None = None
+    """What outlives this process; None where nobody would read it."""
 
     @property
     def earlier(self) -> Sequence[RunRecord]:
@@ -204,6 +208,7 @@ def _make_session(
             environment=environment,
         ),
     )
+    log = open_run_log(request.output, request.share)
     spec = BenchmarkSpec(
         recipe=joined.recipe,
         protocol=request.protocol,
@@ -222,6 +227,8 @@ def _make_session(
         share=request.share,
         benchmark_id=benchmark_id,
         write_plan=None if chain is None else chain.write_plan,
+        link=None if chain is None else chain.link,
+        log=log,
     )
     instruments = Instruments(
         clock=clock,
@@ -229,7 +236,7 @@ def _make_session(
         progress=frontend.progress,
         signals=frontend.signals,
     )
-    return Session(spec, workload, instruments, chain)
+    return Session(spec, workload, instruments, chain, log)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,7 +265,7 @@ def _check_machine(
         parity = check_parity(joined, data_dir)
         all_reduce_seconds = clock.all_reduce_seconds(PARAMETERS)
         # Read first: the calibration is no part of the start-up that a user waits for.
-        startup_seconds = seconds_since_process_start()
+        startup_seconds = seconds_since_start()
         calibration = measure_calibration(setup.device, _calibrating(setup))
     return _MachineChecks(
         clock=clock_check,

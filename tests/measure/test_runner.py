@@ -129,6 +129,9 @@ class OpenGate:
     def hold(self) -> None:
         self.asked.append("hold")
 
+    def check(self) -> None:
+        """No signal is lost here."""
+
 
 class SlowDisplay(RunProgress):
     """Takes a second to show an evaluation."""

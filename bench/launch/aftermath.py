@@ -1,0 +1,104 @@
+"""What is left to do when the process that measured has ended: its records, and one line."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from dataclasses import dataclass, field
+
+from bench.launch.guard import Ending
+from bench.launch.result import BenchmarkResult, save_or_complain
+from bench.measure.rank_ends import How, RankEnd, told_ends
+from bench.measure.run_log import LoggedBenchmark, LoggedRun, log_path, read_run_log
+from bench.records.schema import Status
+from bench.records.store import save_record
+from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
+
+
+@dataclass(slots=True)
+class Aftermath:
+    """What the process has left, and how the command ends."""
+
+    status: int
+    """Exit status."""
+    result: BenchmarkResult = field(default_factory=BenchmarkResult)
+    """All runs, where the process did not come to print them; otherwise none."""
+    as_json: bool = False
+
+
+def complete(ending: Ending) -> Aftermath:
+    """Make and save the records that are missing, and say on stderr how the process has ended."""
+    path = log_path(ending.folder)
+    benchmark = read_run_log(path) if path.exists() else LoggedBenchmark()
+    was_asked = bool(ending.asked)
+    if not benchmark.runs or benchmark.is_told:
+        return Aftermath(_status_without_work(ending, has_runs=bool(benchmark.runs)))
+    cause = cause_of(ending)
+    _show_cursor()
+    result = BenchmarkResult(status=EXIT_INTERRUPTED if was_asked else EXIT_FAILED)
+    status = Status.INTERRUPTED if was_asked else Status.FAILED
+    for run in benchmark.runs:
+        _keep(run, benchmark, result, status, ending.asked or cause)
+    if not was_asked:
+        print(f"mnist-bench: error: {cause}", file=sys.stderr)
+    return Aftermath(result.status, result, benchmark.as_json)
+
+
+def cause_of(ending: Ending) -> str:
+    """Who ended first, and of what."""
+    told: RankEnd | None = next(iter(told_ends(ending.folder)), None)
+    if told is not None and told.how != How.LEFT and _has_ranks(ending):
+        cause = str(told)
+    else:
+        cause = f"the process {_how(ending.code)}"
+    if ending.memory_ran_out and "SIGKILL" in cause:
+        cause += ": the system was out of memory"
+    return cause
+
+
+def _has_ranks(ending: Ending) -> bool:
+    return any(ending.folder.glob("rank-*.end"))
+
+
+def _keep(
+    run: LoggedRun,
+    benchmark: LoggedBenchmark,
+    result: BenchmarkResult,
+    status: Status,
+    reason: str,
+) -> None:
+    record = run.record_of_the_end(status, reason)
+    path = None
+    if not run.is_kept:
+        if benchmark.results_dir is not None:
+            path = save_or_complain(record, benchmark.results_dir)
+        if benchmark.share_records is not None:
+            save_record(record, benchmark.share_records)
+    result.runs.append((path, record))
+
+
+def _status_without_work(ending: Ending, *, has_runs: bool) -> int:
+    """The exit status where no record is missing, and a line where nobody has said one."""
+    if ending.asked and not has_runs and ending.code in (EXIT_INTERRUPTED, -signal.SIGKILL):
+        print("mnist-bench: interrupted while no run was being measured", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    if ending.code >= 0:
+        return ending.code
+    if ending.asked:
+        return EXIT_INTERRUPTED
+    _show_cursor()
+    when = "after the last run" if has_runs else "before the first run"
+    print(f"mnist-bench: error: {cause_of(ending)}, {when}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+def _how(code: int) -> str:
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"ended with status {code} and without a word"
+
+
+def _show_cursor() -> None:
+    """The progress display hides it, and could not show it again."""
+    if sys.stderr.isatty():
+        print("\x1b[?25h", end="", file=sys.stderr, flush=True)

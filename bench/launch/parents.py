@@ -1,0 +1,56 @@
+"""No process outlives the one that started it. Imports nothing slow."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_WATCH_SECONDS = 0.5
+_LAUNCHERS = ("accelerate", "torchrun", "torch.distributed", "torch/distributed")
+"""What the command lines of launchers contain. `accelerate_launch.py` is one."""
+
+
+def end_with_parent() -> None:
+    """From now on, SIGTERM for this process when its parent dies.
+
+    Linux sends it. Elsewhere a thread looks at the parent every half second.
+    Source: prctl(2), PR_SET_PDEATHSIG
+    """
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died just now
+            os.kill(os.getpid(), signal.SIGTERM)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose parent dies, where the system can do that (Linux).
+
+    Source: prctl(2), PR_SET_CHILD_SUBREAPER
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def ends_with_launcher() -> bool:
+    """Whether this process's parent is a launcher: a shell's children may outlive the shell."""
+    with suppress(OSError):
+        command = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode(errors="replace")
+        return any(name in command for name in _LAUNCHERS)
+    return False
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,154 @@
+"""Which rank of this machine ended first, and how: the others see only a lost connection.
+
+Each end is a file in the guardian's folder, written by the rank itself where it can and by its
+parent where it cannot.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import psutil
+
+from bench.measure.guard_folder import guard_folder
+from mnist_cnn.disk import read_file, replace_file
+from mnist_cnn.rank import Rank
+
+WAIT_SECONDS = 5.0
+"""Longest time that a rank waits to learn which other one ended. Its parent looks at once; the rank
+itself may have to say it first."""
+_POLL_SECONDS = 0.05
+_STOPPED_SECONDS = 1.0
+"""Seconds of waiting after which a rank that is stopped is taken to be the cause."""
+_LARGEST_BYTES = 64 * 1024
+STOPPED = "was stopped (SIGSTOP) and did not answer"
+"""What is told of a rank that a signal has stopped."""
+_LOST = re.compile(
+    r"gloo|nccl|connection (?:closed|reset|refused)|broken pipe|timed? ?out|socket|store|peer",
+    re.IGNORECASE,
+)
+"""What a lost connection is called in the messages of gloo, NCCL and torch's stores."""
+
+
+class How(IntEnum):
+    """How a rank ended; of several that ended, the first of the lowest kind is the cause."""
+
+    STOPPED = 0
+    """It still exists, but a signal has stopped it, and the others have waited in vain."""
+    CAUSE = 1
+    """By a signal, or by an error of its own."""
+    INTERRUPTED = 2
+    """It was asked to end."""
+    STATUS = 3
+    """With an exit status that says no more."""
+    LEFT = 4
+    """With exit status 0, before the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankEnd:
+    """The end of one rank."""
+
+    rank: int
+    how: int
+    """One of `How`."""
+    what: str
+    """Completes a sentence that begins with the rank: ``"was ended by SIGKILL"``."""
+    at: float
+    """When it was noticed, by the machine's clock that never runs backwards."""
+
+    def __str__(self) -> str:
+        """``"rank 1 was ended by SIGKILL"``."""
+        return f"rank {self.rank} {self.what}"
+
+
+class LostRankError(Exception):
+    """Another rank is gone, so this one cannot go on. The message says which, and how it ended."""
+
+
+def announce_rank() -> None:
+    """Let others see whether this rank is stopped."""
+    if (folder := guard_folder()) is not None:
+        rank = Rank.from_environment().index
+        replace_file(folder / f"rank-{rank}.pid", str(os.getpid()).encode())
+
+
+def tell_end(rank: int, how: How, what: str, folder: Path | None = None) -> None:
+    """Say that a rank has ended, or is about to.
+
+    Args:
+        rank: its index.
+        how: how it ended.
+        what: see `RankEnd`.
+        folder: the guardian's folder; None for that of this process.
+    """
+    folder = folder or guard_folder()
+    if folder is None:
+        return
+    end = RankEnd(rank, int(how), what, time.monotonic())
+    with suppress(OSError):  # a full disk: the end itself is not lost, only its cause
+        replace_file(folder / f"rank-{rank}-{how.name}.end", json.dumps(asdict(end)).encode())
+
+
+def told_ends(folder: Path | None = None) -> list[RankEnd]:
+    """The ends that have been told, the cause of the others first."""
+    folder = folder or guard_folder()
+    ends = []
+    for path in sorted(folder.glob("rank-*.end")) if folder is not None else []:
+        with suppress(OSError, ValueError, TypeError):
+            ends.append(RankEnd(**json.loads(read_file(path, _LARGEST_BYTES))))
+    return sorted(ends, key=lambda end: (end.how, end.at))
+
+
+def first_end(wait_seconds: float = WAIT_SECONDS) -> RankEnd | None:
+    """Which other rank of this machine ended first, or is stopped.
+
+    Args:
+        wait_seconds: longest time to wait for somebody to say it.
+
+    Returns:
+        None where nobody has, or without a guardian.
+    """
+    if guard_folder() is None:
+        return None
+    own = Rank.from_environment().index
+    began = time.monotonic()
+    while True:
+        others = [end for end in told_ends() if end.rank != own]
+        # One that left without an error is no cause while another may still tell one.
+        sure = [end for end in others if end.how != How.LEFT]
+        waited = time.monotonic() - began
+        if sure or waited >= wait_seconds:
+            return next(iter(sure or others), None)
+        if waited >= _STOPPED_SECONDS and (stopped := stopped_ranks()):
+            return RankEnd(stopped[0], int(How.STOPPED), STOPPED, time.monotonic())
+        time.sleep(_POLL_SECONDS)
+
+
+def stopped_ranks(folder: Path | None = None) -> list[int]:
+    """Indices of the ranks of this machine that a signal has stopped."""
+    folder = folder or guard_folder()
+    stopped = []
+    for path in folder.glob("rank-*.pid") if folder is not None else []:
+        with suppress(OSError, ValueError, psutil.Error):
+            process = psutil.Process(int(read_file(path, _LARGEST_BYTES)))
+            if process.status() == psutil.STATUS_STOPPED:
+                stopped.append(int(path.stem.removeprefix("rank-")))
+    return sorted(stopped)
+
+
+def is_lost_connection(error: BaseException | None) -> bool:
+    """Whether an error only says that another rank does not answer."""
+    if error is None:
+        return False
+    if isinstance(error, LostRankError):
+        return True
+    is_of_torch = type(error).__module__.startswith("torch") or isinstance(error, RuntimeError)
+    return is_of_torch and _LOST.search(f"{type(error).__name__} {error}") is not None
