@@ -60,13 +60,13 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
         # A name that no file can have, or a folder that may not be entered. Without a name, it is
         # about the output or the system, which is no fault of the command line.
         if error.filename is None:
-            return _fail(name, error)
+            return fail(name, error)
         return _refuse(name, f"cannot use {os.fsdecode(error.filename)}: {error.strerror}")
     except (KeyboardInterrupt, typer.Abort):
         print(f"{name}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:
-        return _fail(name, error)
+        return fail(name, error)
     if status == EXIT_INTERRUPTED and asked_to_end() and not is_launched():
         print(f"{name}: interrupted", file=sys.stderr)  # Typer has made a status of the exception
     return status if isinstance(status, int) else 0
@@ -78,7 +78,7 @@ def show_traceback(error: BaseException) -> None:
         traceback.print_exception(error)
 
 
-def _fail(name: str, error: Exception) -> int:
+def fail(name: str, error: Exception) -> int:
     """Say in one line what nobody expected."""
     if not _can_print():
         if isinstance(error, BrokenPipeError):  # `| head`: the reader has enough

@@ -62,10 +62,15 @@ def _run_words(words: list[str]) -> int:
 def _conclude(ending: Ending) -> int:
     """Say how the process that measured has ended, where it could not say that itself."""
     from bench.launch.aftermath import complete
+    from mnist_cnn import console
 
-    aftermath = complete(ending)
-    if aftermath.result.runs:
-        from bench.cli.output import print_runs
+    try:
+        aftermath = complete(ending)
+        if aftermath.result.runs:
+            from bench.cli.output import print_runs
 
-        print_runs(aftermath.result, as_json=aftermath.as_json)
+            print_runs(aftermath.result, as_json=aftermath.as_json)
+            sys.stdout.flush()
+    except Exception as error:
+        return console.fail(_PROGRAM, error)
     return aftermath.status

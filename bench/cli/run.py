@@ -342,9 +342,11 @@ def _finish(result: BenchmarkResult, request: RunRequest, trackers: TrackerReque
     """
     if not result.runs:
         return result.status
-    print_runs(result, as_json=request.output.as_json)
-    sys.stdout.flush()
-    result.told()
+    try:
+        print_runs(result, as_json=request.output.as_json)
+        sys.stdout.flush()
+    finally:  # a full disk refuses what the guardian would print, too
+        result.told()
     if trackers is None:
         return result.status
     quiet = request.output.quiet

@@ -5,14 +5,17 @@ from __future__ import annotations
 import signal
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bench.launch.guard import Ending
 from bench.launch.result import BenchmarkResult, save_or_complain
 from bench.measure.rank_ends import How, RankEnd, told_ends
 from bench.measure.run_log import LoggedBenchmark, LoggedRun, log_path, read_run_log
-from bench.records.schema import Status
-from bench.records.store import save_record
+from bench.records.record_file import to_json
+from bench.records.schema import RunRecord, Status
+from bench.records.store import record_path, save_record
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
+from mnist_cnn.disk import write_new_file
 
 
 @dataclass(slots=True)
@@ -71,10 +74,21 @@ def _keep(
     path = None
     if not run.is_kept:
         if benchmark.results_dir is not None:
-            path = save_or_complain(record, benchmark.results_dir)
+            path = _save(record, benchmark.results_dir)
         if benchmark.share_records is not None:
             save_record(record, benchmark.share_records)
     result.runs.append((path, record))
+
+
+def _save(record: RunRecord, folder: Path) -> Path | None:
+    path = record_path(record, folder)
+    try:
+        if not path.exists():  # the process may have died just after it had saved it
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_new_file(path, to_json(record).encode())
+    except OSError:
+        return save_or_complain(record, folder)
+    return path
 
 
 def _status_without_work(ending: Ending, *, has_runs: bool) -> int:

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from bench.launch.parents import adopt_orphans, end_with_parent, ends_with_launcher
 from bench.machine import own_process
@@ -76,10 +75,9 @@ def run_guarded(work: Callable[[], int], conclude: Callable[[Ending], int]) -> i
             file=sys.stderr,
         )
         return 2
-    guardian = _Guardian(folder)
+    is_child = False
     try:
-        with suppress(AttributeError):  # there are no such masks everywhere
-            signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
+        watched = _wait_only_for_signals()
         own_process.seconds_before = own_process.seconds_since_start()
         try:
             child = os.fork()
@@ -91,23 +89,33 @@ def run_guarded(work: Callable[[], int], conclude: Callable[[Ending], int]) -> i
             )
             return 1
         if child == 0:
-            guardian = None  # type: ignore[assignment]
+            is_child = True
             os.environ[VARIABLE] = str(folder)
             end_with_parent()
-            _restore_others()
             end_on_signals(once=True)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
             return work()
-        return conclude(guardian.wait_for(child))
+        return conclude(_Guardian(folder, child, watched).wait())
     finally:
-        if guardian is not None:
+        if not is_child:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _restore_others() -> None:
-    """In the child: unblock the signals that nothing here handles."""
-    with suppress(AttributeError):
-        others = set(_PASSED_ON) - set(ENDING_SIGNALS)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, others)
+def _wait_only_for_signals() -> frozenset[signal.Signals]:
+    """Let signals wait until they are asked for.
+
+    A handler could come just before the call that waits for the child, which would then not return.
+    What this process was started to ignore it goes on ignoring, and so does its child.
+
+    Returns:
+        The signals.
+    """
+    # One that a process ignores by default is not kept for it.
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    passed_on = (number for number in _PASSED_ON if not is_ignored(number))
+    watched = frozenset((*passed_on, signal.SIGCHLD, signal.SIGALRM))
+    signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    return watched
 
 
 class _Guardian:
@@ -115,64 +123,85 @@ class _Guardian:
 
     Args:
         folder: folder of what the child writes down.
+        child: id of the process.
+        watched: the signals that wait for this process.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, child: int, watched: frozenset[signal.Signals]) -> None:
         self._folder = folder
-        self._child = 0
+        self._watched = watched
+        self._child = child
         self._asked = ""
         self._elapsed = 0.0
         """Seconds since the signal, in steps of the alarm."""
         self._kills = _memory_kills()
 
-    def wait_for(self, child: int) -> Ending:
+    def wait(self) -> Ending:
         """Wait until the child and all that it started have ended."""
-        self._child = child
         adopt_orphans()
         if ends_with_launcher():
             end_with_parent()
-        for number in _PASSED_ON:
-            if not is_ignored(number):
-                signal.signal(number, self._pass_on)
-        signal.signal(signal.SIGALRM, self._remind)
-        with suppress(AttributeError):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
-        _, status = os.waitpid(child, 0)
-        code = os.waitstatus_to_exitcode(status)
+        code: int | None = None
+        while code is None:
+            match signal.sigwait(self._watched):
+                case signal.SIGCHLD:
+                    code = self._reap()
+                case signal.SIGALRM:
+                    self._remind()
+                case number:
+                    self._pass_on(number)
         self._end_orphans()
-        signal.setitimer(signal.ITIMER_REAL, 0)
         return Ending(self._folder, code, self._asked, _memory_kills() > self._kills)
 
-    def _pass_on(self, number: int, _: FrameType | None) -> None:
+    @property
+    def _has_begun(self) -> bool:
+        """Whether the child may have something to save."""
+        return (self._folder / "runs.log").exists()
+
+    def _reap(self) -> int | None:
+        """The exit code of the child, if it has ended; takes away orphans that have."""
+        code = None
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
+                if ended[0] == self._child:
+                    code = os.waitstatus_to_exitcode(ended[1])
+        return code
+
+    def _pass_on(self, number: int) -> None:
         with suppress(ProcessLookupError):
             os.kill(self._child, number)
         if number in ENDING_SIGNALS and not self._asked:
             self._asked = f"ended by {signal.Signals(number).name}"
             signal.setitimer(signal.ITIMER_REAL, ANSWER_SECONDS, IMPORT_SECONDS - ANSWER_SECONDS)
 
-    def _remind(self, *_: object) -> None:
+    def _remind(self) -> None:
         """Some time after a signal: answer, then end what does not end."""
         step = IMPORT_SECONDS - ANSWER_SECONDS
         self._elapsed += step if self._elapsed else ANSWER_SECONDS
-        has_begun = (self._folder / "runs.log").exists()
-        if self._elapsed == ANSWER_SECONDS and has_begun:
+        if self._elapsed == ANSWER_SECONDS and self._has_begun:
             print(
                 f"mnist-bench: {self._asked.removeprefix('ended by ')}: the run is being ended and "
                 "its record saved",
                 file=sys.stderr,
             )
-        if self._elapsed >= (SAVE_SECONDS if has_begun else IMPORT_SECONDS):
+        if self._elapsed >= (SAVE_SECONDS if self._has_begun else IMPORT_SECONDS):
             signal.setitimer(signal.ITIMER_REAL, 0)
             _kill_all(os.getpid())
 
     def _end_orphans(self) -> None:
         """Wait for what the child has left behind, which has been told of its death."""
-        signal.signal(signal.SIGALRM, lambda *_: _kill_all(os.getpid()))
-        has_begun = (self._folder / "runs.log").exists()
-        signal.setitimer(signal.ITIMER_REAL, ORPHAN_SECONDS if has_begun else 0.2, 1.0)
-        with suppress(ChildProcessError):
-            while True:
-                os.waitpid(-1, 0)
+        seconds = ORPHAN_SECONDS if self._has_begun else ANSWER_SECONDS / 5
+        signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+        while True:
+            try:
+                if os.waitpid(-1, os.WNOHANG) != (0, 0):
+                    continue
+            except ChildProcessError:
+                break
+            match signal.sigwait(self._watched):
+                case signal.SIGALRM:
+                    _kill_all(os.getpid())
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _kill_all(parent: int) -> None:

@@ -37,6 +37,8 @@ GRACE_SECONDS = 8.0
 KILL_SECONDS = 4.0
 """Seconds from SIGTERM to SIGKILL."""
 POLL_SECONDS = 0.05
+_LONG_POLL_SECONDS = 0.2
+"""The same while others measure, whom it must not disturb."""
 _ACCELERATE_USER_VARIABLE = "ACCELERATE_USE_CPU"
 """The one variable of Accelerate that a user sets by hand; it chooses the CPU."""
 
@@ -132,7 +134,11 @@ def run_each(
         stdout: as `subprocess.Popen` takes it.
     """
     with _started_processes(command, environments, stdout) as (processes, signals):
-        return EndedProcesses([process.wait() for process in processes], bool(signals))
+        # Asked again and again: a signal just before a call that waits for good would be passed on
+        # only when that returns.
+        while None in [process.poll() for process in processes]:
+            time.sleep(_LONG_POLL_SECONDS)
+        return EndedProcesses([process.returncode for process in processes], bool(signals))
 
 
 @contextmanager

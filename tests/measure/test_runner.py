@@ -325,7 +325,7 @@ def test_a_loss_that_is_no_number_is_diverged(loss: float) -> None:
         (KeyboardInterrupt(), Status.INTERRUPTED, "interrupted from the keyboard"),
         (KeyboardInterrupt("ended by SIGTERM"), Status.INTERRUPTED, "ended by SIGTERM"),
         (RuntimeError("out of memory\nmore"), Status.FAILED, "RuntimeError: out of memory"),
-        (MemoryError(), Status.FAILED, "MemoryError: "),
+        (MemoryError(), Status.FAILED, "out of memory (MemoryError)"),
     ],
 )
 def test_an_error_ends_the_benchmark_with_a_record_of_what_was(

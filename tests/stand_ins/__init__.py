@@ -4,3 +4,13 @@ from pathlib import Path
 
 FEW_IMAGES = {"PYTHONPATH": str(Path(__file__).resolve().parent / "few_images")}
 """Variables for a process that is to find few images in the data set, as its children then do."""
+
+
+def fault(*faults: str) -> dict[str, str]:
+    """Variables for a process that also does something at an exact moment.
+
+    Args:
+        faults: see `tests/stand_ins/fault/sitecustomize.py`.
+    """
+    folder = Path(__file__).resolve().parent / "fault"
+    return {"PYTHONPATH": str(folder), "FAULT": ";".join(faults)}

@@ -55,8 +55,16 @@ def _runs(kernels: Kernels) -> bool:
 
 
 def set_threads(threads: int) -> None:
-    """Set the number of threads that compute in this process; it starts with one."""
-    library().set_threads(threads)
+    """Set the number of threads that compute in this process; it starts with one.
+
+    Raises:
+        UsageError: the system starts no more threads for this process.
+    """
+    if not library().set_threads(threads):
+        raise UsageError(
+            f"the system does not start {threads} threads for this process: use fewer with "
+            "--threads, or raise its limit (ulimit -u, pids.max)"
+        )
 
 
 def multiply(kernels: NativeKernels, rounds: int) -> float:
@@ -108,7 +116,7 @@ def library() -> ctypes.CDLL:
         "sgd": (None, [pointer, pointer, pointer, integer, real, real, real]),
         "augment": (None, [text, pointer, pointer, integer, pointer, real, real, pointer]),
         "take_layer_seconds": (None, [pointer]),
-        "set_threads": (None, [integer]),
+        "set_threads": (integer, [integer]),
         "threads": (integer, []),
         "instruction_sets": (text, []),
         "runs": (integer, [text]),

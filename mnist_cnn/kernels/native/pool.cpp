@@ -3,6 +3,7 @@
 #include "pool.hpp"
 
 #include <memory>
+#include <system_error>
 
 namespace native {
 
@@ -31,10 +32,17 @@ void wait_while(const std::atomic<int>& value, int old) {
 }  // namespace
 
 Pool::Pool(int threads) : next_(threads) {
-  for (int t = 1; t < threads; t++) threads_.emplace_back([this, t] { serve(t); });
+  try {
+    for (int t = 1; t < threads; t++) threads_.emplace_back([this, t] { serve(t); });
+  } catch (...) {  // the system gives no more: a thread that is not joined would end the process
+    end();
+    throw;
+  }
 }
 
-Pool::~Pool() {
+Pool::~Pool() { end(); }
+
+void Pool::end() {
   stop_ = true;
   round_.fetch_add(1);
   round_.notify_all();
@@ -94,10 +102,15 @@ Pool& pool() {
 
 extern "C" {
 
-// Sets the number of threads of this process's pool.
-void set_threads(int threads) {
-  if (native::pool().threads() != threads)
-    native::the_pool = std::make_unique<native::Pool>(threads);
+// Sets the number of threads of this process's pool; returns 0 where the system refuses them.
+int set_threads(int threads) {
+  try {
+    if (native::pool().threads() != threads)
+      native::the_pool = std::make_unique<native::Pool>(threads);
+    return 1;
+  } catch (const std::system_error&) {
+    return 0;
+  }
 }
 
 int threads() { return native::pool().threads(); }

@@ -28,6 +28,7 @@ class Pool {
   void run(int pieces, const std::function<void(int, int)>& work);
 
  private:
+  void end();
   void serve(int thread);
   void take(int thread);
 

@@ -1,0 +1,280 @@
+"""The faults that are provoked, and what is promised for each."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+
+import psutil
+
+from tests.faults.harness import RUN, Fault
+
+_RESOLVED = "bench.measure.plan:resolve_plan|1"
+_JOINING = "bench.measure.accelerator:join|1"
+_WARM_UP = "bench.measure.warmup:repeat_warm_up|1"
+_SAVING = "bench.records.store:save_record|1"
+_RUN_OVER = "bench.measure.runner:slowest_laps|1"
+_TWO = ("mnist-bench", *RUN, "--runs", "2", "--processes", "2")
+_TORCHRUN = ("torchrun", "--standalone", "--nproc_per_node", "2", "bench/run.py", *RUN[1:])
+_EPOCH = "epoch 1 of 3"
+_KILLED = "was ended by SIGKILL"
+
+
+def _trained(nth: int) -> str:
+    """Just after the nth epoch; three make a run."""
+    return f"bench.measure.observer:_Observer._trained|{nth}"
+
+
+def _send(number: signal.Signals) -> Callable[[psutil.Process], object]:
+    return lambda process: process.send_signal(number)
+
+
+def _send_child(number: signal.Signals) -> Callable[[psutil.Process], object]:
+    return lambda process: process.children()[0].send_signal(number)
+
+
+def _send_rank(rank: int, number: signal.Signals) -> Callable[[psutil.Process], object]:
+    """To a rank of the supervisor, which is the child of the process that was started."""
+
+    def send(process: psutil.Process) -> None:
+        ranks = process.children()[0].children()
+        of_rank = [p for p in ranks if p.environ().get("RANK") == str(rank)]
+        of_rank[0].send_signal(number)
+
+    return send
+
+
+def catalogue() -> list[Fault]:
+    """All faults."""
+    return [*_alone(), *_signals(), *_streams(), *_two_ranks(), *_other_launchers()]
+
+
+def _alone() -> Iterator[Fault]:
+    moments = (
+        ("while it looks at the device", _RESOLVED, (), f"{_KILLED}.*before the first run"),
+        ("while it joins", _JOINING, (), f"{_KILLED}.*before the first run"),
+        ("in the warm-up", _WARM_UP, (), f"{_KILLED}.*before the first run"),
+        ("after an epoch", _trained(2), ("failed",), ""),
+        ("in the second run", _trained(4), ("completed", "failed"), ""),
+        ("while the record is made", _RUN_OVER, ("failed",), ""),
+        ("while the record is saved", _SAVING, ("completed",), ""),
+    )
+    for when, where, statuses, said in moments:
+        yield Fault(
+            name=f"the process is killed (SIGKILL) {when}",
+            injected=(f"0|{where}|signal=SIGKILL",),
+            statuses=statuses,
+            reason=_KILLED if "failed" in statuses else "",
+            said=said or _KILLED,
+            in_ci=where in (_WARM_UP, _trained(4), _SAVING),
+        )
+    for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGQUIT", "SIGXCPU", "SIGUSR1"):
+        yield Fault(
+            name=f"the process ends by {name} after an epoch",
+            injected=(f"0|{_trained(2)}|signal={name}",),
+            statuses=("failed",),
+            reason=f"was ended by {name}",
+            in_ci=name == "SIGSEGV",
+        )
+    errors = (
+        ("ValueError('boom')", "^ValueError: boom"),
+        ("MemoryError()", "^out of memory"),
+        ("SystemExit(0)", "^SystemExit: 0"),
+        ("RuntimeError('a\\nb')", "^RuntimeError: a$"),
+    )
+    for error, reason in errors:
+        yield Fault(
+            name=f"{error.partition('(')[0]} in an epoch",
+            injected=(f"0|{_trained(2)}|raise={error}",),
+            statuses=("failed",),
+            reason=reason,
+            in_ci=error.startswith("SystemExit"),
+        )
+    yield Fault(
+        name="the process leaves with status 0 after an epoch",
+        injected=(f"0|{_trained(2)}|exit=0",),
+        statuses=("failed",),
+        reason="ended with status 0 and without a word",
+    )
+    for error in ("MemoryError()", "ImportError('failed to map segment')", "SystemExit(0)"):
+        yield Fault(
+            name=f"{error.partition('(')[0]} before the first run",
+            injected=(f"0|{_JOINING}|raise={error}",),
+            said="^mnist-bench: error: [^\n]*$",
+        )
+
+
+def _signals() -> Iterator[Fault]:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for who, send in (("started", _send(number)), ("that measures", _send_child(number))):
+            yield Fault(
+                name=f"{number.name} to the process {who}, in a run",
+                awaited=_EPOCH,
+                act=send,
+                code=130,
+                statuses=("interrupted",),
+                reason=f"^ended by {number.name}",
+                in_ci=number == signal.SIGHUP and who == "started",
+            )
+        yield Fault(
+            name=f"{number.name} to the process started, before the first run",
+            injected=(f"0|{_JOINING}|parent={number.name};0|{_WARM_UP}|sleep=1",),
+            code=130,
+            said="^mnist-bench: interrupted while no run was being measured$",
+            in_ci=number == signal.SIGINT,
+        )
+        yield Fault(
+            name=f"{number.name} to a process of two, in a run",
+            command=_TWO,
+            awaited=_EPOCH,
+            act=_send(number),
+            code=130,
+            statuses=("interrupted",),
+            reason=f"^ended by {number.name}",
+            in_ci=number == signal.SIGINT,
+        )
+    yield Fault(
+        name="the parent process is killed (SIGKILL) in a run",
+        awaited=_EPOCH,
+        act=_send(signal.SIGKILL),
+        code=-9,
+        statuses=("interrupted",),
+        reason="the process that started this one has died",
+        in_ci=True,
+    )
+    nohup = shutil.which("nohup")
+    if nohup is not None:
+        yield Fault(
+            name="SIGHUP under nohup",
+            command=(nohup, "mnist-bench", *RUN, "--runs", "2"),
+            awaited=_EPOCH,
+            act=_send(signal.SIGHUP),
+            code=0,
+            statuses=("completed", "completed"),
+            in_ci=True,
+        )
+
+
+def _streams() -> Iterator[Fault]:
+    run = 'exec mnist-bench "$@"'
+    words = ("sh", *RUN, "--runs", "1")
+    shell = shutil.which("sh") or "sh"
+    for name, redirection, code in (
+        ("stderr is closed", "2>&-", 0),
+        ("stderr is on a full disk", "2>/dev/full", 0),
+        ("all streams are closed", "0<&- 1>&- 2>&-", 0),
+        ("stdout is on a full disk", ">/dev/full", 1),
+    ):
+        yield Fault(
+            name=name,
+            command=(shell, "-c", f"{run} {redirection}", *words),
+            code=code,
+            statuses=("completed",),
+            in_ci=name == "all streams are closed",
+        )
+
+
+def _two_ranks() -> Iterator[Fault]:
+    for rank in (0, 1):
+        for when, where, statuses in (
+            ("before the ranks meet", _RESOLVED, ()),
+            ("while the ranks join", _JOINING, ()),
+            ("in the warm-up", _WARM_UP, ()),
+            ("after an epoch", _trained(2), ("failed",)),
+            ("in the second run", _trained(4), ("completed", "failed")),
+            ("while the record is made", _RUN_OVER, ("failed",)),
+        ):
+            yield Fault(
+                name=f"rank {rank} of 2 is killed (SIGKILL) {when}",
+                command=_TWO,
+                injected=(f"{rank}|{where}|signal=SIGKILL",),
+                statuses=statuses,
+                reason=f"^rank {rank} {_KILLED}" if statuses else "",
+                said=f"rank {rank} {_KILLED}",
+                in_ci=where == _trained(2) or (rank, where) == (1, _JOINING),
+            )
+        yield Fault(
+            name=f"an error in rank {rank} of 2",
+            command=_TWO,
+            injected=(f"{rank}|{_trained(2)}|raise=ValueError('boom')",),
+            statuses=("failed",),
+            reason="^ValueError: boom" if rank == 0 else "^rank 1 failed: ValueError: boom",
+            in_ci=rank == 1,
+        )
+        yield Fault(
+            name=f"SystemExit in rank {rank} of 2",
+            command=_TWO,
+            injected=(f"{rank}|{_trained(2)}|raise=SystemExit(0)",),
+            statuses=("failed",),
+            reason="SystemExit: 0",
+        )
+        yield Fault(
+            name=f"rank {rank} of 2 leaves with status 0",
+            command=_TWO,
+            injected=(f"{rank}|{_trained(2)}|exit=0",),
+            statuses=("failed",),
+            reason=f"^rank {rank} ended with status 0" if rank else "ended with status 0",
+        )
+        yield Fault(
+            name=f"SIGTERM to rank {rank} of 2",
+            command=_TWO,
+            awaited=_EPOCH,
+            act=_send_rank(rank, signal.SIGTERM),
+            code=130,
+            statuses=("interrupted",),
+            reason="ended by SIGTERM",
+        )
+        yield Fault(
+            name=f"rank {rank} of 2 is stopped (SIGSTOP) in a run",
+            command=_TWO,
+            awaited=_EPOCH,
+            act=_send_rank(rank, signal.SIGSTOP),
+            statuses=("failed",),
+            reason=f"^rank {rank} was stopped",
+        )
+        yield Fault(
+            name=f"rank {rank} of 2 is stopped (SIGSTOP) while the ranks join",
+            command=_TWO,
+            injected=(f"{rank}|{_JOINING}|signal=SIGSTOP",),
+            said=f"rank {rank} was stopped",
+        )
+    yield Fault(
+        name="the supervisor of two ranks is killed (SIGKILL)",
+        command=_TWO,
+        awaited=_EPOCH,
+        act=_send_child(signal.SIGKILL),
+        statuses=("interrupted",),
+        said=_KILLED,
+    )
+
+
+def _other_launchers() -> Iterator[Fault]:
+    on_cpu = {"ACCELERATE_USE_CPU": "true"}
+    for rank in (0, 1):
+        yield Fault(
+            name=f"rank {rank} of 2 is killed (SIGKILL) under torchrun",
+            command=(*_TORCHRUN, "--runs", "2"),
+            environment=on_cpu,
+            injected=(f"{rank}|{_trained(2)}|signal=SIGKILL",),
+            statuses=("failed",),
+            reason=f"rank {rank} {_KILLED}",
+        )
+    yield Fault(
+        name="SIGTERM to accelerate launch",
+        command=(
+            "accelerate",
+            "launch",
+            "--cpu",
+            "--num_processes",
+            "1",
+            "bench/run.py",
+            *RUN[1:],
+            "--runs",
+            "2",
+        ),
+        awaited=_EPOCH,
+        act=_send(signal.SIGTERM),
+        code=-15,
+        statuses=("interrupted",),
+    )

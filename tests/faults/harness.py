@@ -1,0 +1,232 @@
+"""Provoke a fault in a real benchmark, and look at everything that it leaves."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from bench.records.schema import RunRecord
+from bench.records.store import read_records
+from tests.stand_ins import fault
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+CASE_VARIABLE = "MNIST_BENCH_TEST_CASE"
+"""Variable that all processes of a case inherit, by which those that are left are found."""
+RUN = ("run", "--recipe", "fast", "--epochs", "3", "--threads", "1", "--device", "cpu")
+_END_SECONDS = 300.0
+"""A hang: far more than any end takes, on a busy machine too."""
+_GONE_SECONDS = 60.0
+_LEFT_BY_LAUNCHERS = ("ACCELERATE_", "MASTER_", "WORLD_SIZE", "RANK", "LOCAL_", "OMP_", "FAULT")
+_ANNOUNCED = re.compile(r"^run (\d+) of \d+: seed (\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A fault, and what is promised where it happens."""
+
+    name: str
+    """What happens, as the table of docs/reliability.md names it."""
+    command: tuple[str, ...] = ("mnist-bench", *RUN, "--runs", "2")
+    """Words of the command; the results folder is added."""
+    injected: tuple[str, ...] = ()
+    """See `tests/stand_ins/fault/sitecustomize.py`."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    awaited: str = ""
+    """Part of the line of stderr at which `act` is called; empty for none."""
+    act: Callable[[psutil.Process], object] | None = None
+    """Done to the process that was started, while it runs."""
+    code: int = 1
+    """Exit status that is promised."""
+    statuses: tuple[str, ...] = ()
+    """Status of each record, in the order of the runs."""
+    reason: str = ""
+    """Regular expression for the reason of the last record."""
+    said: str = ""
+    """Regular expression for what stderr says."""
+    in_ci: bool = False
+    """Whether every run of CI provokes it."""
+
+    @property
+    def expected(self) -> str:
+        """What is promised, for the table."""
+        parts = [f"exit {self.code}"]
+        if self.statuses:
+            parts.append("records: " + ", ".join(self.statuses))
+        else:
+            parts.append("no record, as no run had begun")
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a fault has left."""
+
+    code: int | None
+    """Exit status; minus the signal's number where a signal ended it; None for a hang."""
+    out: str
+    err: str
+    seconds: float
+    """From the fault, or the start where nothing was done from outside, to the end."""
+    records: list[RunRecord]
+    problems: list[str]
+    left: list[str]
+    """Processes and files that should be gone."""
+
+    @property
+    def announced(self) -> list[int]:
+        """The runs that were said to begin."""
+        return [int(number) for number, _ in _ANNOUNCED.findall(self.err)]
+
+
+def provoke(case: Fault) -> Seen:
+    """Run the case's command until nothing of it is left."""
+    with tempfile.TemporaryDirectory(prefix="fault-") as folder:
+        return _provoke(case, Path(folder))
+
+
+def violations(case: Fault, seen: Seen) -> list[str]:
+    """Which promises were broken."""
+    found = []
+    if seen.code != case.code:
+        found.append(f"exit status {seen.code}, not {case.code}")
+    if "Traceback" in seen.err or "Error in sys.excepthook" in seen.err:
+        found.append("a traceback")
+    found += seen.left
+    found += seen.problems
+    statuses = tuple(record.status.value for record in seen.records)
+    if statuses != case.statuses:
+        found.append(f"records: {', '.join(statuses) or 'none'}")
+    found += general_violations(seen)
+    if case.reason and not (seen.records and re.search(case.reason, seen.records[-1].reason or "")):
+        reason = seen.records[-1].reason if seen.records else None
+        found.append(f"the reason is {reason!r}")
+    if case.said and not re.search(case.said, seen.err):
+        found.append(f"stderr does not say {case.said!r}")
+    return found
+
+
+def general_violations(seen: Seen) -> list[str]:
+    """Promises that hold whatever happens."""
+    found = []
+    if seen.code is None:
+        found.append("a hang")
+    recorded = {record.run_index for record in seen.records}
+    missing = [index for index in seen.announced if index not in recorded]
+    if missing:
+        found.append(f"no record of run {missing[0]}")
+    for record in seen.records:
+        text = f"{record.reason or ''}"
+        if re.search(r"gloo|GLHF|\.cc:\d|\d+\.\d+\.\d+\.\d+|\x1b", text):
+            found.append(f"a reason for nobody: {text!r}")
+        if record.status != "completed" and not text:
+            found.append("no reason")
+    if not found and seen.records and seen.code != 2 and not seen.out.strip():
+        found.append("no table of what was measured")
+    return found
+
+
+def _provoke(case: Fault, folder: Path) -> Seen:
+    results, temporary = folder / "results", folder / "tmp"
+    temporary.mkdir()
+    mark = uuid.uuid4().hex
+    program, *words = case.command
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(_LEFT_BY_LAUNCHERS)
+    }
+    environment |= fault(*case.injected)
+    environment["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
+    environment |= {
+        CASE_VARIABLE: mark,
+        "CI": "true",
+        "TMPDIR": str(temporary),
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    }
+    environment |= case.environment
+    began = time.monotonic()
+    moment: list[float] = []
+    with subprocess.Popen(
+        [str(BIN / program), *words, "--results-dir", str(results)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    ) as process:
+        lines: list[str] = []
+        watch = threading.Thread(target=_watch, args=(case, process, lines, moment))
+        output: list[str] = []
+        read = threading.Thread(target=lambda: output.append(process.stdout.read()))  # type: ignore[union-attr]
+        for thread in (watch, read):
+            thread.start()
+        code: int | None = None
+        with suppress(subprocess.TimeoutExpired):
+            code = process.wait(_END_SECONDS)
+        ended = time.monotonic()
+        left = _processes_left(mark)
+        if code is None:
+            process.kill()
+        for thread in (watch, read):
+            thread.join()
+    found = read_records([results]) if results.exists() else None
+    left += [f"left behind: {path.name}" for path in temporary.iterdir()]
+    left += [f"left behind: {path.name}" for path in results.rglob("*.tmp")]
+    return Seen(
+        code=code,
+        out="".join(output),
+        err="".join(lines),
+        seconds=ended - (moment[0] if moment else began),
+        records=sorted((r for _, r in found.records), key=lambda r: r.run_index) if found else [],
+        problems=[f"{p.path.name}: {p.reason}" for p in found.problems] if found else [],
+        left=left,
+    )
+
+
+def _watch(
+    case: Fault, process: subprocess.Popen[str], lines: list[str], moment: list[float]
+) -> None:
+    assert process.stderr is not None
+    if case.act is not None and not case.awaited:
+        moment.append(time.monotonic())
+        case.act(psutil.Process(process.pid))
+    for line in process.stderr:
+        lines.append(line)
+        if case.act is not None and case.awaited and not moment and case.awaited in line:
+            moment.append(time.monotonic())
+            case.act(psutil.Process(process.pid))
+
+
+def _processes_left(mark: str) -> list[str]:
+    """Processes of the case that do not end: those that are still saving have some time."""
+    deadline = time.monotonic() + _GONE_SECONDS
+    while alive := list(_alive(mark)):
+        if time.monotonic() > deadline:
+            names = [f"an orphan: {' '.join(process.cmdline()[:3])}" for process in alive]
+            for process in alive:
+                process.kill()
+            return names
+        time.sleep(0.1)
+    return []
+
+
+def _alive(mark: str) -> Sequence[psutil.Process]:
+    alive = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            is_ours = process.environ().get(CASE_VARIABLE) == mark
+            if is_ours and process.status() != psutil.STATUS_ZOMBIE:
+                alive.append(process)
+    return alive

@@ -1,0 +1,171 @@
+"""A process that outlives the one that works. Small programs stand in for trainings here;
+tests/faults provokes the ends of real ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork")
+
+
+def program(folder: Path, work: str) -> list[str]:
+    """A program whose guardian prints the end, as far as it is the same each time."""
+    path = folder / "program.py"
+    path.write_text(
+        textwrap.dedent(
+            f"""
+            import os, signal, sys, time
+            sys.path.insert(0, {str(ROOT)!r})
+            from bench.launch.guard import run_guarded
+            from mnist_cnn.process import end_on_signals, ignore_signals, prepare_streams
+
+            def say(name):
+                with open({str(folder)!r} + "/" + name, "w") as file:
+                    file.write(str(os.getpid()))
+
+            def conclude(ending):
+                assert ending.folder.is_dir()
+                print(ending.code, ending.asked or "not asked", flush=True)
+                return 7
+            """
+        )
+        + "\ndef work():\n"
+        + textwrap.indent(textwrap.dedent(work), "    ")
+        + "\nprepare_streams()\nend_on_signals()\n"
+        + "try:\n    sys.exit(run_guarded(work, conclude))\n"
+        + "except KeyboardInterrupt:\n    sys.exit(130)\n"
+        + "finally:\n    ignore_signals()\n"
+    )
+    return [sys.executable, str(path)]
+
+
+def run(folder: Path, work: str) -> tuple[int, str]:
+    done = subprocess.run(program(folder, work), capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout.strip()
+
+
+def wait_for(path: Path) -> int:
+    """The process that wrote its number into a file."""
+    while not path.exists() or not path.read_text():
+        time.sleep(0.02)
+    return int(path.read_text())
+
+
+def wait_until_gone(pid: int) -> None:
+    with suppress(psutil.NoSuchProcess):
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.02)
+
+
+def test_it_learns_how_the_work_ended_and_gives_the_status(tmp_path: Path) -> None:
+    assert run(tmp_path, "return 3") == (7, "3 not asked")
+    assert run(tmp_path, "os._exit(0)") == (7, "0 not asked")
+    assert run(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)") == (7, "-9 not asked")
+    assert run(tmp_path, "os.abort()") == (7, "-6 not asked")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_it_reaches_the_work_as_an_exception(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    work = """
+    try:
+        say("works")
+        while True:
+            time.sleep(0.02)
+    except KeyboardInterrupt as error:
+        sys.exit(5 if str(error).startswith("ended by SIG") else 6)
+    """
+    with subprocess.Popen(program(tmp_path, work), stdout=subprocess.PIPE, text=True) as process:
+        wait_for(tmp_path / "works")
+        process.send_signal(number)
+        process.send_signal(number)
+        output, _ = process.communicate()
+    assert output.strip() == f"5 ended by {number.name}"
+
+
+def test_what_it_was_started_to_ignore_stays_ignored(tmp_path: Path) -> None:
+    work = """
+    say("works")
+    while not os.path.exists(sys.argv[1]):
+        time.sleep(0.02)
+    return 0
+    """
+    done = tmp_path / "done"
+    with subprocess.Popen(
+        [*program(tmp_path, work), str(done)],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),  # noqa: PLW1509
+    ) as process:
+        child = wait_for(tmp_path / "works")
+        for pid in (process.pid, child):
+            os.kill(pid, signal.SIGHUP)
+        done.touch()
+        output, _ = process.communicate()
+    assert output.strip() == "0 not asked"
+
+
+def test_work_that_does_not_listen_is_ended(tmp_path: Path) -> None:
+    work = """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    say("works")
+    while True:
+        time.sleep(0.02)
+    """
+    with subprocess.Popen(program(tmp_path, work), stdout=subprocess.PIPE, text=True) as process:
+        wait_for(tmp_path / "works")
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate()
+    assert output.strip() == "-9 ended by SIGTERM"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread looks now and then")
+def test_the_work_does_not_outlive_it(tmp_path: Path) -> None:
+    work = """
+    say("works")
+    while True:
+        time.sleep(0.02)
+    """
+    with subprocess.Popen(program(tmp_path, work)) as process:
+        child = wait_for(tmp_path / "works")
+        process.kill()
+    wait_until_gone(child)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives orphans to others")
+def test_what_the_work_leaves_behind_is_ended_before_it_ends(tmp_path: Path) -> None:
+    work = """
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        say("left")
+        while True:
+            time.sleep(0.02)
+    while not os.path.exists({left!r}):
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGKILL)
+    """.format(left=str(tmp_path / "left"))
+    assert run(tmp_path, work) == (7, "-9 not asked")
+    wait_until_gone(wait_for(tmp_path / "left"))
+
+
+def test_closed_streams_are_no_failure(tmp_path: Path) -> None:
+    words = program(tmp_path, "print('to nobody'); print('either', file=sys.stderr); return 0")
+    script = '"$@" <&- >&- 2>&-; echo $?'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *words], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "7"
