@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -80,10 +81,12 @@ def show_traceback(error: BaseException) -> None:
 
 def fail(name: str, error: Exception) -> int:
     """Say in one line what nobody expected."""
-    if not _can_print():
+    if _is_of_output(error):
         if isinstance(error, BrokenPipeError):  # `| head`: the reader has enough
             return EXIT_FAILED
         reason = getattr(error, "strerror", None) or str(error)
+        with suppress(OSError, ValueError):  # what is left in the buffer would fail once more
+            discard(sys.stdout.fileno())
         print(f"{name}: error: the output could not be written: {reason}", file=sys.stderr)
         return EXIT_FAILED
     lines = [line for line in str(error).splitlines() if line.strip()]
@@ -97,15 +100,10 @@ def fail(name: str, error: Exception) -> int:
     return EXIT_FAILED
 
 
-def _can_print() -> bool:
-    """Whether stdout takes what was printed; if not, let it go nowhere from now on."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        with suppress(OSError, ValueError):
-            discard(sys.stdout.fileno())
-        return False
-    return True
+def _is_of_output(error: Exception) -> bool:
+    """Whether stdout did not take what was printed: such an error names no file."""
+    of_output = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE, errno.EBADF}
+    return isinstance(error, OSError) and error.filename is None and error.errno in of_output
 
 
 def parse_path(text: str | Path) -> Path:

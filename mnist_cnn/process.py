@@ -19,6 +19,10 @@ ENDING_SIGNALS = tuple(
 _state = {"asked": "", "raises": "always"}
 
 
+class ParentDiedError(KeyboardInterrupt):
+    """A signal asks this process to end because the process that started it has died."""
+
+
 class UnfailingStream:
     """A stream for messages: a full disk or a closed terminal ends no work.
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from bench.launch.guard import Ending
 from bench.launch.result import BenchmarkResult, save_or_complain
-from bench.measure.rank_ends import How, RankEnd, told_ends
+from bench.measure.rank_ends import How, RankEnd, tell_end, told_ends
 from bench.measure.run_log import LoggedBenchmark, LoggedRun, log_path, read_run_log
 from bench.records.record_file import to_json
 from bench.records.schema import RunRecord, Status
 from bench.records.store import record_path, save_record
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
 from mnist_cnn.disk import write_new_file
+from mnist_cnn.rank import Rank, is_launched
 
 
 @dataclass(slots=True)
@@ -31,8 +32,13 @@ class Aftermath:
 
 def complete(ending: Ending) -> Aftermath:
     """Make and save the records that are missing, and say on stderr how the process has ended."""
+    rank = Rank.from_environment()
+    if is_launched() and rank.world_size > 1 and ending.code:
+        how = How.CAUSE if ending.code < 0 else How.LEFT
+        tell_end(rank.index, how, _how(ending.code), ending.folder)
     path = log_path(ending.folder)
-    benchmark = read_run_log(path) if path.exists() else LoggedBenchmark()
+    has_log = rank.is_main and path.exists()
+    benchmark = read_run_log(path) if has_log else LoggedBenchmark()
     was_asked = bool(ending.asked)
     if not benchmark.runs or benchmark.is_told:
         return Aftermath(_status_without_work(ending, has_runs=bool(benchmark.runs)))
@@ -50,17 +56,16 @@ def complete(ending: Ending) -> Aftermath:
 def cause_of(ending: Ending) -> str:
     """Who ended first, and of what."""
     told: RankEnd | None = next(iter(told_ends(ending.folder)), None)
-    if told is not None and told.how != How.LEFT and _has_ranks(ending):
+    is_supervisor = any(ending.folder.glob("rank-*.end")) and not is_launched()
+    if is_supervisor and ending.code < 0 and (told is None or told.how > How.CAUSE):
+        cause = f"the supervisor of the ranks {_how(ending.code)}"
+    elif told is not None:
         cause = str(told)
     else:
         cause = f"the process {_how(ending.code)}"
     if ending.memory_ran_out and "SIGKILL" in cause:
         cause += ": the system was out of memory"
     return cause
-
-
-def _has_ranks(ending: Ending) -> bool:
-    return any(ending.folder.glob("rank-*.end"))
 
 
 def _keep(

@@ -68,7 +68,7 @@ def run_guarded(work: Callable[[], int], conclude: Callable[[Ending], int]) -> i
     if not hasattr(os, "fork") or guard_folder() is not None:
         return work()
     try:
-        folder = Path(tempfile.mkdtemp(prefix="mnist-bench-"))
+        folder = _make_folder()
     except OSError:
         print(
             "mnist-bench: error: no temporary folder can be written to: name one in TMPDIR",
@@ -90,15 +90,57 @@ def run_guarded(work: Callable[[], int], conclude: Callable[[Ending], int]) -> i
             return 1
         if child == 0:
             is_child = True
+            parent = os.getppid()
             os.environ[VARIABLE] = str(folder)
             end_with_parent()
             end_on_signals(once=True)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
-            return work()
+            try:
+                return work()
+            finally:
+                if os.getppid() != parent:  # nobody else would remove it
+                    shutil.rmtree(folder, ignore_errors=True)
         return conclude(_Guardian(folder, child, watched).wait())
     finally:
         if not is_child:
+            _leave(folder)
+
+
+def _make_folder() -> Path:
+    """A private folder; for the ranks of one launcher on this machine the same one.
+
+    Raises:
+        OSError: no temporary folder can be written to.
+    """
+    if _ranks_here() > 1:
+        # The launcher is the parent of all: its id, and when it was started, are theirs alone.
+        with suppress(OSError, IndexError):
+            stat = Path(f"/proc/{os.getppid()}/stat").read_text(encoding="utf-8", errors="replace")
+            started = stat.rpartition(")")[2].split()[19]
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            name = f"mnist-bench-{os.getuid()}-{os.getppid()}-{started}-{attempt}"
+            shared = Path(tempfile.gettempdir()) / name
+            with suppress(FileExistsError):
+                shared.mkdir(mode=0o700)
+            owner = shared.lstat()
+            is_private = owner.st_uid == os.getuid() and not owner.st_mode & 0o077
+            if is_private and not shared.is_symlink() and shared.is_dir():
+                return shared
+    return Path(tempfile.mkdtemp(prefix="mnist-bench-"))
+
+
+def _leave(folder: Path) -> None:
+    """Remove the folder, once all who share it have gone."""
+    with suppress(OSError):
+        (folder / f"gone-{os.getpid()}").touch()
+        if len(list(folder.glob("gone-*"))) >= _ranks_here():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ranks_here() -> int:
+    """Number of ranks that a launcher has started on this machine; 1 where none has."""
+    number = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return int(number) if number.isdecimal() and number.isascii() else 1
 
 
 def _wait_only_for_signals() -> frozenset[signal.Signals]:

@@ -27,6 +27,7 @@ from bench.measure.session import Frontend, Session, open_session
 from bench.records.schema import Status
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, show_traceback
 from mnist_cnn.errors import DamagedCheckpointError, UsageError
+from mnist_cnn.process import ParentDiedError
 from mnist_cnn.rank import Rank
 
 
@@ -66,7 +67,7 @@ def run_locally(
     except BaseException as error:  # MemoryError and SystemExit too: nothing must end in silence
         result.status, failed = max(result.status, EXIT_FAILED), True
         _complain(error)
-    if interruption.asked:
+    if interruption.asked and result.status != EXIT_FAILED:
         result.status = EXIT_INTERRUPTED
     # When a rank ends with an error, its supervisor ends the others, rank 0 perhaps while it saves.
     # So where all ranks saw the same outcome, only the first rank of each machine reports it.
@@ -83,7 +84,9 @@ def _keep(run: MeasuredRun, request: RunRequest, result: BenchmarkResult, sessio
     """
     record, error = run
     failed = error is not None and not isinstance(error, KeyboardInterrupt)
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, ParentDiedError):
+        _tell(How.LEFT, "was told that its parent had died")
+    elif isinstance(error, KeyboardInterrupt):
         _tell(How.INTERRUPTED, f"was {record.reason}")
     elif error is not None and not is_lost_connection(error):
         _tell(How.CAUSE, f"failed: {record.reason}")

@@ -27,14 +27,17 @@ from bench.launch.hosts import HostPlace
 from bench.launch.parents import end_with_parent
 from bench.measure.guard_folder import VARIABLE, guard_folder
 from bench.measure.rank_ends import STOPPED, How, stopped_ranks, tell_end, told_ends
+from bench.measure.run_log import log_path
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
 from mnist_cnn.errors import UsageError
 from mnist_cnn.process import ENDING_SIGNALS, is_ignored
 from mnist_cnn.rank import Rank
 
-GRACE_SECONDS = 8.0
+GRACE_SECONDS = 7.0
 """Seconds from the first failure to SIGTERM for the other ranks: they have records to save."""
-KILL_SECONDS = 4.0
+SHORT_GRACE_SECONDS = 1.0
+"""The same before the first run: they have none."""
+KILL_SECONDS = 3.0
 """Seconds from SIGTERM to SIGKILL."""
 POLL_SECONDS = 0.05
 _LONG_POLL_SECONDS = 0.2
@@ -245,7 +248,9 @@ def _wait_for_ranks(
             if not has_asked:  # later they end because they are asked to
                 _tell(first_index + local_index, rank.returncode, folder)
             if rank.returncode != 0:
-                deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
+                has_begun = log_path(folder).exists()
+                grace = GRACE_SECONDS if has_begun else SHORT_GRACE_SECONDS
+                deadline = min(deadline, time.monotonic() + grace)
         if deadline < math.inf:
             _end_stopped(ranks, first_index, folder)
         if time.monotonic() > deadline:
@@ -268,8 +273,7 @@ def _wait_for_ranks(
 
 def _tell(rank: int, code: int, folder: Path) -> None:
     """Tell how a rank has ended, for those that have lost it."""
-    how = How.CAUSE if code < 0 else How.STATUS if code else How.LEFT
-    tell_end(rank, how, _exit_reason(code), folder)
+    tell_end(rank, How.CAUSE if code < 0 else How.LEFT, _exit_reason(code), folder)
 
 
 def _end_stopped(ranks: Sequence[subprocess.Popen[bytes]], first_index: int, folder: Path) -> None:

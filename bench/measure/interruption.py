@@ -6,9 +6,9 @@ import os
 import signal
 from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
-from mnist_cnn.process import ENDING_SIGNALS, asked_to_end, is_ignored
+from mnist_cnn.process import ENDING_SIGNALS, ParentDiedError, asked_to_end, is_ignored
 
 
 class Interruption(AbstractContextManager["Interruption"]):
@@ -27,6 +27,7 @@ class Interruption(AbstractContextManager["Interruption"]):
         self._allowed = True
         self._before: dict[int, object] = {}
         self._parent = os.getppid()
+        self._is_orphan = False
 
     def __enter__(self) -> Self:
         """Install the signal handlers.
@@ -72,7 +73,10 @@ class Interruption(AbstractContextManager["Interruption"]):
             KeyboardInterrupt: a signal has come.
         """
         if self.asked:
-            raise KeyboardInterrupt(self._how)
+            self._raise()
+
+    def _raise(self) -> NoReturn:
+        raise ParentDiedError(self._how) if self._is_orphan else KeyboardInterrupt(self._how)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
@@ -81,9 +85,10 @@ class Interruption(AbstractContextManager["Interruption"]):
     def _arrived(self, number: int, _: FrameType | None) -> None:
         if not self.asked:
             self._how = f"ended by {signal.Signals(number).name}"
-            if os.getppid() != self._parent:
-                self._how += ": the process that started this one has died"
+            self._is_orphan = os.getppid() != self._parent
+            if self._is_orphan:
+                self._how = "the process that started this one has died"
         self.asked = True
         if self._allowed:
             self._allowed = False
-            raise KeyboardInterrupt(self._how)
+            self._raise()

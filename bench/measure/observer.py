@@ -16,6 +16,7 @@ from bench.records.protocol import BenchmarkProtocol
 from bench.records.schema import Evaluation, Lap, LapKind, Status, TrainedEpoch
 from mnist_cnn.errors import DamagedCheckpointError
 from mnist_cnn.events import Checkpointed, EpochTrained, Evaluated, Event, Finished, Started
+from mnist_cnn.process import ParentDiedError
 
 
 @dataclass(slots=True)
@@ -89,6 +90,9 @@ def observe(
         observation.status, observation.reason = observer.follow(events)
         # Within the try: a signal before this line ends the run, a later one waits.
         context.signals.hold()
+    except ParentDiedError as error:
+        observation.status, observation.error = Status.FAILED, error
+        observation.reason = str(error)
     except KeyboardInterrupt as error:
         observation.status, observation.error = Status.INTERRUPTED, error
         observation.reason = str(error) or "interrupted from the keyboard"

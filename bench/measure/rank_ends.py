@@ -46,10 +46,8 @@ class How(IntEnum):
     """By a signal, or by an error of its own."""
     INTERRUPTED = 2
     """It was asked to end."""
-    STATUS = 3
-    """With an exit status that says no more."""
-    LEFT = 4
-    """With exit status 0, before the others."""
+    LEFT = 3
+    """With an exit status, and without a word: it may have lost another rank itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +120,7 @@ def first_end(wait_seconds: float = WAIT_SECONDS) -> RankEnd | None:
     began = time.monotonic()
     while True:
         others = [end for end in told_ends() if end.rank != own]
-        # One that left without an error is no cause while another may still tell one.
+        # One that left without a word is no cause while another may still tell one.
         sure = [end for end in others if end.how != How.LEFT]
         waited = time.monotonic() - began
         if sure or waited >= wait_seconds:

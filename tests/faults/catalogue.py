@@ -139,7 +139,7 @@ def _signals() -> Iterator[Fault]:
         awaited=_EPOCH,
         act=_send(signal.SIGKILL),
         code=-9,
-        statuses=("interrupted",),
+        statuses=("failed",),
         reason="the process that started this one has died",
         in_ci=True,
     )
@@ -171,6 +171,8 @@ def _streams() -> Iterator[Fault]:
             command=(shell, "-c", f"{run} {redirection}", *words),
             code=code,
             statuses=("completed",),
+            prints="stderr" in name,
+            said="the output could not be written" if code else "",
             in_ci=name == "all streams are closed",
         )
 
@@ -244,8 +246,8 @@ def _two_ranks() -> Iterator[Fault]:
         command=_TWO,
         awaited=_EPOCH,
         act=_send_child(signal.SIGKILL),
-        statuses=("interrupted",),
-        said=_KILLED,
+        statuses=("failed",),
+        said=f"the supervisor of the ranks {_KILLED}",
     )
 
 
