@@ -139,8 +139,8 @@ def _complain(error: BaseException) -> None:
         end = first_end()
         if end is not None and not isinstance(error, LostRankError):
             error = LostRankError(str(end))
-        if rank.is_first_on_machine and not (end is not None and end.what.startswith("was ")):
-            # What ended a rank from outside its supervisor says.
+        if rank.is_first_on_machine and not (end is not None and end.how == How.CAUSE):
+            # Of what ended a rank, its parent or the rank itself says it.
             print(f"mnist-bench: error: {describe_error(error)}", file=sys.stderr)
         return
     reason = describe_error(error)

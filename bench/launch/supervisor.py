@@ -262,7 +262,8 @@ def _wait_for_ranks(
             _tell(first_index + local_index, rank.returncode, folder)
     codes = [rank.returncode for rank in ranks]
     cause = next(iter(told_ends(folder)), None)
-    if cause is not None and cause.what.startswith("was ") and not signals:
+    is_by_signal = any(code < 0 for code in codes)
+    if cause is not None and cause.how == How.CAUSE and is_by_signal and not signals:
         print(f"mnist-bench: {cause}", file=sys.stderr)
     failed = [code for code in codes if code]
     if signals and any(code < 0 for code in failed):

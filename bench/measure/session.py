@@ -22,6 +22,7 @@ from bench.measure.accelerator import (
     setup_as_run,
 )
 from bench.measure.clock import DeviceClock
+from bench.measure.deadline import waiting_for_ranks
 from bench.measure.instruments import Instruments, SignalGate
 from bench.measure.journal import BenchmarkIdentity, Journal
 from bench.measure.plan import ExecutionPlan, resolve_plan, unbuilt_reason
@@ -44,6 +45,7 @@ from bench.records.schema import (
     Setup,
 )
 from mnist_cnn.data.dataset import load
+from mnist_cnn.distributed import PROCESS_GROUP_TIMEOUT
 from mnist_cnn.engine.checkpoint import Checkpoints
 from mnist_cnn.errors import UsageError
 from mnist_cnn.model import PARAMETERS
@@ -99,7 +101,8 @@ def open_session(request: RunRequest, frontend: Frontend) -> Iterator[Session]:
         lambda plan: _agreed_facts(plan, request),
     )
     agreement.require_same("data", frontend.fetch_data, lambda files: files)
-    with refuse_unusable_device():
+    timeout_seconds = PROCESS_GROUP_TIMEOUT.total_seconds()
+    with refuse_unusable_device(), waiting_for_ranks(timeout_seconds):
         joined = join(plan, agreement.machines)
     joined = joined._replace(setup=_with_parallel_seeds(joined.setup, request))
     journal: Journal | None = None

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given, strategies as st
 
@@ -111,13 +112,13 @@ def kept(folder: Path) -> list[RunRecord]:
 
 
 def workers(parent: int) -> list[int]:
-    """Process numbers, by which part is theirs."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    """Numbers of the processes that measure, by which part is theirs."""
     parts: dict[int, int] = {}
-    for child in children:
-        variables = Path(f"/proc/{child}/environ").read_bytes().decode().split("\0")
-        told = next(v for v in variables if v.startswith(f"{VARIABLE}="))
-        parts[json.loads(told.partition("=")[2])["index"]] = int(child)
+    for process in psutil.Process(parent).children(recursive=True):
+        guardian = process.parent()
+        share = process.environ().get(VARIABLE)
+        if share is not None and guardian is not None and VARIABLE in guardian.environ():
+            parts[json.loads(share)["index"]] = process.pid
     return [parts[index] for index in sorted(parts)]
 
 
@@ -163,9 +164,11 @@ def test_one_that_is_killed_takes_no_other_with_it(tmp_path: Path) -> None:
         os.kill(second, signal.SIGKILL)
         out, err = process.communicate()
     assert process.returncode == 1
-    assert "process 2 of 2 was ended by SIGKILL; the runs it had left are missing" in err
-    (record,) = kept(tmp_path)
-    assert (record.seed, record.status) == (0, "completed")
+    assert "mnist-bench: error: the process was ended by SIGKILL" in err
+    first_record, second_record = kept(tmp_path)
+    assert (first_record.seed, first_record.status) == (0, "completed")
+    assert (second_record.seed, second_record.status) == (1, "failed")
+    assert second_record.reason == "the process was ended by SIGKILL"
     assert "2 runs at a time" in out
 
 

@@ -318,9 +318,9 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_the_run_its_record(
         while not list(tmp_path.glob(".checkpoints/**/*.json")):
             assert sweep.poll() is None
             time.sleep(0.02)
-        # The supervisor and its two ranks.
+        # The guardian, the supervisor and its two ranks.
         processes = psutil.Process(sweep.pid).children(recursive=True)
-        assert len(processes) == 3
+        assert len(processes) == 4
         sweep.send_signal(number)
         _, error = sweep.communicate()
     _, alive = psutil.wait_procs(processes, timeout=600)
