@@ -194,9 +194,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0].startswith("-") and words[0] != "--help"):
         words.insert(0, "train")
-    # A file's name may contain what the terminal cannot show; that must not end a command.
-    for stream in (sys.stdout, sys.stderr):
-        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     return console.run(app, console.WORKLOAD, words)
 
 

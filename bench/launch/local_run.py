@@ -17,7 +17,9 @@ from bench.measure.progress import RunProgress
 from bench.measure.request import RunRequest
 from bench.measure.runner import MeasuredRun
 from bench.measure.session import Frontend, open_session
+from bench.text import printable
 from mnist_cnn.console import EXIT_INTERRUPTED
+from mnist_cnn.errors import UnwrittenCheckpointError
 from mnist_cnn.rank import Rank
 
 _ADDRESS = re.compile(r"\[[0-9A-Fa-f.:]+\](?::\d+)?")
@@ -46,7 +48,8 @@ def run_locally(
             with closing(session.runs()) as runs:  # type: ignore[type-var]
                 for run in map(explain_failure, runs):
                     failed |= _keep(run, request, result, session.chain)
-                    if interruption.asked:
+                    is_over = session.any_rank(result.is_unsaved, run)
+                    if interruption.asked or is_over:
                         break
     except KeyboardInterrupt:
         if Rank.from_environment().is_main:
@@ -77,10 +80,13 @@ def _keep(
     if request.share is not None:
         leave_record(record, request.share)
     failed = error is not None and not isinstance(error, KeyboardInterrupt)
-    if failed:
+    if isinstance(error, UnwrittenCheckpointError):
+        print(f"mnist-bench: error: {printable(str(error))}", file=sys.stderr)
+    elif failed:
         traceback.print_exception(error)
     result.runs.append((path, record))
     unsaved = folder is not None and path is None
+    result.is_unsaved |= unsaved
     result.status = max(result.status, exit_status_of(record, unsaved=unsaved))
     return failed
 

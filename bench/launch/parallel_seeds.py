@@ -6,7 +6,6 @@ import os
 import shlex
 import signal
 import sys
-import tempfile
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -156,11 +155,6 @@ def leave_record(record: RunRecord, share: SeedShare) -> None:
     """Leave a record for the process that started this one."""
     if share.records:
         store.save_record(record, Path(share.records))
-
-
-def temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder where processes leave their records for the process that started them."""
-    return tempfile.TemporaryDirectory(prefix="mnist-bench-")
 
 
 def _process_count(request: RunRequest, gpus: int, cores: int) -> int:

@@ -22,7 +22,7 @@ from bench.machine.cores import cgroup_quota_cores, usable_cores
 from bench.machine.gpu_identity import describe_gpu
 from bench.machine.package import package_version
 from bench.machine.processor import describe_processor
-from bench.machine.repository import PROJECT, git_state, source_digest
+from bench.machine.repository import PROJECT, code_state, source_digest
 from bench.machine.system import read_field, read_proc, read_sysctl, read_text, run_output
 from bench.records.machine import PACKAGE
 from bench.records.schema import Environment
@@ -81,7 +81,7 @@ def describe_environment(device_type: str, device_name: str) -> Environment:
     """
     import torch
 
-    commit, dirty = git_state(PROJECT)
+    code = code_state(PROJECT)
     return Environment(
         device_name=device_name,
         device_memory_bytes=_device_memory_bytes(device_type),
@@ -98,9 +98,10 @@ def describe_environment(device_type: str, device_name: str) -> Environment:
         torch=str(torch.__version__),
         torch_build=_torch_build(),
         accelerate=metadata.version("accelerate"),
-        packages=package_versions(device_type) | ({} if commit else own_version()),
-        commit=commit,
-        dirty=dirty,
+        packages=package_versions(device_type) | ({} if code.commit else own_version()),
+        commit=code.commit,
+        dirty=code.dirty,
+        commit_unknown_reason=code.unknown_reason,
         processor=describe_processor(),
         gpu=describe_gpu(device_type),
         quota_cores=cgroup_quota_cores() if sys.platform == "linux" else None,

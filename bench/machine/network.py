@@ -9,6 +9,7 @@ import psutil
 
 from mnist_cnn.errors import UsageError
 
+_LOOPBACK = "127.0.0.1"
 _REMOTE_ADDRESS = "192.0.2.1"
 """An address for documentation (RFC 5737), on no machine; nothing is sent to it."""
 
@@ -37,6 +38,22 @@ def find_interface(host: str, port: int, *, is_main: bool) -> str | None:
         if any(entry.address.partition("%")[0] == own_address for entry in addresses):
             return name
     return None
+
+
+def check_loopback() -> None:
+    """Check that processes of this machine can reach each other.
+
+    Raises:
+        UsageError: the loopback interface is down or missing.
+    """
+    try:
+        with socket.create_server((_LOOPBACK, 0)):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"processes cannot meet at {_LOOPBACK} ({error.strerror}): the loopback interface is "
+            "down; start it (ip link set lo up), or leave --processes out"
+        ) from error
 
 
 def resolve_address(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:

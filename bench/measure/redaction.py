@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.machine.repository import PROJECT
+from mnist_cnn.user_folders import home_folder
 
 
 def redact_addresses(words: Sequence[str]) -> list[str]:
@@ -25,5 +26,5 @@ def redact_addresses(words: Sequence[str]) -> list[str]:
 def redact_paths(path: Path | str) -> str:
     """The text without private paths: relative to the project's folder, the home folder as ~."""
     text = str(path).replace(f"{PROJECT}{os.sep}", "")
-    home = str(Path.home())
+    home = str(home_folder() or "")
     return text.replace(home, "~") if len(home) > 1 else text
