@@ -157,7 +157,7 @@ def _write_below(path: Path, content: bytes) -> None:
     """
     for attempt in range(_MOST_ATTEMPTS):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             write_new_file(path, content)
         except FileNotFoundError:
             # Another process's check made the folder, and has just removed it again.
@@ -165,6 +165,20 @@ def _write_below(path: Path, content: bytes) -> None:
                 raise
         else:
             return
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        OSError: it cannot be made; `FileNotFoundError` where another process removed it meanwhile.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        if os.path.lexists(folder):
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder)) from None
 
 
 def _missing_folders(folder: Path) -> list[Path]:

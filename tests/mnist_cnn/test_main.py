@@ -368,6 +368,7 @@ def test_a_rank_whose_launcher_is_gone_names_the_variables(
         port = str(free.getsockname()[1])
     for name, text in (RANK_OF_TWO | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}).items():
         monkeypatch.setenv(name, text)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr("mnist_cnn.train_command._NOTICE_SECONDS", 0.0)
     monkeypatch.setattr("mnist_cnn.distributed.PROCESS_GROUP_TIMEOUT", timedelta(seconds=1))
     assert main(["--epochs", "1"]) == 2
