@@ -23,7 +23,14 @@ from bench.machine.gpu_identity import describe_gpu
 from bench.machine.package import package_version
 from bench.machine.processor import describe_processor
 from bench.machine.repository import PROJECT, code_state, source_digest
-from bench.machine.system import read_field, read_proc, read_sysctl, read_text, run_output
+from bench.machine.system import (
+    read_field,
+    read_proc,
+    read_sysctl,
+    read_text,
+    require_proc,
+    run_output,
+)
 from bench.records.machine import PACKAGE
 from bench.records.schema import Environment
 
@@ -78,9 +85,13 @@ def describe_environment(device_type: str, device_name: str) -> Environment:
         device_type: torch's name, "cpu", "cuda", "mps" or "xpu"; for an accelerator, the current
             device is described.
         device_name: name that the device reports, as from `device_name`.
+
+    Raises:
+        UsageError: the system does not tell what it is.
     """
     import torch
 
+    require_proc()
     code = code_state(PROJECT)
     return Environment(
         device_name=device_name,

@@ -10,6 +10,7 @@ import psutil
 from mnist_cnn.errors import UsageError
 
 _LOOPBACK = "127.0.0.1"
+_LOOPBACK_SECONDS = 5.0
 _REMOTE_ADDRESS = "192.0.2.1"
 """An address for documentation (RFC 5737), on no machine; nothing is sent to it."""
 
@@ -47,7 +48,11 @@ def check_loopback() -> None:
         UsageError: the loopback interface is down or missing.
     """
     try:
-        with socket.create_server((_LOOPBACK, 0)):
+        # Where the interface is down, listening may succeed all the same.
+        with (
+            socket.create_server((_LOOPBACK, 0)) as listening,
+            socket.create_connection(listening.getsockname(), timeout=_LOOPBACK_SECONDS),
+        ):
             pass
     except OSError as error:
         raise UsageError(

@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+
+from mnist_cnn.errors import UsageError
 
 PROC = Path("/proc")
 """Linux's folder of kernel and process data."""
@@ -18,6 +21,19 @@ COMMAND_SECONDS = 10.0
 
 class NotReported(Exception):
     """The machine does not report a value; the message gives the reason in one line."""
+
+
+def require_proc() -> None:
+    """Check that Linux tells what it knows of the machine.
+
+    Raises:
+        UsageError: /proc is not mounted.
+    """
+    if sys.platform == "linux" and not (PROC / "meminfo").exists():
+        raise UsageError(
+            f"{PROC} is not mounted, where Linux tells memory, load and processor: "
+            f"mount -t proc proc {PROC}"
+        )
 
 
 def read_text(path: Path) -> str:
