@@ -187,7 +187,7 @@ def _missing_folders(folder: Path) -> list[Path]:
 
 
 def _check_room(folder: Path, files: int) -> None:
-    """Check that there is room for so many records.
+    """Check that there is room for so many records, in place of the probe that is there.
 
     Raises:
         OSError: the disk is too full.
@@ -195,9 +195,9 @@ def _check_room(folder: Path, files: int) -> None:
     if not hasattr(os, "statvfs"):
         return
     status = os.statvfs(folder)
-    has_room = status.f_bavail * status.f_frsize >= files * _RECORD_BYTES
+    has_room = status.f_bavail * status.f_frsize + _PROBE_BYTES >= files * _RECORD_BYTES
     # Some file systems make file entries as they need them, and count none.
-    if not has_room or (status.f_files > 0 and status.f_favail < files):
+    if not has_room or (status.f_files > 0 and status.f_favail + 1 < files):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
