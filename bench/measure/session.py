@@ -142,7 +142,7 @@ def _check_saving(request: RunRequest, environment: Environment) -> dict[str, ob
     if results_dir is not None and Rank.from_environment().is_main:
         runs = request.protocol.runs
         name = record_name_like(request.recipe.name)
-        check_writable(results_dir / machine_name(environment), name=name, files=runs)
+        check_writable(results_dir / machine_name(environment), name=name, files=runs, keep=True)
     return {}
 
 

@@ -109,6 +109,7 @@ def check_writable(
     *,
     name: str = "probe.json",
     files: int = 1,
+    keep: bool = False,
 ) -> None:
     """Check before training that results can be saved, by doing what the save will do.
 
@@ -121,11 +122,13 @@ def check_writable(
         remedy: what to do instead, in the message.
         name: a name as long as those that will be saved.
         files: number of files to make room for.
+        keep: whether folders that were made stay: where files follow at once, another process's
+            check must not remove them in between.
 
     Raises:
         UsageError: the folder cannot be written to.
     """
-    made = _missing_folders(folder)
+    made = [] if keep else _missing_folders(folder)
     # Named like a temporary file, which is swept if this process is killed now.
     ending = f".{secrets.token_hex(8)}.tmp"
     probe = folder / (".probe".ljust(len(name) - len(ending), "-") + ending)
