@@ -48,7 +48,9 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     command = typer.main.get_command(app)
     try:
-        for notice in settle_environment(arguments, _LAUNCH[name]):
+        # The project's other programs, in scripts/, measure trainings too.
+        words = arguments if name in _LAUNCH else ["run", *arguments]
+        for notice in settle_environment(words, _LAUNCH.get(name, "torchrun")):
             if prints_problems():
                 print(f"{name}: warning: {printable(notice)}", file=sys.stderr)
         status = command.main(
