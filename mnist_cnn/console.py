@@ -14,10 +14,11 @@ from typing import NoReturn
 
 import typer
 
-from mnist_cnn.errors import UsageError
+from mnist_cnn.errors import UnwrittenCheckpointError, UsageError
 from mnist_cnn.escaping import printable
 from mnist_cnn.process import asked_to_end, discard, ignore_signals
-from mnist_cnn.rank import Rank, is_launched
+from mnist_cnn.rank import Rank, is_launched, prints_problems
+from mnist_cnn.surroundings import settle_environment
 
 # Since 0.26 Typer contains its own click, and exports only the subclasses of its exceptions.
 _ClickException: type[Exception] = typer.BadParameter.mro()[2]
@@ -30,6 +31,8 @@ EXIT_USAGE = 2
 TRACEBACK_VARIABLE = "MNIST_BENCH_TRACEBACK"
 """Variable that has tracebacks printed, where it is set: for whoever looks for our mistake."""
 _REFUSAL_SECONDS = 5.0
+_LAUNCH = {WORKLOAD: "torchrun", "mnist-bench": "mnist-bench run --processes N or torchrun"}
+"""How several processes of each program are started."""
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as a shell reports it."""
 
@@ -46,8 +49,16 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
         The exit status: 2 for bad input, 130 when interrupted, 1 for an error that nothing
         expects, else the command's own.
     """
+    # A file's name may contain what the terminal cannot show; that must not end a command.
+    for stream in (sys.stdout, sys.stderr):
+        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     command = typer.main.get_command(app)
     try:
+        # The project's other programs, in scripts/, measure trainings too.
+        words = arguments if name in _LAUNCH else ["run", *arguments]
+        for notice in settle_environment(words, _LAUNCH.get(name, "torchrun")):
+            if prints_problems():
+                print(f"{name}: warning: {printable(notice)}", file=sys.stderr)
         status = command.main(
             list(arguments), prog_name=name, standalone_mode=False, obj=list(arguments)
         )
@@ -55,6 +66,9 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except UsageError as error:
         return _refuse(name, str(error))
+    except UnwrittenCheckpointError as error:
+        print(f"{name}: error: {printable(str(error))}", file=sys.stderr)
+        return EXIT_FAILED
     except _ClickException as error:
         return _refuse(name, error.format_message())  # type: ignore[attr-defined]
     except OSError as error:
@@ -148,8 +162,7 @@ def complain(line: str) -> None:
 
 
 def _refuse(name: str, message: str) -> int:
-    # Every rank gets the same input: one message on each machine is enough.
-    if not Rank.from_environment().is_first_on_machine:
+    if not prints_problems():
         # The launcher ends all ranks when the first one ends: that must be the one that prints.
         time.sleep(_REFUSAL_SECONDS)
         return EXIT_USAGE

@@ -8,19 +8,45 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import ctypes
 import errno
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _KEPT_LETTERS = 48
 """Letters of a file's name in that of its temporary file: at 4 bytes each, it is not too long."""
+_AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCL = -100, 1, 4
+_ADVICE = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "your quota there is used up: remove files of yours",
+    errno.EROFS: "the file system is read-only: mount it for writing",
+    errno.EACCES: "give yourself the right to write there",
+    errno.EPERM: "give yourself the right to write there",
+    errno.ENOTDIR: "a file has the name that a folder needs: rename it",
+    errno.EEXIST: "a file has the name that is needed: rename it",
+    errno.ENOENT: "the folder is gone: make it again",
+    errno.ENAMETOOLONG: "the path is too long: use a shorter one",
+    errno.EFBIG: "files of this process may not be as large: raise the limit (ulimit -f)",
+    errno.EMFILE: "this process has too many open files: raise the limit (ulimit -n)",
+    errno.ENFILE: "the system has too many open files: end other programs",
+    errno.EIO: "the disk reports an error: see the system's log",
+    errno.ELOOP: "a link is in the way: remove it",
+    errno.ESTALE: "the network folder is gone: mount it again",
+}
+"""What to do when a file cannot be written, by the reason."""
 _OTHER_ENCODINGS = (
     (codecs.BOM_UTF8, "UTF-8 with a byte order mark"),
     (codecs.BOM_UTF32_LE, "UTF-32"),
@@ -152,39 +178,104 @@ def refuse_link(path: Path) -> None:
 def temporary_file(path: Path, content: bytes | bytearray) -> Iterator[Path]:
     """Write bytes to the disk, beside a path, under a name that nobody can know before.
 
-    The caller renames the file; what it does not rename is removed.
+    The caller renames the file; what it does not rename is removed. Until then the file is locked:
+    `mnist_cnn.leftovers` removes those whose writer was killed.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written; its `filename` is `path`.
     """
     # Hidden, and with another suffix: a reader of the folder must not meet half a file.
     temporary = path.with_name(f".{path.name[:_KEPT_LETTERS]}.{secrets.token_hex(8)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY
-    descriptor = os.open(temporary, flags, 0o666)
     try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        descriptor = os.open(temporary, flags, 0o666)
+    except OSError as error:
+        raise _about(path, error) from error
+    lock = -1
+    try:
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123
+                lock = _locked_copy(descriptor)
+                file.write(content)
+                file.flush()
+                os.fsync(descriptor)
+        except OSError as error:  # a write that fails names no file
+            raise _about(path, error) from error
         yield temporary
     finally:  # also after a full disk or Ctrl-C
         temporary.unlink(missing_ok=True)
+        if lock >= 0:
+            os.close(lock)
+
+
+def _locked_copy(descriptor: int) -> int:
+    """Lock a file; returns another descriptor of it, which keeps the lock, or -1 without locks."""
+    if fcntl is None:
+        return -1
+    copy = os.dup(descriptor)
+    with contextlib.suppress(OSError):  # not every file system has locks
+        fcntl.flock(copy, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return copy
+
+
+def _about(path: Path, error: OSError) -> OSError:
+    """The same error, about the file that the caller knows."""
+    return type(error)(error.errno, reason_of(error), str(path))
 
 
 def rename_to_new(source: Path, destination: Path) -> None:
-    """Rename, but never over an existing file: `os.rename` would replace it on POSIX."""
+    """Rename, but never over an existing file: `os.rename` would replace it on POSIX.
+
+    The new name is that of the whole file from the first moment, also where there are no hard links
+    (FAT, some network folders).
+
+    Raises:
+        OSError: a file of that name exists, or the system refuses.
+    """
     try:
         os.link(source, destination)
     except FileExistsError:
         raise
     except OSError:
-        # No hard links here (FAT, some network folders): reserve the name first, then fill it.
-        destination.open("xb").close()
-        try:
-            source.replace(destination)
-        except OSError:
-            destination.unlink(missing_ok=True)
-            raise
+        if not _rename_exclusively(source, destination):
+            # The system has no such call. Another process could take the name in between; those of
+            # records are random.
+            if os.path.lexists(destination):
+                raise FileExistsError(
+                    errno.EEXIST, os.strerror(errno.EEXIST), str(destination)
+                ) from None
+            source.rename(destination)
+
+
+def _rename_exclusively(source: Path, destination: Path) -> bool:
+    """Rename in one step unless the new name exists; False where the system cannot do that.
+
+    Source: renameat2(2) of Linux, renamex_np(2) of macOS.
+
+    Raises:
+        OSError: a file of that name exists, or the system refuses.
+    """
+    if os.name != "posix":
+        source.rename(destination)  # there a rename never replaces
+        return True
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(source), os.fsencode(destination)
+    try:
+        if sys.platform == "darwin":
+            failed = libc.renamex_np(*names, ctypes.c_uint(_RENAME_EXCL))
+        else:
+            folder = ctypes.c_int(_AT_FDCWD)
+            failed = libc.renameat2(
+                folder, names[0], folder, names[1], ctypes.c_uint(_RENAME_NOREPLACE)
+            )
+    except AttributeError:  # an older C library
+        return False
+    if not failed:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM):
+        return False
+    raise OSError(number, os.strerror(number), str(destination))
 
 
 def sync_folder(folder: Path) -> None:
@@ -197,6 +288,11 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def advice_for(error: OSError) -> str:
+    """What to do about a file that cannot be written, in one sentence without a full stop."""
+    return _ADVICE.get(error.errno or 0, "see whether the folder can be written to")
 
 
 def reason_of(error: OSError) -> str:

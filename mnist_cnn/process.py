@@ -72,7 +72,7 @@ def prepare_streams() -> None:
     """Open the standard streams that are closed, and make messages unable to fail.
 
     Without them the next file that is opened would get their number, and what is printed would go
-    into it. A file's name may contain what the terminal cannot show; that must not end a command.
+    into it.
     """
     for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         try:
@@ -84,8 +84,6 @@ def prepare_streams() -> None:
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
-    for stream in (sys.stdout, sys.stderr):
-        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     if not isinstance(sys.stderr, UnfailingStream):
         sys.stderr = UnfailingStream(sys.stderr)
 

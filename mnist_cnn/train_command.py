@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing
+import sys
+import threading
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import torch
 from accelerate import Accelerator
+from torch import distributed
 
 from mnist_cnn import console, train as training
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data import dataset
-from mnist_cnn.distributed import process_group
+from mnist_cnn.distributed import PROCESS_GROUP_TIMEOUT, process_group
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated, Event
 from mnist_cnn.inference.provenance import Provenance
 from mnist_cnn.inference.weights import save_weights
-from mnist_cnn.rank import Rank
+from mnist_cnn.rank import Rank, leftover_hint, prints_problems
 from mnist_cnn.recipe import Recipe
+from mnist_cnn.surroundings import check_all_started
+
+_LAUNCH = (
+    "ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node {processes} -m mnist_cnn train"
+)
+_NOTICE_SECONDS = 5.0
+"""Seconds of waiting after which the user is told what for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,19 +110,45 @@ def _make_accelerator() -> Accelerator:
     Raises:
         UsageError: several processes were started, but they do not know each other.
     """
-    accelerator = Accelerator(
-        mixed_precision="no",
-        dynamo_backend="no",
-        kwargs_handlers=[process_group()],
-    )
+    check_all_started(_LAUNCH.format(processes=2))
     processes = Rank.from_environment().world_size
+    try:
+        with _announced_waiting(processes):
+            accelerator = Accelerator(
+                mixed_precision="no",
+                dynamo_backend="no",
+                kwargs_handlers=[process_group()],
+            )
+    except distributed.DistError as error:
+        remedy = leftover_hint() or "see what the others say"
+        raise UsageError(
+            f"the {processes} processes did not come together within "
+            f"{PROCESS_GROUP_TIMEOUT.total_seconds():.0f} s; {remedy}"
+        ) from error
     if accelerator.num_processes != processes:
         raise UsageError(
             f"{processes} processes were started but each trains alone; without a GPU for each, "
-            f"use: ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node {processes} "
-            "-m mnist_cnn train"
+            f"use: {_LAUNCH.format(processes=processes)}"
         )
     return accelerator
+
+
+@contextmanager
+def _announced_waiting(processes: int) -> Iterator[None]:
+    """Say what is awaited, where joining the other processes takes long."""
+    hint = leftover_hint()
+    line = f"{console.WORKLOAD}: waits for the other processes"
+    notice = threading.Timer(
+        _NOTICE_SECONDS,
+        lambda: print(f"{line}; {hint}" if hint else line, file=sys.stderr, flush=True),
+    )
+    notice.daemon = True
+    if processes > 1 and prints_problems():
+        notice.start()
+    try:
+        yield
+    finally:
+        notice.cancel()
 
 
 def _until_interrupted(events: Iterable[Event]) -> Generator[Event, None, None]:

@@ -16,7 +16,6 @@ from bench.launch.parallel_seeds import (
     plan_shares,
     run_shares,
     share_commands,
-    temporary_folder,
 )
 from bench.launch.ranks import check_launched_ranks, launch_command, plan_ranks, start_ranks
 from bench.launch.result import BenchmarkResult
@@ -37,6 +36,7 @@ from mnist_cnn.console import parse_path
 from mnist_cnn.errors import UsageError
 from mnist_cnn.rank import Rank, is_launched
 from mnist_cnn.recipe import with_overrides
+from mnist_cnn.user_folders import temporary_folder
 
 
 def run(
@@ -307,7 +307,7 @@ def _run_here(request: RunRequest, trackers: TrackerRequest | None) -> int:
 def _run_in_parallel(request: RunRequest, trackers: TrackerRequest | None) -> int:
     """Let other processes make the runs, and print their results."""
     with temporary_folder() as folder:
-        plan = plan_shares(request, "" if request.dry_run else folder)
+        plan = plan_shares(request, "" if request.dry_run else str(folder))
         if request.dry_run:
             print(share_commands(request.command, plan))
             return 0

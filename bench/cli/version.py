@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from bench.machine.package import package_version
-from bench.machine.repository import PROJECT, git_state
+from bench.machine.repository import NO_CHECKOUT, PROJECT, code_state
 from bench.records.machine import PACKAGE
 
 _SHOWN_DIGITS = 12
@@ -27,7 +27,9 @@ def print_version(asked: bool) -> None:
 def describe_version() -> str:
     """``"mnist-bench 0.1.0, commit 0123456789ab with uncommitted changes"``."""
     line = f"{PACKAGE} {package_version() or 'of unknown version'}"
-    commit, dirty = git_state(PROJECT)
-    if commit is not None:
-        line += f", commit {commit[:_SHOWN_DIGITS]}"
-    return f"{line} with uncommitted changes" if dirty else line
+    code = code_state(PROJECT)
+    if code.commit is not None:
+        line += f", commit {code.commit[:_SHOWN_DIGITS]}"
+    elif code.unknown_reason != NO_CHECKOUT:
+        line += f", commit unknown: {code.unknown_reason}"
+    return f"{line} with uncommitted changes" if code.dirty else line

@@ -16,7 +16,7 @@ from bench.records.schema import RunRecord, Status
 from bench.records.store import record_path, save_record
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
 from mnist_cnn.disk import write_new_file
-from mnist_cnn.rank import Rank, is_launched
+from mnist_cnn.rank import Rank, has_launcher
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class Aftermath:
 def complete(ending: Ending) -> Aftermath:
     """Make and save the records that are missing, and say on stderr how the process has ended."""
     rank = Rank.from_environment()
-    if is_launched() and rank.world_size > 1 and ending.code:
+    if has_launcher() and rank.world_size > 1 and ending.code:
         how = How.CAUSE if ending.code < 0 else How.LEFT
         tell_end(rank.index, how, _how(ending.code), ending.folder)
     path = log_path(ending.folder)
@@ -56,7 +56,7 @@ def complete(ending: Ending) -> Aftermath:
 def cause_of(ending: Ending) -> str:
     """Who ended first, and of what."""
     told: RankEnd | None = next(iter(told_ends(ending.folder)), None)
-    is_supervisor = any(ending.folder.glob("rank-*.end")) and not is_launched()
+    is_supervisor = any(ending.folder.glob("rank-*.end")) and not has_launcher()
     if is_supervisor and ending.code < 0 and (told is None or told.how > How.CAUSE):
         cause = f"the supervisor of the ranks {_how(ending.code)}"
     elif told is not None:

@@ -12,12 +12,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from bench.machine import repository
 from bench.machine.system import environment_without_git
 from bench.text import printable
 from mnist_cnn.errors import UsageError
+from mnist_cnn.user_folders import cache_folder
 
 _SHORT = 12
 """Number of letters of a commit that name its folder."""
@@ -52,7 +51,7 @@ class Checkout:
 
 def checkouts_folder() -> Path:
     """The folder of all worktrees."""
-    return platformdirs.user_cache_path("mnist-bench", appauthor=False) / "commits"
+    return cache_folder() / "commits"
 
 
 def find_checkout(revision: str, project: Path) -> Checkout:

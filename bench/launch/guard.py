@@ -20,7 +20,9 @@ from pathlib import Path
 from bench.launch.parents import adopt_orphans, end_with_parent, ends_with_launcher
 from bench.machine import own_process
 from bench.measure.guard_folder import VARIABLE, guard_folder
+from mnist_cnn.leftovers import FOLDER_PREFIX, lock_folder
 from mnist_cnn.process import ENDING_SIGNALS, end_on_signals, is_ignored
+from mnist_cnn.rank import has_launcher
 
 ANSWER_SECONDS = 1.0
 """Seconds after a signal until the user is told that it is being followed."""
@@ -118,7 +120,7 @@ def _make_folder() -> Path:
             stat = Path(f"/proc/{os.getppid()}/stat").read_text(encoding="utf-8", errors="replace")
             started = stat.rpartition(")")[2].split()[19]
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            name = f"mnist-bench-{os.getuid()}-{os.getppid()}-{started}-{attempt}"
+            name = f"{FOLDER_PREFIX}{os.getuid()}-{os.getppid()}-{started}-{attempt}"
             shared = Path(tempfile.gettempdir()) / name
             with suppress(FileExistsError):
                 shared.mkdir(mode=0o700)
@@ -126,7 +128,10 @@ def _make_folder() -> Path:
             is_private = owner.st_uid == os.getuid() and not owner.st_mode & 0o077
             if is_private and not shared.is_symlink() and shared.is_dir():
                 return shared
-    return Path(tempfile.mkdtemp(prefix="mnist-bench-"))
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+    with suppress(OSError):
+        lock_folder(folder)  # as long as this process or its child lives
+    return folder
 
 
 def _leave(folder: Path) -> None:
@@ -139,7 +144,7 @@ def _leave(folder: Path) -> None:
 
 def _ranks_here() -> int:
     """Number of ranks that a launcher has started on this machine; 1 where none has."""
-    number = os.environ.get("LOCAL_WORLD_SIZE", "")
+    number = os.environ.get("LOCAL_WORLD_SIZE", "") if has_launcher() else ""
     return int(number) if number.isdecimal() and number.isascii() else 1
 
 

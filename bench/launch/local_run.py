@@ -25,8 +25,9 @@ from bench.measure.request import RunRequest
 from bench.measure.runner import MeasuredRun
 from bench.measure.session import Frontend, Session, open_session
 from bench.records.schema import Status
+from bench.text import printable
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, show_traceback
-from mnist_cnn.errors import DamagedCheckpointError, UsageError
+from mnist_cnn.errors import DamagedCheckpointError, UnwrittenCheckpointError, UsageError
 from mnist_cnn.process import ParentDiedError
 from mnist_cnn.rank import Rank
 
@@ -55,7 +56,8 @@ def run_locally(
             with closing(session.runs()) as runs:  # type: ignore[type-var]
                 for run in map(explain_failure, runs):
                     failed |= _keep(run, request, result, session)
-                    if interruption.asked or result.is_unsaved:
+                    is_over = session.any_rank(result.is_unsaved, run)
+                    if interruption.asked or is_over:
                         break
     except KeyboardInterrupt as error:
         _tell(How.INTERRUPTED, f"was {error}" if str(error) else "was interrupted")
@@ -100,6 +102,8 @@ def _keep(run: MeasuredRun, request: RunRequest, result: BenchmarkResult, sessio
         leave_record(record, request.share)
     if session.log is not None:
         session.log.record_kept()
+    if isinstance(error, UnwrittenCheckpointError):
+        print(f"mnist-bench: error: {printable(str(error))}", file=sys.stderr)
     result.runs.append((path, record))
     unsaved = folder is not None and path is None
     result.is_unsaved |= unsaved

@@ -6,7 +6,6 @@ import os
 import shlex
 import signal
 import sys
-import tempfile
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from bench.records import store
 from bench.records.schema import RunRecord
 from bench.text import count_of
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
+from mnist_cnn.disk import advice_for, reason_of
 from mnist_cnn.errors import UsageError
 
 
@@ -155,14 +155,17 @@ def run_shares(
 
 
 def leave_record(record: RunRecord, share: SeedShare) -> None:
-    """Leave a record for the process that started this one."""
-    if share.records:
+    """Leave a record for the process that started this one, which prints the table."""
+    if not share.records:
+        return
+    try:
         store.save_record(record, Path(share.records))
-
-
-def temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder where processes leave their records for the process that started them."""
-    return tempfile.TemporaryDirectory(prefix="mnist-bench-")
+    except OSError as error:
+        print(
+            f"mnist-bench: warning: the table will lack run {record.run_index}, because the folder "
+            f"for temporary files fails ({reason_of(error)}): {advice_for(error)}",
+            file=sys.stderr,
+        )
 
 
 def _process_count(request: RunRequest, gpus: int, cores: int) -> int:

@@ -11,10 +11,13 @@ from pathlib import Path
 from bench.launch import hosts, supervisor
 from bench.launch.hosts import HostPlace
 from bench.machine.cores import usable_cores
+from bench.machine.network import check_loopback
 from bench.measure.request import ComputeRequest, RankRequest, RunRequest
 from mnist_cnn.errors import UsageError
 from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import Recipe
+from mnist_cnn.surroundings import overruled_variables
+from mnist_cnn.user_folders import temporary_folder
 
 SCRIPT = Path(__file__).resolve().parents[1] / "run.py"
 """Not `-m bench`: that needs the project on the path, which a plain checkout is not."""
@@ -91,6 +94,9 @@ def start_ranks(request: RunRequest, plan: RankPlan) -> int:
 
     Returns:
         The exit status.
+
+    Raises:
+        UsageError: this system lacks what the ranks need to meet.
     """
     assert plan.here is not None
     place = plan.place
@@ -100,6 +106,9 @@ def start_ranks(request: RunRequest, plan: RankPlan) -> int:
             f"{plan.total} processes",
             file=sys.stderr,
         )
+    with temporary_folder():
+        pass  # the supervisor needs one
+    check_loopback()
     command = [sys.executable, str(SCRIPT), *request.command[1:]]
     threads = _threads_per_rank(request.compute, plan)
     return supervisor.supervise(
@@ -135,7 +144,8 @@ def launch_command(request: RunRequest, plan: RankPlan) -> str:
     replaced = (*_RANK_OPTIONS, *_EXPLICIT_OPTIONS)
     options = _without_options(request.command[1:], replaced, ("--dry-run",))
     program = [str(SCRIPT), *options, *(word for pair in explicit.items() for word in pair)]
-    environment = [word for name in supervisor.foreign_variables() for word in ("-u", name)]
+    foreign = sorted({*supervisor.foreign_variables(), *overruled_variables()})
+    environment = [word for name in foreign for word in ("-u", name)]
     starter = [sys.executable]
     if plan.here is not None:
         variables = supervisor.rank_variables(threads)

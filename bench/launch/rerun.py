@@ -6,10 +6,8 @@ What a check of files cannot show: that the numbers come out of the training at 
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.analysis import metrics
 from bench.analysis.cases import setup_name
@@ -23,6 +21,7 @@ from bench.verify.checks import Check, CheckFinding, CheckResult, ResultsFolder
 from bench.verify.fingerprint_checks import find_difference, fingerprint_key, same_code
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import Recipe, recipe_named, with_overrides
+from mnist_cnn.user_folders import temporary_folder
 
 ACCURACY_TOLERANCE = 0.003
 """Largest difference of the last accuracy where equal losses are not promised: 30 of 10,000 images,
@@ -138,9 +137,9 @@ def _other_field(recipe: Recipe, record: RunRecord) -> str | None:
 
 def _run_in_process(options: Sequence[str]) -> RunRecord | None:
     """Run once in a process of its own, in a folder that is removed."""
-    with tempfile.TemporaryDirectory(prefix="mnist-bench-") as folder:
-        run_once([*options, "--results-dir", folder])
-        records = [record for _, record in store.read_records([Path(folder)]).records]
+    with temporary_folder() as folder:
+        run_once([*options, "--results-dir", str(folder)])
+        records = [record for _, record in store.read_records([folder]).records]
     return records[0] if records else None
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.launch.unsaved import keep_elsewhere
 from bench.measure.run_log import FileRunLog
 from bench.records.schema import RunRecord
 from bench.records.store import save_record
-from bench.text import printable
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
-from mnist_cnn.disk import reason_of
 
 
 @dataclass(slots=True)
@@ -22,10 +20,8 @@ class BenchmarkResult:
     """Each record with the file it is in; None where it is not saved by this process."""
     status: int = 0
     """Exit status: 0, or that of the worst run."""
-
     is_unsaved: bool = False
-    """Whether a record could not be saved: further runs would be lost as well."""
-
+    """Whether a record could not be saved in the results folder."""
     log: FileRunLog | None = None
     """The log of the runs; None where nobody would read it."""
 
@@ -41,19 +37,15 @@ class BenchmarkResult:
 
 
 def save_or_complain(record: RunRecord, results_dir: Path) -> Path | None:
-    """Save a record.
+    """Save a record; where that fails keep it elsewhere, and say in one line where.
 
     Returns:
-        Its file; None, after a line on stderr, where it could not be written.
+        Its file; None where it could not be written in the results folder.
     """
     try:
         return save_record(record, results_dir)
     except OSError as error:
-        print(
-            f"mnist-bench: error: the record could not be saved in {printable(str(results_dir))}: "
-            f"{reason_of(error)}; free some space there, or name another folder with --results-dir",
-            file=sys.stderr,
-        )
+        keep_elsewhere(record, results_dir, error)
         return None
 
 

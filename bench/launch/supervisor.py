@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,9 +28,9 @@ from bench.measure.guard_folder import VARIABLE, guard_folder
 from bench.measure.rank_ends import STOPPED, How, stopped_ranks, tell_end, told_ends
 from bench.measure.run_log import log_path
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
-from mnist_cnn.errors import UsageError
 from mnist_cnn.process import ENDING_SIGNALS, is_ignored
 from mnist_cnn.rank import Rank
+from mnist_cnn.user_folders import temporary_folder
 
 GRACE_SECONDS = 7.0
 """Seconds from the first failure to SIGTERM for the other ranks: they have records to save."""
@@ -103,12 +102,8 @@ def _ends_folder() -> Iterator[Path]:
     if (folder := guard_folder()) is not None:
         yield folder
         return
-    try:
-        own = tempfile.TemporaryDirectory(prefix="mnist-bench-")
-    except OSError as error:
-        raise UsageError("no temporary folder can be written to: name one in TMPDIR") from error
-    with own as name:
-        yield Path(name)
+    with temporary_folder() as own:
+        yield own
 
 
 class EndedProcesses(NamedTuple):

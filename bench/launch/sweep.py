@@ -227,7 +227,7 @@ def append_plan(state: SweepState) -> None:
 def make_runs(state: SweepState, budget_seconds: float | None, notify: Notify) -> None:
     """Make the pending runs within the budget, and update `state` after each.
 
-    A run that fails does not stop the others.
+    A run that fails does not stop the others, unless the results folder takes no more records.
 
     Args:
         state: the plan, and the records read from the results folder.
@@ -256,6 +256,18 @@ def make_runs(state: SweepState, budget_seconds: float | None, notify: Notify) -
         _make_run(state, run)
         if state.outcome(run) != Status.COMPLETED.value:
             notify(f"{number} {state.outcome(run)}: {state.reason(run)}")
+        if not state.is_done(run) and (problem := _saving_problem(state)) is not None:
+            notify(f"{problem}; {count_of(len(pending) - index - 1, 'run')} left")
+            return
+
+
+def _saving_problem(state: SweepState) -> str | None:
+    """Why the results folder takes no more records; None where it does."""
+    try:
+        store.check_writable(state.plan.results_dir)
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def _make_run(state: SweepState, run: SweepRun) -> None:

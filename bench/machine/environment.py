@@ -22,8 +22,15 @@ from bench.machine.cores import cgroup_quota_cores, usable_cores
 from bench.machine.gpu_identity import describe_gpu
 from bench.machine.package import package_version
 from bench.machine.processor import describe_processor
-from bench.machine.repository import PROJECT, git_state, source_digest
-from bench.machine.system import read_field, read_proc, read_sysctl, read_text, run_output
+from bench.machine.repository import PROJECT, code_state, source_digest
+from bench.machine.system import (
+    read_field,
+    read_proc,
+    read_sysctl,
+    read_text,
+    require_proc,
+    run_output,
+)
 from bench.records.machine import PACKAGE
 from bench.records.schema import Environment
 
@@ -78,10 +85,14 @@ def describe_environment(device_type: str, device_name: str) -> Environment:
         device_type: torch's name, "cpu", "cuda", "mps" or "xpu"; for an accelerator, the current
             device is described.
         device_name: name that the device reports, as from `device_name`.
+
+    Raises:
+        UsageError: the system does not tell what it is.
     """
     import torch
 
-    commit, dirty = git_state(PROJECT)
+    require_proc()
+    code = code_state(PROJECT)
     return Environment(
         device_name=device_name,
         device_memory_bytes=_device_memory_bytes(device_type),
@@ -98,9 +109,10 @@ def describe_environment(device_type: str, device_name: str) -> Environment:
         torch=str(torch.__version__),
         torch_build=_torch_build(),
         accelerate=metadata.version("accelerate"),
-        packages=package_versions(device_type) | ({} if commit else own_version()),
-        commit=commit,
-        dirty=dirty,
+        packages=package_versions(device_type) | ({} if code.commit else own_version()),
+        commit=code.commit,
+        dirty=code.dirty,
+        commit_unknown_reason=code.unknown_reason,
         processor=describe_processor(),
         gpu=describe_gpu(device_type),
         quota_cores=cgroup_quota_cores() if sys.platform == "linux" else None,

@@ -9,6 +9,8 @@ import psutil
 
 from mnist_cnn.errors import UsageError
 
+_LOOPBACK = "127.0.0.1"
+_LOOPBACK_SECONDS = 5.0
 _REMOTE_ADDRESS = "192.0.2.1"
 """An address for documentation (RFC 5737), on no machine; nothing is sent to it."""
 
@@ -37,6 +39,26 @@ def find_interface(host: str, port: int, *, is_main: bool) -> str | None:
         if any(entry.address.partition("%")[0] == own_address for entry in addresses):
             return name
     return None
+
+
+def check_loopback() -> None:
+    """Check that processes of this machine can reach each other.
+
+    Raises:
+        UsageError: the loopback interface is down or missing.
+    """
+    try:
+        # Where the interface is down, listening may succeed all the same.
+        with (
+            socket.create_server((_LOOPBACK, 0)) as listening,
+            socket.create_connection(listening.getsockname(), timeout=_LOOPBACK_SECONDS),
+        ):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"processes cannot meet at {_LOOPBACK} ({error.strerror}): the loopback interface is "
+            "down; start it (ip link set lo up), or leave --processes out"
+        ) from error
 
 
 def resolve_address(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:

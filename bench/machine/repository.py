@@ -16,13 +16,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from bench.machine.system import COMMAND_SECONDS, environment_without_git, run_output
+from bench.machine.system import (
+    COMMAND_SECONDS,
+    NotReported,
+    environment_without_git,
+    require_output,
+    run_output,
+)
+from bench.text import printable
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The folder that this code runs from."""
 SOURCE_SUFFIXES = (".py", ".cpp", ".hpp")
 """Suffixes of the files that decide what is computed."""
 _SOURCE_FOLDERS = ("bench", "mnist_cnn")
+_PATH = re.compile(r"'[^']*'|\"[^\"]*\"|(?<!\w)/\S+")
+"""What in a message of git may name a folder of this machine."""
+NO_CHECKOUT = "the code is no git checkout"
+"""`CodeState.unknown_reason` of an installed copy."""
 _MODEL_FILE = "mnist_cnn/model.py"
 _RECIPE_FILE = "mnist_cnn/recipe.py"
 
@@ -80,7 +91,11 @@ def read_history(project: Path = PROJECT) -> History:
     """The history of the checkout that this code is in."""
     if not is_checkout(project):
         return History(project, unknown="this is no git checkout: verify in a clone of the project")
-    commits = frozenset(_git(project, "rev-list", "HEAD").split())
+    try:
+        commits = frozenset(require_output("git", "-C", str(project), "rev-list", "HEAD").split())
+    except NotReported as error:
+        reason = _git_reason(str(error))
+        return History(project, unknown=f"git reports no history of this checkout: {reason}")
     if not commits:
         return History(project, unknown="git reports no history of this checkout")
     shallow = _git(project, "rev-parse", "--is-shallow-repository").strip() == "true"
@@ -162,27 +177,51 @@ def is_checkout(project: Path) -> bool:
     return (project / ".git").exists()
 
 
-def git_state(project: Path) -> tuple[str | None, bool | None]:
+@dataclass(frozen=True, slots=True)
+class CodeState:
+    """Which commit is checked out."""
+
+    commit: str | None = None
+    """Full name of the commit; None if unknown."""
+    dirty: bool | None = None
+    """Whether tracked files outside results/ differ from it; None if unknown."""
+    unknown_reason: str | None = None
+    """Why the commit is unknown, in one line without paths; None where it is known."""
+
+
+def code_state(project: Path) -> CodeState:
     """The checked-out commit, and whether tracked files outside results/ differ from it.
 
     Records are results, not code: writing one must not make the next one "dirty".
     """
     if not is_checkout(project):
-        return None, None
-    lines = _git(
-        project,
-        "status",
-        "--porcelain=v2",
-        "--branch",
-        "--untracked-files=no",
-        "--",
-        ".",
-        ":(exclude)results",
-    ).splitlines()
+        return CodeState(unknown_reason=NO_CHECKOUT)
+    words = ["--porcelain=v2", "--branch", "--untracked-files=no", "--", ".", ":(exclude)results"]
+    try:
+        output = require_output("git", "-C", str(project), "status", *words)
+    except NotReported as error:
+        return CodeState(unknown_reason=_git_reason(str(error)))
+    lines = output.splitlines()
     head = next((line.split()[-1] for line in lines if line.startswith("# branch.oid ")), None)
     if head is None or head == "(initial)":
-        return None, None
-    return head, any(not line.startswith("#") for line in lines)
+        return CodeState(unknown_reason="the checkout has no commit")
+    return CodeState(head, any(not line.startswith("#") for line in lines))
+
+
+def git_state(project: Path) -> tuple[str | None, bool | None]:
+    """Commit and state as in `code_state`."""
+    state = code_state(project)
+    return state.commit, state.dirty
+
+
+def _git_reason(failure: str) -> str:
+    """Why git does not answer, without the names of folders: records hold it."""
+    if "dubious ownership" in failure:
+        return (
+            "git refuses the checkout, which another user owns (dubious ownership): allow it with "
+            "git config --global --add safe.directory"
+        )
+    return printable(_PATH.sub("...", failure))[:200]
 
 
 def is_git_installed() -> bool:

@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+
+from mnist_cnn.errors import UsageError
 
 PROC = Path("/proc")
 """Linux's folder of kernel and process data."""
@@ -18,6 +21,19 @@ COMMAND_SECONDS = 10.0
 
 class NotReported(Exception):
     """The machine does not report a value; the message gives the reason in one line."""
+
+
+def require_proc() -> None:
+    """Check that Linux tells what it knows of the machine.
+
+    Raises:
+        UsageError: /proc is not mounted.
+    """
+    if sys.platform == "linux" and not (PROC / "meminfo").exists():
+        raise UsageError(
+            f"{PROC} is not mounted, where Linux tells memory, load and processor: "
+            f"mount -t proc proc {PROC}"
+        )
 
 
 def read_text(path: Path) -> str:
@@ -49,9 +65,22 @@ def read_sysctl(name: str) -> str | None:
 
 def run_output(*command: str, timeout_seconds: float = COMMAND_SECONDS) -> str:
     """The output of a command; empty if the command is missing, fails or takes too long."""
-    program = shutil.which(command[0])
-    if program is None:
+    try:
+        return require_output(*command, timeout_seconds=timeout_seconds)
+    except NotReported:
         return ""
+
+
+def require_output(*command: str, timeout_seconds: float = COMMAND_SECONDS) -> str:
+    """The output of a command.
+
+    Raises:
+        NotReported: the command is missing, fails or takes too long; with what it printed first.
+    """
+    name = command[0]
+    program = shutil.which(name)
+    if program is None:
+        raise NotReported(f"there is no {name} command")
     # Without optional locks, git does not write its index while others use it.
     environment = environment_without_git() | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
     try:
@@ -65,9 +94,15 @@ def run_output(*command: str, timeout_seconds: float = COMMAND_SECONDS) -> str:
             timeout=timeout_seconds,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return completed.stdout if completed.returncode == 0 else ""
+    except OSError as error:
+        raise NotReported(f"{name} could not be started: {error.strerror}") from error
+    except subprocess.TimeoutExpired:
+        raise NotReported(f"{name} did not answer within {timeout_seconds:g} s") from None
+    if completed.returncode != 0:
+        first_line = next(iter(completed.stderr.split("\n")), "").strip()
+        how = first_line or f"exit status {completed.returncode}"
+        raise NotReported(f"{name} failed: {how}")
+    return completed.stdout
 
 
 def environment_without_git() -> dict[str, str]:

@@ -6,12 +6,14 @@ The traps that are refused here were measured with Accelerate 1.15.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.commands.config.config_args import default_config_file
@@ -30,8 +32,9 @@ from mnist_cnn.engine.capture import capture_unsupported_reason
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
 from mnist_cnn.parity import compare_with_cpu
-from mnist_cnn.rank import Rank
+from mnist_cnn.rank import Rank, is_launched, meeting_address
 from mnist_cnn.recipe import Kernels, Recipe
+from mnist_cnn.surroundings import is_started_by_accelerate
 
 PLAIN_DISTRIBUTION = (
     DistributedType.NO,
@@ -65,6 +68,9 @@ RECORDED_VARIABLES = (
     "NVIDIA_TF32_OVERRIDE",
     "PYTORCH_ENABLE_MPS_FALLBACK",
     "TORCHINDUCTOR_LAYOUT_OPTIMIZATION",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "TORCH_DISTRIBUTED_DEBUG",
+    "ACCELERATE_CPU_AFFINITY",
 )
 
 
@@ -216,7 +222,6 @@ def keep_layout(device: str, kernels: Kernels) -> None:
 def _describe(
     accelerator: Accelerator, plan: ExecutionPlan, machines: int, variables: dict[str, str]
 ) -> Setup:
-    config = Path(default_config_file)
     return Setup(
         device=accelerator.device.type,
         device_name=device_name(accelerator.device.type),
@@ -228,7 +233,7 @@ def _describe(
         matmul_precision=torch.get_float32_matmul_precision(),
         memory_format=plan.recipe.memory_format,
         dynamo_backend=accelerator.state.dynamo_plugin.backend.value.lower(),
-        accelerate_config=redact_paths(config) if config.exists() else None,
+        accelerate_config=accelerate_config(),
         launcher=launcher(),
         environment=variables,
     )
@@ -236,10 +241,10 @@ def _describe(
 
 def _name_the_interface() -> None:
     """Make gloo use the network on which the ranks met, unless the user names another."""
-    address = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    address = meeting_address()
     is_main = Rank.from_environment().is_on_main_machine
-    if address[0] and address[1]:
-        name = find_interface(address[0], int(address[1]), is_main=is_main)
+    if address is not None:
+        name = find_interface(*address, is_main=is_main)
         if name is not None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
@@ -259,6 +264,39 @@ def _variables() -> dict[str, str]:
 
 def launcher() -> str:
     """What started this process: "accelerate", "torchrun" or "python"."""
-    if "ACCELERATE_MIXED_PRECISION" in os.environ:
+    if is_started_by_accelerate():
         return "accelerate"
-    return "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "python"
+    return "torchrun" if is_launched() and "TORCHELASTIC_RUN_ID" in os.environ else "python"
+
+
+def accelerate_config() -> str | None:
+    """The configuration file that `accelerate launch` read for this process; None where none.
+
+    Only `accelerate launch` reads one, and it does not pass the name on. So it is taken from the
+    command line of the parent that it is.
+    """
+    if not is_started_by_accelerate():
+        return None
+    try:
+        commands = [process.cmdline() for process in psutil.Process().parents()]
+    except (psutil.Error, OSError):
+        return None
+    config = next((_named_config(words) for words in commands if _is_accelerate(words)), None)
+    return None if config is None else redact_paths(config)
+
+
+def _is_accelerate(words: Sequence[str]) -> bool:
+    """Whether these are the words of `accelerate launch`, in one of its forms."""
+    names = [Path(word).name for word in words[:4]]
+    others = {"accelerate.commands.launch", "accelerate-launch", "accelerate_launch.py"}
+    return ("accelerate", "launch") in pairwise(names) or not others.isdisjoint(names)
+
+
+def _named_config(words: Sequence[str]) -> Path | None:
+    """The file that --config_file names, else Accelerate's default file where there is one."""
+    for word, following in pairwise((*words, "")):
+        option, equals, name = word.partition("=")
+        if option == "--config_file":
+            return Path(name if equals else following)
+    default = Path(default_config_file)
+    return default if default.exists() else None

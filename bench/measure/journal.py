@@ -25,8 +25,8 @@ from bench.records.machine_key import MachineKey
 from bench.records.model import parse_document
 from bench.records.schema import Environment, ProtocolValues, RunRecord, Setup, Status
 from bench.text import printable
-from mnist_cnn.disk import read_file, reason_of, refuse_link, replace_file
-from mnist_cnn.errors import UsageError
+from mnist_cnn.disk import advice_for, read_file, reason_of, refuse_link, replace_file
+from mnist_cnn.errors import UnwrittenCheckpointError, UsageError
 
 _MANIFEST = "benchmark.json"
 _LOCK = ".lock"
@@ -137,11 +137,17 @@ class JournalFolder:
         """Replace the stored state; when this returns, it is on the disk.
 
         Raises:
-            OSError: it could not be written; the state before is still stored.
+            UnwrittenCheckpointError: it could not be written; the state before is still stored.
         """
         text = json.dumps(manifest.model_dump(mode="json"), indent=1).encode()
         content = hashlib.sha256(text).hexdigest().encode() + b"\n" + text
-        replace_file(self.path / _MANIFEST, content)
+        try:
+            replace_file(self.path / _MANIFEST, content)
+        except OSError as error:
+            raise UnwrittenCheckpointError(
+                f"{_MANIFEST} of the checkpoints cannot be written ({reason_of(error)}): "
+                f"{advice_for(error)}"
+            ) from error
 
     def tidy(self, manifest: BenchmarkState) -> None:
         """Remove the files that no checkpoint of the manifest needs."""

@@ -21,8 +21,9 @@ from mnist_cnn.batch_norm import unshared_reason
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.kernels import build, native, triton
 from mnist_cnn.kernels.native import library
-from mnist_cnn.rank import Rank, is_launched
+from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import DEFAULT_RECIPE, FAST_GPU, Kernels, Precision, Recipe
+from mnist_cnn.surroundings import check_all_started, wants_cpu
 from mnist_cnn.train import check_batch
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
@@ -73,7 +74,7 @@ def resolve_plan(recipe: Recipe, compute: ComputeRequest) -> ExecutionPlan:
             it, the number of threads or ranks is impossible, or the launcher started another
             number of ranks than it was asked for.
     """
-    refuse_silent_single_process()
+    check_all_started(several_processes_command(2))
     rank = Rank.from_environment()
     device = choose_device(compute.device)
     check_device_count(device, rank.local_world_size, rank.world_size)
@@ -85,21 +86,6 @@ def resolve_plan(recipe: Recipe, compute: ComputeRequest) -> ExecutionPlan:
     return ExecutionPlan(
         recipe, device, precision, kernels, threads, rank.world_size, compute.capture
     )
-
-
-def refuse_silent_single_process() -> None:
-    """Refuse `accelerate launch --cpu --num_processes N`, which silently starts one process.
-
-    Raises:
-        UsageError: names the command that starts N.
-    """
-    environment = os.environ
-    cpu = environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    if cpu and "MASTER_PORT" in environment and not is_launched():
-        raise UsageError(
-            "accelerate launch --cpu started one process although several were requested; "
-            f"for two use: {several_processes_command(2)}"
-        )
 
 
 def several_processes_command(processes: int) -> str:
@@ -121,7 +107,7 @@ def choose_device(asked: str) -> str:
             f"there are: auto, {', '.join(sorted(DEVICES))}"
         )
     if asked == "auto":
-        if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        if wants_cpu():
             return "cpu"
         return next(device for device in DEVICES if is_present(device))
     if not is_present(asked):
@@ -345,7 +331,7 @@ def choose_processes(recipe: Recipe, compute: ComputeRequest) -> int:
     Raises:
         UsageError: the machine cannot do what is asked for.
     """
-    refuse_silent_single_process()
+    check_all_started(several_processes_command(2))
     device = choose_device(compute.device)
     precision = choose_precision(compute, recipe, device)
     kernels = choose_kernels(compute.kernels, device, precision, recipe)

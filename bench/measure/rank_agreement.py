@@ -30,7 +30,7 @@ from bench.measure.rank_reports import (
 )
 from mnist_cnn.distributed import PROCESS_GROUP_TIMEOUT
 from mnist_cnn.errors import UsageError
-from mnist_cnn.rank import Rank
+from mnist_cnn.rank import Rank, leftover_hint, prints_problems
 
 _T = TypeVar("_T")
 _POLL_SECONDS = 0.05
@@ -159,9 +159,9 @@ class RankAgreement:
                 return
             except OSError:
                 continue
+        remedy = leftover_hint() or "start machine 0, and see whether a firewall is between"
         raise UsageError(
-            f"nobody listened at {host}:{port} within {self._timeout_seconds:.0f} s; start machine "
-            "0, and see whether a firewall is between"
+            f"nobody listened at {host}:{port} within {self._timeout_seconds:.0f} s; {remedy}"
         )
 
     def _exchange(self, topic: str, report: Mapping[str, object]) -> str | None:
@@ -185,6 +185,8 @@ class RankAgreement:
                 break
         else:
             complaint = find_missing(reports, world_size, self._timeout_seconds)
+            if hint := leftover_hint():
+                complaint = f"{complaint}; {hint}"
         self._leave(topic, len(reports))
         self.machines = max(1, sum(report["local"] == 0 for report in reports))
         return complaint or find_refusal(reports) or find_difference(reports)
@@ -218,18 +220,19 @@ class RankAgreement:
     def _poll(self, awaited: str) -> Iterator[None]:
         """Yield again and again until the time is up; say once on stderr what is awaited."""
         began = time.monotonic()
-        has_noticed = not self._rank.is_first_on_machine
+        has_noticed = not prints_problems()
         while (waited := time.monotonic() - began) < self._timeout_seconds:
             yield
             if (end := first_end(0.0)) is not None and end.how != How.LEFT:
                 raise LostRankError(str(end))
             if not has_noticed and waited > _NOTICE_SECONDS:
                 has_noticed = True
-                print(
+                notice = (
                     f"mnist-bench: rank {self._rank.index} waits for {awaited}, "
-                    f"{self._timeout_seconds:.0f} s at most",
-                    file=sys.stderr,
+                    f"{self._timeout_seconds:.0f} s at most"
                 )
+                hint = leftover_hint()
+                print(f"{notice}; {hint}" if hint else notice, file=sys.stderr, flush=True)
             time.sleep(_POLL_SECONDS)
 
 

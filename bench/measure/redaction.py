@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from mnist_cnn.user_folders import home_folder
+
 _PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -25,5 +27,5 @@ def redact_addresses(words: Sequence[str]) -> list[str]:
 def redact_paths(path: Path | str) -> str:
     """The text without private paths: relative to the project's folder, the home folder as ~."""
     text = str(path).replace(f"{_PROJECT}{os.sep}", "")
-    home = str(Path.home())
+    home = str(home_folder() or "")
     return text.replace(home, "~") if len(home) > 1 else text

@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from mnist_cnn.errors import UsageError
+
 VARIABLE = "MNIST_BENCH_SHARE"
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -32,9 +34,18 @@ class SeedShare:
 
     @classmethod
     def from_environment(cls) -> SeedShare | None:
-        """The share of this process; None where it makes all runs."""
+        """The share of this process; None where it makes all runs.
+
+        Raises:
+            UsageError: the variable holds something else.
+        """
         encoded = os.environ.get(VARIABLE)
-        return None if encoded is None else cls(**json.loads(encoded))
+        if encoded is None:
+            return None
+        try:
+            return cls(**json.loads(encoded))
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{VARIABLE} is not what --parallel-seeds sets: unset it") from error
 
     def makes(self, run_index: int) -> bool:
         """Whether this process makes the run of this index, from 1: the processes take turns."""

@@ -14,6 +14,7 @@ from bench.machine.calibration import measure_calibration
 from bench.machine.environment import describe_environment
 from bench.machine.meter import Meter
 from bench.machine.own_process import seconds_since_start
+from bench.machine.repository import NO_CHECKOUT
 from bench.measure.accelerator import (
     JoinedAccelerator,
     check_parity,
@@ -35,7 +36,7 @@ from bench.measure.resume import count_restarts, open_journal
 from bench.measure.run_log import FileRunLog, open_run_log
 from bench.measure.runner import BenchmarkSpec, MeasuredRun, protocol_values, run_benchmark
 from bench.measure.workload import MnistTraining
-from bench.records.record_file import machine_name
+from bench.records.record_file import machine_name, record_name_like
 from bench.records.schema import (
     Calibration,
     ClockCheck,
@@ -44,6 +45,7 @@ from bench.records.schema import (
     RunRecord,
     Setup,
 )
+from bench.records.store import check_writable
 from mnist_cnn.data.dataset import load
 from mnist_cnn.distributed import PROCESS_GROUP_TIMEOUT
 from mnist_cnn.engine.checkpoint import Checkpoints
@@ -81,6 +83,20 @@ class Session:
         """Records of the runs that an earlier process made, where the benchmark is resumed."""
         return self.spec.journal.earlier if self.spec.journal else ()
 
+    def any_rank(self, condition: bool, run: MeasuredRun) -> bool:
+        """Whether a condition holds on any rank; every rank calls this after each run.
+
+        Args:
+            condition: whether it holds on this one.
+            run: the run that is over; after an error other ranks may be gone.
+        """
+        if run.error is not None or run.record.setup.processes == 1:
+            return condition
+        try:
+            return self.instruments.clock.across_ranks([float(condition)], "max")[0] > 0
+        except RuntimeError:  # a rank is gone: the next run finds out, and its record says so
+            return condition
+
     def runs(self) -> Iterator[MeasuredRun]:
         """Measure the runs that are left, and yield each as soon as it is over."""
         with closing(self.instruments.progress):
@@ -108,6 +124,7 @@ def open_session(request: RunRequest, frontend: Frontend) -> Iterator[Session]:
     journal: Journal | None = None
     try:
         environment = describe_environment(joined.setup.device, joined.setup.device_name)
+        agreement.require_same("saving", lambda: _check_saving(request, environment), dict)
         journal, checkpoints = _open_journal(request, joined, environment)
         session = _make_session(request, frontend, joined, environment, (journal, checkpoints))
         # After all checks: a request that is refused is one line.
@@ -117,6 +134,23 @@ def open_session(request: RunRequest, frontend: Frontend) -> Iterator[Session]:
         if journal is not None:
             journal.close()
         joined.accelerator.end_training()
+
+
+def _check_saving(request: RunRequest, environment: Environment) -> dict[str, object]:
+    """Check that rank 0 can save the records where they will go.
+
+    Returns:
+        Nothing that must be the same on every rank.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    results_dir = request.output.results_dir
+    if results_dir is not None and Rank.from_environment().is_main:
+        runs = request.protocol.runs
+        name = record_name_like(request.recipe.name)
+        check_writable(results_dir / machine_name(environment), name=name, files=runs, keep=True)
+    return {}
 
 
 def _announce(
@@ -129,6 +163,9 @@ def _announce(
         progress.announced(
             f"PyTorch's operators train, which is slower than compiled code: {reason}"
         )
+    reason = environment.commit_unknown_reason
+    if reason is not None and reason != NO_CHECKOUT:  # an installed copy has a version instead
+        progress.announced(f"the records name no commit: {reason}")
     if request.output.results_dir is not None:
         folder = request.output.results_dir / machine_name(environment)
         progress.announced(f"records go to {folder}")

@@ -183,9 +183,9 @@ class Environment(Model):
     """Versions of all other installed packages that a run uses; of this package as well, where
     there is no commit."""
     commit: str | None
-    """Commit of this repository; null where it is not a git checkout."""
+    """Commit of this repository; null where it is unknown."""
     dirty: Flag | None
-    """Whether tracked files differed from that commit."""
+    """Whether tracked files differed from that commit; null where that is unknown."""
     processor: Processor | None = None
     """Null in records before version 8."""
     gpu: Gpu | None = None
@@ -199,6 +199,9 @@ class Environment(Model):
     library_sha256: str | None = None
     """SHA-256 of the compiled training step that was loaded; null where none was, and in records
     before version 8."""
+    commit_unknown_reason: str | None = None
+    """Why `commit` is null: no checkout, no git, or what git said; null where the commit is known,
+    and in records before version 10."""
 
     @property
     def version(self) -> str | None:

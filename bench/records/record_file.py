@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -36,8 +37,17 @@ class UnreadableFile:
 
 def file_name(record: RunRecord) -> str:
     """The name of a record's file: when the run started, its recipe and its id."""
-    recipe = _slug(str(record.recipe.get("name") or ""))[:_LONGEST_NAME] or "unnamed"
-    return f"{record.started_utc:%Y%m%dT%H%M%SZ}-{recipe}-{_slug(record.run_id)[:8]}.json"
+    return _file_name(record.started_utc, record.recipe.get("name"), record.run_id)
+
+
+def record_name_like(recipe_name: str) -> str:
+    """A name as long as those of a recipe's records."""
+    return _file_name(datetime.now(UTC), recipe_name, "0" * 8)
+
+
+def _file_name(started: datetime, recipe_name: object, run_id: str) -> str:
+    recipe = _slug(str(recipe_name or ""))[:_LONGEST_NAME] or "unnamed"
+    return f"{started:%Y%m%dT%H%M%SZ}-{recipe}-{_slug(run_id)[:8]}.json"
 
 
 def machine_name(environment: Environment) -> str:

@@ -79,7 +79,7 @@ __all__ = [
     "first_reached",
 ]
 
-SCHEMA_VERSION: Final = 9
+SCHEMA_VERSION: Final = 10
 """The version that is written. Version 2 added `Setup.kernels`; version 3 says which compiled code;
 version 4 added `RunRecord.clock` and the options of `--runs auto`; version 5 `Setup.captured`,
 `RunRecord.mistakes`, `energy` and `monitoring`; version 6 `Setup.machines`, `RunRecord.resumed` and
@@ -88,8 +88,9 @@ version 4 added `RunRecord.clock` and the options of `--runs auto`; version 5 `S
 `gpu`, `quota_cores`), which code (`source_sha256`, `library_sha256`), how fast the machine itself
 was (`calibration`), how the warm-up went (`warmup`), what the plan was (`plan`), and in `Load` what
 the run was allowed to use; version 9 names compiled code by its instruction set: what was
-``"avx512"`` before is ``"avx512-bf16"``."""
-READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9)
+``"avx512"`` before is ``"avx512-bf16"``; version 10 says why a commit is unknown
+(`Environment.commit_unknown_reason`)."""
+READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 """The versions that are read; a field that an older version lacks defaults to what held then."""
 
 
@@ -224,6 +225,7 @@ class RunRecord(Model):
             (8, "usable_cores_after", self.load.usable_cores_after is not None),
             (8, "quota_cores_before", self.load.quota_cores_before is not None),
             (8, "quota_cores_after", self.load.quota_cores_after is not None),
+            (10, "commit_unknown_reason", self.environment.commit_unknown_reason is not None),
         )
         for added_in, name, is_used in added:
             if version < added_in and is_used:

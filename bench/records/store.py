@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
+import secrets
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,13 +25,14 @@ from bench.records.schema import RunRecord
 from bench.records.zip_archive import RefusedArchive, is_archive, read_members
 from bench.text import printable
 from mnist_cnn.disk import (
+    advice_for,
     leads_outside,
     read_file,
     reason_of,
-    temporary_file,
     write_new_file,
 )
 from mnist_cnn.errors import UsageError
+from mnist_cnn.leftovers import sweep_files
 
 __all__ = [
     "CHART_NAME",
@@ -60,7 +63,10 @@ LARGEST_PAGE_BYTES = 256 * 1024**2
 
 _LINK_OUT = "a link that leads out of the folder: name the file itself to read it"
 _PROBE_BYTES = 256 * 1024
-"""Room for the records of a benchmark, several times over."""
+"""Bytes of the file that is written to see whether it can be: those of several records."""
+_RECORD_BYTES = 64 * 1024
+"""Room for a record: several times a usual one."""
+_MOST_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,8 @@ class ReadResult:
 def save_record(record: RunRecord, results_dir: Path) -> Path:
     """Write a run's record; when this returns it is on the disk, whole.
 
+    What writers that were killed have left in its folder is removed.
+
     Returns:
         ``<results_dir>/<machine>/<started_at>-<recipe>-<run_id>.json``
 
@@ -84,8 +92,8 @@ def save_record(record: RunRecord, results_dir: Path) -> Path:
             and what existed before is unchanged.
     """
     final = record_path(record, results_dir)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    write_new_file(final, to_json(record).encode())
+    _write_below(final, to_json(record).encode())
+    sweep_files(final.parent)
     return final
 
 
@@ -98,25 +106,102 @@ def check_writable(
     folder: Path,
     what: str = "the results folder",
     remedy: str = "choose another with --results-dir, or use --no-save",
+    *,
+    name: str = "probe.json",
+    files: int = 1,
+    keep: bool = False,
 ) -> None:
-    """Check before training that results can be saved, by writing a file.
+    """Check before training that results can be saved, by doing what the save will do.
+
+    A file of that name is written, synced and renamed, and removed again, with the folders that
+    were made for it. What writers that were killed have left in the folder is removed as well.
 
     Args:
-        folder: the folder of the results; it is made where there is none.
+        folder: the folder of the results, which need not exist.
         what: the folder's name in the message.
         remedy: what to do instead, in the message.
+        name: a name as long as those that will be saved.
+        files: number of files to make room for.
+        keep: whether folders that were made stay: where files follow at once, another process's
+            check must not remove them in between.
 
     Raises:
         UsageError: the folder cannot be written to.
     """
+    made = [] if keep else _missing_folders(folder)
+    # Named like a temporary file, which is swept if this process is killed now.
+    ending = f".{secrets.token_hex(8)}.tmp"
+    probe = folder / (".probe".ljust(len(name) - len(ending), "-") + ending)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with temporary_file(folder / "probe", bytes(_PROBE_BYTES)):
-            pass
+        _write_below(probe, bytes(_PROBE_BYTES))
+        try:
+            # While the file is there: an empty folder may be removed by another process's check.
+            _check_room(folder, files)
+        finally:
+            probe.unlink()
+        sweep_files(folder)
     except OSError as error:
         raise UsageError(
-            f"cannot write to {what} {printable(str(folder))} ({reason_of(error)}): {remedy}"
+            f"cannot write to {what} {printable(str(folder))} ({reason_of(error)}): "
+            f"{advice_for(error)}, or {remedy}"
         ) from error
+    finally:
+        for made_folder in made:
+            # Another process may use it by now: only an empty folder can be removed.
+            with suppress(OSError):
+                made_folder.rmdir()
+
+
+def _write_below(path: Path, content: bytes) -> None:
+    """Write a new file and the folders that it needs.
+
+    Raises:
+        OSError: as `write_new_file`.
+    """
+    for attempt in range(_MOST_ATTEMPTS):
+        try:
+            _make_folder(path.parent)
+            write_new_file(path, content)
+        except FileNotFoundError:
+            # Another process's check made the folder, and has just removed it again.
+            if attempt == _MOST_ATTEMPTS - 1:
+                raise
+        else:
+            return
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        OSError: it cannot be made; `FileNotFoundError` where another process removed it meanwhile.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        if os.path.lexists(folder):
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder)) from None
+
+
+def _missing_folders(folder: Path) -> list[Path]:
+    """The folder and those above it that do not exist, innermost first."""
+    return [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+
+
+def _check_room(folder: Path, files: int) -> None:
+    """Check that there is room for so many records, in place of the probe that is there.
+
+    Raises:
+        OSError: the disk is too full.
+    """
+    if not hasattr(os, "statvfs"):
+        return
+    status = os.statvfs(folder)
+    has_room = status.f_bavail * status.f_frsize + _PROBE_BYTES >= files * _RECORD_BYTES
+    # Some file systems make file entries as they need them, and count none.
+    if not has_room or (status.f_files > 0 and status.f_favail + 1 < files):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def read_records(paths: Iterable[Path]) -> ReadResult:

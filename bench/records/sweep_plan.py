@@ -41,6 +41,7 @@ def append_sweep_plan(entry: SweepPlanEntry, name: str, shard_ending: str, folde
         OSError: the file cannot be written.
     """
     line = entry.model_dump_json() + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
     append_to_file(folder / f"{name}{shard_ending}{SWEEP_SUFFIX}", line.encode())
 
 

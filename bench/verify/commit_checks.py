@@ -15,7 +15,9 @@ def _commit(folder: ResultsFolder) -> Iterator[CheckFinding]:
     for name, record in folder.records:
         commit, dirty = record.environment.commit, record.environment.dirty
         if commit is None:
-            yield CheckFinding(f"{name}: no commit")
+            why = record.environment.commit_unknown_reason
+            known = "" if why is None else f" ({printable(why)})"
+            yield CheckFinding(f"{name}: no commit{known}")
         elif dirty is not False:
             yield CheckFinding(f"{name}: files differed from commit {printable(commit)[:12]}")
         elif commit not in folder.history.commits:

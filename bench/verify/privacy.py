@@ -14,7 +14,8 @@ import json
 import re
 import socket
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+
+from mnist_cnn.user_folders import home_folder
 
 _ANYWHERE: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
@@ -84,7 +85,9 @@ _LONGEST_EXCERPT = 40
 
 def own_names() -> frozenset[str]:
     """Names of the user and of this machine: contributors verify on their own machine first."""
-    names = {Path.home().name, socket.gethostname(), socket.gethostname().partition(".")[0]}
+    home = home_folder()
+    names = {home.name} if home is not None else set()
+    names |= {socket.gethostname(), socket.gethostname().partition(".")[0]}
     with contextlib.suppress(KeyError, OSError, ImportError):  # the account has no name
         names.add(getpass.getuser())
     return frozenset(

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
-import platformdirs
-
 from mnist_cnn.disk import open_regular_file, reason_of
 from mnist_cnn.errors import UsageError
+from mnist_cnn.user_folders import cache_folder
 
 TORCHVISION_FOLDER = Path("MNIST", "raw")
 """Folder of the same files under the root of torchvision.datasets.MNIST."""
@@ -107,13 +106,16 @@ def data_folder(data_dir: Path | None = None) -> Path:
     """The folder of MNIST: `data_dir`, or else MNIST_DATA_DIR's, or else the user's cache.
 
     Raises:
-        UsageError: its name begins with a home folder that does not exist.
+        UsageError: its name begins with a home folder that does not exist, or this user has none.
     """
     if data_dir is not None:
         return expand_home(data_dir)
     if named := os.environ.get(FOLDER_VARIABLE):
         return expand_home(Path(named))
-    return platformdirs.user_cache_path("mnist-bench", appauthor=False) / "mnist"
+    try:
+        return cache_folder() / "mnist"
+    except UsageError as error:
+        raise UsageError(f"{error}, or name a folder with --data-dir") from None
 
 
 def expand_home(path: Path) -> Path:

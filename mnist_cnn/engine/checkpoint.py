@@ -19,8 +19,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mnist_cnn.disk import read_file, replace_file
-from mnist_cnn.errors import DamagedCheckpointError
+from mnist_cnn.disk import advice_for, read_file, reason_of, replace_file
+from mnist_cnn.errors import DamagedCheckpointError, UnwrittenCheckpointError
 
 State = Mapping[str, Any]
 _LARGEST_BYTES = 256 << 20
@@ -73,7 +73,8 @@ class Checkpoints:
             The SHA-256 of each rank's file; all are on the disk by then.
 
         Raises:
-            OSError: this rank's file could not be written; earlier ones are unchanged.
+            UnwrittenCheckpointError: this rank's file could not be written; earlier ones are
+                unchanged.
         """
         # By now the digests of the last two checkpoints are stored.
         for old in self._written[:-2]:
@@ -82,7 +83,13 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save({**state, "generators": self._generators()}, buffer)
         path = self._path(seed, epoch)
-        replace_file(path, buffer.getvalue())
+        try:
+            replace_file(path, buffer.getvalue())
+        except OSError as error:
+            raise UnwrittenCheckpointError(
+                f"the checkpoint {path.name} cannot be written ({reason_of(error)}): "
+                f"{advice_for(error)}"
+            ) from error
         self._written.append(path)
         return self._gather_digests(hashlib.sha256(buffer.getvalue()).digest())
 

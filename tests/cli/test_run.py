@@ -348,7 +348,7 @@ def test_a_diverged_run_has_a_record_and_exit_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_loses_the_record_but_not_the_table(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_loses_neither_record_nor_table(tmp_path: Path) -> None:
     if not shutil.which("unshare") or launch(["unshare", "-Urm", "true"]).returncode:
         pytest.skip("needs user and mount namespaces to make a small disk")
     results = tmp_path / "results"
@@ -358,12 +358,14 @@ def test_a_disk_that_fills_up_loses_the_record_but_not_the_table(tmp_path: Path)
     script = (
         f"mount -t tmpfs -o size=300k tmpfs {results} || exit 77\n"
         """label=$(printf '%100000s' '' | tr ' ' '"')\n"""
-        f'{BIN}/mnist-bench run {" ".join(SHORT_RUN)} --label "$label" --results-dir {results}\n'
+        f'{BIN}/mnist-bench run {" ".join(SHORT_RUN)} --runs 2 --label "$label" '
+        f"--results-dir {results}\n"
         "status=$?\n"
         f"find {results} -name '*.json' -o -name '*.tmp'\n"
         "exit $status\n"
     )
-    done = launch(["unshare", "-Urm", "sh", "-c", script], tmp_path, **FEW_IMAGES)
+    variables = {"XDG_STATE_HOME": str(tmp_path / "state"), **FEW_IMAGES}
+    done = launch(["unshare", "-Urm", "sh", "-c", script], tmp_path, **variables)
     if done.returncode == 77:
         pytest.skip("mounting a small disk is not allowed here")
     assert done.returncode == 1, done.stderr
@@ -371,6 +373,9 @@ def test_a_disk_that_fills_up_loses_the_record_but_not_the_table(tmp_path: Path)
     assert "Traceback" not in done.stderr
     assert "fast" in done.stdout  # the table
     assert ".json" not in done.stdout.split("fast")[-1]
+    ((_, record),) = read_records([tmp_path / "state"]).records
+    assert (record.run_index, record.status) == (1, "completed")
+    assert "seed 1" not in done.stderr, "the second run is not trained"
 
 
 @pytest.mark.slow
@@ -419,13 +424,22 @@ def test_a_trace_that_could_not_be_written_is_refused_at_once(
 
 # --processes
 
+RANK_OF_THREE = {
+    "RANK": "0",
+    "WORLD_SIZE": "3",
+    "LOCAL_RANK": "0",
+    "LOCAL_WORLD_SIZE": "3",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29500",
+}
+
 
 @pytest.mark.parametrize(
     ("options", "environment", "complaint"),
     [
         (["--processes", "0"], {}, "--processes must be at least 1, not 0"),
         (["--processes", "many"], {}, "--processes must be a number or auto, not 'many'"),
-        (["--processes", "2"], {"WORLD_SIZE": "3"}, "--processes 2, but the launcher started 3"),
+        (["--processes", "2"], RANK_OF_THREE, "--processes 2, but the launcher started 3"),
     ],
 )
 def test_process_counts_that_cannot_be_are_refused(

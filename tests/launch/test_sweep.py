@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,6 +86,25 @@ def test_each_combination_is_run_once_in_a_recorded_order(machine: Machine) -> N
     line = json.loads((machine.folder / LOCAL_DIR / "sweep.sweep").read_text())
     assert line["order_seed"] == 7
     assert [(r[r.index("--processes") + 1], r[-1]) for r in line["runs"]] == made
+
+
+def test_it_stops_where_the_results_folder_takes_no_more_records(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.fails, machine.status = {"1": 1, "2": 1}, ""
+
+    def make_run(command: list[str], *others: object, **named: object) -> EndedProcesses:
+        ended = machine(command, *others, **named)
+        shutil.rmtree(LOCAL_DIR)
+        LOCAL_DIR.touch()
+        return ended
+
+    monkeypatch.setattr("bench.launch.single_run.run_each", make_run)
+    assert main(SWEEP) == 1
+    assert len(machine.started) == 1
+    lines = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in lines if line.startswith("cannot write to the results folder")]
+    assert line.endswith("; 5 runs left")
 
 
 def test_it_goes_on_where_it_stopped_and_only_there(

@@ -18,7 +18,15 @@ from bench.cli import main
 from bench.cli.env import readable_values
 from bench.machine import cores, environment, memory, system
 from bench.machine.cores import usable_cores
-from bench.machine.repository import PROJECT, git_state, source_digest
+from bench.machine.repository import (
+    NO_CHECKOUT,
+    PROJECT,
+    CodeState,
+    code_state,
+    git_state,
+    read_history,
+    source_digest,
+)
 from bench.records import sidecars
 from bench.records.machine_key import MachineKey
 from bench.records.schema import Environment, Gpu, Processor
@@ -227,9 +235,54 @@ def test_no_commit_yet(tmp_path: Path) -> None:
     assert git_state(tmp_path) == (None, None)
 
 
-def test_no_git(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(repository))
-    assert git_state(repository) == (None, None)
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        (None, "there is no git command"),
+        ("exec sleep 60", "git did not answer within 0.2 s"),
+        ("echo \"fatal: cannot read '/a b' in /home/me\" >&2; exit 128", "cannot read ... in ..."),
+        ("exit 3", "git failed: exit status 3"),
+        ("kill -9 $$", "git failed: exit status -9"),
+        ("echo", "the checkout has no commit"),
+    ],
+)
+def test_a_commit_that_cannot_be_known_has_a_reason(
+    repository: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str | None,
+    reason: str,
+) -> None:
+    folder = tmp_path_factory.mktemp("bin")
+    if program is not None:
+        (folder / "git").write_text(f"#!/bin/sh\n{program}\n")
+        (folder / "git").chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    else:
+        monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr(system.require_output, "__kwdefaults__", {"timeout_seconds": 0.2})
+    state = code_state(repository)
+    assert (state.commit, state.dirty) == (None, None)
+    assert state.unknown_reason is not None
+    assert reason in state.unknown_reason
+    assert "/" not in state.unknown_reason, "a record holds no path"
+    assert read_history(repository).unknown is not None
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs another user")
+def test_a_checkout_of_another_user_says_what_to_do(repository: Path) -> None:
+    for path in (repository, *repository.rglob("*")):
+        os.chown(path, 12345, 12345, follow_symlinks=False)
+    reason = code_state(repository).unknown_reason
+    assert reason is not None
+    assert "dubious ownership" in reason
+    assert "safe.directory" in reason
+    assert str(repository) not in reason
+    assert "dubious ownership" in str(read_history(repository).unknown)
+
+
+def test_a_copy_that_is_no_checkout_has_a_version_instead(tmp_path: Path) -> None:
+    assert code_state(tmp_path) == CodeState(unknown_reason=NO_CHECKOUT)
 
 
 def test_a_command_that_hangs_is_given_up_on() -> None:

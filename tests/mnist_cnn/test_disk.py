@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +14,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mnist_cnn import disk
+from mnist_cnn.leftovers import sweep_files
 
 pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+ROOT = Path(__file__).resolve().parents[2]
 WRITERS: list[Callable[[Path, bytes], None]] = [
     disk.replace_file,
     disk.write_new_file,
@@ -165,3 +169,79 @@ def test_a_link_out_of_a_folder_is_found(tmp_path: Path) -> None:
         True,
     ]
     assert not disk.leads_outside(tmp_path / "alias" / "file", tmp_path / "alias")
+
+
+@pytest.mark.parametrize("has_call", [True, False])
+def test_without_hard_links_too_a_new_file_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_call: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    if not has_call:
+        monkeypatch.setattr(disk, "_rename_exclusively", lambda *_: False)
+    disk.write_new_file(tmp_path / "file", b"new")
+    with pytest.raises(FileExistsError):
+        disk.write_new_file(tmp_path / "file", b"newer")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert names(tmp_path) == ["file"]
+
+
+WRITES_FOR_EVER = """
+import itertools, os, sys
+from pathlib import Path
+from mnist_cnn import disk
+from mnist_cnn.leftovers import sweep_files
+def refuse(*_):
+    raise PermissionError(1, "Operation not permitted")
+os.link = refuse
+for number in itertools.count():
+    disk.write_new_file(Path(sys.argv[1]) / f"{number}.json", b"whole")
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no SIGKILL")
+def test_a_killed_writer_leaves_whole_files_and_its_rest_is_swept(tmp_path: Path) -> None:
+    """Without hard links the final name was made first, empty."""
+    for number in range(12):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITES_FOR_EVER, str(folder)], cwd=ROOT, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            for _ in range(1 + 7 * number):
+                process.stdout.readline()
+            process.kill()
+        assert {path.read_bytes() for path in folder.glob("*.json")} == {b"whole"}
+        for path in folder.iterdir():
+            os.utime(path, (1, 1))
+        sweep_files(folder)
+        assert all(name.endswith(".json") for name in names(folder))
+
+
+def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
+    script = """
+import resource, sys
+from pathlib import Path
+from mnist_cnn import disk
+from mnist_cnn.leftovers import sweep_files
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+try:
+    disk.replace_file(Path(sys.argv[1]), bytes(100))
+except OSError as error:
+    print(error.filename, disk.advice_for(error), sep="|", end="")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "file")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    name, _, advice = done.stdout.partition("|")
+    assert name == str(tmp_path / "file")
+    assert "ulimit -f" in advice
+    assert names(tmp_path) == []

@@ -7,11 +7,13 @@ import io
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -357,17 +359,24 @@ def test_an_epoch_without_an_evaluation_has_its_line(
     assert "accuracy" in second
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="each rank would find a GPU")
 @pytest.mark.usefixtures("few_images")
-def test_ranks_that_do_not_know_of_each_other_are_refused(
+def test_a_rank_whose_launcher_is_gone_names_the_variables(
     capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("ACCELERATE_USE_CPU")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for name, text in (RANK_OF_TWO | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}).items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("mnist_cnn.train_command._NOTICE_SECONDS", 0.0)
+    monkeypatch.setattr("mnist_cnn.distributed.PROCESS_GROUP_TIMEOUT", timedelta(seconds=1))
     assert main(["--epochs", "1"]) == 2
-    message = refused(capsys)
-    assert "2 processes were started but each trains alone" in message
-    assert "torchrun --standalone --nproc_per_node 2 -m mnist_cnn train" in message
+    said = capsys.readouterr()
+    waits, refusal = said.err.splitlines()
+    assert waits.startswith("mnist_cnn: waits for the other processes; the variables RANK=0 and ")
+    assert refusal.startswith("mnist_cnn: error: the 2 processes did not come together within ")
+    assert refusal.endswith("MASTER_ADDR, MASTER_PORT")
 
 
 # train, as programs
@@ -404,6 +413,17 @@ def test_two_ranks_speak_and_save_once(mnist_data_dir: Path, tmp_path: Path) -> 
     assert "final accuracy" in outcome
     assert saved == "saved m"
     assert [entry.name for entry in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="each rank would find a GPU")
+def test_ranks_that_do_not_know_of_each_other_are_refused(tmp_path: Path) -> None:
+    ranks = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    status, said, complained = launch(*ranks, "-m", "mnist_cnn", "train", cwd=tmp_path, **FEW)
+    assert status != 0
+    assert said == ""
+    assert complained.count("2 processes were started but each trains alone") == 1
+    assert "torchrun --standalone --nproc_per_node 2 -m mnist_cnn train" in complained
 
 
 @pytest.mark.slow

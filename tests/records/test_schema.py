@@ -33,7 +33,7 @@ def test_a_record_is_json_that_any_reader_takes(record: RunRecord) -> None:
         ({"final_accuracy": None}, "final_accuracy"),
         ({"samples_seen": 1}, "samples_seen"),
         ({"unheard_of": 1}, "unheard_of"),
-        ({"schema_version": 10}, "schema_version"),
+        ({"schema_version": 11}, "schema_version"),
         ({"status": "fine"}, "status"),
         ({"run_index": 0}, "run_index"),
         ({"final_accuracy": float("nan")}, "final_accuracy"),
@@ -103,6 +103,21 @@ def test_the_sixth_versions_records_do_not_say_what_an_all_reduce_takes() -> Non
         RunRecord.model_validate(values)
     del values["all_reduce_seconds"]
     assert RunRecord.model_validate(values).all_reduce_seconds is None
+
+
+def test_the_ninth_versions_records_do_not_say_why_a_commit_is_unknown() -> None:
+    environment = {
+        "commit": None,
+        "dirty": None,
+        "commit_unknown_reason": "there is no git command",
+    }
+    values = make_record(environment=environment).model_dump(mode="json") | {"schema_version": 9}
+    with pytest.raises(
+        ValidationError, match="commit_unknown_reason is not a field of schema_vers"
+    ):
+        RunRecord.model_validate(values)
+    del values["environment"]["commit_unknown_reason"]
+    assert RunRecord.model_validate(values).environment.commit_unknown_reason is None
 
 
 def test_a_record_is_never_edited() -> None:

@@ -65,7 +65,7 @@ def test_a_file_is_the_same_each_time_and_fit_for_diffs(tmp_path: Path) -> None:
     content = store.save_record(record, tmp_path).read_bytes()
     assert content == store.to_json(record).encode()
     assert content.endswith(b"}\n")
-    assert content.startswith(b'{\n  "schema_version": 9,\n  "run_id": ')
+    assert content.startswith(b'{\n  "schema_version": 10,\n  "run_id": ')
     assert "größer".encode() in content
     assert list(json.loads(content)) == list(RunRecord.model_fields)
 
@@ -122,9 +122,63 @@ except (OSError, UsageError) as error:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_check_writable_makes_the_folder_and_leaves_nothing_in_it(tmp_path: Path) -> None:
+def test_check_writable_leaves_nothing(tmp_path: Path) -> None:
     store.check_writable(tmp_path / "a" / "b")
-    assert list((tmp_path / "a" / "b").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a").mkdir()
+    store.check_writable(tmp_path / "a" / "b")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no such limit")
+@pytest.mark.parametrize("length", [30, 38, 90])
+def test_check_writable_writes_a_name_as_long_as_the_records(tmp_path: Path, length: int) -> None:
+    # The path of the temporary file may be longer than that of a record.
+    longest = os.pathconf(tmp_path, "PC_PATH_MAX") - 1 - max(length, len("..tmp") + 17 + 48)
+    folder = tmp_path
+    while len(str(folder)) + 201 + 2 < longest:
+        folder /= "d" * 200
+    folder /= "d" * (longest - len(str(folder)) - 2)
+    store.check_writable(folder, name="n" * length)
+    with pytest.raises(UsageError, match=r"File name too long.*: the path is too long: use a sh"):
+        store.check_writable(folder, name="n" * 120)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_writable_names_the_cause_and_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "machine").touch()
+    with pytest.raises(UsageError, match=r"\(.*\): a file has the name.*: rename it, or choose an"):
+        store.check_writable(tmp_path / "machine")
+    with pytest.raises(UsageError, match=r"No space left on device.*free some space there, or cho"):
+        store.check_writable(tmp_path, files=2**50)
+    assert [path.name for path in tmp_path.iterdir()] == ["machine"]
+
+
+def test_processes_that_check_and_save_at_once_are_not_in_each_others_way(tmp_path: Path) -> None:
+    """Each check removes the folders that it made, perhaps those that another is about to use."""
+    script = f"""
+from pathlib import Path
+from bench.records import store
+from tests.factories import make_record
+for number in range(20):
+    store.check_writable(Path({str(tmp_path / "results" / "machine")!r}))
+store.save_record(make_record(), Path({str(tmp_path / "results")!r}))
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", script], cwd=ROOT) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert len(store.read_records([tmp_path]).records) == 2
+
+
+def test_what_a_killed_writer_left_is_removed_at_the_next_save(tmp_path: Path) -> None:
+    record = make_record()
+    folder = store.record_path(record, tmp_path).parent
+    folder.mkdir()
+    left, mine = folder / f".20260101T000000Z-fast.json.{'0a' * 8}.tmp", folder / ".notes.tmp"
+    for path in (left, mine):
+        path.write_text("half a rec")
+        os.utime(path, (1, 1))
+    path = store.save_record(record, tmp_path)
+    assert sorted(folder.iterdir()) == sorted([path, mine])
 
 
 def test_a_folder_that_cannot_be_written_to_is_found_out(tmp_path: Path) -> None:
@@ -175,7 +229,7 @@ def _json(**changes: Any) -> str:
         (b"[]", "not a run record: it has no schema_version"),
         (b"null", "not a run record: it has no schema_version"),
         (b'{"name": "something else"}', "not a run record: it has no schema_version"),
-        (b'{"schema_version": 10}', "its schema_version is 10; this mnist-bench reads 1 to 9"),
+        (b'{"schema_version": 11}', "its schema_version is 11; this mnist-bench reads 1 to 10"),
         (b'{"schema_version": "\\u001b[31m"}', "its schema_version is ; this"),
         (b'{"schema_version": 1}', "not a run record: run_id: Field required (and "),
         (_json(samples_seen=1).encode(), "samples_seen is not the sum of the epochs'"),

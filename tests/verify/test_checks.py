@@ -264,6 +264,15 @@ OTHERS: list[tuple[str, str, Callable[[Values], None]]] = [
     ("data", "more: SHA-256 00, MNIST's is None", put(dataset__more="00")),
     ("data", "SHA-256 None", put(dataset={})),
     ("commit", "no commit", put(environment__commit=None)),
+    (
+        "commit",
+        "no commit (git failed: so)",
+        put(
+            schema_version=10,
+            environment__commit=None,
+            environment__commit_unknown_reason="git failed: so",
+        ),
+    ),
     ("commit", "files differed from commit", put(environment__dirty=True)),
     ("commit", "files differed from commit", put(environment__dirty=None)),
     ("commit", "is not in this checkout's history", put(environment__commit="0" * 40)),

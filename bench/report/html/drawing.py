@@ -123,9 +123,12 @@ def style() -> Iterator[None]:
 
 def new_figure(height: float) -> Figure:
     """An empty figure, `WIDTH` wide and `height` CSS pixels high; to be made within `style`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(WIDTH / 72, height / 72))
+    figure = Figure(figsize=(WIDTH / 72, height / 72))
+    FigureCanvasAgg(figure)  # figures are files: they need no window, whatever the user has set
+    return figure
 
 
 def to_png(figure: Figure) -> bytes:

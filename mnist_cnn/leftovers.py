@@ -1,0 +1,91 @@
+"""Temporary files and folders of processes that were killed are removed by later ones.
+
+A process that is alive has its own locked. So nothing is removed that another may use, nor anything
+of another name or another user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+FOLDER_PREFIX = "mnist-bench-"
+"""Beginning of the names of temporary folders."""
+FOLDER_LOCK = ".in-use"
+"""File in a temporary folder that its process has locked."""
+_FILE = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
+"""Names that `mnist_cnn.disk.temporary_file` and checks of a folder give."""
+_FOLDER = re.compile(rf"{FOLDER_PREFIX}[a-z0-9_]{{8}}")
+_NEW_SECONDS = 60.0
+"""Age up to which nothing is removed: it may not be locked yet."""
+_OLD_SECONDS = 86_400.0
+"""Age of a file from which no writer can be at work, where files cannot be locked."""
+
+
+def sweep_files(folder: Path) -> None:
+    """Remove the temporary files in a folder whose writers were killed."""
+    for path, age_seconds in _own_entries(folder, _FILE):
+        if path.is_file() and not path.is_symlink():
+            with contextlib.suppress(OSError):
+                if age_seconds > _OLD_SECONDS or _is_unlocked(path):
+                    path.unlink()
+
+
+def sweep_folders(root: Path) -> None:
+    """Remove the temporary folders whose processes were killed; one without a lock file stays."""
+    for path, _ in _own_entries(root, _FOLDER):
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):
+                if _is_unlocked(path / FOLDER_LOCK):
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def lock_folder(folder: Path) -> int:
+    """Lock a temporary folder; returns the descriptor that keeps the lock, or -1 without locks."""
+    if fcntl is None:
+        return -1
+    descriptor = os.open(folder / FOLDER_LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    with contextlib.suppress(OSError):  # not every file system has locks
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
+
+
+def _own_entries(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[Path, float]]:
+    """Paths in a folder that are this user's, named like this and not new, with their age."""
+    if not hasattr(os, "getuid"):
+        return
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):  # noqa: PTH208
+            if not pattern.fullmatch(name):
+                continue
+            with contextlib.suppress(OSError):
+                status = (folder / name).lstat()
+                age_seconds = time.time() - status.st_mtime
+                if status.st_uid == os.getuid() and age_seconds > _NEW_SECONDS:
+                    yield folder / name, age_seconds
+
+
+def _is_unlocked(path: Path) -> bool:
+    """Whether no process has a file locked.
+
+    Raises:
+        OSError: it cannot be opened, or cannot be locked at all.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
