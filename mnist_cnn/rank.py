@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+LOOPBACK = "127.0.0.1"
+"""Address at which the ranks of one machine meet: no other machine can reach it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rank:

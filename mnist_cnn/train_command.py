@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from mnist_cnn import console, train as training
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data import dataset
-from mnist_cnn.distributed import process_group
+from mnist_cnn.distributed import is_one_machine, process_group, use_loopback_interface
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated, Event
 from mnist_cnn.inference.provenance import Provenance
@@ -100,12 +100,14 @@ def _make_accelerator() -> Accelerator:
     Raises:
         UsageError: several processes were started, but they do not know each other.
     """
+    processes = Rank.from_environment().world_size
+    if processes > 1 and is_one_machine():
+        use_loopback_interface()
     accelerator = Accelerator(
         mixed_precision="no",
         dynamo_backend="no",
         kwargs_handlers=[process_group()],
     )
-    processes = Rank.from_environment().world_size
     if accelerator.num_processes != processes:
         raise UsageError(
             f"{processes} processes were started but each trains alone; without a GPU for each, "

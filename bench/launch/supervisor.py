@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from bench.launch.hosts import HostPlace
 from mnist_cnn.disk import replace_file
-from mnist_cnn.rank import Rank
+from mnist_cnn.rank import LOOPBACK, Rank
 
 GRACE_SECONDS = 10.0
 """Seconds from the first failure to SIGTERM for the other ranks: they have records to save."""
@@ -234,7 +234,7 @@ def _signal_all(processes: Sequence[subprocess.Popen[bytes]], number: int) -> No
 
 def _free_port() -> int:
     with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+        listening.bind((LOOPBACK, 0))
         return int(listening.getsockname()[1])
 
 
