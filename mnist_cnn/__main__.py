@@ -91,7 +91,7 @@ def predict(
         typer.Argument(help="PNG or JPEG files, one digit in each.", parser=console.parse_path),
     ],
 ) -> int:
-    """Print which digit each picture shows, with its probability."""
+    """Print which digit each picture shows, with its probability, or why it cannot be known."""
     from mnist_cnn.inference import predict as prediction
     from mnist_cnn.inference.weights import load_weights
 

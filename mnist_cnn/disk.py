@@ -298,3 +298,12 @@ def advice_for(error: OSError) -> str:
 def reason_of(error: OSError) -> str:
     """Why the system refused, in a few words."""
     return error.strerror or str(error) or type(error).__name__
+
+
+def home_folder() -> Path | None:
+    """The user's home; None where there is none: no HOME, and nothing in the list of users."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    return home if home.is_absolute() and os.environ.get("HOME") != "" else None

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UsageError(Exception):
     """Bad input. The message is one line: what is wrong and what to do. Commands exit 2."""
+
+
+class MissingDataError(UsageError):
+    """MNIST is missing or damaged, and no source has it.
+
+    Args:
+        message: what is wrong where, and what to do.
+        folder: folder of MNIST on this machine.
+    """
+
+    def __init__(self, message: str, folder: Path) -> None:
+        super().__init__(message)
+        self.public = message.replace(f"{folder}{os.sep}", "").replace(str(folder), "the folder")
+        """The message without the folder's path, for a record that others read."""
 
 
 class DamagedCheckpointError(UsageError):

@@ -24,3 +24,14 @@ def printable(text: str) -> str:
         for letter in _ESCAPES.sub("", text)
     )
     return "".join(visible).strip()
+
+
+def shortened(text: str, most_letters: int = 200) -> str:
+    """The text on one line as `printable` gives it, cut where it is longer.
+
+    Args:
+        text: what another program or a server says.
+        most_letters: longest line, with the dots that stand for what was cut.
+    """
+    line = " ".join(printable(text).split())
+    return line if len(line) <= most_letters else f"{line[: most_letters - 3].rstrip()}..."

@@ -19,6 +19,9 @@ _LAUNCHER_VARIABLES = (_STARTED_VARIABLE, "TORCHELASTIC_RUN_ID")
 """Each is set by a launcher that starts every rank; `accelerate launch` uses torchrun's."""
 _MOST_PROCESSES = 10**6
 
+LOOPBACK = "127.0.0.1"
+"""Address at which the ranks of one machine meet: no other machine can reach it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rank:

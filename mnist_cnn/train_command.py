@@ -19,7 +19,12 @@ from torch import distributed
 from mnist_cnn import console, train as training
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data import dataset
-from mnist_cnn.distributed import PROCESS_GROUP_TIMEOUT, process_group
+from mnist_cnn.distributed import (
+    PROCESS_GROUP_TIMEOUT,
+    is_one_machine,
+    process_group,
+    use_loopback_interface,
+)
 from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated, Event
 from mnist_cnn.inference.provenance import Provenance
@@ -112,6 +117,8 @@ def _make_accelerator() -> Accelerator:
     """
     check_all_started(_LAUNCH.format(processes=2))
     processes = Rank.from_environment().world_size
+    if processes > 1 and is_one_machine():
+        use_loopback_interface()
     try:
         with _announced_waiting(processes):
             accelerator = Accelerator(

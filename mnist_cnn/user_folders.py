@@ -11,19 +11,11 @@ from pathlib import Path
 
 import platformdirs
 
+from mnist_cnn.disk import home_folder
 from mnist_cnn.errors import UsageError
 from mnist_cnn.leftovers import FOLDER_PREFIX, lock_folder, sweep_folders
 
 _NAME = "mnist-bench"
-
-
-def home_folder() -> Path | None:
-    """The user's home; None where there is none: no HOME, and nothing in the list of users."""
-    try:
-        home = Path.home()
-    except RuntimeError:
-        return None
-    return home if home.is_absolute() and os.environ.get("HOME") != "" else None
 
 
 def cache_folder() -> Path:

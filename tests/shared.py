@@ -1,12 +1,14 @@
-"""What is made once for all workers of a test run."""
+"""What several tests do: make something once for all workers, wait for processes."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -34,3 +36,11 @@ def made_once(
             make(folder)
             done.touch()
     return folder
+
+
+def wait_until_ended(processes: Iterable[psutil.Process]) -> None:
+    """Wait for processes of others; in a container, nobody may collect what has ended."""
+    for process in processes:
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            with suppress(psutil.TimeoutExpired):
+                process.wait(0.05)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from bench.machine.network import resolve_address
 from mnist_cnn.errors import UsageError
+from mnist_cnn.rank import LOOPBACK
 
 _EXAMPLE = "HOST:PORT, such as 10.0.0.1:29500"
 
@@ -24,7 +25,7 @@ class HostPlace:
     """Number of machines that train together."""
     rank: int = 0
     """Number of this machine, from 0; the others meet at machine 0."""
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     """Name or address at which the other machines reach machine 0."""
     port: int = 0
     """Port that machine 0 listens on; 0 for any free port."""
@@ -84,7 +85,7 @@ def check_host_place(place: HostPlace) -> None:
         # As the store of the ranks does: connections of an earlier run may still be closing.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind(("", place.port))
+            listening.bind((LOOPBACK if place.machines == 1 else "", place.port))
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
             why = "is in use" if taken else f"cannot be listened on ({error.strerror})"

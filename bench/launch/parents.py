@@ -11,7 +11,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+from mnist_cnn import child_processes
+
 _PR_SET_CHILD_SUBREAPER = 36
 _WATCH_SECONDS = 0.5
 _LAUNCHERS = ("accelerate", "torchrun", "torch.distributed", "torch/distributed")
@@ -22,13 +23,10 @@ def end_with_parent() -> None:
     """From now on, SIGTERM for this process when its parent dies.
 
     Linux sends it. Elsewhere a thread looks at the parent every half second.
-    Source: prctl(2), PR_SET_PDEATHSIG
     """
     parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died just now
-            os.kill(os.getpid(), signal.SIGTERM)
+    if child_processes.HAS_DEATH_SIGNAL:
+        child_processes.end_with_parent(parent)
     else:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 

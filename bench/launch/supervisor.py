@@ -29,7 +29,7 @@ from bench.measure.rank_ends import STOPPED, How, stopped_ranks, tell_end, told_
 from bench.measure.run_log import log_path
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
 from mnist_cnn.process import ENDING_SIGNALS, is_ignored
-from mnist_cnn.rank import Rank
+from mnist_cnn.rank import LOOPBACK, Rank
 from mnist_cnn.user_folders import temporary_folder
 
 GRACE_SECONDS = 7.0
@@ -293,5 +293,5 @@ def _signal_all(processes: Sequence[subprocess.Popen[bytes]], number: int) -> No
 
 def _free_port() -> int:
     with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+        listening.bind((LOOPBACK, 0))
         return int(listening.getsockname()[1])

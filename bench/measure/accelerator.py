@@ -27,7 +27,7 @@ from bench.measure.request import ComputeRequest
 from bench.records.schema import ParityCheck, Setup
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import load
-from mnist_cnn.distributed import process_group
+from mnist_cnn.distributed import process_group, use_loopback_interface
 from mnist_cnn.engine.capture import capture_unsupported_reason
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
@@ -109,6 +109,8 @@ def join(plan: ExecutionPlan, machines: int = 1) -> JoinedAccelerator:
     torch.backends.cudnn.allow_tf32 = False
     if machines > 1:
         _name_the_interface()
+    elif plan.processes > 1:
+        use_loopback_interface()
     keep_layout(plan.device, plan.kernels)
     # Read before Accelerate writes to the environment: what it writes is not the user's.
     variables = _variables()

@@ -21,9 +21,10 @@ def describe_error(error: BaseException) -> str:
     name = type(error).__name__
     if isinstance(error, MemoryError):
         name = "out of memory (MemoryError)"
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    # What names a folder of the user says it in another way for records.
+    text = str(getattr(error, "public", error))
+    lines = [line for line in text.splitlines() if line.strip()]
     message = _SOURCE.sub("", lines[0]) if lines else ""
     message = _ADDRESS.sub("an address", redact_paths(message))
     message = message.encode("ascii", errors="ignore").decode() if "gloo" in message else message
-    text = f"{name}: {message}".strip().rstrip(":")
-    return printable(text)[:_LONGEST]
+    return printable(f"{name}: {message}".strip().rstrip(":"))[:_LONGEST]

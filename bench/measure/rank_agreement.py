@@ -28,9 +28,9 @@ from bench.measure.rank_reports import (
     find_missing,
     find_refusal,
 )
-from mnist_cnn.distributed import PROCESS_GROUP_TIMEOUT
+from mnist_cnn.distributed import PROCESS_GROUP_TIMEOUT, is_one_machine, listen_on_loopback
 from mnist_cnn.errors import UsageError
-from mnist_cnn.rank import Rank, leftover_hint, prints_problems
+from mnist_cnn.rank import LOOPBACK, Rank, leftover_hint, prints_problems
 
 _T = TypeVar("_T")
 _POLL_SECONDS = 0.05
@@ -99,10 +99,13 @@ class RankAgreement:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
             return self._join_own_store(host, port)
+        if is_one_machine():
+            # The process group reads it too.
+            host = os.environ["MASTER_ADDR"] = LOOPBACK
         if self._rank.is_main:
             try:
-                return self._open_store(host, port, is_server=True)
-            except distributed.DistError as error:
+                return self._serve_store(host, port)
+            except (distributed.DistError, OSError) as error:
                 raise UsageError(
                     f"port {port} of this machine cannot be listened on; name another"
                 ) from error
@@ -123,8 +126,10 @@ class RankAgreement:
         """
         shared = self._open_store(host, port, is_server=False)
         key = self._key("store", "port")
+        if is_one_machine():
+            host = LOOPBACK
         if self._rank.is_main:
-            own = self._open_store(host, 0, is_server=True)
+            own = self._serve_store(host, 0)
             shared.set(key, str(own.port))
         else:
             try:
@@ -134,12 +139,35 @@ class RankAgreement:
                     f"rank 0 did not come within {self._timeout_seconds:.0f} s; see what it says"
                 ) from error
         # The process group must use the same store.
+        os.environ["MASTER_ADDR"] = host
         os.environ["MASTER_PORT"] = str(own.port)
         os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
         return own
 
-    def _open_store(self, host: str, port: int, *, is_server: bool) -> Any:
-        """A `TCPStore`; torch has types for it under a private name only."""
+    def _serve_store(self, host: str, port: int) -> Any:
+        """Open the store on this rank, which keeps it for all; of one machine, on loopback only.
+
+        Raises:
+            DistError, OSError: the port cannot be listened on.
+        """
+        if host != LOOPBACK or os.name != "posix":
+            return self._open_store(host, port, is_server=True)
+        listening = listen_on_loopback(port)
+        port = listening.getsockname()[1]
+        # The store closes the socket.
+        return self._open_store(host, port, is_server=True, listening=listening.detach())
+
+    def _open_store(
+        self, host: str, port: int, *, is_server: bool, listening: int | None = None
+    ) -> Any:
+        """A `TCPStore`; torch has types for it under a private name only.
+
+        Args:
+            host: name or address of rank 0.
+            port: on which rank 0 listens.
+            is_server: whether this is rank 0, which keeps the store.
+            listening: descriptor of a socket that listens already; None for one on all interfaces.
+        """
         return distributed.TCPStore(  # type: ignore[attr-defined]
             host,
             port,
@@ -149,6 +177,7 @@ class RankAgreement:
             wait_for_workers=False,
             # The process group uses the same store.
             multi_tenant=True,
+            master_listen_fd=listening,
         )
 
     def _wait_for_server(self, host: str, port: int) -> None:

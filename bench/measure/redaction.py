@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_cnn.user_folders import home_folder
+from mnist_cnn.disk import home_folder
 
 _PROJECT = Path(__file__).resolve().parents[2]
 

@@ -15,7 +15,7 @@ import re
 import socket
 from collections.abc import Iterable, Iterator
 
-from mnist_cnn.user_folders import home_folder
+from mnist_cnn.disk import home_folder
 
 _ANYWHERE: tuple[tuple[str, re.Pattern[str]], ...] = (
     (

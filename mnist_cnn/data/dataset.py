@@ -13,7 +13,7 @@ from torch import Tensor
 from mnist_cnn.data import files
 from mnist_cnn.data.download import fetch
 from mnist_cnn.data.progress import Progress
-from mnist_cnn.errors import UsageError
+from mnist_cnn.errors import MissingDataError
 from mnist_cnn.recipe import VALIDATION_IMAGES, EvaluationSplit
 
 _log = logging.getLogger(__name__)
@@ -80,7 +80,8 @@ def load(
         progress: called with the progress of a download.
 
     Raises:
-        UsageError: a file is missing or corrupt, and no source has it.
+        MissingDataError: a file is missing or corrupt, and no source has it.
+        UsageError: see `fetch`.
     """
     folder = files.data_folder(data_dir)
     contents = _read(folder)
@@ -90,7 +91,8 @@ def load(
                 _log.warning("%s was not MNIST; it is now %s", file.path, file.quarantined)
         contents = _read(folder)
     if contents is None:
-        raise UsageError(f"the MNIST files in {folder} changed while being read; try again")
+        message = f"the MNIST files in {folder} changed while being read; try again"
+        raise MissingDataError(message, folder)
     return MnistData(
         train_images=_elements(contents[files.TRAIN_IMAGES]),
         train_labels=_elements(contents[files.TRAIN_LABELS]).long(),

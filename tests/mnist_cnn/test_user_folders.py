@@ -33,7 +33,7 @@ def test_without_a_home_the_line_says_what_to_set(monkeypatch: pytest.MonkeyPatc
 def test_a_user_whom_nobody_knows_has_no_home() -> None:
     script = """
 import os
-from mnist_cnn.user_folders import home_folder
+from mnist_cnn.disk import home_folder
 os.setuid(54321)
 del os.environ["HOME"]
 print(home_folder())

@@ -30,9 +30,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mnist_cnn.data import files, mirrors, package_index
+from mnist_cnn.data import files, package_index
 from mnist_cnn.data.dataset import MnistData, load
 from mnist_cnn.data.download import Report, fetch
+from mnist_cnn.data.limits import TransferLimits
 from mnist_cnn.errors import UsageError
 
 LABELS = files.TEST_LABELS
@@ -201,11 +202,10 @@ def test_a_silent_server_holds_nobody_up(
     cache: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (cache / LABELS.name).unlink()
-    monkeypatch.setattr(mirrors, "OPEN_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         use_mirrors(monkeypatch, address, mirror.address)
-        report = fetch(cache)
+        report = fetch(cache, limits=TransferLimits(open_seconds=0.3))
     assert report.problems == (f"{address} cannot be reached (no answer within 0.3 s)",)
     assert_good(cache)
 
@@ -449,12 +449,15 @@ sys.modules["torchvision"] = types.ModuleType("torchvision")
 sys.modules["torchvision.datasets"] = types.SimpleNamespace(
     MNIST=types.SimpleNamespace(mirrors=[sys.argv[2]])
 )
-from mnist_cnn.data import mirrors
 from mnist_cnn.data.download import fetch
-mirrors.OPEN_SECONDS = 600  # the test decides when there is an answer
+from mnist_cnn.data.limits import TransferLimits
 print("ready", flush=True)
 sys.stdin.readline()
-report = fetch(Path(sys.argv[1]), progress=lambda what, *_: print(what, flush=True))
+report = fetch(
+    Path(sys.argv[1]),
+    progress=lambda what, *_: print(what, flush=True),
+    limits=TransferLimits(open_seconds=600),  # the test decides when there is an answer
+)
 print(*[file.source for file in report.files])
 """
 

@@ -32,12 +32,13 @@ from torch import Tensor
 from mnist_cnn.__main__ import main
 from mnist_cnn.augment import normalise
 from mnist_cnn.data.dataset import MnistData
-from mnist_cnn.inference.export import folder as exporting
+from mnist_cnn.inference.export import folder as exporting, hub as uploading
 from mnist_cnn.inference.export.card import Format
 from mnist_cnn.inference.provenance import Provenance
 from mnist_cnn.inference.weights import load_provenance, load_weights, save_weights
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import REFERENCE
+from tests.stand_ins.servers import trickling_server
 
 ROOT = Path(__file__).resolve().parents[3]
 FORMATS: list[Format] = ["onnx", "safetensors"]
@@ -472,6 +473,10 @@ def no_token(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
     # What the client would keep in the user's home; not every version of it has all of these.
     for name in ("HF_TOKEN_PATH", "HF_STORED_TOKENS_PATH", "AGENT_HARNESSES_PATH"):
         monkeypatch.setattr(constants, name, str(home / name), raising=False)
+        monkeypatch.setenv(name, str(home / name))
+    # For the child process that uploads.
+    monkeypatch.setenv("HF_HOME", str(home))
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
@@ -487,7 +492,7 @@ def hub_of(no_token: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     def start(refuses: bool) -> Hub:
         hub = Hub(refuses)
         threading.Thread(target=hub.serve_forever, daemon=True).start()
-        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
         started.append(hub)
         return hub
 
@@ -509,13 +514,13 @@ def test_an_upload_that_was_asked_for_sends_the_folder(
     tmp_path: Path,
     capsys: Output,
 ) -> None:
-    hub = hub_of(False)
+    server = hub_of(False)
     out = tmp_path / "out"
     assert push(weights, out) == 0
-    assert f"uploaded to {hub.address}/some/model\n" in capsys.readouterr().out
-    assert hub.files == {path.name: path.read_bytes() for path in out.iterdir()}
-    assert hub.files.keys() == {"README.md", "model.safetensors"}
-    ours = [sent for _, path, sent in hub.asked if "some/model" in path or "create" in path]
+    assert f"uploaded to {server.address}/some/model\n" in capsys.readouterr().out
+    assert server.files == {path.name: path.read_bytes() for path in out.iterdir()}
+    assert server.files.keys() == {"README.md", "model.safetensors"}
+    ours = [sent for _, path, sent in server.asked if "some/model" in path or "create" in path]
     assert len(ours) >= 3
     assert set(ours) == {"Bearer hf_test"}
 
@@ -550,11 +555,22 @@ def test_a_hub_out_of_reach_is_one_line_and_exit_1(
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setenv("HF_ENDPOINT", address)
     assert push(weights, tmp_path / "out") == 1
     complaint = capsys.readouterr().err
     assert complaint.startswith("mnist_cnn: error: not uploaded: ")
     assert complaint.count("\n") == 1
+
+
+def test_a_hub_that_answers_too_slowly_is_left(
+    hub_of: Callable[[bool], Hub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte now and then: no limit of a single read would ever end it."""
+    hub_of(False)
+    with trickling_server() as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        with pytest.raises(uploading.UploadFailed, match=r"it was not done within 4 s"):
+            uploading.push(tmp_path, "some/model", timeout_seconds=4)
 
 
 def test_a_hub_switched_off_is_refused(
@@ -573,10 +589,10 @@ def test_a_hub_switched_off_is_refused(
 def test_nothing_is_sent_unless_asked_for(
     hub_of: Callable[[bool], Hub], weights: Path, few_images: MnistData, tmp_path: Path
 ) -> None:
-    hub = hub_of(False)
+    server = hub_of(False)
     out = str(tmp_path / "out")
     assert main(["export", str(weights), "--to", "safetensors", "--output", out]) == 0
-    assert hub.asked == []
+    assert server.asked == []
 
 
 # For real

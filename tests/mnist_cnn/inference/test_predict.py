@@ -24,7 +24,7 @@ from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.errors import UsageError
 from mnist_cnn.inference.image_file import BOX, CENTRE, read_digit
-from mnist_cnn.inference.predict import chart, predict
+from mnist_cnn.inference.predict import TEMPERATURE, chart, predict
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import FAST
 from mnist_cnn.train import seeded_model, train
@@ -166,7 +166,7 @@ def save(picture: Image.Image, folder: Path) -> Path:
     return path
 
 
-def test_the_probabilities_are_the_softmax_of_the_normalised_digit(
+def test_the_probabilities_are_the_calibrated_softmax_of_the_normalised_digit(
     mnist: MnistData, network: MnistCnn, tmp_path: Path
 ) -> None:
     path = save(scan(mnist.test_images[0].numpy()), tmp_path)
@@ -175,7 +175,7 @@ def test_the_probabilities_are_the_softmax_of_the_normalised_digit(
     assert probabilities.sum().item() == pytest.approx(1)
     with torch.no_grad():
         pixels = (read_digit(path).float() / 255 - 0.1307) / 0.3081
-        expected = network(pixels.view(1, 1, 28, 28)).softmax(1)[0]
+        expected = (network(pixels.view(1, 1, 28, 28)) / TEMPERATURE).softmax(1)[0]
     assert torch.allclose(probabilities, expected, atol=1e-6)
 
 
