@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_cnn import user_folders
+from mnist_cnn import disk, user_folders
 from mnist_cnn.data.files import data_folder
 from mnist_cnn.errors import UsageError
 
@@ -20,7 +20,7 @@ def test_without_a_home_the_line_says_what_to_set(monkeypatch: pytest.MonkeyPatc
     for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "MNIST_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", "")
-    assert user_folders.home_folder() is None
+    assert disk.home_folder() is None
     with pytest.raises(UsageError, match="set HOME or XDG_STATE_HOME"):
         user_folders.state_folder()
     with pytest.raises(UsageError, match=r"set HOME or XDG_CACHE_HOME.*--data-dir"):
