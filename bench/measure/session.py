@@ -124,8 +124,9 @@ def open_session(request: RunRequest, frontend: Frontend) -> Iterator[Session]:
     journal: Journal | None = None
     try:
         environment = describe_environment(joined.setup.device, joined.setup.device_name)
-        agreement.require_same("saving", lambda: _check_saving(request, environment), dict)
         journal, checkpoints = _open_journal(request, joined, environment)
+        # After it: where there is nothing to resume, no folder is made.
+        agreement.require_same("saving", lambda: _check_saving(request, environment), dict)
         session = _make_session(request, frontend, joined, environment, (journal, checkpoints))
         # After all checks: a request that is refused is one line.
         _announce(request, plan, environment, frontend.progress)

@@ -189,7 +189,8 @@ def test_a_bad_picture_among_good_ones_hides_none(
     said = capsys.readouterr()
     assert said.out.count(f"{digit}: ") == 2
     assert said.err == (
-        f"mnist_cnn: error: {text} is not a PNG or JPEG picture: convert it to one\n"
+        f"mnist_cnn: error: {text} is not a PNG or JPEG picture: save it as PNG or JPEG, for "
+        "example from a viewer's export menu\n"
     )
 
 
