@@ -99,12 +99,26 @@ def group_runs(runs: Iterable[Run]) -> list[Benchmark]:
     """Sort runs into their benchmarks, the oldest first.
 
     Runs that share a benchmark's id but not its machine, set-up, recipe or protocol are kept apart.
+    A record of an attempt that was resumed is none of a run: the run that went on holds all of it.
     """
     groups: dict[SetupKey, list[Run]] = {}
     for run in sorted(runs, key=_start):
         key = SetupKey.of(run[1]).ignoring("environment.dirty")
         groups.setdefault(key, []).append(run)
-    return [Benchmark(tuple(group)) for group in groups.values()]
+    return [Benchmark(tuple(_without_resumed_attempts(group))) for group in groups.values()]
+
+
+def _without_resumed_attempts(runs: Sequence[Run]) -> list[Run]:
+    """Of each run its last record."""
+    last: dict[tuple[str, int, int], int] = {}
+    for _, record in runs:
+        run = (record.benchmark_id, record.run_index, record.seed)
+        last[run] = max(record.resumed, last.get(run, 0))
+    return [
+        (path, record)
+        for path, record in runs
+        if record.resumed == last[record.benchmark_id, record.run_index, record.seed]
+    ]
 
 
 def pool_single_runs(benchmarks: Iterable[Benchmark]) -> list[Benchmark]:

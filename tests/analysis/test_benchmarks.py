@@ -327,3 +327,23 @@ def test_what_a_process_does_once_is_one_measurement() -> None:
     (pool,) = benchmarks.pool_single_runs(benchmarks.group_runs((None, run) for run in seeds))
     assert pool.summary("warmup_seconds").count == 4
     assert pool.summary("cold_time_to_target_seconds").low is not None
+
+
+def test_an_attempt_that_was_resumed_is_a_part_of_its_run() -> None:
+    started = datetime(2026, 11, 28, tzinfo=UTC)
+    attempts = [
+        make_record(benchmark_id="one", status="failed", reason="lost", seed=0, run_index=1),
+        make_record(benchmark_id="one", resumed=1, seed=0, run_index=1),
+        make_record(benchmark_id="one", seed=1, run_index=2),
+        make_record(benchmark_id="other", seed=0, run_index=1),
+    ]
+    runs = [
+        (None, record.model_copy(update={"started_at": started.replace(minute=minute)}))
+        for minute, record in enumerate(attempts)
+    ]
+    one, other = group_runs(runs)
+    assert [(record.run_index, record.outcome) for record in one.records] == [
+        (1, "resumed"),
+        (2, "completed"),
+    ]
+    assert len(other.records) == 1

@@ -1,13 +1,18 @@
-"""`python -m tests.faults`: provoke all faults, or random ones, and print what was seen."""
+"""`./scripts/faults`: provoke all faults, or random ones, and print what was seen."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from tests.faults.campaign import run_campaign
 from tests.faults.catalogue import catalogue
-from tests.faults.harness import provoke, violations
+from tests.faults.harness import ROOT, provoke, violations
+
+PAGE = ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- faults -->\n", "<!-- /faults -->\n"
+HEAD = "| fault | injected | expected | seen |\n|---|---|---|---|\n"
 
 
 def main() -> int:
@@ -20,30 +25,45 @@ def main() -> int:
     parser.add_argument("words", nargs="*", help="only faults whose name holds one of these words")
     parser.add_argument("--minutes", type=float, help="provoke random faults for so long instead")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first random fault")
+    parser.add_argument(
+        "--page", action="store_true", help="write the table of docs/reliability.md"
+    )
     options = parser.parse_args()
     if options.minutes is not None:
         return 1 if run_campaign(options.minutes, options.seed) else 0
-    return 1 if provoke_all(options.words) else 0
+    broken, rows = provoke_all(options.words)
+    if options.page:
+        write_page(PAGE, rows)
+    return 1 if broken else 0
 
 
-def provoke_all(words: list[str]) -> int:
-    """Print a row for each fault: `fault | expected | seen`.
+def provoke_all(words: list[str]) -> tuple[int, list[str]]:
+    """Provoke faults and print a row for each.
 
     Returns:
-        The number of faults that broke a promise.
+        The number of faults that broke a promise, and the rows.
     """
-    broken = 0
+    broken, rows = 0, []
     for case in catalogue():
         if words and not any(word in case.name for word in words):
             continue
         seen = provoke(case)
         found = violations(case, seen)
         broken += bool(found)
-        outcome = "; ".join(found) or f"as expected, {seen.seconds:.1f} s after it"
-        print(f"{case.name} | {case.expected} | {outcome}", flush=True)
+        outcome = "; ".join(found) or f"as expected, {seen.seconds:.1f} s"
+        rows.append(f"| {case.name} | {case.how} | {case.expected} | {outcome} |\n")
+        print(rows[-1], end="", flush=True)
         if found:
             print(seen.err[-1500:], file=sys.stderr, flush=True)
-    return broken
+    return broken, rows
+
+
+def write_page(page: Path, rows: list[str]) -> None:
+    """Put the rows in the place of those that the page has."""
+    text = page.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(before + BEGIN + HEAD + "".join(rows) + END + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def _send_rank(rank: int, number: signal.Signals) -> Callable[[psutil.Process], 
 
 def catalogue() -> list[Fault]:
     """All faults."""
-    return [*_alone(), *_signals(), *_streams(), *_two_ranks(), *_other_launchers()]
+    return [*_alone(), *_signals(), *_streams(), *_memory(), *_two_ranks(), *_other_launchers()]
 
 
 def _alone() -> Iterator[Fault]:
@@ -174,6 +174,19 @@ def _streams() -> Iterator[Fault]:
             prints="stderr" in name,
             said="the output could not be written" if code else "",
             in_ci=name == "all streams are closed",
+        )
+
+
+def _memory() -> Iterator[Fault]:
+    shell = shutil.which("sh") or "sh"
+    for kibibytes in (2_000_000, 3_200_000):
+        yield Fault(
+            name=f"{kibibytes:,} KiB of address space",
+            command=(
+                *(shell, "-c", f'ulimit -v {kibibytes}; exec mnist-bench "$@"'),
+                *("sh", *RUN, "--runs", "1", "--kernels", "torch"),
+            ),
+            said="^mnist-bench: error: .*(memory|allocate).*$",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -64,14 +65,22 @@ class Fault:
     """Whether every run of CI provokes it."""
 
     @property
+    def how(self) -> str:
+        """How it is provoked, for the table."""
+        if self.injected:
+            return "; ".join(_shown_injection(one) for one in ";".join(self.injected).split(";"))
+        if self.act is not None:
+            return f"from outside, at the line `{self.awaited}`"
+        return "by the shell that starts it"
+
+    @property
     def expected(self) -> str:
         """What is promised, for the table."""
-        parts = [f"exit {self.code}"]
-        if self.statuses:
-            parts.append("records: " + ", ".join(self.statuses))
-        else:
-            parts.append("no record, as no run had begun")
-        return "; ".join(parts)
+        end = (
+            f"ended by {signal.Signals(-self.code).name}" if self.code < 0 else f"exit {self.code}"
+        )
+        records = "records: " + ", ".join(self.statuses) if self.statuses else "no record"
+        return f"{end}; {records}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,15 @@ class Seen:
     def announced(self) -> list[int]:
         """The runs that were said to begin."""
         return [int(number) for number, _ in _ANNOUNCED.findall(self.err)]
+
+
+def _shown_injection(injection: str) -> str:
+    """``rank 1: SIGKILL at `repeat_warm_up` (call 1)``."""
+    rank, where, nth, action = injection.split("|")
+    kind, _, value = action.removeprefix("later:").partition("=")
+    what = {"signal": value, "parent": f"{value} to the parent", "sleep": f"a pause of {value} s"}
+    name = where.rpartition(":")[2].rpartition(".")[2]
+    return f"rank {rank}: {what.get(kind, f'{kind} {value}')} at `{name}` (call {nth})"
 
 
 def provoke(case: Fault) -> Seen:

@@ -6,15 +6,13 @@ import sys
 
 import pytest
 
+from tests.faults.__main__ import BEGIN, END, HEAD, PAGE
 from tests.faults.catalogue import catalogue
 from tests.faults.harness import Fault, provoke, violations
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="signals of other systems differ"),
-]
 
-
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="signals of other systems differ")
 @pytest.mark.parametrize(
     "case", [case for case in catalogue() if case.in_ci], ids=lambda case: case.name
 )
@@ -23,6 +21,8 @@ def test_what_is_promised_is_kept(case: Fault) -> None:
     assert violations(case, seen) == [], f"{seen.err}\n{seen.out}"
 
 
-def test_every_fault_has_a_name_of_its_own() -> None:
-    names = [case.name for case in catalogue()]
-    assert len(names) == len(set(names))
+def test_the_page_has_every_fault_and_what_is_promised() -> None:
+    rows = PAGE.read_text(encoding="utf-8").partition(BEGIN + HEAD)[2].partition(END)[0]
+    columns = [[cell.strip() for cell in row.split("|")[1:5]] for row in rows.splitlines()]
+    assert [row[:3] for row in columns] == [[c.name, c.how, c.expected] for c in catalogue()]
+    assert all(row[3].startswith("as expected") for row in columns)

@@ -1,0 +1,72 @@
+"""Commands whose output goes nowhere, and commands that are interrupted, end in one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = sys.executable
+
+pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+
+
+def shell(script: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", script],
+        cwd=ROOT,
+        env=os.environ | {"PYTHON": PYTHON} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["report results/ --to csv", "report results/", "report results/ --to json", "env --json"],
+)
+def test_a_full_disk_is_one_line(command: str) -> None:
+    done = shell(f'"$PYTHON" -m bench {command} >/dev/full')
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if "mnist-bench: " in line]
+    assert line == "mnist-bench: error: the output could not be written: No space left on device"
+    assert "Traceback" not in done.stderr
+
+
+def test_closed_streams_are_no_traceback() -> None:
+    done = shell('"$PYTHON" -m bench report results/ >&-; echo status $? >&2')
+    assert done.stderr.splitlines()[-1] == "status 0"
+    assert "Traceback" not in done.stderr
+    assert shell('"$PYTHON" -m bench report results/ >&- 2>&-').returncode == 0
+
+
+def test_a_reader_who_has_enough_hears_nothing() -> None:
+    done = shell('"$PYTHON" -m bench report results/ --to json | head -c 1')
+    assert done.stdout == "["
+    assert done.stderr == ""
+
+
+def test_an_interrupted_command_says_so() -> None:
+    script = """
+import os, signal, sys
+from bench.cli import start
+from bench.cli.app import app
+
+@app.command()
+def wait() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    while True:
+        pass
+
+sys.exit(start(["wait"]))
+"""
+    done = subprocess.run(
+        [PYTHON, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130
+    assert done.stderr == "mnist-bench: interrupted\n"
