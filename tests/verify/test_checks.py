@@ -35,6 +35,8 @@ KNOWN = {
     "xeon-ab": {"commit"},
     # The first seeds of an earlier version's road were run a second time.
     "xeon-earlier-road": {"seeds"},
+    # Its first plan follows that of another experiment in the same folder.
+    "icelake-retuned-fast": {"plans"},
 }
 """What is not as it should be in what is committed, and stays: records are not edited."""
 
