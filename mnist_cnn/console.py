@@ -107,6 +107,8 @@ def fail(name: str, error: Exception) -> int:
     what = type(error).__name__ + (f": {lines[0]}" if lines else "")
     if isinstance(error, OSError) and error.strerror:
         what = error.strerror[0].lower() + error.strerror[1:]
+    if isinstance(error, BlockingIOError) or "start new thread" in what:
+        what = "no more processes or threads can be started: end others, or raise their limit"
     if isinstance(error, MemoryError) or "failed to map segment" in what:
         what = f"out of memory ({what})"
     print(f"{name}: error: {printable(what)} ({TRACEBACK_VARIABLE}=1 shows where)", file=sys.stderr)
