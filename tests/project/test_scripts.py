@@ -21,7 +21,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = tuple(
-    f"scripts/{name}" for name in ("bench", "compatibility", "lock", "setup", "test", "wheels")
+    f"scripts/{name}"
+    for name in ("bench", "compatibility", "faults", "lock", "setup", "test", "wheels")
 )
 LAUNCHERS = [
     f"scripts/launch/{p.name}" for p in sorted((ROOT / "scripts/launch").iterdir()) if not p.suffix
