@@ -114,9 +114,15 @@ def _keep(run: MeasuredRun, request: RunRequest, result: BenchmarkResult, sessio
 def explain_failure(run: MeasuredRun) -> MeasuredRun:
     """Say in the record which rank ended first: the run's own error is only a lost connection."""
     record = run.record
-    if record.status != "failed" or not is_lost_connection(run.error):
+    if record.status == Status.INTERRUPTED:
+        # A launcher asks the other ranks to end when one has died: nobody has interrupted them.
+        end = first_end(0.0)
+        if end is None or end.how > How.CAUSE:
+            return run
+    elif record.status == Status.FAILED and is_lost_connection(run.error):
+        end = first_end()
+    else:
         return run
-    end = first_end()
     status = Status.FAILED
     if end is not None and end.how == How.INTERRUPTED:
         status = Status.INTERRUPTED

@@ -260,6 +260,8 @@ def _wait_for_ranks(
     is_by_signal = any(code < 0 for code in codes)
     if cause is not None and cause.how == How.CAUSE and is_by_signal and not signals:
         print(f"mnist-bench: {cause}", file=sys.stderr)
+    if cause is not None and cause.how <= How.CAUSE and not signals:
+        return EXIT_FAILED  # whatever the others say: they were asked to end
     failed = [code for code in codes if code]
     if signals and any(code < 0 for code in failed):
         return EXIT_INTERRUPTED
