@@ -37,13 +37,16 @@ EXIT_INTERRUPTED = 130
 """128 + SIGINT, as a shell reports it."""
 
 
-def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
+def run(
+    app: typer.Typer, name: str, arguments: Sequence[str], *, says_interrupted: bool = True
+) -> int:
     """Run a command line.
 
     Args:
         app: the commands.
         name: the program's name in its messages.
         arguments: without the program's name; commands find them in their context's `obj`.
+        says_interrupted: whether an interruption is told here.
 
     Returns:
         The exit status: 2 for bad input, 130 when interrupted, 1 for an error that nothing
@@ -78,11 +81,12 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
             return fail(name, error)
         return _refuse(name, f"cannot use {os.fsdecode(error.filename)}: {error.strerror}")
     except (KeyboardInterrupt, typer.Abort):
-        print(f"{name}: interrupted", file=sys.stderr)
+        if says_interrupted:
+            print(f"{name}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:
         return fail(name, error)
-    if status == EXIT_INTERRUPTED and asked_to_end() and not is_launched():
+    if says_interrupted and status == EXIT_INTERRUPTED and asked_to_end() and not is_launched():
         print(f"{name}: interrupted", file=sys.stderr)  # Typer has made a status of the exception
     return status if isinstance(status, int) else 0
 

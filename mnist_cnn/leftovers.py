@@ -25,7 +25,7 @@ FOLDER_LOCK = ".in-use"
 """File in a temporary folder that its process has locked."""
 _FILE = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 """Names that `mnist_cnn.disk.temporary_file` and checks of a folder give."""
-_FOLDER = re.compile(rf"{FOLDER_PREFIX}[a-z0-9_]{{8}}")
+_FOLDER = re.compile(rf"{FOLDER_PREFIX}[a-z0-9_-]{{8,}}")
 _NEW_SECONDS = 60.0
 """Age up to which nothing is removed: it may not be locked yet."""
 _OLD_SECONDS = 86_400.0
@@ -50,13 +50,22 @@ def sweep_folders(root: Path) -> None:
                     shutil.rmtree(path, ignore_errors=True)
 
 
-def lock_folder(folder: Path) -> int:
-    """Lock a temporary folder; returns the descriptor that keeps the lock, or -1 without locks."""
+def lock_folder(folder: Path, *, shared: bool = False) -> int:
+    """Lock a temporary folder.
+
+    Args:
+        folder: the folder.
+        shared: whether others have it locked as well; it is in use as long as one of them lives.
+
+    Returns:
+        The descriptor that keeps the lock, also in forked children; -1 without locks.
+    """
     if fcntl is None:
         return -1
-    descriptor = os.open(folder / FOLDER_LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | (os.O_NOFOLLOW if shared else os.O_EXCL)
+    descriptor = os.open(folder / FOLDER_LOCK, flags, 0o600)
     with contextlib.suppress(OSError):  # not every file system has locks
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     return descriptor
 
 

@@ -88,6 +88,14 @@ def prepare_streams() -> None:
         sys.stderr = UnfailingStream(sys.stderr)
 
 
+def signal_name(number: int) -> str:
+    """``"SIGKILL"``; real-time signals have numbers only."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def is_ignored(number: int) -> bool:
     """Whether whoever started this process wants it to ignore a signal, as `nohup` does."""
     return signal.getsignal(number) is signal.SIG_IGN
@@ -120,6 +128,6 @@ def asked_to_end() -> str:
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    before, _state["asked"] = _state["asked"], f"ended by {signal.Signals(number).name}"
+    before, _state["asked"] = _state["asked"], f"ended by {signal_name(number)}"
     if not before or _state["raises"] == "always":
         raise KeyboardInterrupt(_state["asked"])

@@ -13,7 +13,6 @@ from contextlib import suppress
 from types import FrameType
 
 import psutil
-from accelerate.commands.launch import main
 
 
 def wait_for_the_program(number: int, _: FrameType | None) -> None:
@@ -33,6 +32,9 @@ if __name__ == "__main__":
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) is not signal.SIG_IGN:
             signal.signal(ending, wait_for_the_program)
+    # After the handlers: it takes seconds.
+    from accelerate.commands.launch import main
+
     try:
         main()
     except subprocess.CalledProcessError as error:

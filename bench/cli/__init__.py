@@ -39,24 +39,29 @@ def start(words: Sequence[str]) -> int:
 
     prepare_streams()
     end_on_signals()
+    is_guarded = list(words[:1]) == ["run"]
     try:
-        if list(words[:1]) == ["run"]:
+        if is_guarded:
             from bench.launch.guard import run_guarded
 
-            return run_guarded(lambda: _run_words(list(words)), _conclude)
+            return run_guarded(lambda: _run_words(list(words), says_interrupted=False), _conclude)
         return _run_words(list(words))
     except KeyboardInterrupt:
-        print(f"{_PROGRAM}: interrupted", file=sys.stderr)
+        if not is_guarded:  # else the guardian says it
+            print(f"{_PROGRAM}: interrupted", file=sys.stderr)
         return 130
+    except (ImportError, MemoryError) as error:  # too little memory for what is imported here
+        print(f"{_PROGRAM}: error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     finally:
         ignore_signals()  # the interpreter is ending, which may take a second
 
 
-def _run_words(words: list[str]) -> int:
+def _run_words(words: list[str], *, says_interrupted: bool = True) -> int:
     from bench.cli.app import app
     from mnist_cnn import console
 
-    return console.run(app, _PROGRAM, words or ["--help"])
+    return console.run(app, _PROGRAM, words or ["--help"], says_interrupted=says_interrupted)
 
 
 def _conclude(ending: Ending) -> int:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.launch.guard import Ending
 from bench.launch.result import BenchmarkResult, save_or_complain
-from bench.measure.rank_ends import How, RankEnd, tell_end, told_ends
+from bench.measure.guard_folder import has_begun
+from bench.measure.rank_ends import RANKS_NAME, How, RankEnd, tell_end, told_ends
 from bench.measure.run_log import LoggedBenchmark, LoggedRun, log_path, read_run_log
 from bench.records.record_file import to_json
 from bench.records.schema import RunRecord, Status
 from bench.records.store import record_path, save_record
-from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
+from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from mnist_cnn.disk import write_new_file
-from mnist_cnn.rank import Rank, has_launcher
+from mnist_cnn.process import signal_name
+from mnist_cnn.rank import Rank, has_launcher, variables_problem
 
 
 @dataclass(slots=True)
@@ -32,15 +34,19 @@ class Aftermath:
 
 def complete(ending: Ending) -> Aftermath:
     """Make and save the records that are missing, and say on stderr how the process has ended."""
-    rank = Rank.from_environment()
+    rank = Rank() if variables_problem() else Rank.from_environment()
     if has_launcher() and rank.world_size > 1 and ending.code:
         how = How.CAUSE if ending.code < 0 else How.LEFT
-        tell_end(rank.index, how, _how(ending.code), ending.folder)
+        how = How.INTERRUPTED if ending.asked else how
+        tell_end(rank.index, how, _how(ending.code), ending.folder, ending.at)
+    if ending.code == EXIT_USAGE:
+        return Aftermath(EXIT_USAGE)  # it has said why, and what it refuses is no outcome of a run
     path = log_path(ending.folder)
     has_log = rank.is_main and path.exists()
     benchmark = read_run_log(path) if has_log else LoggedBenchmark()
     was_asked = bool(ending.asked)
-    if not benchmark.runs or benchmark.is_told:
+    is_complete = benchmark.is_told and all(run.is_kept for run in benchmark.runs)
+    if not benchmark.runs or is_complete:
         return Aftermath(_status_without_work(ending, has_runs=bool(benchmark.runs)))
     cause = cause_of(ending)
     _show_cursor()
@@ -50,17 +56,20 @@ def complete(ending: Ending) -> Aftermath:
         _keep(run, benchmark, result, status, ending.asked or cause)
     if not was_asked:
         print(f"mnist-bench: error: {cause}", file=sys.stderr)
+    if benchmark.is_told or benchmark.share_records is not None:
+        # It has printed its runs, or the process that started it does.
+        return Aftermath(result.status)
     return Aftermath(result.status, result, benchmark.as_json)
 
 
 def cause_of(ending: Ending) -> str:
     """Who ended first, and of what."""
     told: RankEnd | None = next(iter(told_ends(ending.folder)), None)
-    is_supervisor = any(ending.folder.glob("rank-*.end")) and not has_launcher()
+    is_supervisor = (ending.folder / RANKS_NAME).exists()
     if is_supervisor and ending.code < 0 and (told is None or told.how > How.CAUSE):
         cause = f"the supervisor of the ranks {_how(ending.code)}"
     elif told is not None:
-        cause = str(told)
+        cause = str(told) if is_supervisor or has_launcher() else told.what
     else:
         cause = f"the process {_how(ending.code)}"
     if ending.memory_ran_out and "SIGKILL" in cause:
@@ -81,7 +90,8 @@ def _keep(
         if benchmark.results_dir is not None:
             path = _save(record, benchmark.results_dir)
         if benchmark.share_records is not None:
-            save_record(record, benchmark.share_records)
+            with suppress(OSError):  # whoever waits for it may be gone
+                save_record(record, benchmark.share_records)
     result.runs.append((path, record))
 
 
@@ -98,22 +108,22 @@ def _save(record: RunRecord, folder: Path) -> Path | None:
 
 def _status_without_work(ending: Ending, *, has_runs: bool) -> int:
     """The exit status where no record is missing, and a line where nobody has said one."""
-    if ending.asked and not has_runs and ending.code in (EXIT_INTERRUPTED, -signal.SIGKILL):
-        print("mnist-bench: interrupted while no run was being measured", file=sys.stderr)
+    was_interrupted = ending.code == EXIT_INTERRUPTED or (ending.asked and ending.code < 0)
+    if was_interrupted:
+        if not has_begun(ending.folder):
+            print("mnist-bench: interrupted while no run was being measured", file=sys.stderr)
         return EXIT_INTERRUPTED
-    if ending.code >= 0:
+    if ending.code > 0 or (ending.code == 0 and ending.is_done):
         return ending.code
-    if ending.asked:
-        return EXIT_INTERRUPTED
     _show_cursor()
-    when = "after the last run" if has_runs else "before the first run"
-    print(f"mnist-bench: error: {cause_of(ending)}, {when}", file=sys.stderr)
+    when = "" if has_runs or has_begun(ending.folder) else ", before the first run"
+    print(f"mnist-bench: error: {cause_of(ending)}{when}", file=sys.stderr)
     return EXIT_FAILED
 
 
 def _how(code: int) -> str:
     if code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
+        return f"was ended by {signal_name(-code)}"
     return f"ended with status {code} and without a word"
 
 

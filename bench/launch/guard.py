@@ -12,17 +12,20 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.launch.parents import adopt_orphans, end_with_parent, ends_with_launcher
+from bench.launch.parents import adopt_orphans, end_with_parent, has_launcher_above
 from bench.machine import own_process
-from bench.measure.guard_folder import VARIABLE, guard_folder
-from mnist_cnn.leftovers import FOLDER_PREFIX, lock_folder
-from mnist_cnn.process import ENDING_SIGNALS, end_on_signals, is_ignored
-from mnist_cnn.rank import has_launcher
+from bench.measure.guard_folder import VARIABLE, guard_folder, has_begun
+from bench.measure.seed_share import VARIABLE as VARIABLE_OF_SHARE
+from mnist_cnn import child_processes
+from mnist_cnn.leftovers import FOLDER_PREFIX, lock_folder, sweep_folders
+from mnist_cnn.process import ENDING_SIGNALS, end_on_signals, is_ignored, signal_name
+from mnist_cnn.rank import Rank, has_launcher, variables_problem
 
 ANSWER_SECONDS = 1.0
 """Seconds after a signal until the user is told that it is being followed."""
@@ -32,6 +35,10 @@ SAVE_SECONDS = 12.0
 """Seconds after a signal until a process that has begun a run is ended."""
 ORPHAN_SECONDS = 8.0
 """Seconds that the processes of a dead process have to save what they measured."""
+_DONE = "done-{}"
+"""Name of the file that the child of an id makes when its work has returned."""
+_TOLD = b'["told", null]\n'
+"""Last line of the log of a process that has printed its runs; see `bench.measure.run_log`."""
 _PASSED_ON = (
     *ENDING_SIGNALS,
     *(
@@ -53,8 +60,12 @@ class Ending:
     """Exit status; minus the signal's number where a signal ended it."""
     asked: str
     """``"ended by SIGINT"`` where a signal had asked for it; otherwise empty."""
+    is_done: bool
+    """Whether it ended by itself: all its lines are said."""
     memory_ran_out: bool
     """Whether the system ended a process meanwhile because memory ran out."""
+    at: float
+    """When it ended, by the machine's clock that never runs backwards."""
 
 
 def run_guarded(work: Callable[[], int], conclude: Callable[[Ending], int]) -> int:
@@ -67,7 +78,12 @@ def run_guarded(work: Callable[[], int], conclude: Callable[[Ending], int]) -> i
     Returns:
         In the child the status of `work`; in this process that of `conclude`.
     """
-    if not hasattr(os, "fork") or guard_folder() is not None:
+    if guard_folder() is not None:  # a rank: its parent tells its end
+        if not child_processes.HAS_DEATH_SIGNAL:
+            end_with_parent(os.getppid())
+        end_on_signals(once=True)
+        return work()
+    if not hasattr(os, "fork"):
         return work()
     try:
         folder = _make_folder()
@@ -81,6 +97,7 @@ def run_guarded(work: Callable[[], int], conclude: Callable[[Ending], int]) -> i
     try:
         watched = _wait_only_for_signals()
         own_process.seconds_before = own_process.seconds_since_start()
+        parent = os.getpid()
         try:
             child = os.fork()
         except OSError as error:
@@ -92,17 +109,22 @@ def run_guarded(work: Callable[[], int], conclude: Callable[[Ending], int]) -> i
             return 1
         if child == 0:
             is_child = True
-            parent = os.getppid()
             os.environ[VARIABLE] = str(folder)
-            end_with_parent()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            end_with_parent(parent)
             end_on_signals(once=True)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
             try:
-                return work()
+                status = work()
+                with suppress(OSError):
+                    (folder / _DONE.format(os.getpid())).touch()
+                return status
             finally:
                 if os.getppid() != parent:  # nobody else would remove it
-                    shutil.rmtree(folder, ignore_errors=True)
-        return conclude(_Guardian(folder, child, watched).wait())
+                    _leave(folder)
+        ending = _Guardian(folder, child, watched).wait()
+        # Nothing to tell, as nearly always: then nothing slow is imported.
+        return 0 if _went_well(ending) else conclude(ending)
     finally:
         if not is_child:
             _leave(folder)
@@ -117,6 +139,7 @@ def _make_folder() -> Path:
     if _ranks_here() > 1:
         # The launcher is the parent of all: its id, and when it was started, are theirs alone.
         with suppress(OSError, IndexError):
+            sweep_folders(Path(tempfile.gettempdir()))
             stat = Path(f"/proc/{os.getppid()}/stat").read_text(encoding="utf-8", errors="replace")
             started = stat.rpartition(")")[2].split()[19]
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -127,11 +150,28 @@ def _make_folder() -> Path:
             owner = shared.lstat()
             is_private = owner.st_uid == os.getuid() and not owner.st_mode & 0o077
             if is_private and not shared.is_symlink() and shared.is_dir():
+                lock_folder(shared, shared=True)
                 return shared
+    sweep_folders(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
     with suppress(OSError):
         lock_folder(folder)  # as long as this process or its child lives
     return folder
+
+
+def _went_well(ending: Ending) -> bool:
+    """Whether all is done and said, and every run has its record."""
+    if ending.code != 0 or not ending.is_done:
+        return False
+    if variables_problem() is None and not Rank.from_environment().is_main:
+        return True
+    log = ending.folder / "runs.log"
+    try:
+        with log.open("rb") as lines:
+            lines.seek(-min(len(_TOLD), log.stat().st_size), os.SEEK_END)
+            return lines.read() == _TOLD
+    except OSError:
+        return True  # nothing was measured: --help, --dry-run
 
 
 def _leave(folder: Path) -> None:
@@ -144,8 +184,9 @@ def _leave(folder: Path) -> None:
 
 def _ranks_here() -> int:
     """Number of ranks that a launcher has started on this machine; 1 where none has."""
-    number = os.environ.get("LOCAL_WORLD_SIZE", "") if has_launcher() else ""
-    return int(number) if number.isdecimal() and number.isascii() else 1
+    if not has_launcher() or variables_problem() is not None:
+        return 1
+    return Rank.from_environment().local_world_size
 
 
 def _wait_only_for_signals() -> frozenset[signal.Signals]:
@@ -179,15 +220,18 @@ class _Guardian:
         self._watched = watched
         self._child = child
         self._asked = ""
+        self._is_ending = False
         self._elapsed = 0.0
         """Seconds since the signal, in steps of the alarm."""
         self._kills = _memory_kills()
+        self._has_launcher = VARIABLE_OF_SHARE in os.environ or has_launcher_above()
+        self._parent = os.getppid()
 
     def wait(self) -> Ending:
         """Wait until the child and all that it started have ended."""
         adopt_orphans()
-        if ends_with_launcher():
-            end_with_parent()
+        if self._has_launcher:
+            end_with_parent(self._parent)
         code: int | None = None
         while code is None:
             match signal.sigwait(self._watched):
@@ -197,13 +241,16 @@ class _Guardian:
                     self._remind()
                 case number:
                     self._pass_on(number)
+        at = time.monotonic()
         self._end_orphans()
-        return Ending(self._folder, code, self._asked, _memory_kills() > self._kills)
+        is_done = (self._folder / _DONE.format(self._child)).exists()
+        memory_ran_out = _memory_kills() > self._kills
+        return Ending(self._folder, code, self._asked, is_done, memory_ran_out, at)
 
     @property
     def _has_begun(self) -> bool:
         """Whether the child may have something to save."""
-        return (self._folder / "runs.log").exists()
+        return has_begun(self._folder)
 
     def _reap(self) -> int | None:
         """The exit code of the child, if it has ended; takes away orphans that have."""
@@ -215,17 +262,22 @@ class _Guardian:
         return code
 
     def _pass_on(self, number: int) -> None:
+        is_orphan = self._has_launcher and os.getppid() != self._parent
+        if is_orphan:
+            with suppress(OSError):
+                (self._folder / "orphaned").touch()
         with suppress(ProcessLookupError):
             os.kill(self._child, number)
-        if number in ENDING_SIGNALS and not self._asked:
-            self._asked = f"ended by {signal.Signals(number).name}"
+        if number in ENDING_SIGNALS and not self._is_ending:
+            self._is_ending = True
+            self._asked = "" if is_orphan else f"ended by {signal_name(number)}"
             signal.setitimer(signal.ITIMER_REAL, ANSWER_SECONDS, IMPORT_SECONDS - ANSWER_SECONDS)
 
     def _remind(self) -> None:
         """Some time after a signal: answer, then end what does not end."""
         step = IMPORT_SECONDS - ANSWER_SECONDS
         self._elapsed += step if self._elapsed else ANSWER_SECONDS
-        if self._elapsed == ANSWER_SECONDS and self._has_begun:
+        if self._elapsed == ANSWER_SECONDS and self._has_begun and self._asked:
             print(
                 f"mnist-bench: {self._asked.removeprefix('ended by ')}: the run is being ended and "
                 "its record saved",
@@ -238,6 +290,7 @@ class _Guardian:
     def _end_orphans(self) -> None:
         """Wait for what the child has left behind, which has been told of its death."""
         seconds = ORPHAN_SECONDS if self._has_begun else ANSWER_SECONDS / 5
+        end = time.monotonic() + seconds
         signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
         while True:
             try:
@@ -245,9 +298,10 @@ class _Guardian:
                     continue
             except ChildProcessError:
                 break
-            match signal.sigwait(self._watched):
-                case signal.SIGALRM:
-                    _kill_all(os.getpid())
+            # An alarm of before may still be waiting.
+            number = signal.sigwait(self._watched)
+            if number == signal.SIGALRM and time.monotonic() >= end - 0.01:
+                _kill_all(os.getpid())
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 

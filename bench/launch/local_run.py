@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -87,21 +88,25 @@ def _keep(run: MeasuredRun, request: RunRequest, result: BenchmarkResult, sessio
     record, error = run
     failed = error is not None and not isinstance(error, KeyboardInterrupt)
     if isinstance(error, ParentDiedError):
-        _tell(How.LEFT, "was told that its parent had died")
+        # torchrun asks the other ranks to end: they must know that nobody has interrupted them.
+        how = How.CAUSE if "TORCHELASTIC_RUN_ID" in os.environ else How.LEFT
+        _tell(how, "was told that its parent had died")
     elif isinstance(error, KeyboardInterrupt):
         _tell(How.INTERRUPTED, f"was {record.reason}")
     elif error is not None and not is_lost_connection(error):
         _tell(How.CAUSE, f"failed: {record.reason}")
         show_traceback(error)
-    chain = session.chain
+    chain, log = session.chain, session.log
+    if log is not None:
+        log.run_over(record)
     folder = request.output.results_dir if Rank.from_environment().is_main else None
     path = None if folder is None else save_or_complain(record, folder)
     if chain is not None and path is not None:
         chain.add(path)
     if request.share is not None:
         leave_record(record, request.share)
-    if session.log is not None:
-        session.log.record_kept()
+    if log is not None:
+        log.record_kept()
     if isinstance(error, UnwrittenCheckpointError):
         print(f"mnist-bench: error: {printable(str(error))}", file=sys.stderr)
     result.runs.append((path, record))
@@ -154,11 +159,13 @@ def _complain(error: BaseException) -> None:
             print(f"mnist-bench: error: {describe_error(error)}", file=sys.stderr)
         return
     reason = describe_error(error)
-    _tell(How.CAUSE, f"failed: {reason}")
+    tell_end(rank.index, How.CAUSE, f"failed: {reason}")
     where = f"rank {rank.index}: " if rank.world_size > 1 else ""
     print(f"mnist-bench: error: {where}{reason}", file=sys.stderr)
     show_traceback(error)
 
 
 def _tell(how: How, what: str) -> None:
-    tell_end(Rank.from_environment().index, how, what)
+    rank = Rank.from_environment()
+    if rank.world_size > 1:
+        tell_end(rank.index, how, what)

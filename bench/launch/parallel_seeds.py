@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
 import uuid
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from bench.launch.result import BenchmarkResult
 from bench.launch.supervisor import EndedProcesses
 from bench.machine.cores import usable_cores
 from bench.measure import seed_share
-from bench.measure.guard_folder import VARIABLE
+from bench.measure.guard_folder import VARIABLE, note_begun
 from bench.measure.request import RunRequest
 from bench.measure.seed_share import SeedShare
 from bench.records import store
@@ -27,6 +26,7 @@ from bench.text import count_of
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
 from mnist_cnn.disk import advice_for, reason_of
 from mnist_cnn.errors import UsageError
+from mnist_cnn.process import signal_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,7 @@ def run_shares(
     Returns:
         The runs in the order of their index, and the exit status.
     """
+    note_begun()  # from here on the processes have something to save
     # Each of these processes has a guardian of its own.
     foreign = [*supervisor.foreign_variables(), VARIABLE]
     inherited = {name: value for name, value in os.environ.items() if name not in foreign}
@@ -145,7 +146,7 @@ def run_shares(
         if code < 0:
             print(
                 f"mnist-bench: process {share.index + 1} of {share.count} was ended by "
-                f"{signal.Signals(-code).name}; the runs it had left are missing",
+                f"{signal_name(-code)}; the runs it had left are missing",
                 file=sys.stderr,
             )
     read = store.read_records([Path(plan.shares[0].records)])

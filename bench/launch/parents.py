@@ -15,16 +15,23 @@ from mnist_cnn import child_processes
 
 _PR_SET_CHILD_SUBREAPER = 36
 _WATCH_SECONDS = 0.5
-_LAUNCHERS = ("accelerate", "torchrun", "torch.distributed", "torch/distributed")
-"""What the command lines of launchers contain. `accelerate_launch.py` is one."""
+_PROGRAMS = ("accelerate", "torchrun", "accelerate_launch.py")
+_MODULES = ("torch.distributed.run", "torch.distributed.launch", "accelerate.commands")
+_FILES = (
+    "torch/distributed/run.py",
+    "torch/distributed/launch.py",
+    "accelerate/commands/launch.py",
+)
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int) -> None:
     """From now on, SIGTERM for this process when its parent dies.
 
     Linux sends it. Elsewhere a thread looks at the parent every half second.
+
+    Args:
+        parent: id of the parent, which may have died already.
     """
-    parent = os.getppid()
     if child_processes.HAS_DEATH_SIGNAL:
         child_processes.end_with_parent(parent)
     else:
@@ -40,11 +47,15 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def ends_with_launcher() -> bool:
+def has_launcher_above() -> bool:
     """Whether this process's parent is a launcher: a shell's children may outlive the shell."""
     with suppress(OSError):
-        command = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode(errors="replace")
-        return any(name in command for name in _LAUNCHERS)
+        content = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode(errors="replace")
+        words = content.split("\0")
+        return any(
+            Path(word).name in _PROGRAMS or word.startswith(_MODULES) or word.endswith(_FILES)
+            for word in words
+        )
     return False
 
 

@@ -23,12 +23,18 @@ from types import FrameType
 from typing import NamedTuple
 
 from bench.launch.hosts import HostPlace
-from bench.launch.parents import end_with_parent
-from bench.measure.guard_folder import VARIABLE, guard_folder
-from bench.measure.rank_ends import STOPPED, How, stopped_ranks, tell_end, told_ends
-from bench.measure.run_log import log_path
+from bench.measure.guard_folder import VARIABLE, guard_folder, has_begun, note_orphaned
+from bench.measure.rank_ends import (
+    RANKS_NAME,
+    STOPPED,
+    How,
+    stopped_ranks,
+    tell_end,
+    told_ends,
+)
+from mnist_cnn.child_processes import end_with_parent
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
-from mnist_cnn.process import ENDING_SIGNALS, is_ignored
+from mnist_cnn.process import ENDING_SIGNALS, is_ignored, signal_name
 from mnist_cnn.rank import LOOPBACK, Rank
 from mnist_cnn.user_folders import temporary_folder
 
@@ -73,6 +79,7 @@ def supervise(
     """
     place = place or HostPlace()
     with _ends_folder() as folder:
+        (folder / RANKS_NAME).touch()
         shared = {name: os.environ[name] for name in os.environ if name not in foreign_variables()}
         shared |= rank_variables(threads)
         shared |= {
@@ -158,12 +165,16 @@ def _started_processes(
     processes: list[subprocess.Popen[bytes]] = []
     signals: list[int] = []
 
+    own, parent = os.getpid(), os.getppid()
+
     def pass_on(number: int, _: FrameType | None) -> None:
         signals.append(number)
+        if os.getppid() != parent:
+            note_orphaned()
         _signal_all(processes, number)
 
     def prepare() -> None:
-        end_with_parent()
+        end_with_parent(own)
         if are_blocked:
             signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
 
@@ -184,6 +195,8 @@ def _started_processes(
                     preexec_fn=prepare,  # noqa: PLW1509
                 )
             )
+        for number in signals:  # that came before the last of them was there
+            _signal_all(processes, number)
         yield processes, signals
     finally:
         _signal_all(processes, signal.SIGKILL)
@@ -243,8 +256,7 @@ def _wait_for_ranks(
             if not has_asked:  # later they end because they are asked to
                 _tell(first_index + local_index, rank.returncode, folder)
             if rank.returncode != 0:
-                has_begun = log_path(folder).exists()
-                grace = GRACE_SECONDS if has_begun else SHORT_GRACE_SECONDS
+                grace = GRACE_SECONDS if has_begun(folder) else SHORT_GRACE_SECONDS
                 deadline = min(deadline, time.monotonic() + grace)
         if deadline < math.inf:
             _end_stopped(ranks, first_index, folder)
@@ -284,7 +296,7 @@ def _end_stopped(ranks: Sequence[subprocess.Popen[bytes]], first_index: int, fol
 
 
 def _exit_reason(code: int) -> str:
-    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+    return f"was ended by {signal_name(-code)}" if code < 0 else f"ended with status {code}"
 
 
 def _signal_all(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:

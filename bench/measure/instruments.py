@@ -71,9 +71,6 @@ class RunLog(Protocol):
     ) -> None:
         """A lap is over; it trained an epoch, or was an evaluation, or neither."""
 
-    def run_over(self, record: RunRecord) -> None:
-        """A run is over; its record is not saved yet."""
-
 
 class Workload(Protocol):
     """What is measured; `bench.measure.workload.MnistTraining` is the real one."""

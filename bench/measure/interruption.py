@@ -8,7 +8,14 @@ from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
-from mnist_cnn.process import ENDING_SIGNALS, ParentDiedError, asked_to_end, is_ignored
+from bench.measure.guard_folder import is_orphaned, note_begun
+from mnist_cnn.process import (
+    ENDING_SIGNALS,
+    ParentDiedError,
+    asked_to_end,
+    is_ignored,
+    signal_name,
+)
 
 
 class Interruption(AbstractContextManager["Interruption"]):
@@ -27,7 +34,7 @@ class Interruption(AbstractContextManager["Interruption"]):
         self._allowed = True
         self._before: dict[int, object] = {}
         self._parent = os.getppid()
-        self._is_orphan = False
+        self._is_orphan = self._has_begun = False
 
     def __enter__(self) -> Self:
         """Install the signal handlers.
@@ -63,8 +70,11 @@ class Interruption(AbstractContextManager["Interruption"]):
         self._allowed = True
 
     def hold(self) -> None:
-        """Let a signal wait from now on."""
+        """Let a signal wait from now on: there is something to save."""
         self._allowed = False
+        if not self._has_begun:
+            self._has_begun = True
+            note_begun()
 
     def check(self) -> None:
         """Raise again what a bare ``except`` in another module, or a callback, has swallowed.
@@ -84,8 +94,8 @@ class Interruption(AbstractContextManager["Interruption"]):
 
     def _arrived(self, number: int, _: FrameType | None) -> None:
         if not self.asked:
-            self._how = f"ended by {signal.Signals(number).name}"
-            self._is_orphan = os.getppid() != self._parent
+            self._how = f"ended by {signal_name(number)}"
+            self._is_orphan = os.getppid() != self._parent or is_orphaned()
             if self._is_orphan:
                 self._how = "the process that started this one has died"
         self.asked = True

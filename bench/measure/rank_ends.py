@@ -28,10 +28,13 @@ _POLL_SECONDS = 0.05
 _STOPPED_SECONDS = 1.0
 """Seconds of waiting after which a rank that is stopped is taken to be the cause."""
 _LARGEST_BYTES = 64 * 1024
+RANKS_NAME = "ranks"
+"""File in the folder of a guardian whose child is the supervisor of ranks."""
 STOPPED = "was stopped (SIGSTOP) and did not answer"
 """What is told of a rank that a signal has stopped."""
 _LOST = re.compile(
-    r"gloo|nccl|connection (?:closed|reset|refused)|broken pipe|timed? ?out|socket|store|peer",
+    r"gloo|nccl|connection (?:closed|reset|refused)|broken pipe|timed out|socket|\b(?:tcp)?store\b"
+    r"|by peer",
     re.IGNORECASE,
 )
 """What a lost connection is called in the messages of gloo, NCCL and torch's stores."""
@@ -73,12 +76,15 @@ class LostRankError(Exception):
 
 def announce_rank() -> None:
     """Let others see whether this rank is stopped."""
-    if (folder := guard_folder()) is not None:
-        rank = Rank.from_environment().index
-        replace_file(folder / f"rank-{rank}.pid", str(os.getpid()).encode())
+    rank, folder = Rank.from_environment(), guard_folder()
+    if folder is not None and rank.world_size > 1:
+        with suppress(OSError):  # a full disk
+            replace_file(folder / f"rank-{rank.index}.pid", str(os.getpid()).encode())
 
 
-def tell_end(rank: int, how: How, what: str, folder: Path | None = None) -> None:
+def tell_end(
+    rank: int, how: How, what: str, folder: Path | None = None, at: float | None = None
+) -> None:
     """Say that a rank has ended, or is about to.
 
     Args:
@@ -86,11 +92,12 @@ def tell_end(rank: int, how: How, what: str, folder: Path | None = None) -> None
         how: how it ended.
         what: see `RankEnd`.
         folder: the guardian's folder; None for that of this process.
+        at: see `RankEnd`; None for now.
     """
     folder = folder or guard_folder()
     if folder is None:
         return
-    end = RankEnd(rank, int(how), what, time.monotonic())
+    end = RankEnd(rank, int(how), what, time.monotonic() if at is None else at)
     with suppress(OSError):  # a full disk: the end itself is not lost, only its cause
         replace_file(folder / f"rank-{rank}-{how.name}.end", json.dumps(asdict(end)).encode())
 
@@ -144,7 +151,7 @@ def stopped_ranks(folder: Path | None = None) -> list[int]:
 
 def is_lost_connection(error: BaseException | None) -> bool:
     """Whether an error only says that another rank does not answer."""
-    if error is None:
+    if error is None or Rank.from_environment().world_size == 1:
         return False
     if isinstance(error, LostRankError):
         return True

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,7 +86,10 @@ class FileRunLog(RunLog):
     """
 
     def __init__(self, path: Path, output: OutputRequest, share: SeedShare | None) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._path = path
+        self._descriptor = -1
+        with suppress(OSError):  # a full disk: the measurement goes on without a log
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._add(
             "benchmark",
             {
@@ -122,8 +127,24 @@ class FileRunLog(RunLog):
         self._add("told", None)
 
     def _add(self, kind: str, what: Any) -> None:
-        # One call of the system for a line: a process that dies leaves whole lines.
-        os.write(self._descriptor, (json.dumps([kind, what]) + "\n").encode())
+        """Write a line; where that fails, once and for all, there is no log."""
+        if self._descriptor < 0:
+            return
+        line = (json.dumps([kind, what]) + "\n").encode()
+        try:
+            # One call of the system for a line: a process that dies leaves whole lines.
+            is_whole = os.write(self._descriptor, line) == len(line)
+        except OSError:
+            is_whole = False
+        if not is_whole:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self._path.unlink(missing_ok=True)
+            print(
+                f"mnist-bench: warning: {self._path.parent} takes no more, so a process that dies "
+                "from now on leaves no record: free some space there",
+                file=sys.stderr,
+            )
 
 
 def open_run_log(output: OutputRequest, share: SeedShare | None) -> FileRunLog | None:

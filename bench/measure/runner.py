@@ -148,8 +148,6 @@ def run_benchmark(
         start = journal.begin(index, seed) if journal else RunState(run_index=index, seed=seed)
         measurement = _measure_run(spec, workload, instruments, start, preparation)
         record = _make_record(spec, workload, instruments, measurement, preparation)
-        if spec.log is not None:
-            spec.log.run_over(record)
         yield MeasuredRun(record, measurement.observation.error)
         instruments.progress.run_finished(record)
         records.append(record)

@@ -77,6 +77,19 @@ def _alone() -> Iterator[Fault]:
             reason=f"was ended by {name}",
             in_ci=name == "SIGSEGV",
         )
+    yield Fault(
+        name="the process ends by a real-time signal after an epoch",
+        injected=(f"0|{_trained(2)}|signal=40",),
+        statuses=("failed",),
+        reason="was ended by signal 40",
+    )
+    yield Fault(
+        name="an error while the second record is made",
+        injected=("0|bench.measure.runner:_compose|4|raise=ValueError('boom')",),
+        statuses=("completed", "failed"),
+        reason="^failed: ValueError: boom$",
+        said="^mnist-bench: error: ValueError: boom$",
+    )
     errors = (
         ("ValueError('boom')", "^ValueError: boom"),
         ("MemoryError()", "^out of memory"),
@@ -143,6 +156,26 @@ def _signals() -> Iterator[Fault]:
         reason="the process that started this one has died",
         in_ci=True,
     )
+    yield Fault(
+        name="the parent of two processes is killed (SIGKILL) in a run",
+        command=_TWO,
+        awaited=_EPOCH,
+        act=_send(signal.SIGKILL),
+        code=-9,
+        statuses=("failed",),
+        reason="the process that started this one has died",
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        yield Fault(
+            name=f"{number.name} to runs that are measured at the same time",
+            command=("mnist-bench", *RUN, "--epochs", "60", "--runs", "2", "--parallel-seeds", "2"),
+            awaited="run 2 of 2: seed 1",
+            act=_send(number),
+            code=130,
+            statuses=("interrupted", "interrupted"),
+            unsaid="no run was being measured",
+            in_ci=number == signal.SIGTERM,
+        )
     nohup = shutil.which("nohup")
     if nohup is not None:
         yield Fault(

@@ -59,6 +59,8 @@ class Fault:
     """Regular expression for the reason of the last record."""
     said: str = ""
     """Regular expression for what stderr says."""
+    unsaid: str = ""
+    """Regular expression for what stderr does not say."""
     prints: bool = True
     """Whether stdout is there to be printed to."""
     in_ci: bool = False
@@ -138,6 +140,8 @@ def violations(case: Fault, seen: Seen) -> list[str]:
     if case.reason and not (seen.records and re.search(case.reason, seen.records[-1].reason or "")):
         reason = seen.records[-1].reason if seen.records else None
         found.append(f"the reason is {reason!r}")
+    if case.unsaid and re.search(case.unsaid, seen.err):
+        found.append(f"stderr says {case.unsaid!r}")
     if case.said and not re.search(case.said, seen.err):
         found.append(f"stderr does not say {case.said!r}")
     return found

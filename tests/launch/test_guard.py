@@ -36,6 +36,7 @@ def program(folder: Path, work: str) -> list[str]:
                     file.write(str(os.getpid()))
 
             def conclude(ending):
+                # Reached unless all is well, with nothing to tell.
                 assert ending.folder.is_dir()
                 print(ending.code, ending.asked or "not asked", flush=True)
                 return 7
@@ -71,6 +72,7 @@ def wait_until_gone(pid: int) -> None:
 
 
 def test_it_learns_how_the_work_ended_and_gives_the_status(tmp_path: Path) -> None:
+    assert run(tmp_path, "return 0") == (0, "")  # all is well
     assert run(tmp_path, "return 3") == (7, "3 not asked")
     assert run(tmp_path, "os._exit(0)") == (7, "0 not asked")
     assert run(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)") == (7, "-9 not asked")
@@ -102,7 +104,7 @@ def test_what_it_was_started_to_ignore_stays_ignored(tmp_path: Path) -> None:
     say("works")
     while not os.path.exists(sys.argv[1]):
         time.sleep(0.02)
-    return 0
+    return 3
     """
     done = tmp_path / "done"
     with subprocess.Popen(
@@ -116,7 +118,7 @@ def test_what_it_was_started_to_ignore_stays_ignored(tmp_path: Path) -> None:
             os.kill(pid, signal.SIGHUP)
         done.touch()
         output, _ = process.communicate()
-    assert output.strip() == "0 not asked"
+    assert output.strip() == "3 not asked"
 
 
 def test_work_that_does_not_listen_is_ended(tmp_path: Path) -> None:
@@ -163,7 +165,7 @@ def test_what_the_work_leaves_behind_is_ended_before_it_ends(tmp_path: Path) -> 
 
 
 def test_closed_streams_are_no_failure(tmp_path: Path) -> None:
-    words = program(tmp_path, "print('to nobody'); print('either', file=sys.stderr); return 0")
+    words = program(tmp_path, "print('to nobody'); print('either', file=sys.stderr); return 3")
     script = '"$@" <&- >&- 2>&-; echo $?'
     done = subprocess.run(
         ["sh", "-c", script, "sh", *words], capture_output=True, text=True, check=False

@@ -39,7 +39,8 @@ def act(action: str) -> None:
     kind, _, value = action.partition("=")
     match kind:
         case "signal":
-            os.kill(os.getpid(), signal.Signals[value])
+            number = int(value) if value.isdigit() else signal.Signals[value]
+            os.kill(os.getpid(), number)
         case "parent":
             os.kill(os.getppid(), signal.Signals[value])
         case "raise":
