@@ -15,10 +15,13 @@ import torch
 from mnist_cnn.data.dataset import MnistData, load
 from mnist_cnn.data.download import fetch
 
-# A shell that starts the tests in the background has them ignore SIGINT, and so would every program
-# that a test starts and interrupts.
+# A shell that starts the tests in the background has them ignore SIGINT, and nohup SIGHUP. So would
+# every program that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+for ending in (getattr(signal, name) for name in ("SIGHUP", "SIGTERM") if hasattr(signal, name)):
+    if signal.getsignal(ending) is signal.SIG_IGN:
+        signal.signal(ending, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
