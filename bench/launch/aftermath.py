@@ -54,7 +54,7 @@ def complete(ending: Ending) -> Aftermath:
     status = Status.INTERRUPTED if was_asked else Status.FAILED
     for run in benchmark.runs:
         _keep(run, benchmark, result, status, ending.asked or cause)
-    if not was_asked:
+    if not was_asked and "failed: " not in cause:  # else the process has said it itself
         print(f"mnist-bench: error: {cause}", file=sys.stderr)
     if benchmark.is_told or benchmark.share_records is not None:
         # It has printed its runs, or the process that started it does.

@@ -35,6 +35,7 @@ SAVE_SECONDS = 12.0
 """Seconds after a signal until a process that has begun a run is ended."""
 ORPHAN_SECONDS = 8.0
 """Seconds that the processes of a dead process have to save what they measured."""
+_LAUNCHER_POLLS, _LAUNCHER_POLL_SECONDS = 20, 0.02
 _DONE = "done-{}"
 """Name of the file that the child of an id makes when its work has returned."""
 _TOLD = b'["told", null]\n'
@@ -262,7 +263,7 @@ class _Guardian:
         return code
 
     def _pass_on(self, number: int) -> None:
-        is_orphan = self._has_launcher and os.getppid() != self._parent
+        is_orphan = number == signal.SIGTERM and self._has_lost_launcher()
         if is_orphan:
             with suppress(OSError):
                 (self._folder / "orphaned").touch()
@@ -272,6 +273,17 @@ class _Guardian:
             self._is_ending = True
             self._asked = "" if is_orphan else f"ended by {signal_name(number)}"
             signal.setitimer(signal.ITIMER_REAL, ANSWER_SECONDS, IMPORT_SECONDS - ANSWER_SECONDS)
+
+    def _has_lost_launcher(self) -> bool:
+        """Whether SIGTERM comes because the launcher has died.
+
+        It comes when the launcher's main thread has ended; its other threads take a moment longer.
+        """
+        for _ in range(_LAUNCHER_POLLS if self._has_launcher else 0):
+            if os.getppid() != self._parent:
+                return True
+            time.sleep(_LAUNCHER_POLL_SECONDS)
+        return False
 
     def _remind(self) -> None:
         """Some time after a signal: answer, then end what does not end."""

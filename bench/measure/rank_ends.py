@@ -33,8 +33,8 @@ RANKS_NAME = "ranks"
 STOPPED = "was stopped (SIGSTOP) and did not answer"
 """What is told of a rank that a signal has stopped."""
 _LOST = re.compile(
-    r"gloo|nccl|connection (?:closed|reset|refused)|broken pipe|timed out|socket|\b(?:tcp)?store\b"
-    r"|by peer",
+    r"^Dist\w*Error|gloo|nccl|connection (?:closed|reset|refused)|broken pipe|timed out|socket"
+    r"|\b(?:tcp)?store\b|by peer",
     re.IGNORECASE,
 )
 """What a lost connection is called in the messages of gloo, NCCL and torch's stores."""

@@ -67,11 +67,14 @@ def provoke_all(words: list[str]) -> tuple[int, list[str]]:
 
 
 def write_page(page: Path, rows: list[str]) -> None:
-    """Put the rows in the place of those that the page has."""
+    """Put the rows in the place of those that the page has of the same faults."""
     text = page.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(before + BEGIN + HEAD + "".join(rows) + END + after, encoding="utf-8")
+    old, _, after = rest.partition(END)
+    by_name = {row.split(" | ")[0]: row for row in old.removeprefix(HEAD).splitlines(True)}
+    by_name |= {row.split(" | ")[0]: row for row in rows}
+    kept = [by_name[f"| {case.name}"] for case in catalogue() if f"| {case.name}" in by_name]
+    page.write_text(before + BEGIN + HEAD + "".join(kept) + END + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

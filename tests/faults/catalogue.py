@@ -169,12 +169,11 @@ def _signals() -> Iterator[Fault]:
         yield Fault(
             name=f"{number.name} to runs that are measured at the same time",
             command=("mnist-bench", *RUN, "--epochs", "60", "--runs", "2", "--parallel-seeds", "2"),
-            awaited="run 2 of 2: seed 1",
+            awaited="run 1 of 2: epoch 20 of 60",  # by then the other has begun as well
             act=_send(number),
             code=130,
             statuses=("interrupted", "interrupted"),
             unsaid="no run was being measured",
-            in_ci=number == signal.SIGTERM,
         )
     nohup = shutil.which("nohup")
     if nohup is not None:
@@ -324,5 +323,6 @@ def _other_launchers() -> Iterator[Fault]:
         awaited=_EPOCH,
         act=_send(signal.SIGTERM),
         code=-15,
-        statuses=("interrupted",),
+        statuses=("failed",),
+        reason="the process that started this one has died",
     )

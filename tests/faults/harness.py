@@ -140,9 +140,9 @@ def violations(case: Fault, seen: Seen) -> list[str]:
     if case.reason and not (seen.records and re.search(case.reason, seen.records[-1].reason or "")):
         reason = seen.records[-1].reason if seen.records else None
         found.append(f"the reason is {reason!r}")
-    if case.unsaid and re.search(case.unsaid, seen.err):
+    if case.unsaid and re.search(case.unsaid, seen.err, re.MULTILINE):
         found.append(f"stderr says {case.unsaid!r}")
-    if case.said and not re.search(case.said, seen.err):
+    if case.said and not re.search(case.said, seen.err, re.MULTILINE):
         found.append(f"stderr does not say {case.said!r}")
     return found
 
