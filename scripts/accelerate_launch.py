@@ -14,14 +14,27 @@ from types import FrameType
 
 import psutil
 
+INTERRUPT_SECONDS = 2
+"""Seconds that the program has to end by a Ctrl-C that has reached it as well."""
+
 
 def wait_for_the_program(number: int, _: FrameType | None) -> None:
     """Keep waiting: the program gets the signal too, saves its record and ends."""
     programs = psutil.Process().children()
     if not programs:
         sys.exit(128 + number)
-    # Ctrl-C reaches every process of the terminal by itself: then the program gets it twice.
-    for program in programs:
+    # Ctrl-C reaches every process of the terminal by itself; whoever interrupts this process alone
+    # means the program, which gets it a little later.
+    if number == signal.SIGINT:
+        signal.signal(signal.SIGALRM, lambda *_: pass_on(signal.SIGINT))
+        signal.alarm(INTERRUPT_SECONDS)
+    else:
+        pass_on(number)
+
+
+def pass_on(number: int) -> None:
+    """Send a signal to the program."""
+    for program in psutil.Process().children():
         with suppress(psutil.NoSuchProcess):
             program.send_signal(number)
 

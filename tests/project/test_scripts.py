@@ -399,6 +399,7 @@ def program(tmp_path: Path) -> Path:
         "    while True:\n"
         "        time.sleep(60)\n"
         "except KeyboardInterrupt:\n"
+        "    signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "    time.sleep(1)\n"
         "    print('saved', flush=True)\n"
         "    sys.exit(130)\n"
