@@ -170,7 +170,8 @@ def complain(line: str) -> None:
 def _refuse(name: str, message: str) -> int:
     if not prints_problems():
         # The launcher ends all ranks when the first one ends: that must be the one that prints.
-        time.sleep(_REFUSAL_SECONDS)
+        with suppress(KeyboardInterrupt):
+            time.sleep(_REFUSAL_SECONDS)
         return EXIT_USAGE
     print(f"{name}: error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return EXIT_USAGE
