@@ -117,7 +117,9 @@ def test_without_a_temporary_folder_tmpdir_is_named(tmp_path: Path) -> None:
     """In a mount namespace of its own, where it may have one, nothing can be written."""
     script = (
         "for folder in /tmp /var/tmp /usr/tmp; do "
-        "[ ! -d $folder ] || mount -t tmpfs -o ro none $folder || exit 77; done; "
+        # Read-only as they are, not empty: this checkout may be in one of them.
+        "[ ! -d $folder ] || { mount --rbind $folder $folder && "
+        "mount -o remount,bind,ro $folder; } || exit 77; done; "
         'exec "$0" -c "$1"'
     )
     finished = subprocess.run(
