@@ -113,7 +113,7 @@ def _status_without_work(ending: Ending, *, has_runs: bool) -> int:
         if not has_begun(ending.folder):
             print("mnist-bench: interrupted while no run was being measured", file=sys.stderr)
         return EXIT_INTERRUPTED
-    if ending.code > 0 or (ending.code == 0 and ending.is_done):
+    if ending.is_done and ending.code >= 0:
         return ending.code
     _show_cursor()
     when = "" if has_runs or has_begun(ending.folder) else ", before the first run"
