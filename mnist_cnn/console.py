@@ -16,7 +16,14 @@ import typer
 
 from mnist_cnn.errors import UnwrittenCheckpointError, UsageError
 from mnist_cnn.escaping import printable
-from mnist_cnn.process import asked_to_end, discard, ignore_signals
+from mnist_cnn.process import (
+    EXIT_FAILED as EXIT_FAILED,
+    EXIT_INTERRUPTED as EXIT_INTERRUPTED,
+    EXIT_USAGE as EXIT_USAGE,
+    asked_to_end,
+    discard,
+    ignore_signals,
+)
 from mnist_cnn.rank import Rank, is_launched, prints_problems
 from mnist_cnn.surroundings import settle_environment
 
@@ -25,16 +32,11 @@ _ClickException: type[Exception] = typer.BadParameter.mro()[2]
 
 WORKLOAD = "mnist_cnn"
 """Name of the workload's command line in its messages."""
-EXIT_FAILED = 1
-"""A run, or saving its results, failed."""
-EXIT_USAGE = 2
 TRACEBACK_VARIABLE = "MNIST_BENCH_TRACEBACK"
 """Variable that has tracebacks printed, where it is set: for whoever looks for our mistake."""
 _REFUSAL_SECONDS = 5.0
 _LAUNCH = {WORKLOAD: "torchrun", "mnist-bench": "mnist-bench run --processes N or torchrun"}
 """How several processes of each program are started."""
-EXIT_INTERRUPTED = 130
-"""128 + SIGINT, as a shell reports it."""
 
 
 def run(

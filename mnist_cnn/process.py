@@ -11,6 +11,12 @@ import sys
 from types import FrameType
 from typing import Any, TextIO
 
+EXIT_FAILED = 1
+"""A run, or saving its results, failed."""
+EXIT_USAGE = 2
+"""Bad input."""
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as a shell reports it."""
 ENDING_SIGNALS = tuple(
     signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
@@ -94,6 +100,15 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def exit_reason(code: int) -> str:
+    """How a process ended: ``"was ended by SIGKILL"``, ``"ended with status 3"``.
+
+    Args:
+        code: exit status; minus the signal's number where a signal ended it.
+    """
+    return f"was ended by {signal_name(-code)}" if code < 0 else f"ended with status {code}"
 
 
 def is_ignored(number: int) -> bool:

@@ -35,7 +35,13 @@ def start(words: Sequence[str]) -> int:
     Returns:
         As `main`.
     """
-    from mnist_cnn.process import end_on_signals, ignore_signals, prepare_streams
+    from mnist_cnn.process import (
+        EXIT_FAILED,
+        EXIT_INTERRUPTED,
+        end_on_signals,
+        ignore_signals,
+        prepare_streams,
+    )
 
     prepare_streams()
     end_on_signals()
@@ -49,10 +55,10 @@ def start(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         if not is_guarded:  # else the guardian says it
             print(f"{_PROGRAM}: interrupted", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
     except (ImportError, MemoryError) as error:  # too little memory for what is imported here
         print(f"{_PROGRAM}: error: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        return EXIT_FAILED
     finally:
         ignore_signals()  # the interpreter is ending, which may take a second
 
@@ -66,16 +72,16 @@ def _run_words(words: list[str], *, says_interrupted: bool = True) -> int:
 
 def _conclude(ending: Ending) -> int:
     """Say how the process that measured has ended, where it could not say that itself."""
-    from bench.launch.aftermath import complete
+    from bench.launch.recovery import recover
     from mnist_cnn import console
 
     try:
-        aftermath = complete(ending)
-        if aftermath.result.runs:
+        recovery = recover(ending)
+        if recovery.result.runs:
             from bench.cli.output import print_runs
 
-            print_runs(aftermath.result, as_json=aftermath.as_json)
+            print_runs(recovery.result, as_json=recovery.as_json)
             sys.stdout.flush()
     except Exception as error:
         return console.fail(_PROGRAM, error)
-    return aftermath.status
+    return recovery.status

@@ -299,7 +299,7 @@ def _run_here(request: RunRequest, trackers: TrackerRequest | None) -> int:
     result = run_locally(request, progress, lambda: get_data(request.data_dir, silent))
     has_parent = request.share is not None and bool(request.share.records)
     if not is_main or has_parent:
-        result.told()
+        result.note_printed()
         return result.status
     return _finish(result, request, trackers)
 
@@ -346,7 +346,7 @@ def _finish(result: BenchmarkResult, request: RunRequest, trackers: TrackerReque
         print_runs(result, as_json=request.output.as_json)
         sys.stdout.flush()
     finally:  # a full disk refuses what the guardian would print, too
-        result.told()
+        result.note_printed()
     if trackers is None:
         return result.status
     quiet = request.output.quiet

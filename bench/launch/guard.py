@@ -1,31 +1,50 @@
-"""The guardian: a small process that outlives the one that measures, and tells how it ended.
+"""The guardian: a small process that outlives the one that measures, and reports how it ended.
 
-It is there before anything slow is imported, so that a signal or a death at any moment is told in
-one line, and every run that has begun leaves a record. It is a parent and nothing else: it waits,
-passes signals on, and reads what was written down (`bench.measure.run_log`).
+It is there before anything slow is imported, so that a signal or a death at any moment is reported
+in one line, and every run that has begun leaves a record. It is a parent and nothing else: it
+waits, passes signals on, and reads what was written down (`bench.measure.run_log`).
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.launch.parents import adopt_orphans, end_with_parent, has_launcher_above
+from bench.launch.parents import (
+    adopt_orphans,
+    follow_parent,
+    has_launcher_above,
+    kill_descendants,
+)
 from bench.machine import own_process
-from bench.measure.guard_folder import VARIABLE, guard_folder, has_begun
+from bench.measure.guard_folder import (
+    LOG_NAME,
+    VARIABLE,
+    guard_folder,
+    has_begun,
+    is_done,
+    leave_folder,
+    make_folder,
+    note_done,
+    note_orphaned,
+)
 from bench.measure.seed_share import VARIABLE as VARIABLE_OF_SHARE
 from mnist_cnn import child_processes
-from mnist_cnn.leftovers import FOLDER_PREFIX, lock_folder, sweep_folders
-from mnist_cnn.process import ENDING_SIGNALS, end_on_signals, is_ignored, signal_name
-from mnist_cnn.rank import Rank, has_launcher, variables_problem
+from mnist_cnn.process import (
+    ENDING_SIGNALS,
+    EXIT_FAILED,
+    EXIT_USAGE,
+    end_on_signals,
+    is_ignored,
+    signal_name,
+)
+from mnist_cnn.rank import Rank, variables_problem
 
 ANSWER_SECONDS = 1.0
 """Seconds after a signal until the user is told that it is being followed."""
@@ -36,9 +55,8 @@ SAVE_SECONDS = 12.0
 ORPHAN_SECONDS = 8.0
 """Seconds that the processes of a dead process have to save what they measured."""
 _LAUNCHER_POLLS, _LAUNCHER_POLL_SECONDS = 20, 0.02
-_DONE = "done-{}"
-"""Name of the file that the child of an id makes when its work has returned."""
-_TOLD = b'["told", null]\n'
+"""How often, and after how long each time, a dying launcher is looked at."""
+_PRINTED = b'["printed", null]\n'
 """Last line of the log of a process that has printed its runs; see `bench.measure.run_log`."""
 _PASSED_ON = (
     *ENDING_SIGNALS,
@@ -51,7 +69,7 @@ _PASSED_ON = (
 """Signals that would end this process: it passes them on instead."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     """How the process that measured has ended."""
 
@@ -70,94 +88,70 @@ class Ending:
 
 
 def run_guarded(work: Callable[[], int], conclude: Callable[[Ending], int]) -> int:
-    """Do the work in a child process, and tell its end if it cannot do that itself.
+    """Do the work in a child process, and report its end if it cannot do that itself.
 
     Args:
         work: what to do, in the child; returns its exit status.
-        conclude: called in this process after the child; returns the exit status.
+        conclude: called in this process after the child, unless all went well; returns the exit
+            status.
 
     Returns:
-        In the child the status of `work`; in this process that of `conclude`.
+        In the child the status of `work`; in this process that of `conclude`, or 0.
     """
-    if guard_folder() is not None:  # a rank: its parent tells its end
+    if guard_folder() is not None:  # a rank: its parent reports its end
         if not child_processes.HAS_DEATH_SIGNAL:
-            end_with_parent(os.getppid())
+            follow_parent(os.getppid())
         end_on_signals(once=True)
         return work()
     if not hasattr(os, "fork"):
         return work()
+    watched = _wait_only_for_signals()
     try:
-        folder = _make_folder()
+        folder = make_folder()
     except OSError:
         print(
             "mnist-bench: error: no temporary folder can be written to: name one in TMPDIR",
             file=sys.stderr,
         )
-        return 2
-    is_child = False
+        return EXIT_USAGE
+    own_process.seconds_before = own_process.seconds_since_start()
+    parent = os.getpid()
     try:
-        watched = _wait_only_for_signals()
-        own_process.seconds_before = own_process.seconds_since_start()
-        parent = os.getpid()
-        try:
-            child = os.fork()
-        except OSError as error:
-            print(
-                f"mnist-bench: error: no process can be started ({error.strerror}): end others, or "
-                "raise their limit (ulimit -u)",
-                file=sys.stderr,
-            )
-            return 1
-        if child == 0:
-            is_child = True
-            os.environ[VARIABLE] = str(folder)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            end_with_parent(parent)
-            end_on_signals(once=True)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
-            try:
-                status = work()
-                with suppress(OSError):
-                    (folder / _DONE.format(os.getpid())).touch()
-                return status
-            finally:
-                if os.getppid() != parent:  # nobody else would remove it
-                    _leave(folder)
+        child = os.fork()
+    except OSError as error:
+        leave_folder(folder)
+        print(
+            f"mnist-bench: error: no process can be started ({error.strerror}): end others, or "
+            "raise their limit (ulimit -u)",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+    if child == 0:
+        return _work_in_child(work, folder, parent, watched)
+    try:
         ending = _Guardian(folder, child, watched).wait()
-        # Nothing to tell, as nearly always: then nothing slow is imported.
+        # Nothing to report, as nearly always: then nothing slow is imported.
         return 0 if _went_well(ending) else conclude(ending)
     finally:
-        if not is_child:
-            _leave(folder)
+        leave_folder(folder)
 
 
-def _make_folder() -> Path:
-    """A private folder; for the ranks of one launcher on this machine the same one.
-
-    Raises:
-        OSError: no temporary folder can be written to.
-    """
-    if _ranks_here() > 1:
-        # The launcher is the parent of all: its id, and when it was started, are theirs alone.
-        with suppress(OSError, IndexError):
-            sweep_folders(Path(tempfile.gettempdir()))
-            stat = Path(f"/proc/{os.getppid()}/stat").read_text(encoding="utf-8", errors="replace")
-            started = stat.rpartition(")")[2].split()[19]
-            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            name = f"{FOLDER_PREFIX}{os.getuid()}-{os.getppid()}-{started}-{attempt}"
-            shared = Path(tempfile.gettempdir()) / name
-            with suppress(FileExistsError):
-                shared.mkdir(mode=0o700)
-            owner = shared.lstat()
-            is_private = owner.st_uid == os.getuid() and not owner.st_mode & 0o077
-            if is_private and not shared.is_symlink() and shared.is_dir():
-                lock_folder(shared, shared=True)
-                return shared
-    sweep_folders(Path(tempfile.gettempdir()))
-    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
-    with suppress(OSError):
-        lock_folder(folder)  # as long as this process or its child lives
-    return folder
+def _work_in_child(
+    work: Callable[[], int], folder: Path, parent: int, watched: frozenset[signal.Signals]
+) -> int:
+    """Undo what is the guardian's, then do the work."""
+    os.environ[VARIABLE] = str(folder)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    follow_parent(parent)
+    end_on_signals(once=True)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
+    try:
+        status = work()
+        note_done(folder)
+        return status
+    finally:
+        if os.getppid() != parent:  # nobody else would remove it
+            leave_folder(folder)
 
 
 def _went_well(ending: Ending) -> bool:
@@ -166,28 +160,13 @@ def _went_well(ending: Ending) -> bool:
         return False
     if variables_problem() is None and not Rank.from_environment().is_main:
         return True
-    log = ending.folder / "runs.log"
+    log = ending.folder / LOG_NAME
     try:
         with log.open("rb") as lines:
-            lines.seek(-min(len(_TOLD), log.stat().st_size), os.SEEK_END)
-            return lines.read() == _TOLD
+            lines.seek(-min(len(_PRINTED), log.stat().st_size), os.SEEK_END)
+            return lines.read() == _PRINTED
     except OSError:
         return True  # nothing was measured: --help, --dry-run
-
-
-def _leave(folder: Path) -> None:
-    """Remove the folder, once all who share it have gone."""
-    with suppress(OSError):
-        (folder / f"gone-{os.getpid()}").touch()
-        if len(list(folder.glob("gone-*"))) >= _ranks_here():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _ranks_here() -> int:
-    """Number of ranks that a launcher has started on this machine; 1 where none has."""
-    if not has_launcher() or variables_problem() is not None:
-        return 1
-    return Rank.from_environment().local_world_size
 
 
 def _wait_only_for_signals() -> frozenset[signal.Signals]:
@@ -232,7 +211,7 @@ class _Guardian:
         """Wait until the child and all that it started have ended."""
         adopt_orphans()
         if self._has_launcher:
-            end_with_parent(self._parent)
+            follow_parent(self._parent)
         code: int | None = None
         while code is None:
             match signal.sigwait(self._watched):
@@ -244,14 +223,14 @@ class _Guardian:
                     self._pass_on(number)
         at = time.monotonic()
         self._end_orphans()
-        is_done = (self._folder / _DONE.format(self._child)).exists()
-        memory_ran_out = _memory_kills() > self._kills
-        return Ending(self._folder, code, self._asked, is_done, memory_ran_out, at)
-
-    @property
-    def _has_begun(self) -> bool:
-        """Whether the child may have something to save."""
-        return has_begun(self._folder)
+        return Ending(
+            folder=self._folder,
+            code=code,
+            asked=self._asked,
+            is_done=is_done(self._folder, self._child),
+            memory_ran_out=_memory_kills() > self._kills,
+            at=at,
+        )
 
     def _reap(self) -> int | None:
         """The exit code of the child, if it has ended; takes away orphans that have."""
@@ -265,8 +244,7 @@ class _Guardian:
     def _pass_on(self, number: int) -> None:
         is_orphan = number == signal.SIGTERM and self._has_lost_launcher()
         if is_orphan:
-            with suppress(OSError):
-                (self._folder / "orphaned").touch()
+            note_orphaned(self._folder)
         with suppress(ProcessLookupError):
             os.kill(self._child, number)
         if number in ENDING_SIGNALS and not self._is_ending:
@@ -289,19 +267,19 @@ class _Guardian:
         """Some time after a signal: answer, then end what does not end."""
         step = IMPORT_SECONDS - ANSWER_SECONDS
         self._elapsed += step if self._elapsed else ANSWER_SECONDS
-        if self._elapsed == ANSWER_SECONDS and self._has_begun and self._asked:
+        if self._elapsed == ANSWER_SECONDS and has_begun(self._folder) and self._asked:
             print(
                 f"mnist-bench: {self._asked.removeprefix('ended by ')}: the run is being ended and "
                 "its record saved",
                 file=sys.stderr,
             )
-        if self._elapsed >= (SAVE_SECONDS if self._has_begun else IMPORT_SECONDS):
+        if self._elapsed >= (SAVE_SECONDS if has_begun(self._folder) else IMPORT_SECONDS):
             signal.setitimer(signal.ITIMER_REAL, 0)
-            _kill_all(os.getpid())
+            kill_descendants()
 
     def _end_orphans(self) -> None:
         """Wait for what the child has left behind, which has been told of its death."""
-        seconds = ORPHAN_SECONDS if self._has_begun else ANSWER_SECONDS / 5
+        seconds = ORPHAN_SECONDS if has_begun(self._folder) else ANSWER_SECONDS / 5
         end = time.monotonic() + seconds
         signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
         while True:
@@ -313,18 +291,8 @@ class _Guardian:
             # An alarm of before may still be waiting.
             number = signal.sigwait(self._watched)
             if number == signal.SIGALRM and time.monotonic() >= end - 0.01:
-                _kill_all(os.getpid())
+                kill_descendants()
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _kill_all(parent: int) -> None:
-    """End the descendants of a process at once."""
-    import psutil  # only here: it is slow to import
-
-    with suppress(psutil.Error):
-        for process in psutil.Process(parent).children(recursive=True):
-            with suppress(psutil.Error):
-                process.kill()
 
 
 def _memory_kills() -> int:

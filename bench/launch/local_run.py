@@ -14,13 +14,13 @@ from bench.measure.guard_folder import guard_folder
 from bench.measure.interruption import Interruption
 from bench.measure.progress import RunProgress
 from bench.measure.rank_ends import (
-    How,
+    EndKind,
     LostRankError,
     RankEnd,
     announce_rank,
     first_end,
     is_lost_connection,
-    tell_end,
+    report_end,
 )
 from bench.measure.request import RunRequest
 from bench.measure.runner import MeasuredRun
@@ -61,7 +61,7 @@ def run_locally(
                     if interruption.asked or is_over:
                         break
     except KeyboardInterrupt as error:
-        _tell(How.INTERRUPTED, f"was {error}" if str(error) else "was interrupted")
+        _report(EndKind.INTERRUPTED, f"was {error}" if str(error) else "was interrupted")
         result.status = EXIT_INTERRUPTED
         if Rank.from_environment().is_main and guard_folder() is None:
             print("mnist-bench: interrupted while no run was being measured", file=sys.stderr)
@@ -89,12 +89,12 @@ def _keep(run: MeasuredRun, request: RunRequest, result: BenchmarkResult, sessio
     failed = error is not None and not isinstance(error, KeyboardInterrupt)
     if isinstance(error, ParentDiedError):
         # torchrun asks the other ranks to end: they must know that nobody has interrupted them.
-        how = How.CAUSE if "TORCHELASTIC_RUN_ID" in os.environ else How.LEFT
-        _tell(how, "was told that its parent had died")
+        kind = EndKind.CAUSE if "TORCHELASTIC_RUN_ID" in os.environ else EndKind.LEFT
+        _report(kind, "was told that its parent had died")
     elif isinstance(error, KeyboardInterrupt):
-        _tell(How.INTERRUPTED, f"was {record.reason}")
+        _report(EndKind.INTERRUPTED, f"was {record.reason}")
     elif error is not None and not is_lost_connection(error):
-        _tell(How.CAUSE, f"failed: {record.reason}")
+        _report(EndKind.CAUSE, f"failed: {record.reason}")
         show_traceback(error)
     chain, log = session.chain, session.log
     if log is not None:
@@ -122,14 +122,14 @@ def explain_failure(run: MeasuredRun) -> MeasuredRun:
     if record.status == Status.INTERRUPTED:
         # A launcher asks the other ranks to end when one has died: nobody has interrupted them.
         end = first_end(0.0)
-        if end is None or end.how > How.CAUSE:
+        if end is None or end.kind > EndKind.CAUSE:
             return run
     elif record.status == Status.FAILED and is_lost_connection(run.error):
         end = first_end()
     else:
         return run
     status = Status.FAILED
-    if end is not None and end.how == How.INTERRUPTED:
+    if end is not None and end.kind == EndKind.INTERRUPTED:
         status = Status.INTERRUPTED
     reason = _lost_reason(end, record.setup.machines)
     update = {"status": status, "reason": reason}
@@ -154,18 +154,18 @@ def _complain(error: BaseException) -> None:
         end = first_end()
         if end is not None and not isinstance(error, LostRankError):
             error = LostRankError(str(end))
-        if rank.is_first_on_machine and not (end is not None and end.how == How.CAUSE):
+        if rank.is_first_on_machine and not (end is not None and end.kind == EndKind.CAUSE):
             # Of what ended a rank, its parent or the rank itself says it.
             print(f"mnist-bench: error: {describe_error(error)}", file=sys.stderr)
         return
     reason = describe_error(error)
-    tell_end(rank.index, How.CAUSE, f"failed: {reason}")
+    report_end(rank.index, EndKind.CAUSE, f"failed: {reason}")
     where = f"rank {rank.index}: " if rank.world_size > 1 else ""
     print(f"mnist-bench: error: {where}{reason}", file=sys.stderr)
     show_traceback(error)
 
 
-def _tell(how: How, what: str) -> None:
+def _report(kind: EndKind, what: str) -> None:
     rank = Rank.from_environment()
     if rank.world_size > 1:
-        tell_end(rank.index, how, what)
+        report_end(rank.index, kind, what)

@@ -24,7 +24,7 @@ _FILES = (
 )
 
 
-def end_with_parent(parent: int) -> None:
+def follow_parent(parent: int) -> None:
     """From now on, SIGTERM for this process when its parent dies.
 
     Linux sends it. Elsewhere a thread looks at the parent every half second.
@@ -57,6 +57,16 @@ def has_launcher_above() -> bool:
             for word in words
         )
     return False
+
+
+def kill_descendants() -> None:
+    """End all descendants of this process at once."""
+    import psutil  # only here: it is slow to import
+
+    with suppress(psutil.Error):
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                process.kill()
 
 
 def _watch(parent: int) -> None:

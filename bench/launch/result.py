@@ -25,10 +25,10 @@ class BenchmarkResult:
     log: FileRunLog | None = None
     """The log of the runs; None where nobody would read it."""
 
-    def told(self) -> None:
+    def note_printed(self) -> None:
         """Note that the runs are printed, or handed to the process that prints them."""
         if self.log is not None:
-            self.log.all_told()
+            self.log.runs_printed()
 
     @property
     def records(self) -> list[RunRecord]:

@@ -27,14 +27,14 @@ from bench.measure.guard_folder import VARIABLE, guard_folder, has_begun, note_o
 from bench.measure.rank_ends import (
     RANKS_NAME,
     STOPPED,
-    How,
+    EndKind,
+    report_end,
+    reported_ends,
     stopped_ranks,
-    tell_end,
-    told_ends,
 )
 from mnist_cnn.child_processes import end_with_parent
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
-from mnist_cnn.process import ENDING_SIGNALS, is_ignored, signal_name
+from mnist_cnn.process import ENDING_SIGNALS, exit_reason, is_ignored
 from mnist_cnn.rank import LOOPBACK, Rank
 from mnist_cnn.user_folders import temporary_folder
 
@@ -238,7 +238,7 @@ def _wait_for_ranks(
     Args:
         ranks: the ranks of this machine.
         first_index: index of the first of them among the ranks of all machines.
-        folder: where their ends are told.
+        folder: where their ends are reported.
         signals: signals that this process has received.
 
     Returns:
@@ -254,7 +254,7 @@ def _wait_for_ranks(
                 continue
             known.add(local_index)
             if not has_asked:  # later they end because they are asked to
-                _tell(first_index + local_index, rank.returncode, folder)
+                _report(first_index + local_index, rank.returncode, folder)
             if rank.returncode != 0:
                 grace = GRACE_SECONDS if has_begun(folder) else SHORT_GRACE_SECONDS
                 deadline = min(deadline, time.monotonic() + grace)
@@ -266,13 +266,13 @@ def _wait_for_ranks(
         time.sleep(POLL_SECONDS)
     for local_index, rank in enumerate(ranks):
         if local_index not in known and not has_asked:
-            _tell(first_index + local_index, rank.returncode, folder)
+            _report(first_index + local_index, rank.returncode, folder)
     codes = [rank.returncode for rank in ranks]
-    cause = next(iter(told_ends(folder)), None)
+    cause = next(iter(reported_ends(folder)), None)
     is_by_signal = any(code < 0 for code in codes)
-    if cause is not None and cause.how == How.CAUSE and is_by_signal and not signals:
+    if cause is not None and cause.kind == EndKind.CAUSE and is_by_signal and not signals:
         print(f"mnist-bench: {cause}", file=sys.stderr)
-    if cause is not None and cause.how <= How.CAUSE and not signals:
+    if cause is not None and cause.kind <= EndKind.CAUSE and not signals:
         return EXIT_FAILED  # whatever the others say: they were asked to end
     failed = [code for code in codes if code]
     if signals and any(code < 0 for code in failed):
@@ -281,9 +281,9 @@ def _wait_for_ranks(
     return EXIT_FAILED if code < 0 else code
 
 
-def _tell(rank: int, code: int, folder: Path) -> None:
-    """Tell how a rank has ended, for those that have lost it."""
-    tell_end(rank, How.CAUSE if code < 0 else How.LEFT, _exit_reason(code), folder)
+def _report(rank: int, code: int, folder: Path) -> None:
+    """Report how a rank has ended, for those that have lost it."""
+    report_end(rank, EndKind.CAUSE if code < 0 else EndKind.LEFT, exit_reason(code), folder)
 
 
 def _end_stopped(ranks: Sequence[subprocess.Popen[bytes]], first_index: int, folder: Path) -> None:
@@ -291,12 +291,8 @@ def _end_stopped(ranks: Sequence[subprocess.Popen[bytes]], first_index: int, fol
     for index in stopped_ranks(folder):
         local_index = index - first_index
         if 0 <= local_index < len(ranks) and ranks[local_index].poll() is None:
-            tell_end(index, How.STOPPED, STOPPED, folder)
+            report_end(index, EndKind.STOPPED, STOPPED, folder)
             ranks[local_index].kill()
-
-
-def _exit_reason(code: int) -> str:
-    return f"was ended by {signal_name(-code)}" if code < 0 else f"ended with status {code}"
 
 
 def _signal_all(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import distributed
 
 from bench.machine.repository import PROJECT, git_state, source_digest
-from bench.measure.rank_ends import How, LostRankError, first_end
+from bench.measure.rank_ends import EndKind, LostRankError, first_end
 from bench.measure.rank_reports import (
     RankReport,
     find_difference,
@@ -252,7 +252,7 @@ class RankAgreement:
         has_noticed = not prints_problems()
         while (waited := time.monotonic() - began) < self._timeout_seconds:
             yield
-            if (end := first_end(0.0)) is not None and end.how != How.LEFT:
+            if (end := first_end(0.0)) is not None and end.kind != EndKind.LEFT:
                 raise LostRankError(str(end))
             if not has_noticed and waited > _NOTICE_SECONDS:
                 has_noticed = True

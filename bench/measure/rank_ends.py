@@ -31,7 +31,7 @@ _LARGEST_BYTES = 64 * 1024
 RANKS_NAME = "ranks"
 """File in the folder of a guardian whose child is the supervisor of ranks."""
 STOPPED = "was stopped (SIGSTOP) and did not answer"
-"""What is told of a rank that a signal has stopped."""
+"""What is reported of a rank that a signal has stopped."""
 _LOST = re.compile(
     r"^Dist\w*Error|gloo|nccl|connection (?:closed|reset|refused)|broken pipe|timed out|socket"
     r"|\b(?:tcp)?store\b|by peer",
@@ -40,7 +40,7 @@ _LOST = re.compile(
 """What a lost connection is called in the messages of gloo, NCCL and torch's stores."""
 
 
-class How(IntEnum):
+class EndKind(IntEnum):
     """How a rank ended; of several that ended, the first of the lowest kind is the cause."""
 
     STOPPED = 0
@@ -58,7 +58,7 @@ class RankEnd:
     """The end of one rank."""
 
     rank: int
-    how: int
+    kind: int
     """One of `How`."""
     what: str
     """Completes a sentence that begins with the rank: ``"was ended by SIGKILL"``."""
@@ -82,14 +82,14 @@ def announce_rank() -> None:
             replace_file(folder / f"rank-{rank.index}.pid", str(os.getpid()).encode())
 
 
-def tell_end(
-    rank: int, how: How, what: str, folder: Path | None = None, at: float | None = None
+def report_end(
+    rank: int, kind: EndKind, what: str, folder: Path | None = None, at: float | None = None
 ) -> None:
     """Say that a rank has ended, or is about to.
 
     Args:
         rank: its index.
-        how: how it ended.
+        kind: how it ended.
         what: see `RankEnd`.
         folder: the guardian's folder; None for that of this process.
         at: see `RankEnd`; None for now.
@@ -97,19 +97,19 @@ def tell_end(
     folder = folder or guard_folder()
     if folder is None:
         return
-    end = RankEnd(rank, int(how), what, time.monotonic() if at is None else at)
+    end = RankEnd(rank, int(kind), what, time.monotonic() if at is None else at)
     with suppress(OSError):  # a full disk: the end itself is not lost, only its cause
-        replace_file(folder / f"rank-{rank}-{how.name}.end", json.dumps(asdict(end)).encode())
+        replace_file(folder / f"rank-{rank}-{kind.name}.end", json.dumps(asdict(end)).encode())
 
 
-def told_ends(folder: Path | None = None) -> list[RankEnd]:
-    """The ends that have been told, the cause of the others first."""
+def reported_ends(folder: Path | None = None) -> list[RankEnd]:
+    """The ends that have been reported, the cause of the others first."""
     folder = folder or guard_folder()
     ends = []
     for path in sorted(folder.glob("rank-*.end")) if folder is not None else []:
         with suppress(OSError, ValueError, TypeError):
             ends.append(RankEnd(**json.loads(read_file(path, _LARGEST_BYTES))))
-    return sorted(ends, key=lambda end: (end.how, end.at))
+    return sorted(ends, key=lambda end: (end.kind, end.at))
 
 
 def first_end(wait_seconds: float = WAIT_SECONDS) -> RankEnd | None:
@@ -126,14 +126,14 @@ def first_end(wait_seconds: float = WAIT_SECONDS) -> RankEnd | None:
     own = Rank.from_environment().index
     began = time.monotonic()
     while True:
-        others = [end for end in told_ends() if end.rank != own]
+        others = [end for end in reported_ends() if end.rank != own]
         # One that left without a word is no cause while another may still tell one.
-        sure = [end for end in others if end.how != How.LEFT]
+        sure = [end for end in others if end.kind != EndKind.LEFT]
         waited = time.monotonic() - began
         if sure or waited >= wait_seconds:
             return next(iter(sure or others), None)
         if waited >= _STOPPED_SECONDS and (stopped := stopped_ranks()):
-            return RankEnd(stopped[0], int(How.STOPPED), STOPPED, time.monotonic())
+            return RankEnd(stopped[0], int(EndKind.STOPPED), STOPPED, time.monotonic())
         time.sleep(_POLL_SECONDS)
 
 

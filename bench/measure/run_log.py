@@ -1,6 +1,6 @@
 """What is measured, written down at once in a file that outlives the process that measures.
 
-One line of JSON for each thing that happens. Where the process dies, `bench.launch.aftermath` makes
+One line of JSON for each thing that happens. Where the process dies, `bench.launch.recovery` makes
 the records of it. Only rank 0 has a log, and only where a guardian waits for its end.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.measure.guard_folder import guard_folder
+from bench.measure.guard_folder import LOG_NAME, guard_folder
 from bench.measure.instruments import RunLog
 from bench.measure.request import OutputRequest
 from bench.measure.seed_share import SeedShare
@@ -72,7 +72,7 @@ class LoggedBenchmark:
     """Folder in which the process leaves its records for its parent; None without one."""
     as_json: bool = False
     runs: list[LoggedRun] = field(default_factory=list)
-    is_told: bool = False
+    is_printed: bool = False
     """Whether the process has printed its runs."""
 
 
@@ -122,9 +122,9 @@ class FileRunLog(RunLog):
         """Write that the record of the last run is saved, or was said to be elsewhere."""
         self._add("kept", None)
 
-    def all_told(self) -> None:
+    def runs_printed(self) -> None:
         """Write that all runs are saved and printed."""
-        self._add("told", None)
+        self._add("printed", None)
 
     def _add(self, kind: str, what: Any) -> None:
         """Write a line; where that fails, once and for all, there is no log."""
@@ -157,7 +157,7 @@ def open_run_log(output: OutputRequest, share: SeedShare | None) -> FileRunLog |
 
 def log_path(folder: Path) -> Path:
     """The log's file in the folder of a guardian."""
-    return folder / "runs.log"
+    return folder / LOG_NAME
 
 
 def read_run_log(path: Path) -> LoggedBenchmark:
@@ -197,8 +197,8 @@ def _read_line(benchmark: LoggedBenchmark, kind: str, what: Any) -> None:
             benchmark.runs[-1].record = RunRecord.model_validate(what)
         case "kept":
             benchmark.runs[-1].is_kept = True
-        case "told":
-            benchmark.is_told = True
+        case "printed":
+            benchmark.is_printed = True
 
 
 def _dumped(parts: list[Lap] | list[TrainedEpoch] | list[Evaluation]) -> list[dict[str, Any]]:

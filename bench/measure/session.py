@@ -225,13 +225,7 @@ def _make_session(
     """Make workload, instruments and plan of a benchmark, and check what it is measured with."""
     setup = joined.setup
     journal, checkpoints = saved_state
-    workload = MnistTraining(
-        joined.context,
-        request.data_dir,
-        request.protocol.warmup_images,
-        captured=setup.captured,
-        checkpoints=checkpoints,
-    )
+    workload = _make_workload(request, joined, checkpoints)
     clock = DeviceClock(joined.accelerator)
     checks = _check_machine(joined, clock, request.data_dir)
 
@@ -278,6 +272,18 @@ def _make_session(
         signals=frontend.signals,
     )
     return Session(spec, workload, instruments, chain, log)
+
+
+def _make_workload(
+    request: RunRequest, joined: JoinedAccelerator, checkpoints: Checkpoints | None
+) -> MnistTraining:
+    return MnistTraining(
+        joined.context,
+        request.data_dir,
+        request.protocol.warmup_images,
+        captured=joined.setup.captured,
+        checkpoints=checkpoints,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

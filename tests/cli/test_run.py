@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,15 +26,10 @@ from bench.records.store import read_records
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
 from mnist_cnn.recipe import REFERENCE
+from tests.commands import BIN, PYTHON, ROOT, SHORT_RUN, clean_environment, launch
 from tests.shared import made_once
 from tests.stand_ins import FEW_IMAGES
 
-ROOT = Path(__file__).resolve().parents[2]
-PYTHON = sys.executable
-BIN = Path(PYTHON).parent
-SHORT_RUN = ("--runs", "1", "--epochs", "3", "--threads", "1")
-"""Three epochs of `fast` take a tenth of the images each, where its only one would take all. One
-thread: on a busy machine two wait for each other most of the time."""
 WAYS = ("forward", "backward")
 
 
@@ -51,27 +45,6 @@ from bench.cli import main
 
 sys.exit(main(sys.argv[1:]))
 """
-
-
-def launch(
-    command: Sequence[object], cwd: Path = ROOT, /, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(word) for word in command],
-        cwd=cwd,
-        env=clean_environment() | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def clean_environment() -> dict[str, str]:
-    """Without what a launcher around pytest would have left."""
-    left_by_launchers = ("ACCELERATE_", "MASTER_", "WORLD_SIZE", "RANK", "LOCAL_RANK", "OMP_")
-    return {k: v for k, v in os.environ.items() if not k.startswith(left_by_launchers)} | {
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    }
 
 
 @pytest.mark.usefixtures("fresh_accelerate")

@@ -7,9 +7,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.commands import ROOT
 from tests.faults.campaign import run_campaign
 from tests.faults.catalogue import catalogue
-from tests.faults.harness import ROOT, provoke, violations
+from tests.faults.harness import provoke, violations
 
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- faults -->\n", "<!-- /faults -->\n"

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,17 +19,15 @@ import psutil
 
 from bench.records.schema import RunRecord
 from bench.records.store import read_records
+from tests.commands import BIN, ROOT, clean_environment
 from tests.stand_ins import fault
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
 CASE_VARIABLE = "MNIST_BENCH_TEST_CASE"
 """Variable that all processes of a case inherit, by which those that are left are found."""
 RUN = ("run", "--recipe", "fast", "--epochs", "3", "--threads", "1", "--device", "cpu")
 _END_SECONDS = 300.0
 """A hang: far more than any end takes, on a busy machine too."""
 _GONE_SECONDS = 60.0
-_LEFT_BY_LAUNCHERS = ("ACCELERATE_", "MASTER_", "WORLD_SIZE", "RANK", "LOCAL_", "OMP_", "FAULT")
 _OF_LAUNCHERS = ("torchelastic_",)
 """Temporary folders that torchrun leaves behind."""
 _ANNOUNCED = re.compile(r"^run (\d+) of \d+: seed (\d+)", re.MULTILINE)
@@ -170,17 +167,13 @@ def _provoke(case: Fault, folder: Path) -> Seen:
     temporary.mkdir()
     mark = uuid.uuid4().hex
     program, *words = case.command
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(_LEFT_BY_LAUNCHERS)
-    }
-    environment |= fault(*case.injected)
+    environment = clean_environment() | fault(*case.injected)
     environment["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
     environment |= {
         CASE_VARIABLE: mark,
         "FAULT_MOMENT": str(folder / "moment"),
         "CI": "true",
         "TMPDIR": str(temporary),
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
     }
     environment |= case.environment
     began = time.monotonic()

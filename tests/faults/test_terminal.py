@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench.records.store import read_records
-from tests.faults.harness import BIN, ROOT, RUN
+from tests.commands import BIN, ROOT
+from tests.faults.harness import RUN
 from tests.stand_ins import FEW_IMAGES
 
 

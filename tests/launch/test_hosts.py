@@ -19,7 +19,7 @@ from bench.measure.plan import check_device_count
 from bench.measure.redaction import redact_addresses
 from bench.records.store import read_records
 from mnist_cnn.errors import UsageError
-from tests.cli.test_run import BIN, ROOT, SHORT_RUN, launch
+from tests.commands import BIN, ROOT, SHORT_RUN, launch
 from tests.stand_ins import FEW_IMAGES
 
 MAIN = "--main-address"

@@ -18,7 +18,7 @@ from bench.verify import checks
 from bench.verify.checks import CheckOutcome, CheckResult
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import FAST
-from tests.cli.test_run import BIN, launch
+from tests.commands import BIN, launch
 from tests.factories import make_record, saved
 from tests.stand_ins import FEW_IMAGES
 

@@ -21,7 +21,7 @@ import yaml
 
 from bench.records.schema import RunRecord
 from bench.records.store import read_records
-from tests.cli.test_run import PYTHON, ROOT, SHORT_RUN, clean_environment, launch
+from tests.commands import PYTHON, ROOT, SHORT_RUN, clean_environment, launch
 from tests.stand_ins import FEW_IMAGES
 
 MAIN, PORT = "10.77.0.1", 29501

@@ -14,7 +14,7 @@ from bench.measure.request import RunRequest
 from bench.records import benchmark_plan, store
 from bench.records.schema import RunRecord
 from mnist_cnn.recipe import FAST
-from tests.cli.test_run import BIN, launch
+from tests.commands import BIN, launch
 from tests.factories import make_benchmark, make_record
 from tests.stand_ins import FEW_IMAGES
 

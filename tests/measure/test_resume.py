@@ -30,7 +30,7 @@ from bench.measure.run_state import BenchmarkState, RunState
 from bench.records import store
 from bench.records.schema import LapKind, RunRecord, Status
 from mnist_cnn.errors import UnwrittenCheckpointError, UsageError
-from tests.cli.test_run import BIN, ROOT, clean_environment
+from tests.commands import BIN, ROOT, clean_environment
 from tests.factories import make_record
 from tests.shared import made_once
 

@@ -24,8 +24,10 @@ def pictures() -> ModuleType:
     assert spec
     assert spec.loader
     module = module_from_spec(spec)
+    sys.path.insert(0, str(SCRIPT.parent))  # as Python does where it runs the script
     sys.modules[spec.name] = module  # where dataclasses look for it
     spec.loader.exec_module(module)
+    sys.path.remove(str(SCRIPT.parent))
     return module
 
 
@@ -50,7 +52,9 @@ def test_good_pictures_are_answered_and_others_refused(
 def test_a_kind_is_the_same_pictures_each_time(pictures: ModuleType, mnist: MnistData) -> None:
     model = MnistCnn().eval()
     one, other = (
-        pictures.measure("x", pictures.plain, mnist.test_images, mnist.test_labels, model, 2)
+        pictures.measure(
+            "x", pictures.GOOD["plain"], mnist.test_images, mnist.test_labels, model, 2
+        )
         for _ in range(2)
     )
     assert one.labels == other.labels
