@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 from datetime import timedelta
@@ -15,21 +14,8 @@ from mnist_cnn.rank import LOOPBACK
 
 PROCESS_GROUP_TIMEOUT = timedelta(seconds=120)
 """Longest time a rank waits for the others (Accelerate's default: 30 minutes)."""
-
-
 _INTERFACE_VARIABLE = "GLOO_SOCKET_IFNAME"
 """Variable that names the network interface on which gloo listens."""
-
-
-def is_one_machine() -> bool:
-    """Whether all ranks are on this machine, as far as the environment says so."""
-    address, ranks = os.environ.get("MASTER_ADDR", ""), os.environ.get("WORLD_SIZE")
-    if ranks is not None and ranks == os.environ.get("LOCAL_WORLD_SIZE"):
-        return True
-    try:
-        return address == "localhost" or ipaddress.ip_address(address).is_loopback
-    except ValueError:  # a name
-        return False
 
 
 def listen_on_loopback(port: int) -> socket.socket:

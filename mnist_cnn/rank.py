@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from dataclasses import dataclass
 from typing import Final
@@ -108,6 +109,17 @@ def meeting_address() -> tuple[str, int] | None:
     """Host and port at which the ranks meet; None where the launcher names none."""
     host, port = (os.environ.get(name) for name in ADDRESS_VARIABLES)
     return (host, int(port)) if host and port else None
+
+
+def is_one_machine() -> bool:
+    """Whether all ranks are on this machine, as far as the environment says so."""
+    address, ranks = os.environ.get("MASTER_ADDR", ""), os.environ.get("WORLD_SIZE")
+    if ranks is not None and ranks == os.environ.get("LOCAL_WORLD_SIZE"):
+        return True
+    try:
+        return address == "localhost" or ipaddress.ip_address(address).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 def present_variables() -> list[str]:

@@ -21,7 +21,6 @@ from mnist_cnn.context import TrainingContext
 from mnist_cnn.data import dataset
 from mnist_cnn.distributed import (
     PROCESS_GROUP_TIMEOUT,
-    is_one_machine,
     process_group,
     use_loopback_interface,
 )
@@ -29,7 +28,7 @@ from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated, Event
 from mnist_cnn.inference.provenance import Provenance
 from mnist_cnn.inference.weights import save_weights
-from mnist_cnn.rank import Rank, leftover_hint, prints_problems
+from mnist_cnn.rank import Rank, is_one_machine, leftover_hint, prints_problems
 from mnist_cnn.recipe import Recipe
 from mnist_cnn.surroundings import check_all_started
 

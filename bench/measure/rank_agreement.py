@@ -28,9 +28,15 @@ from bench.measure.rank_reports import (
     find_missing,
     find_refusal,
 )
-from mnist_cnn.distributed import PROCESS_GROUP_TIMEOUT, is_one_machine, listen_on_loopback
+from mnist_cnn.distributed import PROCESS_GROUP_TIMEOUT, listen_on_loopback
 from mnist_cnn.errors import UsageError
-from mnist_cnn.rank import LOOPBACK, Rank, leftover_hint, prints_problems
+from mnist_cnn.rank import (
+    LOOPBACK,
+    Rank,
+    is_one_machine,
+    leftover_hint,
+    prints_problems,
+)
 
 _T = TypeVar("_T")
 _POLL_SECONDS = 0.05

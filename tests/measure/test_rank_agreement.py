@@ -13,7 +13,8 @@ import pytest
 
 from bench.launch.supervisor import supervise
 from bench.records import store
-from mnist_cnn.distributed import is_one_machine, use_loopback_interface
+from mnist_cnn.distributed import use_loopback_interface
+from mnist_cnn.rank import is_one_machine
 from tests.stand_ins import FEW_IMAGES
 
 ROOT = Path(__file__).resolve().parents[2]
