@@ -44,6 +44,7 @@ _ADVICE = {
     errno.ENFILE: "the system has too many open files: end other programs",
     errno.EIO: "the disk reports an error: see the system's log",
     errno.ELOOP: "a link is in the way: remove it",
+    errno.ETIMEDOUT: "see whether its disk or server answers",
     errno.ESTALE: "the network folder is gone: mount it again",
 }
 """What to do when a file cannot be written, by the reason."""
@@ -288,6 +289,15 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def probe_name(name: str) -> str:
+    """A name as long as `name`, for a file that is written to see whether it can be.
+
+    Named like a temporary file, which is swept if the process is killed before it is removed.
+    """
+    ending = f".{secrets.token_hex(8)}.tmp"
+    return ".probe".ljust(len(os.fsencode(name)) - len(ending), "-") + ending
 
 
 def advice_for(error: OSError) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import secrets
+import shlex
 import signal
 import sys
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +16,12 @@ from types import FrameType
 
 import torch
 from accelerate import Accelerator
-from torch import distributed
+from torch import distributed, nn
 
 from mnist_cnn import console, train as training
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data import dataset
+from mnist_cnn.disk import advice_for, reason_of
 from mnist_cnn.distributed import (
     PROCESS_GROUP_TIMEOUT,
     process_group,
@@ -31,6 +34,7 @@ from mnist_cnn.inference.weights import save_weights
 from mnist_cnn.rank import Rank, is_one_machine, leftover_hint, prints_problems
 from mnist_cnn.recipe import Recipe
 from mnist_cnn.surroundings import check_all_started
+from mnist_cnn.user_folders import save_elsewhere
 
 _LAUNCH = (
     "ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node {processes} -m mnist_cnn train"
@@ -83,15 +87,40 @@ def run_training(request: TrainRequest) -> int:
                 return console.EXIT_FAILED
         if request.save is not None and accelerator.is_main_process:
             metadata = _provenance(request, accelerator).metadata()
-            try:
-                save_weights(model, request.save, metadata)
-            except OSError as error:
-                console.complain(f"error: cannot write {request.save}: {error.strerror}")
-                return console.EXIT_FAILED
-            console.print_from_main(f"saved {request.save}")
+            return _save(model, request.save, metadata)
         return 0
     finally:
         accelerator.end_training()
+
+
+def _save(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> int:
+    """Save the weights; where that fails keep them elsewhere, and say in one line where.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        save_weights(model, path, metadata)
+    except OSError as error:
+        problem = f"error: cannot write {path}: {reason_of(error)}; {advice_for(error)}"
+        kept = save_elsewhere(
+            secrets.token_hex(4), lambda folder: _save_in(folder, model, metadata)
+        )
+        if kept is None:
+            console.complain(f"{problem}; the weights are lost: no other folder takes them")
+        else:
+            command = f"mv {shlex.quote(str(kept))} {shlex.quote(str(path))}"
+            console.complain(f"{problem}; the weights are kept as {kept}; then: {command}")
+        return console.EXIT_FAILED
+    console.print_from_main(f"saved {path}")
+    return 0
+
+
+def _save_in(folder: Path, model: nn.Module, metadata: Mapping[str, str]) -> Path:
+    path = folder / "model.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(model, path, metadata)
+    return path
 
 
 def _provenance(request: TrainRequest, accelerator: Accelerator) -> Provenance:

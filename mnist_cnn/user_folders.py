@@ -6,8 +6,9 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import platformdirs
 
@@ -16,6 +17,10 @@ from mnist_cnn.errors import UsageError
 from mnist_cnn.leftovers import FOLDER_PREFIX, lock_folder, sweep_folders
 
 _NAME = "mnist-bench"
+UNSAVED_NAME = "unsaved"
+"""Folder, in the user's state folder, of what could not be saved where it should have been."""
+
+_Saved = TypeVar("_Saved")
 
 
 def cache_folder() -> Path:
@@ -43,6 +48,24 @@ def _own(folder: Path, variable: str) -> Path:
     raise UsageError(
         f"this user has no home folder for {folder.name}: set HOME or {variable} to a folder"
     )
+
+
+def save_elsewhere(name: str, save: Callable[[Path], _Saved]) -> _Saved | None:
+    """Save what its own folder does not take: in the state folder, else in a temporary one.
+
+    Args:
+        name: name of its folder there.
+        save: saves it in a folder, which it makes if necessary.
+
+    Returns:
+        What `save` returns; None where neither folder takes it.
+    """
+    with contextlib.suppress(OSError, UsageError):
+        return save(state_folder() / UNSAVED_NAME / name)
+    with contextlib.suppress(OSError):
+        # Not a name that is swept.
+        return save(Path(tempfile.mkdtemp(prefix=f"{UNSAVED_NAME}-{_NAME}-{name}-")))
+    return None
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from bench.launch.parents import (
     kill_descendants,
 )
 from bench.machine import own_process
+from bench.machine.cgroups import memory_kills
 from bench.measure.guard_folder import (
     LOG_NAME,
     VARIABLE,
@@ -39,6 +40,7 @@ from mnist_cnn import child_processes
 from mnist_cnn.process import (
     ENDING_SIGNALS,
     EXIT_FAILED,
+    EXIT_INTERRUPTED,
     EXIT_USAGE,
     end_on_signals,
     is_ignored,
@@ -131,7 +133,10 @@ def run_guarded(work: Callable[[], int], conclude: Callable[[Ending], int]) -> i
     try:
         ending = _Guardian(folder, child, watched).wait()
         # Nothing to report, as nearly always: then nothing slow is imported.
-        return 0 if _went_well(ending) else conclude(ending)
+        if _went_well(ending):
+            return 0
+        _answer_signals(folder)
+        return conclude(ending)
     finally:
         leave_folder(folder)
 
@@ -186,6 +191,28 @@ def _wait_only_for_signals() -> frozenset[signal.Signals]:
     return watched
 
 
+def _answer_signals(folder: Path) -> None:
+    """While the records are saved, a signal is answered; a second one ends the process."""
+    while pending := signal.sigpending() & set(ENDING_SIGNALS):
+        signal.sigwait(pending)  # it came while the work was being ended, which it asked for
+    was_told = False
+
+    def answer(number: int, _: object) -> None:
+        nonlocal was_told
+        if was_told:
+            leave_folder(folder)
+            os._exit(EXIT_INTERRUPTED)
+        was_told = True
+        line = f"mnist-bench: {signal_name(number)}: the records are being saved; again: give up\n"
+        with suppress(OSError):
+            os.write(2, line.encode())  # the stream may be in the middle of a write
+
+    for number in ENDING_SIGNALS:
+        if not is_ignored(number):
+            signal.signal(number, answer)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+
+
 class _Guardian:
     """Waits for one child.
 
@@ -203,7 +230,7 @@ class _Guardian:
         self._is_ending = False
         self._elapsed = 0.0
         """Seconds since the signal, in steps of the alarm."""
-        self._kills = _memory_kills()
+        self._kills = memory_kills()
         self._has_launcher = VARIABLE_OF_SHARE in os.environ or has_launcher_above()
         self._parent = os.getppid()
 
@@ -228,7 +255,7 @@ class _Guardian:
             code=code,
             asked=self._asked,
             is_done=is_done(self._folder, self._child),
-            memory_ran_out=_memory_kills() > self._kills,
+            memory_ran_out=memory_kills() > self._kills,
             at=at,
         )
 
@@ -293,12 +320,3 @@ class _Guardian:
             if number == signal.SIGALRM and time.monotonic() >= end - 0.01:
                 kill_descendants()
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _memory_kills() -> int:
-    """How many processes the system has ended so far because memory ran out; 0 if not known."""
-    with suppress(OSError, ValueError):
-        for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0

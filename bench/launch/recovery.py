@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.launch.guard import Ending
 from bench.launch.result import BenchmarkResult, save_or_complain
+from bench.launch.unsaved import keep_elsewhere
 from bench.measure.guard_folder import has_begun
 from bench.measure.rank_ends import RANKS_NAME, EndKind, report_end, reported_ends
 from bench.measure.run_log import LoggedBenchmark, LoggedRun, log_path, read_run_log
@@ -18,6 +22,9 @@ from bench.records.store import record_path, save_record
 from mnist_cnn.disk import write_new_file
 from mnist_cnn.process import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_reason
 from mnist_cnn.rank import Rank, has_launcher, variables_problem
+
+_ANSWER_SECONDS = 5.0
+"""Longest time for a record's file; what is promised is an end within 15 s."""
 
 
 @dataclass(slots=True)
@@ -104,12 +111,38 @@ def _save(record: RunRecord, folder: Path) -> Path | None:
     """Save a record, in another way than its process: what ended that must not end this one too."""
     path = record_path(record, folder)
     try:
-        if not path.exists():  # the process may have died just after it had saved it
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_new_file(path, to_json(record).encode())
+        with _time_limit():
+            if not path.exists():  # the process may have died just after it had saved it
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_new_file(path, to_json(record).encode())
+    except TimeoutError as error:
+        keep_elsewhere(record, folder, error)
+        return None
     except OSError:
         return save_or_complain(record, folder)
     return path
+
+
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    """Give up a file that does not answer: that of a network folder whose server is gone.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {_ANSWER_SECONDS:g} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    # A guardian has blocked it: it waits for its signals.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM,))
+    signal.setitimer(signal.ITIMER_REAL, _ANSWER_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _status_without_work(ending: Ending, *, has_runs: bool) -> int:

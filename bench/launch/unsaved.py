@@ -10,19 +10,13 @@ import json
 import os
 import shlex
 import sys
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from bench.records.schema import RunRecord
 from bench.records.store import record_path, save_record
 from bench.text import printable
 from mnist_cnn.disk import advice_for, reason_of
-from mnist_cnn.errors import UsageError
-from mnist_cnn.user_folders import state_folder
-
-UNSAVED_NAME = "unsaved"
-"""Folder of such records in the user's state folder, with one folder a benchmark."""
+from mnist_cnn.user_folders import save_elsewhere
 
 
 def keep_elsewhere(record: RunRecord, results_dir: Path, error: OSError) -> None:
@@ -37,26 +31,18 @@ def keep_elsewhere(record: RunRecord, results_dir: Path, error: OSError) -> None
         f"mnist-bench: error: the record could not be saved in {printable(str(results_dir))}: "
         f"{reason_of(error)}; {advice_for(error)}"
     )
-    for make_folder in (_state_folder, _temporary_folder):
-        with suppress(OSError, UsageError):
-            folder = make_folder(record)
-            path = save_record(record, folder)
-            command = _command(folder, results_dir)
-            _print(f"{problem}; it is kept as {printable(str(path))}; then: {printable(command)}")
-            return
+    kept = save_elsewhere(
+        record.benchmark_id[:8], lambda folder: (folder, save_record(record, folder))
+    )
+    if kept is not None:
+        folder, path = kept
+        command = _command(folder, results_dir)
+        _print(f"{problem}; it is kept as {printable(str(path))}; then: {printable(command)}")
+        return
     path = record_path(record, results_dir)
     _print(f"{problem}; then save the next line as {printable(str(path))}")
     # One line, and in ASCII: whatever stderr is, it can be read again.
     _print(json.dumps(record.model_dump(mode="json"), allow_nan=False))
-
-
-def _state_folder(record: RunRecord) -> Path:
-    return state_folder() / UNSAVED_NAME / record.benchmark_id[:8]
-
-
-def _temporary_folder(record: RunRecord) -> Path:
-    # Not a name that is swept.
-    return Path(tempfile.mkdtemp(prefix=f"{UNSAVED_NAME}-mnist-bench-{record.benchmark_id[:8]}-"))
 
 
 def _command(folder: Path, results_dir: Path) -> str:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path
 
-from bench.machine.system import PROC, read_text
-
-MEMBERSHIP = PROC / "self" / "cgroup"
-"""The file that lists the control groups of this process."""
-MOUNT = Path("/sys/fs/cgroup")
-"""The folder where control groups are mounted."""
+from bench.machine.cgroups import MEMBERSHIP, MOUNT, own_groups
+from bench.machine.system import read_text
 
 
 def usable_cores() -> int:
@@ -42,7 +38,7 @@ def cgroup_quota_cores(membership: Path = MEMBERSHIP, mount: Path = MOUNT) -> fl
         membership: the file that lists the control groups of this process.
         mount: the folder where control groups are mounted.
     """
-    quotas = map(_quota_cores, _cpu_groups(membership, mount))
+    quotas = map(_quota_cores, own_groups("cpu", membership, mount))
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
@@ -61,7 +57,9 @@ def cgroup_throttled_seconds(
     Returns:
         The seconds since each group was made, by the group's folder; groups that count.
     """
-    seconds = {str(group): _throttled_seconds(group) for group in _cpu_groups(membership, mount)}
+    seconds = {
+        str(group): _throttled_seconds(group) for group in own_groups("cpu", membership, mount)
+    }
     return {group: value for group, value in seconds.items() if value is not None}
 
 
@@ -77,18 +75,6 @@ def longest_throttled_seconds(
     increases = [after[group] - before[group] for group in before if group in after]
     # A group that was deleted and made again counts from zero.
     return max((increase for increase in increases if increase >= 0), default=None)
-
-
-def _cpu_groups(membership: Path, mount: Path) -> Iterator[Path]:
-    """Folders of the control groups that may limit this process's CPU time, innermost first."""
-    for line in read_text(membership).splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        root = mount / "cpu" if controllers else mount
-        group = PurePosixPath(path.lstrip("/"))
-        # In a container, the path may be the host's. The mount's own root always applies.
-        yield from (root / ancestor for ancestor in (group, *group.parents))
 
 
 def _quota_cores(group: Path) -> float | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.machine import cores
+from bench.machine import cgroups, cores
 from bench.records.schema import Load
 from bench.stats.sums import exact_sum
 
@@ -43,7 +43,7 @@ class LoadMeter:
     hypervisor. The record has both, so that a reader can judge.
     """
 
-    def __init__(self, membership: Path = cores.MEMBERSHIP, mount: Path = cores.MOUNT) -> None:
+    def __init__(self, membership: Path = cgroups.MEMBERSHIP, mount: Path = cgroups.MOUNT) -> None:
         """Not started.
 
         Args:

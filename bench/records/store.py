@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import gc
 import os
-import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +26,7 @@ from bench.text import printable
 from mnist_cnn.disk import (
     advice_for,
     leads_outside,
+    probe_name,
     read_file,
     reason_of,
     write_new_file,
@@ -129,9 +129,7 @@ def check_writable(
         UsageError: the folder cannot be written to.
     """
     made = [] if keep else _missing_folders(folder)
-    # Named like a temporary file, which is swept if this process is killed now.
-    ending = f".{secrets.token_hex(8)}.tmp"
-    probe = folder / (".probe".ljust(len(name) - len(ending), "-") + ending)
+    probe = folder / probe_name(name)
     try:
         _write_below(probe, bytes(_PROBE_BYTES))
         try:

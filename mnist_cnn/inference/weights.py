@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +11,14 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from mnist_cnn.disk import read_file, reason_of, refuse_link, replace_file
+from mnist_cnn.disk import (
+    probe_name,
+    read_file,
+    reason_of,
+    refuse_link,
+    replace_file,
+    write_new_file,
+)
 from mnist_cnn.errors import UsageError
 from mnist_cnn.inference import provenance
 from mnist_cnn.inference.provenance import Provenance
@@ -20,6 +26,8 @@ from mnist_cnn.model import MnistCnn
 
 _LARGEST_BYTES = 16 << 20
 """Most bytes of a file of weights: two hundred times those of the network."""
+_PROBE_BYTES = 256 * 1024
+"""Bytes of the file that is written to see whether it can be: more than those of the weights."""
 
 
 def save_weights(
@@ -60,7 +68,7 @@ def _header_end(data: bytes) -> int:
 
 
 def check_writable(path: Path) -> None:
-    """Check before a long training that `save_weights` can write to `path`.
+    """Check before a long training that `save_weights` can write to `path`, by doing what it will.
 
     Raises:
         UsageError: it cannot; the message says why.
@@ -69,8 +77,9 @@ def check_writable(path: Path) -> None:
         if path.is_dir():
             raise UsageError(f"cannot write {path}: it is a folder; name a file in it")
         refuse_link(path)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        probe = path.with_name(probe_name(path.name))
+        write_new_file(probe, bytes(_PROBE_BYTES))
+        probe.unlink()
     except OSError as error:
         raise UsageError(f"cannot write {path}: {reason_of(error)}: {path.parent}") from error
 

@@ -135,6 +135,26 @@ def test_work_that_does_not_listen_is_ended(tmp_path: Path) -> None:
     assert output.strip() == "-9 ended by SIGTERM"
 
 
+def test_while_it_saves_a_signal_is_answered_and_a_second_one_ends_it(tmp_path: Path) -> None:
+    saving = """
+    def conclude(ending):
+        say("saves")
+        os.read(os.pipe()[0], 1)  # a disk that does not answer
+    """
+    words = program(tmp_path, "return 3")
+    path = Path(words[1])
+    text = path.read_text()
+    path.write_text(text.replace("\ndef work", textwrap.dedent(saving) + "\ndef work", 1))
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(tmp_path / "saves")
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert line == "mnist-bench: SIGINT: the records are being saved; again: give up\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 130
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread looks now and then")
 def test_the_work_does_not_outlive_it(tmp_path: Path) -> None:
     work = """

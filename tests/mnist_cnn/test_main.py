@@ -10,17 +10,19 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from mnist_cnn import recipe as recipes
+from mnist_cnn import recipe as recipes, train as training
 from mnist_cnn.__main__ import main
 from mnist_cnn.data.dataset import MnistData
 from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished
@@ -271,21 +273,60 @@ def test_training_that_diverges_is_one_line_and_exit_1(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("few_images")
-def test_a_full_disk_is_one_line_and_exit_1(
+def test_a_full_disk_is_known_before_training(
     capsys: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    path = tmp_path / "model.safetensors"
-    words = ["--recipe", "fast", "--epochs", "1", "--save", str(path)]
-    assert main(words) == 1
-    said = capsys.readouterr()
-    assert said.err == f"mnist_cnn: error: cannot write {path}: No space left on device\n"
-    assert "final accuracy" in said.out
+    assert main(["--recipe", "fast", "--save", str(tmp_path / "model.safetensors")]) == 2
+    assert "No space left on device" in refused(capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def vanishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is removed while the network is trained."""
+    folder = tmp_path / "my results"
+    folder.mkdir()
+    train = training.train
+
+    def train_and_remove(*given: Any) -> Iterator[Event]:
+        yield from train(*given)
+        folder.rmdir()
+
+    monkeypatch.setattr(training, "train", train_and_remove)
+    return folder
+
+
+@pytest.mark.usefixtures("few_images")
+def test_weights_that_cannot_be_saved_are_kept_and_the_line_brings_them_back(
+    capsys: Output, vanishing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "my state"))
+    path = vanishing / "model.safetensors"
+    assert main(["--recipe", "fast", "--epochs", "1", "--save", str(path)]) == 1
+    said = capsys.readouterr()
+    assert "final accuracy" in said.out
+    assert said.err.count("\n") == 1
+    assert said.err.startswith(f"mnist_cnn: error: cannot write {path}: No such file or directory")
+    assert "the folder is gone: make it again" in said.err
+    vanishing.mkdir()
+    subprocess.run(["sh", "-c", said.err.strip().rpartition("; then: ")[2]], check=True)
+    assert load_provenance(path) is not None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="where temporary files go differs")
+@pytest.mark.usefixtures("few_images")
+def test_weights_that_no_folder_takes_are_said_to_be_lost(
+    capsys: Output, vanishing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc/none")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    path = vanishing / "model.safetensors"
+    assert main(["--recipe", "fast", "--epochs", "1", "--save", str(path)]) == 1
+    assert "the weights are lost: no other folder takes them" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("few_images")

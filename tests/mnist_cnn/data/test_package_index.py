@@ -131,7 +131,7 @@ def test_without_a_temporary_folder_tmpdir_is_named(tmp_path: Path) -> None:
     )
     if finished.returncode in (1, 77) and "unshare" in finished.stderr + finished.stdout:
         pytest.skip("no namespaces here")
-    assert "needs a temporary folder" in finished.stdout, finished.stderr
+    assert "no folder for temporary files" in finished.stdout, finished.stderr
     assert "set TMPDIR" in finished.stdout
 
 

@@ -165,6 +165,9 @@ def test_where_nothing_can_be_written_is_known_beforehand(path: Path) -> None:
         check_writable(path.parent)
     with pytest.raises(UsageError, match=r"cannot write .*absent.x: No such file or directory"):
         check_writable(path.parent / "absent" / "x")
+    # Its temporary name is short enough; its own is not.
+    with pytest.raises(UsageError, match="File name too long"):
+        check_writable(path.with_name("ß" * 130))
     path.touch()
     with pytest.raises(UsageError, match="Not a directory"):
         check_writable(path / "x")
