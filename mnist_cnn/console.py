@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import typer
 
-from mnist_cnn.errors import UnwrittenCheckpointError, UsageError
+from mnist_cnn.errors import NO_PROCESSES, UnwrittenCheckpointError, UsageError, shortage
 from mnist_cnn.escaping import printable
 from mnist_cnn.process import (
     EXIT_FAILED as EXIT_FAILED,
@@ -113,10 +113,10 @@ def fail(name: str, error: Exception) -> int:
     what = type(error).__name__ + (f": {lines[0]}" if lines else "")
     if isinstance(error, OSError) and error.strerror:
         what = error.strerror[0].lower() + error.strerror[1:]
-    if isinstance(error, BlockingIOError) or "start new thread" in what:
-        what = "no more processes or threads can be started: end others, or raise their limit"
-    if isinstance(error, MemoryError) or "failed to map segment" in what:
-        what = f"out of memory ({what})"
+    if short := shortage(error):
+        what = f"{short} ({what})"
+    if short == NO_PROCESSES:
+        what += ": end others, or raise their limit"
     print(f"{name}: error: {printable(what)} ({TRACEBACK_VARIABLE}=1 shows where)", file=sys.stderr)
     show_traceback(error)
     return EXIT_FAILED

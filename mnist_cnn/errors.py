@@ -34,6 +34,23 @@ class UnwrittenCheckpointError(Exception):
     """A checkpoint cannot be written, so the run ends. The message is one line and says it all."""
 
 
+NO_PROCESSES = "no more processes or threads can be started"
+_SHORTAGES = {
+    # The last is what C++ says.
+    NO_PROCESSES: ("can't start new thread", "Resource temporarily unavailable"),
+    "out of memory": ("failed to map segment", "Cannot allocate memory"),
+}
+
+
+def shortage(error: BaseException) -> str:
+    """What the system has too little of, if an error comes of that; otherwise empty."""
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    text = str(error)
+    found = (what for what, parts in _SHORTAGES.items() if any(part in text for part in parts))
+    return next(found, "")
+
+
 def near_match(given: str, known: Iterable[str]) -> str:
     """``" (did you mean 'fast'?)"`` when a known name is close to `given`, else ``""``."""
     matches = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)

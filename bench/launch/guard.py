@@ -112,7 +112,8 @@ def run_guarded(work: Callable[[], int], conclude: Callable[[Ending], int]) -> i
         folder = make_folder()
     except OSError:
         print(
-            "mnist-bench: error: no temporary folder can be written to: name one in TMPDIR",
+            "mnist-bench: error: no temporary folder can be written to: free space in one, or "
+            "name another in TMPDIR",
             file=sys.stderr,
         )
         return EXIT_USAGE
@@ -152,7 +153,7 @@ def _work_in_child(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
     try:
         status = work()
-        note_done(folder)
+        note_done(folder, parent)
         return status
     finally:
         if os.getppid() != parent:  # nobody else would remove it
@@ -254,7 +255,7 @@ class _Guardian:
             folder=self._folder,
             code=code,
             asked=self._asked,
-            is_done=is_done(self._folder, self._child),
+            is_done=is_done(self._folder),
             memory_ran_out=memory_kills() > self._kills,
             at=at,
         )

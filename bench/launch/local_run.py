@@ -16,7 +16,6 @@ from bench.measure.progress import RunProgress
 from bench.measure.rank_ends import (
     EndKind,
     LostRankError,
-    RankEnd,
     announce_rank,
     first_end,
     is_lost_connection,
@@ -25,7 +24,6 @@ from bench.measure.rank_ends import (
 from bench.measure.request import RunRequest
 from bench.measure.runner import MeasuredRun
 from bench.measure.session import Frontend, Session, open_session
-from bench.records.schema import Status
 from bench.text import printable
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, show_traceback
 from mnist_cnn.errors import DamagedCheckpointError, UnwrittenCheckpointError, UsageError
@@ -55,7 +53,7 @@ def run_locally(
             result.log = session.log
             result.runs += [(None, record) for record in session.earlier]
             with closing(session.runs()) as runs:  # type: ignore[type-var]
-                for run in map(explain_failure, runs):
+                for run in runs:
                     failed |= _keep(run, request, result, session)
                     is_over = session.any_rank(result.is_unsaved, run)
                     if interruption.asked or is_over:
@@ -114,37 +112,6 @@ def _keep(run: MeasuredRun, request: RunRequest, result: BenchmarkResult, sessio
     result.is_unsaved |= unsaved
     result.status = max(result.status, exit_status_of(record, unsaved=unsaved))
     return failed
-
-
-def explain_failure(run: MeasuredRun) -> MeasuredRun:
-    """Say in the record which rank ended first: the run's own error is only a lost connection."""
-    record = run.record
-    if record.status == Status.INTERRUPTED:
-        # A launcher asks the other ranks to end when one has died: nobody has interrupted them.
-        end = first_end(0.0)
-        if end is None or end.kind > EndKind.CAUSE:
-            return run
-    elif record.status == Status.FAILED and is_lost_connection(run.error):
-        end = first_end()
-    else:
-        return run
-    status = Status.FAILED
-    if end is not None and end.kind == EndKind.INTERRUPTED:
-        status = Status.INTERRUPTED
-    reason = _lost_reason(end, record.setup.machines)
-    update = {"status": status, "reason": reason}
-    return MeasuredRun(record.model_copy(update=update), run.error)
-
-
-def _lost_reason(end: RankEnd | None, machines: int) -> str:
-    if end is not None:
-        return str(end)
-    if machines > 1:
-        return (
-            "no process of this machine died first, so another machine or the network did; the "
-            "connection is lost"
-        )
-    return "the connection to another rank was lost, and none of them says why"
 
 
 def _complain(error: BaseException) -> None:

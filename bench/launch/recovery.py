@@ -14,7 +14,7 @@ from bench.launch.guard import Ending
 from bench.launch.result import BenchmarkResult, save_or_complain
 from bench.launch.unsaved import keep_elsewhere
 from bench.measure.guard_folder import has_begun
-from bench.measure.rank_ends import RANKS_NAME, EndKind, report_end, reported_ends
+from bench.measure.rank_ends import MEMORY_RAN_OUT, RANKS_NAME, EndKind, report_end, reported_ends
 from bench.measure.run_log import LoggedBenchmark, LoggedRun, log_path, read_run_log
 from bench.records.record_file import to_json
 from bench.records.schema import RunRecord, Status
@@ -67,8 +67,8 @@ def cause_of(ending: Ending) -> str:
         cause = str(first) if is_supervisor or has_launcher() else first.what
     else:
         cause = f"the process {_unexplained(ending.code)}"
-    if ending.memory_ran_out and "SIGKILL" in cause:
-        cause += ": the system was out of memory"
+    if ending.memory_ran_out and cause.endswith("SIGKILL"):
+        cause += MEMORY_RAN_OUT
     return cause
 
 

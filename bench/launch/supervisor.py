@@ -23,8 +23,16 @@ from types import FrameType
 from typing import NamedTuple
 
 from bench.launch.hosts import HostPlace
-from bench.measure.guard_folder import VARIABLE, guard_folder, has_begun, note_orphaned
+from bench.machine.cgroups import memory_kills
+from bench.measure.guard_folder import (
+    VARIABLE,
+    fill_folder,
+    guard_folder,
+    has_begun,
+    note_orphaned,
+)
 from bench.measure.rank_ends import (
+    MEMORY_RAN_OUT,
     RANKS_NAME,
     STOPPED,
     EndKind,
@@ -110,6 +118,7 @@ def _ends_folder() -> Iterator[Path]:
         yield folder
         return
     with temporary_folder() as own:
+        fill_folder(own)
         yield own
 
 
@@ -245,6 +254,16 @@ def _wait_for_ranks(
         See `supervise`.
     """
     known: set[int] = set()
+    memory_kills_before = memory_kills()
+
+    def report(local_index: int, code: int) -> None:
+        """Report how a rank has ended, for those that have lost it."""
+        kind = EndKind.CAUSE if code < 0 else EndKind.LEFT
+        how = exit_reason(code)
+        if code == -signal.SIGKILL and memory_kills() > memory_kills_before:
+            how += MEMORY_RAN_OUT
+        report_end(first_index + local_index, kind, how, folder)
+
     has_asked = False
     deadline = math.inf
     # A list and not `any`: every rank must be polled, also after the first that is alive.
@@ -254,7 +273,7 @@ def _wait_for_ranks(
                 continue
             known.add(local_index)
             if not has_asked:  # later they end because they are asked to
-                _report(first_index + local_index, rank.returncode, folder)
+                report(local_index, rank.returncode)
             if rank.returncode != 0:
                 grace = GRACE_SECONDS if has_begun(folder) else SHORT_GRACE_SECONDS
                 deadline = min(deadline, time.monotonic() + grace)
@@ -266,7 +285,7 @@ def _wait_for_ranks(
         time.sleep(POLL_SECONDS)
     for local_index, rank in enumerate(ranks):
         if local_index not in known and not has_asked:
-            _report(first_index + local_index, rank.returncode, folder)
+            report(local_index, rank.returncode)
     codes = [rank.returncode for rank in ranks]
     cause = next(iter(reported_ends(folder)), None)
     is_by_signal = any(code < 0 for code in codes)
@@ -279,11 +298,6 @@ def _wait_for_ranks(
         return EXIT_INTERRUPTED
     code = codes[0] or next(iter(failed), 0)
     return EXIT_FAILED if code < 0 else code
-
-
-def _report(rank: int, code: int, folder: Path) -> None:
-    """Report how a rank has ended, for those that have lost it."""
-    report_end(rank, EndKind.CAUSE if code < 0 else EndKind.LEFT, exit_reason(code), folder)
 
 
 def _end_stopped(ranks: Sequence[subprocess.Popen[bytes]], first_index: int, folder: Path) -> None:

@@ -6,6 +6,7 @@ import re
 
 from bench.measure.redaction import redact_paths
 from bench.text import printable
+from mnist_cnn.errors import shortage
 
 _ADDRESS = re.compile(
     r"\[?(?:[0-9A-Fa-f]*:[0-9A-Fa-f:.]+:[0-9A-Fa-f:.]*|\d+(?:\.\d+){3})\]?(?::\d+)?"
@@ -19,8 +20,8 @@ _LONGEST = 500
 def describe_error(error: BaseException) -> str:
     """The type of an error and the first line of its message, without what is of no use."""
     name = type(error).__name__
-    if isinstance(error, MemoryError):
-        name = "out of memory (MemoryError)"
+    if short := shortage(error):
+        name = f"{short} ({name})"
     # What names a folder of the user says it in another way for records.
     text = str(getattr(error, "public", error))
     lines = [line for line in text.splitlines() if line.strip()]

@@ -1,6 +1,7 @@
 """The folder that a guardian shares with the processes that it starts. Imports nothing slow.
 
-It holds the log of the runs, the ends of ranks, and empty files that say what has happened so far.
+It holds the log of the runs, the ends of ranks, and empty files for what has not happened yet: a
+file can be removed on a full disk too, but not be made.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ VARIABLE = "MNIST_BENCH_GUARD"
 """Variable that names the folder, in the processes that have a guardian."""
 LOG_NAME = "runs.log"
 """Name of the log of the runs; see `bench.measure.run_log`."""
-_BEGUN, _ORPHANED = "begun", "orphaned"
+_NOT_BEGUN, _NOT_ORPHANED = "not-begun", "not-orphaned"
 
 
 def guard_folder() -> Path | None:
@@ -39,8 +40,12 @@ def make_folder() -> Path:
         with suppress(OSError, IndexError):
             return _shared_folder(root)
     folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
-    with suppress(OSError):
+    try:
         lock_folder(folder)  # as long as this process or its child lives
+        fill_folder(folder)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return folder
 
 
@@ -61,12 +66,12 @@ def ranks_here() -> int:
 
 def note_begun() -> None:
     """Note that from here on there is something to save."""
-    _note(guard_folder(), _BEGUN)
+    _note(guard_folder(), _NOT_BEGUN)
 
 
 def has_begun(folder: Path) -> bool:
     """Whether a process of the folder may have something to save."""
-    return (folder / _BEGUN).exists()
+    return not (folder / _NOT_BEGUN).exists()
 
 
 def note_orphaned(folder: Path | None = None) -> None:
@@ -75,23 +80,28 @@ def note_orphaned(folder: Path | None = None) -> None:
     Args:
         folder: the guardian's folder; None for that of this process.
     """
-    _note(folder or guard_folder(), _ORPHANED)
+    _note(folder or guard_folder(), _NOT_ORPHANED)
 
 
 def is_orphaned() -> bool:
     """Whether a process above has died."""
     folder = guard_folder()
-    return folder is not None and (folder / _ORPHANED).exists()
+    return folder is not None and not (folder / _NOT_ORPHANED).exists()
 
 
-def note_done(folder: Path) -> None:
-    """Note that the work of this process has returned."""
-    _note(folder, f"done-{os.getpid()}")
+def note_done(folder: Path, guardian: int) -> None:
+    """Note that the work of a guardian's child has returned.
+
+    Args:
+        folder: the folder.
+        guardian: id of the guardian's process.
+    """
+    _note(folder, _not_done(guardian))
 
 
-def is_done(folder: Path, pid: int) -> bool:
-    """Whether the work of a process has returned."""
-    return (folder / f"done-{pid}").exists()
+def is_done(folder: Path) -> bool:
+    """Whether the work of this guardian's child has returned."""
+    return not (folder / _not_done(os.getpid())).exists()
 
 
 def _shared_folder(root: Path) -> Path:
@@ -106,17 +116,40 @@ def _shared_folder(root: Path) -> Path:
     started = stat.rpartition(")")[2].split()[19]
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     folder = root / f"{FOLDER_PREFIX}{os.getuid()}-{launcher}-{started}-{attempt}"
+    is_made = False
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
+        is_made = True
     status = folder.lstat()
     is_private = status.st_uid == os.getuid() and not status.st_mode & 0o077
     if not is_private or folder.is_symlink() or not folder.is_dir():
         raise PermissionError(f"{folder} is not private")
     lock_folder(folder, shared=True)
+    fill_folder(folder, is_made=is_made)
     return folder
 
 
+def fill_folder(folder: Path, *, is_made: bool = True) -> None:
+    """Make the files for what has not happened yet.
+
+    Args:
+        folder: the folder.
+        is_made: whether this process has made the folder; another may be far on in its own.
+
+    Raises:
+        OSError: there is no room.
+    """
+    of_all = (_NOT_BEGUN, _NOT_ORPHANED) if is_made else ()
+    for name in (*of_all, _not_done(os.getpid())):
+        (folder / name).touch()
+
+
+def _not_done(guardian: int) -> str:
+    return f"not-done-{guardian}"
+
+
 def _note(folder: Path | None, name: str) -> None:
+    """Note that something has happened."""
     if folder is not None:
-        with suppress(OSError):  # a full disk
-            (folder / name).touch()
+        with suppress(OSError):
+            (folder / name).unlink()

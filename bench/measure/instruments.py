@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -117,3 +117,5 @@ class Instruments:
     meter: Meter
     progress: RunProgress
     signals: SignalGate
+    explain: Callable[[RunRecord, BaseException | None], RunRecord] = lambda record, _: record
+    """Gives a record its true reason, from the error that has ended its run."""

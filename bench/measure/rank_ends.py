@@ -32,6 +32,8 @@ RANKS_NAME = "ranks"
 """File in the folder of a guardian whose child is the supervisor of ranks."""
 STOPPED = "was stopped (SIGSTOP) and did not answer"
 """What is reported of a rank that a signal has stopped."""
+MEMORY_RAN_OUT = ": the system was out of memory"
+"""Ends the report of a rank that the system has ended for that reason."""
 _LOST = re.compile(
     r"^Dist\w*Error|gloo|nccl|connection (?:closed|reset|refused)|broken pipe|timed out|socket"
     r"|\b(?:tcp)?store\b|by peer",
@@ -59,7 +61,7 @@ class RankEnd:
 
     rank: int
     kind: int
-    """One of `How`."""
+    """One of `EndKind`."""
     what: str
     """Completes a sentence that begins with the rank: ``"was ended by SIGKILL"``."""
     at: float

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,8 +87,10 @@ class FileRunLog(RunLog):
     def __init__(self, path: Path, output: OutputRequest, share: SeedShare | None) -> None:
         self._path = path
         self._descriptor = -1
-        with suppress(OSError):  # a full disk: the measurement goes on without a log
+        try:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        except OSError:
+            self._give_up()
         self._add(
             "benchmark",
             {
@@ -140,11 +141,15 @@ class FileRunLog(RunLog):
             os.close(self._descriptor)
             self._descriptor = -1
             self._path.unlink(missing_ok=True)
-            print(
-                f"mnist-bench: warning: {self._path.parent} takes no more, so a process that dies "
-                "from now on leaves no record: free some space there",
-                file=sys.stderr,
-            )
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Say that the measurement goes on without a log."""
+        print(
+            f"mnist-bench: warning: {self._path.parent} takes no more, so a process that dies from "
+            "now on leaves no record: free some space there",
+            file=sys.stderr,
+        )
 
 
 def open_run_log(output: OutputRequest, share: SeedShare | None) -> FileRunLog | None:

@@ -26,6 +26,7 @@ from bench.measure.clock import DeviceClock
 from bench.measure.deadline import waiting_for_ranks
 from bench.measure.instruments import Instruments, SignalGate
 from bench.measure.journal import BenchmarkIdentity, Journal
+from bench.measure.lost_rank import explained
 from bench.measure.plan import ExecutionPlan, resolve_plan, unbuilt_reason
 from bench.measure.plan_chain import PlanChain, PlannedBenchmark
 from bench.measure.progress import RunProgress
@@ -270,6 +271,7 @@ def _make_session(
         meter=Meter(setup.device, setup.parallel_seeds),
         progress=frontend.progress,
         signals=frontend.signals,
+        explain=explained,
     )
     return Session(spec, workload, instruments, chain, log)
 

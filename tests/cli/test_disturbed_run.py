@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -17,6 +16,7 @@ import pytest
 from bench.analysis.result_warnings import ResultWarning, run_warnings
 from bench.records.schema import RunRecord
 from bench.records.store import read_records
+from tests.control_group import NoControlGroupError, control_group, entering, limit
 from tests.stand_ins import FEW_IMAGES
 
 pytestmark = [
@@ -25,8 +25,6 @@ pytestmark = [
 ]
 STOP_SECONDS = 3.0
 """Least time for which a run is stopped."""
-CPU_GROUPS = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
-"""Where version 1 and version 2 have the groups that limit CPU time."""
 
 
 def disturbed(
@@ -98,32 +96,17 @@ def test_a_run_whose_cores_are_taken_away_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def limited_group() -> Iterator[tuple[tuple[str, ...], Callable[[], object]]]:
-    """A control group of our own: the command that enters it, and what limits it to 0.1 cores."""
-    for root in CPU_GROUPS:
-        group = root / f"mnist-bench-test-{os.getpid()}"
-        with suppress(OSError):
-            group.mkdir()
-            break
-    else:
-        pytest.skip("no control group can be made here")
+def cpu_group() -> Iterator[Path]:
     try:
-        enter = ("sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs"))
-        limit, text = group / "cpu.cfs_quota_us", "10000"
-        if not limit.exists():
-            limit, text = group / "cpu.max", "10000 100000"
-        if not limit.exists() or subprocess.run([*enter, "true"], check=False).returncode != 0:
-            pytest.skip("no control group can be used here")
-        yield enter, lambda: limit.write_text(text)
-    finally:
-        group.rmdir()
+        with control_group("cpu") as group:
+            yield group
+    except NoControlGroupError:
+        pytest.skip("no control group can be made here")
 
 
-def test_a_run_that_a_quota_slows_down_is_named(
-    tmp_path: Path, limited_group: tuple[tuple[str, ...], Callable[[], object]]
-) -> None:
-    enter, limit = limited_group
-    record = disturbed(tmp_path, lambda *_: limit(), enter)
+def test_a_run_that_a_quota_slows_down_is_named(tmp_path: Path, cpu_group: Path) -> None:
+    tenth = {"cpu.cfs_quota_us": "10000", "cpu.max": "10000 100000"}
+    record = disturbed(tmp_path, lambda *_: limit(cpu_group, tenth), entering(cpu_group))
     load = record.load
     assert load.quota_cores_before != load.quota_cores_after == 0.1
     assert load.throttled_seconds is not None

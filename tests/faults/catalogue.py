@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from tests.faults.harness import RUN, Fault
+from tests.faults.harness import NOT_POSSIBLE, RUN, Fault
 
 _RESOLVED = "bench.measure.plan:resolve_plan|1"
 _JOINING = "bench.measure.accelerator:join|1"
@@ -47,7 +47,15 @@ def _send_rank(rank: int, number: signal.Signals) -> Callable[[psutil.Process], 
 
 def catalogue() -> list[Fault]:
     """All faults."""
-    return [*_alone(), *_signals(), *_streams(), *_memory(), *_two_ranks(), *_other_launchers()]
+    return [
+        *_alone(),
+        *_signals(),
+        *_streams(),
+        *_memory(),
+        *_shortages(),
+        *_two_ranks(),
+        *_other_launchers(),
+    ]
 
 
 def _alone() -> Iterator[Fault]:
@@ -219,6 +227,63 @@ def _memory() -> Iterator[Fault]:
                 *("sh", *RUN, "--runs", "1", "--kernels", "torch"),
             ),
             said="^mnist-bench: error: .*(memory|allocate).*$",
+        )
+
+
+def _shortages() -> Iterator[Fault]:
+    """What a container or a full disk does."""
+    ran_out = f"{_KILLED}: the system was out of memory"
+    yield Fault(
+        name="memory runs out while the libraries are imported",
+        limited=("memory", {"memory.limit_in_bytes": "150M", "memory.max": "150M"}),
+        said=f"{ran_out}, before the first run$",
+    )
+    yield Fault(
+        name="memory runs out after an epoch",
+        limited=("memory", {"memory.limit_in_bytes": "1500M", "memory.max": "1500M"}),
+        injected=(f"0|{_trained(2)}|raise=b'x' * 2 * 10**9",),
+        statuses=("failed",),
+        reason=f"^the process {ran_out}$",
+        in_ci=True,
+    )
+    yield Fault(
+        name="memory runs out in rank 1 of 2 after an epoch",
+        command=_TWO,
+        limited=("memory", {"memory.limit_in_bytes": "3G", "memory.max": "3G"}),
+        injected=(f"1|{_trained(2)}|raise=b'x' * 4 * 10**9",),
+        statuses=("failed",),
+        reason=f"^rank 1 {ran_out}$",
+    )
+    for most in (1, 3, 6):
+        yield Fault(
+            name=f"no more than {most} processes and threads, for two ranks",
+            command=_TWO,
+            limited=("pids", {"pids.max": str(most)}),
+            said="no (more )?process",
+        )
+    unlogged = "takes no more, so a process that dies from now on leaves no record"
+    for name, options, said in (
+        ("the temporary folder has one page", "size=4k", unlogged),
+        ("the temporary folder has no room, so that another is taken", "nr_inodes=1", ""),
+        (
+            "the temporary folder has room for two files",
+            "nr_inodes=3",
+            "no temporary folder can be written to",
+        ),
+        ("the temporary folder has no room for a log", "nr_inodes=6", unlogged),
+    ):
+        mount = f'mount -t tmpfs -o {options} tmpfs "$TMPDIR" || exit {NOT_POSSIBLE}'
+        code = 2 if said.startswith("no") else 0
+        yield Fault(
+            name=name,
+            command=(
+                *("unshare", "-Urm", "sh", "-c", f'{mount}; exec mnist-bench "$@"', "sh"),
+                *(*RUN, "--runs", "1", "--epochs", "12"),
+            ),
+            code=code,
+            statuses=() if code else ("completed",),
+            said=said,
+            in_ci=options == "nr_inodes=6",
         )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.__main__ import BEGIN, END, HEAD, PAGE
 from tests.faults.catalogue import catalogue
-from tests.faults.harness import Fault, provoke, violations
+from tests.faults.harness import Fault, NotPossibleError, provoke, violations
 
 
 @pytest.mark.slow
@@ -17,7 +17,10 @@ from tests.faults.harness import Fault, provoke, violations
     "case", [case for case in catalogue() if case.in_ci], ids=lambda case: case.name
 )
 def test_what_is_promised_is_kept(case: Fault) -> None:
-    seen = provoke(case)
+    try:
+        seen = provoke(case)
+    except NotPossibleError:
+        pytest.skip("this system does not let this user provoke it")
     assert violations(case, seen) == [], f"{seen.err}\n{seen.out}"
 
 

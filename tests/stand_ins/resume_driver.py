@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.cli import main
-from bench.launch import local_run
+from bench.measure import session
 from bench.measure.workload import MnistTraining
 from mnist_cnn import disk, recipe
 from mnist_cnn.batches import Batches
@@ -105,6 +105,6 @@ if "DIE" in os.environ and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == 
             case "save" if rank == "0":
                 die_at(disk, "rename_to_new", int(run), 1, nothing)
             case "save":
-                die_at(local_run, "explain_failure", int(run), 1, nothing)
+                die_at(session, "explained", int(run), 1, nothing)
 
 sys.exit(main(sys.argv[1:]))
