@@ -194,8 +194,8 @@ def _wait_only_for_signals() -> frozenset[signal.Signals]:
 
 def _answer_signals(folder: Path) -> None:
     """While the records are saved, a signal is answered; a second one ends the process."""
-    while pending := signal.sigpending() & set(ENDING_SIGNALS):
-        signal.sigwait(pending)  # it came while the work was being ended, which it asked for
+    while pending := signal.sigpending() & {*ENDING_SIGNALS, signal.SIGALRM}:
+        signal.sigwait(pending)  # it came while the work was being ended: it asked for that
     was_told = False
 
     def answer(number: int, _: object) -> None:

@@ -23,7 +23,7 @@ from mnist_cnn.disk import write_new_file
 from mnist_cnn.process import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_reason
 from mnist_cnn.rank import Rank, has_launcher, variables_problem
 
-_ANSWER_SECONDS = 5.0
+FILE_SECONDS = 5.0
 """Longest time for a record's file; what is promised is an end within 15 s."""
 
 
@@ -132,12 +132,12 @@ def _time_limit() -> Iterator[None]:
     """
 
     def give_up(*_: object) -> None:
-        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {_ANSWER_SECONDS:g} s")
+        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {FILE_SECONDS:g} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
     # A guardian has blocked it: it waits for its signals.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM,))
-    signal.setitimer(signal.ITIMER_REAL, _ANSWER_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, FILE_SECONDS)
     try:
         yield
     finally:
