@@ -296,7 +296,7 @@ def _wait_for_ranks(
     failed = [code for code in codes if code]
     if signals and any(code < 0 for code in failed):
         return EXIT_INTERRUPTED
-    code = codes[0] or next(iter(failed), 0)
+    code = next(iter(failed), 0)
     return EXIT_FAILED if code < 0 else code
 
 

@@ -135,7 +135,7 @@ def run_benchmark(
     protocol, journal = spec.protocol, spec.journal
     records = list(journal.earlier) if journal else []
     pending = _pending_runs(spec, records)
-    already_complete = not pending or (records and _precise_enough(protocol, records))
+    already_complete = not pending or _precise_enough(protocol, records)
     if journal and already_complete:
         journal.finish()
         return

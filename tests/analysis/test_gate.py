@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,16 @@ def test_the_gate_sees_what_is_more_than_allowed(slower: float, sees: float) -> 
     assert rate >= sees
     if slower == 1.05:
         assert rate <= 0.2
+
+
+def test_where_runs_do_not_suffice_more_are_asked_for() -> None:
+    """Also where they scatter so little that as many would mostly do."""
+    for seed in range(40):
+        base, new = noisy_runs(2 * seed, 4), noisy_runs(2 * seed + 1, 4, slower=1.03)
+        matched = match_cases(RunSet("base", tuple(base)), RunSet("new", tuple(new)))
+        for finding in judge(matched, [compare_case(matched.cases[0], 1)], Limits(0.05)):
+            if asked := re.search(r"about (\d+) runs per side would", finding.text):
+                assert int(asked[1]) > 4
 
 
 def _time_gate(base: list[RunRecord], new: list[RunRecord], allowed: float) -> GateOutcome:

@@ -32,8 +32,10 @@ def program(folder: Path, work: str) -> list[str]:
             from mnist_cnn.process import end_on_signals, ignore_signals, prepare_streams
 
             def say(name):
-                with open({str(folder)!r} + "/" + name, "w") as file:
+                path = {str(folder)!r} + "/" + name
+                with open(path + ".part", "w") as file:
                     file.write(str(os.getpid()))
+                os.rename(path + ".part", path)  # whoever finds it may kill this process at once
 
             def conclude(ending):
                 # Reached unless all is well, with nothing to tell.
@@ -97,6 +99,55 @@ def test_a_signal_to_it_reaches_the_work_as_an_exception(
         process.send_signal(number)
         output, _ = process.communicate()
     assert output.strip() == f"5 ended by {number.name}"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="has no such signal")
+def test_a_signal_that_asks_for_nothing_is_passed_on(tmp_path: Path) -> None:
+    """As of a batch system that tells how much time is left."""
+    work = """
+    asked = []
+    signal.signal(signal.SIGUSR1, lambda *_: asked.append(1))
+    say("works")
+    while not asked:
+        time.sleep(0.02)
+    return 3
+    """
+    with subprocess.Popen(program(tmp_path, work), stdout=subprocess.PIPE, text=True) as process:
+        wait_for(tmp_path / "works")
+        process.send_signal(signal.SIGUSR1)
+        output, _ = process.communicate()
+    assert output.strip() == "3 not asked"
+
+
+def test_who_waits_for_a_record_is_told_so(tmp_path: Path) -> None:
+    work = """
+    from bench.measure.guard_folder import note_begun
+    note_begun()
+    try:
+        say("works")
+        while True:
+            time.sleep(0.02)
+    except KeyboardInterrupt:
+        time.sleep(2.0)
+    return 3
+    """
+    with subprocess.Popen(
+        program(tmp_path, work), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for(tmp_path / "works")
+        process.send_signal(signal.SIGTERM)
+        output, said = process.communicate()
+    # Ended by itself, although it took longer than a process may that has nothing to save.
+    assert output.strip() == "3 ended by SIGTERM"
+    assert said == "mnist-bench: SIGTERM: the run is being ended and its record saved\n"
+
+
+def test_rank_variables_that_are_no_numbers_do_not_matter_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The work says what is wrong with them, where it needs them: for --help it does not."""
+    monkeypatch.setenv("RANK", "first")
+    assert run(tmp_path, "return 0") == (0, "")
 
 
 def test_what_it_was_started_to_ignore_stays_ignored(tmp_path: Path) -> None:

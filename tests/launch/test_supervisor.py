@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from bench.launch import supervisor
-from bench.launch.supervisor import supervise
+from bench.launch.supervisor import run_each, supervise
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +43,7 @@ def test_each_rank_knows_who_it_is_and_where_to_meet(tmp_path: Path) -> None:
     assert [words[:4] for words in told] == [["3", "3", str(r), str(r)] for r in range(3)]
     assert len({tuple(words[4:]) for words in told}) == 1
     assert told[0][4] == "127.0.0.1"
-    assert 0 < int(told[0][5]) < 65536
+    assert 1024 <= int(told[0][5]) < 65536  # those below are the system's
 
 
 def test_the_status_is_rank_0s_or_the_first_bad_one(tmp_path: Path) -> None:
@@ -134,3 +134,50 @@ def test_ranks_do_not_outlive_their_supervisor(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     wait_until_gone(pids)
+
+
+def test_independent_processes_end_by_themselves(tmp_path: Path) -> None:
+    command = program(
+        tmp_path,
+        f"""
+        if rank == 0:
+            sys.exit(3)
+        time.sleep(0.5)
+        open({str(tmp_path / "whole")!r}, "w").close()
+        """,
+    )
+    environments = [os.environ | {"RANK": str(rank)} for rank in range(2)]
+    assert run_each(command, environments) == ([3, 0], False)
+    assert (tmp_path / "whole").exists()
+
+
+EACH = f"""
+import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+from bench.launch.supervisor import run_each
+ended = run_each(sys.argv[1:], [os.environ | {{"RANK": str(rank)}} for rank in range(2)])
+print(ended.codes, ended.interrupted)
+"""
+
+
+def test_a_signal_reaches_each_of_them_and_all_may_finish(tmp_path: Path) -> None:
+    command = program(
+        tmp_path,
+        f"""
+        def end(*_):
+            time.sleep(0.3 * rank)
+            sys.exit(5 + rank)
+        signal.signal(signal.SIGTERM, end)
+        open({str(tmp_path)!r} + f"/waits{{rank}}", "w").close()
+        while True:
+            time.sleep(60)
+        """,
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", EACH, *command], stdout=subprocess.PIPE, text=True
+    ) as process:
+        while not all((tmp_path / f"waits{rank}").exists() for rank in range(2)):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate()
+    assert output.strip() == "[5, 6] True"

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pytest
 
 from bench.analysis import metrics, result_warnings
-from bench.measure.instruments import Instruments, SignalGate
+from bench.measure.instruments import Instruments, RunLog, SignalGate
 from bench.measure.interruption import Interruption
 from bench.measure.progress import RunProgress
 from bench.measure.runner import BenchmarkSpec, run_benchmark
+from bench.measure.seed_share import SeedShare
 from bench.records.protocol import BenchmarkProtocol
 from bench.records.schema import (
     Energy,
+    Evaluation,
     Joules,
     Lap,
     LapKind,
@@ -27,6 +29,7 @@ from bench.records.schema import (
     PeakMemory,
     RunRecord,
     Status,
+    TrainedEpoch,
 )
 from bench.stats.stopping import PILOT
 from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished, Mistakes, Started
@@ -168,6 +171,7 @@ def measured(
     wrong: Mistakes | None = None,
     display: RunProgress | None = None,
     signals: SignalGate | None = None,
+    also: Mapping[str, object] | None = None,
     **protocol: object,
 ) -> tuple[list[RunRecord], list[BaseException | None], TimedEvents]:
     clock = clock or HandClock()
@@ -185,7 +189,7 @@ def measured(
     )
     seen = list(
         run_benchmark(
-            benchmark,
+            replace(benchmark, **(also or {})),  # type: ignore[arg-type]
             workload,
             Instruments(
                 clock=clock,
@@ -366,6 +370,76 @@ def test_what_the_other_ranks_used_is_unknown_when_they_cannot_be_asked() -> Non
     (joined,), _, _ = measured(script, processes=2)
     assert joined.load.own_seconds is None
     assert metrics.busy_share(joined) is None
+
+
+class TextDisplay(RunProgress):
+    """Remembers what it was told, with what else happens."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def benchmark_started(self, recipe: str, runs: int, epochs: int) -> None:
+        self.told.append(f"{runs} runs of {epochs} epochs of {recipe}")
+
+    def warmup_started(self) -> None:
+        self.told.append("warm-up")
+
+    def run_started(self, index: int, seed: int) -> None:
+        self.told.append(f"run {index}")
+
+    def run_finished(self, record: RunRecord) -> None:
+        self.told.append(f"{record.status} {record.run_index}")
+
+
+def test_the_plan_is_written_before_the_first_run_and_after_the_warm_up() -> None:
+    display = TextDisplay()
+    plan = {"write_plan": lambda: display.told.append("plan")}
+    measured(TWO_EPOCHS, display=display, also=plan, runs=2)
+    assert display.told == [
+        f"2 runs of 2 epochs of {REFERENCE.name}",
+        "warm-up",
+        "plan",
+        "run 1",
+        "completed 1",
+        "run 2",
+        "completed 2",
+    ]
+
+
+def test_processes_that_share_a_benchmark_take_turns() -> None:
+    share = SeedShare(
+        index=1, count=2, benchmark_id="b" * 32, threads=1, visible=None, records="folder"
+    )
+    records, _, workload = measured(TWO_EPOCHS, also={"share": share}, runs=5, first_seed=7)
+    assert [record.run_index for record in records] == [2, 4]
+    assert workload.seeds == [8, 10]
+    assert {record.load.own_seconds for record in records} == {None}  # the other's are not known
+
+
+class ListLog(RunLog):
+    """A log in memory."""
+
+    def __init__(self) -> None:
+        self.drafts: list[RunRecord] = []
+        self.laps: list[Lap] = []
+
+    def run_begun(self, draft: RunRecord) -> None:
+        self.drafts.append(draft)
+
+    def lap_over(
+        self, lap: Lap, epoch: TrainedEpoch | None = None, evaluation: Evaluation | None = None
+    ) -> None:
+        self.laps.append(lap)
+
+
+def test_what_is_logged_of_a_run_makes_its_record() -> None:
+    log = ListLog()
+    (record,), _, _ = measured(TWO_EPOCHS, also={"log": log})
+    (draft,) = log.drafts
+    assert [*draft.laps, *log.laps] == record.laps
+    assert (draft.run_id, draft.seed, draft.status) == (record.run_id, record.seed, Status.FAILED)
+    assert (draft.samples_seen, draft.final_accuracy) == (0, None)
+    assert (draft.load.elapsed_seconds, draft.load.own_seconds) == (0.0, None)
 
 
 class Stopped(RunProgress):

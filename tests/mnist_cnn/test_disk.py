@@ -136,13 +136,17 @@ def test_a_new_file_replaces_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="has no such permissions")
-def test_a_file_has_the_permissions_that_the_user_gives_new_files(tmp_path: Path) -> None:
-    before = os.umask(0o027)
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize(("umask", "mode"), [(0o027, 0o640), (0, 0o666)])
+def test_a_file_has_the_permissions_that_the_user_gives_new_files(
+    write: Callable[[Path, bytes], None], umask: int, mode: int, tmp_path: Path
+) -> None:
+    before = os.umask(umask)
     try:
-        disk.replace_file(tmp_path / "file", b"")
+        write(tmp_path / "file", b"")
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
 
 
 @pipes

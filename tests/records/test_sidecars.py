@@ -9,6 +9,7 @@ import pytest
 
 from bench.records.machine_key import MachineKey
 from bench.records.sidecars import (
+    TRAINING_FLOPS,
     NoiseFloor,
     PeakFlops,
     find_machine_noise,
@@ -17,6 +18,8 @@ from bench.records.sidecars import (
     read_noise_floors,
     write_sidecar,
 )
+from mnist_cnn.model import MnistCnn
+from mnist_cnn.summary import training_flops
 from tests.factories import ZEN_4, ZEN_5, make_record
 
 CASE, DEVICE = "fast, cpu, 1 process, 2 threads, bf16", "AMD EPYC"
@@ -96,6 +99,10 @@ def test_files_without_the_newer_fields_are_read(tmp_path: Path) -> None:
     assert (old.machine, old.seconds_per_image) == (None, None)
     write_sidecar(floor(0, 41.0), tmp_path)
     assert read_noise_floors([tmp_path]) == [floor(0, 41.0)]
+
+
+def test_the_operations_of_a_training_step_are_those_of_the_network() -> None:
+    assert training_flops(MnistCnn()) == TRAINING_FLOPS
 
 
 def test_a_peak_is_of_one_machine() -> None:

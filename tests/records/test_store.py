@@ -154,6 +154,36 @@ def test_check_writable_names_the_cause_and_what_to_do(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["machine"]
 
 
+@pytest.mark.skipif(not hasattr(os, "statvfs"), reason="room is not known here")
+@pytest.mark.parametrize(
+    ("free_bytes", "entries", "free_entries", "has_room"),
+    [
+        (1 << 30, 1000, 1000, True),
+        (384 << 10, 1000, 9, True),  # ten records of 64 KiB, with the probe's own 256 KiB
+        (380 << 10, 1000, 1000, False),
+        (1 << 30, 1000, 8, False),  # the probe's own entry is free again
+        (1 << 30, 0, 0, True),  # a file system that counts no entries
+    ],
+)
+def test_check_writable_wants_room_for_every_record(
+    free_bytes: int,
+    entries: int,
+    free_entries: int,
+    has_room: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    blocks = free_bytes // 4096
+    status = (4096, 4096, blocks, blocks, blocks, entries, free_entries, free_entries, 0, 255)
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(status))
+    if has_room:
+        store.check_writable(tmp_path, files=10)
+    else:
+        with pytest.raises(UsageError, match="No space left on device"):
+            store.check_writable(tmp_path, files=10)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_processes_that_check_and_save_at_once_are_not_in_each_others_way(tmp_path: Path) -> None:
     """Each check removes the folders that it made, perhaps those that another is about to use."""
     script = f"""

@@ -103,6 +103,32 @@ def test_there_is_an_end_to_all_of_them(tmp_path: Path, monkeypatch: pytest.Monk
     assert "the rest is not read" in found.problems[0].reason
 
 
+def test_a_zip_file_of_another_size_than_any_mail_is_not_even_listed(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", {"a.json": RECORD})
+    os.truncate(path, 256 * 1024**2 + 1)
+    [problem] = store.read_records([path]).problems
+    assert problem.reason == "larger than 268,435,456 bytes"
+
+
+def test_there_is_an_end_to_the_number_of_members(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are counted chunk by chunk: here the first entry of the list begins in one chunk, and
+    ends in the next."""
+    record = RECORD.encode()
+    border = zip_archive._CHUNK_BYTES
+    padding = border - 2 - (30 + len("a.json") + len(record)) - (30 + len("p.txt"))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_STORED) as opened:
+        opened.writestr("a.json", record)
+        opened.writestr("p.txt", bytes(padding))
+    assert (tmp_path / "a.zip").read_bytes().index(b"PK\x01\x02") == border - 2
+    monkeypatch.setattr(zip_archive, "MOST_MEMBERS", 2)
+    assert len(store.read_records([tmp_path / "a.zip"]).records) == 1
+    monkeypatch.setattr(zip_archive, "MOST_MEMBERS", 1)
+    [problem] = store.read_records([tmp_path / "a.zip"]).problems
+    assert problem.reason == "more than 1 files in it"
+
+
 def test_two_members_of_one_name_are_both_accounted_for(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

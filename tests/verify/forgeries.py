@@ -71,12 +71,17 @@ def write_chained(benchmarks: Benchmarks, folder: Path) -> None:
     """Write benchmarks as `run` does: a plan, then each record, linked to what was before."""
     folder.mkdir(exist_ok=True)
     for records in benchmarks:
-        plan = benchmark_plan.write_plan(plan_of(records, folder), folder)
-        plan_sha256, previous = benchmark_plan.file_sha256(plan), None
-        for record in records:
-            link = PlanLink(plan_sha256=plan_sha256, previous_sha256=previous)
-            path = write_record(record.model_copy(update={"plan": link}), folder)
-            previous = benchmark_plan.file_sha256(path)
+        write_benchmark(plan_of(records, folder), records, folder)
+
+
+def write_benchmark(plan: BenchmarkPlan, records: Sequence[RunRecord], folder: Path) -> None:
+    """Write a plan, and records that name it and each other."""
+    sha256 = benchmark_plan.file_sha256(benchmark_plan.write_plan(plan, folder))
+    previous = None
+    for record in records:
+        link = PlanLink(plan_sha256=sha256, previous_sha256=previous)
+        path = write_record(record.model_copy(update={"plan": link}), folder)
+        previous = benchmark_plan.file_sha256(path)
 
 
 def plan_of(records: Sequence[RunRecord], folder: Path) -> BenchmarkPlan:
@@ -199,12 +204,7 @@ def _planned_later(benchmarks: Benchmarks, folder: Path) -> None:
         path.unlink()
     late = benchmarks[0][0].started_at + timedelta(hours=1)
     plan = plan_of(benchmarks[0], folder).model_copy(update={"written_at": late})
-    sha256 = benchmark_plan.file_sha256(benchmark_plan.write_plan(plan, folder))
-    previous = None
-    for record in benchmarks[0]:
-        link = PlanLink(plan_sha256=sha256, previous_sha256=previous)
-        path = write_record(record.model_copy(update={"plan": link}), folder)
-        previous = benchmark_plan.file_sha256(path)
+    write_benchmark(plan, benchmarks[0], folder)
 
 
 def _without_plan(benchmarks: Benchmarks, folder: Path) -> None:

@@ -6,7 +6,8 @@ import io
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -422,6 +423,29 @@ def test_a_folder_without_records_is_bad_input(
     assert "make some with `mnist-bench run`" in lines[1]
 
 
+@pytest.mark.parametrize(
+    ("stops", "accuracies", "is_whole"),
+    [
+        (True, (0.98, 0.99, 0.9941), True),
+        (True, (0.98, 0.9941, 0.9945), False),  # it went on after the target
+        (False, (0.98, 0.99, 0.9941), False),
+    ],
+)
+def test_a_run_may_be_short_where_it_stopped_at_the_target(
+    stops: bool,
+    accuracies: tuple[float, ...],
+    is_whole: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record = make_record(
+        accuracies=accuracies, recipe={"epochs": 6}, protocol={"stop_at_target": stops}
+    )
+    saved(tmp_path, [record])
+    laps = report_of(tmp_path, capsys)[2].get("laps", [])
+    assert any("it says completed after 3 of 6 epochs" in text for text in laps) is not is_whole
+
+
 # --- Runs left out
 
 
@@ -497,6 +521,47 @@ def test_runs_auto_have_as_many_as_that_rule_asks_for(
     files(next(folder.iterdir()))[-1].unlink()
     _, _, found = report_of(folder, capsys)
     assert found["seeds"][0].endswith("run 5 of 5 is not here")
+
+
+def test_the_seeds_of_older_records_follow_no_rule(
+    closed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def later(values: Values) -> None:
+        assert values["schema_version"] < 8
+        values["seed"] += 5
+        values["command"] += ["--seed", "5"]
+
+    every(later)(closed)
+    assert "seeds" not in report_of(closed, capsys)[2]
+
+
+@pytest.mark.parametrize(
+    ("kept", "seconds", "says"),
+    [
+        ((1, 2, 3, 4), (0, 0, 45, 45), []),
+        ((1, 2, 3, 4), (0, 0, 45, 30), ["run 4 started before run 2 had ended"]),
+        ((1, 3), (0, 30), ["run 3 started before run 1 had ended"]),
+    ],
+)
+def test_runs_at_a_time_overlap_only_with_those_of_other_processes(
+    kept: Sequence[int],
+    seconds: Sequence[int],
+    says: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each run takes 43.2 s."""
+    runs = make_benchmark((6.5, 6.6, 6.7, 6.8), setup={"parallel_seeds": 2})
+    started = [
+        runs[index - 1].model_copy(
+            update={"started_at": runs[0].started_utc + timedelta(seconds=after)}
+        )
+        for index, after in zip(kept, seconds, strict=True)
+    ]
+    saved(tmp_path, started)
+    found = report_of(tmp_path, capsys)[2].get("seeds", [])
+    overlaps = [text.partition(": ")[2] for text in found if "started" in text]
+    assert overlaps == says
 
 
 # --- What is published

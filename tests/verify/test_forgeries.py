@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.machine.repository import read_history
+from bench.records import benchmark_plan, store
 from bench.verify import checks
 from bench.verify.check_list import CHECKS
 from bench.verify.checks import CheckOutcome
@@ -16,6 +17,8 @@ from tests.verify.forgeries import (
     Benchmarks,
     Forgery,
     committed_benchmarks,
+    plan_of,
+    write_benchmark,
     write_chained,
 )
 
@@ -63,6 +66,77 @@ def test_a_forgery_is_found_by_its_check(
     found = findings(tmp_path / "forged")
     assert forgery.check in found, found
     assert any(forgery.says in text for text in found[forgery.check]), found[forgery.check][:3]
+
+
+def test_records_whose_plan_is_gone_are_missed_by_each_of_them(
+    benchmarks: Benchmarks, tmp_path: Path
+) -> None:
+    write_chained(benchmarks, tmp_path / "forged")
+    benchmark_plan.plan_files(tmp_path / "forged")[-1].unlink()
+    assert findings(tmp_path / "forged")["plans"] == [
+        f"{store.file_name(record)}: the plan that it names is not here"
+        for record in sorted(benchmarks[1], key=store.file_name)
+    ]
+
+
+def test_an_edit_of_a_benchmarks_last_record_shows_in_the_next_plan(
+    benchmarks: Benchmarks, tmp_path: Path
+) -> None:
+    write_chained(benchmarks, tmp_path / "forged")
+    last = tmp_path / "forged" / store.file_name(benchmarks[0][-1])
+    last.write_text(last.read_text().replace('"label": null', '"label": "quiet"'))
+    _, plan = benchmark_plan.plan_files(tmp_path / "forged")
+    assert (
+        f"{plan.name}: the record before it is not here, or was edited"
+        in (findings(tmp_path / "forged")["plans"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "planned"),
+    [
+        ("benchmark", {"benchmark_id": "c" * 32}),
+        ("recipe", {"recipe": {"name": "reference"}}),
+        ("seed", {"first_seed": 1}),
+        ("commit", {"commit": "f" * 40}),
+        ("commit", {"dirty": True}),
+        ("machine", {"machine": "abc123"}),
+    ],
+)
+def test_a_record_of_something_else_than_was_planned_is_found(
+    name: str, planned: dict[str, object], benchmarks: Benchmarks, tmp_path: Path
+) -> None:
+    records = benchmarks[1]
+    plan = plan_of(records, tmp_path).model_copy(update=planned)
+    write_benchmark(plan, records, tmp_path)
+    says = f": its {name} is not what its plan says"
+    assert [says in text for text in findings(tmp_path)["plans"]] == [True] * len(records)
+
+
+@pytest.mark.parametrize("field", ["protocol", "setup"])
+def test_other_conditions_than_were_planned_are_found(
+    field: str, benchmarks: Benchmarks, tmp_path: Path
+) -> None:
+    records = benchmarks[1]
+    plan = plan_of(records, tmp_path)
+    changes = {"protocol": {"warmup_images": 1}, "setup": {"threads": 7}}[field]
+    other = getattr(plan, field).model_copy(update=changes)
+    write_benchmark(plan.model_copy(update={field: other}), records, tmp_path)
+    name = {"protocol": "protocol", "setup": "set-up"}[field]
+    found = findings(tmp_path)["plans"]
+    assert len(found) == len(records)
+    assert all(text.endswith(f": its {name} is not what its plan says") for text in found)
+
+
+@pytest.mark.parametrize("field", ["captured", "uncaptured_reason"])
+def test_what_only_the_first_run_shows_may_differ_from_the_plan(
+    field: str, benchmarks: Benchmarks, tmp_path: Path
+) -> None:
+    plan = plan_of(benchmarks[1], tmp_path)
+    value = {"captured": True, "uncaptured_reason": "not yet known"}[field]
+    other = plan.setup.model_copy(update={field: value})
+    write_benchmark(plan.model_copy(update={"setup": other}), benchmarks[1], tmp_path)
+    assert "plans" not in findings(tmp_path)
 
 
 @pytest.mark.parametrize("forgery", HIDDEN, ids=lambda forgery: forgery.name)

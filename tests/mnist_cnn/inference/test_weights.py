@@ -39,6 +39,14 @@ def test_a_round_trip_changes_no_bit(path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("letters", range(8))
+def test_the_tensors_are_aligned_for_readers_that_map_the_file(path: Path, letters: int) -> None:
+    """As the safetensors library writes it, however long the metadata are."""
+    save_weights(MnistCnn(), path, {"note": "x" * letters})
+    header_bytes = int.from_bytes(path.read_bytes()[:8], "little")
+    assert header_bytes % 8 == 0
+
+
 def test_any_memory_layout_is_saved(path: Path) -> None:
     model = MnistCnn()
     before = model.block1.conv.weight.detach().clone()
