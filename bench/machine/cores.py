@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from bench.machine.system import PROC, read_text
+from bench.machine.system import PROC, read_text, whole_number
 
 MEMBERSHIP = PROC / "self" / "cgroup"
 """The file that lists the control groups of this process."""
@@ -82,7 +82,10 @@ def longest_throttled_seconds(
 def _cpu_groups(membership: Path, mount: Path) -> Iterator[Path]:
     """Folders of the control groups that may limit this process's CPU time, innermost first."""
     for line in read_text(membership).splitlines():
-        _, controllers, path = line.split(":", 2)
+        parts = line.split(":", 2)
+        if len(parts) < 3:  # no line of the kernel's
+            continue
+        _, controllers, path = parts
         if controllers and "cpu" not in controllers.split(","):
             continue
         root = mount / "cpu" if controllers else mount
@@ -97,15 +100,14 @@ def _quota_cores(group: Path) -> float | None:
         quota = read_text(group / "cpu.cfs_quota_us").strip()
         period = read_text(group / "cpu.cfs_period_us").strip()
     # "max" (version 2) and -1 (version 1) mean that there is no quota.
-    if quota.isdigit() and period.isdigit() and int(quota) > 0 and int(period) > 0:
-        return int(quota) / int(period)
-    return None
+    quota_us, period_us = whole_number(quota), whole_number(period)
+    return quota_us / period_us if quota_us and period_us else None
 
 
 def _throttled_seconds(group: Path) -> float | None:
     units = {"throttled_usec": 1e-6, "throttled_time": 1e-9}
     for line in read_text(group / "cpu.stat").splitlines():
         name, _, value = line.partition(" ")
-        if name in units and value.strip().isdigit():
-            return int(value) * units[name]
+        if name in units and (count := whole_number(value.strip())) is not None:
+            return count * units[name]
     return None
