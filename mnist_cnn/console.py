@@ -15,7 +15,7 @@ from typing import NoReturn
 import typer
 
 from mnist_cnn.errors import NO_PROCESSES, UnwrittenCheckpointError, UsageError, shortage
-from mnist_cnn.escaping import printable
+from mnist_cnn.escaping import printable, shortened
 from mnist_cnn.process import (
     EXIT_FAILED as EXIT_FAILED,
     EXIT_INTERRUPTED as EXIT_INTERRUPTED,
@@ -35,6 +35,8 @@ WORKLOAD = "mnist_cnn"
 TRACEBACK_VARIABLE = "MNIST_BENCH_TRACEBACK"
 """Variable that has tracebacks printed, where it is set: for whoever looks for our mistake."""
 _REFUSAL_SECONDS = 5.0
+_LONGEST_MESSAGE = 2_000
+"""Letters of a message: what it quotes may be of any length."""
 _LAUNCH = {WORKLOAD: "torchrun", "mnist-bench": "mnist-bench run --processes N or torchrun"}
 """How several processes of each program are started."""
 
@@ -175,5 +177,5 @@ def _refuse(name: str, message: str) -> int:
         with suppress(KeyboardInterrupt):
             time.sleep(_REFUSAL_SECONDS)
         return EXIT_USAGE
-    print(f"{name}: error: {printable(' '.join(message.split()))}", file=sys.stderr)
+    print(f"{name}: error: {shortened(message, _LONGEST_MESSAGE)}", file=sys.stderr)
     return EXIT_USAGE

@@ -85,9 +85,13 @@ def read_file(path: Path, most_bytes: int) -> bytes:
         OSError: it cannot be read, is no regular file or is larger than `most_bytes`.
     """
     with open_regular_file(path) as file:
-        # The size first: a file full of holes is large at no cost.
-        if os.fstat(file.fileno()).st_size <= most_bytes:
-            content = file.read(most_bytes + 1)
+        # The size first: a file full of holes is large at no cost. And no more is asked for than
+        # that size, because Python allocates what is asked for.
+        size = os.fstat(file.fileno()).st_size
+        if size <= most_bytes:
+            content = file.read(size + 1)
+            if len(content) > size:  # it grows, or the system does not tell its size
+                content += file.read(most_bytes + 1 - len(content))
             if len(content) <= most_bytes:
                 return content
     raise OSError(errno.EFBIG, f"it is larger than {most_bytes:,} bytes", str(path))

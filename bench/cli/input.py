@@ -49,7 +49,7 @@ def own_benchmarks(*, newest: bool) -> tuple[list[Benchmark], list[UnreadableFil
         show_problems(results.problems)
         benchmarks = pool_single_runs(group_runs(own))
         if newest:
-            benchmarks = [max(benchmarks, key=lambda one: max(r.started_at for r in one.records))]
+            benchmarks = [max(benchmarks, key=lambda one: max(r.started_utc for r in one.records))]
         return benchmarks, results.problems
     if not existing_dirs():
         raise UsageError(f"no run records in {LOCAL_DIR}: make some with `mnist-bench run`")

@@ -25,7 +25,10 @@ DEFAULT_SEEDS = 5
 """Below five runs of a set-up, an interval says little."""
 MOST_RUNS = 100_000
 """Most runs of a sweep: more would take years."""
-_MOST_BYTES = 64 * 1024
+_MOST_BYTES = 32 * 1024
+"""Most bytes of a file: Python's reader of TOML takes quadratic time for keys of many parts."""
+_LARGEST_INTEGER = 999_999_999
+"""Largest number of an axis: Python writes no number of thousands of digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +173,14 @@ def read_matrix(path: Path) -> Matrix:
 def _axis_values(axis: str, value: object) -> tuple[str, ...] | tuple[int, ...]:
     """The values of an axis in a file: one value, a list, or a number of seeds."""
     is_integer = axis in _INTEGER_AXES
-    if axis == "seeds" and type(value) is int:
-        return _first_seeds(value)
     values = value if isinstance(value, list) else [value]
     # isinstance would accept a bool as an int.
     if not values or any(type(item) is not (int if is_integer else str) for item in values):
         expected = "whole numbers, such as [1, 2]" if is_integer else "words, such as ['auto']"
         raise UsageError(f"{axis} takes {expected}")
-    return tuple(values)
+    if is_integer and max(map(abs, values)) > _LARGEST_INTEGER:
+        raise UsageError(f"{axis} takes whole numbers up to {_LARGEST_INTEGER:,}")
+    return _first_seeds(value) if axis == "seeds" and isinstance(value, int) else tuple(values)
 
 
 def with_overrides(
@@ -226,10 +229,10 @@ def parse_scaling(value: object) -> ScalingMode:
     Raises:
         UsageError: the value is neither.
     """
-    try:
-        return ScalingMode(str(value))
-    except ValueError:
-        raise UsageError(f"scaling is strong or weak, not {value!r}") from None
+    if not isinstance(value, str) or value not in list(ScalingMode):
+        shown = f", not {value!r}" if isinstance(value, str) else ""
+        raise UsageError(f"scaling is strong or weak{shown}")
+    return ScalingMode(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from bench.machine.system import PROC, read_text
+from bench.machine.system import PROC, read_text, whole_number
 
 MEMBERSHIP = PROC / "self" / "cgroup"
 """The file that lists the control groups of this process."""
@@ -28,7 +28,10 @@ def own_groups(
         mount: the folder where control groups are mounted.
     """
     for line in read_text(membership).splitlines():
-        _, controllers, path = line.split(":", 2)
+        parts = line.split(":", 2)
+        if len(parts) < 3:  # no line of the kernel's
+            continue
+        _, controllers, path = parts
         if controllers and controller not in controllers.split(","):
             continue
         root = mount / controller if controllers else mount
@@ -55,6 +58,6 @@ def memory_kills(
     for file in (*files, system):
         for line in read_text(file).splitlines():
             name, _, count = line.partition(" ")
-            if name == "oom_kill" and count.isdigit():
-                return int(count)
+            if name == "oom_kill" and (kills := whole_number(count)) is not None:
+                return kills
     return 0

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.machine.cgroups import MEMBERSHIP, MOUNT, own_groups
-from bench.machine.system import read_text
+from bench.machine.system import read_text, whole_number
 
 
 def usable_cores() -> int:
@@ -83,15 +83,14 @@ def _quota_cores(group: Path) -> float | None:
         quota = read_text(group / "cpu.cfs_quota_us").strip()
         period = read_text(group / "cpu.cfs_period_us").strip()
     # "max" (version 2) and -1 (version 1) mean that there is no quota.
-    if quota.isdigit() and period.isdigit() and int(quota) > 0 and int(period) > 0:
-        return int(quota) / int(period)
-    return None
+    quota_us, period_us = whole_number(quota), whole_number(period)
+    return quota_us / period_us if quota_us and period_us else None
 
 
 def _throttled_seconds(group: Path) -> float | None:
     units = {"throttled_usec": 1e-6, "throttled_time": 1e-9}
     for line in read_text(group / "cpu.stat").splitlines():
         name, _, value = line.partition(" ")
-        if name in units and value.strip().isdigit():
-            return int(value) * units[name]
+        if name in units and (count := whole_number(value.strip())) is not None:
+            return count * units[name]
     return None

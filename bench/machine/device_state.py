@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from bench.machine.nvml import Gpu
-from bench.machine.system import NotReported
+from bench.machine.system import NotReported, read_text, whole_number
 from bench.records.schema import GpuState, GpuWatch, Monitoring
 
 SM_CLOCK, MEMORY_CLOCK = 1, 2
@@ -212,11 +212,10 @@ def throttle_events(cpus: Path = CPUS) -> dict[str, int]:
     """
     counters = {}
     for file in sorted(_throttle_files(cpus)):
-        try:
-            counters[str(file)] = int(file.read_text())
-        except (OSError, ValueError):
-            # A core that is switched off has no file.
-            continue
+        # A core that is switched off has no file.
+        count = whole_number(read_text(file).strip())
+        if count is not None:
+            counters[str(file)] = count
     return counters
 
 

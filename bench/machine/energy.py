@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.machine.nvml import Gpu
-from bench.machine.system import NotReported
+from bench.machine.system import NotReported, whole_number
 from bench.records.schema import Energy, Joules
 
 SHORTEST_SECONDS = 2.0
@@ -161,8 +161,8 @@ def cpu_counters(powercap: Path = POWERCAP) -> CounterReader:
                 name = (zone / "name").read_text().strip()
                 if name.startswith("package") or name == "dram":
                     readings[f"RAPL's {name} ({zone.name})"] = CounterReading(
-                        int((zone / "energy_uj").read_text()) / 1e6,
-                        int((zone / "max_energy_range_uj").read_text()) / 1e6,
+                        _microjoules(zone / "energy_uj") / 1e6,
+                        _microjoules(zone / "max_energy_range_uj") / 1e6,
                     )
         except PermissionError:
             raise NotReported("only root can read RAPL's counters: see docs/energy.md") from None
@@ -173,6 +173,19 @@ def cpu_counters(powercap: Path = POWERCAP) -> CounterReader:
         return readings
 
     return read
+
+
+def _microjoules(file: Path) -> int:
+    """The number in a file of the kernel.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: there is none.
+    """
+    number = whole_number(file.read_text().strip())
+    if number is None:
+        raise ValueError
+    return number
 
 
 def no_counters(reason: str) -> CounterReader:

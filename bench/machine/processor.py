@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
-from bench.machine.system import read_proc, read_text, run_output
+from bench.machine.system import read_proc, read_text, run_output, whole_number
 from bench.records.schema import CoreClass, Processor
 
 CPUS = Path("/sys/devices/system/cpu")
@@ -152,7 +152,7 @@ def cache_sizes(folder: Path) -> dict[str, int]:
     sizes = {}
     for index in sorted(folder.glob("index*")):
         level, kind, size = (read_text(index / name).strip() for name in ("level", "type", "size"))
-        matched = re.fullmatch(r"(\d+)([KMG]?)", size)
+        matched = re.fullmatch(r"([0-9]{1,9})([KMG]?)", size)
         if matched is None or not level or kind == "Instruction":
             continue
         size_bytes = int(matched[1]) * _UNITS.get(matched[2], 1)
@@ -198,7 +198,7 @@ def _core_kinds(cpus: Path) -> dict[str, int]:
 
 def _numbers(text: str) -> list[int]:
     """The numbers of a list such as ``"0-3,8"``."""
-    ranges = re.findall(r"(\d+)(?:-(\d+))?", text)
+    ranges = re.findall(r"\b([0-9]{1,5})(?:-([0-9]{1,5}))?\b", text)
     return [n for first, last in ranges for n in range(int(first), int(last or first) + 1)]
 
 
@@ -259,8 +259,4 @@ def _mhz(hertz: str | None) -> float | None:
 
 
 def _whole(text: str | None) -> int | None:
-    """A whole number in decimal or with 0x; None for anything else."""
-    matched = re.fullmatch(r"0x[0-9a-fA-F]{1,16}|\d{1,18}", text or "")
-    if matched is None:
-        return None
-    return int(matched[0], 16) if matched[0].startswith("0x") else int(matched[0])
+    return whole_number(text or "")

@@ -6,6 +6,7 @@ What the system does not report is empty or None.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def read_text(path: Path) -> str:
     """The content of a file; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    except (OSError, ValueError):  # a name may come from another file, and be none
         return ""
 
 
@@ -56,6 +57,14 @@ def read_field(text: str, name: str) -> str | None:
         if colon and key.strip() == name:
             return value.strip() or None
     return None
+
+
+def whole_number(text: str) -> int | None:
+    """A whole number of up to 18 decimal digits, or with 0x; None for anything else."""
+    matched = re.fullmatch(r"0x[0-9a-fA-F]{1,16}|[0-9]{1,18}", text)
+    if matched is None:
+        return None
+    return int(matched[0], 16) if matched[0].startswith("0x") else int(matched[0])
 
 
 def read_sysctl(name: str) -> str | None:

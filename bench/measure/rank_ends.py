@@ -109,8 +109,10 @@ def reported_ends(folder: Path | None = None) -> list[RankEnd]:
     folder = folder or guard_folder()
     ends = []
     for path in sorted(folder.glob("rank-*.end")) if folder is not None else []:
-        with suppress(OSError, ValueError, TypeError):
-            ends.append(RankEnd(**json.loads(read_file(path, _LARGEST_BYTES))))
+        with suppress(OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            values = json.loads(read_file(path, _LARGEST_BYTES))
+            rank, kind, at = int(values["rank"]), int(values["kind"]), float(values["at"])
+            ends.append(RankEnd(rank, kind, str(values["what"]), at))
     return sorted(ends, key=lambda end: (end.kind, end.at))
 
 

@@ -166,7 +166,7 @@ def log_path(folder: Path) -> Path:
 
 
 def read_run_log(path: Path) -> LoggedBenchmark:
-    """What a log tells; its last line may be torn.
+    """What a log tells, up to its first line that is none of a log: the last one may be torn.
 
     Raises:
         OSError: it cannot be read.
@@ -175,9 +175,9 @@ def read_run_log(path: Path) -> LoggedBenchmark:
     for line in read_file(path, _LARGEST_LOG_BYTES).splitlines():
         try:
             kind, what = json.loads(line)
-        except ValueError:
+            _read_line(benchmark, kind, what)
+        except (ValueError, TypeError, LookupError, RecursionError):
             break
-        _read_line(benchmark, kind, what)
     return benchmark
 
 

@@ -16,7 +16,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue, model_validator
 
-from bench.records.model import Count, Flag, Model, Whole, parse_document
+from bench.records.model import Count, Flag, Model, Moment, Whole, in_utc, parse_document
 from bench.records.record_file import LARGEST_RECORD_BYTES
 from bench.records.setup import ProtocolValues, Setup, with_todays_kernels
 from mnist_cnn.disk import read_file, write_new_file
@@ -44,7 +44,7 @@ class BenchmarkPlan(Model):
     """Version 2 names compiled code as version 9 of records does."""
     benchmark_id: str
     """Identifier that the records of the benchmark share."""
-    written_at: datetime
+    written_at: Moment
     """UTC; before the first run started."""
     recipe: dict[str, JsonValue]
     """Every field of the recipe."""
@@ -64,6 +64,11 @@ class BenchmarkPlan(Model):
     """SHA-256 of the newest plan in the folder before this one; null for the folder's first."""
     previous_record_sha256: str | None
     """SHA-256 of the newest record in the folder when the plan was written; null without one."""
+
+    @property
+    def written_utc(self) -> datetime:
+        """When it was written; a plan without a time zone means UTC."""
+        return in_utc(self.written_at)
 
     @model_validator(mode="before")
     @classmethod
@@ -92,7 +97,7 @@ def seeds_rule(first_seed: int, commit: str | None, machine: str | None) -> Seed
 def plan_name(plan: BenchmarkPlan) -> str:
     """The name of a plan's file: when it was written, its recipe and its benchmark's id."""
     recipe = _slug(str(plan.recipe.get("name") or ""))[:60] or "unnamed"
-    written = f"{plan.written_at:%Y%m%dT%H%M%S%fZ}"
+    written = f"{plan.written_utc:%Y%m%dT%H%M%S%fZ}"
     return f"{written}-{recipe}-{_slug(plan.benchmark_id)[:8]}{PLAN_SUFFIX}"
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from mnist_cnn.disk import decode
 
@@ -15,12 +18,30 @@ LARGEST_NUMBER = 1e39
 """Above every float32, such as a loss; its square is still a number."""
 LONGEST_SECONDS = 1e9
 """Longest time of a span: thirty years."""
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 Flag = Annotated[bool, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True, ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
 """A whole number; true, 1.0 and "1" are none."""
 Number = Annotated[float, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
 """A number; true and "1" are none."""
+
+
+def in_utc(at: datetime) -> datetime:
+    """The same moment in UTC; without a time zone, UTC is what is meant."""
+    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _in_a_year_of_utc(at: datetime) -> datetime:
+    try:
+        in_utc(at)
+    except OverflowError:
+        raise ValueError("it is in no year that UTC has") from None
+    return at
+
+
+Moment = Annotated[datetime, AfterValidator(_in_a_year_of_utc)]
+"""A date and time, which `in_utc` makes comparable with others."""
 Seconds = Annotated[float, Field(strict=True, ge=0, le=LONGEST_SECONDS)]
 Count = Annotated[Whole, Field(ge=0)]
 Difference = Annotated[Number, Field(ge=0)]
@@ -68,19 +89,32 @@ def parse_json(content: bytes) -> object:
     except ValueError as error:
         raise ValueError(f"Invalid JSON: {error}") from None
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        value = json.loads(text, object_pairs_hook=_object)
+        is_text = _ESCAPED_SURROGATE.search(text) is None or _is_text(value)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"Invalid JSON: {error.msg} at line {error.lineno} column {error.colno}"
         ) from None
     except RecursionError:
         raise ValueError("Invalid JSON: nested too deeply") from None
+    if not is_text:
+        raise ValueError("Invalid JSON: a text has half a character in it (a lone surrogate)")
+    return value
+
+
+def _is_text(value: object) -> bool:
+    """Whether every text in the value can be written: JSON can escape halves of characters."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"Invalid JSON: the key {twice[:40]!r} is there twice")
     return values

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from bench.records.machine_key import MachineKey
 from bench.records.model import parse_json
 from bench.records.schema import READABLE_VERSIONS, Environment, RunRecord
-from bench.text import printable
+from bench.text import encodable, printable
+from mnist_cnn.escaping import shortened
 
 LARGEST_RECORD_BYTES = 16 * 1024**2
 """Most bytes of a record: a thousand times those of a usual one."""
@@ -71,7 +72,8 @@ def machine_name(environment: Environment) -> str:
 def to_json(record: RunRecord) -> str:
     """A record as its file holds it: every field, in the order of declaration, indented."""
     values = record.model_dump(mode="json")
-    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    return encodable(text) + "\n"  # a word of the command line may hold bytes that are no text
 
 
 def parse_record(path: Path, content: bytes) -> RunRecord | UnreadableFile:
@@ -83,7 +85,7 @@ def parse_record(path: Path, content: bytes) -> RunRecord | UnreadableFile:
     except ValidationError as error:
         return UnreadableFile(path, _invalid_reason(value, error))
     except ValueError as error:
-        return UnreadableFile(path, printable(str(error)))
+        return UnreadableFile(path, shortened(str(error)))
     if "schema_version" not in record.model_fields_set:
         return UnreadableFile(path, _NO_VERSION)
     return record
@@ -108,4 +110,4 @@ def _invalid_reason(value: object, error: ValidationError) -> str:
     first, *others = error.errors(include_url=False, include_input=False)
     location = ".".join(str(part) for part in first["loc"]) or "as a whole"
     more = f" (and {len(others)} more)" if others else ""
-    return printable(f"not a run record: {location}: {first['msg']}{more}")
+    return shortened(f"not a run record: {location}: {first['msg']}{more}")

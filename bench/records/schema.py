@@ -7,7 +7,7 @@ record are in `training`, `setup` and `machine`; other rooms import them from he
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
@@ -26,7 +26,16 @@ from bench.records.machine import (
     PeakMemory,
     Processor,
 )
-from bench.records.model import Count, Model, Number, Seconds, Whole, check_bounds
+from bench.records.model import (
+    Count,
+    Model,
+    Moment,
+    Number,
+    Seconds,
+    Whole,
+    check_bounds,
+    in_utc,
+)
 from bench.records.setup import (
     Calibration,
     ClockCheck,
@@ -116,7 +125,7 @@ class RunRecord(Model):
     """Identifier that the runs of one benchmark share."""
     run_index: Annotated[Whole, Field(ge=1)]
     """Number of the run in its benchmark, from 1."""
-    started_at: datetime
+    started_at: Moment
     """UTC."""
     status: Status
     reason: str | None
@@ -173,8 +182,7 @@ class RunRecord(Model):
     @property
     def started_utc(self) -> datetime:
         """When the run started; a record without a time zone means UTC."""
-        started = self.started_at
-        return started.astimezone(UTC) if started.tzinfo else started.replace(tzinfo=UTC)
+        return in_utc(self.started_at)
 
     @property
     def outcome(self) -> str:
@@ -254,8 +262,4 @@ class RunRecord(Model):
                 raise ValueError("mistakes name an image that was not evaluated")
         if self.samples_seen != sum(epoch.samples for epoch in self.epochs):
             raise ValueError("samples_seen is not the sum of the epochs'")
-        try:
-            _ = self.started_utc
-        except OverflowError:
-            raise ValueError("started_at is in no year that UTC has") from None
         return self

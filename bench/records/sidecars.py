@@ -9,7 +9,7 @@ import contextlib
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
@@ -18,7 +18,7 @@ from pydantic import Field
 
 from bench.records.folders import walk
 from bench.records.machine_key import MachineKey
-from bench.records.model import Model, Number, Whole, parse_document
+from bench.records.model import Model, Moment, Number, Whole, in_utc, parse_document
 from bench.records.schema import RunRecord
 from bench.text import printable
 from mnist_cnn.disk import leads_outside, read_file, reason_of, write_new_file
@@ -40,7 +40,12 @@ class Sidecar(Model):
     """Suffix of the file's name."""
     if TYPE_CHECKING:
         # Each kind declares the field itself, at its own place in the file.
-        measured_at: datetime
+        measured_at: Moment
+
+    @property
+    def measured_utc(self) -> datetime:
+        """When it was measured; a file without a time zone means UTC."""
+        return in_utc(self.measured_at)
 
 
 class NoiseFloor(Sidecar):
@@ -53,7 +58,7 @@ class NoiseFloor(Sidecar):
     relative: Annotated[Number, Field(ge=0)]
     """Distance of the ratio's interval from one, at its farther end: 0.03 for 3 %."""
     rounds: Annotated[Whole, Field(ge=1)]
-    measured_at: datetime
+    measured_at: Moment
     device_name: str
     commit: str | None
     torch: str
@@ -61,17 +66,11 @@ class NoiseFloor(Sidecar):
     """Digest of the machine's key (`bench.records.machine_key`); null in older files."""
     source_sha256: str | None = None
     """SHA-256 of the source code that ran, as in the records; null in older files."""
-    started_at: datetime | None = None
+    started_at: Moment | None = None
     """When the first run started; null in older files."""
     seconds_per_image: Annotated[Number, Field(gt=0)] | None = None
     """Median training time of an image over the runs of both sides, by which sessions are compared;
     null in older files."""
-
-    @property
-    def measured_utc(self) -> datetime:
-        """When it was measured; a file without a time zone means UTC."""
-        at = self.measured_at
-        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
 
     def is_of_same_code(self, other: NoiseFloor) -> bool:
         """Whether both measured the same code with the same torch; what is unknown is not."""
@@ -122,7 +121,7 @@ class PeakFlops(Sidecar):
     """Operations per second; a multiplication and an addition count as two."""
     side: Annotated[Whole, Field(ge=1)]
     """Rows, and columns, of the matrices with the highest rate."""
-    measured_at: datetime
+    measured_at: Moment
     commit: str | None
     torch: str
     machine: str | None = None
@@ -237,8 +236,7 @@ def _session_medians(floors: Sequence[NoiseFloor]) -> list[float]:
     for floor in floors:
         if floor.seconds_per_image is None:
             continue
-        begin = floor.started_at or floor.measured_at
-        begin = begin.astimezone(UTC) if begin.tzinfo else begin.replace(tzinfo=UTC)
+        begin = in_utc(floor.started_at or floor.measured_at)
         if sessions and begin - sessions[-1][-1].measured_utc <= SESSION_GAP:
             sessions[-1].append(floor)
         else:
@@ -254,7 +252,7 @@ def find_peak_flops(record: RunRecord, peaks: Iterable[PeakFlops]) -> float | No
     of_run = [peak for peak in peaks if peak.is_of(record)]
     if not of_run:
         return None
-    last, setup = max(of_run, key=lambda peak: peak.measured_at), record.setup
+    last, setup = max(of_run, key=lambda peak: peak.measured_utc), record.setup
     return last.flops_per_second * (1 if setup.device == "cpu" else setup.processes)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 
-from bench.records.model import Model, Whole, parse_document
+from bench.records.model import Model, Moment, Whole, parse_document
 from bench.records.schema import RunRecord
 from mnist_cnn.disk import append_to_file, read_file
 
@@ -20,7 +19,7 @@ _FILE_NAME = re.compile(rf"(.*?)(?:\.\d+-of-\d+)?{re.escape(SWEEP_SUFFIX)}")
 class SweepPlanEntry(Model):
     """The runs that a sweep planned when it was started or continued."""
 
-    started_at: datetime
+    started_at: Moment
     order_seed: Whole
     """Seed of the random run order."""
     shard: str

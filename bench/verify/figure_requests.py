@@ -13,6 +13,8 @@ from mnist_cnn.errors import UsageError
 
 SKIPPED = "-"
 """Stands for a number that does not come from records, such as the 95 of "95 % interval"."""
+LONGEST = 4_000
+"""Most characters of what a tag says: the patterns below look at a text many times."""
 EXAMPLE = 'write: mean low high of final_accuracy in results/<folder> where recipe == "fast"'
 _HIDDEN = re.compile(r'"[^"]*"|\'[^\']*\'|\[[^\]]*\]|\([^)]*\)')
 """Texts and lists of a condition, in which no word of this grammar is looked for."""
@@ -92,6 +94,8 @@ def parse_request(text: str) -> Figures | Product:
     Raises:
         UsageError: it is not of that grammar.
     """
+    if len(text) > LONGEST:
+        raise UsageError(f"a tag takes at most {LONGEST:,} letters, not {len(text):,}")
     if match := _PRODUCT.fullmatch(text):
         first, *pairs = re.findall(r"([*/] )?(\w+)", match["terms"])
         factors = [first[1], *(name for sign, name in pairs if sign == "* ")]

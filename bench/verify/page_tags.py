@@ -8,12 +8,17 @@ A tag is a comment that a reader of the page does not see, behind the last of it
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from bench.verify.shown_numbers import ShownNumber, find_numbers
 
-_TAG = re.compile(r"<!--\s*figures\b(?P<name>[^:]*):(?P<request>.*?)-->", re.DOTALL)
+_TAG = re.compile(
+    r"<!--\s*figures\b(?P<name>(?:(?!<!--|-->)[^:])*):(?P<request>(?:(?!<!--).)*?)-->", re.DOTALL
+)
+"""It ends before the next comment begins, so that a search takes linear time."""
+_BLANKS = re.compile(r"\s*")
 _BEGINNING = re.compile(r"<!--\s*figures\b")
 _FENCE = re.compile(r"\s*(```|~~~)")
 _OWN_BLOCK = re.compile(r"\s*\||#")
@@ -76,23 +81,29 @@ def _blocks(page: str) -> Iterator[_Block]:
 
 def _tags_of(block: _Block) -> Iterator[Tag]:
     numbers = list(find_numbers(block.text))
-    done = 0
+    offsets = [number.offset for number in numbers]
+    done, line, seen, line_start = 0, block.line, 0, 0
     for beginning in _BEGINNING.finditer(block.text):
         start = beginning.start()
+        # From the tag before on: a page may be one line of a million tags.
+        line += block.text.count("\n", seen, start)
+        line_start = block.text.rfind("\n", seen, start) + 1 or line_start
+        seen = start
         if start < done:
             continue
-        tag = Tag(block.line + block.text.count("\n", 0, start), None, "", ())
+        tag = Tag(line, None, "", ())
         match = _TAG.match(block.text, start)
         if match is None:
             yield replace(tag, problem="the tag has no colon, or no end in its paragraph or row")
             continue
-        if not block.text[:start].rpartition("\n")[2].strip():
+        blanks = _BLANKS.match(block.text, line_start, start)
+        if blanks is not None and blanks.end() == start:
             tag = replace(
                 tag,
                 problem="a tag at the start of a line ends its paragraph: "
                 "put it on the line of its last number",
             )
-        covered = tuple(number for number in numbers if done <= number.offset < start)
+        covered = tuple(numbers[bisect_left(offsets, done) : bisect_left(offsets, start)])
         request = " ".join(match["request"].split())
         yield replace(tag, name=match["name"].strip() or None, request=request, numbers=covered)
         done = match.end()

@@ -113,7 +113,7 @@ def _record_problems(record: RunRecord, chain: _Chain) -> Iterator[str]:
     for name, planned, actual in _planned_values(plan.plan, record):
         if planned != actual:
             yield f"its {name} is not what its plan says"
-    early = (plan.plan.written_at - record.started_utc).total_seconds()
+    early = (plan.plan.written_utc - record.started_utc).total_seconds()
     if early > _CLOCK_TOLERANCE_SECONDS:
         yield f"its plan was written {early:.0f} s after it started"
     yield from _order_problems(record, chain)

@@ -136,7 +136,7 @@ def _strings(value: object, where: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, dict):
         for key, item in value.items():
             yield where or "text", key
-            yield from _strings(item, f"{below}{key}")
+            yield from _strings(item, f"{below}{key[:_LONGEST_EXCERPT]}")
 
 
 def _leaks(where: str, value: str, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -29,9 +29,11 @@ _NUMBER = re.compile(
     rf"(?:[*_]*\s*(?P<unit>{'|'.join(sorted(_FACTORS, key=len, reverse=True))})(?!\w))?"
 )
 _NO_NUMBERS = re.compile(
-    r"<!--.*?-->|`[^`]*`|\]\([^)]*\)|https?://\S+|\b\d{4}-\d\d-\d\d\b", re.DOTALL
+    r"<!--(?:.*?-->|.*)|`[^`]*`|\]\((?:(?!\]\()[^)])*\)|https?://\S+|\b\d{4}-\d\d-\d\d\b",
+    re.DOTALL,
 )
-"""Comments, code, links' targets and dates."""
+"""Comments, code, links' targets and dates. What is not closed ends a search, or a text of many
+beginnings would take quadratic time."""
 _HALF = Decimal("0.5000001")
 """Half of the last digit, and a little: a float is seldom exactly the decimal it stands for."""
 
@@ -63,10 +65,13 @@ class ShownNumber:
             unit: the unit that is shown; None where none is.
             end: which end of an interval the value is.
         """
-        shown = Decimal(self.text.replace(",", ""))
-        exponent = shown.as_tuple().exponent
-        assert isinstance(exponent, int)  # the text is digits
-        difference = (Decimal(in_unit(value, unit)) - shown).scaleb(-exponent)
+        try:
+            shown = Decimal(self.text.replace(",", ""))
+            exponent = shown.as_tuple().exponent
+            assert isinstance(exponent, int)  # the text is digits
+            difference = (Decimal(in_unit(value, unit)) - shown).scaleb(-exponent)
+        except ArithmeticError:  # an exponent of many digits
+            return False
         if end is End.LOWER:
             return -_HALF <= difference < 1
         if end is End.UPPER:

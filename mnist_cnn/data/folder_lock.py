@@ -55,7 +55,7 @@ class Holder:
     @classmethod
     def read(cls, path: Path) -> Holder | None:
         """The holder that a file names; None where there is none or it cannot be read."""
-        with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        with suppress(OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             values = json.loads(read_text(path, _LARGEST_BYTES))
             return cls(
                 pid=int(values["pid"]),

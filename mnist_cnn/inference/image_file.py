@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from mnist_cnn.augment import SIDE
@@ -37,6 +37,12 @@ CENTRE = 14
 
 LARGEST_BYTES = 64 << 20
 """Most bytes of a picture's file."""
+MOST_PIXELS = 64_000_000
+"""Most pixels of a picture: decoded they take 256 MB."""
+MOST_SIDE = 30_000
+"""Most pixels of a picture's longer side."""
+_STRIP_PIXELS = 4_000_000
+"""Pixels of a picture that are converted at a time."""
 LARGEST_SIDE = 512
 """Largest side of a picture after the first resize, which evens out noise."""
 FAINTEST_INK = 0.08
@@ -48,6 +54,8 @@ INK_SHARE = 0.1
 """Smallest ink of a digit's pixel, as a share of the darkest pixel's."""
 SPECK_SHARE = 0.05
 """Smallest ink of a part of the digit, as a share of the heaviest part's; less is dirt."""
+MOST_PARTS = 50
+"""Most parts that may be a digit or beside one: each is looked at by itself."""
 
 
 def read_digit(path: Path) -> Tensor:
@@ -63,9 +71,9 @@ def read_digit(path: Path) -> Tensor:
         UsageError: the file cannot be read, is not such a picture, or does not show one whole
             digit; the message says what it shows and how to take a better picture.
     """
-    picture = _open(path)
+    picture, turn = _open(path)
     for backdrop in ("white", "black"):
-        ink, noise = _ink(_grey(picture, backdrop))
+        ink, noise = _ink(_grey(picture, turn, backdrop))
         if ink.max() >= FAINTEST_INK:
             try:
                 digit = _digit(ink, noise)
@@ -82,8 +90,8 @@ class NotOneDigit(Exception):
     """A picture shows something else; the message goes on after the picture's name."""
 
 
-def _open(path: Path) -> Image.Image:
-    """The decoded picture, upright."""
+def _open(path: Path) -> tuple[Image.Image, Image.Transpose | None]:
+    """The decoded picture, and how to turn it upright: that takes less memory once it is small."""
     try:
         content = io.BytesIO(read_file(path, LARGEST_BYTES))
     except OSError as error:
@@ -91,12 +99,12 @@ def _open(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged EXIF data: the pixels may be intact
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(content, formats=("PNG", "JPEG")) as picture:
-                return ImageOps.exif_transpose(picture)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-        raise UsageError(f"{path} has more than {limit} million pixels; make it smaller") from None
+                _check_size(path, picture)
+                picture.load()
+                return picture, _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Image.DecompressionBombError:
+        raise UsageError(f"{path} has {_TOO_MANY}") from None
     except UnidentifiedImageError:
         kind = _format_of(content.getvalue())
         raise UsageError(
@@ -106,6 +114,27 @@ def _open(path: Path) -> Image.Image:
     # These are the exceptions of Pillow's decoders for damaged files.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise UsageError(f"{path} is a damaged picture: {error}") from error
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture upright, by EXIF's orientation."""
+_TOO_MANY = f"more than {MOST_PIXELS // 1_000_000} million pixels; make it smaller"
+
+
+def _check_size(path: Path, picture: Image.Image) -> None:
+    """Refuse before decoding what would take much memory: a blank picture is a small file."""
+    if picture.width * picture.height > MOST_PIXELS:
+        raise UsageError(f"{path} has {_TOO_MANY}")
+    if max(picture.size) > MOST_SIDE:
+        raise UsageError(f"{path} is more than {MOST_SIDE:,} pixels wide or high; make it smaller")
 
 
 _OTHER_FORMATS = (
@@ -133,19 +162,30 @@ def _format_of(content: bytes) -> str:
     return ""
 
 
-def _grey(picture: Image.Image, backdrop: str) -> Grey:
+def _grey(picture: Image.Image, turn: Image.Transpose | None, backdrop: str) -> Grey:
     """Brightness, 0 to 1, over the backdrop where transparent; at most `LARGEST_SIDE` wide."""
+    shrink = min(1.0, LARGEST_SIDE / max(picture.size))
+    width, height = (max(1, round(side * shrink)) for side in picture.size)
+    narrow = Image.new("F", (width, picture.height))
+    # In strips: as floats, a large picture would take several times the memory of its pixels.
+    strip = max(1, _STRIP_PIXELS // picture.width)
+    for top in range(0, picture.height, strip):
+        bottom = min(picture.height, top + strip)
+        rows = _floats(picture.crop((0, top, picture.width, bottom)), backdrop)
+        narrow.paste(rows.resize((width, bottom - top), Image.Resampling.BOX), (0, top))
+    small = narrow.resize((width, height), Image.Resampling.BOX)
+    return _array(small if turn is None else small.transpose(turn)) / np.float32(255)
+
+
+def _floats(picture: Image.Image, backdrop: str) -> Image.Image:
+    """Brightness, 0 to 255, over the backdrop where transparent."""
     if picture.mode.startswith("I"):  # 16 bits a pixel; `convert` would clip them to 8
-        grey = Image.fromarray(np.asarray(picture, dtype=np.float32) / 257)
-    elif picture.has_transparency_data:
+        return Image.fromarray(np.asarray(picture, dtype=np.float32) / 257)
+    if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         ground = Image.new("RGBA", picture.size, backdrop)
-        grey = Image.alpha_composite(ground, picture).convert("F")
-    else:
-        grey = picture.convert("RGB").convert("F")
-    shrink = min(1.0, LARGEST_SIDE / max(grey.size))
-    size = (max(1, round(grey.width * shrink)), max(1, round(grey.height * shrink)))
-    return _array(grey.resize(size, Image.Resampling.BOX)) / np.float32(255)
+        return Image.alpha_composite(ground, picture).convert("F")
+    return picture.convert("RGB").convert("F")
 
 
 def _ink(grey: Grey) -> tuple[Grey, float]:
@@ -205,6 +245,8 @@ def _digit(ink: Grey, noise: float) -> Grey:
     number = part_of_pixel.long().numpy()
     weights = np.bincount(number.ravel(), np.where(inked, ink, 0).ravel())
     heavy = weights >= SPECK_SHARE * weights.max()
+    if heavy.sum() > MOST_PARTS:
+        raise NotOneDigit(f"shows {heavy.sum()} separate shapes: crop the picture to one digit")
     kept = heavy[number]
     if np.median(ink[kept & inked]) < CLEAREST_NOISE * noise:
         raise NotOneDigit(
@@ -223,11 +265,13 @@ def _digit(ink: Grey, noise: float) -> Grey:
 def _parts(cells: Tensor) -> Tensor:
     """Number the connected parts of (1, H, W) cells of 0 or 1; the background is 0."""
     parts = torch.arange(1.0, cells.numel() + 1).view_as(cells) * cells
-    while True:  # the highest number spreads through each part, one cell per pass
+    while True:  # the highest number spreads through each part
         spread = F.max_pool2d(parts, 3, stride=1, padding=1) * cells
         if torch.equal(spread, parts):
             return parts
-        parts = spread
+        # By one cell a pass, and from the cell whose number has come: a spiral is thousands long.
+        of_cell = spread.flatten()[(spread.long() - 1).clamp(min=0)]
+        parts = of_cell * cells
 
 
 def _boxed(digit: Grey) -> Grey:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -28,6 +29,10 @@ _LARGEST_BYTES = 16 << 20
 """Most bytes of a file of weights: two hundred times those of the network."""
 _PROBE_BYTES = 256 * 1024
 """Bytes of the file that is written to see whether it can be: more than those of the weights."""
+
+_FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
+_INTEGERS = frozenset((torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64))
+"""Types of numbers that are read: torch can neither check nor convert all of the others."""
 
 
 def save_weights(
@@ -100,7 +105,7 @@ def load_weights(path: Path) -> MnistCnn:
         raise UsageError(f"{path} is not a safetensors file: {error}") from error
     check_shapes(path, {name: tuple(value.shape) for name, value in tensors.items()}, wanted)
     for name, value in wanted.items():
-        if tensors[name].dtype.is_floating_point != value.dtype.is_floating_point:
+        if tensors[name].dtype not in (_FLOATS if value.dtype.is_floating_point else _INTEGERS):
             raise UsageError(f"{path}: tensor {name!r} holds {tensors[name].dtype} numbers")
         if not tensors[name].isfinite().all():
             raise UsageError(f"{path}: tensor {name!r} holds values that are not finite")
@@ -119,7 +124,7 @@ def load_provenance(path: Path) -> Provenance | None:
         UsageError: the metadata are incomplete or not valid.
     """
     data = _read(path)
-    metadata = json.loads(data[8 : _header_end(data)]).get("__metadata__", {})
+    metadata = json.loads(data[8 : _header_end(data)]).get("__metadata__") or {}
     try:
         return provenance.read_provenance(metadata)
     except UsageError as error:

@@ -179,3 +179,9 @@ def test_energy_for_people(joules: float, text: str) -> None:
 def test_an_interval_of_energies_has_the_unit_of_its_value() -> None:
     assert energy_between(1200.0, 1300.0, 1234.5) == "1.20–1.30"
     assert energy_between(40.0, 42.0, 41.0) == "40.0–42.0"
+
+
+def test_a_hundred_thousand_blanks_are_no_price() -> None:
+    for text in (" " * 100_000, "1" + " " * 100_000 + "?", "$" * 100_000, "1" * 100_000 + " 1"):
+        with pytest.raises(UsageError):
+            parse_price(text)

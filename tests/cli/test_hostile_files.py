@@ -13,7 +13,7 @@ import pytest
 
 from bench.cli import main
 from bench.records import store
-from bench.records.folders import RESULTS_DIR
+from bench.records.folders import LOCAL_DIR, RESULTS_DIR
 from mnist_cnn.__main__ import main as model
 from tests.factories import make_benchmark, make_record
 
@@ -199,19 +199,40 @@ def test_a_sweep_reads_files_only(kind: str, tmp_path: Path, refused: Callable[.
     [
         (b"\xef\xbb\xbfseeds = 1", "byte order mark"),
         ("seeds = 1".encode("utf-16"), "UTF-16"),
-        (b"a = " + b"[" * 50_000, "nested too deeply"),
+        (b"a = " + b"[" * 30_000, "nested too deeply"),
         (b"seeds = " + b"9" * 5000, "not a TOML file"),
         (b"seeds = 999999999", "at most 100,000 runs, not 999,999,999"),
         (b"seeds = true", "whole numbers"),
         (b"seeds = 1000\nthreads = " + str([*range(1, 1001)]).encode(), "at most 100,000 runs"),
         (b"a" + b".a" * 40_000 + b" = 1", "larger than"),
+        (b"threads = 0x" + b"f" * 5000, "whole numbers up to 999,999,999"),
+        (b"seeds = 0x" + b"f" * 5000, "whole numbers up to 999,999,999"),
+        (b"scaling = 0x" + b"f" * 5000, "scaling is strong or weak"),
+        (b"recipe = ['" + b"f" * 30_000 + b"']", "unknown recipe 'fff"),
     ],
 )
 def test_a_matrix_has_limits(
     content: bytes, complaint: str, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     (tmp_path / "m.toml").write_bytes(content)
-    assert complaint in refused("sweep", tmp_path / "m.toml", "--dry-run")
+    line = refused("sweep", tmp_path / "m.toml", "--dry-run")
+    assert complaint in line
+    assert len(line) < 2_100
+
+
+def test_of_own_benchmarks_the_newest_may_have_no_time_zone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for records in (make_benchmark(label="old"), make_benchmark(label="new")):
+        for record in records:
+            store.save_record(record, LOCAL_DIR)
+    for path in LOCAL_DIR.rglob("*.json"):
+        values = json.loads(path.read_text())
+        if values["label"] == "new":
+            path.write_text(json.dumps(values | {"started_at": "2026-01-01T00:00:00"}))
+    assert main(["report", "--per", "run", "--to", "csv", "--columns", "label"]) == 0
+    assert capfd.readouterr().out.split() == ["label", "new", "new", "new"]
 
 
 @pipes

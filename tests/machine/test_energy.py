@@ -133,7 +133,7 @@ def test_a_refusal_of_the_kernel_is_null(powercap: Path, monkeypatch: pytest.Mon
     )
 
 
-@pytest.mark.parametrize("content", ["", "much\n"])
+@pytest.mark.parametrize("content", ["", "much\n", "9" * 400])
 def test_what_is_no_number_is_null(
     powercap: Path, content: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from bench.machine import load, memory, meter
+from bench.machine import cores, load, memory, meter
 from bench.machine.load import LoadMeter
 from bench.machine.system import NotReported
 
@@ -255,3 +255,14 @@ def test_devices_without_known_counters_say_so(
     counters, _ = meter.energy_counters(device, *meter.find_gpus(device), runs_at_a_time=1)
     with pytest.raises(NotReported, match=reason):
         counters()
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "0", "1:cpu", "²", "0::/\0", "9" * 5000, "-1 ²"])
+def test_what_is_no_control_group_limits_nothing(text: str, tmp_path: Path) -> None:
+    for name in ("membership", "cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us"):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "cpu.stat").write_text(f"throttled_usec {text}\n")
+    (tmp_path / "root").write_text("0::/\n")
+    for membership in ("membership", "root"):
+        assert cores.cgroup_quota_cores(tmp_path / membership, tmp_path) is None
+        cores.cgroup_throttled_seconds(tmp_path / membership, tmp_path)

@@ -205,3 +205,11 @@ def test_an_archspec_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(archspec.cpu, "host", fail)
     assert processor.microarchitecture() is None
+
+
+def test_numbers_that_no_kernel_writes_are_none(cpus: Path) -> None:
+    write(cpus / "cpu0" / "cache" / "index9", {"level": "9", "type": "Unified", "size": "9" * 30})
+    folder = cpus.parent.parent / "cpu_core"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cpus").write_text("0-99999999999")  # would be a list of all these
+    assert "L9" not in processor_of_linux("", cpus, None).cache_bytes

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -249,3 +250,19 @@ except OSError as error:
     assert name == str(tmp_path / "file")
     assert "ulimit -f" in advice
     assert names(tmp_path) == []
+
+
+def test_no_more_memory_is_taken_than_the_file_has(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"small")
+    tracemalloc.start()
+    assert disk.read_file(tmp_path / "a", 1 << 30) == b"small"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files that do not tell their size")
+def test_a_file_that_does_not_tell_its_size_is_read_whole() -> None:
+    assert b"VmRSS" in disk.read_file(Path("/proc/self/status"), 1 << 20)
+    with pytest.raises(OSError, match="larger than 10 bytes"):
+        disk.read_file(Path("/proc/self/status"), 10)

@@ -22,7 +22,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = tuple(
     f"scripts/{name}"
-    for name in ("bench", "compatibility", "faults", "lock", "setup", "test", "wheels")
+    for name in ("bench", "compatibility", "faults", "fuzz", "lock", "setup", "test", "wheels")
 )
 LAUNCHERS = [
     f"scripts/launch/{p.name}" for p in sorted((ROOT / "scripts/launch").iterdir()) if not p.suffix

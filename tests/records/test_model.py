@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from hypothesis import example, given, settings, strategies as st
+from pydantic import ValidationError
 
 from bench.records import benchmark_plan, sidecars, store, sweep_plan
-from bench.records.model import parse_json
+from bench.records.model import Model, parse_json
 from bench.records.record_file import UnreadableFile, parse_record
 from bench.records.schema import RunRecord
 from mnist_cnn.errors import UsageError
@@ -158,3 +159,51 @@ def test_plans_and_measurements_of_any_content_are_refused(
     assert sidecars.read_peak_flops([folder]) == ([], [folder / "a.peak"])
     with pytest.raises(UsageError, match="no noise floor"):
         sidecars.read_noise_floors([folder])
+
+
+@pytest.mark.parametrize("text", [r'"\ud800"', r'{"\uDFFF": 1}', r'[[{"a": "\udc00\ud800"}]]'])
+def test_half_a_character_is_no_text(text: str) -> None:
+    with pytest.raises(ValueError, match="half a character"):
+        parse_json(text.encode())
+    assert parse_json(rb'"\ud83d\ude00"') == "\N{GRINNING FACE}"
+
+
+def test_half_a_character_may_be_deep() -> None:
+    for depth in range(1, 1100):  # where Python's own limit is depends on who calls
+        with pytest.raises(ValueError, match=r"half a character|nested too deeply"):
+            parse_json(b"[" * depth + rb'"\ud800"' + b"]" * depth)
+
+
+def test_a_command_that_is_no_text_is_saved(tmp_path: Path) -> None:
+    path = store.save_record(make_record(label="a\udcff", command=["x", "\udcff"]), tmp_path)
+    assert [record.label for _, record in store.read_records([path]).records] == ["a?"]
+
+
+def test_of_very_many_keys_the_one_that_is_there_twice_is_named() -> None:
+    keys = ",".join(f'"{number}":0' for number in range(300_000))
+    with pytest.raises(ValueError, match="the key '299999' is there twice"):
+        parse_json(f'{{{keys},"299999":1}}'.encode())
+
+
+@pytest.mark.parametrize("key", ["k" * 50_000, "k\x1b" * 9])
+def test_a_reason_is_a_line_whatever_it_quotes(key: str) -> None:
+    reason = refusal(json.dumps(RECORD | {key: 1}).encode())
+    assert reason.isprintable()
+    assert len(reason) <= 200
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        (benchmark_plan.BenchmarkPlan, "written_at"),
+        (sweep_plan.SweepPlanEntry, "started_at"),
+        (sidecars.NoiseFloor, "measured_at"),
+        (sidecars.NoiseFloor, "started_at"),
+        (sidecars.PeakFlops, "measured_at"),
+        (RunRecord, "started_at"),
+    ],
+)
+def test_a_moment_is_in_a_year_of_utc(kind: type[Model], field: str, at: str) -> None:
+    with pytest.raises(ValidationError, match="it is in no year that UTC has"):
+        kind.model_validate({field: at})

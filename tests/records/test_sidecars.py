@@ -125,3 +125,21 @@ def test_a_peak_is_of_one_machine() -> None:
     assert find_peak_flops(known, [peak, unknown]) == 1e12
     assert find_peak_flops(other, [peak, unknown]) is None
     assert find_peak_flops(old, [peak, unknown]) == 5e11
+
+
+def test_a_moment_without_a_zone_is_compared_with_others() -> None:
+    record = make_record()
+    peak = PeakFlops(
+        device="cpu",
+        device_name=record.setup.device_name,
+        precision=record.setup.multiplies_in,
+        threads=2,
+        flops_per_second=1e11,
+        side=2048,
+        measured_at=START.replace(tzinfo=None),
+        commit=None,
+        torch="2.15.0",
+        machine=MachineKey.of(record.environment).digest,
+    )
+    later = {"measured_at": START + timedelta(hours=1), "flops_per_second": 2e11}
+    assert find_peak_flops(record, [peak, peak.model_copy(update=later)]) == 2e11

@@ -9,9 +9,14 @@ import pytest
 from hypothesis import given, strategies as st
 from pydantic import BaseModel, ConfigDict, RootModel
 
-from bench.report.formats.github_action import to_github_action_bigger, to_github_action_smaller
+from bench.analysis.columns import MEASURED, columns_with
+from bench.report.formats.github_action import (
+    UNITS,
+    to_github_action_bigger,
+    to_github_action_smaller,
+)
 from bench.report.formats.tracked import LONGEST_PART
-from tests.factories import make_record
+from tests.factories import ENERGY, make_record
 from tests.report.exports import HOSTILE, benchmarks_of, report
 
 
@@ -68,3 +73,16 @@ def test_no_text_leaves_its_cell_of_the_actions_comment(label: str, device: str,
                 assert not set("`|<>@\n\r") & set(part)
                 assert part.isprintable()
             assert len(entry.name) < 4 * LONGEST_PART
+
+
+def test_energy_is_a_measure_like_others() -> None:
+    text = to_github_action_smaller(benchmarks_of([make_record(energy=ENERGY)])).text
+    units = {
+        entry.name.rpartition(": ")[2]: entry.unit
+        for entry in Entries.model_validate_json(text).root
+    }
+    assert units["energy_joules"] == units["host_energy_joules"] == "J"
+
+
+def test_every_measure_has_a_unit() -> None:
+    assert {column.unit for column in columns_with(MEASURED)} <= UNITS.keys()

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from bench.machine.repository import History
+from bench.records import benchmark_plan
 from bench.records.schema import RunRecord
 from bench.verify import checks
 from bench.verify.check_list import CHECKS
 from bench.verify.privacy import find_leaks
 from bench.verify.seed_checks import missing_numbers
 from tests.factories import make_record, saved
+from tests.verify.forgeries import plan_of
 
 MANY = 10**9
 
@@ -86,3 +89,21 @@ def test_a_pipe_in_place_of_a_file_is_a_finding(name: str, tmp_path: Path) -> No
     saved(tmp_path, [make_record()])
     os.mkfifo(tmp_path / "amd-epyc-2-cores" / name)
     assert any(name in text for text in findings(tmp_path)["records"])
+
+
+def test_a_plan_without_a_time_zone_is_compared(tmp_path: Path) -> None:
+    records = [make_record()]
+    plan = plan_of(records, tmp_path)
+    saved(tmp_path, records)
+    naive = plan.model_copy(update={"written_at": plan.written_at.replace(tzinfo=None)})
+    benchmark_plan.write_plan(naive, tmp_path / "amd-epyc-2-cores")
+    assert "plans" in findings(tmp_path)
+
+
+def test_paths_in_a_document_take_little_memory() -> None:
+    text = json.dumps({"k" * 50_000: [0, *["a"] * 12_000]})
+    tracemalloc.start()
+    list(find_leaks(text, ()))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50 * 1024**2  # else 600 MB

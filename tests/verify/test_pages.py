@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import time
 from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
 
@@ -237,3 +238,39 @@ def test_a_request_reads_as_it_was_written(
     assert quantity.series.name == column
     assert (quantity.divisor is None) == (divisor != " / epochs")
     assert quantity.scale == pytest.approx(3.5e6 / 16 if "16" in divisor else 1)
+
+
+PIECES = (
+    "(",
+    "[",
+    "<!-- figures ",
+    "<!-- figures: a ",
+    "1<!--figures:-->",
+    "](",
+    "<!--",
+    "`",
+    "1 ",
+)
+
+
+@pytest.mark.parametrize("piece", [*PIECES, "1 <!-- figures: mean of a in b" + "(" * 400_000])
+def test_a_page_is_read_in_linear_time(piece: str) -> None:
+    begin = time.process_time()
+    for tag in read_tags(piece * max(1, 400_000 // len(piece)) + " -->"):
+        with contextlib.suppress(UsageError):
+            parse_request(tag.request)
+    assert time.process_time() - begin < 15  # of some tenths; else it takes 30 to 270 s
+
+
+def test_a_tag_ends_before_the_next_begins() -> None:
+    first, second = read_tags("1 <!-- figures a 2 <!-- figures: mean of b in c -->")
+    assert first.problem is not None
+    assert second.request == "mean of b in c"
+    assert [number.text for number in second.numbers] == ["1"]
+
+
+@pytest.mark.parametrize("number", ["1e99999999999999999999", "1e-9999999", "1" * 5000, "1e9999"])
+def test_a_number_beyond_all_values_is_none_of_them(page: Path, number: str) -> None:
+    [(_, text, unreadable)] = findings(page, f"{number} s<!-- figures: {FIELDS} {FAST} -->")
+    assert "should be" in text
+    assert not unreadable

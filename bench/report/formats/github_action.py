@@ -23,12 +23,13 @@ from bench.report.formats.tracked import (
 )
 from bench.text import Rounding, rounded
 
-_UNITS = {
+UNITS = {
     Unit.SECONDS: "s",
     Unit.BYTES: "bytes",
     Unit.RATE: "images/s",
     Unit.FRACTION: "fraction",
     Unit.COUNT: "count",
+    Unit.JOULES: "J",
 }
 
 
@@ -59,7 +60,7 @@ def _entries(benchmarks: Mapping[str, Benchmark], larger_is_better: bool) -> str
 def _entry(name: str, measure: Measure, remarks: Sequence[str]) -> dict[str, str | float]:
     entry: dict[str, str | float] = {
         "name": f"{name}: {measure.name}",
-        "unit": _UNITS[measure.unit],
+        "unit": UNITS[measure.unit],
         "value": measure.value,
     }
     if measure.low is not None and measure.high is not None:

@@ -161,7 +161,12 @@ def test_the_states_of_a_holder() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"pid": "x", "host": 1, "started": 0}', "[" * 4000, "\0" * 9999]
+    "content",
+    [
+        *("", "[]", "{}", '{"pid": "x", "host": 1, "started": 0}', "[" * 4000, "\0" * 9999),
+        '{"pid": 1e999, "host": "a", "started": 0}',
+        f'{{"pid": 1, "host": "a", "started": {"9" * 400}}}',
+    ],
 )
 def test_a_strange_file_names_nobody(content: str, tmp_path: Path) -> None:
     path = tmp_path / ".lock.holder"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch import Tensor
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.errors import UsageError
+from mnist_cnn.inference import image_file
 from mnist_cnn.inference.image_file import BOX, CENTRE, read_digit
 from mnist_cnn.inference.predict import TEMPERATURE, chart, predict
 from mnist_cnn.model import MnistCnn
@@ -318,7 +320,7 @@ def test_decompression_bombs_are_refused_unread(megapixels: int, tmp_path: Path)
         file.write(PNG[:8])
         PngImagePlugin.putchunk(file, b"IHDR", header)
         PngImagePlugin.putchunk(file, b"IDAT", b"")
-    with pytest.raises(UsageError, match="has more than 89 million pixels; make it smaller"):
+    with pytest.raises(UsageError, match="has more than 64 million pixels; make it smaller"):
         read_digit(path)
 
 
@@ -406,3 +408,36 @@ def test_a_changed_picture_is_refused_in_one_line_or_read(
     except UsageError as error:
         reason = str(error)
     assert "\n" not in reason
+
+
+def test_a_picture_of_many_dots_is_not_looked_at_dot_by_dot(tmp_path: Path) -> None:
+    pixels = np.full((512, 512), 255, np.uint8)
+    pixels[4:-4:9, 4:-4:9] = 0
+    tracemalloc.start()
+    with pytest.raises(UsageError, match="shows 3136 separate shapes"):
+        read_digit(save(Image.fromarray(pixels), tmp_path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * 1024**2  # else 1.5 GB
+
+
+def test_a_line_that_winds_is_one_part() -> None:
+    cells = torch.zeros(1, 127, 127)
+    cells[:, ::2] = 1
+    cells[:, 1::4, -1] = cells[:, 3::4, 0] = 1
+    parts = image_file._parts(cells)
+    assert torch.equal(parts, cells * parts.max())
+
+
+def test_a_large_picture_is_converted_in_strips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mnist: MnistData
+) -> None:
+    path = save(scan(mnist.test_images[0].numpy()), tmp_path)
+    whole = read_digit(path)
+    monkeypatch.setattr(image_file, "_STRIP_PIXELS", 1_300)
+    assert torch.equal(read_digit(path), whole)
+
+
+def test_a_picture_of_one_row_is_refused_unread(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="more than 30,000 pixels wide or high"):
+        read_digit(save(Image.new("1", (30_001, 1)), tmp_path))

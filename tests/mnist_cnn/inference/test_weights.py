@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -238,3 +240,34 @@ def test_changed_weights_are_refused_in_one_line_or_loaded(
     except UsageError as error:
         reason = str(error)
     assert "\n" not in reason
+
+
+def with_header(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """The network's weights with another header."""
+    data = whole(path)
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[end:])
+    return path
+
+
+def test_metadata_may_be_null(path: Path) -> None:
+    with_header(path, lambda header: header.update(__metadata__=None))
+    load_weights(path)
+    assert load_provenance(path) is None
+
+
+@pytest.mark.parametrize("kind", ["C64", "U64", "BOOL", "F8_E4M3", "F8_E8M0"])
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_torch_cannot_check_are_refused(kind: str, path: Path) -> None:
+    name = next(name for name, value in MnistCnn().state_dict().items() if not value.dim())
+
+    def change(header: dict[str, Any]) -> None:
+        names = (name,) if kind in ("C64", "U64") else header.keys() - {"__metadata__"}
+        for changed in names:
+            header[changed]["dtype"] = kind
+
+    with pytest.raises(UsageError, match=r"tensor|safetensors"):
+        load_weights(with_header(path, change))
