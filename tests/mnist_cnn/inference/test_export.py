@@ -361,21 +361,24 @@ def test_without_the_extra_it_says_how_to_get_it(
 # What fails
 
 
-def failing_to_write(*_: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def test_a_full_disk_is_one_line_and_exit_1_and_leaves_nothing(
+@pytest.mark.parametrize(("full_from", "status"), [("the start", 2), ("the export", 1)])
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    full_from: str,
+    status: int,
     weights: Path,
     few_images: MnistData,
     tmp_path: Path,
     capsys: Output,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(os, "fsync", failing_to_write)
+    def sync(_: int) -> None:
+        if full_from == "the start" or list(tmp_path.glob(".out.*")):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", sync)
     out = tmp_path / "out"
-    assert main(["export", str(weights), "--to", "safetensors", "--output", str(out)]) == 1
-    assert refused(capsys) == (f"mnist_cnn: error: cannot write {out}: No space left on device\n")
+    assert main(["export", str(weights), "--to", "safetensors", "--output", str(out)]) == status
+    assert f"mnist_cnn: error: cannot write {out}: No space left on device" in refused(capsys)
     assert list(tmp_path.iterdir()) == []
 
 
