@@ -16,6 +16,7 @@ from bench.analysis.cases import match_cases
 from bench.analysis.comparison import Comparison
 from bench.analysis.run_sets import RunSet
 from bench.records import store
+from bench.records.benchmark_plan import BenchmarkPlan, SeedsRule
 from bench.records.schema import Evaluation, LapKind, RunRecord, Status, first_reached
 from mnist_cnn.recipe import FAST
 
@@ -87,6 +88,27 @@ def make_record(
     for field, value in _derived(values).items():
         values.setdefault(field, value)
     return RunRecord.model_validate(values)
+
+
+def make_plan(**changes: Any) -> BenchmarkPlan:
+    """A valid plan of a benchmark, with these values in place of its own."""
+    record = make_record()
+    values: dict[str, Any] = {
+        "benchmark_id": record.benchmark_id,
+        "written_at": record.started_at,
+        "recipe": record.recipe,
+        "protocol": record.protocol,
+        "seeds_rule": SeedsRule.FROM_ZERO,
+        "first_seed": 0,
+        "setup": record.setup,
+        "machine": None,
+        "commit": None,
+        "dirty": None,
+        "source_sha256": None,
+        "previous_plan_sha256": None,
+        "previous_record_sha256": None,
+    }
+    return BenchmarkPlan(**values | changes)
 
 
 def make_benchmark(

@@ -286,7 +286,17 @@ def _wait_for_ranks(
     for local_index, rank in enumerate(ranks):
         if local_index not in known and not has_asked:
             report(local_index, rank.returncode)
-    codes = [rank.returncode for rank in ranks]
+    return _exit_status([rank.returncode for rank in ranks], folder, signals)
+
+
+def _exit_status(codes: Sequence[int], folder: Path, signals: Sequence[int]) -> int:
+    """The exit status that the ends of all ranks call for; says what has ended them.
+
+    Args:
+        codes: of the ranks of this machine.
+        folder: see `_wait_for_ranks`.
+        signals: see `_wait_for_ranks`.
+    """
     cause = next(iter(reported_ends(folder)), None)
     is_by_signal = any(code < 0 for code in codes)
     if cause is not None and cause.kind == EndKind.CAUSE and is_by_signal and not signals:

@@ -40,7 +40,7 @@ from bench.measure.request import OutputRequest
 from bench.measure.run_log import FileRunLog, read_run_log
 from bench.measure.run_state import BenchmarkState, RunState
 from bench.records import store
-from bench.records.benchmark_plan import BenchmarkPlan, SeedsRule, plan_name, read_plan, write_plan
+from bench.records.benchmark_plan import plan_name, read_plan, write_plan
 from bench.records.record_file import UnreadableFile, file_name, machine_name, parse_record, to_json
 from bench.records.sidecars import (
     NoiseFloor,
@@ -65,7 +65,7 @@ from mnist_cnn.accuracy import parse_accuracy
 from mnist_cnn.data.folder_lock import Holder
 from mnist_cnn.errors import UsageError
 from tests.commands import ROOT
-from tests.factories import ENERGY, MONITORING, ZEN_5, make_benchmark, make_record
+from tests.factories import ENERGY, MONITORING, ZEN_5, make_benchmark, make_plan, make_record
 from tests.fuzz.promises import expect, expect_line, written
 
 # Records and what lies beside them
@@ -161,22 +161,7 @@ def _sound_record() -> Any:
 
 def plans() -> list[bytes]:
     """A plan."""
-    record = make_record()
-    plan = BenchmarkPlan(
-        benchmark_id=record.benchmark_id,
-        written_at=record.started_at,
-        recipe=record.recipe,
-        protocol=record.protocol,
-        seeds_rule=SeedsRule.FROM_ZERO,
-        first_seed=0,
-        setup=record.setup,
-        machine=None,
-        commit=record.environment.commit,
-        dirty=False,
-        source_sha256=None,
-        previous_plan_sha256=None,
-        previous_record_sha256=None,
-    )
+    plan = make_plan(commit=make_record().environment.commit, dirty=False)
     return [plan.model_dump_json().encode()]
 
 

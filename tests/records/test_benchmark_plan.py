@@ -12,34 +12,19 @@ import pytest
 
 from bench.records import benchmark_plan
 from bench.records.benchmark_plan import BenchmarkPlan, SeedsRule, hashed_first_seed, seeds_rule
-from tests.factories import make_record
+from tests.factories import make_plan
 
 WRITTEN = datetime(2026, 11, 28, 4, 53, 21, 670243, tzinfo=UTC)
 
 
-def make_plan(benchmark_id: str = "a" * 32, minutes: int = 0) -> BenchmarkPlan:
-    record = make_record()
-    return BenchmarkPlan(
-        benchmark_id=benchmark_id,
-        written_at=WRITTEN + timedelta(minutes=minutes),
-        recipe=record.recipe,
-        protocol=record.protocol,
-        seeds_rule=SeedsRule.FROM_ZERO,
-        first_seed=0,
-        setup=record.setup,
-        machine=None,
-        commit=None,
-        dirty=None,
-        source_sha256=None,
-        previous_plan_sha256=None,
-        previous_record_sha256=None,
-    )
+def plan_of(benchmark_id: str = "a" * 32, minutes: int = 0) -> BenchmarkPlan:
+    return make_plan(benchmark_id=benchmark_id, written_at=WRITTEN + timedelta(minutes=minutes))
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
-    path = benchmark_plan.write_plan(make_plan(), tmp_path / "new")
+    path = benchmark_plan.write_plan(plan_of(), tmp_path / "new")
     assert path.name == "20261128T045321670243Z-fast-aaaaaaaa.plan"
-    assert benchmark_plan.read_plan(path) == make_plan()
+    assert benchmark_plan.read_plan(path) == plan_of()
     assert [file.name for file in (tmp_path / "new").iterdir()] == [path.name]
 
 
@@ -47,7 +32,7 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_what_the_first_version_called_avx512_multiplied_bf16(
     version: int, kernels: str, tmp_path: Path
 ) -> None:
-    values = make_plan().model_dump(mode="json") | {"version": version}
+    values = plan_of().model_dump(mode="json") | {"version": version}
     values["setup"]["kernels"] = "avx512"
     path = tmp_path / "a.plan"
     path.write_text(json.dumps(values), encoding="utf-8")
@@ -55,9 +40,9 @@ def test_what_the_first_version_called_avx512_multiplied_bf16(
 
 
 def test_the_first_of_two_processes_writes_the_plan_and_the_other_keeps_it(tmp_path: Path) -> None:
-    first = benchmark_plan.write_plan(make_plan(), tmp_path)
+    first = benchmark_plan.write_plan(plan_of(), tmp_path)
     content = first.read_bytes()
-    other = make_plan().model_copy(update={"previous_plan_sha256": "0" * 64})
+    other = plan_of().model_copy(update={"previous_plan_sha256": "0" * 64})
     assert benchmark_plan.write_plan(other, tmp_path) == first
     assert first.read_bytes() == content
     assert list(tmp_path.iterdir()) == [first]
@@ -66,8 +51,8 @@ def test_the_first_of_two_processes_writes_the_plan_and_the_other_keeps_it(tmp_p
 def test_the_newest_plan_is_named_and_hidden_files_never_count(tmp_path: Path) -> None:
     assert benchmark_plan.newest_plan_sha256(tmp_path / "nowhere") is None
     assert benchmark_plan.newest_plan_sha256(tmp_path) is None
-    newer = benchmark_plan.write_plan(make_plan("b" * 32, minutes=5), tmp_path)
-    benchmark_plan.write_plan(make_plan(), tmp_path)
+    newer = benchmark_plan.write_plan(plan_of("b" * 32, minutes=5), tmp_path)
+    benchmark_plan.write_plan(plan_of(), tmp_path)
     (tmp_path / ".20991128T000000Z-fast-cccccccc.plan").write_text("{}")
     (tmp_path / "z.plan.tmp").write_text("{}")
     (tmp_path / "z.plan").symlink_to(newer)
