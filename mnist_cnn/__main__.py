@@ -16,7 +16,7 @@ import typer
 
 from mnist_cnn import console
 from mnist_cnn.accuracy import parse_accuracy
-from mnist_cnn.errors import UsageError
+from mnist_cnn.errors import InterruptedTrainingError, UsageError
 from mnist_cnn.process import end_on_signals, prepare_streams
 from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import REFERENCE, recipe_named, with_overrides
@@ -64,6 +64,7 @@ def train(
     target = parse_accuracy(target_accuracy)
     if seed < 0:
         raise UsageError(f"--seed must be 0 or more, not {seed}")
+    file_before = _identity(save)
     try:
         from mnist_cnn.inference.weights import check_writable
         from mnist_cnn.train_command import TrainRequest, run_training
@@ -76,8 +77,18 @@ def train(
             )
         )
     except KeyboardInterrupt:
-        console.complain("interrupted" + ("" if save is None else f"; {save} was not written"))
-        return console.EXIT_INTERRUPTED
+        written = "was" if _identity(save) != file_before else "was not"
+        fate = "" if save is None else f"; {save} {written} written"
+        raise InterruptedTrainingError(f"interrupted{fate}") from None
+
+
+def _identity(file: Path | None) -> tuple[int, int, int] | None:
+    """What is another once a file is replaced; None without a file."""
+    try:
+        status = file.stat() if file is not None else None
+    except OSError:
+        return None
+    return status and (status.st_dev, status.st_ino, status.st_mtime_ns)
 
 
 @app.command()

@@ -14,7 +14,13 @@ from typing import NoReturn
 
 import typer
 
-from mnist_cnn.errors import NO_PROCESSES, UnwrittenCheckpointError, UsageError, shortage
+from mnist_cnn.errors import (
+    NO_PROCESSES,
+    InterruptedTrainingError,
+    UnwrittenCheckpointError,
+    UsageError,
+    shortage,
+)
 from mnist_cnn.escaping import printable, shortened
 from mnist_cnn.process import (
     EXIT_FAILED as EXIT_FAILED,
@@ -73,6 +79,9 @@ def run(
         sys.stdout.flush()
     except UsageError as error:
         return _refuse(name, str(error))
+    except InterruptedTrainingError as error:
+        complain(str(error))
+        return EXIT_INTERRUPTED
     except UnwrittenCheckpointError as error:
         print(f"{name}: error: {printable(str(error))}", file=sys.stderr)
         return EXIT_FAILED

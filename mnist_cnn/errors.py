@@ -1,4 +1,4 @@
-"""The exceptions that mean "the user can correct this"."""
+"""The exceptions whose message is one line for the user."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ class DamagedCheckpointError(UsageError):
 
 class UnwrittenCheckpointError(Exception):
     """A checkpoint cannot be written, so the run ends. The message is one line and says it all."""
+
+
+class InterruptedTrainingError(Exception):
+    """A signal ended a training. The message says in one line what became of its weights."""
 
 
 NO_PROCESSES = "no more processes or threads can be started"

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import secrets
 import shlex
-import signal
 import sys
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import torch
 from accelerate import Accelerator
@@ -31,6 +29,7 @@ from mnist_cnn.errors import UsageError
 from mnist_cnn.events import EpochTrained, Evaluated, Event
 from mnist_cnn.inference.provenance import Provenance
 from mnist_cnn.inference.weights import save_weights
+from mnist_cnn.process import asked_to_end
 from mnist_cnn.rank import Rank, is_one_machine, leftover_hint, prints_problems
 from mnist_cnn.recipe import Recipe
 from mnist_cnn.surroundings import check_all_started
@@ -81,7 +80,7 @@ def run_training(request: TrainRequest) -> int:
         context = TrainingContext(recipe, accelerator)
         with (
             closing(training.train(model, context, data, seed)) as events,
-            closing(_until_interrupted(events)) as interruptible_events,
+            closing(_until_asked_to_end(events)) as interruptible_events,
         ):
             if not _report(interruptible_events, recipe, request.target_accuracy):
                 return console.EXIT_FAILED
@@ -186,27 +185,16 @@ def _announced_waiting(processes: int) -> Iterator[None]:
         notice.cancel()
 
 
-def _until_interrupted(events: Iterable[Event]) -> Generator[Event, None, None]:
-    """Yield the events until Ctrl-C.
+def _until_asked_to_end(events: Iterable[Event]) -> Generator[Event, None, None]:
+    """Yield the events until a signal has asked this process to end.
 
     A KeyboardInterrupt inside a callback, or inside another module's bare `except`, is lost; the
     imports of an optimizer contain such places. It is then raised again at the next event.
     """
-    interrupted = False
-
-    def note_and_raise(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        interrupted = True
-        signal.default_int_handler(number, frame)
-
-    previous_handler = signal.signal(signal.SIGINT, note_and_raise)
-    try:
-        for event in events:
-            if interrupted:
-                raise KeyboardInterrupt
-            yield event
-    finally:
-        signal.signal(signal.SIGINT, previous_handler)
+    for event in events:
+        if how := asked_to_end():
+            raise KeyboardInterrupt(how)
+        yield event
 
 
 def _report(events: Iterable[Event], recipe: Recipe, target: float) -> bool:

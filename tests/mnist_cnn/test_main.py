@@ -28,8 +28,9 @@ from mnist_cnn.data.dataset import MnistData
 from mnist_cnn.events import EpochTrained, Evaluated, Event, Finished
 from mnist_cnn.inference.weights import load_provenance, load_weights, save_weights
 from mnist_cnn.model import MnistCnn
+from mnist_cnn.process import ENDING_SIGNALS, end_on_signals
 from mnist_cnn.recipe import FAST, REFERENCE
-from tests.stand_ins import FEW_IMAGES
+from tests.stand_ins import FEW_IMAGES, fault
 
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_BY_LAUNCHERS = (
@@ -348,20 +349,26 @@ def test_ctrl_c_is_one_line_and_exit_130_and_writes_nothing(
 
 
 @pytest.mark.usefixtures("few_images")
-def test_a_ctrl_c_that_somebody_swallowed_is_heeded_at_the_next_event(
-    capsys: Output, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", ENDING_SIGNALS)
+def test_a_signal_that_somebody_swallowed_is_heeded_at_the_next_event(
+    number: signal.Signals, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def swallowing(*given: object) -> Iterator[Event]:
         with suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         yield EpochTrained(1, 4, 512, 0.5)
         pytest.fail("went on")
 
     monkeypatch.setattr("mnist_cnn.train.train", swallowing)
-    before = signal.getsignal(signal.SIGINT)
-    assert main(["--epochs", "2"]) == 130
+    monkeypatch.setattr("mnist_cnn.process._state", {"asked": "", "raises": "always"})
+    before = {one: signal.getsignal(one) for one in ENDING_SIGNALS}
+    try:
+        end_on_signals()
+        assert main(["--epochs", "2"]) == 130
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
     assert capsys.readouterr().err == "mnist_cnn: interrupted\n"
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.usefixtures("few_images")
@@ -466,6 +473,28 @@ def test_ranks_that_do_not_know_of_each_other_are_refused(tmp_path: Path) -> Non
     assert said == ""
     assert complained.count("2 processes were started but each trains alone") == 1
     assert "torchrun --standalone --nproc_per_node 2 -m mnist_cnn train" in complained
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("moment", "fate"),
+    [
+        ("mnist_cnn.train:train", "was not"),  # before the loop heeds signals itself
+        ("mnist_cnn.train:evaluation_event", "was not"),
+        ("mnist_cnn.console:print_from_main|4", "was"),  # "saved"
+    ],
+)
+def test_ctrl_c_is_one_line_at_any_moment(
+    moment: str, fate: str, mnist_data_dir: Path, tmp_path: Path
+) -> None:
+    where, _, nth = moment.partition("|")
+    interrupt = fault(f"*|{where}|{nth or 1}|signal=SIGINT")
+    path = os.pathsep.join([interrupt["PYTHONPATH"], str(ROOT)])
+    variables = CPU | interrupt | {"PYTHONPATH": path, "MNIST_BENCH_GUARD": "none"}
+    words = ["--data-dir", str(mnist_data_dir), "--save", "m", "--recipe", "fast", "--epochs", "1"]
+    status, _, complained = launch("mnist_cnn", *words, cwd=tmp_path, **variables)
+    assert (status, complained) == (130, f"mnist_cnn: interrupted; m {fate} written\n")
+    assert [entry.name for entry in tmp_path.iterdir()] == (["m"] if fate == "was" else [])
 
 
 @pytest.mark.slow
