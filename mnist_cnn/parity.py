@@ -38,9 +38,9 @@ STEPS = 3
 IMAGES = 64
 """Most images of a step, unless other code would then be compared than is timed; in a smaller one
 less rounding averages out: see `ALLOWED`."""
-EVALUATED = 128
+EVALUATED = 64
 """Images of the evaluation."""
-STATISTICS = 128
+STATISTICS = 64
 """Images of batch norm's statistics, where the recipe takes them from undistorted images."""
 IMAGES_ALLOWED = 0.1
 """Allowed difference of the distorted images: rounding may choose another nearest pixel."""
@@ -155,7 +155,7 @@ def compare_with_cpu(
         allowed = math.sqrt(allowed)
         parameter_allowed = min(_ADAM_PARAMETER_ALLOWED, 3 * allowed)
     probed = _probed_data(data, recipe)
-    judged = _Judged(recipe, probed)
+    judged = _Judged(recipe, probed, context.accelerator.num_processes)
     turns = torch.arange(len(probed.evaluation_images)) % EVALUATED
     probed = replace(probed, evaluation_labels=judged.predicted[turns])
     try:
@@ -175,8 +175,10 @@ def _probed_recipe(context: TrainingContext, *, is_fixed: bool) -> Recipe:
     """
     recipe, ranks = context.recipe, context.accelerator.num_processes
     batch = recipe.batch_size
-    if not is_fixed and batch > IMAGES:
-        batch = math.ceil(IMAGES / ranks) * ranks
+    if not is_fixed:
+        # Every rank has a group of batch norm, as it has in a whole batch.
+        part = ranks * (recipe.norm_batch_size if recipe.has_norm_groups else 1)
+        batch = min(batch, math.ceil(IMAGES / part) * part)
     return replace(
         recipe,
         batch_size=batch,
@@ -233,13 +235,14 @@ class _Judged:
     Args:
         recipe: what is trained.
         data: few images; the labels of those to evaluate on do not matter.
+        ranks: how many ranks the other side has.
     """
 
-    def __init__(self, recipe: Recipe, data: Split) -> None:
+    def __init__(self, recipe: Recipe, data: Split, ranks: int) -> None:
         cpu = torch.device("cpu")
         context = TrainingContext(recipe, cast(Accelerator, _SingleRank(cpu)))
         batches = Batches(data, context, 0)
-        judge = Judge(recipe, seeded_model(recipe, 0), data, _total_steps(recipe))
+        judge = Judge(recipe, seeded_model(recipe, 0), data, _total_steps(recipe), ranks)
         self.initial = _state(judge.network)
         self.first_losses = _some_losses(len(data.train_images))
         """The losses by which the images of the first step are chosen."""

@@ -6,6 +6,7 @@ with it than the network and the images.
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 
 import numpy as np
@@ -35,14 +36,21 @@ class Judge:
         network: the initial weights, on the CPU; they are trained in place.
         data: the images.
         steps: optimizer steps of the whole run, of which the first ones are made.
+        ranks: how many ranks share a batch: where it has fewer groups for batch norm, each rank
+            takes single images in turn, and they are its group.
     """
 
-    def __init__(self, recipe: Recipe, network: MnistCnn, data: Split, steps: int) -> None:
+    def __init__(
+        self, recipe: Recipe, network: MnistCnn, data: Split, steps: int, ranks: int = 1
+    ) -> None:
         self.network = network.train()
         self.evaluated = deepcopy(network) if recipe.average_decay > 0 else network
         """The network that an evaluation uses: the averaged one, where the recipe averages."""
         self._recipe, self._data = recipe, data
         group = min(recipe.norm_batch_size or recipe.batch_size, recipe.batch_size)
+        self._turns = 1
+        if recipe.has_norm_groups and math.ceil(recipe.batch_size / group) < ranks:
+            group, self._turns = min(group, recipe.batch_size // ranks), ranks
         self._grouped = GroupedNetwork(network, group).train()
         self._rates = learning_rates(recipe, steps)
         self._momenta = _momenta(recipe, self._rates)
@@ -62,9 +70,11 @@ class Judge:
         """
         data, recipe = self._data, self._recipe
         images = augment(data.train_images[order], distortions, recipe)
+        positions = torch.arange(len(order))
+        by_group = torch.cat([positions[first :: self._turns] for first in range(self._turns)])
         with torch.enable_grad():
             losses = F.cross_entropy(
-                self._grouped(images),
+                self._grouped(images[by_group])[by_group.argsort()],
                 data.train_labels[order],
                 label_smoothing=recipe.label_smoothing,
                 reduction="none",
