@@ -29,7 +29,7 @@ from mnist_cnn.engine.graph import GraphCache
 from mnist_cnn.engine.judge import Judge
 from mnist_cnn.kernels.native import KINDS
 from mnist_cnn.model import MnistCnn
-from mnist_cnn.recipe import Kernels, Precision, Recipe
+from mnist_cnn.recipe import Kernels, OptimizerName, Precision, Recipe
 from mnist_cnn.sampler import steps_in_epoch
 from mnist_cnn.train import seeded_model
 
@@ -54,6 +54,10 @@ LOSS_ALLOWED, STATISTICS_ALLOWED, STEP_ALLOWED = 0.1, 0.2, 0.4
 gradient's. In bf16 on CPUs none exceeded 0.005, 0.013 and 0.02 (Adam: 0.08)."""
 _ADAM_PARAMETER_ALLOWED = 1.5
 """Most that is allowed with Adam: all signs wrong are 2."""
+_PEAKS: dict[OptimizerName, float] = {"sgd": 0.9, "adam": 0.01}
+_LEAST_DIVISOR = 10.0
+"""The largest peak of the learning rate in these steps, and its least ratio to the first rate: they
+are those of the recipes here."""
 _SCALE = 128.0
 """Factor of fp16's losses in these steps."""
 _FLOOR = 0.005
@@ -187,6 +191,9 @@ def _probed_recipe(context: TrainingContext, *, is_fixed: bool) -> Recipe:
         whole_epochs=0,
         pipeline="resident",
         average_interval=1,  # the first steps have an average as well
+        # With a rate that diverges nothing could be compared; that is for the run to find out.
+        peak_learning_rate=min(recipe.peak_learning_rate, _PEAKS[recipe.optimizer]),
+        initial_divisor=max(recipe.initial_divisor, _LEAST_DIVISOR),
     )
 
 
