@@ -179,6 +179,11 @@ def refuse_link(path: Path) -> None:
         raise OSError(errno.ELOOP, "it is a link: remove it, or name the file itself", str(path))
 
 
+def temporary_ending() -> str:
+    """The end of the name of a temporary file of this process: its number, and a random one."""
+    return f".{os.getpid() % 2**32:08x}{secrets.token_hex(4)}.tmp"
+
+
 @contextlib.contextmanager
 def temporary_file(path: Path, content: bytes | bytearray) -> Iterator[Path]:
     """Write bytes to the disk, beside a path, under a name that nobody can know before.
@@ -190,7 +195,7 @@ def temporary_file(path: Path, content: bytes | bytearray) -> Iterator[Path]:
         OSError: it cannot be written; its `filename` is `path`.
     """
     # Hidden, and with another suffix: a reader of the folder must not meet half a file.
-    temporary = path.with_name(f".{path.name[:_KEPT_LETTERS]}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{path.name[:_KEPT_LETTERS]}{temporary_ending()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY
     try:
         descriptor = os.open(temporary, flags, 0o666)
@@ -300,7 +305,7 @@ def probe_name(name: str) -> str:
 
     Named like a temporary file, which is swept if the process is killed before it is removed.
     """
-    ending = f".{secrets.token_hex(8)}.tmp"
+    ending = temporary_ending()
     return ".probe".ljust(len(os.fsencode(name)) - len(ending), "-") + ending
 
 

@@ -24,12 +24,27 @@ FOLDER_PREFIX = "mnist-bench-"
 FOLDER_LOCK = ".in-use"
 """File in a temporary folder that its process has locked."""
 _FILE = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
-"""Names that `mnist_cnn.disk.temporary_file` and checks of a folder give."""
+"""Names that end as `mnist_cnn.disk.temporary_ending` says."""
 _FOLDER = re.compile(rf"{FOLDER_PREFIX}[a-z0-9_-]{{8,}}")
 _NEW_SECONDS = 60.0
 """Age up to which nothing is removed: it may not be locked yet."""
 _OLD_SECONDS = 86_400.0
 """Age of a file from which no writer can be at work, where files cannot be locked."""
+
+
+def remove_files_of(process: int, folder: Path) -> None:
+    """Remove the temporary files in a folder, and in those in it, of a process that has died.
+
+    Args:
+        process: its number; on this machine, and of this user.
+        folder: need not exist.
+    """
+    own = re.compile(rf"\..+\.{process % 2**32:08x}[0-9a-f]{{8}}\.tmp", re.DOTALL)
+    with contextlib.suppress(OSError):
+        for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+            for path, _ in _own_entries(place, own, newest_seconds=0.0):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 def sweep_files(folder: Path) -> None:
@@ -69,7 +84,9 @@ def lock_folder(folder: Path, *, shared: bool = False) -> int:
     return descriptor
 
 
-def _own_entries(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[Path, float]]:
+def _own_entries(
+    folder: Path, pattern: re.Pattern[str], newest_seconds: float = _NEW_SECONDS
+) -> Iterator[tuple[Path, float]]:
     """Paths in a folder that are this user's, named like this and not new, with their age."""
     if not hasattr(os, "getuid"):
         return
@@ -80,7 +97,7 @@ def _own_entries(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[Path,
             with contextlib.suppress(OSError):
                 status = (folder / name).lstat()
                 age_seconds = time.time() - status.st_mtime
-                if status.st_uid == os.getuid() and age_seconds > _NEW_SECONDS:
+                if status.st_uid == os.getuid() and age_seconds > newest_seconds:
                     yield folder / name, age_seconds
 
 

@@ -24,6 +24,20 @@ for ending in (getattr(signal, name) for name in ("SIGHUP", "SIGTERM") if hasatt
         signal.signal(ending, signal.SIG_DFL)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin each half with what takes long: two workers get a half each, and then end together.
+
+    Of a module, the slow tests stay together and the others do, because they share fixtures.
+    """
+    modules = list(dict.fromkeys(item.path for item in items))
+    second_half = set(modules[1::2])
+
+    def place(item: pytest.Item) -> tuple[bool, bool]:
+        return item.path in second_half, item.get_closest_marker("slow") is None
+
+    items.sort(key=place)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Where two workers share the cores, torch's threads would mostly wait for each other."""

@@ -19,6 +19,7 @@ from bench.launch.parallel_seeds import (
 )
 from bench.launch.ranks import check_launched_ranks, launch_command, plan_ranks, start_ranks
 from bench.launch.result import BenchmarkResult
+from bench.measure.guard_folder import note_writer
 from bench.measure.request import (
     CHECKPOINTS_DIR,
     CheckpointRequest,
@@ -329,6 +330,7 @@ def _profile(request: RunRequest) -> int:
 def _check_outputs(request: RunRequest, trackers: TrackerRequest | None) -> None:
     """Refuse folders that cannot be written to, before anything is trained."""
     if request.output.results_dir is not None:
+        note_writer(request.output.results_dir)
         check_writable(request.output.results_dir)
     if trackers is not None:
         trackers.check_writable()

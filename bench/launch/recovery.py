@@ -13,13 +13,14 @@ from pathlib import Path
 from bench.launch.guard import Ending
 from bench.launch.result import BenchmarkResult, save_or_complain
 from bench.launch.unsaved import keep_elsewhere
-from bench.measure.guard_folder import has_begun
+from bench.measure.guard_folder import has_begun, writers
 from bench.measure.rank_ends import MEMORY_RAN_OUT, RANKS_NAME, EndKind, report_end, reported_ends
 from bench.measure.run_log import LoggedBenchmark, LoggedRun, log_path, read_run_log
 from bench.records.record_file import to_json
 from bench.records.schema import RunRecord, Status
 from bench.records.store import record_path, save_record
 from mnist_cnn.disk import write_new_file
+from mnist_cnn.leftovers import remove_files_of
 from mnist_cnn.process import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_reason
 from mnist_cnn.rank import Rank, has_launcher, variables_problem
 
@@ -40,6 +41,14 @@ class Recovery:
 
 def recover(ending: Ending) -> Recovery:
     """Make and save the records that are missing, and say on stderr how the process has ended."""
+    try:
+        return _recover(ending)
+    finally:
+        for process, results_dir in writers(ending.folder):
+            remove_files_of(process, results_dir)
+
+
+def _recover(ending: Ending) -> Recovery:
     rank = Rank() if variables_problem() else Rank.from_environment()
     if has_launcher() and rank.world_size > 1 and ending.code:
         _report_own_rank(rank, ending)

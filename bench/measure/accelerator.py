@@ -29,6 +29,7 @@ from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import load
 from mnist_cnn.distributed import process_group, use_loopback_interface
 from mnist_cnn.engine.capture import capture_unsupported_reason
+from mnist_cnn.engine.graph import GraphCache
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
 from mnist_cnn.parity import compare_with_cpu
@@ -163,22 +164,31 @@ def refuse_unusable_device() -> Iterator[None]:
         ) from error
 
 
-def check_parity(joined: JoinedAccelerator, data_dir: Path | None) -> ParityCheck | None:
-    """Check that the set-up computes the same gradients as the CPU before it is timed.
+def check_parity(
+    joined: JoinedAccelerator, data_dir: Path | None, graphs: GraphCache | None
+) -> ParityCheck | None:
+    """Check that what will be timed trains as the CPU does.
+
+    Args:
+        joined: what will be timed.
+        data_dir: folder of MNIST.
+        graphs: the engine of captured or fused steps that will be timed; None for the eager one.
 
     Raises:
         UsageError: it does not, so its speed would mean nothing.
     """
     setup = joined.setup
     data = load(data_dir, offline=True).split(joined.recipe.evaluation_split)
-    difference = compare_with_cpu(joined.context, data, setup.precision)
+    difference = compare_with_cpu(joined.context, data, setup.precision, graphs)
     if difference is None:
         return None
     if difference.problem is not None:
-        if setup.device != "cpu":
-            other = "--precision fp32 or --device cpu"
+        if setup.kernels != "torch":
+            other = "--kernels torch"
+        elif setup.captured:
+            other = "--no-capture"
         else:
-            other = "--kernels torch" if setup.kernels in native.KINDS else "--precision fp32"
+            other = "--precision fp32" + ("" if setup.device == "cpu" else " or --device cpu")
         raise UsageError(
             f"{setup.computed_by} in {setup.precision} on {setup.device} does not compute this "
             f"network: {difference.problem}; use {other}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,7 @@ VARIABLE = "MNIST_BENCH_GUARD"
 LOG_NAME = "runs.log"
 """Name of the log of the runs; see `bench.measure.run_log`."""
 _NOT_BEGUN, _NOT_ORPHANED = "not-begun", "not-orphaned"
+_WRITER = "writer-"
 
 
 def guard_folder() -> Path | None:
@@ -87,6 +89,21 @@ def is_orphaned() -> bool:
     """Whether a process above has died."""
     folder = guard_folder()
     return folder is not None and not (folder / _NOT_ORPHANED).exists()
+
+
+def note_writer(results_dir: Path) -> None:
+    """Note that this process writes below a results folder: what it leaves there can be removed."""
+    folder = guard_folder()
+    if folder is not None:
+        with suppress(OSError):  # a full disk: later runs remove what is left
+            (folder / f"{_WRITER}{os.getpid()}").write_bytes(os.fsencode(results_dir.absolute()))
+
+
+def writers(folder: Path) -> Iterator[tuple[int, Path]]:
+    """The processes that have written below results folders, with these."""
+    for note in folder.glob(f"{_WRITER}*"):
+        with suppress(OSError, ValueError):
+            yield int(note.name.removeprefix(_WRITER)), Path(os.fsdecode(note.read_bytes()))
 
 
 def note_done(folder: Path, guardian: int) -> None:

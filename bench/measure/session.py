@@ -50,6 +50,7 @@ from bench.records.store import check_writable
 from mnist_cnn.data.dataset import load
 from mnist_cnn.distributed import PROCESS_GROUP_TIMEOUT
 from mnist_cnn.engine.checkpoint import Checkpoints
+from mnist_cnn.engine.graph import GraphCache
 from mnist_cnn.errors import UsageError
 from mnist_cnn.model import PARAMETERS
 from mnist_cnn.rank import Rank
@@ -228,7 +229,7 @@ def _make_session(
     journal, checkpoints = saved_state
     workload = _make_workload(request, joined, checkpoints)
     clock = DeviceClock(joined.accelerator)
-    checks = _check_machine(joined, clock, request.data_dir)
+    checks = _check_machine(joined, clock, request.data_dir, workload.graphs)
 
     def setup_now() -> Setup:
         return setup_as_run(setup, workload.capture_failure)
@@ -301,9 +302,12 @@ class _MachineChecks:
 
 
 def _check_machine(
-    joined: JoinedAccelerator, clock: DeviceClock, data_dir: Path | None
+    joined: JoinedAccelerator,
+    clock: DeviceClock,
+    data_dir: Path | None,
+    graphs: GraphCache | None,
 ) -> _MachineChecks:
-    """Check the clock and the gradients, time an all-reduce, then calibrate.
+    """Check the clock and what will be timed, time an all-reduce, then calibrate.
 
     Raises:
         UsageError: the device cannot be used, or what it computes or times is wrong.
@@ -311,7 +315,7 @@ def _check_machine(
     setup = joined.setup
     with refuse_unusable_device():
         clock_check = clock.check()
-        parity = check_parity(joined, data_dir)
+        parity = check_parity(joined, data_dir, graphs)
         all_reduce_seconds = clock.all_reduce_seconds(PARAMETERS)
         # Read first: the calibration is no part of the start-up that a user waits for.
         startup_seconds = seconds_since_start()

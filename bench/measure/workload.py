@@ -45,10 +45,10 @@ class MnistTraining:
         self._data_dir = data_dir
         self._warmup_images = warmup_images
         self._checkpoints = checkpoints
-        self._graphs: GraphCache | None = None
+        self.graphs: GraphCache | None = None
         if captured or context.kernels == "triton":
             capture = capture_cuda_graph if captured else without_capture
-            self._graphs = GraphCache(context, capture)
+            self.graphs = GraphCache(context, capture)
         self.checksums: dict[str, str] = {}
         """SHA-256 of each data file, as last read."""
         self._last_run: tuple[MnistCnn, Split] | None = None
@@ -56,7 +56,7 @@ class MnistTraining:
     @property
     def capture_failure(self) -> str | None:
         """Why the capture of the steps failed; None where it did not or was not tried."""
-        return self._graphs.failure if self._graphs else None
+        return self.graphs.failure if self.graphs else None
 
     def warm_up(self, *, whole_epoch: bool = False) -> Generator[Event, None, None]:
         """Train one epoch, and evaluate once, on noise: a warm-up does not look at the test set.
@@ -66,13 +66,13 @@ class MnistTraining:
         """
         one_epoch = replace(self._context.recipe, epochs=1, evaluate_from_epoch=1)
         images = one_epoch.train_images if whole_epoch else self._warmup_images
-        options = TrainingOptions(graphs=self._graphs)
+        options = TrainingOptions(graphs=self.graphs)
         return self._train(one_epoch, 0, options, lambda data: evaluated_on_noise(data, images))
 
     def run(self, seed: int) -> Generator[Event, None, None]:
         """Train once from random weights; this includes reading and verifying the data."""
         recipe = self._context.recipe
-        options = TrainingOptions(graphs=self._graphs, checkpoints=self._checkpoints)
+        options = TrainingOptions(graphs=self.graphs, checkpoints=self._checkpoints)
         return self._train(recipe, seed, options, lambda data: data)
 
     def mistakes(self) -> Mistakes | None:

@@ -88,7 +88,7 @@ __all__ = [
     "first_reached",
 ]
 
-SCHEMA_VERSION: Final = 10
+SCHEMA_VERSION: Final = 11
 """The version that is written. Version 2 added `Setup.kernels`; version 3 says which compiled code;
 version 4 added `RunRecord.clock` and the options of `--runs auto`; version 5 `Setup.captured`,
 `RunRecord.mistakes`, `energy` and `monitoring`; version 6 `Setup.machines`, `RunRecord.resumed` and
@@ -98,8 +98,9 @@ version 4 added `RunRecord.clock` and the options of `--runs auto`; version 5 `S
 was (`calibration`), how the warm-up went (`warmup`), what the plan was (`plan`), and in `Load` what
 the run was allowed to use; version 9 names compiled code by its instruction set: what was
 ``"avx512"`` before is ``"avx512-bf16"``; version 10 says why a commit is unknown
-(`Environment.commit_unknown_reason`)."""
-READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+(`Environment.commit_unknown_reason`); version 11 what three whole steps of a run are compared with
+(`ParityCheck.weights` and the fields after it)."""
+READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
 """The versions that are read; a field that an older version lacks defaults to what held then."""
 
 
@@ -234,6 +235,7 @@ class RunRecord(Model):
             (8, "quota_cores_before", self.load.quota_cores_before is not None),
             (8, "quota_cores_after", self.load.quota_cores_after is not None),
             (10, "commit_unknown_reason", self.environment.commit_unknown_reason is not None),
+            (11, "parity.weights", self.parity is not None and self.parity.weights is not None),
         )
         for added_in, name, is_used in added:
             if version < added_in and is_used:

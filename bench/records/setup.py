@@ -41,7 +41,11 @@ class ClockCheck(Model):
 
 
 class ParityCheck(Model):
-    """How far a device's batch and step differ from the CPU's in fp32; see `mnist_cnn.parity`."""
+    """How far what was timed differs from the CPU in fp32; see `mnist_cnn.parity.Parity`.
+
+    Records before version 11 compared one gradient, and nothing that comes after it: there the
+    fields from `parameter_allowed` on are null.
+    """
 
     images: Difference
     loss: Difference
@@ -51,7 +55,17 @@ class ParityCheck(Model):
     parameter_gradient: Difference
     """Relative difference of that parameter's gradient."""
     allowed: Difference
-    """Largest difference of gradients with which training starts; of the loss, a tenth of it."""
+    """Largest difference of the gradient with which training starts."""
+    parameter_allowed: Difference | None = None
+    """The same for the gradient of one parameter."""
+    selection: Difference | None = None
+    image_losses: Difference | None = None
+    step: Difference | None = None
+    weights: Difference | None = None
+    average: Difference | None = None
+    statistics: Difference | None = None
+    evaluation: Difference | None = None
+    evaluation_loss: Difference | None = None
 
 
 class Calibration(Model):

@@ -44,6 +44,13 @@ class Engine(Protocol):
         """
         ...
 
+    def network(self, *, averaged: bool) -> MnistCnn:
+        """A network with the present weights and statistics: the trained ones, or the average.
+
+        Without an average both are the same. An evaluation uses the average.
+        """
+        ...
+
     def finish(self) -> None:
         """Leave in the model the weights that were evaluated last."""
         ...
@@ -97,8 +104,7 @@ class EagerEngine:
     def count(self, statistics_images: Tensor) -> Tensor:
         """See `Engine`."""
         if len(statistics_images):
-            evaluated = self._average.network if self._average else self._model
-            measure_statistics(evaluated, statistics_images, self._context)
+            measure_statistics(self.network(averaged=True), statistics_images, self._context)
         elif not shares_batch_norm(self._context.recipe, self._accelerator.num_processes):
             _average_statistics(self._model, self._accelerator)
             if self._average:
@@ -108,6 +114,10 @@ class EagerEngine:
             totals = count(self._evaluated, self._images, self._labels, self._context)
         self._evaluated.train()
         return totals
+
+    def network(self, *, averaged: bool) -> MnistCnn:
+        """See `Engine`."""
+        return self._average.network if self._average and averaged else self._model
 
     def state(self) -> dict[str, Any]:
         """All that later steps depend on, except the generators; the tensors are not copied."""

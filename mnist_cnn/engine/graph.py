@@ -91,8 +91,11 @@ class StepProgram(Protocol):
         """Evaluate the network, and write the result to the buffer `totals`."""
         ...
 
-    def store(self, model: MnistCnn) -> None:
-        """Copy the weights and running statistics that an evaluation uses into `model`."""
+    def store(self, model: MnistCnn, *, averaged: bool = True) -> None:
+        """Copy the weights and running statistics into `model`: the average, or the trained ones.
+
+        Without an average both are the same. An evaluation uses the average.
+        """
         ...
 
     def take_statistics(self, model: MnistCnn) -> None:
@@ -178,6 +181,11 @@ class GraphEngine:
         assert self._evaluation_replay is not None, "a run has been started"
         self._evaluation_replay()
         return self._buffers.totals
+
+    def network(self, *, averaged: bool) -> MnistCnn:
+        """See `Engine`."""
+        self._program.store(self._model, averaged=averaged)
+        return self._model
 
     def finish(self) -> None:
         """See `Engine`."""

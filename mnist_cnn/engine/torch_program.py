@@ -99,9 +99,10 @@ class TorchProgram:
         evaluated.train()
 
     @torch.no_grad()
-    def store(self, model: MnistCnn) -> None:
+    def store(self, model: MnistCnn, *, averaged: bool = True) -> None:
         """See `StepProgram`."""
-        torch._foreach_copy_(floats(model), floats(self._evaluated))
+        network = self._evaluated if averaged else self._network
+        torch._foreach_copy_(floats(model), floats(network))
 
     @torch.no_grad()
     def take_statistics(self, model: MnistCnn) -> None:

@@ -13,7 +13,7 @@ import pytest
 from bench.launch import recovery
 from bench.launch.guard import Ending
 from bench.launch.recovery import cause_of, recover
-from bench.measure.guard_folder import VARIABLE, fill_folder, note_begun
+from bench.measure.guard_folder import VARIABLE, fill_folder, note_begun, note_writer
 from bench.measure.rank_ends import RANKS_NAME, EndKind, report_end, reported_ends
 from bench.measure.request import OutputRequest
 from bench.measure.run_log import FileRunLog, log_path, open_run_log
@@ -392,3 +392,16 @@ def test_a_log_that_cannot_be_written_is_told_of_once(
     assert capsys.readouterr().err.count("takes no more") == 1
     assert not path.is_symlink()
     assert recover(ended(guardian, -signal.SIGKILL)).status == 1
+
+
+def test_halves_of_files_are_removed(ending: Ending, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    half = results / "machine" / f".record.json.{123456:08x}deadbeef.tmp"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(ending.folder))
+        patch.setattr(os, "getpid", lambda: 123456)
+        note_writer(results)
+    recovery.recover(ending)
+    assert not half.exists()

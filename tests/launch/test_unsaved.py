@@ -101,7 +101,7 @@ def test_where_no_file_can_be_written_the_record_is_printed(tmp_path: Path) -> N
     assert named is not None
     record = parse_record(tmp_path / named[1], document.encode())
     assert record == parse_record(tmp_path, (tmp_path / "record.json").read_bytes())
-    assert json.loads(document)["schema_version"] == 10
+    assert json.loads(document)["schema_version"] == 11
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "record.json"]
 
 

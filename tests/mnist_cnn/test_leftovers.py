@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from mnist_cnn import disk, user_folders
-from mnist_cnn.leftovers import sweep_files
+from mnist_cnn.disk import temporary_file
+from mnist_cnn.leftovers import remove_files_of, sweep_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,3 +80,23 @@ def test_folders_of_killed_processes_are_swept_and_no_others(
         alive.communicate("")
         assert alive.returncode == 0
     assert set(tmp_path.iterdir()) == set(others)
+
+
+def test_files_of_a_dead_process_are_removed_at_once_and_no_others(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from mnist_cnn.disk import temporary_file\n"
+        "with temporary_file(Path(sys.argv[1]), b'half'): os._exit(0)"
+    )
+    machine = tmp_path / "machine"
+    machine.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", script, machine / "record.json"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as process:
+        process.wait()
+    (machine / "record.json").write_text("whole")
+    with temporary_file(machine / "other.json", b"half") as other:
+        assert len(list(machine.iterdir())) == 3
+        remove_files_of(process.pid, tmp_path)
+        assert {path.name for path in machine.iterdir()} == {"record.json", other.name}
+    remove_files_of(process.pid, tmp_path / "absent")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import get_args
 import torch
 
 from mnist_cnn.data.dataset import MnistData
+from mnist_cnn.disk import temporary_ending
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.inference.export import onnx_graph
 from mnist_cnn.inference.export.card import Facts, Format, card
@@ -89,7 +89,7 @@ def export(
     metadata = provenance.metadata() if provenance else {}
     trained = RawPixels(network)
     file = f"model.{model_format}"
-    temporary = folder.with_name(f".{folder.name[:48]}.{secrets.token_hex(8)}.tmp")
+    temporary = folder.with_name(f".{folder.name[:48]}{temporary_ending()}")
     temporary.mkdir()
     try:
         path = temporary / file

@@ -198,21 +198,23 @@ class TritonProgram:
             tensor.zero_()
 
     @torch.no_grad()
-    def store(self, model: MnistCnn) -> None:
+    def store(self, model: MnistCnn, *, averaged: bool = True) -> None:
         """See `StepProgram`."""
+        weights = self._average if averaged else self._weights
+        running = self._average_running if averaged else self._running
         for layer, (convolution, norm) in zip(LAYERS, _modules(model), strict=True):
             weight = convolution.weight
             outputs, inputs, height, width = weight.shape
-            flat = self._average[layer.weight : layer.weight + weight.numel()]
+            flat = weights[layer.weight : layer.weight + weight.numel()]
             weight.copy_(flat.view(height, width, inputs, outputs).permute(3, 2, 0, 1))
             end = layer.affine + layer.outputs
-            norm.weight.copy_(self._average[layer.affine : end])
-            norm.bias.copy_(self._average[end : end + layer.outputs])
+            norm.weight.copy_(weights[layer.affine : end])
+            norm.bias.copy_(weights[end : end + layer.outputs])
             assert norm.running_mean is not None
             assert norm.running_var is not None
             end = layer.sums + layer.outputs
-            norm.running_mean.copy_(self._average_running[layer.sums : end])
-            norm.running_var.copy_(self._average_running[end : end + layer.outputs])
+            norm.running_mean.copy_(running[layer.sums : end])
+            norm.running_var.copy_(running[end : end + layer.outputs])
 
     @torch.no_grad()
     def take_statistics(self, model: MnistCnn) -> None:
