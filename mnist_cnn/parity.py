@@ -44,14 +44,19 @@ STATISTICS = 64
 """Images of batch norm's statistics, where the recipe takes them from undistorted images."""
 IMAGES_ALLOWED = 0.1
 """Allowed difference of the distorted images: rounding may choose another nearest pixel."""
-ALLOWED: dict[Precision, float] = {"fp32": 0.05, "bf16": 0.5, "fp16": 0.2}
+ALLOWED: dict[Precision, float] = {"fp32": 0.1, "bf16": 0.5, "fp16": 0.2}
 """Allowed difference of a gradient, for rounding. A rounding error e lets a share of activations
 that grows with e be cut off, or pooled, here and not there; so gradients differ by about twice the
-root of e: 0.1 to 0.17 in bf16 (one parameter's up to 0.34), where e is 0.004, and 0.012 in fp32 by
-another algorithm for convolutions, where e is 0.00001. In three steps that grows by half."""
-LOSS_ALLOWED, STATISTICS_ALLOWED, STEP_ALLOWED = 0.1, 0.2, 0.4
+root of e. Right code on CPUs, with four seeds, differed by up to 0.17 in bf16 (one parameter's
+0.28) and by 0.04 in fp32 (0.09) with another algorithm for convolutions."""
+LOSS_ALLOWED, STATISTICS_ALLOWED, STEP_ALLOWED = 0.1, 0.2, 0.8
 """Allowed differences of losses, of batch norm's statistics and of a step's length, as shares of a
-gradient's. In bf16 on CPUs none exceeded 0.005, 0.013 and 0.02 (Adam: 0.08)."""
+gradient's. None exceeded 0.013, 0.026 and 0.21 in bf16 and 0.005, 0.005 and 0.025 in fp32."""
+_GROWN, _MOST_GROWN = 4.0, 0.8
+"""Allowed difference of the weights' change in three steps, as a multiple of the gradient's, and
+the most: with large rates every step multiplies what differs (up to 0.40 in bf16, 0.17 in fp32)."""
+_OF_A_PART, _MOST_OF_A_PART = 2.0, 0.5
+"""The same for one parameter's gradient, for the average and for the evaluation."""
 _ADAM_PARAMETER_ALLOWED = 1.5
 """Most that is allowed with Adam: all signs wrong are 2."""
 _PEAKS: dict[OptimizerName, float] = {"sgd": 0.9, "adam": 0.01}
@@ -77,7 +82,7 @@ class Parity:
     image_losses: float
     """Of the losses by which later images are chosen; 0 where none are."""
     step: float
-    """Of the lengths of the first update of the weights."""
+    """Largest of the lengths of the updates of the weights."""
     gradient: float
     """Of the first update of all parameters, made as long: of their gradients, for SGD."""
     parameter: str
@@ -103,6 +108,8 @@ class Parity:
     def problem(self) -> str | None:
         """Which difference is too large, the most specific first; None where none is."""
         allowed = self.allowed
+        part_allowed = min(_MOST_OF_A_PART, _OF_A_PART * allowed)
+        weights_allowed = min(_MOST_GROWN, _GROWN * allowed)
         bounds = (
             ("the images of a batch", self.images, IMAGES_ALLOWED),
             ("the choice of images by their losses", self.selection, 0.0),
@@ -111,10 +118,10 @@ class Parity:
             ("the length of an optimizer step", self.step, STEP_ALLOWED * allowed),
             ("the loss", self.loss, LOSS_ALLOWED * allowed),
             ("the loss of single images", self.image_losses, LOSS_ALLOWED * allowed),
-            (f"the change of the weights in {STEPS} steps", self.weights, allowed),
-            ("the average of the weights", self.average, allowed),
+            (f"the change of the weights in {STEPS} steps", self.weights, weights_allowed),
+            ("the average of the weights", self.average, part_allowed),
             ("what batch norm knows of the images", self.statistics, STATISTICS_ALLOWED * allowed),
-            ("the evaluation", self.evaluation, allowed),
+            ("the evaluation", self.evaluation, part_allowed),
             ("the loss of the evaluation", self.evaluation_loss, LOSS_ALLOWED * allowed),
         )
         for quantity, difference, most in bounds:
@@ -151,7 +158,8 @@ def compare_with_cpu(
     is_fixed = graphs is not None or context.kernels == "inductor"
     recipe = _probed_recipe(context, is_fixed=is_fixed)
     images = _images_difference(recipe, context, data)
-    parameter_allowed = allowed = ALLOWED[precision]
+    allowed = ALLOWED[precision]
+    parameter_allowed = min(_MOST_OF_A_PART, _OF_A_PART * allowed)
     if recipe.optimizer == "adam":
         # Its first step is the sign of the gradient: where that is below the rounding, any sign. If
         # a share of the signs is wrong, the update is off by twice the root of that share; of a
@@ -336,12 +344,17 @@ def _compared(
     parameters = dict(MnistCnn().named_parameters())
     names, sizes = list(parameters), [p.numel() for p in parameters.values()]
 
-    def change(state: State) -> Tensor:
-        return torch.cat([(state[name] - judged.initial[name]).flatten() for name in names])
+    def change(state: State, since: State = judged.initial) -> Tensor:
+        return torch.cat([(state[name] - since[name]).flatten() for name in names])
 
-    expected, first = change(judged.trained[0]), change(followed.trained[0])
-    # Made as long: a wrong learning rate is no wrong gradient.
-    scale = float(first @ expected / expected.square().sum())
+    def steps(trained: list[State]) -> list[Tensor]:
+        before = [judged.initial, *trained[:-1]]
+        return [change(after, since) for after, since in zip(trained, before, strict=True)]
+
+    pairs = list(zip(steps(judged.trained), steps(followed.trained), strict=True))
+    # Along the judge's: a wrong learning rate is no wrong gradient, nor is a wrong momentum.
+    lengths = [float(ours @ theirs / theirs.square().sum()) for theirs, ours in pairs]
+    (expected, first), scale = pairs[0], lengths[0]
     gradient = first / scale if scale > 0 else first
     differences = _parameter_differences(expected.split(sizes), gradient.split(sizes))
     by_name = dict(zip(names, differences, strict=True))
@@ -354,7 +367,7 @@ def _compared(
         selection=followed.selection,
         image_losses=_largest(single),
         loss=_largest([abs(float(y.mean() / x.mean()) - 1) for x, y in losses]),
-        step=abs(scale - 1),
+        step=_largest([abs(length - 1) for length in lengths]),
         gradient=_difference(expected, gradient),
         parameter=worst,
         parameter_gradient=by_name[worst],

@@ -35,7 +35,7 @@ def picture(path: Annotated[Path, typer.Argument(help="File to write, SVG or PNG
     if path.suffix not in (".svg", ".png"):
         raise UsageError(f"{path} must end in .svg or .png")
     check_writable(path)
-    accelerator, recipe, setup = start_accelerator(FAST, ComputeRequest(device="cpu"))
+    accelerator, recipe, setup, _ = start_accelerator(FAST, ComputeRequest(device="cpu"))
     if setup.kernels == "torch":
         raise UsageError(f"there is no compiled code: {native.unavailable_reason()}")
     context = TrainingContext(recipe, accelerator, setup.kernels)

@@ -148,7 +148,7 @@ def work(point: Point, steps: int, result: Path) -> None:
     if point.passes == "pass-a-group":
         model = cast(MnistCnn, GroupedNetwork(model, recipe.norm_batch_size).train())
         recipe = replace(recipe, norm_batch_size=share)  # or the step would group it, too
-    accelerator, recipe, _ = start_accelerator(recipe, compute)
+    accelerator, recipe, *_ = start_accelerator(recipe, compute)
     step = make_step(model, TrainingContext(recipe, accelerator))
     batch = Batch(torch.randn(share, 1, 28, 28), torch.randint(0, 10, (share,)), weight=1.0)
     start = perf_counter()

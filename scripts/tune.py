@@ -45,7 +45,7 @@ def tune(
     chosen = with_changes(recipe_named(recipe), changes or [])
     split: EvaluationSplit = "test" if test else "validation"
     chosen = replace(chosen, evaluation_split=split, evaluate_from_epoch=chosen.epochs)
-    accelerator, chosen, setup = start_accelerator(
+    accelerator, chosen, setup, _ = start_accelerator(
         chosen, ComputeRequest(device="cpu", threads=threads, kernels=kernels)
     )
     context = TrainingContext(chosen, accelerator, setup.kernels)

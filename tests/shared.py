@@ -41,6 +41,7 @@ def made_once(
 def wait_until_ended(processes: Iterable[psutil.Process]) -> None:
     """Wait for processes of others; in a container, nobody may collect what has ended."""
     for process in processes:
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            with suppress(psutil.TimeoutExpired):
-                process.wait(0.05)
+        with suppress(psutil.NoSuchProcess):  # it ended between two questions
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                with suppress(psutil.TimeoutExpired):
+                    process.wait(0.05)

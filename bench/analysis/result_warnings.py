@@ -87,6 +87,10 @@ class ResultWarning(StrEnum):
         "heat or a power limit slowed the device down, so the times are too long. See monitoring "
         "in the record; cool the machine or raise the limit, and run again."
     )
+    FELL_BACK = (
+        "trained by other code than this device is meant to have, because that failed: see "
+        "fallbacks in the record. Report it, with the driver and the versions."
+    )
     SHARED_GPU = (
         "another process was on the GPU, so the times may be too long. End it and run again."
     )
@@ -171,6 +175,7 @@ def run_warnings(record: RunRecord) -> list[ResultWarning]:
         ResultWarning.MISSED_TARGET: record.counts and reached_epoch(record) is None,
         ResultWarning.BUSY_MACHINE: share is not None and share > BUSY_SHARE,
         ResultWarning.THROTTLED: throttled(record),
+        ResultWarning.FELL_BACK: bool(record.setup.fallbacks),
         ResultWarning.SHARED_GPU: shared_gpu(record),
         ResultWarning.SUSPENDED: load_evidence.suspended(record),
         ResultWarning.ALLOWANCE_CHANGED: load_evidence.allowance_changed(record),

@@ -15,6 +15,8 @@ RUN_COUNT_FIELDS = ("protocol.runs", "protocol.half_width", "protocol.budget_sec
 
 UNNAMED_RECIPE = "unnamed recipe"
 _NESTED = (dict, list)
+_ON_THE_WAY = ("fallbacks", "kernel_shapes")
+"""Fields of the set-up that say how it was found: what trained is the same by another way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ def _fields(record: RunRecord, path: Path | None) -> Iterator[tuple[str, object]
     for name, value in record.protocol:
         yield f"protocol.{name}", value
     for name, value in record.setup:
-        yield f"setup.{name}", value
+        if name not in _ON_THE_WAY:
+            yield f"setup.{name}", value
 
 
 def _text(value: object) -> str:

@@ -58,6 +58,7 @@ CAPTION = (
 
 _HARMLESS = frozenset(
     {
+        ResultWarning.FELL_BACK,
         ResultWarning.MISSED_TARGET,
         ResultWarning.OUTLIER,
         ResultWarning.SLOW_FIRST_RUN,
@@ -66,7 +67,7 @@ _HARMLESS = frozenset(
         ResultWarning.DRIFT,
     }
 )
-"""Warnings about the scatter of the times, or about misses, which the row shows itself."""
+"""Warnings about the scatter of the times, or about what the row shows itself."""
 
 
 class Shown(NamedTuple):

@@ -21,6 +21,7 @@ from accelerate.utils import DistributedType
 
 from bench.machine.environment import device_name
 from bench.machine.network import find_interface
+from bench.measure.fallbacks import setup_as_run
 from bench.measure.plan import ExecutionPlan, resolve_plan, several_processes_command
 from bench.measure.redaction import redact_paths
 from bench.measure.request import ComputeRequest
@@ -29,7 +30,7 @@ from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import load
 from mnist_cnn.distributed import process_group, use_loopback_interface
 from mnist_cnn.engine.capture import capture_unsupported_reason
-from mnist_cnn.engine.graph import GraphCache
+from mnist_cnn.engine.graph import Alternatives, GraphCache
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
 from mnist_cnn.parity import compare_with_cpu
@@ -82,7 +83,9 @@ class JoinedAccelerator(NamedTuple):
     recipe: Recipe
     """The recipe as it runs on this device."""
     setup: Setup
-    """The set-up as records hold it."""
+    """The set-up as records hold it, as far as it is known before anything was tried."""
+    alternatives: Alternatives
+    """What else may compute where this fails."""
 
     @property
     def context(self) -> TrainingContext:
@@ -144,7 +147,8 @@ def join(plan: ExecutionPlan, machines: int = 1) -> JoinedAccelerator:
     described = _describe(accelerator, plan, machines, variables)
     captured, reason = choose_capture(plan.capture, plan.recipe, accelerator)
     described = described.model_copy(update={"captured": captured, "uncaptured_reason": reason})
-    return JoinedAccelerator(accelerator, plan.recipe, described)
+    alternatives = Alternatives(kernels=not plan.kernels_asked, capture=plan.capture is None)
+    return JoinedAccelerator(accelerator, plan.recipe, described, alternatives)
 
 
 @contextmanager
@@ -175,13 +179,14 @@ def check_parity(
         graphs: the engine of captured or fused steps that will be timed; None for the eager one.
 
     Raises:
-        UsageError: it does not, so its speed would mean nothing.
+        UsageError: it does not, so its speed would mean nothing; or kernels that were asked for
+            cannot be compiled or run.
     """
-    setup = joined.setup
     data = load(data_dir, offline=True).split(joined.recipe.evaluation_split)
-    difference = compare_with_cpu(joined.context, data, setup.precision, graphs)
+    difference = compare_with_cpu(joined.context, data, joined.setup.precision, graphs)
     if difference is None:
         return None
+    setup = setup_as_run(joined.setup, graphs)
     if difference.problem is not None:
         if setup.kernels != "torch":
             other = "--kernels torch"
@@ -259,13 +264,6 @@ def _name_the_interface() -> None:
         name = find_interface(*address, is_main=is_main)
         if name is not None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-
-
-def setup_as_run(setup: Setup, capture_failure: str | None) -> Setup:
-    """The set-up as it ran, where the capture of steps failed."""
-    if capture_failure is None:
-        return setup
-    return setup.model_copy(update={"captured": False, "uncaptured_reason": capture_failure})
 
 
 def _variables() -> dict[str, str]:

@@ -52,6 +52,8 @@ class ExecutionPlan:
     """Number of ranks over all machines."""
     capture: bool | None
     """Whether whole steps are recorded as CUDA graphs; None for wherever that is possible."""
+    kernels_asked: bool = False
+    """Whether the user has asked for these kernels, so that no others may train."""
 
     def facts(self) -> dict[str, object]:
         """What must be the same on every rank, by names that the user knows."""
@@ -84,7 +86,14 @@ def resolve_plan(recipe: Recipe, compute: ComputeRequest) -> ExecutionPlan:
     recipe = fit_recipe(recipe, device, kernels)
     check_batch(recipe.batch_size, recipe.train_images, rank.world_size)
     return ExecutionPlan(
-        recipe, device, precision, kernels, threads, rank.world_size, compute.capture
+        recipe=recipe,
+        device=device,
+        precision=precision,
+        kernels=kernels,
+        threads=threads,
+        processes=rank.world_size,
+        capture=compute.capture,
+        kernels_asked=compute.kernels != "auto",
     )
 
 

@@ -116,6 +116,7 @@ def profile_warm_up(request: RunRequest, fetch_data: Callable[[bool], object]) -
             request.data_dir,
             request.protocol.warmup_images,
             captured=setup.captured,
+            alternatives=joined.alternatives,
         )
         for _ in workload.warm_up():
             pass

@@ -20,10 +20,10 @@ from bench.measure.accelerator import (
     check_parity,
     join,
     refuse_unusable_device,
-    setup_as_run,
 )
 from bench.measure.clock import DeviceClock
 from bench.measure.deadline import waiting_for_ranks
+from bench.measure.fallbacks import setup_as_run
 from bench.measure.instruments import Instruments, SignalGate
 from bench.measure.journal import BenchmarkIdentity, Journal
 from bench.measure.lost_rank import explained
@@ -131,7 +131,7 @@ def open_session(request: RunRequest, frontend: Frontend) -> Iterator[Session]:
         agreement.require_same("saving", lambda: _check_saving(request, environment), dict)
         session = _make_session(request, frontend, joined, environment, (journal, checkpoints))
         # After all checks: a request that is refused is one line.
-        _announce(request, plan, environment, frontend.progress)
+        _announce(request, plan, session, frontend.progress)
         yield session
     finally:
         if journal is not None:
@@ -157,11 +157,16 @@ def _check_saving(request: RunRequest, environment: Environment) -> dict[str, ob
 
 
 def _announce(
-    request: RunRequest, plan: ExecutionPlan, environment: Environment, progress: RunProgress
+    request: RunRequest, plan: ExecutionPlan, session: Session, progress: RunProgress
 ) -> None:
     """Say before training what is missing here, and where the records go."""
     if request.share is not None and request.share.index > 0:
         return  # the first of the processes has said it
+    environment, setup = session.spec.environment, session.spec.setup()
+    for failed in setup.fallbacks:
+        progress.announced(f"{failed.computed_by} cannot be used here: {failed.reason}")
+    if setup.fallbacks:
+        progress.announced(f"{setup.computed_by} trains instead")
     if reason := unbuilt_reason(plan, request.compute):
         progress.announced(
             f"PyTorch's operators train, which is slower than compiled code: {reason}"
@@ -232,7 +237,7 @@ def _make_session(
     checks = _check_machine(joined, clock, request.data_dir, workload.graphs)
 
     def setup_now() -> Setup:
-        return setup_as_run(setup, workload.capture_failure)
+        return setup_as_run(setup, workload.graphs)
 
     benchmark_id = _benchmark_id(request, journal)
     chain = _plan_chain(
@@ -285,6 +290,7 @@ def _make_workload(
         request.data_dir,
         request.protocol.warmup_images,
         captured=joined.setup.captured,
+        alternatives=joined.alternatives,
         checkpoints=checkpoints,
     )
 

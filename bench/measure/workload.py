@@ -12,7 +12,7 @@ from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split, load
 from mnist_cnn.engine.capture import capture_cuda_graph, without_capture
 from mnist_cnn.engine.checkpoint import Checkpoints
-from mnist_cnn.engine.graph import GraphCache
+from mnist_cnn.engine.graph import NO_ALTERNATIVES, Alternatives, GraphCache
 from mnist_cnn.engine.step import evaluated_by
 from mnist_cnn.evaluation import find_mistakes
 from mnist_cnn.events import Event, Mistakes
@@ -29,6 +29,7 @@ class MnistTraining:
         data_dir: folder of MNIST, read again by every run; None for the default folder.
         warmup_images: training images of the warm-up run.
         captured: whether the device captures whole steps and replays them.
+        alternatives: what else may train where captured steps or their kernels fail.
         checkpoints: where measured runs save their states; None to save none.
     """
 
@@ -39,6 +40,7 @@ class MnistTraining:
         warmup_images: int,
         *,
         captured: bool = False,
+        alternatives: Alternatives = NO_ALTERNATIVES,
         checkpoints: Checkpoints | None = None,
     ) -> None:
         self._context = context
@@ -48,15 +50,10 @@ class MnistTraining:
         self.graphs: GraphCache | None = None
         if captured or context.kernels == "triton":
             capture = capture_cuda_graph if captured else without_capture
-            self.graphs = GraphCache(context, capture)
+            self.graphs = GraphCache(context, capture, alternatives)
         self.checksums: dict[str, str] = {}
         """SHA-256 of each data file, as last read."""
         self._last_run: tuple[MnistCnn, Split] | None = None
-
-    @property
-    def capture_failure(self) -> str | None:
-        """Why the capture of the steps failed; None where it did not or was not tried."""
-        return self.graphs.failure if self.graphs else None
 
     def warm_up(self, *, whole_epoch: bool = False) -> Generator[Event, None, None]:
         """Train one epoch, and evaluate once, on noise: a warm-up does not look at the test set.

@@ -39,6 +39,8 @@ from bench.records.model import (
 from bench.records.setup import (
     Calibration,
     ClockCheck,
+    Fallback,
+    KernelShape,
     ParityCheck,
     PlanLink,
     ProtocolValues,
@@ -65,10 +67,12 @@ __all__ = [
     "Energy",
     "Environment",
     "Evaluation",
+    "Fallback",
     "Gpu",
     "GpuState",
     "GpuWatch",
     "Joules",
+    "KernelShape",
     "Lap",
     "LapKind",
     "Load",
@@ -99,7 +103,8 @@ was (`calibration`), how the warm-up went (`warmup`), what the plan was (`plan`)
 the run was allowed to use; version 9 names compiled code by its instruction set: what was
 ``"avx512"`` before is ``"avx512-bf16"``; version 10 says why a commit is unknown
 (`Environment.commit_unknown_reason`); version 11 what three whole steps of a run are compared with
-(`ParityCheck.weights` and the fields after it)."""
+(`ParityCheck.weights` and the fields after it), and what was tried before (`Setup.fallbacks`,
+`kernel_shapes`)."""
 READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
 """The versions that are read; a field that an older version lacks defaults to what held then."""
 
@@ -236,6 +241,8 @@ class RunRecord(Model):
             (8, "quota_cores_after", self.load.quota_cores_after is not None),
             (10, "commit_unknown_reason", self.environment.commit_unknown_reason is not None),
             (11, "parity.weights", self.parity is not None and self.parity.weights is not None),
+            (11, "fallbacks", bool(self.setup.fallbacks)),
+            (11, "kernel_shapes", self.setup.kernel_shapes is not None),
         )
         for added_in, name, is_used in added:
             if version < added_in and is_used:

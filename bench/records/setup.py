@@ -101,6 +101,38 @@ class PlanLink(Model):
     """SHA-256 of the file of the record that the same process wrote before; null for its first."""
 
 
+class KernelShape(Model):
+    """Launch parameters of a Triton kernel; see `mnist_cnn.kernels.triton.shapes.Shape`."""
+
+    kernel: str
+    side: Annotated[Whole, Field(ge=1)]
+    """Side of the images that it works on, in pixels."""
+    pixels: Annotated[Whole, Field(ge=1)]
+    """Number of pixels that a program takes at a time."""
+    warps: Annotated[Whole, Field(ge=1)]
+    """Number of warps of a program."""
+    per_unit: Count
+    """Number of programs per multiprocessor; 0 where each takes pixels once."""
+    stages: Annotated[Whole, Field(ge=1)] | None
+    """Stages of the pipeline that loads what comes next; null where there is none."""
+
+
+class Fallback(Model):
+    """Code of a step that was tried before the one that trained, and failed."""
+
+    kernels: Kernels
+    captured: Flag
+    kernel_shapes: list[KernelShape] | None
+    """Launch parameters of Triton kernels; else null."""
+    reason: str
+    """The error, in one line."""
+
+    @property
+    def computed_by(self) -> str:
+        """As `Setup.computed_by`."""
+        return _computed_by(self.kernels, captured=self.captured)
+
+
 class Setup(Model):
     """What the run ran on and with: as it was, not as it was requested."""
 
@@ -124,6 +156,10 @@ class Setup(Model):
     """Whether the device recorded whole steps and replayed them (CUDA graphs)."""
     uncaptured_reason: str | None = None
     """Why steps were not captured, on a device that can capture them; else null."""
+    fallbacks: list[Fallback] = Field(default_factory=list)
+    """What would have trained, had it not failed on this device, in the order of the attempts."""
+    kernel_shapes: list[KernelShape] | None = None
+    """Launch parameters of the Triton kernels; null for other kernels."""
     matmul_precision: str
     """torch.get_float32_matmul_precision(): whether fp32 products may be rounded."""
     memory_format: str
@@ -150,7 +186,11 @@ class Setup(Model):
     @property
     def computed_by(self) -> str:
         """`kernels`, and whether they were replayed from graphs: ``"triton graph"``."""
-        return f"{self.kernels} graph" if self.captured else self.kernels
+        return _computed_by(self.kernels, captured=self.captured)
+
+
+def _computed_by(kernels: Kernels, *, captured: bool) -> str:
+    return f"{kernels} graph" if captured else kernels
 
 
 _EARLIER_KERNELS = {"native": "avx512-bf16", "avx512": "avx512-bf16"}

@@ -21,7 +21,7 @@ from bench.records.schema import RunRecord
 from bench.text import count_of, printable
 from bench.verify.checks import Check, CheckFinding, ResultsFolder
 
-_KNOWN_LATER = {"captured", "uncaptured_reason"}
+_KNOWN_LATER = {"captured", "uncaptured_reason", "fallbacks", "kernel_shapes"}
 """Fields of the set-up that the first run may change."""
 _OF_A_PROCESS = {"launcher", "environment", "accelerate_config"}
 """Fields of the set-up that may be others in the process that resumes a benchmark."""
@@ -132,6 +132,8 @@ def _planned_values(plan: BenchmarkPlan, record: RunRecord) -> Iterator[tuple[st
         yield "source code", plan.source_sha256, environment.source_sha256
     # Another process may be started in another way, and goes on with the same computation.
     free = _KNOWN_LATER | (_OF_A_PROCESS if _is_resumable(record) else set())
+    if len(record.setup.fallbacks) > len(plan.setup.fallbacks):
+        free |= {"kernels"}
     yield "set-up", plan.setup.model_dump(exclude=free), record.setup.model_dump(exclude=free)
 
 

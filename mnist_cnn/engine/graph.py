@@ -12,6 +12,7 @@ the two, also on devices without CUDA graphs: there, a "replay" runs the operati
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -24,53 +25,137 @@ from mnist_cnn.engine.capture import Capture, Replay, without_capture
 from mnist_cnn.engine.ema import weight_of_step
 from mnist_cnn.engine.statistics import measure_statistics
 from mnist_cnn.engine.torch_program import TorchProgram
+from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels.buffers import DeviceBuffers, device_buffers
+from mnist_cnn.kernels.triton import is_shortage
+from mnist_cnn.kernels.triton.shapes import SHAPES, Shapes, halved
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.optim import learning_rates
-from mnist_cnn.recipe import Recipe
+from mnist_cnn.recipe import Kernels, Recipe
 
 _STEPS_PER_GRAPH = 8
 """Steps in a graph; graphs of one step do what is left of an epoch."""
+_ABOUT_THE_DEVICE = (UsageError, torch.OutOfMemoryError, torch.AcceleratorError)
+"""Errors that other kernels would not mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepCode:
+    """Code of the steps, and whether they are captured."""
+
+    kernels: Kernels
+    capture: Capture
+    shapes: Shapes | None = None
+    """Launch parameters of Triton's kernels; None for other code."""
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether the device replays the steps."""
+        return self.capture is not without_capture
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCode:
+    """Code that could not be compiled, captured or run, so that other code trains."""
+
+    code: StepCode
+    reason: str
+    """First line of the error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternatives:
+    """What may be another where it fails: nobody has asked for it by name."""
+
+    kernels: bool = False
+    capture: bool = False
+
+
+NO_ALTERNATIVES = Alternatives()
 
 
 class GraphCache:
     """Keeps the engine of one recipe on one device, with its captured steps, from run to run.
 
+    Whether code works on a device shows when it is tried. What fails is not tried again: smaller
+    shapes of the same kernels are, where the device has too little of something, then torch's
+    operators, captured and at last not.
+
     Args:
         context: what is trained, by one process; a run may take fewer epochs or images of it.
         capture: `capture_cuda_graph`, or `without_capture` on devices without CUDA graphs.
+        alternatives: what else may train.
     """
 
-    def __init__(self, context: TrainingContext, capture: Capture) -> None:
+    def __init__(
+        self,
+        context: TrainingContext,
+        capture: Capture,
+        alternatives: Alternatives = NO_ALTERNATIVES,
+    ) -> None:
         self._context = context
-        self._capture = capture
+        self._codes = _codes(context.kernels, capture, alternatives)
         self._engine: GraphEngine | None = None
-        self.failure: str | None = None
-        """Why the capture failed; None as long as none has."""
+        self.failures: list[FailedCode] = []
+        """What has failed, in this order."""
+
+    @property
+    def code(self) -> StepCode:
+        """What trains; before the first engine, what will be tried first."""
+        return self._codes[0]
 
     def engine(self, model: MnistCnn, recipe: Recipe, data: Split, steps: int) -> GraphEngine:
-        """An engine that is ready to train `model`.
-
-        Where the capture fails, `failure` says why, and the engine runs the same steps uncaptured.
+        """An engine that is ready to train `model`, by the first code that does not fail.
 
         Args:
             model: network to train; moved to the device.
             recipe: the context's recipe, or the same with other epochs.
             data: images and labels, on the CPU.
             steps: optimizer steps of the whole run.
+
+        Raises:
+            UsageError: the kernels fail, and no others may train.
         """
-        if self._engine is None:
-            self._engine = GraphEngine(self._context, self._capture, data)
-        try:
-            self._engine.start(model, recipe, data, steps)
-        except RuntimeError as error:
-            if self._capture is without_capture:
-                raise
-            self.failure = (str(error).splitlines() or [type(error).__name__])[0]
-            self._capture = without_capture
-            self._engine = GraphEngine(self._context, self._capture, data)
-            self._engine.start(model, recipe, data, steps)
-        return self._engine
+        while True:
+            try:
+                if self._engine is None:
+                    context = replace(self._context, kernels=self.code.kernels)
+                    self._engine = GraphEngine(context, self.code, data)
+                self._engine.start(model, recipe, data, steps)
+                return self._engine
+            except Exception as error:  # compilers, drivers and libraries raise what they like
+                self._give_up(error)
+            # Not in the handler: its traceback holds the tensors of what failed.
+            self._engine = None
+
+    def _give_up(self, error: Exception) -> None:
+        """Go on to the next code, or raise."""
+        failed, *others = self._codes
+        if failed.shapes is not None and not is_shortage(error):
+            others = [code for code in others if code.kernels != failed.kernels]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if others and not isinstance(error, UsageError):
+            self.failures.append(FailedCode(failed, reason))
+            self._codes = others
+            return
+        if failed.kernels == "torch" or isinstance(error, _ABOUT_THE_DEVICE):
+            raise error
+        raise UsageError(
+            f"--kernels {failed.kernels} cannot be used: {reason}; use --kernels auto"
+        ) from error
+
+
+def _codes(kernels: Kernels, capture: Capture, alternatives: Alternatives) -> list[StepCode]:
+    """What to try, in this order."""
+    if kernels == "triton":
+        codes = [StepCode(kernels, capture, shapes) for shapes in (SHAPES, halved(SHAPES))]
+    else:
+        codes = [StepCode(kernels, capture)]
+    if alternatives.kernels and kernels != "torch":
+        codes.append(StepCode("torch", capture))
+    if alternatives.capture and codes[-1].is_captured and codes[-1].shapes is None:
+        codes.append(replace(codes[-1], capture=without_capture))
+    return codes
 
 
 class StepProgram(Protocol):
@@ -108,16 +193,16 @@ class GraphEngine:
 
     Args:
         context: what is trained.
-        capture: captures the steps.
+        code: what computes and captures the steps.
         data: its number of evaluation images decides the size of their buffers.
     """
 
-    def __init__(self, context: TrainingContext, capture: Capture, data: Split) -> None:
+    def __init__(self, context: TrainingContext, code: StepCode, data: Split) -> None:
         self._context = context
         self._batch_size = context.recipe.batch_size
-        self._capture = capture
+        self._capture = code.capture
         self._buffers = device_buffers(context, data)
-        self._program = _make_program(context, self._buffers)
+        self._program = _make_program(context, self._buffers, code.shapes)
         self._step_replays: dict[tuple[int, int], Replay] = {}
         self._evaluation_replay: Replay | None = None
 
@@ -131,7 +216,7 @@ class GraphEngine:
             steps: optimizer steps of the whole run.
 
         Raises:
-            RuntimeError: a step cannot be captured.
+            Exception: of any kind, where a step cannot be compiled or captured.
         """
         buffers, count = self._buffers, len(data.train_images)
         self._model = model.to(buffers.images.device)
@@ -212,10 +297,12 @@ class GraphEngine:
         return self._step_replays[key]
 
 
-def _make_program(context: TrainingContext, buffers: DeviceBuffers) -> StepProgram:
-    if context.kernels != "triton":
+def _make_program(
+    context: TrainingContext, buffers: DeviceBuffers, shapes: Shapes | None
+) -> StepProgram:
+    if shapes is None:
         return TorchProgram(context, buffers)
     # Lazy: Triton is slow to import, and not every machine has it.
     from mnist_cnn.kernels.triton.network import TritonProgram
 
-    return TritonProgram(context, buffers)
+    return TritonProgram(context, buffers, shapes)

@@ -8,6 +8,7 @@ import pytest
 
 from bench.machine.repository import read_history
 from bench.records import benchmark_plan, store
+from bench.records.schema import SCHEMA_VERSION, Fallback
 from bench.verify import checks
 from bench.verify.check_list import CHECKS
 from bench.verify.checks import CheckOutcome
@@ -137,6 +138,30 @@ def test_what_only_the_first_run_shows_may_differ_from_the_plan(
     other = plan.setup.model_copy(update={field: value})
     write_benchmark(plan.model_copy(update={"setup": other}), benchmarks[1], tmp_path)
     assert "plans" not in findings(tmp_path)
+
+
+@pytest.mark.parametrize("failed_later", [False, True])
+def test_other_kernels_than_were_planned_need_a_failure_after_the_plan(
+    failed_later: bool, benchmarks: Benchmarks, tmp_path: Path
+) -> None:
+    failure = Fallback(kernels="triton", captured=True, kernel_shapes=None, reason="OSError: no")
+    plan = plan_of(benchmarks[1], tmp_path)
+    changes = {"kernels": "triton", "fallbacks": [] if failed_later else [failure]}
+    planned = plan.model_copy(update={"setup": plan.setup.model_copy(update=changes)})
+    records = [
+        record.model_copy(
+            update={
+                "schema_version": SCHEMA_VERSION,
+                "setup": record.setup.model_copy(update={"fallbacks": [failure]}),
+            }
+        )
+        for record in benchmarks[1]
+    ]
+    write_benchmark(planned, records, tmp_path)
+    problems = findings(tmp_path).get("plans", [])
+    assert [text.endswith("its set-up is not what its plan says") for text in problems] == (
+        [] if failed_later else [True] * len(records)
+    )
 
 
 @pytest.mark.parametrize("forgery", HIDDEN, ids=lambda forgery: forgery.name)

@@ -30,6 +30,8 @@ def notes(benchmarks: Sequence[Benchmark]) -> RenderableType:
         )
         if any(warning in warnings for _, warnings in warnings_by_benchmark):
             line = Text(f"{subjects}: " if subjects else "").append(warning.value)
+            if warning is ResultWarning.FELL_BACK:
+                line.append(" ").append("; ".join(_fallbacks(benchmarks)))
             table.add_row(Text("!", style="bold yellow"), line)
     paths = [shown_path(path) for benchmark in benchmarks for path, _ in benchmark.runs]
     folders = Counter(str(PurePosixPath(path).parent) for path in paths if path is not None)
@@ -39,6 +41,17 @@ def notes(benchmarks: Sequence[Benchmark]) -> RenderableType:
     for place in places:
         table.add_row(Text(">", style="dim"), Text(place, style="dim", overflow="fold"))
     return table
+
+
+def _fallbacks(benchmarks: Sequence[Benchmark]) -> list[str]:
+    """What failed and why, each once."""
+    failed = [
+        f"{fallback.computed_by}: {printable(fallback.reason)}"
+        for benchmark in benchmarks
+        for _, record in benchmark.runs
+        for fallback in record.setup.fallbacks
+    ]
+    return list(dict.fromkeys(failed))
 
 
 def _subject(benchmark: Benchmark, number: int | None, named: bool) -> str:

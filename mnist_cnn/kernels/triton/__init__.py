@@ -16,3 +16,8 @@ def unsupported_reason(recipe: Recipe) -> str | None:
     if recipe.interpolation != "bilinear" or recipe.brightness > 0 or recipe.contrast > 0:
         return "they have no other distortion than bilinear resampling"
     return None
+
+
+def is_shortage(error: Exception) -> bool:
+    """Whether a kernel needs more of a device than it has, so that a smaller one may do."""
+    return type(error).__name__ == "OutOfResources"

@@ -16,46 +16,15 @@ from mnist_cnn.augment import COLUMNS, SIDE
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.kernels.buffers import DeviceBuffers
 from mnist_cnn.kernels.triton import kernels
+from mnist_cnn.kernels.triton.shapes import Shapes
 from mnist_cnn.model import MnistCnn
 
 EVALUATION_BATCH = 2_500
 """Number of images in a forward pass of an evaluation."""
+_OPTIONS = {"enable_fp_fusion": True}
+"""Multiplications and additions are fused, as measured: by default only before Triton 3.10."""
 BLOCK = 128
 """Parameters that one program updates; a layer's weights, scales and shifts start at multiples."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Launch parameters of a kernel."""
-
-    pixels: int
-    """Number of pixels that a program takes at a time (a tile)."""
-    warps: int = 4
-    """Number of warps of a program."""
-    per_unit: int = 4
-    """Number of programs per multiprocessor, which share all tiles; 0: one program per tile."""
-    stages: int | None = None
-    """Stages of the pipeline that loads the next taps of a 3x3 kernel; None for other kernels."""
-
-    def options(self) -> dict[str, int]:
-        """The same as Triton's options."""
-        options = {"BM": self.pixels, "num_warps": self.warps, "num_stages": 1}
-        return options if self.stages is None else options | {"STAGES": self.stages}
-
-
-SHAPES: dict[str, dict[int, Shape]] = {
-    "stem_sums": {28: Shape(256, 4, 4)},
-    "stem": {28: Shape(256, 4, 0)},
-    "block": {28: Shape(256, 4, 2, 3), 14: Shape(128, 4, 4, 3), 7: Shape(64, 4, 2, 4)},
-    "pointwise": {28: Shape(256, 4, 2), 14: Shape(128, 4, 2), 7: Shape(16, 8, 2)},
-    "pool": {14: Shape(64, 2, 0), 7: Shape(16, 4, 0)},
-    "pointwise_back": {28: Shape(128, 4, 2), 14: Shape(64, 4, 1), 7: Shape(16, 8, 1)},
-    "block_weight_back": {28: Shape(128, 2, 1), 14: Shape(32, 1, 2), 7: Shape(32, 1, 1)},
-    "pooled_back": {14: Shape(64, 4, 2, 3), 7: Shape(32, 2, 4, 3)},
-    "stem_input_back": {28: Shape(256, 4, 2, 3)},
-    "stem_weight_back": {28: Shape(256, 4, 2)},
-}
-"""By kernel and side of its images; the fastest measured on an H200 with batches of 256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +74,14 @@ class TritonProgram:
     Args:
         context: a recipe for which `unsupported_reason` has none, a device and a precision.
         buffers: tensors that it reads and writes.
+        shapes: launch parameters of the kernels.
     """
 
-    def __init__(self, context: TrainingContext, buffers: DeviceBuffers) -> None:
+    def __init__(self, context: TrainingContext, buffers: DeviceBuffers, shapes: Shapes) -> None:
         recipe, accelerator = context.recipe, context.accelerator
         device = buffers.images.device
         kind = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-        self._recipe, self._buffers = recipe, buffers
+        self._recipe, self._buffers, self._shapes = recipe, buffers, shapes
         self._units = _multiprocessors(device)
         self._run = _launch
         self._weights = torch.zeros(PARAMETERS, device=device)
@@ -125,7 +95,7 @@ class TritonProgram:
         self._average_running = torch.zeros_like(self._running) if averages else self._running
         self._averages = averages
         self._gradients = torch.zeros(PARAMETERS, dtype=torch.int64, device=device)
-        counts = [_rows_of(layer) * self._units for layer in LAYERS]
+        counts = [_rows_of(layer, shapes) * self._units for layer in LAYERS]
         self._rows = torch.zeros(max(counts), PARAMETERS, device=device)
         """Gradients of the weights, one row per program."""
         row_counts = torch.zeros(PARAMETERS // BLOCK, dtype=torch.int64)
@@ -156,10 +126,11 @@ class TritonProgram:
         self._dx1, self._dz3, self._dz4 = zeros(half, 24), zeros(half, 32), zeros(half, 24)
         self._dz5 = zeros(quarter, 32)
         self._dy1, self._dy3, self._dy5 = zeros(whole, 32), zeros(half, 32), zeros(quarter, 32)
-        if isinstance(kernels.update, JITFunction):  # not by Triton's interpreter
-            self._compile()
+        # Nothing is compiled by Triton's interpreter.
+        self.compiled = self._compile() if isinstance(kernels.update, JITFunction) else []
+        """The kernels as Triton has compiled them."""
 
-    def _compile(self) -> None:
+    def _compile(self) -> list[Any]:
         """Compile the kernels of a step and an evaluation, several at a time.
 
         Compiled one after the other at their first launch, they take several times as long.
@@ -174,7 +145,7 @@ class TritonProgram:
                 if isinstance(value, int | Tensor)
             ]
             launches[(kernel, *key, *options.items())] = partial(
-                kernel.warmup, *given, grid=grid, **options
+                kernel.warmup, *given, grid=grid, **_OPTIONS, **options
             )
 
         self._run = gather
@@ -182,8 +153,7 @@ class TritonProgram:
         self.evaluate()
         self._run = _launch
         with ThreadPoolExecutor() as pool:
-            for future in [pool.submit(launch) for launch in launches.values()]:
-                future.result()
+            return list(pool.map(lambda launch: launch(), launches.values()))
 
     def load(self, model: MnistCnn) -> None:
         """See `StepProgram`."""
@@ -304,12 +274,12 @@ class TritonProgram:
                 sums,
                 whole,
                 SIDE=SIDE,
-                **_shape("stem_sums", SIDE),
+                **self._options("stem_sums", SIDE),
             )
         self._run(
             kernels.stem, self._grid("stem", SIDE, whole),
             self._pixels, w, sums, stats, affine, self._stem, whole, SIDE=SIDE, TRAIN=train,
-            **_shape("stem", SIDE),
+            **self._options("stem", SIDE),
         )  # fmt: skip
         self._block(1, self._stem, self._y1, whole, kept, 1, train)
         self._pointwise(2, of(1), self._y1, self._y2, whole, kept, train)
@@ -328,7 +298,7 @@ class TritonProgram:
         self._run(
             kernels.block, self._grid("block", layer.side, count),
             source, kept[layer.weight :], target, self._sums[layer.sums :], count, SIDE=layer.side,
-            DILATION=dilation, TRAIN=train, **_shape("block", layer.side),
+            DILATION=dilation, TRAIN=train, **self._options("block", layer.side),
         )  # fmt: skip
 
     def _pointwise(
@@ -340,7 +310,7 @@ class TritonProgram:
             kernels.pointwise, self._grid("pointwise", layer.side, count),
             source, *before[1:], kept[layer.weight :], target, self._sums[layer.sums :], count,
             OUTPUTS=layer.outputs, STRIDE=_stride(layer), BO=16 if layer.outputs <= 16 else 32,
-            TRAIN=train, **_shape("pointwise", layer.side),
+            TRAIN=train, **self._options("pointwise", layer.side),
         )  # fmt: skip
 
     def _pool(
@@ -350,7 +320,7 @@ class TritonProgram:
         self._run(
             kernels.pool, self._grid("pool", side, count),
             source, *before[1:], source if skip is None else skip, target, count, SIDE=side,
-            SKIP=skip is not None, TRAIN=train, **_shape("pool", side),
+            SKIP=skip is not None, TRAIN=train, **self._options("pool", side),
         )  # fmt: skip
 
     def _backward(self, size: int) -> None:
@@ -378,14 +348,14 @@ class TritonProgram:
             self._dy1, self._kept[block.weight :], self._dx1, self._stem, self._pixels,
             self._kept[stem.weight :], self._sums[stem.sums :], self._weights[stem.affine :],
             self._gradients[stem.affine :], self._dz0, whole, SIDE=SIDE,
-            **_shape("stem_input_back", SIDE),
+            **self._options("stem_input_back", SIDE),
         )  # fmt: skip
         self._run(
             kernels.stem_weight_back, self._rows_grid("stem_weight_back", SIDE),
             self._dz0, self._pixels, self._kept[stem.weight :], self._sums[stem.sums :],
             self._weights[stem.affine :], self._gradients[stem.affine :],
             self._rows[0, stem.weight :], whole, WIDTH=PARAMETERS, SIDE=SIDE,
-            **_shape("stem_weight_back", SIDE),
+            **self._options("stem_weight_back", SIDE),
         )  # fmt: skip
 
     def _pointwise_back(
@@ -400,7 +370,7 @@ class TritonProgram:
             self._rows[0, layer.weight :], source, self._sums[before.sums :],
             self._weights[before.affine :], self._gradients[before.affine :], source_dz, dz, count,
             WIDTH=PARAMETERS, OUTPUTS=layer.outputs, STRIDE=_stride(layer), BO=16 if head else 32,
-            HEAD=head, PIXELS=layer.side**2, **_shape("pointwise_back", layer.side),
+            HEAD=head, PIXELS=layer.side**2, **self._options("pointwise_back", layer.side),
         )  # fmt: skip
 
     def _block_back(
@@ -413,7 +383,7 @@ class TritonProgram:
             dz, y, self._sums[layer.sums :], self._weights[layer.affine :],
             self._gradients[layer.affine :], source, self._rows[0, layer.weight :], dy, count,
             WIDTH=PARAMETERS, SIDE=layer.side, DILATION=dilation,
-            **_shape("block_weight_back", layer.side),
+            **self._options("block_weight_back", layer.side),
         )  # fmt: skip
 
     def _pooled_back(
@@ -426,34 +396,33 @@ class TritonProgram:
             dy, self._kept[layer.weight :], y, self._sums[before.sums :],
             self._weights[before.affine :], self._gradients[before.affine :], dz,
             dz if dx is None else dx, count, SIDE=layer.side, DILATION=dilation,
-            SKIP=dx is not None, **_shape("pooled_back", layer.side),
+            SKIP=dx is not None, **self._options("pooled_back", layer.side),
         )  # fmt: skip
 
     def _grid(self, kernel: str, side: int, count: int) -> tuple[int]:
         """Number of programs for `count` pixels."""
-        shape = SHAPES[kernel][side]
+        shape = self._shapes[kernel][side]
         tiles = -(-count // shape.pixels)
         return (min(tiles, shape.per_unit * self._units) if shape.per_unit else tiles,)
 
+    def _options(self, kernel: str, side: int) -> dict[str, int]:
+        return self._shapes[kernel][side].options()
+
     def _rows_grid(self, kernel: str, side: int) -> tuple[int]:
         """Number of programs that each write a row of gradients; those without work write zeros."""
-        return (SHAPES[kernel][side].per_unit * self._units,)
+        return (self._shapes[kernel][side].per_unit * self._units,)
 
 
-def _rows_of(layer: _Layer) -> int:
+def _rows_of(layer: _Layer, shapes: Shapes) -> int:
     """Rows of gradients of a layer's weights, per multiprocessor."""
     if layer.inputs == 1:
-        return SHAPES["stem_weight_back"][layer.side].per_unit
+        return shapes["stem_weight_back"][layer.side].per_unit
     kernel = "block_weight_back" if layer.taps == 9 else "pointwise_back"
-    return SHAPES[kernel][layer.side].per_unit
+    return shapes[kernel][layer.side].per_unit
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], *given: Any, **options: Any) -> None:
-    kernel[grid](*given, **options)
-
-
-def _shape(kernel: str, side: int) -> dict[str, int]:
-    return SHAPES[kernel][side].options()
+    kernel[grid](*given, **_OPTIONS, **options)
 
 
 def _stride(layer: _Layer) -> int:

@@ -1,0 +1,56 @@
+"""A benchmark whose kernels fail on the device, from the command to the record and the table."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.records.store import read_records
+from tests.commands import launch
+from tests.stand_ins import FEW_IMAGES
+
+pytest.importorskip("triton", reason="the package triton is not installed")
+# Triton's kernels are taken for fit for a CPU; they then fail as they do without a driver.
+PROGRAM = (
+    "import sys\n"
+    "from bench.measure import plan\n"
+    "plan.triton_unsupported_reason = lambda *_: None\n"
+    "from bench.cli import main\n"
+    "sys.exit(main(sys.argv[1:]))\n"
+)
+WORDS = ["run", "--recipe", "fast-gpu", "--device", "cpu", "--epochs", "1", "--runs", "1"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a driver")
+def test_what_failed_and_what_trained_is_said_recorded_and_in_the_table(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", PROGRAM, *WORDS, "--threads", "1", "--results-dir", "results"]
+    done = launch(words, tmp_path, **FEW_IMAGES, COLUMNS="300")
+    assert done.returncode == 0, done.stderr
+    assert "triton cannot be used here: RuntimeError: 0 active drivers" in done.stderr
+    assert "torch trains instead" in done.stderr
+    assert "trained by other code than this device is meant to have" in done.stdout
+    assert "triton: RuntimeError: 0 active drivers" in done.stdout
+    ((_, record),) = read_records([tmp_path / "results"]).records
+    assert record.setup.kernels == "torch"
+    (fallback,) = record.setup.fallbacks
+    assert (fallback.kernels, fallback.captured) == ("triton", False)
+    assert "0 active drivers" in fallback.reason
+    assert fallback.kernel_shapes is not None
+    verified = launch([sys.executable, "-m", "bench", "verify", "results"], tmp_path)
+    assert re.search(r"plans +pass", verified.stdout), verified.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a driver")
+def test_kernels_that_were_asked_for_are_refused_in_one_line(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", PROGRAM, *WORDS, "--kernels", "triton"]
+    done = launch([*words, "--results-dir", "results"], tmp_path, **FEW_IMAGES)
+    assert done.returncode == 2
+    assert done.stderr.startswith("mnist-bench: error: --kernels triton cannot be used: ")
+    assert done.stderr.endswith("use --kernels auto\n")
+    assert done.stderr.count("\n") == 1
