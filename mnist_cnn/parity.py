@@ -458,7 +458,7 @@ def _evaluated_once(data: Split) -> Split:
 def _state(network: nn.Module) -> State:
     """Weights and statistics, float64, on the CPU."""
     items = network.state_dict().items()
-    return {name: value.double().cpu() for name, value in items if value.is_floating_point()}
+    return {name: value.cpu().double() for name, value in items if value.is_floating_point()}
 
 
 def _largest(values: list[float]) -> float:

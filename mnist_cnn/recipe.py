@@ -24,6 +24,8 @@ NativeKernels = Literal["amx", "avx512-bf16", "avx512", "avx2", "neon-bf16", "ne
 """Compiled code of mnist_cnn.kernels.native, by the instruction set that it uses."""
 FP32_PRODUCTS: tuple[NativeKernels, ...] = ("avx512", "avx2", "neon", "scalar")
 """Those that store bf16 and multiply in fp32: their instruction set multiplies no bf16."""
+DEVICES = ("cuda", "mps", "xpu", "cpu")
+"""Device types that can train, as torch names them; "auto" takes the first that is present."""
 Kernels = Literal["torch", "inductor", "triton", NativeKernels]
 """Code that computes a training step: torch's operators, the same fused by torch's compiler
 (Inductor), the Triton kernels of mnist_cnn.kernels.triton, or compiled code for CPUs."""

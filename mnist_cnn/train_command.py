@@ -31,7 +31,7 @@ from mnist_cnn.inference.provenance import Provenance
 from mnist_cnn.inference.weights import save_weights
 from mnist_cnn.process import asked_to_end
 from mnist_cnn.rank import Rank, is_one_machine, leftover_hint, prints_problems
-from mnist_cnn.recipe import Recipe
+from mnist_cnn.recipe import DEVICES, Recipe
 from mnist_cnn.surroundings import check_all_started
 from mnist_cnn.user_folders import save_elsewhere
 
@@ -140,7 +140,8 @@ def _make_accelerator() -> Accelerator:
     Always in fp32 and uncompiled, whatever the user's Accelerate configuration says.
 
     Raises:
-        UsageError: several processes were started, but they do not know each other.
+        UsageError: several processes were started, but they do not know each other; or Accelerate
+            takes a device that is not supported.
     """
     check_all_started(_LAUNCH.format(processes=2))
     processes = Rank.from_environment().world_size
@@ -159,6 +160,11 @@ def _make_accelerator() -> Accelerator:
             f"the {processes} processes did not come together within "
             f"{PROCESS_GROUP_TIMEOUT.total_seconds():.0f} s; {remedy}"
         ) from error
+    if accelerator.device.type not in DEVICES:
+        raise UsageError(
+            f"{accelerator.device.type} devices are not supported (docs/devices.md); to train on "
+            "the CPU: ACCELERATE_USE_CPU=true"
+        )
     if accelerator.num_processes != processes:
         raise UsageError(
             f"{processes} processes were started but each trains alone; without a GPU for each, "

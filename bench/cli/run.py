@@ -267,6 +267,11 @@ def run(
 
 def _dispatch(request: RunRequest, trackers: TrackerRequest | None) -> int:
     """Start other processes, or measure in this one."""
+    if not hasattr(os, "fork"):
+        raise UsageError(
+            "benchmarks do not run on Windows itself: run them in WSL 2 (Windows Subsystem for "
+            "Linux); report, compare and verify work here"
+        )
     if request.parallel_seeds is not None:
         check_parallel_seeds(request, is_rank=is_launched())
         if request.share is None:

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import get_args
 
 from bench.analysis.scaling import ScalingMode
-from bench.measure.request import DEVICES
 from mnist_cnn.disk import read_text, reason_of
 from mnist_cnn.errors import UsageError, near_match
-from mnist_cnn.recipe import RECIPES, Kernels, Precision, recipe_named
+from mnist_cnn.recipe import DEVICES, RECIPES, Kernels, Precision, recipe_named
 
 DEFAULT_SEEDS = 5
 """Below five runs of a set-up, an interval says little."""

@@ -105,9 +105,12 @@ class DeviceClock:
         """Maximum or sum of each value over all ranks. Every rank calls this."""
         if self._accelerator.num_processes == 1:
             return list(values)
-        # float32 would hold a run of hours to a millisecond only. MPS has no float64, but there is
-        # never more than one rank on MPS.
-        mine = torch.tensor(list(values), dtype=torch.float64, device=self._accelerator.device)
-        gathered = self._accelerator.gather(mine.unsqueeze(0))
+        # float32 would hold a run of hours to a millisecond only, and some XPUs have no float64: so
+        # each number travels as two.
+        numbers = torch.tensor(list(values), dtype=torch.float64)
+        near = numbers.float()
+        rest = torch.where(numbers.isfinite(), numbers - near, 0).float()
+        mine = torch.stack((near, rest)).to(self._accelerator.device)
+        gathered = self._accelerator.gather(mine.unsqueeze(0)).cpu().double().sum(1)
         reduced = gathered.amax(0) if how == "max" else gathered.sum(0)
         return [float(value) for value in reduced.tolist()]

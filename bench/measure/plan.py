@@ -16,13 +16,13 @@ import torch
 
 from bench.machine.cores import usable_cores
 from bench.machine.environment import device_name
-from bench.measure.request import DEVICES, ComputeRequest
+from bench.measure.request import ComputeRequest
 from mnist_cnn.batch_norm import unshared_reason
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.kernels import build, native, triton
 from mnist_cnn.kernels.native import library
 from mnist_cnn.rank import Rank
-from mnist_cnn.recipe import DEFAULT_RECIPE, FAST_GPU, Kernels, Precision, Recipe
+from mnist_cnn.recipe import DEFAULT_RECIPE, DEVICES, FAST_GPU, Kernels, Precision, Recipe
 from mnist_cnn.surroundings import check_all_started, wants_cpu
 from mnist_cnn.train import check_batch
 
@@ -306,6 +306,14 @@ def unbuilt_reason(plan: ExecutionPlan, compute: ComputeRequest) -> str | None:
     if native_unfit_reason(plan.device, "bf16" if free else plan.precision, plan.recipe):
         return None
     return native.unavailable_reason()
+
+
+def unsupported_device(plan: ExecutionPlan, compute: ComputeRequest) -> str | None:
+    """The device that the CPU trains in place of, because it is of a type that cannot; or None."""
+    if plan.device != "cpu" or compute.device != "auto" or wants_cpu():
+        return None
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return None if found is None or found.type in DEVICES else found.type
 
 
 def compiler_unavailable_reason(device: str) -> str | None:

@@ -10,8 +10,6 @@ from bench.records.folders import LOCAL_DIR
 from bench.records.protocol import BenchmarkProtocol
 from mnist_cnn.recipe import Recipe
 
-DEVICES = ("cuda", "mps", "xpu", "cpu")
-"""Device types that can train, as torch names them; "auto" takes the first that is present."""
 CHECKPOINTS_DIR = ".checkpoints"
 """Default folder of checkpoints in the results folder; hidden, so that no reader of results looks
 for records in it."""

@@ -27,7 +27,7 @@ from bench.measure.fallbacks import setup_as_run
 from bench.measure.instruments import Instruments, SignalGate
 from bench.measure.journal import BenchmarkIdentity, Journal
 from bench.measure.lost_rank import explained
-from bench.measure.plan import ExecutionPlan, resolve_plan, unbuilt_reason
+from bench.measure.plan import ExecutionPlan, resolve_plan, unbuilt_reason, unsupported_device
 from bench.measure.plan_chain import PlanChain, PlannedBenchmark
 from bench.measure.progress import RunProgress
 from bench.measure.rank_agreement import RankAgreement, describe_code
@@ -167,6 +167,8 @@ def _announce(
         progress.announced(f"{failed.computed_by} cannot be used here: {failed.reason}")
     if setup.fallbacks:
         progress.announced(f"{setup.computed_by} trains instead")
+    if device := unsupported_device(plan, request.compute):
+        progress.announced(f"the CPU trains: {device} devices are not supported")
     if reason := unbuilt_reason(plan, request.compute):
         progress.announced(
             f"PyTorch's operators train, which is slower than compiled code: {reason}"

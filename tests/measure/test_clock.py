@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from accelerate import Accelerator
 from bench.machine.own_process import seconds_since_start
 from bench.measure.clock import DeviceClock
 from mnist_cnn.errors import UsageError
+from tests.stand_ins.strict_device import StrictDevice
 
 
 def test_now_never_runs_backwards() -> None:
@@ -80,6 +83,21 @@ def test_alone_the_slowest_rank_is_this_one() -> None:
     clock = DeviceClock(Accelerator(cpu=True))
     assert clock.across_ranks([1.5, 2.5], "max") == [1.5, 2.5]
     assert clock.across_ranks([1.5], "sum") == [1.5]
+
+
+def test_ranks_agree_to_the_microsecond_where_the_device_has_no_float64() -> None:
+    hours = 123_456.789_012_345
+    with StrictDevice("xpu") as strict:
+        two_alike = SimpleNamespace(
+            num_processes=2, device=strict.device, gather=lambda mine: torch.cat((mine, mine))
+        )
+        clock = DeviceClock(cast(Accelerator, two_alike))
+        assert clock.across_ranks([hours, 0.0], "max") == pytest.approx([hours, 0], abs=1e-6)
+        assert clock.across_ranks([hours, math.inf], "sum") == [
+            pytest.approx(2 * hours, abs=1e-6),
+            math.inf,
+        ]
+    assert "cat" in strict.operators
 
 
 def test_the_process_started_before_now_and_after_the_machine() -> None:

@@ -97,3 +97,17 @@ def test_auto_is_bf16_where_compiled_code_computes(monkeypatch: pytest.MonkeyPat
     assert plan.choose_precision(replace(AUTO, kernels="avx2"), FAST, "cpu") == "bf16"
     assert plan.choose_precision(AUTO, REFERENCE, "cpu") == "fp32"
     assert plan.choose_precision(TORCH, FAST, "cpu") == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("found", "asked", "told"), [("hpu", "auto", "hpu"), ("hpu", "cpu", None), (None, "auto", None)]
+)
+def test_a_device_that_the_cpu_trains_in_place_of_is_named(
+    found: str | None, asked: str, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    compute = ComputeRequest(device="cpu", kernels="torch", threads=1)
+    chosen = plan.resolve_plan(FAST, compute)
+    device = None if found is None else torch.device(found)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: device)
+    assert plan.unsupported_device(chosen, replace(compute, device=asked)) == told

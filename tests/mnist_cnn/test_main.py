@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -406,6 +407,17 @@ def test_an_epoch_without_an_evaluation_has_its_line(
     assert first.startswith("epoch 1/2  loss ")
     assert "accuracy" not in first
     assert "accuracy" in second
+
+
+@pytest.mark.usefixtures("few_images")
+def test_a_device_that_cannot_train_here_is_refused(
+    capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Accelerate takes one where its package is installed."""
+    other = SimpleNamespace(device=torch.device("hpu"), num_processes=1)
+    monkeypatch.setattr("mnist_cnn.train_command.Accelerator", lambda **_: other)
+    assert main(["--epochs", "1"]) == 2
+    assert "hpu devices are not supported" in refused(capsys)
 
 
 @pytest.mark.usefixtures("few_images")
