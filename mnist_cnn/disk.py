@@ -213,7 +213,11 @@ def temporary_file(path: Path, content: bytes | bytearray) -> Iterator[Path]:
             raise _about(path, error) from error
         yield temporary
     finally:  # also after a full disk or Ctrl-C
-        temporary.unlink(missing_ok=True)
+        try:
+            temporary.unlink(missing_ok=True)
+        except KeyboardInterrupt:  # it came just now
+            temporary.unlink(missing_ok=True)
+            raise
         if lock >= 0:
             os.close(lock)
 

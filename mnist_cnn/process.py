@@ -126,6 +126,7 @@ def end_on_signals(*, once: bool = False) -> None:
     for number in ENDING_SIGNALS:
         if not is_ignored(number):
             signal.signal(number, _end)
+    sys.unraisablehook = _tell_but_of_signals
     if hasattr(signal, "pthread_sigmask"):
         # Whoever started this process may have blocked them until it was ready.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
@@ -140,6 +141,15 @@ def ignore_signals() -> None:
 def asked_to_end() -> str:
     """How a signal has asked this process to end: ``"ended by SIGINT"``; empty if none has."""
     return _state["asked"]
+
+
+def _tell_but_of_signals(unraisable: sys.UnraisableHookArgs) -> None:
+    """Tell of an exception that Python cannot raise, as in a destructor.
+
+    A signal that came there is heeded later, by whoever reads `asked_to_end`.
+    """
+    if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
 
 
 def _end(number: int, _: FrameType | None) -> None:

@@ -147,8 +147,9 @@ def run_benchmark(
     for index, seed in pending:
         start = journal.begin(index, seed) if journal else RunState(run_index=index, seed=seed)
         measurement = _measure_run(spec, workload, instruments, start, preparation)
-        error = measurement.observation.error
         record = _make_record(spec, workload, instruments, measurement, preparation)
+        # After it: the ranks meet once more, and one may have gone since.
+        error = measurement.observation.error
         record = instruments.explain(record, error)
         yield MeasuredRun(record, error)
         instruments.progress.run_finished(record)

@@ -105,6 +105,8 @@ class Seen:
     seconds: float
     """From the fault, or the start where nothing was done from outside, to the end."""
     records: list[RunRecord]
+    unsaved: list[RunRecord]
+    """Those that the results folder did not take."""
     problems: list[str]
     left: list[str]
     """Processes and files that should be gone."""
@@ -179,7 +181,7 @@ def general_violations(seen: Seen) -> list[str]:
     found = []
     if seen.code is None:
         found.append("a hang")
-    recorded = {record.run_index for record in seen.records}
+    recorded = {record.run_index for record in (*seen.records, *seen.unsaved)}
     missing = [index for index in seen.announced if index not in recorded]
     if missing:
         found.append(f"no record of run {missing[0]}")
@@ -205,6 +207,7 @@ def _provoke(case: Fault, folder: Path) -> Seen:
         "FAULT_MOMENT": str(folder / "moment"),
         "CI": "true",
         "TMPDIR": str(temporary),
+        "XDG_STATE_HOME": str(folder / "state"),
     }
     environment |= case.environment
     began = time.monotonic()
@@ -234,6 +237,7 @@ def _provoke(case: Fault, folder: Path) -> Seen:
         for thread in (watch, read):
             thread.join()
     found = read_records([results]) if results.exists() else None
+    known = [record for _, record in found.records] if found else []
     left += [
         f"left behind: {path.name}"
         for path in temporary.iterdir()
@@ -248,6 +252,7 @@ def _provoke(case: Fault, folder: Path) -> Seen:
         err="".join(lines),
         seconds=ended - (moment[0] if moment else began),
         records=sorted((r for _, r in found.records), key=lambda r: r.run_index) if found else [],
+        unsaved=[record for _, record in read_records([folder]).records if record not in known],
         problems=[f"{p.path.name}: {p.reason}" for p in found.problems] if found else [],
         left=left,
     )
