@@ -161,18 +161,21 @@ def get_data(data_dir: Path | None, silent: bool) -> dict[str, str]:
     return {file.name: file.sha256 for file in report.files}
 
 
-def choose_progress(silent: bool, alone: bool) -> RunProgress:
+def choose_progress(*, is_main: bool, silent: bool, alone: bool) -> RunProgress:
     """The progress display for this terminal.
 
     Args:
-        silent: whether to show nothing.
+        is_main: whether this is the process that speaks for all ranks.
+        silent: whether to show nothing but failures.
         alone: whether no other process writes to the same terminal.
     """
     from bench.measure.progress import RunProgress
-    from bench.report.progress import PlainProgress, wants_live
+    from bench.report.progress import FailureProgress, PlainProgress, wants_live
 
-    if silent:
+    if not is_main:
         return RunProgress()
+    if silent:
+        return FailureProgress()
     if not alone or not wants_live(sys.stderr, os.environ):
         return PlainProgress()
     from bench.report.terminal import LiveProgress

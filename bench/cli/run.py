@@ -209,7 +209,7 @@ def run(
         ),
     ] = None,
     quiet: Annotated[
-        bool, typer.Option("--quiet", help="Show no progress, only the table.")
+        bool, typer.Option("--quiet", help="Show no progress, only the table and failures.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the runs as JSON instead of a table.")
@@ -297,12 +297,14 @@ def _run_here(request: RunRequest, trackers: TrackerRequest | None) -> int:
     is_main = Rank.from_environment().is_main
     if is_main:
         _check_outputs(request, trackers)
-    silent = request.output.silent or not is_main
-    progress = choose_progress(silent, alone=request.share is None)
+    silent = request.output.silent
+    progress = choose_progress(is_main=is_main, silent=silent, alone=request.share is None)
     # Lazy: torch is slow to import, and bad input is refused before.
     from bench.launch.local_run import run_locally
 
-    result = run_locally(request, progress, lambda: get_data(request.data_dir, silent))
+    result = run_locally(
+        request, progress, lambda: get_data(request.data_dir, silent or not is_main)
+    )
     has_parent = request.share is not None and bool(request.share.records)
     if not is_main or has_parent:
         result.note_printed()

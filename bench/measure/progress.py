@@ -10,7 +10,7 @@ class RunProgress:
 
     The runner makes these calls between laps, never inside one. A display subclasses it and
     overrides what it shows. It draws within the call: a thread of its own would take time from a
-    lap. `RunProgress()` is for --quiet, --json and every process but the main one.
+    lap. `RunProgress()` is for every process but the main one.
     """
 
     def announced(self, line: str) -> None:

@@ -75,10 +75,23 @@ class PlainProgress(RunProgress):
             self._line(self._epoch)
             self._epoch = ""
 
-    def _line(self, text: str) -> None:
-        # A closed pipe (`2>&1 | head`) or a full disk must not end a run.
-        with contextlib.suppress(OSError):
-            print(printable(text), file=self._stream or sys.stderr, flush=True)
+    def _line(self, line: str) -> None:
+        _print_line(line, self._stream)
+
+
+class FailureProgress(RunProgress):
+    """Prints the line of a run that failed or diverged, and nothing else: --quiet and --json."""
+
+    def run_finished(self, record: RunRecord) -> None:
+        """Print why the run failed, if it has."""
+        if record.status in (Status.FAILED, Status.DIVERGED):
+            _print_line(f"mnist-bench: run {record.run_index}: {run_outcome(record)}")
+
+
+def _print_line(line: str, stream: TextIO | None = None) -> None:
+    # A closed pipe (`2>&1 | head`) or a full disk must not end a run.
+    with contextlib.suppress(OSError):
+        print(printable(line), file=stream or sys.stderr, flush=True)
 
 
 def wants_live(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -13,7 +13,7 @@ from rich.console import Console
 from bench.measure.progress import RunProgress
 from bench.records.schema import RunRecord, Status
 from bench.report import terminal
-from bench.report.progress import PlainProgress, run_outcome, wants_live
+from bench.report.progress import FailureProgress, PlainProgress, run_outcome, wants_live
 from tests.factories import make_record
 
 
@@ -62,6 +62,11 @@ def test_plain_progress_is_a_line_an_epoch() -> None:
 def test_silent_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     _drive(RunProgress())
     assert capsys.readouterr() == ("", "")
+
+
+def test_quiet_progress_says_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    _drive(FailureProgress())
+    assert capsys.readouterr() == ("", "mnist-bench: run 1: diverged: the loss is no number\n")
 
 
 def test_a_run_goes_on_when_nobody_reads_about_it() -> None:

@@ -1,0 +1,26 @@
+"""Random faults that once broke a promise, one of each cause: they keep it now."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.faults.campaign import campaign_violations, random_fault
+from tests.faults.harness import provoke
+
+SEEDS = {
+    224: "the guardian is killed while a file is renamed",
+    236: "a rank dies where the ranks meet for the last time",
+    355: "a signal comes inside a destructor",
+    372: "the results folder does not take the second record",
+    458: "a run fails under --quiet",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="signals of other systems differ")
+@pytest.mark.parametrize("seed", SEEDS, ids=SEEDS.get)
+def test_what_was_promised_is_kept(seed: int) -> None:
+    seen = provoke(random_fault(seed))
+    assert campaign_violations(seen) == [], f"{seen.err}\n{seen.out}"
