@@ -25,7 +25,7 @@ from mnist_cnn.batches import Batch, Batches, Epoch
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split
 from mnist_cnn.engine.eager import EagerEngine, Engine
-from mnist_cnn.engine.graph import GraphCache
+from mnist_cnn.engine.graph_cache import GraphCache
 from mnist_cnn.engine.judge import Judge
 from mnist_cnn.kernels.native import KINDS
 from mnist_cnn.model import MnistCnn

@@ -17,7 +17,7 @@ from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split
 from mnist_cnn.engine.checkpoint import Checkpoints, State
 from mnist_cnn.engine.eager import EagerEngine, Engine
-from mnist_cnn.engine.graph import GraphCache
+from mnist_cnn.engine.graph_cache import GraphCache
 from mnist_cnn.engine.statistics import choose_statistics_images
 from mnist_cnn.errors import UsageError
 from mnist_cnn.evaluation import evaluation_event

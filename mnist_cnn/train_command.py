@@ -162,8 +162,8 @@ def _make_accelerator() -> Accelerator:
         ) from error
     if accelerator.device.type not in DEVICES:
         raise UsageError(
-            f"{accelerator.device.type} devices are not supported (docs/devices.md); to train on "
-            "the CPU: ACCELERATE_USE_CPU=true"
+            f"{accelerator.device.type} devices are not supported; to train on the CPU: "
+            "ACCELERATE_USE_CPU=true"
         )
     if accelerator.num_processes != processes:
         raise UsageError(

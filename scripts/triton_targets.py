@@ -10,7 +10,6 @@ than there is the halved one (docs/devices.md). Half a minute a row.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ from mnist_cnn.recipe import FAST_GPU, Precision
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class Gpu:
     """A kind of GPU."""
 
     target: GPUTarget
@@ -51,18 +50,18 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _BOTH: tuple[Precision, ...] = ("bf16", "fp32")
 TABLES = {"measured": SHAPES, "halved": halved(SHAPES)}
 """In the order in which a benchmark tries them."""
-DEVICES = {
-    "sm_75": Device(GPUTarget("cuda", 75, 32), 64 << 10, "T4, RTX 20", ("fp32",)),
-    "sm_80": Device(GPUTarget("cuda", 80, 32), 163 << 10, "A100", _BOTH),
-    "sm_86": Device(GPUTarget("cuda", 86, 32), 99 << 10, "A10, RTX 30", _BOTH),
-    "sm_89": Device(GPUTarget("cuda", 89, 32), 99 << 10, "L4, RTX 40", _BOTH),
-    "sm_90": Device(GPUTarget("cuda", 90, 32), 227 << 10, "H100, H200", _BOTH),
-    "sm_100": Device(GPUTarget("cuda", 100, 32), 227 << 10, "B200", _BOTH),
-    "sm_120": Device(GPUTarget("cuda", 120, 32), 99 << 10, "RTX 50", _BOTH),
-    "gfx90a": Device(GPUTarget("hip", "gfx90a", 64), 64 << 10, "MI210, MI250", _BOTH),
-    "gfx942": Device(GPUTarget("hip", "gfx942", 64), 64 << 10, "MI300", _BOTH),
-    "gfx1100": Device(GPUTarget("hip", "gfx1100", 32), 64 << 10, "RX 7900", _BOTH),
-    "gfx1201": Device(GPUTarget("hip", "gfx1201", 32), 64 << 10, "RX 9070", _BOTH),
+GPUS = {
+    "sm_75": Gpu(GPUTarget("cuda", 75, 32), 64 << 10, "T4, RTX 20", ("fp32",)),
+    "sm_80": Gpu(GPUTarget("cuda", 80, 32), 163 << 10, "A100", _BOTH),
+    "sm_86": Gpu(GPUTarget("cuda", 86, 32), 99 << 10, "A10, RTX 30", _BOTH),
+    "sm_89": Gpu(GPUTarget("cuda", 89, 32), 99 << 10, "L4, RTX 40", _BOTH),
+    "sm_90": Gpu(GPUTarget("cuda", 90, 32), 227 << 10, "H100, H200", _BOTH),
+    "sm_100": Gpu(GPUTarget("cuda", 100, 32), 227 << 10, "B200", _BOTH),
+    "sm_120": Gpu(GPUTarget("cuda", 120, 32), 99 << 10, "RTX 50", _BOTH),
+    "gfx90a": Gpu(GPUTarget("hip", "gfx90a", 64), 64 << 10, "MI210, MI250", _BOTH),
+    "gfx942": Gpu(GPUTarget("hip", "gfx942", 64), 64 << 10, "MI300", _BOTH),
+    "gfx1100": Gpu(GPUTarget("hip", "gfx1100", 32), 64 << 10, "RX 7900", _BOTH),
+    "gfx1201": Gpu(GPUTarget("hip", "gfx1201", 32), 64 << 10, "RX 9070", _BOTH),
 }
 """By target. Sources: compute capabilities in NVIDIA's CUDA programming guide; the local data share
 in AMD's instruction set documents."""
@@ -89,7 +88,7 @@ class _Elsewhere:
 
     def get_current_device(self) -> int:
         # Triton keeps what it has compiled for a device by its number.
-        return int(hashlib.sha256(str(self._target).encode()).hexdigest()[:8], 16)
+        return hash(self._target)
 
     def get_current_stream(self, _: int) -> int:
         return 0
@@ -109,35 +108,33 @@ def main(
     if precision not in (None, *_BOTH):
         raise UsageError(f"unknown precision {precision!r}; there are: {', '.join(_BOTH)}")
     print(f"{'target':8} {'GPUs':12} {'precision':9} {'kernels':>7}  {'shared memory':22} shapes")
-    for name, device in chosen.items():
-        for each in device.precisions:
+    for name, gpu in chosen.items():
+        for each in gpu.precisions:
             if precision in (None, each):
-                print(_row(name, device, each), flush=True)
+                print(_row(name, gpu, each), flush=True)
     return 0
 
 
-def _chosen(targets: list[str] | None) -> dict[str, Device]:
+def _chosen(targets: list[str] | None) -> dict[str, Gpu]:
     for target in targets or ():
-        if target not in DEVICES:
-            hint = near_match(target, DEVICES)
-            raise UsageError(f"unknown target {target!r}{hint}; there are: {', '.join(DEVICES)}")
-    return {name: device for name, device in DEVICES.items() if not targets or name in targets}
+        if target not in GPUS:
+            hint = near_match(target, GPUS)
+            raise UsageError(f"unknown target {target!r}{hint}; there are: {', '.join(GPUS)}")
+    return {name: gpu for name, gpu in GPUS.items() if not targets or name in targets}
 
 
-def _row(name: str, device: Device, precision: Precision) -> str:
+def _row(name: str, gpu: Gpu, precision: Precision) -> str:
     for table, shapes in TABLES.items():
-        compiled, fitting = compile_for(device, precision, shapes), table
-        if compiled.shared_bytes <= device.shared_bytes:
+        compiled, fitting = compile_for(gpu, precision, shapes), table
+        if compiled.shared_bytes <= gpu.shared_bytes:
             break
     else:
         fitting = "none"
-    memory = f"{compiled.shared_bytes / 1024:.1f} of {device.shared_bytes >> 10} KiB"
-    return (
-        f"{name:8} {device.examples:12} {precision:9} {compiled.kernels:>7}  {memory:22} {fitting}"
-    )
+    memory = f"{compiled.shared_bytes / 1024:.1f} of {gpu.shared_bytes >> 10} KiB"
+    return f"{name:8} {gpu.examples:12} {precision:9} {compiled.kernels:>7}  {memory:22} {fitting}"
 
 
-def compile_for(device: Device, precision: Precision, shapes: Shapes) -> Compiled:
+def compile_for(gpu: Gpu, precision: Precision, shapes: Shapes) -> Compiled:
     """Compile the kernels of `fast-gpu`, one after the other.
 
     Raises:
@@ -146,7 +143,7 @@ def compile_for(device: Device, precision: Precision, shapes: Shapes) -> Compile
     accelerator = SimpleNamespace(device=torch.device("cpu"), mixed_precision=precision)
     context = TrainingContext(FAST_GPU, cast(Accelerator, accelerator), "triton")
     buffers = device_buffers(context, load().split(FAST_GPU.evaluation_split))
-    with _compiling_for(device.target):
+    with _compiling_for(gpu.target):
         kernels = network.TritonProgram(context, buffers, shapes).compiled
     return Compiled(len(kernels), max(kernel.metadata.shared for kernel in kernels))
 

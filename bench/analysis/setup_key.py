@@ -15,8 +15,8 @@ RUN_COUNT_FIELDS = ("protocol.runs", "protocol.half_width", "protocol.budget_sec
 
 UNNAMED_RECIPE = "unnamed recipe"
 _NESTED = (dict, list)
-_ON_THE_WAY = ("fallbacks", "kernel_shapes")
-"""Fields of the set-up that say how it was found: what trained is the same by another way."""
+_HOW_CODE_WAS_CHOSEN = ("fallbacks", "kernel_shapes")
+"""Fields that make no other set-up: it is the same, however its code was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def _fields(record: RunRecord, path: Path | None) -> Iterator[tuple[str, object]
     for name, value in record.protocol:
         yield f"protocol.{name}", value
     for name, value in record.setup:
-        if name not in _ON_THE_WAY:
+        if name not in _HOW_CODE_WAS_CHOSEN:
             yield f"setup.{name}", value
 
 

@@ -267,7 +267,7 @@ def run(
 
 def _dispatch(request: RunRequest, trackers: TrackerRequest | None) -> int:
     """Start other processes, or measure in this one."""
-    if not hasattr(os, "fork"):
+    if not hasattr(os, "fork"):  # nor are there the other calls that a measurement needs
         raise UsageError(
             "benchmarks do not run on Windows itself: run them in WSL 2 (Windows Subsystem for "
             "Linux); report, compare and verify work here"

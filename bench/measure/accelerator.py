@@ -30,7 +30,7 @@ from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import load
 from mnist_cnn.distributed import process_group, use_loopback_interface
 from mnist_cnn.engine.capture import capture_unsupported_reason
-from mnist_cnn.engine.graph import Alternatives, GraphCache
+from mnist_cnn.engine.graph_cache import Alternatives, GraphCache
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
 from mnist_cnn.parity import compare_with_cpu

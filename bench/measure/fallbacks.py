@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from bench.measure.redaction import redact_paths
 from bench.records.schema import Fallback, KernelShape, Setup
-from mnist_cnn.engine.graph import GraphCache
+from mnist_cnn.engine.graph_cache import GraphCache
 from mnist_cnn.kernels.triton.shapes import Shapes
 
 

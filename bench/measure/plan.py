@@ -309,7 +309,7 @@ def unbuilt_reason(plan: ExecutionPlan, compute: ComputeRequest) -> str | None:
 
 
 def unsupported_device(plan: ExecutionPlan, compute: ComputeRequest) -> str | None:
-    """The device that the CPU trains in place of, because it is of a type that cannot; or None."""
+    """Type of a device that torch finds and that cannot train, so that the CPU does; else None."""
     if plan.device != "cpu" or compute.device != "auto" or wants_cpu():
         return None
     found = torch.accelerator.current_accelerator(check_available=True)

@@ -50,7 +50,7 @@ from bench.records.store import check_writable
 from mnist_cnn.data.dataset import load
 from mnist_cnn.distributed import PROCESS_GROUP_TIMEOUT
 from mnist_cnn.engine.checkpoint import Checkpoints
-from mnist_cnn.engine.graph import GraphCache
+from mnist_cnn.engine.graph_cache import GraphCache
 from mnist_cnn.errors import UsageError
 from mnist_cnn.model import PARAMETERS
 from mnist_cnn.rank import Rank

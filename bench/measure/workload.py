@@ -12,7 +12,7 @@ from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split, load
 from mnist_cnn.engine.capture import capture_cuda_graph, without_capture
 from mnist_cnn.engine.checkpoint import Checkpoints
-from mnist_cnn.engine.graph import NO_ALTERNATIVES, Alternatives, GraphCache
+from mnist_cnn.engine.graph_cache import NO_ALTERNATIVES, Alternatives, GraphCache
 from mnist_cnn.engine.step import evaluated_by
 from mnist_cnn.evaluation import find_mistakes
 from mnist_cnn.events import Event, Mistakes

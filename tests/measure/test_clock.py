@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from bench.machine.own_process import seconds_since_start
 from bench.measure.clock import DeviceClock
 from mnist_cnn.errors import UsageError
-from tests.stand_ins.strict_device import StrictDevice
+from tests.stand_ins.strict_device import strict_device
 
 
 def test_now_never_runs_backwards() -> None:
@@ -87,7 +87,7 @@ def test_alone_the_slowest_rank_is_this_one() -> None:
 
 def test_ranks_agree_to_the_microsecond_where_the_device_has_no_float64() -> None:
     hours = 123_456.789_012_345
-    with StrictDevice("xpu") as strict:
+    with strict_device("xpu") as strict:
         two_alike = SimpleNamespace(
             num_processes=2, device=strict.device, gather=lambda mine: torch.cat((mine, mine))
         )

@@ -18,13 +18,13 @@ from accelerate import Accelerator
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.engine.capture import without_capture
-from mnist_cnn.engine.graph import GraphCache
+from mnist_cnn.engine.graph_cache import GraphCache
 from mnist_cnn.evaluation import find_mistakes
 from mnist_cnn.events import Event
 from mnist_cnn.parity import compare_with_cpu
 from mnist_cnn.recipe import FAST, FAST_GPU, REFERENCE
 from mnist_cnn.train import TrainingOptions, seeded_model, train
-from tests.stand_ins.strict_device import StrictDevice, accelerator_of
+from tests.stand_ins.strict_device import accelerator_of, strict_device
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 RECIPES = {
@@ -64,7 +64,7 @@ WAYS += [("fast-gpu", how) for how in (STEP_BY_STEP, CAPTURED)]
 def test_all_work_is_on_the_device_and_none_is_in_float64(
     name: str, how: str, mnist: MnistData
 ) -> None:
-    with StrictDevice("xpu") as strict:
+    with strict_device("xpu") as strict:
         on_device = trained(name, how, accelerator_of(strict), mnist)
     assert "convolution_backward" in strict.operators
     accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
@@ -74,7 +74,7 @@ def test_all_work_is_on_the_device_and_none_is_in_float64(
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "how"), WAYS)
 def test_so_is_the_comparison_before_a_benchmark(name: str, how: str, mnist: MnistData) -> None:
-    with StrictDevice("mps") as strict:
+    with strict_device("mps") as strict:
         context = TrainingContext(RECIPES[name], accelerator_of(strict))
         graphs = GraphCache(context, without_capture) if how == CAPTURED else None
         found = compare_with_cpu(context, mnist.split("test"), "fp32", graphs)
@@ -103,7 +103,7 @@ def runs_on_mps(name: str, declared: dict[str, Any]) -> bool:
 def test_every_operator_is_one_that_mps_has(mnist: MnistData) -> None:
     declared = declared_operators()
     assert not runs_on_mps("ormqr", declared)
-    with StrictDevice("mps") as strict:
+    with strict_device("mps") as strict:
         for name, how in WAYS:
             trained(name, how, accelerator_of(strict), mnist)
     missing = [name for name in strict.operators if not runs_on_mps(name, declared)]
@@ -111,7 +111,7 @@ def test_every_operator_is_one_that_mps_has(mnist: MnistData) -> None:
 
 
 def test_the_device_is_strict() -> None:
-    with StrictDevice("xpu") as strict:
+    with strict_device("xpu") as strict:
         ours, others = torch.ones(3, device="xpu"), torch.ones(3)
         assert ours.device == strict.device
         with pytest.raises(RuntimeError, match="on two devices, xpu and cpu"):

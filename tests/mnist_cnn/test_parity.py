@@ -22,7 +22,7 @@ from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.engine import eager, torch_program
 from mnist_cnn.engine.capture import without_capture
 from mnist_cnn.engine.ema import WeightEma
-from mnist_cnn.engine.graph import GraphCache
+from mnist_cnn.engine.graph_cache import GraphCache
 from mnist_cnn.engine.step import NativeStep, TorchStep
 from mnist_cnn.engine.torch_program import TorchProgram
 from mnist_cnn.evaluation import count

@@ -1,7 +1,8 @@
 """A device that is not there: its tensors are the CPU's, and it is as strict as the strictest.
 
-Inside `StrictDevice("mps")` tensors can be moved to that device and computed with. As on every real
-one, an operation on tensors of two devices is an error. As on MPS and some XPUs, so is float64.
+Inside `strict_device("mps")` tensors can be moved to that device and computed with. As on every
+real one, an operation on tensors of two devices is an error. As on MPS and some XPUs, so is
+float64.
 
 How: to PyTorch such a tensor has no storage (device "meta", as fake tensors have); what is done
 with it is done with the CPU's tensor that it holds.
@@ -9,9 +10,9 @@ with it is done with the CPU's tensor that it holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -63,32 +64,13 @@ class DeviceTensor(Tensor):
 
 
 class StrictDevice(TorchDispatchMode):
-    """See the module.
-
-    Args:
-        name: torch's name of a device type.
-    """
+    """What the device does; entered by `strict_device`."""
 
     def __init__(self, name: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.device = torch.device(name)
         self.operators: set[str] = set()
         """Operators that have run on the device, as ``"add.Tensor"``."""
-        self._names = _Names(self.device)
-
-    def __enter__(self) -> Self:
-        self._names.__enter__()  # type: ignore[no-untyped-call]
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
-        self._names.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self,
@@ -104,7 +86,12 @@ class StrictDevice(TorchDispatchMode):
         return function(*args, **named)
 
     def run(self, function: Any, args: Sequence[Any], named: _Named) -> Any:
-        """What the device does."""
+        """One operation.
+
+        Raises:
+            RuntimeError: its tensors are on two devices.
+            TypeError: its result is float64.
+        """
         name = function.__name__.partition(".")[0]
         given = tree_flatten((args, named))[0]
         ours = [value for value in given if isinstance(value, DeviceTensor)]
@@ -134,6 +121,18 @@ class StrictDevice(TorchDispatchMode):
                 return DeviceTensor(value, self)
 
         return tree_map(as_ours, results)
+
+
+@contextmanager
+def strict_device(name: str) -> Iterator[StrictDevice]:
+    """Inside, the device exists.
+
+    Args:
+        name: torch's name of a device type.
+    """
+    strict = StrictDevice(name)
+    with _Names(strict.device), strict:
+        yield strict
 
 
 class _Names(TorchFunctionMode):

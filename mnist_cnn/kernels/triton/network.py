@@ -21,7 +21,7 @@ from mnist_cnn.model import MnistCnn
 
 EVALUATION_BATCH = 2_500
 """Number of images in a forward pass of an evaluation."""
-_OPTIONS = {"enable_fp_fusion": True}
+_ARITHMETIC = {"enable_fp_fusion": True}
 """Multiplications and additions are fused, as measured: by default only before Triton 3.10."""
 BLOCK = 128
 """Parameters that one program updates; a layer's weights, scales and shifts start at multiples."""
@@ -145,7 +145,7 @@ class TritonProgram:
                 if isinstance(value, int | Tensor)
             ]
             launches[(kernel, *key, *options.items())] = partial(
-                kernel.warmup, *given, grid=grid, **_OPTIONS, **options
+                kernel.warmup, *given, grid=grid, **_ARITHMETIC, **options
             )
 
         self._run = gather
@@ -422,7 +422,7 @@ def _rows_of(layer: _Layer, shapes: Shapes) -> int:
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], *given: Any, **options: Any) -> None:
-    kernel[grid](*given, **_OPTIONS, **options)
+    kernel[grid](*given, **_ARITHMETIC, **options)
 
 
 def _stride(layer: _Layer) -> int:

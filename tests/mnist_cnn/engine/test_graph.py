@@ -22,7 +22,7 @@ from mnist_cnn.engine.capture import (
     capture_unsupported_reason,
     without_capture,
 )
-from mnist_cnn.engine.graph import Alternatives, GraphCache
+from mnist_cnn.engine.graph_cache import Alternatives, GraphCache
 from mnist_cnn.events import EpochTrained, Evaluated, Event
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.optim import build_schedule, learning_rates

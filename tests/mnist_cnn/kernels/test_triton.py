@@ -19,7 +19,8 @@ from mnist_cnn.augment import draw
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.engine.capture import capture_cuda_graph, without_capture
-from mnist_cnn.engine.graph import GraphCache, StepProgram
+from mnist_cnn.engine.graph import StepProgram
+from mnist_cnn.engine.graph_cache import GraphCache
 from mnist_cnn.engine.torch_program import TorchProgram
 from mnist_cnn.events import EpochTrained, Evaluated
 from mnist_cnn.kernels import triton

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.engine.capture import Replay, without_capture
-from mnist_cnn.engine.graph import Alternatives, GraphCache
+from mnist_cnn.engine.graph_cache import Alternatives, GraphCache
 from mnist_cnn.engine.torch_program import TorchProgram
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels.triton.shapes import SHAPES, halved
@@ -161,7 +161,7 @@ def test_a_capture_that_was_asked_for_is_not_given_up(
         raise RuntimeError("operation not permitted when stream is capturing")
 
     graphs = GraphCache(context, refuse, Alternatives(kernels=True))
-    with pytest.raises(RuntimeError, match="not permitted"):
+    with pytest.raises(UsageError, match=r"--capture is not possible: .*not permitted.*out"):
         trained(context, graphs, mnist)
 
 
