@@ -156,44 +156,11 @@ def export(
     ] = None,
 ) -> int:
     """Write a model file that others can run, and a card with its measured accuracy."""
-    from mnist_cnn.data.dataset import load
-    from mnist_cnn.inference.export import folder as export_folder, hub
-    from mnist_cnn.inference.export.evaluation import Disagreement
-    from mnist_cnn.inference.weights import load_provenance, load_weights
+    from mnist_cnn.export_command import ExportRequest, run_export
 
-    model_format = export_folder.parse_format(to)
-    folder = output or model.with_name(f"{model.stem}-{model_format}")
-    export_folder.check_new(folder)
-    if push_to_hub is not None:
-        try:
-            hub.check_ready(push_to_hub)
-        except UsageError as error:
-            raise UsageError(f"--push-to-hub: {error}") from None
-    network, provenance = load_weights(model), load_provenance(model)
-    data = load(data_dir)
-    try:
-        exported = export_folder.export(network, provenance, model_format, folder, data)
-    except OSError as error:
-        console.complain(f"error: cannot write {folder}: {error.strerror or error}")
-        return console.EXIT_FAILED
-    except Disagreement as error:
-        console.complain(f"error: {folder} was not written: {error}")
-        return console.EXIT_FAILED
-    counts = exported.measured
-    print(
-        f"{exported.model}: {100 * counts.accuracy:.2f} % ({counts.correct:,} of "
-        f"{counts.samples:,} test images), run by {exported.runtime}"
+    return run_export(
+        ExportRequest(model=model, to=to, output=output, data_dir=data_dir, repository=push_to_hub)
     )
-    if push_to_hub is None:
-        return 0
-    try:
-        print(f"uploaded to {hub.push(folder, push_to_hub)}")
-    except hub.UploadFailed as error:
-        console.complain(
-            f"error: not uploaded: {error}; to try again: hf upload {push_to_hub} {folder}"
-        )
-        return console.EXIT_FAILED
-    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
