@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench.cli import main
 from bench.machine.repository import read_history
-from bench.records import store
-from bench.records.schema import RunRecord
 from bench.report import terminal
 from bench.report.contribution import PUBLISHED
 from bench.report.terminal.tables import console_for
-from bench.stats.stopping import PILOT
 from bench.verify import checks
 from bench.verify.check_list import CHECKS
-from tests.factories import make_benchmark, make_record, saved
+from tests.factories import make_record, saved
+from tests.verify.tampering import Tamper, Values, every, files, first, put, report_of
 
-Values = dict[str, Any]
-Tamper = Callable[[Path], None]
-
-CLOSED = "7691c330"
-"""A benchmark of three runs of the reference, one process."""
 KNOWN = {
     # Slowed down on purpose, by a file that differed from the commit.
     "xeon-ab": {"commit"},
@@ -38,79 +28,6 @@ KNOWN = {
     "icelake-retuned-fast": {"plans"},
 }
 """What is not as it should be in what is committed, and stays: records are not edited."""
-
-
-def report_of(
-    path: Path, capsys: pytest.CaptureFixture[str]
-) -> tuple[int, dict[str, Any], dict[str, list[str]]]:
-    """Exit status, the whole report, and the findings of every check that did not pass."""
-    capsys.readouterr()
-    status = main(["verify", str(path), "--json"])
-    report = json.loads(capsys.readouterr().out)
-    found = {check["name"]: check["findings"] for check in report["checks"] if check["findings"]}
-    return status, report, found
-
-
-def edit(path: Path, change: Callable[[Values], None]) -> None:
-    """Change a record's file, and name it as its new content asks for."""
-    values = json.loads(path.read_text(encoding="utf-8"))
-    change(values)
-    path.write_text(json.dumps(values), encoding="utf-8")
-    found = store.read_records([path])
-    if found.records:
-        path.rename(path.with_name(store.file_name(found.records[0][1])))
-
-
-def first(change: Callable[[Values], None]) -> Tamper:
-    """The same, of a folder's first record."""
-    return lambda folder: edit(files(folder)[0], change)
-
-
-def every(change: Callable[[Values], None]) -> Tamper:
-    def tamper(folder: Path) -> None:
-        for path in files(folder):
-            edit(path, change)
-
-    return tamper
-
-
-def files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.json"))
-
-
-def put(**changes: Any) -> Callable[[Values], None]:
-    """Set fields; dots are written as two underscores: ``environment__dirty=True``."""
-
-    def change(values: Values) -> None:
-        for name, value in changes.items():
-            *path, last = name.split("__")
-            place: Any = values
-            for step in path:
-                place = place[int(step)] if step.isdecimal() else place[step]
-            place[last] = value
-
-    return change
-
-
-@pytest.fixture
-def closed(committed: Path) -> Path:
-    """Three committed records that belong together, unpublished."""
-    return _selected(committed, "intel-xeon-2-cores", CLOSED)
-
-
-@pytest.fixture
-def one_by_one(committed: Path) -> Path:
-    """Seven committed runs of a command each, seeds 0 to 6."""
-    return _selected(committed, "studies/xeon-cold-starts", "")
-
-
-def _selected(committed: Path, name: str, benchmark: str) -> Path:
-    folder = committed / "contributed"
-    folder.mkdir()
-    for path, record in store.read_records([committed / "results" / name]).records:
-        if record.benchmark_id.startswith(benchmark):
-            shutil.copy(path, folder)
-    return folder
 
 
 # --- What is committed
@@ -444,203 +361,6 @@ def test_a_run_may_be_short_where_it_stopped_at_the_target(
     assert any("it says completed after 3 of 6 epochs" in text for text in laps) is not is_whole
 
 
-# --- Runs left out
-
-
-@pytest.mark.parametrize(("left_out", "says"), [(0, "run 1"), (1, "run 2"), (2, "run 3")])
-def test_a_run_left_out_is_missed(
-    closed: Path, capsys: pytest.CaptureFixture[str], left_out: int, says: str
-) -> None:
-    files(closed)[left_out].unlink()
-    status, _, found = report_of(closed, capsys)
-    assert (status, found) == (1, {"seeds": [f"benchmark {CLOSED}: {says} of 3 is not here"]})
-
-
-def test_the_last_run_may_be_missing_where_somebody_stopped(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs = make_benchmark((6.4, 6.5, 6.7))
-    stopped = runs[1].model_dump() | {"status": "interrupted", "reason": "ended by SIGINT"}
-    saved(tmp_path, [runs[0], RunRecord.model_validate(stopped)])
-    _, _, found = report_of(tmp_path, capsys)
-    assert "seeds" not in found
-
-
-def test_a_gap_in_runs_that_were_started_one_by_one(
-    one_by_one: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert report_of(one_by_one, capsys)[0] == 0
-    files(one_by_one)[3].unlink()
-    _, _, found = report_of(one_by_one, capsys)
-    assert found["seeds"] == [
-        "runs like 0ded0a89, started one by one: seed 3 of 0 to 6 is not here"
-    ]
-
-
-def test_a_seed_twice_in_runs_that_were_started_one_by_one(
-    one_by_one: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def again(values: Values) -> None:
-        values["seed"] = 5
-        values["command"] += ["--seed", "5"]
-
-    edit(files(one_by_one)[6], again)
-    _, _, found = report_of(one_by_one, capsys)
-    assert found["seeds"] == [
-        "runs like 0ded0a89, started one by one: seed 5 is here more than once"
-    ]
-
-
-def test_a_run_that_a_sweep_listed_and_nobody_has(
-    one_by_one: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = [["--recipe", "fast", "--seed", str(seed)] for seed in range(7)]
-    for path, words in zip(files(one_by_one), options, strict=True):
-        edit(
-            path,
-            put(label="swept", command=["run.py", *words, "--label", "swept"]),
-        )
-    line = {"started_at": "2026-11-27T03:00:00Z", "order_seed": 0, "shard": "1/2", "runs": options}
-    (one_by_one / "swept.1-of-2.sweep").write_text(json.dumps(line) + "\n")
-    assert "seeds" not in report_of(one_by_one, capsys)[2]
-    files(one_by_one)[3].unlink()
-    (_, found) = report_of(one_by_one, capsys)[2]["seeds"]
-    assert found == "swept.1-of-2.sweep: no record of its run --recipe fast --seed 3"
-
-
-def test_runs_auto_have_as_many_as_that_rule_asks_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    auto = {"half_width": 0.05, "runs": 30}
-    alike = make_benchmark((6.5, 6.51, 6.52, 6.5, 6.51), protocol=auto)
-    assert len(alike) == PILOT
-    folder = Path(saved(tmp_path / "enough", alike))
-    assert "seeds" not in report_of(folder, capsys)[2]
-    files(next(folder.iterdir()))[-1].unlink()
-    _, _, found = report_of(folder, capsys)
-    assert found["seeds"][0].endswith("run 5 of 5 is not here")
-
-
-def test_the_seeds_of_older_records_follow_no_rule(
-    closed: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def later(values: Values) -> None:
-        assert values["schema_version"] < 8
-        values["seed"] += 5
-        values["command"] += ["--seed", "5"]
-
-    every(later)(closed)
-    assert "seeds" not in report_of(closed, capsys)[2]
-
-
-@pytest.mark.parametrize(
-    ("kept", "seconds", "says"),
-    [
-        ((1, 2, 3, 4), (0, 0, 45, 45), []),
-        ((1, 2, 3, 4), (0, 0, 45, 30), ["run 4 started before run 2 had ended"]),
-        ((1, 3), (0, 30), ["run 3 started before run 1 had ended"]),
-    ],
-)
-def test_runs_at_a_time_overlap_only_with_those_of_other_processes(
-    kept: Sequence[int],
-    seconds: Sequence[int],
-    says: list[str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Each run takes 43.2 s."""
-    runs = make_benchmark((6.5, 6.6, 6.7, 6.8), setup={"parallel_seeds": 2})
-    started = [
-        runs[index - 1].model_copy(
-            update={"started_at": runs[0].started_utc + timedelta(seconds=after)}
-        )
-        for index, after in zip(kept, seconds, strict=True)
-    ]
-    saved(tmp_path, started)
-    found = report_of(tmp_path, capsys)[2].get("seeds", [])
-    overlaps = [text.partition(": ")[2] for text in found if "started" in text]
-    assert overlaps == says
-
-
-# --- What is published
-
-
-@pytest.fixture
-def published(committed: Path) -> Path:
-    return committed / "results" / "intel-xeon-2-cores"
-
-
-def test_a_published_cell_that_is_better_than_its_laps(
-    published: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    page = published.parent / store.PAGE_NAME
-    text = page.read_text(encoding="utf-8")
-    page.write_text(text.replace("| 6.26 s (", "| 5.26 s ("), encoding="utf-8")
-    status, _, found = report_of(published, capsys)
-    assert status == 1
-    assert found == {
-        "published": [
-            "55d4e4a2: to target: published 5.26 s (5.94–6.74), its raw laps give 6.26 s "
-            "(5.94–6.74)"
-        ]
-    }
-
-
-def test_a_published_command_that_is_not_the_record_s(
-    published: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    page = published.parent / store.PAGE_NAME
-    text = page.read_text(encoding="utf-8")
-    page.write_text(text.replace("fast --runs 20", "fast --runs 2"), encoding="utf-8")
-    _, _, found = report_of(published, capsys)
-    assert list(found) == ["published"]
-    assert "55d4e4a2: how it was measured is not published as" in found["published"][0]
-
-
-def test_runs_left_out_of_what_is_published_are_missed_though_the_records_agree(
-    published: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A run that missed the target dropped, and what the nineteen others promise made to fit."""
-    runs = [p for p in files(published) if "55d4e4a2" in p.read_text(encoding="utf-8")]
-    for path in runs[-1:]:
-        path.unlink()
-
-    def fitted(values: Values) -> None:
-        values["protocol"]["runs"] = 19
-        values["command"][values["command"].index("20")] = "19"
-
-    for path in runs[:-1]:
-        edit(path, fitted)
-    _, _, found = report_of(published, capsys)
-    assert list(found) == ["published"]
-    assert "55d4e4a2: reached: published 15/20, its raw laps give 15/19" in found["published"]
-
-
-def test_a_published_benchmark_whose_records_are_gone(
-    published: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for path in files(published):
-        if CLOSED in path.read_text(encoding="utf-8"):
-            path.unlink()
-    _, _, found = report_of(published, capsys)
-    assert found == {"published": ["`7691c330`: published, but its records are not here"]}
-
-
-def test_records_in_the_results_folder_itself_are_published_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "flat"
-    [machine] = Path(saved(tmp_path / "made", make_benchmark())).iterdir()
-    machine.rename(folder)
-    assert main(["publish", "--results-dir", str(folder)]) == 0
-    _, report, found = report_of(folder, capsys)
-    assert "published" not in found
-    assert not any("to be made" in step for step in report["pull_request"])
-    page = folder / store.PAGE_NAME
-    page.write_text(page.read_text(encoding="utf-8").replace("35.9 s", "5.9 s"), encoding="utf-8")
-    assert "published 5.9 s" in report_of(folder, capsys)[2]["published"][0]
-
-
 # --- The code
 
 
@@ -660,68 +380,6 @@ def test_what_cannot_be_checked_is_exit_2(
     monkeypatch.setattr("bench.machine.repository.read_history", lambda: nowhere)
     status, report, _ = report_of(closed, capsys)
     assert (status, report["outcome"]) == (2, "unknown")
-
-
-# --- Private data: bench/verify/privacy.py has tests of its own
-
-
-GPU_UUID = f"GPU-12345678-{'abcd-' * 3}{'0' * 12}"
-
-
-@pytest.mark.parametrize(
-    ("says", "change"),
-    [
-        ("label: a home folder: home/alice", put(label="in /home/alice/x")),
-        (
-            "command: a home folder: Users/alice",
-            lambda values: values["command"].append("--results-dir=/Users/alice/r"),
-        ),
-        (
-            "setup.environment.CUDA_VISIBLE_DEVICES: a device's UUID",
-            put(setup__environment={"CUDA_VISIBLE_DEVICES": GPU_UUID}),
-        ),
-        ("an IP address: 192.168.1.20", put(label="MASTER_ADDR 192.168.1.20")),
-        ("a token", lambda values: values["command"].extend(["--token", "hunter2secret"])),
-        ("a user at a host: alice@box", put(reason=None, label="alice@box")),
-    ],
-)  # fmt: skip
-def test_private_data_in_a_record_fails(
-    closed: Path,
-    capsys: pytest.CaptureFixture[str],
-    says: str,
-    change: Callable[[Values], None],
-) -> None:
-    every(change)(closed)
-    status, _, found = report_of(closed, capsys)
-    assert status == 1
-    assert len(found["private"]) == 3
-    assert says in found["private"][0]
-
-
-def test_private_data_is_found_in_what_is_no_record_and_in_names(
-    closed: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (closed / "run.log").write_text("host alice-laptop.local\n")
-    (closed / "torn.json").write_text('{"label": "/home/alice')
-    (closed / "x.noise").write_text('{"case": "/home/alice"}')
-    (closed / "alice@box.txt").write_text("")
-    _, _, found = report_of(closed, capsys)
-    assert [text.split(": ")[0] for text in found["private"]] == [
-        "alice@box.txt",
-        "run.log",
-        "torn.json",
-        "x.noise",
-    ]
-
-
-def test_your_own_name_is_found_where_you_verify(
-    closed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LOGNAME", "Margarethe")
-    monkeypatch.setattr("socket.gethostname", lambda: "workbox7.example.org")
-    first(put(label="for margarethe on WORKBOX7"))(closed)
-    _, _, found = report_of(closed, capsys)
-    assert [text.rpartition(": ")[2] for text in found["private"]] == ["margarethe", "workbox7"]
 
 
 # --- Inert
