@@ -14,7 +14,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
 
@@ -136,8 +136,7 @@ def write_new_file(path: Path, content: bytes) -> None:
         OSError: it cannot be written, or a file or link of that name exists. Nothing of it remains,
             and what existed before is unchanged.
     """
-    with temporary_file(path, content) as temporary:
-        rename_to_new(temporary, path)
+    write_beside(path, content, lambda temporary: rename_to_new(temporary, path))
     sync_folder(path.parent)
 
 
@@ -148,8 +147,7 @@ def replace_file(path: Path, content: bytes) -> None:
         OSError: it cannot be written, or it is a link. What existed before is unchanged.
     """
     refuse_link(path)
-    with temporary_file(path, content) as temporary:
-        temporary.replace(path)
+    write_beside(path, content, lambda temporary: temporary.replace(path))
     sync_folder(path.parent)
 
 
@@ -184,38 +182,39 @@ def temporary_ending() -> str:
     return f".{os.getpid() % 2**32:08x}{secrets.token_hex(4)}.tmp"
 
 
-@contextlib.contextmanager
-def temporary_file(path: Path, content: bytes | bytearray) -> Iterator[Path]:
+def write_beside(path: Path, content: bytes | bytearray, place: Callable[[Path], object]) -> None:
     """Write bytes to the disk, beside a path, under a name that nobody can know before.
 
-    The caller renames the file; what it does not rename is removed. Until then the file is locked:
-    `mnist_cnn.leftovers` removes those whose writer was killed.
+    The file is locked until it is placed: `mnist_cnn.leftovers` removes those whose writer was
+    killed.
+
+    Args:
+        path: what the file will be.
+        content: its bytes.
+        place: renames the file; what it leaves is removed.
 
     Raises:
-        OSError: it cannot be written; its `filename` is `path`.
+        OSError: it cannot be written; its `filename` is `path`. Or what `place` raises.
     """
+    # No context manager: between its yield and the body of `with`, a signal may come.
     # Hidden, and with another suffix: a reader of the folder must not meet half a file.
     temporary = path.with_name(f".{path.name[:_KEPT_LETTERS]}{temporary_ending()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY
-    try:
-        descriptor = os.open(temporary, flags, 0o666)
-    except OSError as error:
-        raise _about(path, error) from error
     lock = -1
     try:
         try:
-            with open(descriptor, "wb") as file:  # noqa: PTH123
-                lock = _locked_copy(descriptor)
+            with open(os.open(temporary, flags, 0o666), "wb") as file:  # noqa: PTH123
+                lock = _locked_copy(file.fileno())
                 file.write(content)
                 file.flush()
-                os.fsync(descriptor)
+                os.fsync(file.fileno())
         except OSError as error:  # a write that fails names no file
             raise _about(path, error) from error
-        yield temporary
+        place(temporary)
     finally:  # also after a full disk or Ctrl-C
         try:
             temporary.unlink(missing_ok=True)
-        except KeyboardInterrupt:  # it came just now
+        except KeyboardInterrupt:  # it came just now, before the file was removed
             temporary.unlink(missing_ok=True)
             raise
         if lock >= 0:

@@ -39,6 +39,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """What a test, or the code it calls, sets in the environment ends with the test.
+
+    Ranks name a network interface there, for one: programs of later tests would take it too.
+    """
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys() - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+    os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Where two workers share the cores, torch's threads would mostly wait for each other."""
     if "PYTEST_XDIST_WORKER" in os.environ:

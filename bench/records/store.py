@@ -131,12 +131,16 @@ def check_writable(
     made = [] if keep else _missing_folders(folder)
     probe = folder / probe_name(name)
     try:
-        _write_below(probe, bytes(_PROBE_BYTES))
         try:
+            _write_below(probe, bytes(_PROBE_BYTES))
             # While the file is there: an empty folder may be removed by another process's check.
             _check_room(folder, files)
         finally:
-            probe.unlink()
+            try:
+                probe.unlink(missing_ok=True)
+            except KeyboardInterrupt:  # it came just now, before the file was removed
+                probe.unlink(missing_ok=True)
+                raise
         sweep_files(folder)
     except OSError as error:
         raise UsageError(

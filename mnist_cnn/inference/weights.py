@@ -83,8 +83,14 @@ def check_writable(path: Path) -> None:
             raise UsageError(f"cannot write {path}: it is a folder; name a file in it")
         refuse_link(path)
         probe = path.with_name(probe_name(path.name))
-        write_new_file(probe, bytes(_PROBE_BYTES))
-        probe.unlink()
+        try:
+            write_new_file(probe, bytes(_PROBE_BYTES))
+        finally:
+            try:
+                probe.unlink(missing_ok=True)
+            except KeyboardInterrupt:  # it came just now, before the file was removed
+                probe.unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise UsageError(f"cannot write {path}: {reason_of(error)}: {path.parent}") from error
 

@@ -28,7 +28,7 @@ _MOMENTS = (
     ("bench.machine.meter:Meter.stop", 2),
     ("bench.measure.plan_chain:PlanChain.write_plan", 1),
     ("bench.records.store:save_record", 2),
-    ("mnist_cnn.disk:temporary_file", 4),
+    ("mnist_cnn.disk:write_beside", 4),
     ("mnist_cnn.disk:rename_to_new", 3),
     ("bench.launch.local_run:_keep", 2),
     ("bench.cli.output:print_runs", 1),

@@ -16,6 +16,7 @@ from hypothesis import given, strategies as st
 
 from mnist_cnn import disk
 from mnist_cnn.leftovers import sweep_files
+from tests.interruptions import interrupted_everywhere
 
 pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,14 +98,30 @@ def test_nothing_is_written_through_a_link(
 
 
 def test_a_temporary_file_has_a_name_that_nobody_knows(tmp_path: Path) -> None:
-    with (
-        disk.temporary_file(tmp_path / "a", b"x") as one,
-        disk.temporary_file(tmp_path / "a", b"x") as other,
-    ):
-        assert one != other
-        assert one.name.startswith(".a.")
-        assert one.read_bytes() == b"x"
+    seen: list[Path] = []
+
+    def place(temporary: Path) -> None:
+        assert temporary.name.startswith(".a.")
+        assert temporary.read_bytes() == b"x"
+        seen.append(temporary)
+
+    for _ in range(2):
+        disk.write_beside(tmp_path / "a", b"x", place)
+    assert seen[0] != seen[1]
     assert names(tmp_path) == []
+
+
+# What was just opened is then closed by a destructor, which warns.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("write", [disk.write_new_file, disk.replace_file])
+def test_an_interruption_at_any_moment_leaves_no_half(
+    write: Callable[[Path, bytes], None], tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    for moment in interrupted_everywhere(lambda: write(path, b"new")):
+        assert names(tmp_path) in ([], ["file"]), moment
+        path.unlink(missing_ok=True)
+    assert path.read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("name", ["n" * 250, "中" * 80])

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from mnist_cnn import disk, user_folders
-from mnist_cnn.disk import temporary_file
 from mnist_cnn.leftovers import remove_files_of, sweep_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +28,8 @@ def test_only_what_a_dead_writer_left_is_swept(tmp_path: Path) -> None:
     link, folder = tmp_path / f".link.{zeros}.tmp", tmp_path / f".folder.{zeros}.tmp"
     folder.mkdir()
     link.symlink_to(kept[0])
-    with disk.temporary_file(tmp_path / "busy", b"x") as busy:
+
+    def sweep(busy: Path) -> None:
         for path in (*kept, left, busy, folder):
             if not path.exists():
                 path.touch()
@@ -37,6 +37,8 @@ def test_only_what_a_dead_writer_left_is_swept(tmp_path: Path) -> None:
         new.touch()
         sweep_files(tmp_path)
         assert set(tmp_path.iterdir()) == {*kept, busy, new, link, folder}
+
+    disk.write_beside(tmp_path / "busy", b"x", sweep)
 
 
 KEEPS_FOLDER = """
@@ -84,8 +86,8 @@ def test_folders_of_killed_processes_are_swept_and_no_others(
 
 def test_files_of_a_dead_process_are_removed_at_once_and_no_others(tmp_path: Path) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from mnist_cnn.disk import temporary_file\n"
-        "with temporary_file(Path(sys.argv[1]), b'half'): os._exit(0)"
+        "import os, sys; from pathlib import Path; from mnist_cnn.disk import write_beside\n"
+        "write_beside(Path(sys.argv[1]), b'half', lambda _: os._exit(0))"
     )
     machine = tmp_path / "machine"
     machine.mkdir()
@@ -95,8 +97,11 @@ def test_files_of_a_dead_process_are_removed_at_once_and_no_others(tmp_path: Pat
     ) as process:
         process.wait()
     (machine / "record.json").write_text("whole")
-    with temporary_file(machine / "other.json", b"half") as other:
+
+    def remove(other: Path) -> None:
         assert len(list(machine.iterdir())) == 3
         remove_files_of(process.pid, tmp_path)
         assert {path.name for path in machine.iterdir()} == {"record.json", other.name}
+
+    disk.write_beside(machine / "other.json", b"half", remove)
     remove_files_of(process.pid, tmp_path / "absent")

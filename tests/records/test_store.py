@@ -15,6 +15,7 @@ from bench.records import store
 from bench.records.schema import RunRecord
 from mnist_cnn.errors import UsageError
 from tests.factories import make_record, records
+from tests.interruptions import interrupted_everywhere
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -128,6 +129,13 @@ def test_check_writable_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     store.check_writable(tmp_path / "a" / "b")
     assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
+
+
+# What was just opened is then closed by a destructor, which warns.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_check_writable_leaves_no_file_wherever_it_is_interrupted(tmp_path: Path) -> None:
+    for moment in interrupted_everywhere(lambda: store.check_writable(tmp_path / "a")):
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()], moment
 
 
 @pytest.mark.skipif(os.name != "posix", reason="has no such limit")

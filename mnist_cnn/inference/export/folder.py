@@ -90,8 +90,8 @@ def export(
     trained = RawPixels(network)
     file = f"model.{model_format}"
     temporary = folder.with_name(f".{folder.name[:48]}{temporary_ending()}")
-    temporary.mkdir()
     try:
+        temporary.mkdir()
         path = temporary / file
         if model_format == "onnx":
             onnx_graph.write_graph(network, path, metadata)
@@ -112,5 +112,9 @@ def export(
         (temporary / CARD).write_text(card(facts), encoding="utf-8")
         temporary.rename(folder)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+        except KeyboardInterrupt:  # it came just now, before the folder was removed
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
     return Exported(folder / file, measured, runtime)

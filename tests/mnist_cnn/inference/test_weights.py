@@ -23,6 +23,7 @@ from mnist_cnn.inference.weights import (
     save_weights,
 )
 from mnist_cnn.model import MnistCnn
+from tests.interruptions import interrupted_everywhere
 
 
 @pytest.fixture
@@ -181,6 +182,13 @@ def test_where_nothing_can_be_written_is_known_beforehand(path: Path) -> None:
     path.touch()
     with pytest.raises(UsageError, match="Not a directory"):
         check_writable(path / "x")
+
+
+# What was just opened is then closed by a destructor, which warns.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_check_leaves_nothing_wherever_it_is_interrupted(tmp_path: Path) -> None:
+    for moment in interrupted_everywhere(lambda: check_writable(tmp_path / "weights")):
+        assert not list(tmp_path.iterdir()), moment
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
