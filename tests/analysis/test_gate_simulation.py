@@ -81,7 +81,7 @@ def test_many_cases_pass_nearly_as_often_as_one_and_fire_no_more() -> None:
     assert five[GateOutcome.REGRESSION] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_documents_rates() -> None:
     """The table of docs/statistics.md on sessions, and the sentence on other trainings."""
     lines = []

@@ -169,7 +169,7 @@ def test_the_command_printed_is_one_that_runs(tmp_path: Path) -> None:
     assert (record.status, record.setup.processes, record.setup.machines) == ("completed", 2, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_hostile_default_configuration_changes_nothing(tmp_path: Path) -> None:
     """Neither Accelerate's file nor what a launcher would have made of it."""
     config = tmp_path / "accelerate" / "default_config.yaml"

@@ -150,7 +150,7 @@ def test_they_are_one_benchmark_and_each_the_run_it_would_be_alone(
     assert (checks["records"], checks["seeds"]) == ("pass", "pass")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_one_that_is_killed_takes_no_other_with_it(tmp_path: Path) -> None:
     # So many epochs, seconds of them, that neither run is over before one is killed.

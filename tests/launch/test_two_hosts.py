@@ -213,7 +213,7 @@ def test_two_machines_learn_what_two_processes_of_one_do(
     assert curve(record) == curve(alone)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_slow_network_that_loses_some_changes_times_alone(
     far_hosts: tuple[Host, Host], tmp_path: Path
 ) -> None:
@@ -227,7 +227,7 @@ def test_a_slow_network_that_loses_some_changes_times_alone(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", [pytest.param(0, marks=pytest.mark.thorough), 1])
 def test_a_machine_that_is_lost_ends_the_other(
     hosts: tuple[Host, Host], tmp_path: Path, lost: int
 ) -> None:
@@ -313,7 +313,7 @@ def test_a_wrong_rank_is_refused_where_it_was_given(hosts: tuple[Host, Host]) ->
     assert f"{MAIN} is no address of this one; give this one another rank" in refusal(error)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_rank_given_twice_is_found_out(hosts: tuple[Host, Host], tmp_path: Path) -> None:
     options = ("--processes", "3", "--machines", "3", "--main-address", ADDRESS)
     results = ended(
@@ -356,7 +356,16 @@ def test_waiting_for_a_machine_that_does_not_come_can_be_interrupted(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("starter", ["dry-run", "torchrun", "accelerate", "slurm", "skypilot"])
+@pytest.mark.parametrize(
+    "starter",
+    [
+        "accelerate",
+        *(
+            pytest.param(name, marks=pytest.mark.thorough)
+            for name in ("dry-run", "torchrun", "slurm", "skypilot")
+        ),
+    ],
+)
 def test_every_way_to_start_two_machines_does(
     hosts: tuple[Host, Host], tmp_path: Path, starter: str
 ) -> None:

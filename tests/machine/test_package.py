@@ -91,7 +91,7 @@ def test_an_installed_copy_knows_its_version_without_torch(installed: Path) -> N
     assert has_torch == "False"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_an_installed_copy_says_what_is_missing_and_where_records_go(installed: Path) -> None:
     done = run_installed(
         installed,

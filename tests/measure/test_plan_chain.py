@@ -93,7 +93,7 @@ def run(results: Path, *options: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.usefixtures("mnist_data_dir")
 def test_every_way_to_run_writes_one_plan_a_benchmark(tmp_path: Path) -> None:
     run(tmp_path, "--runs", "2")

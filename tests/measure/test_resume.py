@@ -38,6 +38,8 @@ DRIVER = ROOT / "tests" / "stand_ins" / "resume_driver.py"
 COMMON = ("--recipe", "tiny", "--device", "cpu", "--threads", "1", "--quiet")
 KEEPING = ("--checkpoint-every", "1")
 PLACES = ("init", "first-step", "mid-epoch", "evaluation", "checkpoint", "save")
+IN_CI = ((0, "mid-epoch"), (1, "save"))
+"""The ranks and places of which every run of CI tries to kill."""
 SUPERVISED = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -100,8 +102,14 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("mnist_data_dir")
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("rank", "place"),
+    [
+        pytest.param(rank, place, marks=[] if (rank, place) in IN_CI else pytest.mark.thorough)
+        for rank in (0, 1)
+        for place in PLACES
+    ],
+)
 def test_any_rank_may_be_killed_anywhere(
     rank: int, place: str, tmp_path: Path, uninterrupted: list[RunRecord]
 ) -> None:
@@ -134,7 +142,7 @@ def test_any_rank_may_be_killed_anywhere(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("mnist_data_dir")
-@pytest.mark.parametrize("kernels", ["auto", "torch"])
+@pytest.mark.parametrize("kernels", ["auto", pytest.param("torch", marks=pytest.mark.thorough)])
 def test_one_process_goes_on_to_the_same_curve(kernels: str, tmp_path: Path) -> None:
     options = ("--runs", "1", "--kernels", kernels)
     assert measure(ONE, tmp_path / "whole", *options).returncode == 0
@@ -184,7 +192,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_taken_if_asked(tmp_p
     assert curve(resumed) == curve(whole)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.usefixtures("mnist_data_dir")
 def test_a_launcher_that_starts_all_ranks_anew_is_recorded(
     tmp_path: Path, uninterrupted: list[RunRecord]
@@ -242,7 +250,7 @@ def forge(kept: Path, change: Callable[[dict[str, Any]], object], checkpoint: ob
     (kept / "benchmark.json").write_bytes(digest + b"\n" + forged)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.usefixtures("mnist_data_dir")
 def test_a_forged_state_with_the_right_sums_is_one_line(tmp_path: Path) -> None:
     results = tmp_path / "results"

@@ -199,8 +199,9 @@ def test_ranks_that_do_not_know_of_each_other_are_refused(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("moment", "fate"),
     [
-        ("mnist_cnn.train:train", "was not"),  # before the loop heeds signals itself
-        ("mnist_cnn.train:evaluation_event", "was not"),
+        # Before the loop heeds signals itself.
+        pytest.param("mnist_cnn.train:train", "was not", marks=pytest.mark.thorough),
+        pytest.param("mnist_cnn.train:evaluation_event", "was not", marks=pytest.mark.thorough),
         ("mnist_cnn.console:print_from_main|4", "was"),  # "saved"
     ],
 )

@@ -212,7 +212,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("kernels", ["torch", *KINDS[:1]])
+@pytest.mark.parametrize("kernels", [pytest.param("torch", marks=pytest.mark.slow), *KINDS[:1]])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_part_that_is_wrong_is_found_and_named(
     fault: str, kernels: Kernels, mnist: MnistData, monkeypatch: pytest.MonkeyPatch
@@ -223,7 +223,7 @@ def test_a_part_that_is_wrong_is_found_and_named(
     assert str(found.problem).startswith(part), found
 
 
-@pytest.mark.parametrize("kernels", ["torch", *KINDS[:1]])
+@pytest.mark.parametrize("kernels", [pytest.param("torch", marks=pytest.mark.thorough), *KINDS[:1]])
 @pytest.mark.parametrize("name", [name for name, _ in MnistCnn().named_parameters()])
 def test_a_wrong_gradient_of_any_layer_is_found_and_named(
     name: str, kernels: Kernels, mnist: MnistData, monkeypatch: pytest.MonkeyPatch
@@ -256,6 +256,7 @@ GRAPH_FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [None, *GRAPH_FAULTS])
 def test_the_very_programs_that_are_captured_are_compared(
     fault: str | None, mnist: MnistData, monkeypatch: pytest.MonkeyPatch

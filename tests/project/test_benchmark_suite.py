@@ -30,7 +30,7 @@ def benchmarks(cwd: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_times_are_stored_and_compared_per_device(tmp_path: Path) -> None:
     first = benchmarks(tmp_path, "--benchmark-compare", "--benchmark-compare-fail=median:10%")
     assert first.returncode == 0, first.stdout + first.stderr

@@ -148,7 +148,7 @@ def rate(counts: Counter[GateOutcome], outcome: GateOutcome) -> str:
     return f"{100 * counts[outcome] / counts.total():.0f}"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_table_of_how_many_runs_follows_from_simulation() -> None:
     lines = []
     for runs in (5, 10, 20, 40):

@@ -283,7 +283,10 @@ def test_bench_launches_run_with_the_given_options(project: Project) -> None:
     ("environment", "before"),
     [
         ({}, []),
-        ({"CI": "true"}, ["-m", "", "-n", "2", "--dist", "worksteal", "--durations=25"]),
+        (
+            {"CI": "true"},
+            ["-m", "not thorough", "-n", "2", "--dist", "worksteal", "--durations=25"],
+        ),
         ({"CI": "false"}, []),
     ],
 )
@@ -298,6 +301,9 @@ def test_test_runs_pytest_and_in_ci_also_the_slow_tests(
     _, out, _ = project.run("scripts/test", **environment)
     alone = before or ["-n", "2", "--dist", "worksteal"]
     assert out.split("\n")[:-1] == ["-m", "pytest", *alone]
+    _, out, _ = project.run("scripts/test", "--thorough", "-x", **environment)
+    assert out.split()[2:4] == ["-m", "thorough"]
+    assert out.split()[-2:] == ["--durations=25", "-x"]
 
 
 def test_nothing_runs_if_setup_fails(project: Project) -> None:
@@ -440,7 +446,7 @@ def test_the_launcher_waits_until_an_interrupted_program_has_saved(
     assert err == ""
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_setup_downloads_uv_and_a_compiler_if_there_are_none(project: Project) -> None:
     lock = project.folder / "requirements.txt"
     names = "hatchling|editables|packaging|pathspec|pluggy|trove-classifiers"

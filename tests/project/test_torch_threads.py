@@ -48,7 +48,9 @@ def test_unknown_words_are_refused_in_one_line() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [["one-pass"], ["pass-a-group", "1x1"]])
+@pytest.mark.parametrize(
+    "words", [pytest.param(["one-pass"], marks=pytest.mark.thorough), ["pass-a-group", "1x1"]]
+)
 def test_it_measures(words: list[str]) -> None:
     """The points of a process and of several."""
     words = ["avx2", "fp32", "channels_last", *words, "--rounds", "1", "--steps", "1"]

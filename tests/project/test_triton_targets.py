@@ -18,7 +18,7 @@ def compile_for(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("target", "table"),
     # The oldest NVIDIA GPU, with the least shared memory, and one on which the first does not fit.

@@ -57,7 +57,7 @@ def wheels(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @on_linux
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_release_has_a_wheel_for_each_platform_one_for_all_and_the_sources(
     tmp_path: Path, shared_library: ModuleType
 ) -> None:

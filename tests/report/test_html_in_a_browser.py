@@ -151,9 +151,15 @@ def test_tables_sort_by_click_and_by_key(browser: Browser, committed: Path) -> N
     page.close()
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", [390, 1400])
-@pytest.mark.parametrize("which", ["committed", "hostile"])
+@pytest.mark.parametrize(
+    ("which", "width", "scheme"),
+    [
+        ("committed", 390, "dark"),
+        ("committed", 1400, "light"),
+        ("hostile", 390, "light"),
+        ("hostile", 1400, "dark"),
+    ],
+)
 def test_axe_finds_nothing_serious(
     which: str, width: int, scheme: Scheme, browser: Browser, request: pytest.FixtureRequest
 ) -> None:

@@ -123,7 +123,7 @@ def test_false_alarms_stay_below_the_stated_rates() -> None:
     assert 0 < fires <= GATE_TAIL + 0.03
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_documents_rates() -> None:
     """The table of docs/statistics.md, computed again."""
     lines = []

@@ -184,7 +184,7 @@ def test_what_a_program_cannot_do_has_a_reason() -> None:
     assert "SGD" in str(capture_unsupported_reason(resident, accelerator))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:The distutils package is deprecated")  # torch's C++ builder
 def test_fused_operators_train_alike(mnist: MnistData, monkeypatch: pytest.MonkeyPatch) -> None:
     """Inductor's arithmetic is in another order, and where values tie pooling takes another."""

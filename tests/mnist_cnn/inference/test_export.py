@@ -601,7 +601,7 @@ def test_nothing_is_sent_unless_asked_for(
 # For real
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_a_trained_network_predicts_the_same_10_000_digits_everywhere(
     mnist: MnistData, mnist_data_dir: Path, tmp_path: Path

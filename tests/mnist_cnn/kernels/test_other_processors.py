@@ -96,7 +96,11 @@ def tensors_of(model: MnistCnn) -> tuple[list[Tensor], list[Tensor]]:
 @emulated
 @pytest.mark.parametrize(
     ("kernels", "processor"),
-    [("scalar", "cortex-a72"), ("neon", "cortex-a72"), ("neon-bf16", "max")],
+    [
+        pytest.param("scalar", "cortex-a72", marks=pytest.mark.thorough),
+        ("neon", "cortex-a72"),
+        ("neon-bf16", "max"),
+    ],
 )
 def test_gradients_on_arm_are_as_near_the_truth_as_torchs(
     kernels: str, processor: str, program: Path, mnist: MnistData
@@ -134,6 +138,7 @@ def test_a_processor_without_bf16_is_told_so(program: Path) -> None:
     assert Emulated(program, "cortex-a72", "neon-bf16").run([], torch.zeros(0)).returncode == ABSENT
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not shutil.which("nm"), reason="needs nm")
 def test_files_of_instruction_sets_share_no_function(
     tmp_path: Path, host_compiler: list[str]
