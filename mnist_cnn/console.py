@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import errno
-import gc
 import os
 import sys
 import time
@@ -64,9 +62,6 @@ def run(
         The exit status: 2 for bad input, 130 when interrupted, 1 for an error that nothing
         expects, else the command's own.
     """
-    # Else the interpreter would look through all of torch for garbage once more before it ends: a
-    # third of the time that importing torch takes.
-    atexit.register(gc.freeze)
     # A file's name may contain what the terminal cannot show; that must not end a command.
     for stream in (sys.stdout, sys.stderr):
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")

@@ -104,6 +104,7 @@ def cpu_group() -> Iterator[Path]:
         pytest.skip("no control group can be made here")
 
 
+@pytest.mark.thorough
 def test_a_run_that_a_quota_slows_down_is_named(tmp_path: Path, cpu_group: Path) -> None:
     tenth = {"cpu.cfs_quota_us": "10000", "cpu.max": "10000 100000"}
     record = disturbed(tmp_path, lambda *_: limit(cpu_group, tenth), entering(cpu_group))

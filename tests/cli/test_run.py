@@ -143,7 +143,7 @@ def test_an_accelerate_launch_that_started_one_of_two_processes_is_refused() -> 
     assert "torchrun --standalone --nproc_per_node 2 bench/run.py" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_batch_that_does_not_divide_among_the_processes_is_refused() -> None:
     done = launch([BIN / "torchrun", "--standalone", "--nproc_per_node", "3", "bench/run.py"])
     assert done.returncode != 0
@@ -160,9 +160,9 @@ def test_a_batch_that_does_not_divide_among_the_processes_is_refused() -> None:
     "command",
     [
         [BIN / "accelerate", "launch", "bench/run.py"],
-        [BIN / "accelerate", "launch", "-m", "bench.run"],
-        [PYTHON, "-m", "bench.run"],
-        [PYTHON, "bench/run.py"],
+        pytest.param([BIN / "accelerate", "launch", "-m", "bench.run"], marks=pytest.mark.thorough),
+        pytest.param([PYTHON, "-m", "bench.run"], marks=pytest.mark.thorough),
+        pytest.param([PYTHON, "bench/run.py"], marks=pytest.mark.thorough),
         [BIN / "mnist-bench", "run"],
     ],
     ids=lambda command: "-".join(Path(word).name for word in command),
@@ -235,7 +235,7 @@ def test_two_processes_do_the_work_of_one(two_processes: Path) -> None:
     assert min(one.evaluations[0].accuracy, two.evaluations[0].accuracy) > 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_two_processes_without_being_told_of_the_cpu_still_find_each_other() -> None:
     """torchrun alone leaves each process of Accelerate believing that it is the only one."""
     import torch
@@ -297,7 +297,7 @@ def test_stop_at_target_ends_the_run_and_the_table_says_so(tmp_path: Path) -> No
     assert "without --stop-at-target" in " ".join(done.stdout.split())
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_diverged_run_of_two_ranks_has_a_record_and_a_table(tmp_path: Path) -> None:
     (tmp_path / "wild.py").write_text(WILD)
     ranks = [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", tmp_path / "wild.py"]
@@ -351,7 +351,7 @@ def test_a_disk_that_fills_up_loses_neither_record_nor_table(tmp_path: Path) -> 
     assert "seed 1" not in done.stderr, "the second run is not trained"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_profile_is_a_trace_and_the_costliest_operations(
     mnist_data_dir: Path, tmp_path: Path
 ) -> None:

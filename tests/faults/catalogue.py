@@ -75,7 +75,7 @@ def _alone() -> Iterator[Fault]:
             statuses=statuses,
             reason=_KILLED if "failed" in statuses else "",
             said=said or _KILLED,
-            in_ci=where in (_WARM_UP, _trained(4), _SAVING),
+            in_ci=where in (_WARM_UP, _SAVING),
         )
     for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGQUIT", "SIGXCPU", "SIGUSR1"):
         yield Fault(
@@ -83,7 +83,6 @@ def _alone() -> Iterator[Fault]:
             injected=(f"0|{_trained(2)}|signal={name}",),
             statuses=("failed",),
             reason=f"was ended by {name}",
-            in_ci=name == "SIGSEGV",
         )
     yield Fault(
         name="the process ends by a real-time signal after an epoch",
@@ -110,7 +109,6 @@ def _alone() -> Iterator[Fault]:
             injected=(f"0|{_trained(2)}|raise={error}",),
             statuses=("failed",),
             reason=reason,
-            in_ci=error.startswith("SystemExit"),
         )
     yield Fault(
         name="the process leaves with status 0 after an epoch",
@@ -136,7 +134,6 @@ def _signals() -> Iterator[Fault]:
                 code=130,
                 statuses=("interrupted",),
                 reason=f"^ended by {number.name}",
-                in_ci=number == signal.SIGHUP and who == "started",
             )
         yield Fault(
             name=f"{number.name} to the process started, before the first run",

@@ -11,16 +11,27 @@ from tests.faults.harness import provoke
 
 SEEDS = {
     224: "the guardian is killed while a file is renamed",
+    458: "a run fails under --quiet",
+}
+FURTHER_SEEDS = {
     236: "a rank dies where the ranks meet for the last time",
     355: "a signal comes inside a destructor",
     372: "the results folder does not take the second record",
-    458: "a run fails under --quiet",
 }
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="signals of other systems differ")
-@pytest.mark.parametrize("seed", SEEDS, ids=SEEDS.get)
+@pytest.mark.parametrize(
+    "seed",
+    [
+        *(pytest.param(seed, id=name) for seed, name in SEEDS.items()),
+        *(
+            pytest.param(seed, id=name, marks=pytest.mark.thorough)
+            for seed, name in FURTHER_SEEDS.items()
+        ),
+    ],
+)
 def test_what_was_promised_is_kept(seed: int) -> None:
     seen = provoke(random_fault(seed))
     assert campaign_violations(seen) == [], f"{seen.err}\n{seen.out}"

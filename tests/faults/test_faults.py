@@ -14,7 +14,11 @@ from tests.faults.harness import Fault, NotPossibleError, provoke, violations
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="signals of other systems differ")
 @pytest.mark.parametrize(
-    "case", [case for case in catalogue() if case.in_ci], ids=lambda case: case.name
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=[] if case.in_ci else pytest.mark.thorough)
+        for case in catalogue()
+    ],
 )
 def test_what_is_promised_is_kept(case: Fault) -> None:
     try:

@@ -159,7 +159,7 @@ def test_the_command_of_a_machine_has_its_place_and_no_other_launchers_words() -
     assert not {"--processes", "--machines", MAIN, "--dry-run"} & set(words)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_command_printed_is_one_that_runs(tmp_path: Path) -> None:
     options = [*map(str, SHORT_RUN), "--device", "cpu", "--results-dir", str(tmp_path)]
     words = printed("--processes", "2", *options)

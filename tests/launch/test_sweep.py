@@ -319,7 +319,9 @@ def test_a_real_sweep_is_made_reported_and_found_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.thorough)]
+)
 def test_a_sweep_that_is_ended_leaves_no_process_and_the_run_its_record(
     tmp_path: Path, number: signal.Signals
 ) -> None:

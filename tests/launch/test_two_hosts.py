@@ -257,14 +257,23 @@ def test_a_machine_that_is_lost_ends_the_other(
             ["--recipe", "reference", "--pipeline", "resident"],
             "the ranks do not agree on recipe.name: reference on rank 1, fast on rank 0",
         ),
-        (
+        pytest.param(
             ["--seed", "7"],
             "the ranks do not agree on protocol.first_seed: 7 on rank 1, 0 on rank 0",
+            marks=pytest.mark.thorough,
         ),
-        (["--precision", "fp32"], "the ranks do not agree on precision: fp32 on rank 1, bf16"),
-        (["--kernels", "inductor"], "the ranks do not agree on kernels: inductor on rank 1"),
+        pytest.param(
+            ["--precision", "fp32"],
+            "the ranks do not agree on precision: fp32 on rank 1, bf16",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            ["--kernels", "inductor"],
+            "the ranks do not agree on kernels: inductor on rank 1",
+            marks=pytest.mark.thorough,
+        ),
         (["--device", "cuda"], "rank 1: no cuda device found by torch"),
-        (["--data-dir", "/dev/null"], "rank 1: "),
+        pytest.param(["--data-dir", "/dev/null"], "rank 1: ", marks=pytest.mark.thorough),
         (
             ["--machines", "4", "--processes", "4"],
             "parts of different launches: 4 on rank 1, 2 on rank 0",

@@ -67,7 +67,7 @@ def test_the_ranks_of_one_machine_listen_on_loopback_only(
         assert "127.0.0.1" in [a.address for a in psutil.net_if_addrs()[interface]]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_whole_run_of_two_processes_listens_on_loopback_only(tmp_path: Path) -> None:
     """The processes of the command itself, seen from outside while they train."""
     command = [sys.executable, "-m", "bench", "run", "--recipe", "fast", "--epochs", "3"]

@@ -158,7 +158,7 @@ def test_one_process_goes_on_to_the_same_curve(kernels: str, tmp_path: Path) -> 
     assert metrics.completed([resumed]) == []
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.usefixtures("mnist_data_dir")
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_taken_if_asked(tmp_path: Path) -> None:
     results = tmp_path / "results"

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 MODULE = "mnist_cnn.data.dataset"
-TRAIN_IMAGES = 1_280
+TRAIN_IMAGES = 6_400
 EVALUATION_IMAGES = 1_000
 
 
