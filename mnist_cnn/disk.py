@@ -37,7 +37,7 @@ _ADVICE = {
     errno.EPERM: "give yourself the right to write there",
     errno.ENOTDIR: "a file has the name that a folder needs: rename it",
     errno.EEXIST: "a file has the name that is needed: rename it",
-    errno.ENOENT: "the folder is gone: make it again",
+    errno.ENOENT: "make the folder",
     errno.ENAMETOOLONG: "the path is too long: use a shorter one",
     errno.EFBIG: "files of this process may not be as large: raise the limit (ulimit -f)",
     errno.EMFILE: "this process has too many open files: raise the limit (ulimit -n)",

@@ -135,9 +135,9 @@ def test_the_committed_epyc_folders_are_compared_with_a_warning(
 ) -> None:
     """Their records are of versions 1, 2 and 7: all that is known of both machines is equal."""
     monkeypatch.setenv("COLUMNS", "200")
-    records = read_records(Path("results").glob("amd-epyc-*")).records
-    assert len({MachineKey.of(record.environment) for _, record in records}) == 1
     folders = ["results/studies/epyc-plain-epochs", "results/studies/epyc-scaling"]
+    records = read_records(map(Path, ["results/amd-epyc-2-cores", *folders])).records
+    assert len({MachineKey.of(record.environment) for _, record in records}) == 1
     assert main(["compare", *folders]) == 0
     printed = capsys.readouterr().out
     assert "! only the names of the machines are known, and equal names do not show" in printed
