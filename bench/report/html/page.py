@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.analysis import device_numbers
+from bench.analysis import device_numbers, labels
 from bench.analysis.columns import Run
 from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.scaling import CAPTION, HEADINGS
 from bench.analysis.scaling_studies import scaling_studies
 from bench.analysis.standings import CAPTION as STANDINGS_CAPTION, standings
 from bench.analysis.step_code import codes_differ, legend
+from bench.records.machine_key import MachineKey
 from bench.records.schema import RunRecord
 from bench.records.store import UnreadableFile
 from bench.report.html import drawing, tables
@@ -156,16 +157,19 @@ def _svg(figure: DrawnFigure) -> str:
 
 
 def _scope(all_series: Sequence[SetupSeries], runs: Sequence[Run]) -> str:
-    """What the page is about, in one line: runs, set-ups, devices and days."""
+    """What the page is about, in one line: runs, set-ups, machines and days."""
     records = [record for _, record in runs]
-    devices = len({record.setup.device_name for record in records})
+    machines = {
+        labels.machine_label(record.setup.device_name, MachineKey.of(record.environment))
+        for record in records
+    }
     days = sorted({record.started_utc.date() for record in records})
     period = f"{days[0]:%Y-%m-%d}"
     if len(days) > 1:
         period += f" to {days[-1]:%Y-%m-%d}"
     return (
         f"{count_of(len(records), 'run')} of {count_of(len(all_series), 'set-up')} on "
-        f"{count_of(devices, 'device')}, {period}"
+        f"{count_of(len(machines), 'machine')}, {period}"
     )
 
 
