@@ -17,12 +17,14 @@ import sys
 from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
+from typing import TypeVar
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_Result = TypeVar("_Result")
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
@@ -182,7 +184,9 @@ def temporary_ending() -> str:
     return f".{os.getpid() % 2**32:08x}{secrets.token_hex(4)}.tmp"
 
 
-def write_beside(path: Path, content: bytes | bytearray, place: Callable[[Path], object]) -> None:
+def write_beside(
+    path: Path, content: bytes | bytearray, place: Callable[[Path], _Result]
+) -> _Result:
     """Write bytes to the disk, beside a path, under a name that nobody can know before.
 
     The file is locked until it is placed: `mnist_cnn.leftovers` removes those whose writer was
@@ -193,32 +197,61 @@ def write_beside(path: Path, content: bytes | bytearray, place: Callable[[Path],
         content: its bytes.
         place: renames the file; what it leaves is removed.
 
+    Returns:
+        What `place` returns.
+
     Raises:
         OSError: it cannot be written; its `filename` is `path`. Or what `place` raises.
     """
-    # No context manager: between its yield and the body of `with`, a signal may come.
     # Hidden, and with another suffix: a reader of the folder must not meet half a file.
     temporary = path.with_name(f".{path.name[:_KEPT_LETTERS]}{temporary_ending()}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY
-    lock = -1
-    try:
+
+    def write_and_place() -> _Result:
         try:
-            with open(os.open(temporary, flags, 0o666), "wb") as file:  # noqa: PTH123
-                lock = _locked_copy(file.fileno())
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            lock = _write_locked(temporary, content)
         except OSError as error:  # a write that fails names no file
             raise _about(path, error) from error
-        place(temporary)
-    finally:  # also after a full disk or Ctrl-C
         try:
-            temporary.unlink(missing_ok=True)
-        except KeyboardInterrupt:  # it came just now, before the file was removed
-            temporary.unlink(missing_ok=True)
+            return place(temporary)
+        finally:
+            if lock >= 0:
+                os.close(lock)
+
+    return with_cleanup(write_and_place, lambda: temporary.unlink(missing_ok=True))
+
+
+def with_cleanup(action: Callable[[], _Result], cleanup: Callable[[], object]) -> _Result:
+    """Call `action`, then `cleanup`: after any error, and wherever a signal raises.
+
+    No context manager can do that: a signal may come between its `yield` and the body of `with`.
+
+    Args:
+        action: what may fail.
+        cleanup: begun again if a signal interrupts it.
+
+    Returns:
+        What `action` returns.
+    """
+    try:
+        result = action()
+    finally:
+        try:
+            cleanup()
+        except KeyboardInterrupt:
+            cleanup()
             raise
-        if lock >= 0:
-            os.close(lock)
+    return result
+
+
+def _write_locked(path: Path, content: bytes | bytearray) -> int:
+    """Write a new file to the disk; returns the descriptor that locks it, -1 without locks."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY
+    with open(os.open(path, flags, 0o666), "wb") as file:  # noqa: PTH123
+        lock = _locked_copy(file.fileno())
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return lock
 
 
 def _locked_copy(descriptor: int) -> int:

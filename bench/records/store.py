@@ -29,6 +29,7 @@ from mnist_cnn.disk import (
     probe_name,
     read_file,
     reason_of,
+    with_cleanup,
     write_new_file,
 )
 from mnist_cnn.errors import UsageError
@@ -130,17 +131,14 @@ def check_writable(
     """
     made = [] if keep else _missing_folders(folder)
     probe = folder / probe_name(name)
+
+    def try_to_write() -> None:
+        _write_below(probe, bytes(_PROBE_BYTES))
+        # While the file is there: an empty folder may be removed by another process's check.
+        _check_room(folder, files)
+
     try:
-        try:
-            _write_below(probe, bytes(_PROBE_BYTES))
-            # While the file is there: an empty folder may be removed by another process's check.
-            _check_room(folder, files)
-        finally:
-            try:
-                probe.unlink(missing_ok=True)
-            except KeyboardInterrupt:  # it came just now, before the file was removed
-                probe.unlink(missing_ok=True)
-                raise
+        with_cleanup(try_to_write, lambda: probe.unlink(missing_ok=True))
         sweep_files(folder)
     except OSError as error:
         raise UsageError(

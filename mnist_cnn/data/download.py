@@ -169,15 +169,14 @@ def _install(folder: Path, verified: VerifiedFile, source: str) -> Fetched:
     """Write a file atomically: no reader ever finds half of it, even after a crash."""
     file = verified.file
     path = folder / file.name
-    quarantined: Path | None = None
 
-    def place(temporary: Path) -> None:
-        nonlocal quarantined
+    def place(temporary: Path) -> Path | None:
         quarantined = _quarantine(path)
         temporary.replace(path)
+        return quarantined
 
     try:
-        write_beside(path, verified.content, place)
+        quarantined = write_beside(path, verified.content, place)
         sync_folder(folder)
     except OSError as error:
         raise UsageError(_not_writable(folder, error)) from None

@@ -18,6 +18,7 @@ from mnist_cnn.disk import (
     reason_of,
     refuse_link,
     replace_file,
+    with_cleanup,
     write_new_file,
 )
 from mnist_cnn.errors import UsageError
@@ -83,14 +84,10 @@ def check_writable(path: Path) -> None:
             raise UsageError(f"cannot write {path}: it is a folder; name a file in it")
         refuse_link(path)
         probe = path.with_name(probe_name(path.name))
-        try:
-            write_new_file(probe, bytes(_PROBE_BYTES))
-        finally:
-            try:
-                probe.unlink(missing_ok=True)
-            except KeyboardInterrupt:  # it came just now, before the file was removed
-                probe.unlink(missing_ok=True)
-                raise
+        with_cleanup(
+            lambda: write_new_file(probe, bytes(_PROBE_BYTES)),
+            lambda: probe.unlink(missing_ok=True),
+        )
     except OSError as error:
         raise UsageError(f"cannot write {path}: {reason_of(error)}: {path.parent}") from error
 

@@ -12,7 +12,7 @@ from typing import get_args
 import torch
 
 from mnist_cnn.data.dataset import MnistData
-from mnist_cnn.disk import temporary_ending
+from mnist_cnn.disk import temporary_ending, with_cleanup
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.inference.export import onnx_graph
 from mnist_cnn.inference.export.card import Facts, Format, card
@@ -86,35 +86,40 @@ def export(
         Disagreement: the written file does not compute what the network computes.
         OSError: the folder cannot be written.
     """
-    metadata = provenance.metadata() if provenance else {}
-    trained = RawPixels(network)
-    file = f"model.{model_format}"
     temporary = folder.with_name(f".{folder.name[:48]}{temporary_ending()}")
-    try:
+
+    def write() -> Exported:
         temporary.mkdir()
-        path = temporary / file
-        if model_format == "onnx":
-            onnx_graph.write_graph(network, path, metadata)
-            exported, runtime = onnx_graph.read_graph(path), onnx_graph.runtime()
-        else:
-            save_weights(network, path, metadata)
-            exported, runtime = RawPixels(load_weights(path)), f"torch {torch.__version__}"
-        measured = measure(exported, trained, data.test_images, data.test_labels)
-        facts = Facts(
-            format=model_format,
-            file=file,
-            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-            parameters=parameter_count(network),
-            measured=measured,
-            runtime=runtime,
-            provenance=provenance,
-        )
+        facts = _write_model(network, provenance, model_format, temporary, data)
         (temporary / CARD).write_text(card(facts), encoding="utf-8")
         temporary.rename(folder)
-    finally:
-        try:
-            shutil.rmtree(temporary, ignore_errors=True)
-        except KeyboardInterrupt:  # it came just now, before the folder was removed
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    return Exported(folder / file, measured, runtime)
+        return Exported(folder / facts.file, facts.measured, facts.runtime)
+
+    return with_cleanup(write, lambda: shutil.rmtree(temporary, ignore_errors=True))
+
+
+def _write_model(
+    network: MnistCnn,
+    provenance: Provenance | None,
+    model_format: Format,
+    folder: Path,
+    data: MnistData,
+) -> Facts:
+    """Write the network's file, and read it again to measure it."""
+    metadata = provenance.metadata() if provenance else {}
+    path = folder / f"model.{model_format}"
+    if model_format == "onnx":
+        onnx_graph.write_graph(network, path, metadata)
+        exported, runtime = onnx_graph.read_graph(path), onnx_graph.runtime()
+    else:
+        save_weights(network, path, metadata)
+        exported, runtime = RawPixels(load_weights(path)), f"torch {torch.__version__}"
+    return Facts(
+        format=model_format,
+        file=path.name,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        parameters=parameter_count(network),
+        measured=measure(exported, RawPixels(network), data.test_images, data.test_labels),
+        runtime=runtime,
+        provenance=provenance,
+    )
