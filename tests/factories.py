@@ -18,7 +18,11 @@ from bench.analysis.run_sets import RunSet
 from bench.records import store
 from bench.records.benchmark_plan import BenchmarkPlan, SeedsRule
 from bench.records.schema import Evaluation, LapKind, RunRecord, Status, first_reached
+from mnist_cnn.inference.provenance import Provenance
 from mnist_cnn.recipe import FAST
+
+TRAINING = Provenance("fast", 24, 7, 0.994, "cpu", 2, "2.15.0+cpu")
+"""How a network was trained, where nobody trained it."""
 
 # No test may fail because the machine is busy.
 settings.register_profile("unhurried", deadline=None)

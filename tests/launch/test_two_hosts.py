@@ -5,174 +5,23 @@ Each is a network of its own with one address, as a machine has; what they share
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 
 from bench.records.schema import RunRecord
 from bench.records.store import read_records
-from tests.commands import PYTHON, ROOT, SHORT_RUN, clean_environment, launch
+from tests.commands import PYTHON, ROOT, SHORT_RUN, launch
+from tests.launch.host import COMMAND, Host, ended
 from tests.stand_ins import FEW_IMAGES
 
 MAIN, PORT = "10.77.0.1", 29501
 ADDRESS = f"{MAIN}:{PORT}"
 TWO = ("--processes", "2", "--machines", "2", "--main-address", ADDRESS)
-LIMIT_SECONDS = 600
-"""Long after which something waits for what will not come."""
-COMMAND = (PYTHON, ROOT / "bench" / "run.py")
-
-
-class Host:
-    """A network namespace, kept by a process that sleeps in it."""
-
-    def __init__(self, keeper: subprocess.Popen[bytes]) -> None:
-        self.keeper = keeper
-        while Path(f"/proc/{keeper.pid}/comm").read_text() != "sleep\n":
-            assert keeper.poll() is None, "no namespace"
-            time.sleep(0.01)
-
-    @property
-    def enter(self) -> list[str]:
-        return ["nsenter", "--preserve-credentials", "-U", "-n", "-t", str(self.keeper.pid)]
-
-    def set_up(self, *commands: str) -> None:
-        for command in commands:
-            subprocess.run([*self.enter, *command.split()], check=True, capture_output=True)
-
-    def start(self, command: Sequence[object], **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*self.enter, *map(str, command)],
-            cwd=ROOT,
-            env=clean_environment() | FEW_IMAGES | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def bench(self, *options: object, **environment: str) -> subprocess.Popen[str]:
-        return self.start([*COMMAND, *options], **environment)
-
-    def processes(self) -> list[psutil.Process]:
-        """All that are on it, besides the one that keeps it."""
-        own = Path(f"/proc/{self.keeper.pid}/ns/net").stat().st_ino
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(OSError, psutil.Error):
-                inside = Path(f"/proc/{process.pid}/ns/net").stat().st_ino == own
-                if inside and process.pid != self.keeper.pid:
-                    found.append(process)
-        return found
-
-    def switch_off(self) -> None:
-        """Every process at once, as when the power fails: nobody is told."""
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                process.suspend()
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-
-
-@pytest.fixture
-def bare_hosts() -> Iterator[tuple[Host, Host]]:
-    """Two machines, nothing between them yet."""
-    if sys.platform != "linux" or not all(map(shutil.which, ("unshare", "nsenter", "ip"))):
-        pytest.skip("needs Linux with unshare, nsenter and ip")
-    refused = launch(["unshare", "-Urn", "true"])
-    if refused.returncode:
-        pytest.skip(f"user namespaces are not allowed here: {refused.stderr.strip()}")
-    keepers: list[subprocess.Popen[bytes]] = []
-    hosts: list[Host] = []
-    try:
-        keepers.append(subprocess.Popen(["unshare", "-Urn", "sleep", "infinity"]))
-        hosts.append(Host(keepers[0]))
-        keepers.append(subprocess.Popen([*hosts[0].enter, "unshare", "-n", "sleep", "infinity"]))
-        hosts.append(Host(keepers[1]))
-        yield hosts[0], hosts[1]
-        left = [process for host in hosts for process in host.processes()]
-        _, left = psutil.wait_procs(left, timeout=60)
-        assert not left, f"orphans: {[process.cmdline() for process in left]}"
-    finally:
-        for host in hosts:
-            host.switch_off()
-        for keeper in keepers:
-            keeper.kill()
-            keeper.wait()
-
-
-def address(hosts: tuple[Host, Host]) -> tuple[Host, Host]:
-    for number, host in enumerate(hosts):
-        host.set_up(
-            f"ip addr add 10.77.0.{number + 1}/24 dev veth{number}",
-            f"ip link set veth{number} up",
-            "ip link set lo up",
-        )
-    return hosts
-
-
-@pytest.fixture
-def hosts(bare_hosts: tuple[Host, Host]) -> tuple[Host, Host]:
-    first, second = bare_hosts
-    first.set_up(f"ip link add veth0 type veth peer name veth1 netns {second.keeper.pid}")
-    return address(bare_hosts)
-
-
-@pytest.fixture
-def far_hosts(bare_hosts: tuple[Host, Host]) -> Iterator[tuple[Host, Host]]:
-    """With 2 ms between them, and one frame in 200 lost."""
-    first, second = bare_hosts
-    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        pytest.skip("needs /dev/net/tun to make a bad cable of")
-    link = [
-        PYTHON,
-        ROOT / "tests" / "stand_ins" / "lossy_link.py",
-        "veth0",
-        "veth1",
-        "0.002",
-        "0.005",
-    ]
-    with first.start(link) as cable:
-        try:
-            assert cable.stdout is not None
-            if cable.stdout.readline() != "ready\n":
-                cable.wait()
-                assert cable.stderr is not None
-                pytest.skip(f"no network devices can be made here: {cable.stderr.read()[-200:]}")
-            first.set_up(f"ip link set veth1 netns {second.keeper.pid}")
-            yield address(bare_hosts)
-            cable.terminate()
-            lost, carried = cable.stdout.readline().split()
-            assert int(carried) > 1000  # else nothing went through it
-            assert 0 < int(lost) < int(carried)
-        finally:
-            cable.kill()
-
-
-def ended(*started: subprocess.Popen[str]) -> list[tuple[int, str, str]]:
-    """Status, output and error output of each; none takes longer than the limit."""
-    end = time.monotonic() + LIMIT_SECONDS
-    late = False
-    results: list[tuple[int, str, str]] = []
-    for one in started:
-        try:
-            texts = one.communicate(timeout=max(0.1, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            late = True
-            one.kill()
-            texts = one.communicate()
-        results.append((one.returncode, *texts))
-    assert not late, results
-    return results
 
 
 def both(hosts: tuple[Host, Host], *options: object) -> list[tuple[int, str, str]]:

@@ -5,11 +5,9 @@ Real processes, ended by SIGKILL at real places (`tests/stand_ins/resume_driver.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,16 +18,12 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from pydantic import JsonValue
 
 from bench.analysis import metrics, result_warnings
 from bench.analysis.result_warnings import ResultWarning
 from bench.cli import main
-from bench.measure.journal import JournalFolder, identity_difference
-from bench.measure.run_state import BenchmarkState, RunState
 from bench.records import store
 from bench.records.schema import LapKind, RunRecord, Status
-from mnist_cnn.errors import UnwrittenCheckpointError, UsageError
 from tests.commands import BIN, ROOT, clean_environment
 from tests.factories import make_record
 from tests.shared import made_once
@@ -281,90 +275,12 @@ def test_a_forged_state_with_the_right_sums_is_one_line(tmp_path: Path) -> None:
         assert records(results) == []
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
-def test_a_pipe_in_place_of_a_manifest_ends(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "benchmark.json")
-    folder = JournalFolder(tmp_path)
-    with pytest.raises(UsageError, match="not a regular file"):
-        folder.manifest()
-    folder.release()
-
-
-@pytest.mark.parametrize("name", ["benchmark.json", ".benchmark.json.tmp", ".lock"])
-def test_no_state_is_written_through_a_link(name: str, tmp_path: Path) -> None:
-    victim, kept = tmp_path / "victim", tmp_path / "kept"
-    victim.write_text("precious")
-    kept.mkdir()
-    (kept / name).symlink_to(victim)
-    with contextlib.suppress(OSError, UnwrittenCheckpointError):
-        JournalFolder(kept).write(MANIFEST)
-    assert victim.read_text() == "precious"
-
-
 @pytest.mark.usefixtures("fresh_accelerate", "mnist_data_dir")
 def test_nothing_to_resume_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     options = ["--recipe", "fast", "--device", "cpu", "--results-dir", str(tmp_path)]
     assert main(["run", *options, "--resume", "--quiet"]) == 2
     assert "nothing to resume in" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-MANIFEST = BenchmarkState(
-    benchmark_id="b" * 32,
-    every=2,
-    identity={"recipe.epochs": 3, "commit": None},
-    current=RunState(run_index=1, seed=0, epoch=2, digests=("0" * 64,)),
-)
-
-
-def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
-    folder = JournalFolder(tmp_path / "kept")
-    assert folder.manifest() is None
-    folder.write(MANIFEST)
-    assert folder.manifest() == MANIFEST
-    folder.release()
-
-
-@pytest.mark.parametrize("position", [0, 10, 70, 200])
-def test_a_changed_byte_of_a_manifest_is_found(position: int, tmp_path: Path) -> None:
-    folder = JournalFolder(tmp_path)
-    folder.write(MANIFEST)
-    path = tmp_path / "benchmark.json"
-    content = bytearray(path.read_bytes())
-    content[position] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(UsageError, match="is damaged"):
-        folder.manifest()
-    folder.release()
-
-
-def test_what_no_checkpoint_needs_is_removed(tmp_path: Path) -> None:
-    folder = JournalFolder(tmp_path)
-    needed = tmp_path / "seed-0-epoch-2-rank-0.pt"
-    for name in (needed.name, "seed-0-epoch-1-rank-0.pt", ".seed-0-epoch-4-rank-0.pt.9.tmp"):
-        (tmp_path / name).touch()
-    others = [tmp_path / name for name in ("best.pt", "seed-0-epoch-1-rank-0.pt.bak", "x.tmp")]
-    for path in others:
-        path.touch()
-    folder.tidy(MANIFEST)
-    kept = {path for path in tmp_path.iterdir() if path.name != ".lock"}
-    assert kept == {needed, *others}
-    folder.remove()
-    assert set(tmp_path.iterdir()) == set(others)
-    folder.release()
-    for path in others:
-        path.unlink()
-    JournalFolder(tmp_path).remove()
-    assert not tmp_path.exists()
-
-
-def test_the_first_difference_is_named() -> None:
-    kept: dict[str, JsonValue] = {"recipe.epochs": 3, "commit": "a", "data.x": "\x1b[31m"}
-    assert identity_difference(kept, dict(kept)) is None
-    assert identity_difference(kept, kept | {"commit": "b"}) == 'its commit is "a", here it is "b"'
-    said = identity_difference(kept, {"recipe.epochs": 3, "commit": "a"})
-    assert said is not None
-    assert "\x1b" not in said
 
 
 def test_a_run_not_made_in_one_go_enters_nothing() -> None:

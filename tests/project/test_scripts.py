@@ -10,14 +10,13 @@ import ctypes
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from tests.project.script_project import Project
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = tuple(
@@ -27,84 +26,6 @@ SCRIPTS = tuple(
 LAUNCHERS = [
     f"scripts/launch/{p.name}" for p in sorted((ROOT / "scripts/launch").iterdir()) if not p.suffix
 ]
-LAUNCHER = ROOT / "scripts" / "accelerate_launch.py"
-CONFIG = ROOT / "scripts" / "accelerate.yaml"
-
-FAKE_UV = """#!/bin/sh
-echo "$*" >>"$UV_LOG"
-echo "index ${UV_DEFAULT_INDEX:-none}" >>"$UV_LOG"
-[ -z "${UV_FAILS:-}" ] || exit 1
-case "$*" in *requirements-zig.txt) [ -z "${UV_HAS_NO_ZIGLANG:-}" ] || exit 1 ;; esac
-if [ -n "${UV_SLOW:-}" ]; then
-    mkdir "$UV_LOG.busy" || echo OVERLAP >>"$UV_LOG"
-    while ! [ -e "$UV_LOG.go-on" ]; do sleep 0.1; done
-    rmdir "$UV_LOG.busy"
-fi
-"""
-
-
-class Project:
-    """A copy of the scripts, and a uv that logs its arguments."""
-
-    def __init__(self, folder: Path, tools: Path) -> None:
-        self.folder = folder
-        self.log = tools / "uv.log"
-        (tools / "uv").write_text(FAKE_UV)
-        (tools / "uv").chmod(0o755)
-        self.environment = {
-            **{name: text for name, text in os.environ.items() if not name.startswith("UV_")},
-            "PATH": f"{tools}:{os.environ['PATH']}",
-            "PYTHON": sys.executable,
-            "UV_LOG": str(self.log),
-        }
-        self.environment.pop("CI", None)
-        self.environment.pop("PIP_INDEX_URL", None)
-
-    def start(self, script: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [self.folder / script, *arguments],
-            cwd=self.folder.parent,
-            env=self.environment | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, script: str, *arguments: str, **environment: str) -> tuple[int, str, str]:
-        """Exit status, output and error output of a script started from another folder."""
-        with self.start(script, *arguments, **environment) as process:
-            out, err = process.communicate()
-        return process.returncode, out, err
-
-    def uv_commands(self) -> list[str]:
-        """The uv commands since the last call."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        self.log.unlink(missing_ok=True)
-        return lines
-
-    def replace_python(self) -> None:
-        """Let the environment's Python print its arguments, one per line."""
-        python = self.folder / ".venv" / "bin" / "python"
-        version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout
-        python.unlink()
-        python.write_text(
-            f'#!/bin/sh\n[ "$1" = -V ] && echo "{version.strip()}" || printf "%s\\n" "$@"\n'
-        )
-        python.chmod(0o755)
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    folder = tmp_path / "my project"
-    folder.mkdir()
-    (tmp_path / "tools").mkdir()
-    shutil.copytree(ROOT / "scripts", folder / "scripts")
-    shutil.copytree(ROOT / "mnist_cnn/kernels/native", folder / "mnist_cnn/kernels/native")
-    (folder / "mnist_cnn/kernels/native/libnative.so").touch()  # as the build leaves it
-    for path in (ROOT / "hatch_build.py", ROOT / "pyproject.toml", *ROOT.glob("requirements*.txt")):
-        shutil.copy(path, folder)
-    return Project(folder, tmp_path / "tools")
 
 
 # The files
@@ -312,138 +233,7 @@ def test_nothing_runs_if_setup_fails(project: Project) -> None:
         assert (status, out) == (2, "")
 
 
-# Other Pythons and packages
-
-
-FAKE_VENV = """
-if [ "$1" = venv ]; then
-    for folder; do :; done
-    mkdir -p "$folder/bin"
-    printf '#!/bin/sh\\nprintf "%%s\\\\n" "$@"\\nexit 3\\n' >"$folder/bin/python"
-    chmod +x "$folder/bin/python"
-fi
-"""
-
-
-@pytest.fixture
-def compatible(project: Project) -> Project:
-    """A uv that makes environments whose Python prints its arguments and fails."""
-    with (project.log.parent / "uv").open("a") as uv:
-        uv.write(FAKE_VENV)
-    return project
-
-
-@pytest.mark.parametrize(
-    ("options", "packages", "warnings"),
-    [
-        ([], "--require-hashes --requirement requirements.txt", []),
-        (
-            ["--lowest"],
-            "--resolution lowest-direct --requirement pyproject.toml --extra test",
-            ["-W", "default"],
-        ),
-    ],
-)
-def test_the_unit_tests_run_in_an_environment_of_their_own(
-    compatible: Project, options: list[str], packages: str, warnings: list[str]
-) -> None:
-    status, out, err = compatible.run("scripts/compatibility", "3.12", *options, "-k", "one two")
-    assert (status, err) == (3, "")  # pytest's own
-    assert out.splitlines() == ["-m", "pytest", *warnings, "-k", "one two"]
-    asked, venv, install, own = (
-        line for line in compatible.uv_commands() if not line.startswith("index")
-    )
-    assert asked == "--version"
-    assert "--python 3.12" in venv
-    assert install.endswith(packages)
-    assert own.endswith("--no-deps --editable .")
-    assert list((compatible.folder / ".cache").iterdir()) == []
-    assert not (compatible.folder / ".venv").exists()
-
-
-@pytest.mark.parametrize("words", [[], ["--lowest"]])
-def test_a_missing_python_for_the_tests_is_one_line(project: Project, words: list[str]) -> None:
-    status, out, err = project.run("scripts/compatibility", *words)
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    assert "name a Python" in err
-
-
 # With the real programs
-
-
-def launched(program: Path, *arguments: str) -> subprocess.Popen[str]:
-    command: list[str | Path] = [
-        sys.executable,
-        LAUNCHER,
-        "--config_file",
-        CONFIG,
-        program,
-        *arguments,
-    ]
-    return subprocess.Popen(
-        command,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> Path:
-    """A program that ends with a given status, or waits for a signal and then saves slowly."""
-    path = tmp_path / "program.py"
-    path.write_text(
-        "import os, signal, sys, time\n"
-        "print(os.environ['ACCELERATE_MIXED_PRECISION'], sys.argv[1:], flush=True)\n"
-        "if sys.argv[1] != 'wait':\n"
-        "    number = int(sys.argv[1])\n"
-        "    os.kill(os.getpid(), -number) if number < 0 else sys.exit(number)\n"
-        "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
-        "try:\n"
-        "    print('ready', flush=True)\n"
-        "    while True:\n"
-        "        time.sleep(60)\n"
-        "except KeyboardInterrupt:\n"
-        "    signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "    time.sleep(1)\n"
-        "    print('saved', flush=True)\n"
-        "    sys.exit(130)\n"
-    )
-    return path
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("status", "exit_status", "message"),
-    [("0", 0, ""), ("2", 2, ""), ("-9", 137, "the benchmark was ended by SIGKILL\n")],
-)
-def test_the_launcher_passes_the_exit_status_on(
-    program: Path, status: str, exit_status: int, message: str
-) -> None:
-    with launched(program, status, "a b") as process:
-        out, err = process.communicate()
-    assert process.returncode == exit_status
-    assert out == f"no ['{status}', 'a b']\n"
-    assert err == message
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("stop", "number"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)]
-)
-def test_the_launcher_waits_until_an_interrupted_program_has_saved(
-    program: Path, stop: Callable[[int, int], None], number: int
-) -> None:
-    with launched(program, "wait") as process:
-        assert process.stdout is not None
-        while process.stdout.readline() != "ready\n":
-            assert process.poll() is None
-        stop(process.pid, number)
-        out, err = process.communicate()
-    assert process.returncode == 130
-    assert out == "saved\n"
-    assert err == ""
 
 
 @pytest.mark.thorough

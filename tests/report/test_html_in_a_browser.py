@@ -91,6 +91,17 @@ def test_it_says_nothing_asks_for_nothing_and_is_as_wide_as_the_screen(
     page.close()
 
 
+def test_no_column_of_the_machines_is_cut_on_a_wide_screen(
+    browser: Browser, committed: Path
+) -> None:
+    page, _ = opened(browser, committed)
+    tables = page.locator("#machines .wide").all()
+    assert len(tables) == 2
+    for table in tables:
+        assert table.evaluate("box => box.scrollWidth <= box.clientWidth")
+    page.close()
+
+
 def test_the_listener_hears(browser: Browser, tmp_path: Path) -> None:
     """What the test above relies on."""
     loud = tmp_path / "loud.html"

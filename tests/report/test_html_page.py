@@ -17,7 +17,7 @@ from bench.cli import main
 from bench.records import store
 from bench.records.schema import RunRecord
 from bench.records.store import UnreadableFile
-from tests.factories import make_benchmark, make_record, records, saved
+from tests.factories import ZEN_4, ZEN_5, make_benchmark, make_record, records, saved
 from tests.report.pages import (
     HOSTILE,
     ROOT,
@@ -148,6 +148,13 @@ def test_the_share_that_reached_the_target_is_of_runs_that_could() -> None:
     )
     assert reached in page_of([*whole, short])
     assert "<dt>Reached" not in page_of([short])
+
+
+def test_machines_of_one_name_are_counted_apart() -> None:
+    zen_4 = make_benchmark(environment={"processor": ZEN_4})
+    zen_5 = make_benchmark(environment={"processor": ZEN_5}, label="other")
+    assert " on 1 machine, " in page_of(zen_4)
+    assert " on 2 machines, " in page_of([*zen_4, *zen_5])
 
 
 def test_every_run_is_there_with_its_record(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.analysis import device_numbers, labels
-from bench.analysis.columns import Run
 from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.scaling import CAPTION, HEADINGS
 from bench.analysis.scaling_studies import scaling_studies
@@ -30,6 +30,9 @@ from bench.report.html.misclassified import misclassified_digits
 from bench.report.html.series import SetupSeries
 from bench.stats.summary import FEWEST_RUNS
 from bench.text import count_of, encodable, printable
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -56,6 +59,41 @@ def to_html(
         figures: their figures, by `bench.report.html.figures.draw_figures`.
         problems: files that could not be read.
     """
+    style = _style()
+    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
+    targets = {series.benchmark.target_accuracy for series in all_series}
+    to_target = target_name(all_series)
+    page = _template().render(
+        policy=_policy(style, script),
+        style=style,
+        script=script,
+        target=to_target if len(targets) == 1 else "its target",
+        scope=_scope(all_series),
+        highlights=list(_highlights(all_series, to_target)),
+        **_machines(all_series),
+        setup_headings=tables.setup_headings(to_target),
+        setup_rows=[tables.setup_row(series, all_series[0]) for series in all_series],
+        setup_legend=legend()
+        if codes_differ(_first_runs(all_series[:1]), _first_runs(all_series))
+        else "",
+        warnings=list(_warnings(all_series)),
+        drawn_figures=[
+            (figure, _svg(figure)) for figure in figures if isinstance(figure, DrawnFigure)
+        ],
+        missing_figures=[figure for figure in figures if isinstance(figure, MissingFigure)],
+        studies=scaling_studies([series.benchmark for series in all_series]),
+        study_headings=HEADINGS,
+        study_caption=CAPTION,
+        **_digits(all_series),
+        environments=environment_table(all_series),
+        run_headings=tables.run_headings(to_target),
+        run_rows=[row for series in all_series for row in tables.run_rows(series)],
+        problems=[(printable(str(file.path)), printable(file.reason)) for file in problems],
+    )
+    return encodable(page)
+
+
+def _template() -> Template:
     # Lazy: jinja2 is slow to import, and only this page needs it.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -66,62 +104,46 @@ def to_html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = _style()
-    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
-    runs = [run for series in all_series for run in series.runs]
-    digits = misclassified_digits(record for _, record in runs)
-    targets = {series.benchmark.target_accuracy for series in all_series}
-    to_target = target_name(all_series)
+    return templates.get_template("report.html.jinja")
+
+
+def _machines(all_series: Sequence[SetupSeries]) -> dict[str, object]:
+    """What the template shows of one row a machine, and of devices and code."""
     machines = device_numbers.machine_numbers(
         (f"set-up {s.number}", s.benchmark) for s in all_series
     )
     divisions = standings((f"set-up {s.number}", s.benchmark) for s in all_series)
     shown = divisions if len(machines) > 1 else {}  # one machine is compared with none
-    page = templates.get_template("report.html.jinja").render(
-        policy=_policy(style, script),
-        style=style,
-        script=script,
-        target=to_target if len(targets) == 1 else "its target",
-        scope=_scope(all_series, runs),
-        highlights=list(_highlights(all_series, to_target)),
-        divisions=[
+    return {
+        "divisions": [
             (division.capitalize(), [tables.standing_row(row) for row in rows])
             for division, rows in shown.items()
         ],
-        standing_headings=tables.standing_headings(),
-        standing_remarks=[
+        "standing_headings": tables.standing_headings(),
+        "standing_remarks": [
             printable(f"{row.machine} {row.remark}")
             for rows in shown.values()
             for row in rows
             if not row.is_official
         ],
-        standings_caption=STANDINGS_CAPTION,
-        setup_headings=tables.setup_headings(to_target),
-        setup_rows=[tables.setup_row(series, all_series[0]) for series in all_series],
-        setup_legend=legend()
-        if codes_differ(_first_runs(all_series[:1]), _first_runs(all_series))
-        else "",
-        machine_headings=tables.machine_headings(),
-        machine_rows=[tables.machine_row(machine) for machine in machines],
-        machine_caption=device_numbers.CAPTION,
-        machine_notes=device_numbers.notes(machines),
-        warnings=list(_warnings(all_series)),
-        drawn_figures=[
-            (figure, _svg(figure)) for figure in figures if isinstance(figure, DrawnFigure)
-        ],
-        missing_figures=[figure for figure in figures if isinstance(figure, MissingFigure)],
-        studies=scaling_studies([series.benchmark for series in all_series]),
-        study_headings=HEADINGS,
-        study_caption=CAPTION,
-        digits=digits if not isinstance(digits, str) else None,
-        digits_runs="" if isinstance(digits, str) else count_of(digits.runs, "run"),
-        no_digits_reason=digits if isinstance(digits, str) else "",
-        environments=environment_table(all_series),
-        run_headings=tables.run_headings(to_target),
-        run_rows=[row for series in all_series for row in tables.run_rows(series)],
-        problems=[(printable(str(file.path)), printable(file.reason)) for file in problems],
-    )
-    return encodable(page)
+        "standings_caption": STANDINGS_CAPTION,
+        "machine_headings": tables.machine_headings(),
+        "machine_rows": [tables.machine_row(machine) for machine in machines],
+        "machine_caption": device_numbers.CAPTION,
+        "machine_notes": device_numbers.notes(machines),
+    }
+
+
+def _digits(all_series: Sequence[SetupSeries]) -> dict[str, object]:
+    """What the template shows of misclassified digits, or why there are none."""
+    digits = misclassified_digits(record for series in all_series for _, record in series.runs)
+    if isinstance(digits, str):
+        return {"digits": None, "digits_runs": "", "no_digits_reason": digits}
+    return {
+        "digits": digits,
+        "digits_runs": count_of(digits.runs, "run"),
+        "no_digits_reason": "",
+    }
 
 
 def _first_runs(all_series: Sequence[SetupSeries]) -> list[RunRecord]:
@@ -156,9 +178,9 @@ def _svg(figure: DrawnFigure) -> str:
     return drawing.to_svg(figure.figure, figure.name, figure.title, figure.description, alone=False)
 
 
-def _scope(all_series: Sequence[SetupSeries], runs: Sequence[Run]) -> str:
+def _scope(all_series: Sequence[SetupSeries]) -> str:
     """What the page is about, in one line: runs, set-ups, machines and days."""
-    records = [record for _, record in runs]
+    records = [record for series in all_series for _, record in series.runs]
     machines = {
         labels.machine_label(record.setup.device_name, MachineKey.of(record.environment))
         for record in records

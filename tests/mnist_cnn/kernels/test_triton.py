@@ -120,7 +120,7 @@ def check_against_torch(accelerator: Accelerator, batch: int, held_out: int) -> 
         assert torch.equal(taken, given) or not given.is_floating_point()
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_kernels_are_torchs_operators_by_the_interpreter() -> None:
     program = (
         "from accelerate import Accelerator\n"
