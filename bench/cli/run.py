@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -301,6 +302,10 @@ def _run_here(request: RunRequest, trackers: TrackerRequest | None) -> int:
     progress = choose_progress(is_main=is_main, silent=silent, alone=request.share is None)
     # Lazy: torch is slow to import, and bad input is refused before.
     from bench.launch.local_run import run_locally
+
+    # What was imported stays to the end. So no collection of garbage goes through all of torch,
+    # neither in a measurement nor when the interpreter ends, which would take a second.
+    gc.freeze()
 
     result = run_locally(
         request, progress, lambda: get_data(request.data_dir, silent or not is_main)
