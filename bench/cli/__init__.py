@@ -64,10 +64,11 @@ def start(words: Sequence[str]) -> int:
 
 
 def _run_words(words: list[str], *, says_interrupted: bool = True) -> int:
-    from bench.cli.app import app
+    from bench.cli.app import make_app
     from mnist_cnn import console
 
-    return console.run(app, _PROGRAM, words or ["--help"], says_interrupted=says_interrupted)
+    words = words or ["--help"]
+    return console.run(make_app(words), _PROGRAM, words, says_interrupted=says_interrupted)
 
 
 def _conclude(ending: Ending) -> int:

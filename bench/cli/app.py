@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 
-from bench.cli.ab import ab
-from bench.cli.compare import compare
-from bench.cli.data import data
-from bench.cli.env import env
-from bench.cli.publish import publish
-from bench.cli.report import report
-from bench.cli.run import run
-from bench.cli.sweep import sweep
-from bench.cli.verify import verify
 from bench.cli.version import print_version
 
-app = typer.Typer(
-    name="mnist-bench",
-    help="How long does this machine take to train MNIST to 99.4 % with under 20,000 parameters?",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
+COMMANDS = ("run", "report", "compare", "publish", "verify", "env", "data", "ab", "sweep")
+"""Each is a module of this package with a function of its own name; in the order of the help."""
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+_SETTINGS: dict[str, dict[str, Any]] = {
+    # These two pass unknown options on to `run`.
+    "ab": {"context_settings": _PASS_ON},
+    "sweep": {"context_settings": _PASS_ON, "options_metavar": "[MATRIX.toml] [OPTIONS]"},
+}
 
 
-@app.callback()
+def make_app(words: Sequence[str]) -> typer.Typer:
+    """The program, with what a command line needs.
+
+    Args:
+        words: the command line. If it begins with a command, no other one is imported: a third of
+            the time until a command begins.
+    """
+    app = typer.Typer(
+        name="mnist-bench",
+        help="How long does this machine take to train MNIST to 99.4 % with under 20,000 "
+        "parameters?",
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_before_any_command)
+    for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
+        command: Callable[..., Any] = getattr(import_module(f"bench.cli.{name}"), name)
+        app.command(**_SETTINGS.get(name, {}))(command)
+    return app
+
+
 def _before_any_command(
     version: Annotated[
         bool,
@@ -39,11 +54,3 @@ def _before_any_command(
     ] = False,
 ) -> None:
     """Holds the options that need no command."""
-
-
-for command in (run, report, compare, publish, verify, env, data):
-    app.command()(command)
-# These two pass unknown options on to `run`.
-pass_on = {"allow_extra_args": True, "ignore_unknown_options": True}
-app.command(context_settings=pass_on)(ab)
-app.command(context_settings=pass_on, options_metavar="[MATRIX.toml] [OPTIONS]")(sweep)

@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -74,8 +75,9 @@ PACKAGES = (
 )
 """Packages that a run uses; torch and accelerate are not here, they have their own fields."""
 
-ACCELERATOR_LIBRARIES = re.compile(r"nvidia-(cublas|cudnn|nccl|cuda-runtime)(-cu\d+)?")
-"""Packages that the speed of an NVIDIA GPU depends on and that are installed separately."""
+ACCELERATOR_LIBRARIES = ("nvidia-cublas", "nvidia-cudnn", "nvidia-nccl", "nvidia-cuda-runtime")
+"""Packages that the speed of an NVIDIA GPU depends on and that are installed separately; some have
+CUDA's version behind the name, as in `nvidia-cudnn-cu13`."""
 
 
 def describe_environment(device_type: str, device_name: str) -> Environment:
@@ -256,10 +258,19 @@ def own_version() -> dict[str, str]:
 
 def package_versions(device_type: str) -> dict[str, str]:
     """Installed versions of `PACKAGES` and, for CUDA, of `ACCELERATOR_LIBRARIES`."""
+    names = [*PACKAGES, *(_accelerator_libraries() if device_type == "cuda" else ())]
     versions = {}
-    for distribution in metadata.distributions():
-        name = distribution.name
-        is_gpu_library = device_type == "cuda" and ACCELERATOR_LIBRARIES.fullmatch(name)
-        if name in PACKAGES or is_gpu_library:
-            versions[name] = distribution.version
-    return dict(sorted(versions.items()))
+    # One by one: to go through all that is installed would read the description of each.
+    for name in sorted(names):
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def _accelerator_libraries() -> Iterator[str]:
+    """Every name that a library may have with the CUDA that torch was built for."""
+    import torch
+
+    version = torch.version.cuda or ""
+    for library in ACCELERATOR_LIBRARIES:
+        yield from (library, f"{library}-cu{version.partition('.')[0]}")

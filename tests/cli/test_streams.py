@@ -54,15 +54,16 @@ def test_a_reader_who_has_enough_hears_nothing() -> None:
 def test_an_interrupted_command_says_so() -> None:
     script = """
 import os, signal, sys
-from bench.cli import start
-from bench.cli.app import app
+from bench.cli import app, start
 
-@app.command()
 def wait() -> None:
     os.kill(os.getpid(), signal.SIGINT)
     while True:
         pass
 
+program = app.make_app([])
+program.command()(wait)
+app.make_app = lambda words: program
 sys.exit(start(["wait"]))
 """
     done = subprocess.run(

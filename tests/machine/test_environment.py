@@ -7,9 +7,11 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,15 @@ def test_this_machine_is_described_and_survives_its_record(this_machine: Environ
     assert this_machine.gpu is None
     assert this_machine.source_sha256 == source_digest(PROJECT)
     assert {"numpy", "torchvision", "pydantic", "safetensors"} <= this_machine.packages.keys()
+
+
+def test_a_gpu_has_versions_of_its_libraries_too() -> None:
+    library = re.compile(r"nvidia-(cublas|cudnn|nccl|cuda-runtime)(-cu\d+)?")
+    installed = {
+        one.name: one.version for one in metadata.distributions() if library.fullmatch(one.name)
+    }
+    versions = environment.package_versions("cuda")
+    assert versions == dict(sorted((environment.package_versions("cpu") | installed).items()))
 
 
 def test_the_compiled_library_is_known_by_its_sum(
