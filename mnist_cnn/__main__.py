@@ -17,23 +17,36 @@ import typer
 from mnist_cnn import console
 from mnist_cnn.accuracy import parse_accuracy
 from mnist_cnn.errors import InterruptedTrainingError, UsageError
+from mnist_cnn.help import HELP_NAMES, HelpfulCommand, examples, names
 from mnist_cnn.process import end_on_signals, prepare_streams
 from mnist_cnn.rank import Rank
-from mnist_cnn.recipe import REFERENCE, recipe_named, with_overrides
+from mnist_cnn.recipe import RECIPES, REFERENCE, recipe_named, with_overrides
 
 # torch takes seconds to import: each command imports what it needs, `--help` needs none of it.
 
 app = typer.Typer(
     help="Train the 17,506-parameter network and use it. Options without a command mean train.",
     add_completion=False,
+    context_settings=HELP_NAMES,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
 
-@app.command()
+@app.command(
+    cls=HelpfulCommand,
+    epilog=examples(
+        (
+            ("Train the reference recipe.", "python -m mnist_cnn train"),
+            (
+                "In a minute or less, and keep the weights.",
+                "python -m mnist_cnn train --recipe fast --save model.safetensors",
+            ),
+        )
+    ),
+)
 def train(
-    recipe: Annotated[str, typer.Option(help="Recipe: fast or reference.")] = REFERENCE.name,
+    recipe: Annotated[str, typer.Option(help=f"Recipe: {names(RECIPES)}.")] = REFERENCE.name,
     epochs: Annotated[
         int | None, typer.Option(help="Number of epochs; the recipe's schedule is stretched.")
     ] = None,
@@ -91,7 +104,15 @@ def _identity(file: Path | None) -> tuple[int, int, int] | None:
     return status and (status.st_dev, status.st_ino, status.st_mtime_ns)
 
 
-@app.command()
+@app.command(
+    cls=HelpfulCommand,
+    epilog=examples(
+        (
+            ("Which digit is it?", "python -m mnist_cnn predict model.safetensors digit.png"),
+            ("Of many.", "python -m mnist_cnn predict model.safetensors scans/*.png"),
+        )
+    ),
+)
 def predict(
     model: Annotated[
         Path,
@@ -102,7 +123,10 @@ def predict(
         typer.Argument(help="PNG or JPEG files, one digit in each.", parser=console.parse_path),
     ],
 ) -> int:
-    """Print which digit each picture shows, with its probability, or why it cannot be known."""
+    """Print which digit each picture shows.
+
+    With its probability, or why it cannot be known.
+    """
     from mnist_cnn.inference import predict as prediction
     from mnist_cnn.inference.weights import load_weights
 
@@ -119,7 +143,10 @@ def predict(
     return status
 
 
-@app.command()
+@app.command(
+    cls=HelpfulCommand,
+    epilog=examples((("Layers, shapes, multiply-adds.", "python -m mnist_cnn summary"),)),
+)
 def summary() -> None:
     """Print the network layer by layer."""
     from mnist_cnn.model import MnistCnn
@@ -129,7 +156,18 @@ def summary() -> None:
     print(FOOTNOTE)
 
 
-@app.command()
+@app.command(
+    cls=HelpfulCommand,
+    epilog=examples(
+        (
+            ("For ONNX Runtime.", "python -m mnist_cnn export model.safetensors --to onnx"),
+            (
+                "For the Hub, in a folder of its own.",
+                "python -m mnist_cnn export model.safetensors --to safetensors --output digits",
+            ),
+        )
+    ),
+)
 def export(
     model: Annotated[
         Path,
@@ -155,7 +193,10 @@ def export(
         typer.Option(help="Repository to upload the folder to.", metavar="USER/NAME"),
     ] = None,
 ) -> int:
-    """Write a model file that others can run, and a card with its measured accuracy."""
+    """Write a model file that others can run.
+
+    With a card that has its measured accuracy.
+    """
     from mnist_cnn.export_command import ExportRequest, run_export
 
     return run_export(
@@ -171,9 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         input, 130 interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or (words[0].startswith("-") and words[0] != "--help"):
+    if words and words[0].startswith("-") and words[0] not in HELP_NAMES["help_option_names"]:
         words.insert(0, "train")
-    return console.run(app, console.WORKLOAD, words)
+    return console.run(app, console.WORKLOAD, words or ["--help"])
 
 
 if __name__ == "__main__":

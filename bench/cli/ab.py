@@ -23,6 +23,14 @@ from mnist_cnn.errors import UsageError
 if TYPE_CHECKING:
     from bench.analysis.comparison import Comparison
 
+EXAMPLES = (
+    (
+        "Is bf16 faster than fp32 on this machine?",
+        "mnist-bench ab --a '--precision fp32' --b '--precision bf16'",
+    ),
+    ("Is the working tree faster than the commit before?", "mnist-bench ab --a-commit HEAD~1"),
+)
+
 
 def ab(
     context: typer.Context,
@@ -62,11 +70,11 @@ def ab(
         bool, typer.Option("--json", help="Print the comparison as JSON instead of a table.")
     ] = False,
 ) -> int:
-    """Run A and B in turn, in random order within each round, and compare them.
+    """Run A and B in turn and compare them.
 
-    Each run has its own process. All other options go to every run of both sides. If the sides have
-    equal options and commits, the command measures the noise floor of the machine and saves it
-    beside the records.
+    The order within each round is random; each run has its own process. All other options go to
+    every run of both sides. If the sides have equal options and commits, the command measures the
+    noise floor of the machine and saves it beside the records.
     """
     if rounds is not None and rounds < 1:
         raise UsageError(f"--rounds must be at least 1, not {rounds}")

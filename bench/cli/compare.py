@@ -29,6 +29,13 @@ DEFAULT_DIFFERENCE = 0.05
 """Relative difference for which a number of runs is advised."""
 LEAST_DIFFERENCE = 0.001
 """Smallest such difference: the number of runs for a smaller one would be absurd."""
+EXAMPLES = (
+    ("Did the upgrade make training slower?", "mnist-bench compare before after"),
+    (
+        "A gate for CI: exit with 1 if it is more than 5 % slower.",
+        "mnist-bench compare before after --fail-if-slower 5%",
+    ),
+)
 
 
 def compare(
@@ -79,7 +86,9 @@ def compare(
         bool, typer.Option("--json", help="Print the comparison as JSON instead of a table.")
     ] = False,
 ) -> int:
-    """Compare NEW with BASE: time, accuracy and learning curve, each with an interval.
+    """Compare NEW with BASE: time, accuracy and learning curve.
+
+    Each difference has an interval.
 
     With a --fail-if option, exit with 0 if a larger difference is ruled out, 1 if one is shown, 2
     if there are too few runs to tell.

@@ -12,6 +12,14 @@ from bench.cli.output import notify
 from bench.text import printable
 from mnist_cnn.console import parse_path
 
+EXAMPLES = (
+    ("Get MNIST into the user's cache folder.", "mnist-bench data"),
+    (
+        "On a machine without network, from files that were brought there.",
+        "mnist-bench data --from mnist-files --offline",
+    ),
+)
+
 
 def data(
     source: Annotated[
@@ -35,7 +43,7 @@ def data(
         bool, typer.Option("--json", help="Print the files and their sources as JSON.")
     ] = False,
 ) -> None:
-    """Download MNIST if it is not on this machine yet, and verify every byte of it."""
+    """Download MNIST where it is missing, and verify every byte of it."""
     from bench.report.terminal import transfer_progress
     from mnist_cnn.data.download import ALREADY_HERE, fetch
 

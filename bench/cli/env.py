@@ -23,6 +23,10 @@ from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import RECIPES, TRAIN_IMAGES, Kernels, Precision
 
 _MEMORY_SUFFIX = "_bytes"
+EXAMPLES = (
+    ("What is this machine, and what would a run choose on it?", "mnist-bench env"),
+    ("The rate of its matrix products, kept beside its records.", "mnist-bench env --peak --save"),
+)
 
 
 def env(

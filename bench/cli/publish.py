@@ -18,6 +18,14 @@ from mnist_cnn.console import EXIT_FAILED, parse_path
 from mnist_cnn.disk import reason_of, replace_file
 from mnist_cnn.errors import UsageError
 
+EXAMPLES = (
+    (
+        "Add this machine's records, and draw page and chart anew.",
+        "mnist-bench publish results/local/*",
+    ),
+    ("Do the published files follow from the records?", "mnist-bench publish --check"),
+)
+
 
 def publish(
     paths: Annotated[
@@ -42,9 +50,10 @@ def publish(
         typer.Option("--json", help="Print the names of the files, or the differences, as JSON."),
     ] = False,
 ) -> int:
-    """Regenerate results/README.md and its chart and report from the records, or check them.
+    """Regenerate the results page from its records, or check it.
 
-    Records of PATHS are copied to the published ones first; without PATHS no records are added.
+    It is results/README.md, with its chart and report. Records of PATHS are copied to the published
+    ones first; without PATHS no records are added.
     """
     if paths and check:
         raise UsageError("--check writes nothing: leave the folders out")

@@ -26,6 +26,7 @@ from bench.report.formats.parquet import to_parquet
 from bench.text import count_of
 from mnist_cnn.console import parse_path
 from mnist_cnn.errors import UsageError
+from mnist_cnn.help import names
 
 
 class Per(StrEnum):
@@ -33,6 +34,15 @@ class Per(StrEnum):
 
     RUN = "run"
     BENCHMARK = "benchmark"
+
+
+EXAMPLES = (
+    ("The newest benchmark of this machine.", "mnist-bench report"),
+    (
+        "All published results as one page with figures.",
+        "mnist-bench report results/ --to html --output report.html",
+    ),
+)
 
 
 def report(
@@ -53,7 +63,9 @@ def report(
             show_default=False,
         ),
     ] = None,
-    to: Annotated[Format, typer.Option(help="Output format.")] = Format.TERMINAL,
+    to: Annotated[
+        Format, typer.Option(metavar="FORMAT", help=f"Output format: {names(Format)}.")
+    ] = Format.TERMINAL,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -103,7 +115,7 @@ def report(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Same as --to json.")] = False,
 ) -> None:
-    """Show results from disk: a table, a page, or a format for another tool."""
+    """Show results from disk, or write them for another tool."""
     request = _Request(
         to=_output_format(to, as_json),
         table=TableRequest(

@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -33,12 +33,31 @@ from bench.measure.seed_share import SeedShare
 from bench.records.folders import LOCAL_DIR
 from bench.records.protocol import DEFAULT_RUNS, MOST_RUNS, BenchmarkProtocol
 from bench.records.store import check_writable
-from bench.report.trackers import TrackerRequest, check_trackers, log_to_trackers
+from bench.report.trackers import TRACKERS, TrackerRequest, check_trackers, log_to_trackers
 from mnist_cnn.console import parse_path
 from mnist_cnn.errors import UsageError
+from mnist_cnn.help import completion, names
 from mnist_cnn.rank import Rank, is_launched
-from mnist_cnn.recipe import with_overrides
+from mnist_cnn.recipe import DEVICES, RECIPES, Kernels, Pipeline, Precision, with_overrides
 from mnist_cnn.user_folders import temporary_folder
+
+TRAINING = "What is trained"
+COMPUTING = "How it is computed"
+NUMBER = "How many runs"
+MACHINES = "Several machines"
+CHECKPOINTS = "Checkpoints"
+OUTPUT = "What is written"
+"""Headings of the options that fewer people need."""
+EXAMPLES = (
+    (
+        "Five runs of the device's fast recipe, to be compared by their label.",
+        "mnist-bench run --runs 5 --label before",
+    ),
+    (
+        "The reference recipe by torch's operators, in the best number of processes.",
+        "mnist-bench run --recipe reference --kernels torch --processes auto",
+    ),
+)
 
 
 def run(
@@ -46,7 +65,8 @@ def run(
     recipe: Annotated[
         str,
         typer.Option(
-            help="Recipe to train: reference, fast, fast-gpu, or auto for the device's fast one."
+            help=f"Recipe to train: {names(RECIPES)}, or auto for the device's fast one.",
+            autocompletion=completion("auto", *RECIPES),
         ),
     ] = "auto",
     runs: Annotated[
@@ -55,26 +75,13 @@ def run(
             help="Number of measured runs, each from a new seed, or auto for as many as needed."
         ),
     ] = str(DEFAULT_RUNS),
-    half_width: Annotated[
-        str | None,
-        typer.Option(
-            help="With --runs auto: target half-width of the 95 % interval of the training time "
-            "(default: 5%)."
-        ),
-    ] = None,
-    max_runs: Annotated[
-        int | None,
-        typer.Option(help=f"With --runs auto: largest number of runs (default: {MOST_RUNS})."),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help="With --runs auto: longest time of all runs, as 90s, 10m or 1h, without start-up."
-        ),
-    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first run; each next run adds 1.")] = 0,
     device: Annotated[
-        str, typer.Option(help="Device to train on: auto, cpu, cuda, mps or xpu.")
+        str,
+        typer.Option(
+            help=f"Device to train on: {names(('auto', *DEVICES))}.",
+            autocompletion=completion("auto", *DEVICES),
+        ),
     ] = "auto",
     processes: Annotated[
         str | None,
@@ -83,40 +90,63 @@ def run(
             "fastest number here (default: one)."
         ),
     ] = None,
-    machines: Annotated[
-        int | None,
-        typer.Option(help="Number of machines that train together; run this command on each."),
-    ] = None,
-    machine_rank: Annotated[
-        int | None,
-        typer.Option(help="Number of this machine, from 0; --main-address names machine 0."),
-    ] = None,
-    main_address: Annotated[
-        str | None, typer.Option(help="HOST:PORT at which the other machines reach machine 0.")
-    ] = None,
-    parallel_seeds: Annotated[
-        str | None,
-        typer.Option(
-            help="Number of runs at the same time, each in its own process, and on its own GPU "
-            "where there are enough; auto is one per GPU, on a CPU one per --threads cores."
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Print the launch command and exit without training."),
-    ] = False,
     threads: Annotated[
         int | None,
         typer.Option(help="Number of threads of each process (default: its share of the cores)."),
     ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Label for filtering and comparing these runs.")
+    ] = None,
+    results_dir: Annotated[
+        Path, typer.Option(help="Folder for the records.", parser=parse_path)
+    ] = LOCAL_DIR,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Show no progress, only the table and failures.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the runs as JSON instead of a table.")
+    ] = False,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of epochs to stretch the recipe's schedule over. Of fast an epoch is a "
+            "tenth of the images, but a single one is all of them.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Images per step over all processes, instead of the recipe's number; the learning "
+            "rate is scaled with it (docs/sweep.md).",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    target_accuracy: Annotated[
+        str, typer.Option(help="Accuracy to reach, as 99.4 or 0.994.", rich_help_panel=TRAINING)
+    ] = "99.4",
+    stop_at_target: Annotated[
+        bool,
+        typer.Option(
+            "--stop-at-target",
+            help="End a run when it reaches the target.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False,
     precision: Annotated[
-        str, typer.Option(help="Precision of matrix products: auto, fp32, bf16 or fp16.")
+        str,
+        typer.Option(
+            help=f"Precision of matrix products: {names(('auto', *get_args(Precision)))}.",
+            autocompletion=completion("auto", *get_args(Precision)),
+            rich_help_panel=COMPUTING,
+        ),
     ] = "auto",
     kernels: Annotated[
         str,
         typer.Option(
-            help="What computes a step: auto, torch, inductor (fused), triton, or a CPU's "
-            "instruction set, such as avx2 or neon."
+            help=f"What computes a step: {names(('auto', *get_args(Kernels)))}.",
+            autocompletion=completion("auto", *get_args(Kernels)),
+            rich_help_panel=COMPUTING,
         ),
     ] = "auto",
     capture: Annotated[
@@ -124,61 +154,96 @@ def run(
         typer.Option(
             "--capture/--no-capture",
             help="Record whole steps as CUDA graphs (default: where possible).",
+            rich_help_panel=COMPUTING,
         ),
     ] = None,
     pipeline: Annotated[
         str | None,
         typer.Option(
-            help="Data pipeline: loader (torchvision in a DataLoader) or resident (on the device)."
+            help="Data pipeline: loader (torchvision in a DataLoader) or resident (on the device).",
+            autocompletion=completion(*get_args(Pipeline)),
+            rich_help_panel=COMPUTING,
         ),
     ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of epochs to stretch the recipe's schedule over. Of fast an epoch is a "
-            "tenth of the images, but a single one is all of them."
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Images per step over all processes, instead of the recipe's number; the learning "
-            "rate is scaled with it (docs/sweep.md)."
-        ),
-    ] = None,
-    target_accuracy: Annotated[
-        str, typer.Option(help="Accuracy to reach, as 99.4 or 0.994.")
-    ] = "99.4",
-    stop_at_target: Annotated[
-        bool, typer.Option("--stop-at-target", help="End a run when it reaches the target.")
-    ] = False,
     data_dir: Annotated[
         Path | None,
-        typer.Option(help="Folder of MNIST (default: the user's cache folder).", parser=parse_path),
+        typer.Option(
+            help="Folder of MNIST (default: the user's cache folder).",
+            parser=parse_path,
+            rich_help_panel=COMPUTING,
+        ),
     ] = None,
-    results_dir: Annotated[
-        Path, typer.Option(help="Folder for the records.", parser=parse_path)
-    ] = LOCAL_DIR,
-    label: Annotated[
-        str | None, typer.Option(help="Label for filtering and comparing these runs.")
+    half_width: Annotated[
+        str | None,
+        typer.Option(
+            help="With --runs auto: target half-width of the 95 % interval of the training time "
+            "(default: 5%).",
+            rich_help_panel=NUMBER,
+        ),
     ] = None,
-    save: Annotated[
-        bool, typer.Option("--save/--no-save", help="Save a record of each run.")
-    ] = True,
+    max_runs: Annotated[
+        int | None,
+        typer.Option(
+            help=f"With --runs auto: largest number of runs (default: {MOST_RUNS}).",
+            rich_help_panel=NUMBER,
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="With --runs auto: longest time of all runs, as 90s, 10m or 1h, without start-up.",
+            rich_help_panel=NUMBER,
+        ),
+    ] = None,
+    parallel_seeds: Annotated[
+        str | None,
+        typer.Option(
+            help="Number of runs at the same time, each in its own process, and on its own GPU "
+            "where there are enough; auto is one per GPU, on a CPU one per --threads cores.",
+            rich_help_panel=NUMBER,
+        ),
+    ] = None,
+    machines: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of machines that train together; run this command on each.",
+            rich_help_panel=MACHINES,
+        ),
+    ] = None,
+    machine_rank: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of this machine, from 0; --main-address names machine 0.",
+            rich_help_panel=MACHINES,
+        ),
+    ] = None,
+    main_address: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT at which the other machines reach machine 0.", rich_help_panel=MACHINES
+        ),
+    ] = None,
     checkpoint_every: Annotated[
         int | None,
         typer.Option(
-            help="Number of epochs between two checkpoints, from which a lost run can resume."
+            help="Number of epochs between two checkpoints, from which a lost run can resume.",
+            rich_help_panel=CHECKPOINTS,
         ),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Resume an interrupted benchmark; repeat its other options."),
+        typer.Option(
+            "--resume",
+            help="Resume an interrupted benchmark; repeat its other options.",
+            rich_help_panel=CHECKPOINTS,
+        ),
     ] = False,
     fall_back: Annotated[
         bool,
         typer.Option(
-            "--fall-back", help="With --resume: use the previous checkpoint where one is damaged."
+            "--fall-back",
+            help="With --resume: use the previous checkpoint where one is damaged.",
+            rich_help_panel=CHECKPOINTS,
         ),
     ] = False,
     checkpoint_dir: Annotated[
@@ -186,20 +251,19 @@ def run(
         typer.Option(
             help="Folder for checkpoints (default: .checkpoints in the results folder).",
             parser=parse_path,
+            rich_help_panel=CHECKPOINTS,
         ),
     ] = None,
-    profile: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write a profiler trace of some steps to this file (JSON) instead of measuring.",
-            parser=parse_path,
-        ),
-    ] = None,
+    save: Annotated[
+        bool,
+        typer.Option("--save/--no-save", help="Save a record of each run.", rich_help_panel=OUTPUT),
+    ] = True,
     track: Annotated[
         list[str] | None,
         typer.Option(
-            help="Log all runs after the last one with tensorboard, trackio, mlflow or wandb, "
-            "locally and offline; may be repeated."
+            help=f"Log all runs after the last one with {names(TRACKERS)}, locally and offline; "
+            "may be repeated.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     track_dir: Annotated[
@@ -207,13 +271,24 @@ def run(
         typer.Option(
             help="Folder for trackers (default: .trackers in the results folder).",
             parser=parse_path,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Show no progress, only the table and failures.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the runs as JSON instead of a table.")
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a profiler trace of some steps to this file (JSON) instead of measuring.",
+            parser=parse_path,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the launch command and exit without training.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
 ) -> int:
     """Train N times from random weights and report the time to 99.4 %."""

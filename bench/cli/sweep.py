@@ -23,6 +23,17 @@ from bench.text import count_of, printable
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, parse_path
 from mnist_cnn.errors import UsageError
 
+EXAMPLES = (
+    (
+        "One and two processes, five seeds each, in random order.",
+        "mnist-bench sweep --processes 1,2 --seeds 5",
+    ),
+    (
+        "Does it scale, at the same global batch size?",
+        "mnist-bench sweep --processes 1,2 --scaling strong",
+    ),
+)
+
 
 def sweep(
     context: typer.Context,
@@ -74,11 +85,11 @@ def sweep(
         bool, typer.Option("--json", help="Print the outcome of each run as JSON.")
     ] = False,
 ) -> int:
-    """Run all combinations of the given values, in random order, each run in its own process.
+    """Run all combinations of the given values, in random order.
 
-    MATRIX.toml holds the same axes: recipe = ["fast"], processes = [1, 2], seeds = 5. Options
-    replace the values of the file. All other options go to every run. Run the same command again
-    to continue: it makes the runs that are missing or failed.
+    Each run has its own process. MATRIX.toml holds the same axes: recipe = ["fast"], processes =
+    [1, 2], seeds = 5. Options replace the values of the file. All other options go to every run.
+    Run the same command again to continue: it makes the runs that are missing or failed.
     """
     if not re.fullmatch(r"[\w.-]{1,80}", name):
         raise UsageError(f"--name takes letters, digits, dots and hyphens, not {printable(name)!r}")

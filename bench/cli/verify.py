@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 EXIT_UNKNOWN = 2
 """Exit status if no check failed, but some could not be made here."""
+EXAMPLES = (
+    ("Your own records, before you contribute them.", "mnist-bench verify results/local/*"),
+    ("Make two of the published runs again, here.", "mnist-bench verify results/ --rerun 2"),
+)
 
 
 def verify(
@@ -41,7 +45,7 @@ def verify(
         bool, typer.Option("--json", help="Print the checks and their findings as JSON.")
     ] = False,
 ) -> int:
-    """Check a folder of records, your own or a contributed one, or the numbers of pages.
+    """Check records, your own or contributed ones, or numbers in pages.
 
     Exit with 0 if all checks pass, 1 if one fails, 2 if none fails but one could not be made here
     (commits, for example, need a git checkout; a tag of a page must be readable).

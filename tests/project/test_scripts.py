@@ -48,6 +48,18 @@ def test_shellcheck_finds_nothing(script: str) -> None:
     assert completed.stdout == ""
 
 
+@pytest.mark.parametrize("word", ["-h", "--help"])
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_installs_nothing(script: str, word: str, project: Project) -> None:
+    status, out, err = project.run(script, word)
+    assert (status, err) == (0, "")
+    comment = (ROOT / script).read_text().splitlines()[1].removeprefix("# ")
+    assert out.splitlines()[0] == comment
+    assert "set -eu" not in out
+    assert not (project.folder / ".venv").exists()
+    assert not project.log.exists()
+
+
 # Set-up
 
 
