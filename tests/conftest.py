@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 for ending in (getattr(signal, name) for name in ("SIGHUP", "SIGTERM") if hasattr(signal, name)):
     if signal.getsignal(ending) is signal.SIG_IGN:
         signal.signal(ending, signal.SIG_DFL)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--renew-golden",
+        action="store_true",
+        help="write the files that are compared whole as the code makes them now: read the diff",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -78,6 +86,20 @@ def fresh_accelerate() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def check_golden(request: pytest.FixtureRequest) -> Callable[[Path, bytes], None]:
+    """Compares a file, as it was once found good, with what the code makes now; or renews it."""
+
+    def check(file: Path, content: bytes) -> None:
+        if request.config.getoption("renew_golden"):
+            file.write_bytes(content)
+        assert file.read_bytes() == content, (
+            f"{file.name} has changed; if that is meant, renew it with --renew-golden"
+        )
+
+    return check
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ class PeakMemory(Model):
     """The most memory that the run held."""
 
     bytes: Annotated[Whole, Field(gt=0)] | None
+    """Bytes at the peak; null where they are not known."""
     source: str
     """What counted the bytes, or why they are not known."""
 
@@ -32,6 +33,7 @@ class Load(Model):
     own_seconds: Seconds | None
     """Core-seconds of `busy_seconds` that the run's own processes used."""
     elapsed_seconds: Seconds
+    """Seconds from the start of the run to its end."""
     usable_cores_before: Annotated[Whole, Field(ge=1)] | None = None
     """Number of cores that the process was allowed to use (its CPU affinity) when the run started;
     null where the system has no affinity, and in records before version 8."""
@@ -50,6 +52,7 @@ class Joules(Model):
     """Energy by one counter."""
 
     joules: Annotated[Number, Field(ge=0)] | None
+    """Energy in joules; null where it is not known."""
     source: str
     """What counted the energy, or why it is not known."""
 
@@ -68,8 +71,11 @@ class GpuState(Model):
     """A GPU at one moment. A field is null where the driver refuses it; `refused` says why."""
 
     sm_clock_mhz: Count | None
+    """Clock of the multiprocessors in MHz."""
     memory_clock_mhz: Count | None
+    """Clock of the memory in MHz."""
     temperature_celsius: Whole | None
+    """Temperature of the chip in degrees Celsius."""
     power_watts: Annotated[Number, Field(ge=0)] | None
     """Mean power over up to the last second."""
     utilization: Annotated[Number, Field(ge=0)] | None
@@ -90,7 +96,9 @@ class GpuWatch(Model):
     """A GPU before, during and after a run."""
 
     before: GpuState
+    """The GPU just before the run."""
     after: GpuState
+    """The GPU just after the run."""
     throttled_seconds: dict[str, Seconds] | None
     """Seconds during the run in which clocks were limited, by reason: power, heat, board limit."""
     source: str
@@ -101,6 +109,7 @@ class Monitoring(Model):
     """The state of the training device, before, during and after a run."""
 
     gpus: list[GpuWatch]
+    """The GPUs that trained; empty without one that reports its state."""
     gpus_source: str
     """What reported the GPUs' state, or why there is none."""
     cpu_mhz_before: Annotated[Number, Field(ge=0)] | None
@@ -117,6 +126,7 @@ class CoreClass(Model):
     """Cores of one kind, in a processor that has several kinds."""
 
     cores: Annotated[Whole, Field(ge=1)]
+    """Number of cores of this kind."""
     max_mhz: Annotated[Number, Field(gt=0)] | None
     """Highest clock of these cores; null where the system does not report it."""
 
@@ -154,31 +164,44 @@ class Gpu(Model):
     power_limit_watts: Annotated[Number, Field(gt=0)] | None
     """Power limit that is in force, rounded to a watt."""
     max_memory_clock_mhz: Count | None
+    """Highest clock of the memory in MHz."""
     max_sm_clock_mhz: Count | None
+    """Highest clock of the multiprocessors in MHz."""
 
 
 class Environment(Model):
     """The machine and its software. Holds no host name, user name or serial number."""
 
     device_name: str
+    """Name that the training device reports."""
     device_memory_bytes: Whole | None
+    """Memory of the accelerator in bytes; null without one, and where it does not say."""
     cpu: str
+    """Name that the processor reports."""
     cpu_features: list[str]
     """Instruction sets that decide the speed of matrix products, among those this code knows."""
     physical_cores: Whole | None
+    """Number of physical cores of the machine; null where the system does not say."""
     logical_cores: Whole
+    """Number of logical cores of the machine, hyperthreads included."""
     usable_cores: Whole
     """Number of cores that the process may run on."""
     memory_bytes: Whole
+    """Memory of the machine in bytes."""
     os: str
+    """Name and version of the operating system, with the architecture."""
     virtual_machine: Flag | None
+    """Whether the machine is a virtual one; null where the system does not say."""
     python: str
+    """Implementation and version of Python."""
     driver: str | None
     """Version of the accelerator's driver; null without an accelerator."""
     torch: str
+    """Version of torch."""
     torch_build: str | None
     """CUDA or ROCm version that torch was built for; null without one."""
     accelerate: str
+    """Version of Accelerate."""
     packages: dict[str, str]
     """Versions of all other installed packages that a run uses; of this package as well, where
     there is no commit."""

@@ -126,7 +126,9 @@ class RunRecord(Model):
     """One training from random weights, measured."""
 
     schema_version: Annotated[Whole, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
+    """Version of the format that the record was written in."""
     run_id: str
+    """Identifier of the run."""
     benchmark_id: str
     """Identifier that the runs of one benchmark share."""
     run_index: Annotated[Whole, Field(ge=1)]
@@ -134,6 +136,7 @@ class RunRecord(Model):
     started_at: Moment
     """UTC."""
     status: Status
+    """How the run ended."""
     reason: str | None
     """Why the run is not completed, in one line; null when it is."""
     resumed: Count = 0
@@ -141,14 +144,19 @@ class RunRecord(Model):
     restarted: Count = 0
     """How often the launcher had restarted all ranks by then (torchrun's --max-restarts)."""
     label: str | None
+    """The user's label of the benchmark; null without one."""
     command: list[str]
     """Words of the command line, with paths shortened."""
     division: Literal["closed", "open"]
+    """"closed" for the reference recipe, "open" for any other."""
     seed: Count
+    """Seed of the weights, of the order of the images and of their distortions."""
     protocol: ProtocolValues
+    """What the run was measured by."""
     recipe: dict[str, JsonValue]
     """Every field of the recipe."""
     setup: Setup
+    """What the run ran on and with."""
     clock: ClockCheck | None = None
     """Check of the clock before the first run; null in records before version 4."""
     parity: ParityCheck | None = None
@@ -164,8 +172,11 @@ class RunRecord(Model):
     """Seconds to sum all gradients over the ranks, measured alone before the first run; null for
     one rank, and in records before version 7."""
     laps: list[Lap]
+    """What the time was spent on, in order."""
     epochs: list[TrainedEpoch]
+    """The epochs that were trained, in order."""
     evaluations: list[Evaluation]
+    """The evaluations, in order."""
     samples_seen: Count
     """Number of training images, over all ranks."""
     target_reached_epoch: Whole | None
@@ -176,7 +187,9 @@ class RunRecord(Model):
     """Images that the last evaluation got wrong; null in records before version 5, for runs that
     did not complete, and where a repeated evaluation counted another number of them."""
     peak_memory: PeakMemory
+    """The most memory that the run held."""
     load: Load
+    """How busy the machine was."""
     energy: Energy | None = None
     """Energy that the run used; null in records before version 5."""
     monitoring: Monitoring | None = None
@@ -184,6 +197,7 @@ class RunRecord(Model):
     dataset: dict[str, str]
     """SHA-256 of each uncompressed IDX file, by the file's name."""
     environment: Environment
+    """The machine and its software."""
 
     @property
     def started_utc(self) -> datetime:

@@ -14,11 +14,15 @@ class ProtocolValues(Model):
     """The protocol that the run was measured by."""
 
     version: Whole
+    """Version of the protocol; times of different versions are not compared."""
     target_accuracy: Annotated[Number, Field(gt=0, lt=1)]
+    """Accuracy to reach on the test images, as a fraction."""
     runs: Annotated[Whole, Field(ge=1)]
     """Number of runs that the benchmark was to have; with `half_width`, the most it may have."""
     warmup_images: Count
+    """Training images of the warm-up run, which is timed and discarded."""
     stop_at_target: Flag
+    """Whether a run ends when it reaches the target."""
     half_width: Number | None = None
     """Relative half-width of the time's interval at which --runs auto stops; else null."""
     budget_seconds: Number | None = None
@@ -48,8 +52,11 @@ class ParityCheck(Model):
     """
 
     images: Difference
+    """Relative difference of the distorted images of a batch."""
     loss: Difference
+    """Relative difference of the mean loss of a step, the largest of all steps."""
     gradient: Difference
+    """Relative difference of the first update, made as long."""
     parameter: str
     """Name of the parameter whose gradient differed most."""
     parameter_gradient: Difference
@@ -59,13 +66,21 @@ class ParityCheck(Model):
     parameter_allowed: Difference | None = None
     """The same for the gradient of one parameter."""
     selection: Difference | None = None
+    """Share of the images with the largest losses that an epoch did not take."""
     image_losses: Difference | None = None
+    """Relative difference of the losses by which images are chosen."""
     step: Difference | None = None
+    """Relative difference of an update's length, the largest of all steps."""
     weights: Difference | None = None
+    """Relative difference of the weights' change in all steps."""
     average: Difference | None = None
+    """Relative difference of the averaged weights' change."""
     statistics: Difference | None = None
+    """Relative difference of batch norm's statistics."""
     evaluation: Difference | None = None
+    """Share of the evaluated images that are classified otherwise."""
     evaluation_loss: Difference | None = None
+    """Relative difference of the mean loss of the evaluation."""
 
 
 class Calibration(Model):
@@ -105,6 +120,7 @@ class KernelShape(Model):
     """Launch parameters of a Triton kernel; see `mnist_cnn.kernels.triton.shapes.Shape`."""
 
     kernel: str
+    """Name of the kernel."""
     side: Annotated[Whole, Field(ge=1)]
     """Side of the images that it works on, in pixels."""
     pixels: Annotated[Whole, Field(ge=1)]
@@ -121,7 +137,9 @@ class Fallback(Model):
     """Code of a step that was tried before the one that trained, and failed."""
 
     kernels: Kernels
+    """What was to compute a step."""
     captured: Flag
+    """Whether steps were to be captured as CUDA graphs."""
     kernel_shapes: list[KernelShape] | None
     """Launch parameters of Triton kernels; else null."""
     reason: str
@@ -139,6 +157,7 @@ class Setup(Model):
     device: str
     """torch's device type: cpu, cuda, mps, xpu."""
     device_name: str
+    """Name that the training device reports."""
     processes: Annotated[Whole, Field(ge=1)]
     """Number of ranks, over all machines."""
     machines: Annotated[Whole, Field(ge=1)] = 1
@@ -149,6 +168,7 @@ class Setup(Model):
     threads: Annotated[Whole, Field(ge=1)]
     """Number of computing threads of each process."""
     precision: Literal["fp32", "bf16", "fp16"]
+    """Precision of the activations and of matrix products."""
     kernels: Kernels = "torch"
     """What computes a step: torch's operators (the only choice before version 2), the same fused by
     torch's compiler, or compiled code of mnist_cnn.kernels."""
@@ -163,6 +183,7 @@ class Setup(Model):
     matmul_precision: str
     """torch.get_float32_matmul_precision(): whether fp32 products may be rounded."""
     memory_format: str
+    """Layout of images in memory, as torch names it."""
     dynamo_backend: str
     """torch.compile's backend; "no" where nothing is compiled."""
     accelerate_config: str | None

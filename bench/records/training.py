@@ -33,18 +33,22 @@ class Lap(Model):
     """A timed span. The device's queue is empty at both ends; of several ranks, the slowest."""
 
     kind: LapKind
+    """What the time was spent on."""
     epoch: Whole | None = None
     """Number of the epoch, from 1; null for laps of no epoch."""
     start_seconds: Number
     """Seconds from the start of the run's clock; negative for start-up and warm-up."""
     seconds: Seconds
+    """Length of the span."""
 
 
 class TrainedEpoch(Model):
     """What an epoch of training reported."""
 
     epoch: Whole
+    """Number of the epoch, from 1."""
     steps: Count
+    """Number of optimizer steps."""
     samples: Count
     """Number of training images, over all ranks."""
     loss: Number | None
@@ -55,9 +59,13 @@ class Evaluation(Model):
     """What an evaluation counted."""
 
     epoch: Whole
+    """Number of the epoch after which it was made."""
     samples: Annotated[Whole, Field(gt=0)]
+    """Number of evaluated images."""
     correct: Count
+    """Number of images that were classified correctly."""
     loss: Number | None
+    """Mean loss of the evaluated images; null where it was not finite."""
     samples_seen: Count
     """Number of training images before the evaluation, over all ranks."""
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
-# --- Files as they were once found good: read the difference, then replace the file
+# --- Files as they were once found good: pytest --renew-golden, then read the difference
 
 
 @pytest.mark.parametrize(
@@ -71,11 +72,16 @@ def results(tmp_path: Path) -> Path:
     ],
 )
 def test_golden(
-    name: str, words: list[str], results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    words: list[str],
+    results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    check_golden: Callable[[Path, bytes], None],
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the rows name their records
     assert main(["report", "results", *words, "--output", "out"]) == 0
-    assert (tmp_path / "out").read_bytes() == (GOLDEN / name).read_bytes()
+    check_golden(GOLDEN / name, (tmp_path / "out").read_bytes())
 
 
 def test_what_is_measured_once_is_no_sample_in_any_table(tmp_path: Path) -> None:
