@@ -9,6 +9,7 @@ from bench import text
 from bench.text import Rounding, memory, printable, rounded, seconds, seconds_between
 
 
+@pytest.mark.slow
 @given(st.text())
 @example("\x1b[31mred\x1b[0m")
 @example("\x1b]0;title\x07")

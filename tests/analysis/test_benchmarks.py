@@ -66,6 +66,7 @@ def test_columns_are_the_contract() -> None:
     ]
 
 
+@pytest.mark.slow
 @given(st.lists(records(), max_size=4))
 def test_every_row_has_every_column_in_order_whatever_the_records(runs: list[RunRecord]) -> None:
     benchmarks = group_runs((Path("x.json"), run) for run in runs)

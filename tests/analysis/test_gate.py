@@ -21,6 +21,7 @@ from bench.records.setup import Calibration
 from tests.factories import compared, noisy_runs, saved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [3, 5, 10])
 @pytest.mark.parametrize("spread", [0.01, 0.15])
 def test_the_gate_seldom_fires_where_nothing_has_changed(count: int, spread: float) -> None:
@@ -40,6 +41,7 @@ def test_the_gate_seldom_fires_where_nothing_has_changed(count: int, spread: flo
     assert passed <= 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("slower", "sees"), [(1.05, 0.0), (1.10, 0.9)])
 def test_the_gate_sees_what_is_more_than_allowed(slower: float, sees: float) -> None:
     """1 % noise, ten runs a side, 5 % allowed: 5 % is not more, 10 % is nearly always seen."""
@@ -58,6 +60,7 @@ def test_the_gate_sees_what_is_more_than_allowed(slower: float, sees: float) -> 
         assert rate <= 0.2
 
 
+@pytest.mark.slow
 def test_where_runs_do_not_suffice_more_are_asked_for() -> None:
     """Also where they scatter so little that as many would mostly do."""
     for seed in range(40):
@@ -86,6 +89,7 @@ def ended(records: Sequence[RunRecord], status: Status) -> list[RunRecord]:
     return [record.model_copy(update=changes) for record in records]
 
 
+@pytest.mark.slow
 def test_no_selection_passes_the_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Runs that are missing, were stopped, broke or cannot be read are no pass."""
     base, new = noisy_runs(0, 10), noisy_runs(1, 10)
@@ -103,6 +107,7 @@ def test_no_selection_passes_the_gate(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "torn.json" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_side_that_no_longer_reaches_the_target_is_a_regression(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

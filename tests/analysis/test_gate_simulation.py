@@ -45,6 +45,7 @@ def test_equal_code_passes(runs: int, passes: float) -> None:
     assert counts[GateOutcome.REGRESSION] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"first_seed": None}, {"rounding": "other"}])
 def test_equal_code_with_other_trainings_needs_more_runs(change: dict[str, None]) -> None:
     """Unlike the same seeds: forty runs pass four times in five, and seldom fire."""
@@ -53,6 +54,7 @@ def test_equal_code_with_other_trainings_needs_more_runs(change: dict[str, None]
     assert counts[GateOutcome.REGRESSION] <= at_most(0.02)
 
 
+@pytest.mark.slow
 def test_what_is_slower_or_less_accurate_is_found() -> None:
     """At least as often as by the rule that did not look at seeds, in the same simulations."""
     for truth, fires in (
@@ -74,6 +76,7 @@ def test_a_session_of_its_own_seldom_makes_equal_code_a_regression() -> None:
     assert outcomes(known_floor, TIMES)[GateOutcome.REGRESSION] <= at_most(0.02)
 
 
+@pytest.mark.slow
 def test_many_cases_pass_nearly_as_often_as_one_and_fire_no_more() -> None:
     """No correction on passing (every case must pass), a correction on firing."""
     five = outcomes(Truth(runs=10, cases=5), TIMES // 2)
@@ -101,6 +104,7 @@ def test_the_documents_rates() -> None:
         assert line in document, "\n".join(lines)
 
 
+@pytest.mark.slow
 def test_the_committed_equal_sides_pass(capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(ROOT / "results" / "studies" / "xeon-ab")
     words = ["compare", "floor-a", "floor-b", "--results-dir", folder]
@@ -291,6 +295,7 @@ def test_an_experiment_is_found_without_its_time_if_there_is_one(
     assert "several experiments are called 'gate-a'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_baseline_yet_is_a_pass_that_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -119,6 +119,7 @@ def report(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_strong_scaling_of_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = kept(tmp_path / "r", runs(1), runs(2), runs(4), runs(8))
     (study,) = json.loads(report(capsys, folder, "--scaling", "--json"))
@@ -187,6 +188,7 @@ def test_machines_are_another_study_than_processes_of_one(
     assert several["points"][1]["speedup"] < one["points"][1]["speedup"]
 
 
+@pytest.mark.slow
 def test_one_set_of_runs_alone_may_begin_both(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

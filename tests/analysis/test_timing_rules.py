@@ -30,6 +30,7 @@ def test_the_clocks_of_a_run() -> None:
     assert found[TimingRule.ALGOPERF].excluded[Span.EVAL] == pytest.approx(3.0)
 
 
+@pytest.mark.slow
 @given(records())
 def test_no_second_is_lost(record: RunRecord) -> None:
     """What a clock counts and what it leaves out is, together, all there is."""

@@ -202,11 +202,11 @@ def test_sides_without_a_set_up_in_common_are_refused(
     assert error.count("\n") == 1
 
 
-def test_the_readmes_folders_have_something_in_common(
+def test_the_documents_folders_have_something_in_common(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    line = readme[readme.index("compare results/") :].split("  #")[0]
+    page = (ROOT / "docs" / "measuring.md").read_text(encoding="utf-8")
+    line = page[page.index("compare results/") :].split("  #")[0]
     assert main(line.split()) == 0
     assert "time an image" in capsys.readouterr().out

@@ -202,6 +202,7 @@ def test_an_ascii_terminal_has_a_mark_of_its_own(
     assert "?" not in output
 
 
+@pytest.mark.slow
 def test_the_published_page_and_the_report_have_both(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,6 +224,7 @@ def test_the_published_page_and_the_report_have_both(
     assert DIFFERENT in html
 
 
+@pytest.mark.slow
 def test_verify_accepts_a_row_with_its_mark(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

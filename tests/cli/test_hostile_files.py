@@ -245,6 +245,7 @@ def test_mnist_is_read_from_files_only(
     assert str(path) in refused("data", "--offline", "--data-dir", tmp_path)
 
 
+@pytest.mark.slow
 @pipes
 def test_a_pipe_in_place_of_the_page_ends(
     results: Path, refused: Callable[..., str], capfd: pytest.CaptureFixture[str]
@@ -286,6 +287,7 @@ def test_laps_of_ages_are_no_record(
     assert "no run records in" in refused(*command, results)
 
 
+@pytest.mark.slow
 def test_a_billion_processes_are_one_finding(
     results: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -317,6 +319,7 @@ def test_of_very_many_unreadable_files_some_are_named(
 # --- Writing
 
 
+@pytest.mark.slow
 def test_publish_writes_through_no_link(
     results: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:

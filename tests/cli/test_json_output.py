@@ -42,6 +42,7 @@ def test_data(mnist_data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(printed["files"]) == 4
 
 
+@pytest.mark.slow
 def test_publish(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved(tmp_path, noisy_runs(1))
     folder = ["--results-dir", str(tmp_path)]
@@ -54,6 +55,7 @@ def test_publish(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert after == {"agreed": True, "differences": [], "problems": []}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["run", "ab", "report", "compare", "publish", "verify", "env", "data"]
 )

@@ -221,6 +221,7 @@ def test_bad_input_is_one_line(
     assert complaint in error
 
 
+@pytest.mark.slow
 def test_reading_results_loads_neither_torch_nor_numpy_nor_pandas(results: Path) -> None:
     store.save_record(make_record(label="base"), results)
     script = """
@@ -250,6 +251,7 @@ sys.exit(", ".join(sorted(heavy & set(sys.modules))) or 0)
     assert (completed.returncode, completed.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_terminal_with_few_letters_gets_all_it_can_show(results: Path) -> None:
     store.save_record(make_record(accuracies=[0.98], label="größer"), results)
     for to in ("terminal", "json", "csv"):
@@ -288,6 +290,7 @@ FULL = store.to_json(make_record(energy=ENERGY, monitoring=MONITORING))
 PLACES = list(_places(json.loads(FULL)))
 
 
+@pytest.mark.slow
 @given(changes=st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(HOSTILE)), max_size=2))
 @settings(max_examples=300)
 def test_a_file_is_either_refused_or_printed_in_every_format(

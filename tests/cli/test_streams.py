@@ -26,6 +26,7 @@ def shell(script: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     ["report results/ --to csv", "report results/", "report results/ --to json", "env --json"],
@@ -38,6 +39,7 @@ def test_a_full_disk_is_one_line(command: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_closed_streams_are_no_traceback() -> None:
     done = shell('"$PYTHON" -m bench report results/ >&-; echo status $? >&2')
     assert done.stderr.splitlines()[-1] == "status 0"
@@ -45,12 +47,14 @@ def test_closed_streams_are_no_traceback() -> None:
     assert shell('"$PYTHON" -m bench report results/ >&- 2>&-').returncode == 0
 
 
+@pytest.mark.slow
 def test_a_reader_who_has_enough_hears_nothing() -> None:
     done = shell('"$PYTHON" -m bench report results/ --to json | head -c 1')
     assert done.stdout == "["
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_an_interrupted_command_says_so() -> None:
     script = """
 import os, signal, sys

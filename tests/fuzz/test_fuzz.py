@@ -24,6 +24,7 @@ def watched() -> None:
     watch_writes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 @pytest.mark.filterwarnings("default")  # as in a command
 def test_a_reader_keeps_its_promises(target: Target) -> None:
@@ -65,6 +66,7 @@ def write_elsewhere(folder: Path, content: bytes) -> None:
     folder.with_name("elsewhere").write_bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
 @pytest.mark.parametrize(
     ("read", "what"),

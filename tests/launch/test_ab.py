@@ -171,6 +171,7 @@ def test_bad_input_gets_one_line(
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_side_that_cannot_run_ends_it_with_its_own_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

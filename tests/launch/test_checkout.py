@@ -134,6 +134,7 @@ def records(side: str) -> list[RunRecord]:
     return [record for _, record in runs if str(record.label).startswith(f"ab-{side} ")]
 
 
+@pytest.mark.slow
 def test_each_side_runs_its_own_commit(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
     """One commit writes an older schema; equal options with other commits are not equal sides."""
     old = project.commit(seconds=6.5, schema=4)
@@ -157,6 +158,7 @@ def test_each_side_runs_its_own_commit(project: Project, capfd: pytest.CaptureFi
     assert "setting up" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_commit_on_both_sides_measures_the_noise_floor(
     project: Project, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +171,7 @@ def test_one_commit_on_both_sides_measures_the_noise_floor(
     assert floor.commit == commit
 
 
+@pytest.mark.slow
 def test_unequal_options_of_one_commit_measure_none(project: Project) -> None:
     project.commit()
     words = ["--a-commit", "HEAD", "--b-commit", "HEAD", "--b", "--threads 1"]
@@ -176,6 +179,7 @@ def test_unequal_options_of_one_commit_measure_none(project: Project) -> None:
     assert not list(LOCAL_DIR.rglob("*.noise"))
 
 
+@pytest.mark.slow
 def test_one_commit_named_is_not_what_is_checked_out(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +201,7 @@ def test_one_commit_named_is_not_what_is_checked_out(
     assert not list(LOCAL_DIR.rglob("*.noise"))
 
 
+@pytest.mark.slow
 def test_a_worktree_that_was_removed_by_hand_is_made_anew(
     project: Project, capfd: pytest.CaptureFixture[str]
 ) -> None:

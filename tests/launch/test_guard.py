@@ -73,6 +73,7 @@ def wait_until_gone(pid: int) -> None:
             time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_it_learns_how_the_work_ended_and_gives_the_status(tmp_path: Path) -> None:
     assert run(tmp_path, "return 0") == (0, "")  # all is well
     assert run(tmp_path, "return 3") == (7, "3 not asked")
@@ -119,6 +120,7 @@ def test_a_signal_that_asks_for_nothing_is_passed_on(tmp_path: Path) -> None:
     assert output.strip() == "3 not asked"
 
 
+@pytest.mark.slow
 def test_who_waits_for_a_record_is_told_so(tmp_path: Path) -> None:
     work = """
     from bench.measure.guard_folder import note_begun
@@ -172,6 +174,7 @@ def test_what_it_was_started_to_ignore_stays_ignored(tmp_path: Path) -> None:
     assert output.strip() == "3 not asked"
 
 
+@pytest.mark.slow
 def test_work_that_does_not_listen_is_ended(tmp_path: Path) -> None:
     work = """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

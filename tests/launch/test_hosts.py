@@ -131,6 +131,7 @@ def printed(*options: str, **environment: str) -> list[str]:
     return shlex.split(line)
 
 
+@pytest.mark.slow
 def test_the_command_of_one_process_says_everything() -> None:
     words = printed("--recipe", "fast", "--device", "cpu", "--label", "it's", "--threads=1")
     assert words[1] == str(ROOT / "bench" / "run.py")
@@ -141,6 +142,7 @@ def test_the_command_of_one_process_says_everything() -> None:
     assert words[10:] == ["--threads", "1"]
 
 
+@pytest.mark.slow
 def test_the_command_of_a_machine_has_its_place_and_no_other_launchers_words() -> None:
     words = printed(
         *("--processes", "4", "--machines", "2", "--machine-rank=1", MAIN, "127.0.0.1:29511"),

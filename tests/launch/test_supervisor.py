@@ -46,6 +46,7 @@ def test_each_rank_knows_who_it_is_and_where_to_meet(tmp_path: Path) -> None:
     assert 1024 <= int(told[0][5]) < 65536  # those below are the system's
 
 
+@pytest.mark.slow
 def test_the_status_is_rank_0s_or_the_first_bad_one(tmp_path: Path) -> None:
     assert supervise(program(tmp_path, "sys.exit([130, 0][rank])"), 2, threads=1) == 130
     assert supervise(program(tmp_path, "sys.exit([0, 0, 3][rank])"), 3, threads=1) == 3
@@ -68,6 +69,7 @@ def test_survivors_read_who_died_and_may_finish(tmp_path: Path) -> None:
     assert (tmp_path / "said").read_text() == "rank 1 was ended by SIGKILL"
 
 
+@pytest.mark.slow
 def test_one_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However it takes being asked."""
     monkeypatch.setattr(supervisor, "GRACE_SECONDS", 0.3)

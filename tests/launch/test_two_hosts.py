@@ -164,6 +164,7 @@ def test_code_that_differs_on_one_machine_is_named(
         assert "the ranks do not agree on code" in refusal(error) or "on commit" in refusal(error)
 
 
+@pytest.mark.slow
 def test_a_wrong_rank_is_refused_where_it_was_given(hosts: tuple[Host, Host]) -> None:
     """Two machines that both say they are the main one."""
     ((status, _, error),) = ended(hosts[1].bench(*TWO, "--machine-rank", "0"))
@@ -184,6 +185,7 @@ def test_a_rank_given_twice_is_found_out(hosts: tuple[Host, Host], tmp_path: Pat
     assert all("two processes say that they are rank 1" in error for _, _, error in results)
 
 
+@pytest.mark.slow
 def test_a_busy_port_is_refused_at_once(hosts: tuple[Host, Host]) -> None:
     server = (
         f"import signal, socket; s = socket.create_server(('', {PORT})); print(); signal.pause()"

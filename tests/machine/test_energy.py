@@ -149,6 +149,7 @@ def test_no_rapl_and_macos_are_null(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert reason(cpu_counters()) == "on macOS only root can read it (powermetrics)"
 
 
+@pytest.mark.slow
 def test_this_machine_has_joules_or_a_reason() -> None:
     """The real counters of this machine, over a span that is long enough."""
     meter = EnergyMeter(cpu_counters(), None)

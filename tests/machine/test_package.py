@@ -75,6 +75,7 @@ def test_the_version_is_one_line_with_the_commit(capsys: pytest.CaptureFixture[s
     assert commit is None or f", commit {commit[:12]}" in line
 
 
+@pytest.mark.slow
 def test_an_installed_copy_knows_its_version_without_torch(installed: Path) -> None:
     code = (
         "import sys; from bench.cli import main; main(['--version']); "

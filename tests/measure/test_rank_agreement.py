@@ -53,6 +53,7 @@ joined.accelerator.end_training()
 """
 
 
+@pytest.mark.slow
 def test_the_ranks_of_one_machine_listen_on_loopback_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def two_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_agreement, "_NOTICE_SECONDS", 0.1)
 
 
+@pytest.mark.slow
 def test_rank_0_names_the_variables_that_are_left_over(capsys: pytest.CaptureFixture[str]) -> None:
     agreement = RankAgreement(timeout_seconds=1.0)
     with pytest.raises(UsageError, match=rf"the variables RANK=0 and WORLD_SIZE=2 .*{LEFT_OVER}"):
@@ -42,6 +43,7 @@ def test_rank_0_names_the_variables_that_are_left_over(capsys: pytest.CaptureFix
     assert "rank 0 waits for the other 1 processes, 1 s at most; the variables RANK=0 " in notice
 
 
+@pytest.mark.slow
 def test_another_rank_is_not_mute(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

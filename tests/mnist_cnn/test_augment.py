@@ -154,6 +154,7 @@ def test_half_of_the_images_change_contrast_first_as_in_torchvision() -> None:
     assert abs(sum(first) / len(first) - 0.5) < 0.03
 
 
+@pytest.mark.slow
 def test_the_two_pipelines_give_the_same_mean_image(mnist: MnistData) -> None:
     """End to end, random draws included: mean and deviation of every pixel over many draws."""
     torch.manual_seed(0)

@@ -131,6 +131,7 @@ def batch(mnist: MnistData, count: int) -> tuple[Tensor, Tensor]:
     return images, mnist.train_labels[:count].long()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("group", [16, 20])
@@ -154,6 +155,7 @@ def test_the_network_in_one_pass_is_the_network_a_pass_a_group(
     assert max(ours_exact.differences(exact)) < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_in_bf16_it_is_as_near_float64_as_a_pass_a_group(

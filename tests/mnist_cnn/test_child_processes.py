@@ -105,6 +105,7 @@ def test_an_inherited_ignore_stays_ignored(
     wait_until_ended([child])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("watchdog", WATCHDOGS)
 def test_the_end_of_the_time_ends_all(watchdog: bool, tmp_path: Path) -> None:
     pids = tmp_path / "pids"

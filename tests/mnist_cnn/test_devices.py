@@ -60,6 +60,7 @@ WAYS = [("fast", STEP_BY_STEP), ("reference", STEP_BY_STEP)]
 WAYS += [("fast-gpu", how) for how in (STEP_BY_STEP, CAPTURED)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "how"), WAYS)
 def test_all_work_is_on_the_device_and_none_is_in_float64(
     name: str, how: str, mnist: MnistData
@@ -100,6 +101,7 @@ def runs_on_mps(name: str, declared: dict[str, Any]) -> bool:
     return not keys or "MPS" in keys or any(key.startswith("Composite") for key in keys)
 
 
+@pytest.mark.slow
 def test_every_operator_is_one_that_mps_has(mnist: MnistData) -> None:
     declared = declared_operators()
     assert not runs_on_mps("ormqr", declared)

@@ -224,6 +224,7 @@ for number in itertools.count():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="has no SIGKILL")
 def test_a_killed_writer_leaves_whole_files_and_its_rest_is_swept(tmp_path: Path) -> None:
     """Without hard links the final name was made first, empty."""

@@ -34,6 +34,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--recipe", "fast"], ["--profile", "trace.json"]])
 def test_falling_back_to_the_cpu_is_off_before_torch_reads_whether_it_is(
     options: list[str],

@@ -51,6 +51,7 @@ def test_the_steps_are_torchs(recipe: Recipe) -> None:
         assert torch.allclose(ours, torchs, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_step_does_not_import_torchs_compiler() -> None:
     code = (
         "import sys, torch\n"

@@ -54,6 +54,7 @@ def few(mnist: MnistData) -> Split:
     return replace(data, evaluation_images=images, evaluation_labels=labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["torch", *KINDS])
 def test_rounding_is_allowed_for(mnist: MnistData, kernels: Kernels) -> None:
     found = probed(mnist, kernels=kernels)
@@ -63,6 +64,7 @@ def test_rounding_is_allowed_for(mnist: MnistData, kernels: Kernels) -> None:
     assert ParityCheck(**asdict(found)).gradient == found.gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_either_layout_and_the_references_distortions_are_alike(
     mnist: MnistData, layout: Any
@@ -70,6 +72,7 @@ def test_either_layout_and_the_references_distortions_are_alike(
     assert probed(mnist, replace(REFERENCE, memory_format=layout)).problem is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, FAST_GPU.epochs])
 def test_other_algorithms_in_fp32_are_allowed_for(epochs: int, mnist: MnistData) -> None:
     """Convolutions for channels last round otherwise, which three steps of large rates multiply."""
@@ -88,6 +91,7 @@ def test_the_cpu_is_not_compared_with_itself(mnist: MnistData) -> None:
     assert compare_with_cpu(context, mnist.split("test"), "fp32") is None
 
 
+@pytest.mark.slow
 def test_captured_steps_on_the_cpu_are_the_judges(mnist: MnistData) -> None:
     """Torch's operators and optimizer, in the judge's precision: nothing but sums differ."""
     accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
@@ -132,6 +136,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return spoil
 
 
+@pytest.mark.slow
 def test_a_wrong_gradient_of_batch_norm_is_found_and_named(
     mnist: MnistData, spoil: Callable[[float], None]
 ) -> None:
@@ -143,11 +148,13 @@ def test_a_wrong_gradient_of_batch_norm_is_found_and_named(
     assert found.problem.endswith("% off the CPU's, where 50% is allowed")
 
 
+@pytest.mark.slow
 def test_what_is_no_number_is_found(mnist: MnistData, spoil: Callable[[float], None]) -> None:
     spoil(float("nan"))
     assert "nan% off" in str(probed(mnist).problem)
 
 
+@pytest.mark.slow
 def test_images_distorted_otherwise_are_found(
     mnist: MnistData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +219,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", [pytest.param("torch", marks=pytest.mark.slow), *KINDS[:1]])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_part_that_is_wrong_is_found_and_named(
@@ -223,6 +231,7 @@ def test_a_part_that_is_wrong_is_found_and_named(
     assert str(found.problem).startswith(part), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", [pytest.param("torch", marks=pytest.mark.thorough), *KINDS[:1]])
 @pytest.mark.parametrize("name", [name for name, _ in MnistCnn().named_parameters()])
 def test_a_wrong_gradient_of_any_layer_is_found_and_named(
@@ -283,6 +292,7 @@ def test_the_very_programs_that_are_captured_are_compared(
         assert str(found.problem).startswith(part), found
 
 
+@pytest.mark.slow
 def test_nothing_is_timed_on_a_device_that_computes_something_else(
     spoil: Callable[[float], None], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def test_an_epoch_is_whole_batches_of_different_images(
     assert 1 <= len(chosen) <= count
 
 
+@pytest.mark.slow
 def test_a_run_counts_what_it_takes(mnist: MnistData, accelerator: Accelerator) -> None:
     recipe = replace(RECIPE.with_epochs(3), memory_format="contiguous")
     data = Split(

@@ -304,6 +304,7 @@ def run_program(*words: str, **variables: str) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["bench", "mnist_cnn"])
 def test_a_stray_rank_prints_its_refusal(program: str) -> None:
     """Not one byte of output before: the process took itself for another launcher's second rank."""
@@ -314,6 +315,7 @@ def test_a_stray_rank_prints_its_refusal(program: str) -> None:
     assert "RANK=1, LOCAL_RANK=1 without WORLD_SIZE" in done.stderr
 
 
+@pytest.mark.slow
 def test_text_that_the_terminal_cannot_show_ends_nothing() -> None:
     done = run_program("bench", "verify", "nö\u202e", PYTHONIOENCODING="ascii", LC_ALL="C")
     assert done.returncode == 2

@@ -51,6 +51,7 @@ def weights(model: MnistCnn) -> Tensor:
     return torch.cat([p.detach().flatten() for p in model.state_dict().values()])
 
 
+@pytest.mark.slow
 def test_the_events_of_a_run(mnist: MnistData, accelerator: Accelerator) -> None:
     recipe = replace(RESIDENT.with_epochs(2), batch_size=64)
     events, _ = run(recipe, accelerator, part(mnist, 160))
@@ -72,6 +73,7 @@ def test_the_events_of_a_run(mnist: MnistData, accelerator: Accelerator) -> None
     assert finished == Finished(epochs=2, samples=320)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "recipe", [REFERENCE, RESIDENT, FAST], ids=lambda r: f"{r.name}-{r.pipeline}"
 )
@@ -90,6 +92,7 @@ def test_reruns_on_one_thread_are_bit_identical(
     assert not torch.equal(weights(first), weights(other))
 
 
+@pytest.mark.slow
 def test_eighty_steps_learn(mnist: MnistData, accelerator: Accelerator) -> None:
     recipe = replace(
         FAST.with_epochs(2), whole_epochs=1, batch_size=64, average_decay=0.9, average_interval=1
@@ -104,6 +107,7 @@ def test_eighty_steps_learn(mnist: MnistData, accelerator: Accelerator) -> None:
     assert again == evaluations[-1]
 
 
+@pytest.mark.slow
 def test_what_was_taken_for_what_is_the_last_evaluations_also_where_training_was_stopped(
     mnist: MnistData, accelerator: Accelerator
 ) -> None:
@@ -123,6 +127,7 @@ def test_what_was_taken_for_what_is_the_last_evaluations_also_where_training_was
     )
 
 
+@pytest.mark.slow
 def test_evaluation_counts_every_image_once_and_counts_right(
     mnist: MnistData, accelerator: Accelerator
 ) -> None:
@@ -139,6 +144,7 @@ def test_evaluation_counts_every_image_once_and_counts_right(
     assert event.loss == pytest.approx(loss, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_evaluations_come_where_the_recipe_fixes_them(
     mnist: MnistData, accelerator: Accelerator
 ) -> None:
@@ -147,6 +153,7 @@ def test_evaluations_come_where_the_recipe_fixes_them(
     assert [event.epoch for event in events if isinstance(event, Evaluated)] == [3]
 
 
+@pytest.mark.slow
 def test_a_diverging_run_says_so(mnist: MnistData, accelerator: Accelerator) -> None:
     recipe = replace(FAST.with_epochs(1), peak_learning_rate=1e30, average_decay=0.0)
     events, _ = run(recipe, accelerator, part(mnist, 512))
@@ -154,6 +161,7 @@ def test_a_diverging_run_says_so(mnist: MnistData, accelerator: Accelerator) -> 
     assert not torch.isfinite(torch.tensor(trained.loss))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", ["resident", "loader"])
 def test_the_ranks_share_each_batch(mnist: MnistData, pipeline: Pipeline) -> None:
     """What several ranks see together is what one sees, whatever their number."""

@@ -53,6 +53,7 @@ def few_images(
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_images")
 def test_train_prints_a_line_an_epoch_and_saves(capsys: Output, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
@@ -75,6 +76,7 @@ def test_train_prints_a_line_an_epoch_and_saves(capsys: Output, tmp_path: Path) 
     assert (training.target_accuracy, training.device, training.processes) == (0.02, "cpu", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_images")
 def test_the_same_seed_trains_the_same_network(capsys: Output, tmp_path: Path) -> None:
     files = []
@@ -88,6 +90,7 @@ def test_the_same_seed_trains_the_same_network(capsys: Output, tmp_path: Path) -
     assert one == again != other
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_images")
 def test_training_that_diverges_is_one_line_and_exit_1(
     capsys: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -129,6 +132,7 @@ def vanishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_images")
 def test_weights_that_cannot_be_saved_are_kept_and_the_line_brings_them_back(
     capsys: Output, vanishing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -146,6 +150,7 @@ def test_weights_that_cannot_be_saved_are_kept_and_the_line_brings_them_back(
     assert load_provenance(path) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="where temporary files go differs")
 @pytest.mark.usefixtures("few_images")
 def test_weights_that_no_folder_takes_are_said_to_be_lost(
@@ -223,6 +228,7 @@ def test_the_target_is_reached_at_9940_of_10000_and_not_below(
     assert outcome == "99.4 % reached at epoch 3; final accuracy 99.38 %"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_images")
 def test_an_epoch_without_an_evaluation_has_its_line(
     capsys: Output, monkeypatch: pytest.MonkeyPatch
@@ -247,6 +253,7 @@ def test_a_device_that_cannot_train_here_is_refused(
     assert "hpu devices are not supported" in refused(capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_images")
 def test_a_rank_whose_launcher_is_gone_names_the_variables(
     capsys: Output, monkeypatch: pytest.MonkeyPatch

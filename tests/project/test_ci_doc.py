@@ -127,6 +127,7 @@ def test_the_workflow_on_its_first_run_then_on_equal_code_then_on_slower_code(
     assert again.status == 0, again.summary
 
 
+@pytest.mark.slow
 def test_a_name_that_was_misspelled_is_no_first_run(tmp_path: Path) -> None:
     """Without --allow-no-baseline: exit 2, and the summary says why."""
     run_job(tmp_path, 1)

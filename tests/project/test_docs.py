@@ -46,6 +46,7 @@ def help_of(*command: str) -> str:
     return completed.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for name in DOCUMENTS for line in commands(name)])
 def test_every_command_exists_with_its_options(line: str) -> None:
     """The tests in tests/cli run the commands themselves."""
@@ -94,6 +95,7 @@ def test_every_link_has_a_target(name: str) -> None:
             assert anchor in anchors, f"{target}#{anchor}"
 
 
+@pytest.mark.slow
 def test_the_results_table_follows_from_the_records(committed: Path) -> None:
     block = RESULTS.search(read("README.md"))
     assert block, "README.md has no results block"

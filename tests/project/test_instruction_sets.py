@@ -23,6 +23,7 @@ def measure(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not USABLE, reason="no compiled code here")
 def test_each_set_has_a_row() -> None:
     done = measure("--rounds", "1", "--threads", "1")
@@ -33,6 +34,7 @@ def test_each_set_has_a_row() -> None:
     assert [row.split()[0] for row in rows] == USABLE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

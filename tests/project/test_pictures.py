@@ -31,6 +31,7 @@ def pictures() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_good_pictures_are_answered_and_others_refused(
     pictures: ModuleType, mnist: MnistData
 ) -> None:
@@ -68,6 +69,7 @@ def test_the_calibration_error_is_the_mean_gap(pictures: ModuleType) -> None:
     assert pictures.calibration_error(probabilities, right) == pytest.approx(0.10)
 
 
+@pytest.mark.slow
 def test_the_best_temperature_is_found(pictures: ModuleType) -> None:
     """Labels drawn by the probabilities of logits that are then made twice as sure."""
     random = np.random.default_rng(0)

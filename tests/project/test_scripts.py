@@ -63,6 +63,7 @@ def test_help_installs_nothing(script: str, word: str, project: Project) -> None
 # Set-up
 
 
+@pytest.mark.slow
 def test_setup_installs_the_pinned_packages_then_the_project(project: Project) -> None:
     status, out, err = project.run("scripts/setup")
     assert (status, out) == (0, "")
@@ -75,6 +76,7 @@ def test_setup_installs_the_pinned_packages_then_the_project(project: Project) -
     assert install.endswith("--no-deps --no-build-isolation -e .")
 
 
+@pytest.mark.slow
 def test_a_second_set_up_does_nothing(project: Project) -> None:
     project.run("scripts/setup")
     project.uv_commands()
@@ -101,6 +103,7 @@ def test_setup_tries_ziglang_where_no_compiler_has_made_the_library(project: Pro
     assert project.run("scripts/setup", CXX="no-such-compiler") == (0, "", "")
 
 
+@pytest.mark.slow
 def test_a_set_up_without_ziglang_is_complete(project: Project) -> None:
     (project.folder / "mnist_cnn/kernels/native/libnative.so").unlink(missing_ok=True)
     status, _, err = project.run("scripts/setup", UV_HAS_NO_ZIGLANG="1")
@@ -109,6 +112,7 @@ def test_a_set_up_without_ziglang_is_complete(project: Project) -> None:
     assert project.run("scripts/setup", UV_HAS_NO_ZIGLANG="1") == (0, "", "")
 
 
+@pytest.mark.slow
 def test_a_compiler_that_is_installed_later_is_used(project: Project) -> None:
     project.run("scripts/setup", CXX="no-such-compiler")
     project.uv_commands()
@@ -116,6 +120,7 @@ def test_a_compiler_that_is_installed_later_is_used(project: Project) -> None:
     assert project.uv_commands()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed", ["requirements.txt", "pyproject.toml", "mnist_cnn/kernels/native/network.cpp"]
 )
@@ -128,6 +133,7 @@ def test_changed_requirements_are_installed(project: Project, changed: str) -> N
     assert project.uv_commands() != []
 
 
+@pytest.mark.slow
 def test_a_failed_set_up_prints_one_line_and_can_be_repeated(project: Project) -> None:
     status, out, err = project.run("scripts/setup", UV_FAILS="1")
     assert (status, out) == (2, "")
@@ -137,6 +143,7 @@ def test_a_failed_set_up_prints_one_line_and_can_be_repeated(project: Project) -
     assert len(project.uv_commands()) == 4
 
 
+@pytest.mark.slow
 def test_a_moved_environment_is_made_again(project: Project) -> None:
     project.run("scripts/setup")
     (project.folder / ".venv" / "old").touch()
@@ -145,6 +152,7 @@ def test_a_moved_environment_is_made_again(project: Project) -> None:
     assert not (project.folder / ".venv" / "old").exists()
 
 
+@pytest.mark.slow
 def test_an_environment_without_its_python_is_made_again(project: Project) -> None:
     project.run("scripts/setup")
     python = project.folder / ".venv" / "bin" / "python"
@@ -154,6 +162,7 @@ def test_an_environment_without_its_python_is_made_again(project: Project) -> No
     assert python.exists()
 
 
+@pytest.mark.slow
 def test_two_set_ups_at_once_run_one_after_the_other(project: Project) -> None:
     both = [project.start("scripts/setup", UV_SLOW="1") for _ in range(2)]
 
@@ -212,6 +221,7 @@ def test_bench_launches_run_with_the_given_options(project: Project) -> None:
     assert options == ["--processes", "auto", "--label", "two words", ""]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "before"),
     [
@@ -239,6 +249,7 @@ def test_test_runs_pytest_and_in_ci_also_the_slow_tests(
     assert out.split()[-2:] == ["--durations=25", "-x"]
 
 
+@pytest.mark.slow
 def test_nothing_runs_if_setup_fails(project: Project) -> None:
     for script in ("scripts/bench", "scripts/test"):
         status, out, _ = project.run(script, UV_FAILS="1")

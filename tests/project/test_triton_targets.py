@@ -32,6 +32,7 @@ def test_the_kernels_compile_and_fit(target: str, table: str) -> None:
     assert row.split()[-1] == table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

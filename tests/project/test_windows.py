@@ -41,6 +41,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -62,6 +63,7 @@ def test_results_are_read(words: list[str], says: str) -> None:
     assert says in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_benchmark_is_refused_with_what_to_do() -> None:
     done = run("run", "--runs", "1")
     assert done.returncode == 2

@@ -29,6 +29,7 @@ def test_there_is_a_workflow() -> None:
     assert WORKFLOWS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_uses_existing_scripts_and_options(path: Path) -> None:
     for job in jobs(path).values():

@@ -117,6 +117,7 @@ def places(values: Mapping[str, Any] | list[Any], prefix: str = "") -> list[str]
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=300, derandomize=True)
 @given(st.sampled_from(places(RECORD)), VALUES)
 def test_any_change_of_a_record_is_read_or_refused_in_one_line(place: str, value: object) -> None:
@@ -143,6 +144,7 @@ def test_any_bytes_are_json_or_refused_in_one_line(content: bytes | str) -> None
     assert "\n" not in reason
 
 
+@pytest.mark.slow
 @settings(max_examples=100, derandomize=True)
 @given(content=st.binary(max_size=60) | VALUES.map(lambda value: json.dumps(value).encode()))
 def test_plans_and_measurements_of_any_content_are_refused(

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # --- Saving
 
 
+@pytest.mark.slow
 @given(record=records())
 def test_what_is_saved_is_read_again(
     record: RunRecord, tmp_path_factory: pytest.TempPathFactory
@@ -96,6 +97,7 @@ def test_an_existing_record_is_never_overwritten(
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are POSIX's")
 @pytest.mark.parametrize("target", ["save", "check_writable"])
 def test_when_the_disk_takes_no_more_nothing_partial_is_left(tmp_path: Path, target: str) -> None:
@@ -132,6 +134,7 @@ def test_check_writable_leaves_nothing(tmp_path: Path) -> None:
 
 
 # What was just opened is then closed by a destructor, which warns.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_check_writable_leaves_no_file_wherever_it_is_interrupted(tmp_path: Path) -> None:
     for moment in interrupted_everywhere(lambda: store.check_writable(tmp_path / "a")):
@@ -192,6 +195,7 @@ def test_check_writable_wants_room_for_every_record(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_processes_that_check_and_save_at_once_are_not_in_each_others_way(tmp_path: Path) -> None:
     """Each check removes the folders that it made, perhaps those that another is about to use."""
     script = f"""

@@ -155,6 +155,7 @@ def test_what_is_no_zip_file_is_one_line(
     assert problem == f"{tmp_path}/a.zip: not a zip file, or a damaged one"
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_a_damaged_one_is_read_as_far_as_it_goes(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from hypothesis import given, strategies as st
 from pydantic import BaseModel, ConfigDict, RootModel
 
@@ -60,6 +61,7 @@ def test_bmf_is_what_the_rows_say(real: Path, tmp_path: Path) -> None:
         assert all(re.fullmatch(r"[a-z-]{1,64}", measure) for measure in metrics)
 
 
+@pytest.mark.slow
 @given(st.lists(records(), max_size=5))
 def test_any_records_are_bmf_or_refused(runs: list[RunRecord]) -> None:
     try:

@@ -71,6 +71,7 @@ def test_options_that_do_not_go_together(
     assert complaint in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=150)
 def test_every_record_that_is_read_can_be_exported(data: st.DataObject) -> None:
@@ -91,6 +92,7 @@ def test_every_record_that_is_read_can_be_exported(data: st.DataObject) -> None:
     assert text is None or events(text)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_document_do_what_it_says(
     committed_results: Path, tmp_path: Path
 ) -> None:

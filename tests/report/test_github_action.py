@@ -60,6 +60,7 @@ def test_github_action_has_a_file_a_direction(real: Path, tmp_path: Path) -> Non
     assert "! missed the target" in accuracy.extra
 
 
+@pytest.mark.slow
 @given(st.text(), st.text(), st.text())
 def test_no_text_leaves_its_cell_of_the_actions_comment(label: str, device: str, name: str) -> None:
     """There, a name stands in backticks in a cell of a table in Markdown."""

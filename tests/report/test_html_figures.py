@@ -147,6 +147,7 @@ def test_an_svg_holds_no_style_and_its_colours_are_variables() -> None:
         assert reference in ids
 
 
+@pytest.mark.slow
 def test_plots_are_files_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = saved(tmp_path / "results", make_benchmark())
     plots = tmp_path / "plots"

@@ -27,6 +27,7 @@ from tests.report.pages import (
 )
 
 
+@pytest.mark.slow
 def test_the_committed_results_are_one_file_that_loads_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +87,7 @@ def test_hostile_text_is_text(tmp_path: Path) -> None:
     assert "$x^2$" in page.text
 
 
+@pytest.mark.slow
 @given(st.lists(records(), min_size=1, max_size=3, unique_by=lambda record: record.run_id))
 @settings(max_examples=10)
 def test_a_page_of_any_records_is_whole(runs: list[RunRecord]) -> None:
@@ -99,6 +101,7 @@ def test_a_page_of_any_records_is_whole(runs: list[RunRecord]) -> None:
 SECONDS = st.sampled_from([0.0, 1e-9, 1e-3, 5.0, 5.001, 1e6, 1e9]) | st.floats(0, 100)
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.builds(
@@ -123,6 +126,7 @@ def test_figures_are_drawn_of_any_numbers(runs: list[RunRecord]) -> None:
     assert text.count("<figure id=") + text.count("<li><strong>") == 8  # drawn, or said why not
 
 
+@pytest.mark.slow
 def test_the_same_records_give_the_same_bytes() -> None:
     runs = make_benchmark()
     assert page_of(runs) == page_of(runs)
@@ -170,6 +174,7 @@ def test_every_run_is_there_with_its_record(tmp_path: Path) -> None:
     assert 'id="run-of-1"' in text
 
 
+@pytest.mark.slow
 def test_what_could_not_be_read_is_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,6 +224,7 @@ def test_options_that_make_no_page_are_refused_in_a_line(
     assert complaint in error
 
 
+@pytest.mark.slow
 def test_a_page_needs_no_torch_and_no_data_frames(tmp_path: Path) -> None:
     script = """
 import sys

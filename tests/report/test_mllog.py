@@ -43,6 +43,7 @@ def log(record: RunRecord) -> list[dict[str, Any]]:
     return events(text)
 
 
+@pytest.mark.slow
 def test_logs_of_real_runs_pass_mlperfs_checker(
     real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +170,7 @@ def test_no_text_of_a_record_passes_for_a_line_of_the_log(tmp_path: Path) -> Non
     assert rcp.read_submission_file(str(path), "4.0.0", False) == (0, 5, 128, "mnist")
 
 
+@pytest.mark.slow
 @given(records())
 def test_any_record_has_a_log_that_parses(record: RunRecord) -> None:
     parser = pytest.importorskip("mlperf_logging.compliance_checker.mlp_parser.ruleset_610")

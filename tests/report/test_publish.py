@@ -55,6 +55,7 @@ def pinned_version(package: str) -> str:
     return match[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     version("matplotlib") != pinned_version("matplotlib"),
     reason="another matplotlib than the pinned one draws the committed figures otherwise",
@@ -80,6 +81,7 @@ def test_the_committed_page_has_every_run_once(committed: Path) -> None:
     assert claim["accuracy"].startswith("99.43 % (99.40–")
 
 
+@pytest.mark.slow
 def test_a_difference_is_a_line_and_exit_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +120,7 @@ def test_a_difference_is_a_line_and_exit_1(
     assert "times.svg:1: <svg/> -> <svg " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_said_and_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +141,7 @@ def test_nothing_to_publish_is_bad_input(
     assert "publish yours by name" in second
 
 
+@pytest.mark.slow
 def test_own_records_are_published_by_name_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +195,7 @@ def test_only_folders_of_records_are_published(
     assert not list(results.iterdir())
 
 
+@pytest.mark.slow
 def test_tables_are_by_division_and_device_and_the_fastest_is_first(tmp_path: Path) -> None:
     benchmarks: tuple[tuple[tuple[float, ...], dict[str, Any]], ...] = (
         ((9.4, 9.5, 9.7), {"label": "slow"}),
@@ -222,6 +227,7 @@ def test_tables_are_by_division_and_device_and_the_fastest_is_first(tmp_path: Pa
     assert labels == ["plain", "easy", "quick", "slow", "never", "gpu"]
 
 
+@pytest.mark.slow
 def test_rows_of_an_older_protocol_have_a_table_of_their_own_unless_nothing_changed(
     tmp_path: Path,
 ) -> None:
@@ -268,6 +274,7 @@ def test_seconds_a_success_stand_beside_the_median(committed: Path) -> None:
     assert list(claim)[1:3] == ["to target", "a success"]
 
 
+@pytest.mark.slow
 def test_command_seeds_and_commit_stand_below_the_table(tmp_path: Path) -> None:
     for seed in (4, 3, 5):
         command = ["bench/run.py", "--runs", "1", "--seed", str(seed), "--label", "a b"]
@@ -281,6 +288,7 @@ def test_command_seeds_and_commit_stand_below_the_table(tmp_path: Path) -> None:
     assert "--label 'a b'` and so on, seeds 3 to 5, commit `0123456789abcdef" in line
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.text(st.characters(exclude_categories=["Cs"])) | st.text("`|\\*_<>[]()!&#@ ax"))
 def test_text_of_a_record_is_text_whatever_it_is(label: str) -> None:
@@ -295,6 +303,7 @@ def test_text_of_a_record_is_text_whatever_it_is(label: str) -> None:
     assert " ".join(shown.split()) == " ".join(expected.split())
 
 
+@pytest.mark.slow
 def test_a_hostile_device_stays_inside_the_picture(tmp_path: Path) -> None:
     name = "</text><script>alert(1)</script>"
     runs = make_benchmark(setup={"device_name": name}, recipe={"name": "<b>&amp;"})

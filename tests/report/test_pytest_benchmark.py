@@ -32,6 +32,7 @@ def compare(cwd: Path, *arguments: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_pytest_benchmark_compares_real_runs(real: Path, tmp_path: Path) -> None:
     earlier = real.with_name("studies") / "xeon-earlier-version"
     for path, name in ((earlier, "before"), (real, "after")):

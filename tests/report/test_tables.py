@@ -150,6 +150,7 @@ TEXTS = st.text() | st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @given(label=TEXTS, device=TEXTS, reason=TEXTS, more=st.lists(records(), max_size=1))
 @settings(max_examples=150)
 def test_what_a_record_says_is_inert_in_every_table(

@@ -147,6 +147,7 @@ def test_a_narrow_page_leaves_out_columns_and_says_which() -> None:
     assert not any("Left out" in line for line in wide)
 
 
+@pytest.mark.slow
 @given(st.integers(20, 200))
 def test_no_line_is_longer_than_the_page(width: int) -> None:
     lines = _printed(terminal.summary(_benchmarks([*_fast(), *_reference(), *_mixed()])), width)
@@ -182,6 +183,7 @@ def test_nothing_is_a_table_too() -> None:
     assert _printed(terminal.summary([]), 80)
 
 
+@pytest.mark.slow
 @given(st.lists(records(), min_size=1, max_size=2))
 def test_text_from_records_is_inert(runs: list[RunRecord]) -> None:
     for line in _printed(terminal.summary(_benchmarks(runs)), 140):
@@ -228,6 +230,7 @@ def test_the_course_of_a_run_is_drawn_where_there_is_one() -> None:
     assert drawn[-1] == "█"
 
 
+@pytest.mark.slow
 @given(st.lists(records(), max_size=4))
 def test_a_course_is_made_of_blocks_whatever_the_record(runs: list[RunRecord]) -> None:
     for line, run in zip(courses(runs), runs, strict=True):

@@ -85,6 +85,7 @@ def test_a_miss_counts_as_longer_and_does_not_vanish() -> None:
     assert found["train_seconds"].value == pytest.approx(6 * sum((6, 6.5, 7, 7.5, 8, 5, 5.1)) / 7)
 
 
+@pytest.mark.slow
 @given(st.lists(records(), min_size=1, max_size=5))
 def test_a_value_lies_within_its_interval(runs: list[RunRecord]) -> None:
     for benchmark in benchmarks_of(runs):

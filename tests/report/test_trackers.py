@@ -100,6 +100,7 @@ def expected(record: RunRecord) -> dict[str, dict[int, float]]:
     }
 
 
+@pytest.mark.slow
 def test_tensorboard_reads_it_back(tracked: Path, runs: list[tuple[Path, RunRecord]]) -> None:
     for path, record in runs:
         events = EventAccumulator(str(tracked / "tensorboard" / path.stem))
@@ -109,6 +110,7 @@ def test_tensorboard_reads_it_back(tracked: Path, runs: list[tuple[Path, RunReco
             assert read == pytest.approx(values, rel=1e-6), name  # it stores float32
 
 
+@pytest.mark.slow
 def test_trackio_reads_it_back(tracked: Path, runs: list[tuple[Path, RunRecord]]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", TRACKIO],

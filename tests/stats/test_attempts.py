@@ -68,6 +68,7 @@ def test_what_too_few_successes_do_not_show_has_no_interval() -> None:
         assert estimate.low is estimate.high is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [10, 20])
 def test_a_ratio_of_expected_times_covers_the_truth(count: int) -> None:
     """A quarter of the runs miss; the new side is 1.5 times as slow. An approximate interval."""

@@ -148,6 +148,7 @@ def test_the_methods_that_are_not_used_cover_too_seldom() -> None:
     assert coverage("Student", 10, 0.95) < 0.6
 
 
+@pytest.mark.slow
 def test_the_documents_table() -> None:
     lines = [
         f"| {chance:.0%} | {count} | "

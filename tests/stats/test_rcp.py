@@ -32,6 +32,7 @@ def test_there_is_data_to_compare_with() -> None:
     assert len(points()) > 50
 
 
+@pytest.mark.slow
 def test_means_and_fewest_epochs_are_mlperfs_on_its_own_data() -> None:
     compared = 0
     for usage, ruleset, benchmark in points():

@@ -18,6 +18,7 @@ from mnist_cnn.errors import UsageError
 SIMULATIONS = 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.02, 0.06, 0.12])
 def test_the_interval_is_as_narrow_as_wanted_and_holds_the_truth(noise: float) -> None:
     """Stein's promise: the mean is within the half-width of the truth 95 times in 100."""

@@ -64,6 +64,7 @@ def test_the_whole_results_folder_at_once(
             assert {check for check in outcomes if outcomes[check] != "pass"} == {"plans"}
 
 
+@pytest.mark.slow
 def test_a_good_folder_passes_every_check(closed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, report, found = report_of(closed, capsys)
     assert (status, report["outcome"], found) == (0, "pass", {})
@@ -73,6 +74,7 @@ def test_a_good_folder_passes_every_check(closed: Path, capsys: pytest.CaptureFi
     assert report["pull_request"][0].startswith("1 row of results/README.md to be added")
 
 
+@pytest.mark.slow
 def test_the_table_says_what_to_do(closed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     every(put(protocol__version=3, environment__dirty=True))(closed)
     files(closed)[0].rename(closed / "other.json")
@@ -221,6 +223,7 @@ def _easier_target(values: Values) -> None:
     values["target_reached_epoch"] = reached[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("check", "says", "change"), LAPS + OTHERS)
 def test_a_tampered_record_fails_the_check_for_it(
     closed: Path,
@@ -238,6 +241,7 @@ def test_a_tampered_record_fails_the_check_for_it(
     assert all(text.startswith((name[:8], "benchmark", "runs like")) for text in found[check])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", ["laps", "division", "protocol", "data", "commit"])
 def test_most_tampering_fails_one_check_alone(
     closed: Path, capsys: pytest.CaptureFixture[str], check: str
@@ -256,6 +260,7 @@ def test_most_tampering_fails_one_check_alone(
     assert named == {path.name for path in files(closed)}, "every record is looked at"
 
 
+@pytest.mark.slow
 def test_a_target_that_is_easier_fails(closed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     every(_easier_target)(closed)
     _, _, found = report_of(closed, capsys)
@@ -301,6 +306,7 @@ def _written(name: str, text: str = "x") -> Tamper:
     return tamper
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("says", "tamper"),
     [
@@ -338,6 +344,7 @@ def test_a_folder_without_records_is_bad_input(
     assert "make some with `mnist-bench run`" in lines[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stops", "accuracies", "is_whole"),
     [
@@ -385,6 +392,7 @@ def test_what_cannot_be_checked_is_exit_2(
 # --- Inert
 
 
+@pytest.mark.slow
 def test_hostile_text_comes_out_inert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evil = "\x1b]0;owned\x07[red]/home/alice\n\u202e"
     runs = [
@@ -400,6 +408,7 @@ def test_hostile_text_comes_out_inert(tmp_path: Path, capsys: pytest.CaptureFixt
     assert all(text.isprintable() for check in report["checks"] for text in check["findings"])
 
 
+@pytest.mark.slow
 def test_a_check_shows_three_findings_and_says_how_many_more(closed: Path) -> None:
     for number in range(5):
         (closed / f"{number}.txt").write_text("x")

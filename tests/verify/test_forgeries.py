@@ -54,11 +54,13 @@ def findings(folder: Path) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.slow
 def test_the_honest_folder_passes(benchmarks: Benchmarks, tmp_path: Path) -> None:
     write_chained(benchmarks, tmp_path / "honest")
     assert findings(tmp_path / "honest") == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forgery", FOUND, ids=lambda forgery: forgery.name)
 def test_a_forgery_is_found_by_its_check(
     forgery: Forgery, benchmarks: Benchmarks, tmp_path: Path
@@ -69,6 +71,7 @@ def test_a_forgery_is_found_by_its_check(
     assert any(forgery.says in text for text in found[forgery.check]), found[forgery.check][:3]
 
 
+@pytest.mark.slow
 def test_records_whose_plan_is_gone_are_missed_by_each_of_them(
     benchmarks: Benchmarks, tmp_path: Path
 ) -> None:
@@ -80,6 +83,7 @@ def test_records_whose_plan_is_gone_are_missed_by_each_of_them(
     ]
 
 
+@pytest.mark.slow
 def test_an_edit_of_a_benchmarks_last_record_shows_in_the_next_plan(
     benchmarks: Benchmarks, tmp_path: Path
 ) -> None:
@@ -93,6 +97,7 @@ def test_an_edit_of_a_benchmarks_last_record_shows_in_the_next_plan(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "planned"),
     [
@@ -129,6 +134,7 @@ def test_other_conditions_than_were_planned_are_found(
     assert all(text.endswith(f": its {name} is not what its plan says") for text in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["captured", "uncaptured_reason"])
 def test_what_only_the_first_run_shows_may_differ_from_the_plan(
     field: str, benchmarks: Benchmarks, tmp_path: Path
@@ -164,6 +170,7 @@ def test_other_kernels_than_were_planned_need_a_failure_after_the_plan(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forgery", HIDDEN, ids=lambda forgery: forgery.name)
 def test_what_no_check_can_find_is_listed(
     forgery: Forgery, benchmarks: Benchmarks, tmp_path: Path

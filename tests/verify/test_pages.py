@@ -145,6 +145,7 @@ def test_the_command_names_page_and_line_and_exits_by_the_worst(
     assert [finding["line"] for finding in document["findings"]] == [1, 3]
 
 
+@pytest.mark.slow
 def test_pages_are_files_or_folders_without_records(
     page: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,6 +166,7 @@ def test_pages_are_files_or_folders_without_records(
     assert "records" in capsys.readouterr().out  # it is a folder of records, with a damaged one
 
 
+@pytest.mark.slow
 def test_the_pages_of_this_project_follow_from_its_records(committed: Path) -> None:
     shutil.copy(ROOT / "README.md", committed)
     shutil.copytree(ROOT / "docs", committed / "docs")
@@ -253,6 +255,7 @@ PIECES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", [*PIECES, "1 <!-- figures: mean of a in b" + "(" * 400_000])
 def test_a_page_is_read_in_linear_time(piece: str) -> None:
     begin = time.process_time()

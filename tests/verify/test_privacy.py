@@ -118,6 +118,7 @@ def test_names_that_everybody_has_are_nobody_s(monkeypatch: pytest.MonkeyPatch) 
     assert own_names() == {"box7", "box7.example.org"}
 
 
+@pytest.mark.slow
 @given(st.text() | records().map(to_json))
 def test_any_text_can_be_looked_through(text: str) -> None:
     assert all(": " in leak for leak in find_leaks(text, ("alice",)))

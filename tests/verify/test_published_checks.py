@@ -18,6 +18,7 @@ def published(committed: Path) -> Path:
     return committed / "results" / "intel-xeon-2-cores"
 
 
+@pytest.mark.slow
 def test_a_published_cell_that_is_better_than_its_laps(
     published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -34,6 +35,7 @@ def test_a_published_cell_that_is_better_than_its_laps(
     }
 
 
+@pytest.mark.slow
 def test_a_published_command_that_is_not_the_record_s(
     published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -45,6 +47,7 @@ def test_a_published_command_that_is_not_the_record_s(
     assert "55d4e4a2: how it was measured is not published as" in found["published"][0]
 
 
+@pytest.mark.slow
 def test_runs_left_out_of_what_is_published_are_missed_though_the_records_agree(
     published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +77,7 @@ def test_a_published_benchmark_whose_records_are_gone(
     assert found == {"published": ["`7691c330`: published, but its records are not here"]}
 
 
+@pytest.mark.slow
 def test_records_in_the_results_folder_itself_are_published_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,6 +96,7 @@ def test_records_in_the_results_folder_itself_are_published_too(
 GPU_UUID = f"GPU-12345678-{'abcd-' * 3}{'0' * 12}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("says", "change"),
     [
@@ -122,6 +127,7 @@ def test_private_data_in_a_record_fails(
     assert says in found["private"][0]
 
 
+@pytest.mark.slow
 def test_private_data_is_found_in_what_is_no_record_and_in_names(
     closed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +144,7 @@ def test_private_data_is_found_in_what_is_no_record_and_in_names(
     ]
 
 
+@pytest.mark.slow
 def test_your_own_name_is_found_where_you_verify(
     closed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

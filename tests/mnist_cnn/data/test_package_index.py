@@ -53,6 +53,7 @@ def children() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("only_pip")
 def test_an_index_that_trickles_is_left_and_its_installer_ends(
     monkeypatch: pytest.MonkeyPatch,
@@ -64,6 +65,7 @@ def test_an_index_that_trickles_is_left_and_its_installer_ends(
     assert children() == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("only_pip")
 def test_behind_a_proxy_that_refuses_the_cause_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """pip's own last words are that there is no such package."""
@@ -82,6 +84,7 @@ def installer(folder: Path, script: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs sh")
 def test_a_full_temporary_folder_is_the_first_thing_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -112,6 +115,7 @@ except UsageError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is a folder nobody can write to")
 def test_without_a_temporary_folder_tmpdir_is_named(tmp_path: Path) -> None:
     """In a mount namespace of its own, where it may have one, nothing can be written."""
@@ -162,6 +166,7 @@ def fetching(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], psutil.P
     process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs sh and Linux's death signal")
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
 def test_the_installer_ends_with_the_process_that_started_it(

@@ -77,6 +77,7 @@ def same(first: MnistCnn, second: MnistCnn) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -100,6 +101,7 @@ def test_it_trains_what_the_loop_trains_to_the_last_bit(name: str, mnist: MnistD
                 assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_shorter_run_first_changes_nothing(mnist: MnistData) -> None:
     """The warm-up is one epoch over fewer images, by the same programs."""
     recipe, accelerator = RECIPES["selected and averaged"], on("cpu")
@@ -110,6 +112,7 @@ def test_a_shorter_run_first_changes_nothing(mnist: MnistData) -> None:
     assert same(model, other)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_recorded_is_asked_for_and_said(mnist: MnistData) -> None:
     recipe, accelerator, data = RECIPES["in groups"], on("cpu"), parts(mnist)
 
@@ -127,6 +130,7 @@ def test_what_cannot_be_recorded_is_asked_for_and_said(mnist: MnistData) -> None
     assert same(model, other)
 
 
+@pytest.mark.slow
 def test_an_epoch_waits_for_the_device_once(mnist: MnistData) -> None:
     """A read of a number from the device is the only thing here that would wait for a GPU."""
     recipe = RECIPES["selected and averaged"]
@@ -155,6 +159,7 @@ class _Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 @given(
     steps=st.integers(1, 400),
     warmup=st.floats(0.05, 0.9),

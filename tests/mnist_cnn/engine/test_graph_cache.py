@@ -77,6 +77,7 @@ def failing(*errors: Exception) -> tuple[Callable[..., Any], list[Any]]:
     return make, shapes
 
 
+@pytest.mark.slow
 def test_without_a_driver_torch_trains(context: TrainingContext, mnist: MnistData) -> None:
     """Triton's own failure on a machine that has no GPU."""
     if torch.cuda.is_available():
@@ -100,6 +101,7 @@ def test_what_was_asked_for_by_name_is_refused_with_its_reason(
         trained(context, graphs, mnist)
 
 
+@pytest.mark.slow
 def test_too_little_shared_memory_takes_smaller_shapes(
     context: TrainingContext, mnist: MnistData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +117,7 @@ def test_too_little_shared_memory_takes_smaller_shapes(
     assert "shared memory, Required: 75776, Hardware limit: 65536" in failed.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "errors",
     [
@@ -142,6 +145,7 @@ def test_other_failures_take_captured_operators(
     assert is_by_torch(model, context, mnist)
 
 
+@pytest.mark.slow
 def test_at_last_nothing_is_captured(context: TrainingContext, mnist: MnistData) -> None:
     def refuse(work: Callable[[], None], rewind: Callable[[], None]) -> Replay:
         raise RuntimeError("operation not permitted when stream is capturing")

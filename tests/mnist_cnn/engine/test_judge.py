@@ -29,6 +29,7 @@ def distance(expected: MnistCnn, actual: MnistCnn, initial: MnistCnn) -> float:
     return float((flat[0] - flat[1]).norm() / (flat[0] - flat[2]).norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "recipe",
     [

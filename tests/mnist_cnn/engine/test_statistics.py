@@ -53,6 +53,7 @@ def measured(accelerator: Accelerator, kernels: Kernels, mnist: MnistData) -> Mn
     return network
 
 
+@pytest.mark.slow
 def test_they_are_the_means_and_variances_of_the_images_batch_by_batch(
     mnist: MnistData, accelerator: Accelerator
 ) -> None:
@@ -91,6 +92,7 @@ def test_they_draw_nothing_from_the_generator_of_the_training(
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", KINDS)
 def test_compiled_code_measures_the_same(
     kernels: Kernels, mnist: MnistData, accelerator: Accelerator
@@ -115,6 +117,7 @@ class Rank:
         return value / self.num_processes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_together_measure_what_one_does(
     ranks: int, mnist: MnistData, accelerator: Accelerator
@@ -136,6 +139,7 @@ def trained(recipe: Recipe, mnist: MnistData, accelerator: Accelerator) -> Mnist
     return model
 
 
+@pytest.mark.slow
 def test_an_evaluation_uses_them_and_the_model_keeps_them(
     mnist: MnistData, accelerator: Accelerator
 ) -> None:

@@ -33,6 +33,8 @@ from mnist_cnn.recipe import REFERENCE
 from tests.factories import TRAINING
 from tests.mnist_cnn.program import Output, refused
 
+pytestmark = pytest.mark.slow  # a network is trained first
+
 ROOT = Path(__file__).resolve().parents[3]
 FORMATS: list[Format] = ["onnx", "safetensors"]
 ONE_THREAD = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}

@@ -31,6 +31,8 @@ from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import FAST
 from mnist_cnn.train import seeded_model, train
 
+pytestmark = pytest.mark.slow  # a network is trained first
+
 DIGITS = 20
 """Test images that each kind of picture is made of."""
 EXIF_ORIENTATION = 0x112

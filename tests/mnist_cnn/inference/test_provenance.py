@@ -20,6 +20,7 @@ def test_half_a_provenance_is_refused() -> None:
         read_provenance(metadata)
 
 
+@pytest.mark.slow
 @given(
     st.builds(
         Provenance,

@@ -107,6 +107,7 @@ def push(weights: Path, out: Path) -> int:
     return main([*words, "--push-to-hub", "some/model"])
 
 
+@pytest.mark.slow
 def test_an_upload_that_was_asked_for_sends_the_folder(
     hub_of: Callable[[bool], Hub],
     weights: Path,
@@ -125,6 +126,7 @@ def test_an_upload_that_was_asked_for_sends_the_folder(
     assert set(ours) == {"Bearer hf_test"}
 
 
+@pytest.mark.slow
 def test_a_refused_upload_is_one_line_and_exit_1_and_keeps_the_folder(
     hub_of: Callable[[bool], Hub],
     weights: Path,
@@ -144,6 +146,7 @@ def test_a_refused_upload_is_one_line_and_exit_1_and_keeps_the_folder(
     assert (out / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_hub_out_of_reach_is_one_line_and_exit_1(
     hub_of: Callable[[bool], Hub],
     weights: Path,
@@ -162,6 +165,7 @@ def test_a_hub_out_of_reach_is_one_line_and_exit_1(
     assert complaint.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_hub_that_answers_too_slowly_is_left(
     hub_of: Callable[[bool], Hub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -225,6 +225,7 @@ def test_weights_are_not_written_through_a_link(path: Path, tmp_path: Path) -> N
     assert victim.read_text() == "precious"
 
 
+@pytest.mark.slow
 @settings(max_examples=200, derandomize=True)
 @given(
     changes=st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), max_size=4),

@@ -58,6 +58,7 @@ def test_another_architectures_instruction_set_is_refused_with_what_there_is() -
         choose_kernels(foreign, "cpu", "bf16", FAST)
 
 
+@pytest.mark.slow
 @built_here
 def test_a_set_that_the_processor_claims_but_does_not_execute_is_no_crash() -> None:
     """The probe's first instruction is then an illegal one: here it is, whatever was claimed."""
@@ -68,6 +69,7 @@ def test_a_set_that_the_processor_claims_but_does_not_execute_is_no_crash() -> N
     assert done.stdout == "0 1\n"
 
 
+@pytest.mark.slow
 @built_here
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="edits an ELF header")
 def test_a_library_for_another_machine_is_named_with_the_remedy(copied: Path) -> None:
@@ -79,6 +81,7 @@ def test_a_library_for_another_machine_is_named_with_the_remedy(copied: Path) ->
     assert absence_in(copied).startswith("its library cannot be loaded here (")
 
 
+@pytest.mark.slow
 def test_why_the_library_was_not_built_is_said(copied: Path) -> None:
     folder = copied / "mnist_cnn/kernels/native"
     (folder / "libnative.so").unlink(missing_ok=True)
@@ -126,11 +129,13 @@ def absence_in(folder: Path) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_without_the_library_torch_does_the_work(copied: Path) -> None:
     (copied / "mnist_cnn/kernels/native/libnative.so").unlink(missing_ok=True)
     assert absence_in(copied).startswith("it was not built")
 
 
+@pytest.mark.slow
 @built_here
 def test_a_library_of_other_source_is_refused(copied: Path) -> None:
     with (copied / "mnist_cnn/kernels/native/grid.hpp").open("a") as source:

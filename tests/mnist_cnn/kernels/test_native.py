@@ -116,6 +116,7 @@ def relative_error(value: Tensor, truth: Tensor) -> float:
     return float((value - truth).norm() / truth.norm())
 
 
+@pytest.mark.slow
 @each_kind
 def test_losses_gradients_and_statistics_are_as_near_the_truth_as_torchs(
     mnist: MnistData, kernels: Kernels
@@ -146,6 +147,7 @@ def test_losses_gradients_and_statistics_are_as_near_the_truth_as_torchs(
         assert error**0.5 < 1.3 * torchs[name] ** 0.5 + 0.005, name
 
 
+@pytest.mark.slow
 @each_kind
 def test_a_bias_in_a_gradient_would_show(mnist: MnistData, kernels: Kernels) -> None:
     """Rounding averages out over batches and networks; a wrong formula does not.
@@ -195,6 +197,7 @@ def test_a_smaller_batch_after_a_larger_one_leaves_nothing_of_it_behind(
     assert all(torch.equal(after[name], alone[name]) for name in alone)
 
 
+@pytest.mark.slow
 @each_kind
 @pytest.mark.parametrize("group", [16, 24, 3])
 @pytest.mark.parametrize("threads", [1, 4])
@@ -267,6 +270,7 @@ def test_the_loss_is_torchs_with_its_smoothing_and_its_weight(
     assert relative_error(bias, exact.classifier_norm.bias.grad) < 0.05
 
 
+@pytest.mark.slow
 @built_here
 def test_a_compiled_training_does_not_import_torchs_compiler(mnist: MnistData) -> None:
     """It would take a second of every start."""
