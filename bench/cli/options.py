@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from bench.measure.request import CheckpointRequest
 from bench.records.protocol import MOST_RUNS
+from bench.records.store import gc_paused
 from bench.text import printable
 from mnist_cnn.accuracy import parse_accuracy as parse_accuracy
 from mnist_cnn.errors import UsageError
@@ -81,7 +82,8 @@ def find_recipe(name: str, device: str) -> Recipe:
     """The recipe of a name; "auto" is the open division's recipe for the device."""
     if name == "auto":
         # Lazy: torch is slow to import, and knows the device.
-        from bench.measure.plan import choose_recipe
+        with gc_paused():
+            from bench.measure.plan import choose_recipe
 
         name = choose_recipe(device)
     return recipe_named(name)

@@ -32,7 +32,7 @@ from bench.measure.request import (
 from bench.measure.seed_share import SeedShare
 from bench.records.folders import LOCAL_DIR
 from bench.records.protocol import DEFAULT_RUNS, MOST_RUNS, BenchmarkProtocol
-from bench.records.store import check_writable
+from bench.records.store import check_writable, gc_paused
 from bench.report.trackers import TRACKERS, TrackerRequest, check_trackers, log_to_trackers
 from mnist_cnn.console import parse_path
 from mnist_cnn.errors import UsageError
@@ -376,11 +376,14 @@ def _run_here(request: RunRequest, trackers: TrackerRequest | None) -> int:
     silent = request.output.silent
     progress = choose_progress(is_main=is_main, silent=silent, alone=request.share is None)
     # Lazy: torch is slow to import, and bad input is refused before.
-    from bench.launch.local_run import run_locally
+    with gc_paused():
+        from bench.launch.local_run import run_locally
 
     # What was imported stays to the end. So no collection of garbage goes through all of torch,
-    # neither in a measurement nor when the interpreter ends, which would take a second.
-    gc.freeze()
+    # neither in a measurement nor when the interpreter ends, which would take a second. Triton's
+    # binding would complain at that end of what was frozen; it is imported later, where it is.
+    if "triton" not in sys.modules:
+        gc.freeze()
 
     result = run_locally(
         request, progress, lambda: get_data(request.data_dir, silent or not is_main)

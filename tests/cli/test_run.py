@@ -19,7 +19,7 @@ from bench.records.machine_key import MachineKey
 from bench.records.store import read_records
 from mnist_cnn.kernels import native
 from tests.commands import BIN, PYTHON, ROOT, SHORT_RUN, clean_environment, launch
-from tests.stand_ins import FEW_IMAGES
+from tests.stand_ins import FEW_IMAGES, FEWER_IMAGES
 
 WAYS = ("forward", "backward")
 
@@ -140,7 +140,7 @@ def test_no_data_and_no_network_is_one_line(
     ids=lambda command: "-".join(Path(word).name for word in command),
 )
 def test_every_way_to_start_it_runs(command: list[object]) -> None:
-    done = launch([*command, *SHORT_RUN, "--no-save", "--json"], **FEW_IMAGES)
+    done = launch([*command, *SHORT_RUN, "--no-save", "--json"], **FEWER_IMAGES)
     assert done.returncode == 0, done.stderr
     (run,) = json.loads(done.stdout)
     assert (run["status"], run["processes"], run["epochs"]) == ("completed", 1, 3)
@@ -151,7 +151,7 @@ def test_every_way_to_start_it_runs(command: list[object]) -> None:
 @pytest.mark.slow
 def test_a_record_says_which_machine_it_was_and_how_fast(tmp_path: Path) -> None:
     words = [BIN / "mnist-bench", "run", *SHORT_RUN, "--quiet", "--results-dir", tmp_path]
-    done = launch(words, **FEW_IMAGES)
+    done = launch(words, **FEWER_IMAGES)
     assert done.returncode == 0, done.stderr
     ((path, record),) = read_records([tmp_path]).records
     assert record.calibration is not None
@@ -163,7 +163,9 @@ def test_a_record_says_which_machine_it_was_and_how_fast(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
+)
 def test_an_interrupted_run_leaves_a_record_of_what_it_did(
     number: signal.Signals, tmp_path: Path
 ) -> None:
@@ -203,7 +205,7 @@ def test_stop_at_target_ends_the_run_and_the_table_says_so(tmp_path: Path) -> No
     options = ["--runs", "1", "--epochs", "3", "--threads", "1", "--stop-at-target"]
     # Guessing one digit for all images would do.
     target = ["--target-accuracy", "5", "--results-dir", tmp_path]
-    done = launch([BIN / "mnist-bench", "run", *recipe, *options, *target], **FEW_IMAGES)
+    done = launch([BIN / "mnist-bench", "run", *recipe, *options, *target], **FEWER_IMAGES)
     assert done.returncode == 0, done.stderr
     ((_, record),) = read_records([tmp_path]).records
     assert (record.status, record.target_reached_epoch, len(record.epochs)) == ("completed", 1, 1)
@@ -215,7 +217,7 @@ def test_a_diverged_run_of_two_ranks_has_a_record_and_a_table(tmp_path: Path) ->
     (tmp_path / "wild.py").write_text(WILD)
     ranks = [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", tmp_path / "wild.py"]
     options = ["run", "--recipe", "wild", *SHORT_RUN, "--results-dir", tmp_path]
-    done = launch([*ranks, *options], **FEW_IMAGES)
+    done = launch([*ranks, *options], **FEWER_IMAGES)
     assert done.returncode != 0
     ((_, record),) = read_records([tmp_path]).records
     assert (record.status, record.setup.processes) == ("diverged", 2)
@@ -225,7 +227,7 @@ def test_a_diverged_run_of_two_ranks_has_a_record_and_a_table(tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_diverged_run_has_a_record_and_exit_1(tmp_path: Path) -> None:
     options = ["run", "--recipe", "wild", *SHORT_RUN, "--results-dir", tmp_path]
-    done = launch([PYTHON, "-c", WILD, *options], **FEW_IMAGES)
+    done = launch([PYTHON, "-c", WILD, *options], **FEWER_IMAGES)
     assert done.returncode == 1, done.stderr
     ((_, record),) = read_records([tmp_path]).records
     assert record.status == "diverged"
@@ -250,7 +252,7 @@ def test_a_disk_that_fills_up_loses_neither_record_nor_table(tmp_path: Path) -> 
         f"find {results} -name '*.json' -o -name '*.tmp'\n"
         "exit $status\n"
     )
-    variables = {"XDG_STATE_HOME": str(tmp_path / "state"), **FEW_IMAGES}
+    variables = {"XDG_STATE_HOME": str(tmp_path / "state"), **FEWER_IMAGES}
     done = launch(["unshare", "-Urm", "sh", "-c", script], tmp_path, **variables)
     if done.returncode == 77:
         pytest.skip("mounting a small disk is not allowed here")
@@ -271,7 +273,7 @@ def test_a_profile_is_a_trace_and_the_costliest_operations(
     """Measuring nothing: no record."""
     path = tmp_path / "trace.json"
     options = ["--profile", path, "--kernels", "torch", "--threads", "1"]
-    done = launch([BIN / "mnist-bench", "run", *options], tmp_path, **FEW_IMAGES)
+    done = launch([BIN / "mnist-bench", "run", *options], tmp_path, **FEWER_IMAGES)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["operation", "share", "seconds", "calls"]
@@ -289,7 +291,7 @@ def test_a_profile_is_a_trace_and_the_costliest_operations(
 def test_a_profile_of_compiled_code_names_its_layers(tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     options = ["--profile", path, "--device", "cpu", "--threads", "1"]
-    done = launch([BIN / "mnist-bench", "run", *options], tmp_path, **FEW_IMAGES)
+    done = launch([BIN / "mnist-bench", "run", *options], tmp_path, **FEWER_IMAGES)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("layer of"))

@@ -24,7 +24,7 @@ from mnist_cnn.kernels import native
 from mnist_cnn.recipe import REFERENCE
 from tests.commands import BIN, ROOT, SHORT_RUN, clean_environment, launch
 from tests.shared import made_once
-from tests.stand_ins import FEW_IMAGES
+from tests.stand_ins import FEW_IMAGES, FEWER_IMAGES
 
 RANK_OF_THREE = {
     "RANK": "0",
@@ -76,8 +76,9 @@ def test_auto_is_a_process_a_core_for_torchs_operators_and_one_for_the_rest(
 
 @pytest.mark.slow
 def test_auto_starts_them_and_its_ranks_know(tmp_path: Path) -> None:
-    options = ["--processes", "auto", "--kernels", "torch", "--device", "cpu", "--json"]
-    done = launch([BIN / "mnist-bench", "run", *options, *SHORT_RUN, "--no-save"], **FEW_IMAGES)
+    options = ["--processes", "auto", "--device", "cpu", "--json"]
+    options += ["--kernels", "torch", "--precision", "fp32"]
+    done = launch([BIN / "mnist-bench", "run", *options, *SHORT_RUN, "--no-save"], **FEWER_IMAGES)
     assert done.returncode == 0, done.stderr
     [run] = json.loads(done.stdout)
     assert (run["processes"], run["threads"]) == (usable_cores(), 1)
@@ -97,7 +98,7 @@ def test_processes_that_do_not_divide_the_batch_are_refused_in_one_line() -> Non
 @pytest.mark.slow
 def test_processes_are_started_and_joined() -> None:
     options = ["--processes", "2", *SHORT_RUN, "--no-save", "--json"]
-    done = launch([BIN / "mnist-bench", "run", *options], **FEW_IMAGES)
+    done = launch([BIN / "mnist-bench", "run", *options], **FEWER_IMAGES)
     assert done.returncode == 0, done.stderr
     (run,) = json.loads(done.stdout)
     assert run["processes"] == 2
@@ -205,7 +206,7 @@ def test_two_processes_without_being_told_of_the_cpu_still_find_each_other() -> 
     if torch.cuda.is_available():
         pytest.skip("would find GPUs")
     command = [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", "bench/run.py"]
-    done = launch([*command, *SHORT_RUN, "--no-save", "--json"], **FEW_IMAGES)
+    done = launch([*command, *SHORT_RUN, "--no-save", "--json"], **FEWER_IMAGES)
     assert done.returncode == 0, done.stderr
     (run,) = json.loads(done.stdout)
     assert (run["processes"], run["threads"]) == (2, 1)

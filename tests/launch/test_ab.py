@@ -19,7 +19,7 @@ from bench.records.folders import LOCAL_DIR
 from bench.records.sidecars import NoiseFloor
 from mnist_cnn.errors import UsageError
 from tests.factories import make_record, noisy_runs, saved
-from tests.stand_ins import FEW_IMAGES
+from tests.stand_ins import FEWER_IMAGES
 
 FLOOR = NoiseFloor(
     case="fast, cpu, 1 process, 2 threads, bf16",
@@ -204,7 +204,7 @@ def test_real_runs_by_turns(tmp_path: Path) -> None:
     completed = subprocess.run(
         [str(Path(sys.executable).with_name("mnist-bench")), *words],
         cwd=tmp_path,
-        env=os.environ | FEW_IMAGES,
+        env=os.environ | FEWER_IMAGES,
         capture_output=True,
         text=True,
         check=False,

@@ -320,7 +320,7 @@ def test_records_of_a_schema_to_come_are_named(
 # With this project
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_real_run_of_the_last_commit(
     tmp_path: Path,
     mnist_data_dir: Path,

@@ -20,7 +20,7 @@ from bench.measure.redaction import redact_addresses
 from bench.records.store import read_records
 from mnist_cnn.errors import UsageError
 from tests.commands import BIN, ROOT, SHORT_RUN, launch
-from tests.stand_ins import FEW_IMAGES
+from tests.stand_ins import FEWER_IMAGES
 
 MAIN = "--main-address"
 TWO = ("--processes", "2", "--machines", "2")
@@ -165,7 +165,7 @@ def test_the_command_of_a_machine_has_its_place_and_no_other_launchers_words() -
 def test_the_command_printed_is_one_that_runs(tmp_path: Path) -> None:
     options = [*map(str, SHORT_RUN), "--device", "cpu", "--results-dir", str(tmp_path)]
     words = printed("--processes", "2", *options)
-    done = launch(["sh", "-c", shlex.join(words)], **FEW_IMAGES)
+    done = launch(["sh", "-c", shlex.join(words)], **FEWER_IMAGES)
     assert done.returncode == 0, done.stderr
     ((_, record),) = read_records([tmp_path]).records
     assert (record.status, record.setup.processes, record.setup.machines) == ("completed", 2, 1)
@@ -180,7 +180,7 @@ def test_a_hostile_default_configuration_changes_nothing(tmp_path: Path) -> None
     options = ["--processes", "2", *map(str, SHORT_RUN), "--precision", "fp32", "--device", "cpu"]
     done = launch(
         [BIN / "mnist-bench", "run", *options, "--kernels", "torch", "--results-dir", tmp_path],
-        **FEW_IMAGES,
+        **FEWER_IMAGES,
         HF_HOME=str(tmp_path),
         MNIST_DATA_DIR=os.environ.get("MNIST_DATA_DIR", ""),
         ACCELERATE_MIXED_PRECISION="bf16",

@@ -20,7 +20,7 @@ from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import FAST
 from tests.commands import BIN, launch
 from tests.factories import make_record, saved
-from tests.stand_ins import FEW_IMAGES
+from tests.stand_ins import FEWER_IMAGES
 
 EXACT = {"kernels": "avx512-bf16"}
 
@@ -132,10 +132,12 @@ def test_a_run_of_this_checkout_comes_out_the_same(tmp_path: Path) -> None:
     options = ["--recipe", "fast", "--epochs", "2", "--threads", "1", "--device", "cpu", "--quiet"]
     made = launch(
         [BIN / "mnist-bench", "run", *options, "--runs", "1", "--results-dir", tmp_path],
-        **FEW_IMAGES,
+        **FEWER_IMAGES,
     )
     assert made.returncode == 0, made.stderr
-    done = launch([BIN / "mnist-bench", "verify", tmp_path, "--rerun", "1", "--json"], **FEW_IMAGES)
+    done = launch(
+        [BIN / "mnist-bench", "verify", tmp_path, "--rerun", "1", "--json"], **FEWER_IMAGES
+    )
     (result,) = (c for c in json.loads(done.stdout)["checks"] if c["name"] == "rerun")
     assert result["outcome"] == "pass", done.stdout
     assert "compared" in result["notes"][0]

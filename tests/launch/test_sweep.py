@@ -26,7 +26,7 @@ from bench.records import store
 from bench.records.folders import LOCAL_DIR
 from mnist_cnn.recipe import FAST, REFERENCE, division
 from tests.factories import make_record
-from tests.stand_ins import FEW_IMAGES
+from tests.stand_ins import FEW_IMAGES, FEWER_IMAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEP = ["sweep", "--recipe", "fast", "--processes", "1,2", "--threads", "1", "--seeds", "3"]
@@ -297,7 +297,7 @@ def test_a_real_sweep_is_made_reported_and_found_again(tmp_path: Path) -> None:
         return subprocess.run(
             [program, *words],
             cwd=tmp_path,
-            env=os.environ | FEW_IMAGES,
+            env=os.environ | FEWER_IMAGES,
             capture_output=True,
             text=True,
             check=False,

@@ -44,7 +44,7 @@ def curve(record: RunRecord) -> list[object]:
     return [[epoch.loss for epoch in record.epochs], [e.correct for e in record.evaluations]]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_two_machines_learn_what_two_processes_of_one_do(
     hosts: tuple[Host, Host], tmp_path: Path
 ) -> None:
@@ -102,9 +102,10 @@ def test_a_machine_that_is_lost_ends_the_other(
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (
+        pytest.param(
             ["--recipe", "reference", "--pipeline", "resident"],
             "the ranks do not agree on recipe.name: reference on rank 1, fast on rank 0",
+            marks=pytest.mark.thorough,
         ),
         pytest.param(
             ["--seed", "7"],
@@ -145,7 +146,7 @@ def test_a_machine_that_is_about_to_do_something_else_is_named_on_all(
     assert not list(tmp_path.rglob("*.json"))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_code_that_differs_on_one_machine_is_named(
     hosts: tuple[Host, Host], tmp_path: Path
 ) -> None:
@@ -203,7 +204,7 @@ def test_a_busy_port_is_refused_at_once(hosts: tuple[Host, Host]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.thorough), 1])
 def test_waiting_for_a_machine_that_does_not_come_can_be_interrupted(
     hosts: tuple[Host, Host], rank: int
 ) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from bench.records.store import read_records
 from tests.commands import launch
-from tests.stand_ins import FEW_IMAGES
+from tests.stand_ins import FEWER_IMAGES
 
 pytest.importorskip("triton", reason="the package triton is not installed")
 # Triton's kernels are taken for fit for a CPU; they then fail as they do without a driver.
@@ -23,13 +23,14 @@ PROGRAM = (
     "sys.exit(main(sys.argv[1:]))\n"
 )
 WORDS = ["run", "--recipe", "fast-gpu", "--device", "cpu", "--epochs", "1", "--runs", "1"]
+WORDS += ["--precision", "fp32"]  # a CPU without bf16 takes minutes for its products
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a driver")
 def test_what_failed_and_what_trained_is_said_recorded_and_in_the_table(tmp_path: Path) -> None:
     words = [sys.executable, "-c", PROGRAM, *WORDS, "--threads", "1", "--results-dir", "results"]
-    done = launch(words, tmp_path, **FEW_IMAGES, COLUMNS="300")
+    done = launch(words, tmp_path, **FEWER_IMAGES, COLUMNS="300")
     assert done.returncode == 0, done.stderr
     assert "triton cannot be used here: RuntimeError: 0 active drivers" in done.stderr
     assert "torch trains instead" in done.stderr
@@ -49,7 +50,7 @@ def test_what_failed_and_what_trained_is_said_recorded_and_in_the_table(tmp_path
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a driver")
 def test_kernels_that_were_asked_for_are_refused_in_one_line(tmp_path: Path) -> None:
     words = [sys.executable, "-c", PROGRAM, *WORDS, "--kernels", "triton"]
-    done = launch([*words, "--results-dir", "results"], tmp_path, **FEW_IMAGES)
+    done = launch([*words, "--results-dir", "results"], tmp_path, **FEWER_IMAGES)
     assert done.returncode == 2
     assert done.stderr.startswith("mnist-bench: error: --kernels triton cannot be used: ")
     assert done.stderr.endswith("use --kernels auto\n")

@@ -16,7 +16,7 @@ from bench.records.schema import RunRecord
 from mnist_cnn.recipe import FAST
 from tests.commands import BIN, launch
 from tests.factories import make_benchmark, make_record
-from tests.stand_ins import FEW_IMAGES
+from tests.stand_ins import FEWER_IMAGES
 
 TINY = ("--recipe", "fast", "--epochs", "2", "--threads", "1", "--device", "cpu", "--quiet")
 
@@ -88,7 +88,7 @@ def test_a_plan_that_cannot_be_written_is_said_and_ends_nothing(
 
 def run(results: Path, *options: str) -> None:
     done = launch(
-        [BIN / "mnist-bench", "run", *TINY, "--results-dir", results, *options], **FEW_IMAGES
+        [BIN / "mnist-bench", "run", *TINY, "--results-dir", results, *options], **FEWER_IMAGES
     )
     assert done.returncode == 0, done.stderr
 

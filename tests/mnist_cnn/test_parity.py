@@ -270,7 +270,7 @@ GRAPH_FAULTS = {
     "fault",
     [
         None,
-        "stale statistics",
+        pytest.param("stale statistics", marks=pytest.mark.thorough),
         pytest.param("no average", marks=pytest.mark.thorough),
         pytest.param("others' labels", marks=pytest.mark.thorough),
     ],

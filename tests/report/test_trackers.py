@@ -21,7 +21,7 @@ from mnist_cnn.errors import UsageError
 from mnist_cnn.optim import learning_rates
 from mnist_cnn.recipe import REFERENCE, Recipe
 from mnist_cnn.sampler import steps_in_epoch
-from tests.stand_ins import FEW_IMAGES
+from tests.stand_ins import FEWER_IMAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = ROOT / "results" / "intel-xeon-2-cores"
@@ -173,7 +173,7 @@ def test_real_runs_are_logged_after_the_last(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench", "run", *words, "--results-dir", tmp_path / "results"],
         cwd=ROOT,
-        env=os.environ | FEW_IMAGES,
+        env=os.environ | FEWER_IMAGES,
         capture_output=True,
         text=True,
         check=True,
@@ -192,7 +192,7 @@ def test_real_runs_are_logged_after_the_last(tmp_path: Path) -> None:
     assert (folder / "trackio" / "mnist-bench.db").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.usefixtures("fresh_accelerate")
 def test_a_tracker_that_fails_costs_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

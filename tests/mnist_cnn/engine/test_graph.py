@@ -81,7 +81,7 @@ def same(first: MnistCnn, second: MnistCnn) -> bool:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name.startswith("all images") else ())
+        pytest.param(name, marks=pytest.mark.thorough if name.startswith("all images") else ())
         for name in RECIPES
     ],
 )

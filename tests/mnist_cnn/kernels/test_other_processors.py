@@ -98,7 +98,7 @@ def tensors_of(model: MnistCnn) -> tuple[list[Tensor], list[Tensor]]:
     ("kernels", "processor"),
     [
         pytest.param("scalar", "cortex-a72", marks=pytest.mark.thorough),
-        ("neon", "cortex-a72"),
+        pytest.param("neon", "cortex-a72", marks=pytest.mark.thorough),
         ("neon-bf16", "max"),
     ],
 )

@@ -6,6 +6,7 @@ For tests of how processes are started and ended: what they learn does not matte
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 MODULE = "mnist_cnn.data.dataset"
-TRAIN_IMAGES = 6_400
+TRAIN_IMAGES = int(os.environ.get("FEW_IMAGES", "6400"))
 EVALUATION_IMAGES = 1_000
 
 
