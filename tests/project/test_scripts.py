@@ -21,7 +21,17 @@ from tests.project.script_project import Project
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = tuple(
     f"scripts/{name}"
-    for name in ("bench", "compatibility", "faults", "fuzz", "lock", "setup", "test", "wheels")
+    for name in (
+        "bench",
+        "compatibility",
+        "faults",
+        "fuzz",
+        "lock",
+        "setup",
+        "site",
+        "test",
+        "wheels",
+    )
 )
 LAUNCHERS = [
     f"scripts/launch/{p.name}" for p in sorted((ROOT / "scripts/launch").iterdir()) if not p.suffix
