@@ -14,15 +14,23 @@ from html import escape
 from bench import text
 from bench.analysis import labels, result_warnings
 from bench.analysis.result_tables import ResultEntry
+from bench.analysis.standings import reasons_against
+from bench.records.machine_key import MachineKey
 from bench.text import printable
 
-_WIDTH, _NAMES_WIDTH, _RIGHT_MARGIN = 900, 430, 60
-_ROW_HEIGHT, _HEAD_HEIGHT = 20, 40
+_WIDTH, _NAMES_WIDTH, _RIGHT_MARGIN = 900, 400, 90
+_ROW_HEIGHT, _HEAD_HEIGHT = 22, 52
 """Lengths in pixels."""
 _AXIS_MARGIN = 1.2
 """Factor by which the axis exceeds the outermost values."""
-_LONGEST_NAME = 66
-"""Number of characters of a row's name; the table beside the chart has all of them."""
+_LONGEST_NAME, _LONGEST_END = 58, 24
+"""Number of characters of a row's name, and of its end where its middle is left out: names differ
+there."""
+_DIVISIONS = {
+    "open": "Open division: any recipe",
+    "closed": "Closed division: the reference recipe",
+}
+_AXIS_NAME = "Time to target, on a logarithmic scale: median and its 95 % interval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,45 +38,58 @@ class _ChartRow:
     """A row of the chart."""
 
     name: str
-    """Escaped for XML."""
-    ranked: bool
-    """Whether it takes part in the ranking."""
+    """The machine, escaped for XML."""
+    details: str
+    """The recipe and the set-up, escaped for XML."""
+    division: str
+    place: tuple[bool, bool, float]
+    """Official ones first, then those that take part in a ranking, then the fastest."""
     median_seconds: float
     interval_seconds: tuple[float, float] | None
     """Both ends of the median's 95 % interval; None when the runs do not bound it."""
 
 
 def draw_chart(entries: Sequence[ResultEntry]) -> str:
-    """One row per entry with a time to target, the fastest at the top, on a logarithmic axis.
+    """One row per entry with a time to target, by division, on a logarithmic axis.
 
-    At the bottom are those whose times are not the machine's (`result_warnings.UNRANKED`).
-    A dot is the median, a line its 95 % interval.
+    In a division the fastest is at the top; below all others are those that are not official, and
+    at the bottom those whose times are not the machine's (`result_warnings.UNRANKED`). A dot is the
+    median, a line its 95 % interval.
     """
     rows = [row for entry in entries if (row := _chart_row(entry)) is not None]
-    rows.sort(key=lambda row: (not row.ranked, row.median_seconds))
+    rows.sort(key=lambda row: row.place)
     values = [v for row in rows for v in (row.median_seconds, *(row.interval_seconds or ()))]
     least, most = min(values, default=1.0) / _AXIS_MARGIN, max(values, default=100.0) * _AXIS_MARGIN
 
-    def x_of(seconds: float) -> str:
+    def x_of(seconds: float) -> float:
         share = math.log(seconds / least) / math.log(most / least)
-        return f"{_NAMES_WIDTH + share * (_WIDTH - _NAMES_WIDTH - _RIGHT_MARGIN):.1f}"
+        return _NAMES_WIDTH + share * (_WIDTH - _NAMES_WIDTH - _RIGHT_MARGIN)
 
-    height = _HEAD_HEIGHT + _ROW_HEIGHT * len(rows) + _ROW_HEIGHT // 2
+    divisions = [name for name in _DIVISIONS if any(row.division == name for row in rows)]
+    height = _HEAD_HEIGHT + _ROW_HEIGHT * (len(rows) + len(divisions)) + _ROW_HEIGHT // 2
+    middle = (_NAMES_WIDTH + _WIDTH - _RIGHT_MARGIN) // 2
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
         'font-family="sans-serif" font-size="12">',
         "<title>Time to target, one row a machine and division: medians in seconds, and their 95 % "
         "intervals</title>",
         f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
+        f'<text x="{middle}" y="14" text-anchor="middle" fill="#444444">{_AXIS_NAME}</text>',
     ]
     for seconds in _ticks(least, most):
-        x = x_of(seconds)
+        x = f"{x_of(seconds):.1f}"
         lines += [
             f'<line x1="{x}" y1="{_HEAD_HEIGHT - 12}" x2="{x}" y2="{height}" stroke="#dddddd"/>',
             f'<text x="{x}" y="{_HEAD_HEIGHT - 18}" text-anchor="middle">{seconds:g} s</text>',
         ]
-    for number, row in enumerate(rows):
-        lines += _draw_row(row, _HEAD_HEIGHT + _ROW_HEIGHT * number, x_of)
+    y = _HEAD_HEIGHT
+    for division in divisions:
+        lines.append(f'<text x="4" y="{y + 4}" font-weight="bold">{_DIVISIONS[division]}</text>')
+        for row in rows:
+            if row.division == division:
+                y += _ROW_HEIGHT
+                lines += _draw_row(row, y, x_of)
+        y += _ROW_HEIGHT
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
@@ -78,13 +99,24 @@ def _chart_row(entry: ResultEntry) -> _ChartRow | None:
     median, low, high = summary.median, summary.median_low, summary.median_high
     if median is None or median <= 0:
         return None
-    interval = (low, high) if low and high and low > 0 and high > 0 else None
-    ranked = result_warnings.ranked(entry.benchmark.records)
-    return _ChartRow(_name(entry), ranked, median, interval)
+    record = entry.benchmark.runs[0][1]
+    machine = labels.machine_label(record.setup.device_name, MachineKey.of(record.environment))
+    details = f"{record.recipe.get('name')} {entry.id}, {labels.label_of_setup(record.setup)}"
+    is_official = not any(reasons_against(entry.benchmark))
+    is_ranked = result_warnings.ranked(entry.benchmark.records)
+    remark = "" if is_official else " (not official)"
+    return _ChartRow(
+        name=escape(_shortened(f"{printable(machine)}{remark}")),
+        details=escape(printable(details)),
+        division=record.division,
+        place=(not is_official, not is_ranked, median),
+        median_seconds=median,
+        interval_seconds=(low, high) if low and high and low > 0 and high > 0 else None,
+    )
 
 
-def _draw_row(row: _ChartRow, y: int, x_of: Callable[[float], str]) -> Iterator[str]:
-    """The elements of a row: name, interval and median.
+def _draw_row(row: _ChartRow, y: int, x_of: Callable[[float], float]) -> Iterator[str]:
+    """The elements of a row: name, interval, median, and the median in words.
 
     Args:
         row: what to draw.
@@ -92,13 +124,29 @@ def _draw_row(row: _ChartRow, y: int, x_of: Callable[[float], str]) -> Iterator[
         x_of: the horizontal place of a time in seconds.
     """
     yield f'<text x="{_NAMES_WIDTH - 12}" y="{y + 4}" text-anchor="end">{row.name}</text>'
+    ends = row.interval_seconds or (row.median_seconds, row.median_seconds)
+    low, high = (x_of(end) for end in ends)
     if row.interval_seconds is not None:
-        low, high = map(x_of, row.interval_seconds)
-        yield f'<line x1="{low}" y1="{y}" x2="{high}" y2="{y}" stroke="#3b6ea5" stroke-width="3"/>'
+        yield (
+            f'<line x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}" stroke="#3b6ea5" '
+            'stroke-width="3"/>'
+        )
     yield (
-        f'<circle cx="{x_of(row.median_seconds)}" cy="{y}" r="4" fill="#3b6ea5">'
-        f"<title>{text.seconds(row.median_seconds)}</title></circle>"
+        f'<circle cx="{x_of(row.median_seconds):.1f}" cy="{y}" r="4" fill="#3b6ea5">'
+        f"<title>{row.details}</title></circle>"
     )
+    words = text.seconds(row.median_seconds)
+    # White beneath, so that no line of the axis runs through the letters.
+    yield (
+        f'<text x="{high + 9:.1f}" y="{y + 4}" stroke="#ffffff" stroke-width="4" '
+        f'paint-order="stroke">{words}</text>'
+    )
+
+
+def _shortened(name: str) -> str:
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[: _LONGEST_NAME - _LONGEST_END - 1]}…{name[-_LONGEST_END:]}"
 
 
 def _ticks(least: float, most: float) -> Iterator[float]:
@@ -109,11 +157,3 @@ def _ticks(least: float, most: float) -> Iterator[float]:
             seconds = float(f"{digit}e{power}")
             if least <= seconds <= most:
                 yield seconds
-
-
-def _name(entry: ResultEntry) -> str:
-    record = entry.benchmark.runs[0][1]
-    setup = record.setup
-    label = labels.label_of_setup(setup)
-    name = printable(f"{record.recipe.get('name')} {entry.id}, {label}, {setup.device_name}")
-    return escape(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…")
