@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.records import store
+from bench.records import sidecars, store
 from bench.records.schema import RunRecord
+from bench.records.sidecars import NoiseFloor
 from bench.records.store import UnreadableFile
 from bench.text import printable
 from mnist_cnn.errors import UsageError
@@ -148,3 +149,23 @@ def _no_records_message(argument: str, problems: Sequence[UnreadableFile]) -> st
             f"no run records in {printable(argument)}: {printable(str(first.path))}: {first.reason}"
         )
     return f"no run records in {printable(argument)}: make some with `mnist-bench run`"
+
+
+def known_runs(sides: Sequence[RunSet], folders: Sequence[Path]) -> list[RunRecord]:
+    """The runs in the results folders, and those in the folders of the sides."""
+    paths = {folder for folder in folders if folder.exists()}
+    for path in (side.path for side in sides if side.path is not None):
+        paths |= {path} if path.is_dir() else {*path.parent.glob("*.json")}
+    return [record for _, record in store.read_records(sorted(paths)).records]
+
+
+def known_floors(
+    base: RunSet, folders: Sequence[Path], *, skip_broken: bool = True
+) -> list[NoiseFloor]:
+    """The noise floors beside the records of the base and in the results folders.
+
+    Raises:
+        UsageError: one cannot be read, and `skip_broken` is false.
+    """
+    paths = [*folders, *([base.path] if base.path else [])]
+    return sidecars.read_noise_floors(paths, skip_broken=skip_broken)

@@ -12,7 +12,6 @@ import typer
 
 from bench.cli.options import parse_points, parse_share
 from bench.cli.output import show_problems, write_file
-from bench.records import sidecars, store
 from bench.records.folders import DEFAULT_DIRS
 from bench.text import printable
 from mnist_cnn.console import parse_path
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from bench.analysis.gate import GateFinding, Limits
     from bench.analysis.run_sets import RunSet
     from bench.analysis.set_comparison import SetComparison
-    from bench.records.schema import RunRecord
-    from bench.records.sidecars import NoiseFloor
 
 DEFAULT_DIFFERENCE = 0.05
 """Relative difference for which a number of runs is advised."""
@@ -158,6 +155,7 @@ def _compare(request: _Request) -> list[GateFinding]:
     Raises:
         UsageError: a name names no runs, or runs cannot be compared.
     """
+    from bench.analysis.run_sets import known_floors, known_runs
     from bench.analysis.set_comparison import compare_sets, judge_first_runs, judge_sets
 
     base, *others = _find_sides(request)
@@ -166,9 +164,10 @@ def _compare(request: _Request) -> list[GateFinding]:
         _show_findings(request.names[0], [], findings, request.as_json)
         return findings
     difference = max(request.limits.slower or DEFAULT_DIFFERENCE, LEAST_DIFFERENCE)
-    floors = _noise_floors(base, request.folders, is_gate=request.is_gate)
+    # A gate must not go on without a noise floor that it cannot read.
+    floors = known_floors(base, request.folders, skip_broken=not request.is_gate)
     compared = compare_sets(
-        base, others, difference, floors, lambda: _known_runs([base, *others], request.folders)
+        base, others, difference, floors, lambda: known_runs([base, *others], request.folders)
     )
     if not request.as_json:
         _show_tables(base, compared)
@@ -196,20 +195,6 @@ def _find_sides(request: _Request) -> tuple[RunSet | None, *tuple[RunSet, ...]]:
     run_sets = [*([base] if base else []), *others]
     show_problems(dict.fromkeys(problem for runs in run_sets for problem in runs.problems))
     return base, *others
-
-
-def _known_runs(sides: Sequence[RunSet], folders: Sequence[Path]) -> list[RunRecord]:
-    """The runs in the results folders, and those in the folders of the sides."""
-    paths = {folder for folder in folders if folder.exists()}
-    for path in (side.path for side in sides if side.path is not None):
-        paths |= {path} if path.is_dir() else {*path.parent.glob("*.json")}
-    return [record for _, record in store.read_records(sorted(paths)).records]
-
-
-def _noise_floors(base: RunSet, folders: Sequence[Path], *, is_gate: bool) -> list[NoiseFloor]:
-    """The floors of the base's machine; only a gate must not go on without one it cannot read."""
-    paths = [*folders, *([base.path] if base.path else [])]
-    return sidecars.read_noise_floors(paths, skip_broken=not is_gate)
 
 
 def _parse_slower(text: str | None) -> float | None:

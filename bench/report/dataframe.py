@@ -10,15 +10,20 @@ from pathlib import Path
 import pandas
 
 from bench.analysis.benchmarks import group_runs, pool_single_runs
-from bench.analysis.columns import benchmark_column_names, run_column_names
+from bench.analysis.columns import Row, benchmark_column_names, run_column_names
 from bench.analysis.headings import is_text, is_whole, meaning_of
 from bench.analysis.rows import benchmark_rows, run_rows
+from bench.analysis.run_sets import find_runs, known_floors, known_runs, unreadable_files
+from bench.analysis.set_comparison import compare_sets
 from bench.records import store
 from bench.records.folders import LOCAL_DIR, existing_dirs
+from bench.report.formats.comparisons import METRIC_COLUMNS, metric_rows
 from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError, near_match
 
 _PER = ("run", "benchmark")
+_DETECTED = 0.05
+"""Relative difference for which a comparison advises a number of runs, as that of `compare`."""
 
 
 def to_dataframe(paths: Sequence[str | PathLike[str]], per: str) -> pandas.DataFrame:
@@ -38,13 +43,9 @@ def to_dataframe(paths: Sequence[str | PathLike[str]], per: str) -> pandas.DataF
         raise UsageError(f"no run records in {where}" + "".join(f"; {p}" for p in problems[:1]))
     benchmarks = pool_single_runs(group_runs(contents.records))
     if per == "run":
-        rows, columns = run_rows(benchmarks), run_column_names()
+        table = _table(run_rows(benchmarks), run_column_names())
     else:
-        rows, columns = benchmark_rows(benchmarks), benchmark_column_names()
-    # Objects first: pandas would convert whole numbers beside None to floats.
-    table = pandas.DataFrame(rows, columns=columns, dtype=object)
-    table = table.astype({name: _dtype(name) for name in columns})
-    table.attrs["units"] = {name: meaning_of(name) for name in columns}
+        table = _table(benchmark_rows(benchmarks), benchmark_column_names())
     table.attrs["problems"] = problems
     if problems:
         warnings.warn(
@@ -52,6 +53,40 @@ def to_dataframe(paths: Sequence[str | PathLike[str]], per: str) -> pandas.DataF
             f"{problems[0]}",
             stacklevel=3,  # the line that calls `bench.load`
         )
+    return table
+
+
+def runs_frame(rows: Sequence[Row]) -> pandas.DataFrame:
+    """The table that `bench.run` returns, of the rows that `run --json` prints."""
+    return _table(rows, run_column_names())
+
+
+def comparison_frame(base: str, others: Sequence[str], folders: Sequence[Path]) -> pandas.DataFrame:
+    """The table that `bench.compare` returns.
+
+    Raises:
+        UsageError: a name names no runs, or runs cannot be compared.
+    """
+    base_runs = find_runs(base, folders)
+    sides = [find_runs(name, folders) for name in others]
+    compared = compare_sets(
+        base_runs,
+        sides,
+        _DETECTED,
+        known_floors(base_runs, folders),
+        lambda: known_runs([base_runs, *sides], folders),
+    )
+    table = pandas.DataFrame(metric_rows(compared), columns=list(METRIC_COLUMNS), dtype=object)
+    table = table.astype(METRIC_COLUMNS)
+    table.attrs["problems"] = list(unreadable_files(base_runs, *sides))
+    return table
+
+
+def _table(rows: Sequence[Row], columns: Sequence[str]) -> pandas.DataFrame:
+    # Objects first: pandas would convert whole numbers beside None to floats.
+    table = pandas.DataFrame(rows, columns=list(columns), dtype=object)
+    table = table.astype({name: _dtype(name) for name in columns})
+    table.attrs["units"] = {name: meaning_of(name) for name in columns}
     return table
 
 

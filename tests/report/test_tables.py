@@ -236,7 +236,7 @@ def test_the_notebooks_code_runs(
     monkeypatch.setenv("MPLBACKEND", "agg")
     with zipfile.ZipFile("mailed.zip", "w") as mailed:
         mailed.writestr("a.json", store.to_json(make_record()))
-    [code] = re.findall(
+    _, code = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs/notebooks.md").read_text(encoding="utf-8"), re.DOTALL
     )
     names: dict[str, Any] = {}

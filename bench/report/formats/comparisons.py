@@ -8,7 +8,29 @@ from bench.analysis.cases import CaseMatch
 from bench.analysis.comparison import Comparison, Metric, MetricComparison
 from bench.analysis.device_comparison import DeviceComparison
 from bench.analysis.gate import GateFinding, overall_outcome
+from bench.analysis.set_comparison import SetComparison
 from bench.report.formats.json import encode
+
+_OF_CASE = ("name", "base_runs", "new_runs", "by_turns")
+METRIC_COLUMNS = {
+    "new_side": "string",
+    "name": "string",
+    "base_runs": "Int64",
+    "new_runs": "Int64",
+    "by_turns": "boolean",
+    "remarks": "string",
+    "metric": "string",
+    "base": "Float64",
+    "new": "Float64",
+    "difference": "Float64",
+    "low": "Float64",
+    "high": "Float64",
+    "difference_unit": "string",
+    "verdict": "string",
+    "note": "string",
+    "runs_needed": "Int64",
+}
+"""The columns of `metric_rows` and their types in a data frame."""
 
 
 def to_json(
@@ -43,6 +65,21 @@ def to_json(
         "gate": None if findings is None else _gate(findings),
     }
     return encode(document)
+
+
+def metric_rows(compared: Sequence[SetComparison]) -> list[dict[str, object]]:
+    """A row for each new side, case and metric: the same values as in `to_json`, flat."""
+    return [
+        {
+            "new_side": each.new.name,
+            **{name: value for name, value in _case(comparison).items() if name in _OF_CASE},
+            "remarks": "; ".join(comparison.case.remarks),
+            **_metric(metric),
+        }
+        for each in compared
+        for comparison in each.comparisons
+        for metric in comparison.lines
+    ]
 
 
 def _devices(devices: DeviceComparison) -> dict[str, object]:
