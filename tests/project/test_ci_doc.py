@@ -57,7 +57,7 @@ class Job:
 
 
 def workflow_steps() -> list[dict[str, Any]]:
-    (block,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    block, _ = re.findall(r"```yaml\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     document: dict[str, Any] = yaml.safe_load(block)
     (job,) = document["jobs"].values()
     steps: list[dict[str, Any]] = job["steps"]

@@ -1,0 +1,126 @@
+"""The action for other repositories: its steps, executed in a folder that stands for a runner.
+
+`mnist-bench` is the real one but for `run`, which makes simulated records at once; the set-up is
+not executed. What the cache keeps stays between two jobs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.project.test_ci_doc import STAND_IN
+
+ROOT = Path(__file__).resolve().parents[2]
+ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
+STEPS: list[dict[str, Any]] = ACTION["runs"]["steps"]
+MAIN = "github.ref_name == github.event.repository.default_branch"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("bash") is None, reason="no bash"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What came of a job with the action."""
+
+    status: int
+    """Exit status of the first step that failed; 0 where none did."""
+    summary: str
+    outputs: str
+
+
+def evaluated(text: str, inputs: dict[str, str]) -> str:
+    """The value of an expression: inputs only, as the steps' variables use no others."""
+    return re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda match: inputs[match[1]], text)
+
+
+def run_action(
+    runner: Path, number: int, slower: float = 1.0, *, is_main: bool = True, **given: str
+) -> Job:
+    """One job: every step of the action whose condition holds."""
+    inputs = {name: values["default"] for name, values in ACTION["inputs"].items()}
+    inputs |= {name.replace("_", "-"): value for name, value in given.items()}
+    action, files = runner / "action", runner / f"job-{number}"
+    for folder in (action / "scripts", action / ".venv" / "bin", files, runner / "work"):
+        folder.mkdir(parents=True, exist_ok=True)
+    (action / "scripts" / "setup").write_text("#!/bin/sh\n")
+    program = action / ".venv" / "bin" / "mnist-bench"
+    program.write_text(STAND_IN.format(python=sys.executable, root=str(ROOT)))
+    for file in (action / "scripts" / "setup", program):
+        file.chmod(0o755)
+    (runner / "work" / "mnist-bench-gate.md").unlink(missing_ok=True)  # a clean checkout
+    environment = os.environ | {"NUMBER": str(number)}
+    for name in ("OUTPUT", "PATH", "STEP_SUMMARY"):
+        (files / name).touch()
+        environment[f"GITHUB_{name}"] = str(files / name)
+    environment["GITHUB_ACTION_PATH"] = str(action)
+    status = 0
+    for step in STEPS:
+        condition = step.get("if")
+        assert condition in (None, "always()", MAIN)
+        if "uses" in step or (status and condition != "always()"):
+            continue
+        if condition == MAIN and not is_main:
+            continue
+        added = (files / "PATH").read_text().split("\n")
+        path = os.pathsep.join([*filter(None, added), str(Path(sys.executable).parent)])
+        variables = {name: evaluated(text, inputs) for name, text in step.get("env", {}).items()}
+        ended = subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+            cwd=runner / "work",
+            env=environment
+            | {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
+            # The stand-in of `run` knows this name; the gate's step has it for its limit.
+            | ({} if "SLOWER" in variables else {"SLOWER": str(slower)})
+            | variables,
+            check=False,
+        )
+        status = status or ended.returncode
+    return Job(status, (files / "STEP_SUMMARY").read_text(), (files / "OUTPUT").read_text())
+
+
+def test_a_gate_passes_on_equal_code_and_fails_on_slower_code(tmp_path: Path) -> None:
+    first = run_action(tmp_path, 1)
+    assert first.status == 0
+    assert "no baseline yet" in first.summary
+    assert re.fullmatch(r"name=[\w.-]+\n", first.outputs)
+    equal = run_action(tmp_path, 2)
+    assert equal.status == 0, equal.summary
+    slower = run_action(tmp_path, 3, slower=1.25)
+    assert slower.status == 1
+    assert "| regression |" in slower.summary
+    assert run_action(tmp_path, 4, slower=1.25, fail_if_slower="50%").status == 0
+    assert run_action(tmp_path, 5).status == 0  # neither of these has become the baseline
+
+
+def test_a_pull_request_never_becomes_the_baseline(tmp_path: Path) -> None:
+    assert run_action(tmp_path, 1, is_main=False).status == 0
+    assert not (tmp_path / "work" / "mnist-bench-baseline").exists()
+
+
+def test_inputs_reach_a_shell_as_variables_only() -> None:
+    """An expression in a script would let an input become code."""
+    for step in STEPS:
+        assert "${{" not in step.get("run", "")
+    used = set(re.findall(r"inputs\.([\w-]+)", yaml.dump(ACTION)))
+    assert used == ACTION["inputs"].keys()
+    assert all(values["description"] for values in ACTION["inputs"].values())
+
+
+def test_the_cache_keeps_a_baseline_for_each_machine() -> None:
+    (cache,) = (step for step in STEPS if str(step.get("uses", "")).startswith("actions/cache@"))
+    assert cache["with"]["path"] == "mnist-bench-baseline"
+    assert "steps.machine.outputs.name" in cache["with"]["key"]
+    assert "inputs.baseline" in cache["with"]["key"]
