@@ -17,6 +17,7 @@ import yaml
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 
 
 def jobs(path: Path) -> dict[str, Any]:
@@ -27,6 +28,25 @@ def jobs(path: Path) -> dict[str, Any]:
 
 def test_there_is_a_workflow() -> None:
     assert WORKFLOWS
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
+def test_a_form_asks_for_what_exists(path: Path) -> None:
+    form = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert form.keys() == {"name", "description", "body"}
+    ids = [part["id"] for part in form["body"]]
+    assert len(set(ids)) == len(ids)
+    for page in re.findall(r"docs/[\w-]+\.md", path.read_text(encoding="utf-8")):
+        assert (ROOT / page).exists()
+
+
+def test_what_is_checked_before_a_commit_is_what_ci_checks() -> None:
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for hook in local["hooks"]:
+        program, *words = hook["entry"].removesuffix(" --fix").split()
+        name = Path(program).name
+        assert f"-m {' '.join([name, *words])}" in ci or f"bin/{name}" in ci
 
 
 @pytest.mark.slow
