@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Annotated, Any
@@ -11,8 +12,20 @@ import typer
 from bench.cli.version import print_version
 from mnist_cnn.help import HELP_NAMES, HelpfulCommand, examples
 
-COMMANDS = ("run", "report", "compare", "publish", "verify", "env", "data", "ab", "sweep")
-"""Each is a module of this package with a function of its own name; in the order of the help."""
+COMMANDS = {
+    "run": "Train N times from random weights and report the time to 99.4 %.",
+    "report": "Show results from disk, or write them for another tool.",
+    "compare": "Compare NEW with BASE: time, accuracy and learning curve.",
+    "publish": "Regenerate the results page from its records, or check it.",
+    "verify": "Check records, your own or contributed ones, or numbers in pages.",
+    "env": "Print what this machine is, and what a run would choose on it.",
+    "data": "Download MNIST where it is missing, and verify every byte of it.",
+    "ab": "Run A and B in turn and compare them.",
+    "sweep": "Run all combinations of the given values, in random order.",
+}
+"""Each is a module of this package with a function of its own name, whose help begins so."""
+_COMPLETING = "_MNIST_BENCH_COMPLETE"
+"""Variable by which a shell asks for completions; its words are not those of the command line."""
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 _SETTINGS: dict[str, dict[str, Any]] = {
     # These two pass unknown options on to `run`.
@@ -27,8 +40,8 @@ def make_app(words: Sequence[str]) -> typer.Typer:
     A command's module has its EXAMPLES.
 
     Args:
-        words: the command line. If it begins with a command, no other one is imported: a third of
-            the time until a command begins.
+        words: the command line. Only the command that it begins with is imported. Without one, none
+            is: their names and summaries do for the list of commands and for a misspelled one.
     """
     app = typer.Typer(
         name="mnist-bench",
@@ -41,12 +54,24 @@ def make_app(words: Sequence[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_before_any_command)
-    for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
-        module = import_module(f"bench.cli.{name}")
-        command: Callable[..., Any] = getattr(module, name)
-        settings = _SETTINGS.get(name, {})
-        app.command(cls=HelpfulCommand, epilog=examples(module.EXAMPLES), **settings)(command)
+    is_named = bool(words) and words[0] in COMMANDS
+    for name in words[:1] if is_named else COMMANDS:
+        if is_named or _COMPLETING in os.environ:
+            _add_command(app, name)
+        else:
+            app.command(name, help=COMMANDS[name])(_not_called)
     return app
+
+
+def _add_command(app: typer.Typer, name: str) -> None:
+    module = import_module(f"bench.cli.{name}")
+    command: Callable[..., Any] = getattr(module, name)
+    settings = _SETTINGS.get(name, {})
+    app.command(cls=HelpfulCommand, epilog=examples(module.EXAMPLES), **settings)(command)
+
+
+def _not_called() -> None:
+    """Stands for a command that the command line does not name."""
 
 
 def _before_any_command(

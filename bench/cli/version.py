@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from bench.machine.package import package_version
-from bench.machine.repository import NO_CHECKOUT, PROJECT, code_state
-from bench.records.machine import PACKAGE
-
 _SHOWN_DIGITS = 12
 """Digits of a commit's name that are shown."""
 
@@ -26,6 +22,11 @@ def print_version(asked: bool) -> None:
 
 def describe_version() -> str:
     """``"mnist-bench 0.1.0, commit 0123456789ab with uncommitted changes"``."""
+    # Lazy: every command line imports this module, and few ask for the version.
+    from bench.machine.package import package_version
+    from bench.machine.repository import NO_CHECKOUT, PROJECT, code_state
+    from bench.records.machine import PACKAGE
+
     line = f"{PACKAGE} {package_version() or 'of unknown version'}"
     code = code_state(PROJECT)
     if code.commit is not None:

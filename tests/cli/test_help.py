@@ -11,7 +11,7 @@ import typer
 from bench.cli import app, main
 from mnist_cnn import __main__ as workload
 from mnist_cnn.recipe import DEVICES, RECIPES, Kernels, Pipeline, Precision
-from tests.commands import BIN, launch
+from tests.commands import BIN, PYTHON, launch
 
 WIDTH = 80
 EXAMPLES = "Examples:\n"
@@ -93,12 +93,26 @@ def test_names_are_those_of_the_registries(capsys: pytest.CaptureFixture[str]) -
             assert name in said.replace(",", " ").replace(".", " ").split()
 
 
+@pytest.mark.parametrize("name", app.COMMANDS)
+def test_the_list_says_what_the_command_says(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = " ".join(bench_help(capsys, name, "--help").split("\n\n")[1].split())
+    assert app.COMMANDS[name] == summary
+    assert " ".join(bench_help(capsys).split()).count(summary) == 1
+
+
 def test_the_list_of_commands_cuts_no_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     said = bench_help(capsys)
     assert "..." not in sections(said)["Commands"]
     assert "Start with `mnist-bench run`" in said
     assert workload.main([]) == 0
     assert "..." not in sections(capsys.readouterr().out)["Commands"]
+
+
+def test_the_list_of_commands_waits_for_no_command() -> None:
+    code = "import sys; from bench.cli import main; main([]); print(*sys.modules, sep='\\n')"
+    imported = set(launch([PYTHON, "-c", code]).stdout.splitlines())
+    assert "bench.cli.app" in imported
+    assert not imported & {"pydantic", "numpy", "rich", "torch", "bench.cli.run"}
 
 
 @pytest.mark.parametrize(
