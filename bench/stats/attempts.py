@@ -20,6 +20,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist, fmean, stdev
 
 from bench.stats.intervals import Estimate, proportion_interval
@@ -110,6 +111,8 @@ def _half_width(seconds: Sequence[float], tail: float) -> float:
 FEWEST_FOR_COST = 5
 """Number of runs below which the time per success and the restricted mean have no interval."""
 RESAMPLES = 2000
+_Pair = tuple[float, bool]
+"""Seconds and whether they reached the target, of an attempt."""
 FEWEST_FOR_BOOTSTRAP = 10
 """Number of runs per side below which resamples are too similar for an interval."""
 
@@ -133,16 +136,9 @@ def seconds_per_success_ratio(
         return Estimate(new_time / base_time, None, None)
     wider = t_above(fewest - 1, tail) / NormalDist().inv_cdf(1 - tail)
     wider *= math.sqrt(fewest / (fewest - 1))
-    generator = random.Random(0)
-    ratios = []
-    for _ in range(RESAMPLES):
-        below = seconds_per_success(generator.choices(base, k=len(base)))
-        above = seconds_per_success(generator.choices(new, k=len(new)))
-        if above is None:
-            ratios.append(math.inf)
-        else:
-            ratios.append(0.0 if below is None else above / below)
-    ratios.sort()
+    ratios = _resampled_ratios(
+        *(tuple((t.seconds, t.reached) for t in side) for side in (base, new))
+    )
     outside = math.floor(tail * RESAMPLES)
     value = new_time / base_time
     low, high = (
@@ -150,3 +146,24 @@ def seconds_per_success_ratio(
         for end in (ratios[outside], ratios[-1 - outside])
     )
     return Estimate(value, low, high)
+
+
+@lru_cache(maxsize=16)  # an interval and a test ask for two tails of the same sides
+def _resampled_ratios(base: tuple[_Pair, ...], new: tuple[_Pair, ...]) -> Sequence[float]:
+    """Ratios of the expected times of resamples, new to base, in rising order."""
+    generator = random.Random(0)
+    ratios = []
+    for _ in range(RESAMPLES):
+        below = _seconds_per_success(generator.choices(base, k=len(base)))
+        above = _seconds_per_success(generator.choices(new, k=len(new)))
+        if above is None:
+            ratios.append(math.inf)
+        else:
+            ratios.append(0.0 if below is None else above / below)
+    return tuple(sorted(ratios))
+
+
+def _seconds_per_success(pairs: Sequence[_Pair]) -> float | None:
+    """`seconds_per_success`, of which a bootstrap asks thousands of times."""
+    seconds, reached = zip(*pairs, strict=True)
+    return exact_sum(seconds) / sum(reached) if any(reached) else None
