@@ -54,8 +54,9 @@ def make_app(words: Sequence[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_before_any_command)
-    is_named = bool(words) and words[0] in COMMANDS
-    for name in words[:1] if is_named else COMMANDS:
+    first = next((word for word in words if word != "--"), "")
+    is_named = first in COMMANDS
+    for name in [first] if is_named else COMMANDS:
         if is_named or _COMPLETING in os.environ:
             _add_command(app, name)
         else:
@@ -71,7 +72,12 @@ def _add_command(app: typer.Typer, name: str) -> None:
 
 
 def _not_called() -> None:
-    """Stands for a command that the command line does not name."""
+    """Stands for a command that the command line does not name.
+
+    Raises:
+        RuntimeError: always.
+    """
+    raise RuntimeError("the command was not imported")
 
 
 def _before_any_command(

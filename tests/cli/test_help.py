@@ -108,6 +108,14 @@ def test_the_list_of_commands_cuts_no_sentence(capsys: pytest.CaptureFixture[str
     assert "..." not in sections(capsys.readouterr().out)["Commands"]
 
 
+@pytest.mark.parametrize("words", [["report"], ["--", "report"]])
+def test_a_command_is_found_wherever_it_stands(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
 def test_the_list_of_commands_waits_for_no_command() -> None:
     code = "import sys; from bench.cli import main; main([]); print(*sys.modules, sep='\\n')"
     imported = set(launch([PYTHON, "-c", code]).stdout.splitlines())
