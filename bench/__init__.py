@@ -29,8 +29,8 @@ def run(
 ) -> DataFrame:
     """Measure this machine: train several times, each from a new seed, and save the records.
 
-    The runs are made by a process of their own, which is not affected by what the calling one has
-    loaded. It prints its progress on stderr.
+    The runs are made by a process of their own: what the calling one has imported is not in it. It
+    prints its progress on stderr.
 
     Args:
         recipe: name of a recipe, or "auto" for the device's fast one.

@@ -17,7 +17,7 @@ import typer
 from mnist_cnn import console
 from mnist_cnn.accuracy import parse_accuracy
 from mnist_cnn.errors import InterruptedTrainingError, UsageError
-from mnist_cnn.help import HELP_NAMES, HelpfulCommand, examples, names
+from mnist_cnn.help import HELP_NAMES, HelpfulCommand, examples, one_of
 from mnist_cnn.process import end_on_signals, prepare_streams
 from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import RECIPES, REFERENCE, recipe_named, with_overrides
@@ -46,7 +46,7 @@ app = typer.Typer(
     ),
 )
 def train(
-    recipe: Annotated[str, typer.Option(help=f"Recipe: {names(RECIPES)}.")] = REFERENCE.name,
+    recipe: Annotated[str, typer.Option(help=f"Recipe: {one_of(RECIPES)}.")] = REFERENCE.name,
     epochs: Annotated[
         int | None, typer.Option(help="Number of epochs; the recipe's schedule is stretched.")
     ] = None,

@@ -42,7 +42,7 @@ def examples(lines: Iterable[tuple[str, str]]) -> str:
     return "\n".join(["Examples:", *(f"  # {what}\n  {line}" for what, line in lines)])
 
 
-def names(values: Iterable[str]) -> str:
+def one_of(values: Iterable[str]) -> str:
     """``"a, b or c"``."""
     *first, last = values
     return f"{', '.join(first)} or {last}" if first else last

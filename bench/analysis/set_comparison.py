@@ -22,6 +22,9 @@ from bench.records.sidecars import NoiseFloor
 from bench.text import printable
 from mnist_cnn.errors import UsageError
 
+DEFAULT_DIFFERENCE = 0.05
+"""Relative difference of times for which a number of runs is advised."""
+
 
 @dataclass(frozen=True, slots=True)
 class SetComparison:

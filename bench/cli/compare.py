@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from bench.analysis.run_sets import RunSet
     from bench.analysis.set_comparison import SetComparison
 
-DEFAULT_DIFFERENCE = 0.05
-"""Relative difference for which a number of runs is advised."""
 LEAST_DIFFERENCE = 0.001
-"""Smallest such difference: the number of runs for a smaller one would be absurd."""
+"""Smallest difference for which a number of runs is advised; below, it would be absurd."""
+
 EXAMPLES = (
     ("Did the upgrade make training slower?", "mnist-bench compare before after"),
     (
@@ -156,7 +155,12 @@ def _compare(request: _Request) -> list[GateFinding]:
         UsageError: a name names no runs, or runs cannot be compared.
     """
     from bench.analysis.run_sets import known_floors, known_runs
-    from bench.analysis.set_comparison import compare_sets, judge_first_runs, judge_sets
+    from bench.analysis.set_comparison import (
+        DEFAULT_DIFFERENCE,
+        compare_sets,
+        judge_first_runs,
+        judge_sets,
+    )
 
     base, *others = _find_sides(request)
     if base is None:

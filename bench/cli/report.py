@@ -26,7 +26,7 @@ from bench.report.formats.parquet import to_parquet
 from bench.text import count_of
 from mnist_cnn.console import parse_path
 from mnist_cnn.errors import UsageError
-from mnist_cnn.help import names
+from mnist_cnn.help import one_of
 
 
 class Per(StrEnum):
@@ -64,7 +64,7 @@ def report(
         ),
     ] = None,
     to: Annotated[
-        Format, typer.Option(metavar="FORMAT", help=f"Output format: {names(Format)}.")
+        Format, typer.Option(metavar="FORMAT", help=f"Output format: {one_of(Format)}.")
     ] = Format.TERMINAL,
     output: Annotated[
         Path | None,

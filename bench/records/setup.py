@@ -56,7 +56,8 @@ class ParityCheck(Model):
     loss: Difference
     """Relative difference of the mean loss of a step, the largest of all steps."""
     gradient: Difference
-    """Relative difference of the first update, made as long."""
+    """Relative difference of the first update of the weights, both scaled to one length; of the
+    gradient, before version 11."""
     parameter: str
     """Name of the parameter whose gradient differed most."""
     parameter_gradient: Difference

@@ -14,7 +14,7 @@ from bench.analysis.columns import Row, benchmark_column_names, run_column_names
 from bench.analysis.headings import is_text, is_whole, meaning_of
 from bench.analysis.rows import benchmark_rows, run_rows
 from bench.analysis.run_sets import find_runs, known_floors, known_runs, unreadable_files
-from bench.analysis.set_comparison import compare_sets
+from bench.analysis.set_comparison import DEFAULT_DIFFERENCE, compare_sets
 from bench.records import store
 from bench.records.folders import LOCAL_DIR, existing_dirs
 from bench.report.formats.comparisons import METRIC_COLUMNS, metric_rows
@@ -22,8 +22,6 @@ from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError, near_match
 
 _PER = ("run", "benchmark")
-_DETECTED = 0.05
-"""Relative difference for which a comparison advises a number of runs, as that of `compare`."""
 
 
 def to_dataframe(paths: Sequence[str | PathLike[str]], per: str) -> pandas.DataFrame:
@@ -72,7 +70,7 @@ def comparison_frame(base: str, others: Sequence[str], folders: Sequence[Path]) 
     compared = compare_sets(
         base_runs,
         sides,
-        _DETECTED,
+        DEFAULT_DIFFERENCE,
         known_floors(base_runs, folders),
         lambda: known_runs([base_runs, *sides], folders),
     )

@@ -42,7 +42,7 @@ class _ChartRow:
     details: str
     """The recipe and the set-up, escaped for XML."""
     division: str
-    place: tuple[bool, bool, float]
+    order: tuple[bool, bool, float]
     """Official ones first, then those that take part in a ranking, then the fastest."""
     median_seconds: float
     interval_seconds: tuple[float, float] | None
@@ -57,7 +57,7 @@ def draw_chart(entries: Sequence[ResultEntry]) -> str:
     median, a line its 95 % interval.
     """
     rows = [row for entry in entries if (row := _chart_row(entry)) is not None]
-    rows.sort(key=lambda row: row.place)
+    rows.sort(key=lambda row: row.order)
     values = [v for row in rows for v in (row.median_seconds, *(row.interval_seconds or ()))]
     least, most = min(values, default=1.0) / _AXIS_MARGIN, max(values, default=100.0) * _AXIS_MARGIN
 
@@ -109,7 +109,7 @@ def _chart_row(entry: ResultEntry) -> _ChartRow | None:
         name=escape(_shortened(f"{printable(machine)}{remark}")),
         details=escape(printable(details)),
         division=record.division,
-        place=(not is_official, not is_ranked, median),
+        order=(not is_official, not is_ranked, median),
         median_seconds=median,
         interval_seconds=(low, high) if low and high and low > 0 and high > 0 else None,
     )

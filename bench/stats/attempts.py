@@ -72,8 +72,13 @@ def seconds_per_success(times: Sequence[Attempt]) -> float | None:
     The average time to the target if training starts again after each miss: total time divided by
     successes (the "expected time to solution" of sweeps).
     """
-    reached = sum(time.reached for time in times)
-    return exact_sum(time.seconds for time in times) / reached if reached else None
+    return _seconds_per_success([(time.seconds, time.reached) for time in times])
+
+
+def _seconds_per_success(pairs: Sequence[_Pair]) -> float | None:
+    """The same of pairs: a bootstrap asks thousands of times."""
+    successes = sum(reached for _, reached in pairs)
+    return exact_sum(seconds for seconds, _ in pairs) / successes if successes else None
 
 
 def seconds_per_success_interval(times: Sequence[Attempt], tail: float = 0.025) -> Estimate | None:
@@ -161,9 +166,3 @@ def _resampled_ratios(base: tuple[_Pair, ...], new: tuple[_Pair, ...]) -> Sequen
         else:
             ratios.append(0.0 if below is None else above / below)
     return tuple(sorted(ratios))
-
-
-def _seconds_per_success(pairs: Sequence[_Pair]) -> float | None:
-    """`seconds_per_success`, of which a bootstrap asks thousands of times."""
-    seconds, reached = zip(*pairs, strict=True)
-    return exact_sum(seconds) / sum(reached) if any(reached) else None

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.project.test_ci_doc import STAND_IN
+from tests.project.simulated_runs import STAND_IN
 
 ROOT = Path(__file__).resolve().parents[2]
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))

@@ -21,29 +21,10 @@ import yaml
 
 from bench.analysis.gate import GateOutcome, Limits
 from tests.analysis.gate_simulation import Truth, outcomes
+from tests.project.simulated_runs import STAND_IN
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "ci.md"
-STAND_IN = """#!{python}
-import os, sys
-sys.path.insert(0, {root!r})
-if sys.argv[1] == "run":
-    from bench.records import store
-    from tests.analysis.gate_simulation import side
-    words = dict(zip(sys.argv[2::2], sys.argv[3::2]))
-    assert words.keys() <= {{"--runs", "--results-dir", "--label"}}, words
-    machine = {{"cpu": os.environ["CPU"]}} if "CPU" in os.environ else {{}}
-    number = int(os.environ["NUMBER"])
-    slower = float(os.environ["SLOWER"])
-    for record in side(number, int(words["--runs"]), slower, environment=machine):
-        store.save_record(
-            record.model_copy(update={{"label": words.get("--label")}}),
-            __import__("pathlib").Path(words.get("--results-dir", "results/local")),
-        )
-    sys.exit()
-from bench.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 @dataclass(frozen=True, slots=True)

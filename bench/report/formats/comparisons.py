@@ -11,7 +11,6 @@ from bench.analysis.gate import GateFinding, overall_outcome
 from bench.analysis.set_comparison import SetComparison
 from bench.report.formats.json import encode
 
-_OF_CASE = ("name", "base_runs", "new_runs", "by_turns")
 METRIC_COLUMNS = {
     "new_side": "string",
     "name": "string",
@@ -72,7 +71,7 @@ def metric_rows(compared: Sequence[SetComparison]) -> list[dict[str, object]]:
     return [
         {
             "new_side": each.new.name,
-            **{name: value for name, value in _case(comparison).items() if name in _OF_CASE},
+            **_sides(comparison),
             "remarks": "; ".join(comparison.case.remarks),
             **_metric(metric),
         }
@@ -91,14 +90,20 @@ def _devices(devices: DeviceComparison) -> dict[str, object]:
     }
 
 
-def _case(comparison: Comparison) -> dict[str, object]:
+def _sides(comparison: Comparison) -> dict[str, object]:
     case = comparison.case
     return {
         "name": case.name,
         "base_runs": len(case.base),
         "new_runs": len(case.new),
         "by_turns": comparison.paired,
-        "remarks": list(case.remarks),
+    }
+
+
+def _case(comparison: Comparison) -> dict[str, object]:
+    return {
+        **_sides(comparison),
+        "remarks": list(comparison.case.remarks),
         "metrics": [_metric(metric) for metric in comparison.lines],
     }
 
