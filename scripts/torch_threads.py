@@ -27,7 +27,7 @@ import typer
 
 from bench.launch.supervisor import supervise
 from bench.machine.cores import usable_cores
-from mnist_cnn.console import run
+from mnist_cnn.console import exit_process, run
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import FAST, MemoryFormat, Recipe
 
@@ -167,5 +167,5 @@ def work(point: Point, steps: int, result: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["worker"]:
         work(Point(**json.loads(sys.argv[2])), int(sys.argv[3]), Path(sys.argv[4]))
-        sys.exit(0)
+        exit_process(0)
     sys.exit(run(app, "torch_threads.py", sys.argv[1:]))

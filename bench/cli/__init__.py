@@ -25,8 +25,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 done, 1 a run, a save or a check failed, 2 bad input, 130 interrupted.
+        Without arguments it does not return: the process ends with that status.
     """
-    return _run_words(list(arguments)) if arguments is not None else start(sys.argv[1:])
+    if arguments is not None:
+        return _run_words(list(arguments))
+    status = start(sys.argv[1:])
+
+    # After the work: it is slow to import, and a signal before would be a traceback.
+    from mnist_cnn.console import exit_process
+
+    return exit_process(status)
 
 
 def start(words: Sequence[str]) -> int:

@@ -172,8 +172,9 @@ def is_present(device: str) -> bool:
     """Whether torch finds a device of this type."""
     if device == "cpu":
         return True
-    module = torch.get_device_module(device)
-    return bool(module.is_available())
+    # What torch itself does not have comes with a vendor's package.
+    module = getattr(torch, device, None)
+    return module is not None and bool(module.is_available())
 
 
 def choose_precision(compute: ComputeRequest, recipe: Recipe, device: str) -> Precision:

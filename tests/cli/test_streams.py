@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.mnist_cnn.program import RANK_OF_TWO
+
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
+
+MEETING = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
 pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 
@@ -75,3 +79,17 @@ sys.exit(start(["wait"]))
     )
     assert done.returncode == 130
     assert done.stderr == "mnist-bench: interrupted\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variables", "finalized"),
+    [({}, True), (RANK_OF_TWO | MEETING | {"TORCHELASTIC_RUN_ID": "none"}, False)],
+)
+def test_a_rank_ends_without_finalization(variables: dict[str, str], finalized: bool) -> None:
+    """Whichever way it is started: gloo's threads may abort a process that is being finalized."""
+    script = "import atexit; atexit.register(print, 'final'); from bench.cli import main; main()"
+    done = shell(f'"$PYTHON" -c "{script}" run --recipe unknown', **variables)
+    assert done.returncode == 2
+    assert "unknown recipe 'unknown'" in done.stderr
+    assert ("final" in done.stdout) is finalized

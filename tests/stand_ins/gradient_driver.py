@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mnist_cnn.batches import Batch, Batches
+from mnist_cnn.console import exit_process
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split, load
 from mnist_cnn.engine.step import Step, make_step
@@ -137,3 +138,4 @@ def main(path: str, *cases: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    exit_process(0)

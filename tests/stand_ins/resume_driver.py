@@ -21,6 +21,7 @@ from bench.measure import session
 from bench.measure.workload import MnistTraining
 from mnist_cnn import disk, recipe
 from mnist_cnn.batches import Batches
+from mnist_cnn.console import exit_process
 from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.engine import checkpoint
 from mnist_cnn.engine.eager import EagerEngine
@@ -107,4 +108,4 @@ if "DIE" in os.environ and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == 
             case "save":
                 die_at(session, "explained", int(run), 1, nothing)
 
-sys.exit(main(sys.argv[1:]))
+exit_process(main(sys.argv[1:]))
