@@ -56,6 +56,14 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def shorten(text: str, length: int) -> str:
+    """The text; where it is longer, with an ellipsis for its middle, as names differ at the end."""
+    if len(text) <= length:
+        return text
+    end = length * 2 // 5
+    return f"{text[: length - end - 1].rstrip()}…{text[len(text) - end :].lstrip()}"
+
+
 def count_of(number: int, noun: str) -> str:
     """``"1 run"``, ``"3 runs"``, ``"2 processes"``."""
     ending = "" if number == 1 else "es" if noun.endswith("s") else "s"

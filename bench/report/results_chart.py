@@ -16,16 +16,15 @@ from bench.analysis import labels, result_warnings
 from bench.analysis.result_tables import ResultEntry
 from bench.analysis.standings import reasons_against
 from bench.records.machine_key import MachineKey
-from bench.text import printable
+from bench.text import printable, shorten
 
 _WIDTH, _NAMES_WIDTH, _RIGHT_MARGIN = 900, 400, 90
 _ROW_HEIGHT, _HEAD_HEIGHT = 22, 52
 """Lengths in pixels."""
 _AXIS_MARGIN = 1.2
 """Factor by which the axis exceeds the outermost values."""
-_LONGEST_NAME, _LONGEST_END = 58, 24
-"""Number of characters of a row's name, and of its end where its middle is left out: names differ
-there."""
+_LONGEST_NAME = 58
+"""Number of characters of a row's name."""
 _DIVISIONS = {
     "open": "Open division: any recipe",
     "closed": "Closed division: the reference recipe",
@@ -106,7 +105,7 @@ def _chart_row(entry: ResultEntry) -> _ChartRow | None:
     is_ranked = result_warnings.ranked(entry.benchmark.records)
     remark = "" if is_official else " (not official)"
     return _ChartRow(
-        name=escape(_shortened(f"{printable(machine)}{remark}")),
+        name=escape(shorten(f"{printable(machine)}{remark}", _LONGEST_NAME)),
         details=escape(printable(details)),
         division=record.division,
         order=(not is_official, not is_ranked, median),
@@ -141,12 +140,6 @@ def _draw_row(row: _ChartRow, y: int, x_of: Callable[[float], float]) -> Iterato
         f'<text x="{high + 9:.1f}" y="{y + 4}" stroke="#ffffff" stroke-width="4" '
         f'paint-order="stroke">{words}</text>'
     )
-
-
-def _shortened(name: str) -> str:
-    if len(name) <= _LONGEST_NAME:
-        return name
-    return f"{name[: _LONGEST_NAME - _LONGEST_END - 1]}…{name[-_LONGEST_END:]}"
 
 
 def _ticks(least: float, most: float) -> Iterator[float]:

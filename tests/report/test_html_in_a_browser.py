@@ -91,10 +91,9 @@ def test_it_says_nothing_asks_for_nothing_and_is_as_wide_as_the_screen(
     page.close()
 
 
-def test_no_column_of_the_machines_is_cut_on_a_wide_screen(
-    browser: Browser, committed: Path
-) -> None:
-    page, _ = opened(browser, committed)
+@pytest.mark.parametrize("width", [1000, 1400])
+def test_no_column_of_the_machines_is_cut(width: int, browser: Browser, committed: Path) -> None:
+    page, _ = opened(browser, committed, width=width)
     tables = page.locator("#machines .wide").all()
     assert len(tables) == 2
     for table in tables:
@@ -195,11 +194,60 @@ def test_axe_finds_what_is_wrong(browser: Browser, tmp_path: Path) -> None:
     page.close()
 
 
-def test_it_prints_in_light_colours_with_every_run(browser: Browser, committed: Path) -> None:
+def test_it_prints_in_light_colours(browser: Browser, committed: Path) -> None:
     page, _ = opened(browser, committed, "dark")
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     ink = page.evaluate("getComputedStyle(document.body).color")
     assert ink == "rgb(22, 32, 44)"
     assert page.pdf().startswith(b"%PDF")
+    page.close()
+
+
+def test_every_run_is_printed_where_its_table_is_open(browser: Browser, committed: Path) -> None:
+    page, _ = opened(browser, committed)
+    page.emulate_media(media="print")
+    assert not page.locator("#runs").is_visible()
+    page.emulate_media(media="screen")
+    page.locator("#runs summary").click()
+    page.emulate_media(media="print")
+    assert page.locator("#runs tbody tr").last.is_visible()
+    page.close()
+
+
+def test_a_set_ups_number_leads_to_its_runs(browser: Browser, committed: Path) -> None:
+    page, _ = opened(browser, committed)
+    row = page.locator("#run-of-2")
+    assert not row.is_visible()
+    page.locator("#set-ups tbody a", has_text="2").first.click()
+    row.wait_for(state="visible")
+    page.close()
+
+
+def test_no_two_landmarks_have_one_name(browser: Browser, committed: Path) -> None:
+    page, _ = opened(browser, committed)
+    page.locator("summary").evaluate_all("all => all.forEach(one => one.parentElement.open = true)")
+    violations = Axe().run(page).response["violations"]
+    assert [fault["id"] for fault in violations if fault["id"] == "landmark-unique"] == []
+    page.close()
+
+
+def test_the_set_ups_are_not_in_a_box_of_their_own_to_scroll(
+    browser: Browser, committed: Path
+) -> None:
+    page, _ = opened(browser, committed, width=1200)
+    table = page.locator("#set-ups .wide")
+    assert table.evaluate("box => box.scrollHeight <= box.clientHeight")
+    assert table.evaluate("box => box.scrollWidth <= box.clientWidth")
+    page.close()
+
+
+def test_a_phone_shows_the_time_of_each_row_first(browser: Browser, committed: Path) -> None:
+    page, _ = opened(browser, committed, width=390)
+    for section in ("#machines", "#set-ups"):
+        table = page.locator(f"{section} table").first
+        times = table.get_by_role("columnheader").filter(has_text="to 99.4 %")
+        box = times.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 390
     page.close()

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.report.html.captions import LONGEST_NAME, shorten
+from bench.report.html.captions import LONGEST_NAME
 from bench.report.html.drawing import FONT, MUTED, WIDTH, colour_of, new_figure
 from bench.report.html.series import SetupSeries
 from bench.report.html.ticks import CLOCK_TICKS, clock_tick, count_tick, count_ticks, fitting_ticks
+from bench.text import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,6 +98,11 @@ def plot_axes(all_series: Sequence[SetupSeries]) -> tuple[Figure, Axes]:
     axes.grid()
     draw_legend(figure, entries, 1)
     return figure, axes
+
+
+def name_above(axes: Axes, name: str) -> None:
+    """Write the name of the vertical axis above it, where it can be read."""
+    axes.set_title(name, fontsize=FONT, color=MUTED, loc="left")
 
 
 def _legend_entries(all_series: Sequence[SetupSeries]) -> list[tuple[str, str]]:

@@ -10,9 +10,15 @@ from bench import text
 from bench.analysis.metrics import time_to_target_seconds
 from bench.analysis.timing_rules import Span, seconds_by_span
 from bench.records import sidecars
-from bench.report.html.axes import LONGEST_BAR, draw_legend, row_axes, set_clock_axis
+from bench.report.html.axes import (
+    LONGEST_BAR,
+    draw_legend,
+    row_axes,
+    set_clock_axis,
+    set_count_axis,
+)
 from bench.report.html.captions import MOST_ROWS, describe, left_out_note, target_name
-from bench.report.html.drawing import INK, SPENT, colour_of
+from bench.report.html.drawing import SPENT, colour_of
 from bench.report.html.figure_result import DrawnFigure, FigureResult, MissingFigure
 from bench.report.html.series import SetupSeries
 from bench.report.html.ticks import log_range
@@ -37,11 +43,12 @@ def time_to_target(all_series: Sequence[SetupSeries]) -> FigureResult:
     times = [_times_to_target(series) for series in shown]
     low, high = log_range([seconds for times_of_one in times for seconds in times_of_one])
     set_clock_axis(rows.axes, "x", low, high)
+    rows.axes.set_xlabel("time since the run's start")
     rows.axes.grid(axis="x")
     for row, (series, run_seconds) in enumerate(zip(shown, times, strict=True)):
         y = row + rows.mark_offset
         colour = colour_of(series.colour)
-        _draw_median_interval(rows.axes, series, y, high)
+        _draw_median_interval(rows.axes, series, "time_to_target_seconds", y, high)
         if len(run_seconds) <= MOST_DOTS:
             ys = [y] * len(run_seconds)
             rows.axes.plot(run_seconds, ys, "o", markersize=3.4, alpha=0.45, color=colour, mew=0)
@@ -56,12 +63,14 @@ def time_to_target(all_series: Sequence[SetupSeries]) -> FigureResult:
     return DrawnFigure("time-to-target", title, caption, description, rows.figure)
 
 
-def _draw_median_interval(axes: Axes, series: SetupSeries, y: float, axis_end: float) -> None:
+def _draw_median_interval(
+    axes: Axes, series: SetupSeries, column_name: str, y: float, axis_end: float
+) -> None:
     """A line over the interval of the median; dashed, to the axis's end, when it has no upper end.
 
     Draws nothing when the interval is not known.
     """
-    summary = series.benchmark.summary("time_to_target_seconds")
+    summary = series.benchmark.summary(column_name)
     if summary.median_low is None:
         return
     axes.plot(
@@ -77,33 +86,28 @@ def throughput(all_series: Sequence[SetupSeries]) -> FigureResult:
     """Training images per second."""
     title = "Throughput"
     rates = {
-        number: rate for number, rate in _medians(all_series, "images_per_second").items() if rate
+        number: min(rate, LONGEST_BAR)
+        for number, rate in _medians(all_series, "images_per_second").items()
+        if rate
     }
     known = [series for series in all_series if series.number in rates]
     if not known:
         return MissingFigure(title, "no completed run finished an epoch")
     known.sort(key=lambda series: (not series.ranked, -rates[series.number]))
     shown = known[:MOST_ROWS]
-    rows = row_axes(shown, rates, _format_rate)
-    longest = 0.0
+    rows = row_axes(shown, rates, text.quantity)
+    low, high = log_range([rates[series.number] for series in shown])
+    set_count_axis(rows.axes, "x", low, high)
+    rows.axes.set_xlabel("training images per second")
+    rows.axes.grid(axis="x")
     for row, series in enumerate(shown):
         y = row + rows.mark_offset
-        length = min(rates[series.number], LONGEST_BAR)
-        summary = series.benchmark.summary("images_per_second")
-        rows.axes.barh(y, length, height=0.2, color=colour_of(series.colour), linewidth=0)
-        longest = max(longest, length)
-        low, high = summary.median_low, summary.median_high
-        if low is not None and high is not None:
-            ends = [max(low, 0), min(high, 2 * LONGEST_BAR)]
-            rows.axes.plot(ends, [y] * 2, color=INK, linewidth=1.4)
-            longest = max(longest, min(high, 1.5 * length))
-    rows.axes.set_xlim(0, 1.04 * longest)
-    rows.axes.set_xlabel("training images per second")
-    rows.axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    rows.axes.locator_params(axis="x", nbins=5)
+        _draw_median_interval(rows.axes, series, "images_per_second", y, high)
+        colour = colour_of(series.colour)
+        rows.axes.plot([rates[series.number]], [y], "D", markersize=6, color=colour)
     caption = (
-        "Bar: median of the completed runs. Line: its 95 % interval, from 6 runs."
-        f"{left_out_note(len(known), 'fastest')}"
+        "Diamond: median of the completed runs. Line: its 95 % interval, from 6 runs. Logarithmic "
+        f"scale: a CPU can be seen beside a GPU.{left_out_note(len(known), 'fastest')}"
     )
     description = describe(shown, lambda series: _format_rate(rates[series.number]))
     return DrawnFigure("throughput", title, caption, description, rows.figure)

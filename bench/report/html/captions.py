@@ -24,11 +24,6 @@ def targets_of(all_series: Sequence[SetupSeries]) -> list[float]:
     return sorted({series.benchmark.target_accuracy for series in all_series})
 
 
-def shorten(name: str, characters: int) -> str:
-    """The name, with an ellipsis in place of what exceeds that many characters."""
-    return name if len(name) <= characters else f"{name[: characters - 1].rstrip()}…"
-
-
 def left_out_note(count: int, which: str) -> str:
     """The sentence about set-ups that a figure with rows leaves out; empty when it shows all.
 

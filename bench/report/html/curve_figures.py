@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench import text
-from bench.report.html.axes import plot_axes, set_clock_axis
+from bench.report.html.axes import name_above, plot_axes, set_clock_axis
 from bench.report.html.captions import describe, targets_of
 from bench.report.html.curves import Curve, curve_points, seconds_to
 from bench.report.html.drawing import ACCENT, colour_of
@@ -61,6 +61,7 @@ def accuracy_over_time(all_series: Sequence[SetupSeries]) -> FigureResult:
         )
     set_clock_axis(axes, "x", *log_range([seconds for seconds, _ in drawn]))
     axes.set_xlabel("time since the run's start")
+    name_above(axes, "accuracy")
     _set_accuracy_axis(axes, [accuracy for _, accuracy in drawn], targets_of(all_series))
     content = (
         "Every evaluation of every completed run"
@@ -150,6 +151,7 @@ def time_by_target(all_series: Sequence[SetupSeries]) -> FigureResult:
     set_clock_axis(axes, "y", *log_range(all_times))
     axes.set_xlim(100 * TARGETS[0] - 0.05, 100 * TARGETS[-1] + 0.05)
     axes.set_xlabel("target, in %")
+    name_above(axes, "time since the run's start")
     for target in targets_of(all_series):
         if TARGETS[0] <= target <= TARGETS[-1]:
             axes.axvline(100 * target, color=ACCENT, linewidth=1.2, linestyle=_DASHED)

@@ -64,6 +64,7 @@ def to_html(
     targets = {series.benchmark.target_accuracy for series in all_series}
     to_target = target_name(all_series)
     page = _template().render(
+        count_of=count_of,
         policy=_policy(style, script),
         style=style,
         script=script,
@@ -231,7 +232,7 @@ def _highlight(heading: str, series: SetupSeries, name: str) -> Highlight:
     facts = [f"{tables.reached_share(series)} runs", cell.below]
     if name == "time_to_target_seconds":
         facts.append(f"{tables.success_cell(series).text} a success")
-    about = f"{series.number}: {series.full_name}; {', '.join(filter(None, facts))}"
+    about = f"set-up {series.number}: {series.full_name}; {', '.join(filter(None, facts))}"
     return Highlight(heading, cell.text, about)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench import text
 from bench.analysis.metrics import samples_to_target, time_to_target_seconds
-from bench.report.html.axes import plot_axes, set_count_axis
+from bench.report.html.axes import name_above, plot_axes, set_count_axis
 from bench.report.html.captions import describe
 from bench.report.html.drawing import FAINT, FONT, MUTED, colour_of
 from bench.report.html.figure_result import DrawnFigure, FigureResult, MissingFigure
@@ -45,7 +45,7 @@ def images_by_seconds(all_series: Sequence[SetupSeries]) -> FigureResult:
             fontsize=FONT - 1,
         )
     axes.set_xlabel("training images until the target")
-    axes.set_title("microseconds per image", fontsize=FONT, color=MUTED, loc="left")
+    name_above(axes, "microseconds per image")
     caption = (
         "Medians of the runs that reached the target. Further left, a recipe needs fewer images; "
         "further down, a machine or its code needs less time per image, evaluation and data "

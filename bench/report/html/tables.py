@@ -109,14 +109,13 @@ def setup_headings(to_target: str) -> list[TableHeading]:
     """
     return [
         TableHeading("set-up", is_number=False),
-        TableHeading("reached"),
         TableHeading(f"to {to_target}"),
         TableHeading("a success"),
+        TableHeading("reached"),
         TableHeading(column("final_accuracy").heading),
         TableHeading(column("images_per_second").heading),
         TableHeading("training only"),
         TableHeading(column("peak_memory_bytes").heading),
-        TableHeading("device", is_number=False),
     ]
 
 
@@ -131,20 +130,20 @@ def setup_row(series: SetupSeries, first: SetupSeries) -> TableRow:
     reached = series.benchmark.reached
     share = reached / len(series.runs)
     mark = "good" if share == 1 else "middling" if reached else "bad"
-    below = series.detail, record.division, labels.protocol_note(record)
+    device = printable(record.setup.device_name)
+    below = device, series.detail, record.division, labels.protocol_note(record)
     fields = (
         TableCell(
             f"{series.name}{mark_of(record, first.first_record)}",
             below=", ".join(filter(None, below)),
         ),
-        TableCell(reached_share(series), share, mark=mark, is_number=True),
         summary_cell(series, "time_to_target_seconds"),
         success_cell(series),
+        TableCell(reached_share(series), share, mark=mark, is_number=True),
         summary_cell(series, "final_accuracy"),
         summary_cell(series, "images_per_second"),
         summary_cell(series, "train_time_to_target_seconds"),
         summary_cell(series, "peak_memory_bytes"),
-        TableCell(printable(record.setup.device_name)),
     )
     return TableRow(series.number, series.colour, True, fields)
 
