@@ -48,21 +48,28 @@ def remove_files_of(process: int, folder: Path) -> None:
 
 
 def sweep_files(folder: Path) -> None:
-    """Remove the temporary files in a folder whose writers were killed."""
+    """Remove the temporary files in a folder, and half-made folders, whose writers were killed."""
     for path, age_seconds in _own_entries(folder, _FILE):
         if path.is_file() and not path.is_symlink():
             with contextlib.suppress(OSError):
                 if age_seconds > _OLD_SECONDS or _is_unlocked(path):
                     path.unlink()
+        else:
+            _remove_folder(path)
 
 
 def sweep_folders(root: Path) -> None:
-    """Remove the temporary folders whose processes were killed; one without a lock file stays."""
+    """Remove the temporary folders whose processes were killed."""
     for path, _ in _own_entries(root, _FOLDER):
-        if path.is_dir() and not path.is_symlink():
-            with contextlib.suppress(OSError):
-                if _is_unlocked(path / FOLDER_LOCK):
-                    shutil.rmtree(path, ignore_errors=True)
+        _remove_folder(path)
+
+
+def _remove_folder(path: Path) -> None:
+    """Remove a folder that nobody has locked; a link, or one without a lock file, stays."""
+    if path.is_dir() and not path.is_symlink():
+        with contextlib.suppress(OSError):
+            if _is_unlocked(path / FOLDER_LOCK):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def lock_folder(folder: Path, *, shared: bool = False) -> int:

@@ -19,6 +19,7 @@ from mnist_cnn.inference.export.card import Facts, Format, card
 from mnist_cnn.inference.export.evaluation import Measured, RawPixels, measure
 from mnist_cnn.inference.provenance import Provenance
 from mnist_cnn.inference.weights import check_writable, load_weights, save_weights
+from mnist_cnn.leftovers import FOLDER_LOCK, lock_folder, sweep_files
 from mnist_cnn.model import MnistCnn, parameter_count
 
 CARD = "README.md"
@@ -86,13 +87,20 @@ def export(
         Disagreement: the written file does not compute what the network computes.
         OSError: the folder cannot be written.
     """
+    sweep_files(folder.parent)
     temporary = folder.with_name(f".{folder.name[:48]}{temporary_ending()}")
 
     def write() -> Exported:
         temporary.mkdir()
-        facts = _write_model(network, provenance, model_format, temporary, data)
-        (temporary / CARD).write_text(card(facts), encoding="utf-8")
-        temporary.rename(folder)
+        lock = lock_folder(temporary)  # if this process is killed, a later one may remove it
+        try:
+            facts = _write_model(network, provenance, model_format, temporary, data)
+            (temporary / CARD).write_text(card(facts), encoding="utf-8")
+            (temporary / FOLDER_LOCK).unlink(missing_ok=True)
+            temporary.rename(folder)
+        finally:
+            if lock >= 0:
+                os.close(lock)
         return Exported(folder / facts.file, facts.measured, facts.runtime)
 
     return with_cleanup(write, lambda: shutil.rmtree(temporary, ignore_errors=True))

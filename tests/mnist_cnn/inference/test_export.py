@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -30,6 +31,7 @@ from mnist_cnn.inference.export.card import Format
 from mnist_cnn.inference.weights import load_provenance, load_weights, save_weights
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import REFERENCE
+from tests.commands import launch
 from tests.factories import TRAINING
 from tests.mnist_cnn.program import Output, refused
 
@@ -343,6 +345,33 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     assert main(["export", str(weights), "--to", "safetensors", "--output", str(out)]) == status
     assert f"mnist_cnn: error: cannot write {out}: No space left on device" in refused(capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED_BEFORE_THE_CARD = """
+import os, signal, sys
+from mnist_cnn.__main__ import main
+from mnist_cnn.inference.export import folder
+
+folder.card = lambda facts: os.kill(os.getpid(), signal.SIGKILL)
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no SIGKILL")
+def test_the_next_export_removes_what_a_killed_one_left(
+    weights: Path, few_images: MnistData, tmp_path: Path
+) -> None:
+    arguments = ["export", str(weights), "--to", "safetensors", "--output", str(tmp_path / "out")]
+    killed = launch([sys.executable, "-c", KILLED_BEFORE_THE_CARD, *arguments])
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    os.utime(left, (1, 1))
+    assert main(arguments) == 0
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "README.md",
+        "model.safetensors",
+    }
 
 
 @pytest.mark.parametrize("factor", [1.01, torch.nan])
