@@ -48,6 +48,8 @@ def interrupted_at(number: int, function: Callable[[], object]) -> bool:
         return trace
 
     before = sys.gettrace()
+    # Python 3.12 traces instructions only if a frame had asked for it before.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(trace)
     try:
         function()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -34,6 +34,7 @@ def test_every_figure_is_drawn_or_says_why_not() -> None:
         "Accuracy over time": DrawnFigure,
         "Images needed × seconds per image": DrawnFigure,
         "Throughput": DrawnFigure,
+        "Images per second, by commit": MissingFigure,
         "Where each second went": DrawnFigure,
         "Time to target, by the target": DrawnFigure,
         "Scaling efficiency": MissingFigure,
@@ -47,6 +48,23 @@ def test_every_figure_is_drawn_or_says_why_not() -> None:
         series_of([make_record(status="failed", reason="x", accuracies=[])])
     )
     assert all(isinstance(one, MissingFigure) for one in nothing)
+
+
+def test_the_history_names_the_commit_that_changed_the_speed() -> None:
+    runs = [
+        run.model_copy(update={"started_at": run.started_at + timedelta(days=day)})
+        for day, slower in enumerate((1.0, 1.0, 1.5))
+        for run in noisy_runs(day, slower=slower, environment={"commit": f"{day}" * 40})
+    ]
+    drawn = outcome(runs, "Images per second, by commit")
+    assert isinstance(drawn, DrawnFigure)
+    first, second, third = drawn.description.partition(": ")[2].split("; ")
+    assert (first[:7], second[:7], third[:7]) == ("0" * 7, "1" * 7, "2" * 7)
+    assert "times" not in first + second
+    assert "0.67 times (0.66 to 0.6" in third
+    few = outcome(make_benchmark(), "Images per second, by commit")
+    assert isinstance(few, MissingFigure)
+    assert few.reason == "no set-up was measured at two commits of one machine"
 
 
 def test_scaling_is_of_equal_threads_a_process() -> None:

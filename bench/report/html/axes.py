@@ -88,8 +88,12 @@ def row_axes(
 
 
 def plot_axes(all_series: Sequence[SetupSeries]) -> tuple[Figure, Axes]:
-    """A figure with one plot and a legend below it."""
-    entries = _legend_entries(all_series)
+    """A figure with one plot, and below it a legend of these set-ups."""
+    return legend_axes(_legend_entries(all_series))
+
+
+def legend_axes(entries: Sequence[tuple[str, str]]) -> tuple[Figure, Axes]:
+    """A figure with one plot and a legend below it: names, each with its colour."""
     foot = 46 + _LEGEND_LINE * len(entries)
     height = 24 + _PLOT_HEIGHT + foot
     figure = new_figure(height)

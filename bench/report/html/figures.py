@@ -19,6 +19,7 @@ from bench.report.html.bar_figures import (
 from bench.report.html.curve_figures import accuracy_over_time, time_by_target
 from bench.report.html.drawing import style
 from bench.report.html.figure_result import FigureResult
+from bench.report.html.history_figure import history
 from bench.report.html.scaling_figure import scaling
 from bench.report.html.scatter_figure import images_by_seconds
 from bench.report.html.series import SetupSeries
@@ -28,6 +29,7 @@ _FIGURES = (
     accuracy_over_time,
     images_by_seconds,
     throughput,
+    history,
     seconds_spent,
     time_by_target,
     scaling,
