@@ -175,8 +175,20 @@ def test_what_it_was_started_to_ignore_stays_ignored(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_work_that_does_not_listen_is_ended(tmp_path: Path) -> None:
-    work = """
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        pytest.param(  # a run that has begun has 12 seconds to save
+            "from bench.measure.guard_folder import note_begun; note_begun()",
+            marks=pytest.mark.thorough,
+        ),
+    ],
+    ids=["nothing to save", "begun"],
+)
+def test_work_that_does_not_listen_is_ended(before: str, tmp_path: Path) -> None:
+    work = f"""
+    {before}
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     say("works")
     while True:
