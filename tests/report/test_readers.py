@@ -36,8 +36,8 @@ def test_duckdb_and_polars_read_what_was_measured(
     assert report(to, results, "--per", "run", "--output", path) == 0
     connection = duckdb.connect()
     found = connection.sql(f"select seed, label, final_accuracy, train_seconds from '{path}'")
-    read = {"csv": polars.read_csv, "parquet": polars.read_parquet, "json": polars.read_json}[to]
-    frame = read(path).select("seed", "label", "final_accuracy", "train_seconds")
+    frame: polars.DataFrame = getattr(polars, f"read_{to}")(path)
+    frame = frame.select("seed", "label", "final_accuracy", "train_seconds")
     for rows in (found.fetchall(), frame.rows()):
         assert [row[0] for row in rows] == [0, 1, 2]
         # A record holds what was typed on one line.
