@@ -119,6 +119,7 @@ def run_guarded(work: Callable[[], int], conclude: Callable[[Ending], int]) -> i
         return EXIT_USAGE
     own_process.seconds_before = own_process.seconds_since_start()
     parent = os.getpid()
+    adopt_orphans()  # not later: the child may be dead before this process goes on
     try:
         child = os.fork()
     except OSError as error:
@@ -237,7 +238,6 @@ class _Guardian:
 
     def wait(self) -> Ending:
         """Wait until the child and all that it started have ended."""
-        adopt_orphans()
         if self._has_launcher:
             follow_parent(self._parent)
         code: int | None = None

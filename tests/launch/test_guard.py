@@ -250,6 +250,41 @@ def test_what_the_work_leaves_behind_is_ended_before_it_ends(tmp_path: Path) -> 
     wait_until_gone(wait_for(tmp_path / "left"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives orphans to others")
+def test_so_is_what_was_left_before_it_began_to_wait(tmp_path: Path) -> None:
+    """On a busy machine the work may be over before the guardian gets its turn."""
+    left = tmp_path / "left"
+    work = """
+    worker = os.getpid()
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while os.getppid() == worker:
+            time.sleep(0.02)
+        say("left")
+        while True:
+            time.sleep(0.02)
+    os.kill(worker, signal.SIGKILL)
+    """
+    delay = f"""
+    from bench.launch import guard
+
+    class Late(guard._Guardian):
+        def __init__(self, *given):
+            while not os.path.exists({str(left)!r}):
+                time.sleep(0.02)
+            super().__init__(*given)
+
+    guard._Guardian = Late
+    """
+    words = program(tmp_path, work)
+    path = Path(words[1])
+    text = path.read_text()
+    path.write_text(text.replace("\ndef work", textwrap.dedent(delay) + "\ndef work", 1))
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stdout) == (7, "-9 not asked\n")
+    wait_until_gone(wait_for(left))
+
+
 def test_closed_streams_are_no_failure(tmp_path: Path) -> None:
     words = program(tmp_path, "print('to nobody'); print('either', file=sys.stderr); return 3")
     script = '"$@" <&- >&- 2>&-; echo $?'
