@@ -14,6 +14,7 @@ import bench
 from bench.cli import main
 from bench.records.store import read_records
 from mnist_cnn.errors import UsageError
+from tests.commands import PYTHON, launch
 from tests.factories import make_benchmark, saved
 from tests.stand_ins import FEWER_IMAGES
 
@@ -46,6 +47,23 @@ def test_the_documents_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         loaded.columns, bench.load("results/local", per="run").columns
     )
     assert set(loaded["seed"]) == {0}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_images")
+def test_the_notebooks_code_runs(tmp_path: Path) -> None:
+    """All of its cells, one after the other; but not the first, which installs the package."""
+    notebook = json.loads((ROOT / "docs" / "benchmark.ipynb").read_text(encoding="utf-8"))
+    install, *cells = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
+    assert install == "%pip install --quiet mnist-bench\n"
+    done = launch(
+        [PYTHON, "-c", "\n".join(cells)],
+        tmp_path,
+        PYTHONPATH=f"{FEWER_IMAGES['PYTHONPATH']}:{ROOT}",
+    )
+    assert done.returncode == 0, done.stderr
+    labels = [record.label for _, record in read_records([tmp_path / "results" / "local"]).records]
+    assert {label: labels.count(label) for label in labels} == {"fast": 3, "torch": 1, "again": 3}
 
 
 @pytest.mark.slow
