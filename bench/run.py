@@ -9,11 +9,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from bench.cli import start
+from mnist_cnn.rank import exit_process
 
 if __name__ == "__main__":
-    status = start(["run", *sys.argv[1:]])
-
-    # After the work: it is slow to import, and a signal before would be a traceback.
-    from mnist_cnn.console import exit_process
-
-    exit_process(status)
+    exit_process(start(["run", *sys.argv[1:]]))

@@ -19,7 +19,7 @@ from mnist_cnn.accuracy import parse_accuracy
 from mnist_cnn.errors import InterruptedTrainingError, UsageError
 from mnist_cnn.help import HELP_NAMES, HelpfulCommand, examples, one_of
 from mnist_cnn.process import end_on_signals, prepare_streams
-from mnist_cnn.rank import Rank
+from mnist_cnn.rank import Rank, exit_process
 from mnist_cnn.recipe import RECIPES, REFERENCE, recipe_named, with_overrides
 
 # torch takes seconds to import: each command imports what it needs, `--help` needs none of it.
@@ -220,4 +220,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     prepare_streams()
     end_on_signals()
-    console.exit_process(main())
+    exit_process(main())

@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 import typer
 
@@ -28,7 +27,6 @@ from mnist_cnn.process import (
     EXIT_USAGE as EXIT_USAGE,
     asked_to_end,
     discard,
-    ignore_signals,
 )
 from mnist_cnn.rank import Rank, is_launched, prints_problems
 from mnist_cnn.surroundings import settle_environment
@@ -150,22 +148,6 @@ def parse_path(text: str | Path) -> Path:
     if not str(text):
         raise typer.BadParameter("it is empty: name a file or a folder")
     return Path(text)
-
-
-def exit_process(status: int) -> NoReturn:
-    """End this process; a rank ends without the interpreter's finalization.
-
-    gloo's threads outlive the process group where DistributedDataParallel has used it. One that
-    frees a tensor while the interpreter is finalized aborts the process after all its work is done
-    ("terminate called without an active exception"; pytorch pull request 179291).
-    """
-    ignore_signals()
-    if is_launched():
-        with suppress(OSError, ValueError):  # else as always: Python reports lost output itself
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    sys.exit(status)
 
 
 def print_from_main(line: str) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
+
+from mnist_cnn.process import ignore_signals
 
 INDEX_VARIABLES: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 """Variables that say which of how many processes this is, over all machines and on this one."""
@@ -221,3 +225,19 @@ def _whole_number(text: str) -> int | None:
 
 def _shown(values: dict[str, str]) -> str:
     return ", ".join(f"{name}={text}" for name, text in values.items())
+
+
+def exit_process(status: int) -> NoReturn:
+    """End this process; a rank ends without the interpreter's finalization.
+
+    gloo's threads outlive the process group where DistributedDataParallel has used it. One that
+    frees a tensor while the interpreter is finalized aborts the process after all its work is done
+    ("terminate called without an active exception"; pytorch pull request 179291).
+    """
+    ignore_signals()
+    if is_launched():
+        with suppress(OSError, ValueError):  # else as always: Python reports lost output itself
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    sys.exit(status)

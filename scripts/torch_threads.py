@@ -27,8 +27,9 @@ import typer
 
 from bench.launch.supervisor import supervise
 from bench.machine.cores import usable_cores
-from mnist_cnn.console import exit_process, run
+from mnist_cnn.console import run
 from mnist_cnn.errors import UsageError
+from mnist_cnn.rank import exit_process
 from mnist_cnn.recipe import FAST, MemoryFormat, Recipe
 
 AVX2_ONLY = ("ONEDNN_MAX_CPU_ISA=AVX2", "ATEN_CPU_CAPABILITY=avx2")

@@ -56,6 +56,7 @@ def test_the_notebooks_code_runs(tmp_path: Path) -> None:
     notebook = json.loads((ROOT / "docs" / "benchmark.ipynb").read_text(encoding="utf-8"))
     install, *cells = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
     assert install == "%pip install --quiet mnist-bench\n"
+    cells.append("assert bench.compare('fast', 'again')['low'].notna().any()")
     done = launch(
         [PYTHON, "-c", "\n".join(cells)],
         tmp_path,
@@ -63,7 +64,7 @@ def test_the_notebooks_code_runs(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     labels = [record.label for _, record in read_records([tmp_path / "results" / "local"]).records]
-    assert {label: labels.count(label) for label in labels} == {"fast": 3, "torch": 1, "again": 3}
+    assert {label: labels.count(label) for label in labels} == {"fast": 5, "torch": 1, "again": 5}
 
 
 @pytest.mark.slow

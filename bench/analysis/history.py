@@ -1,12 +1,13 @@
-"""One line a machine and set-up over commits: images a second, and where they changed.
+"""One line a machine and set-up over commits: images a second, and between which they changed.
 
-A change is named where the training time of an image differs between two neighbouring commits by
-more than sessions of one machine do, and the interval of their ratio excludes 1.
+Commits stand in the order in which they were first measured. A change is named where images a
+second differ between two neighbours by more than sessions of one machine do, and the interval of
+their ratio excludes 1; not where torch or a driver differs too, or files differed from a commit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -50,8 +51,10 @@ class HistoryPoint:
 class HistoryLine:
     """A recipe on a machine with one set-up, at two commits or more."""
 
-    name: str
-    """Recipe, machine and set-up, as records have them: not yet printable."""
+    setup: str
+    """Recipe, set-up and label, as records have them: not yet printable."""
+    machine: str
+    """The device's name, and the machine's key where it is known; likewise."""
     points: tuple[HistoryPoint, ...]
     """In the order in which they were first measured."""
 
@@ -63,32 +66,38 @@ def history_lines(benchmarks: Iterable[Benchmark]) -> list[HistoryLine]:
     what an image takes. Folders are not mixed: their records were separated on purpose. Runs that
     were not completed do not count.
     """
-    groups: dict[tuple[str, Path | None], dict[str, list[Benchmark]]] = {}
+    groups: dict[tuple[str, str, Path | None], dict[str, list[Benchmark]]] = {}
     for benchmark in benchmarks:
         path, record = benchmark.runs[0]
         code = labels.label_of_code(record.environment, COMMIT_DIGITS)
         if code is not None and completed(benchmark.records):
-            group = groups.setdefault((_name(record), path and path.parent), {})
+            group = groups.setdefault((*_names(record), path and path.parent), {})
             group.setdefault(code.removeprefix("commit "), []).append(benchmark)
-    lines = [_line(name, codes) for (name, _), codes in groups.items() if len(codes) > 1]
+    lines = [
+        HistoryLine(setup, machine, _points(codes))
+        for (setup, machine, _), codes in groups.items()
+        if len(codes) > 1
+    ]
     lines.sort(key=lambda line: -len(line.points))
     comparisons = sum(len(line.points) - 1 for line in lines)
     return [_with_changes(line, comparisons) for line in lines]
 
 
-def _name(record: RunRecord) -> str:
-    machine = labels.machine_label(record.setup.device_name, MachineKey.of(record.environment))
-    parts = recipe_name(record), labels.label_of_setup(record.setup)
+def _names(record: RunRecord) -> tuple[str, str]:
+    """`HistoryLine.setup` and `HistoryLine.machine`."""
     label = f" [{record.label}]" if record.label else ""
-    return f"{', '.join(parts)} on {machine}{label}"
+    return (
+        f"{recipe_name(record)}, {labels.label_of_setup(record.setup)}{label}",
+        labels.machine_label(record.setup.device_name, MachineKey.of(record.environment)),
+    )
 
 
-def _line(name: str, codes: dict[str, list[Benchmark]]) -> HistoryLine:
+def _points(codes: dict[str, list[Benchmark]]) -> tuple[HistoryPoint, ...]:
     points = [
         HistoryPoint(code, Benchmark(tuple(run for benchmark in group for run in benchmark.runs)))
         for code, group in codes.items()
     ]
-    return HistoryLine(name, tuple(sorted(points, key=lambda point: point.started)))
+    return tuple(sorted(points, key=lambda point: point.started))
 
 
 def _with_changes(line: HistoryLine, comparisons: int) -> HistoryLine:
@@ -96,16 +105,20 @@ def _with_changes(line: HistoryLine, comparisons: int) -> HistoryLine:
         HistoryPoint(new.code, new.benchmark, _change(old, new, comparisons))
         for old, new in pairwise(line.points)
     ]
-    return HistoryLine(line.name, (line.points[0], *changed))
+    return HistoryLine(line.setup, line.machine, (line.points[0], *changed))
 
 
 def _change(old: HistoryPoint, new: HistoryPoint, comparisons: int) -> Estimate | None:
-    """The ratio of images a second, new to old; None where it may be chance or the session."""
+    """The ratio of images a second, new to old; None where it may be something else."""
     sides = [completed(point.benchmark.records) for point in (old, new)]
+    environments = [run.environment for side in sides for run in side]
+    software = {(each.torch, each.accelerate, each.driver) for each in environments}
+    if len(software) > 1 or any(each.dirty for each in environments):
+        return None
     try:
-        (case,) = match_cases(*(_run_set(runs) for runs in sides)).cases
+        (case,) = match_cases(*(RunSet("a commit", tuple(runs)) for runs in sides)).cases
         ratio = seconds_per_image(case, comparisons).difference
-    except (UsageError, ZeroDivisionError):  # what compare refuses has no ratio either
+    except (UsageError, ValueError, ZeroDivisionError):  # what compare refuses has no ratio either
         return None
     if ratio is None or ratio.low is None or ratio.high is None:
         return None
@@ -113,7 +126,3 @@ def _change(old: HistoryPoint, new: HistoryPoint, comparisons: int) -> Estimate 
     if ratio.low <= 1 <= ratio.high or 1 / (1 + needed) <= ratio.value <= 1 + needed:
         return None
     return Estimate(1 / ratio.value, 1 / ratio.high, 1 / ratio.low)
-
-
-def _run_set(runs: Sequence[RunRecord]) -> RunSet:
-    return RunSet("a commit", tuple(runs))

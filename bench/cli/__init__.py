@@ -29,12 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is not None:
         return _run_words(list(arguments))
-    status = start(sys.argv[1:])
+    from mnist_cnn.rank import exit_process
 
-    # After the work: it is slow to import, and a signal before would be a traceback.
-    from mnist_cnn.console import exit_process
-
-    return exit_process(status)
+    return exit_process(start(sys.argv[1:]))
 
 
 def start(words: Sequence[str]) -> int:

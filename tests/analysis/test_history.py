@@ -18,8 +18,8 @@ MONDAY = datetime(2026, 11, 2, 9, tzinfo=UTC)
 
 def measured(day: int, slower: float = 1.0, **overrides: Any) -> list[RunRecord]:
     """Eight runs of a day's commit, in one session."""
-    commit = f"{day:02d}" * 20
-    runs = noisy_runs(day, slower=slower, environment={"commit": commit}, **overrides)
+    environment = {"commit": f"{day:02d}" * 20} | overrides.pop("environment", {})
+    runs = noisy_runs(day, slower=slower, environment=environment, **overrides)
     return [
         run.model_copy(update={"started_at": MONDAY + timedelta(days=day, minutes=minute)})
         for minute, run in enumerate(runs)
@@ -53,6 +53,12 @@ def test_the_commit_that_slowed_training_down_is_named() -> None:
 
 def test_what_sessions_of_a_machine_differ_by_is_no_change() -> None:
     (line,) = lines_of(measured(1), measured(2, 1.05))
+    assert changes(line) == {"0101010": None, "0202020": None}
+
+
+@pytest.mark.parametrize("other", [{"torch": "9.9"}, {"driver": "1"}, {"dirty": True}])
+def test_what_may_have_another_cause_is_no_change(other: dict[str, Any]) -> None:
+    (line,) = lines_of(measured(1), measured(2, 1.5, environment=other))
     assert changes(line) == {"0101010": None, "0202020": None}
 
 

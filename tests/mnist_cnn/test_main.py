@@ -243,8 +243,8 @@ def test_a_real_ctrl_c(mnist_data_dir: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("variables", "printed"), [({}, "done\nfinal\n"), (RANK_OF_TWO, "done\n")])
 def test_a_rank_ends_without_finalization(variables: dict[str, str], printed: str) -> None:
     """Threads of gloo that are still there may abort the process while it is finalized."""
-    program = "import atexit; from mnist_cnn import console; atexit.register(print, 'final'); "
-    program += "print('done'); console.exit_process(3)"
+    program = "import atexit; from mnist_cnn import rank; atexit.register(print, 'final'); "
+    program += "print('done'); rank.exit_process(3)"
     completed = subprocess.run(
         [sys.executable, "-c", program],
         env=environment(**variables),

@@ -62,6 +62,26 @@ def test_an_edited_record_fails(project: Path) -> None:
     assert "fail" in done.stdout
 
 
+def test_a_folder_that_is_not_committed_yet_is_checked(project: Path) -> None:
+    new = project / "results" / "new"
+    new.mkdir()
+    (new / "20261129T000000Z-fast-00000000.json").write_text("{}")
+    done = launch([project / SCRIPT, "HEAD"], project)
+    assert done.returncode == 1
+    assert "\nresults/new\n" in done.stdout
+
+
+def test_records_must_lie_in_a_machines_folder_and_stay(project: Path) -> None:
+    base = git(project, "rev-parse", "HEAD")
+    git(project, "mv", f"{MACHINE}/{next((project / MACHINE).glob('*.json')).name}", "results")
+    git(project, "rm", "-rq", MACHINE)
+    git(project, "commit", "-qm", "Moved")
+    done = launch([project / SCRIPT, base], project)
+    assert done.returncode == 1
+    assert "fail: these are in no machine's folder" in done.stdout
+    assert f"\n{MACHINE}\nfail: this branch removes it\n" in done.stdout
+
+
 def test_a_name_that_would_escape_the_check_is_refused(project: Path) -> None:
     base = git(project, "rev-parse", "HEAD")
     folder = project / "results" / 'a "machine"'

@@ -48,7 +48,9 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     )
     assert (done.returncode, done.stderr) == (0, "")
     kept = {path.name for path in (folder / "output").iterdir()}
-    assert {"nvidia-h200", "gpu-variants", "tests.txt", "env.json", "verify.txt"} <= kept
+    assert {"records", "tests.txt", "env.json", "verify.txt"} <= kept
+    copied = {path.name for path in (folder / "output" / "records").iterdir()}
+    assert copied == {"nvidia-h200", "gpu-variants"}
     return [line.split() for line in log.read_text().splitlines()]
 
 

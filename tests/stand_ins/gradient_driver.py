@@ -20,12 +20,12 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mnist_cnn.batches import Batch, Batches
-from mnist_cnn.console import exit_process
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split, load
 from mnist_cnn.engine.step import Step, make_step
 from mnist_cnn.events import EpochTrained, Evaluated
 from mnist_cnn.model import MnistCnn
+from mnist_cnn.rank import exit_process
 from mnist_cnn.recipe import Kernels, recipe_named
 from mnist_cnn.train import seeded_model, train
 

@@ -21,12 +21,12 @@ from bench.measure import session
 from bench.measure.workload import MnistTraining
 from mnist_cnn import disk, recipe
 from mnist_cnn.batches import Batches
-from mnist_cnn.console import exit_process
 from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.engine import checkpoint
 from mnist_cnn.engine.eager import EagerEngine
 from mnist_cnn.engine.ema import WeightEma
 from mnist_cnn.events import Event
+from mnist_cnn.rank import exit_process
 
 IMAGES = 1_280
 EVALUATION_IMAGES = 1_000

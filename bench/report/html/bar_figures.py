@@ -96,7 +96,7 @@ def throughput(all_series: Sequence[SetupSeries]) -> FigureResult:
     known.sort(key=lambda series: (not series.ranked, -rates[series.number]))
     shown = known[:MOST_ROWS]
     rows = row_axes(shown, rates, text.quantity)
-    low, high = log_range([rates[series.number] for series in shown])
+    low, high = log_range([rate for series in shown for rate in _rates_drawn(series)])
     set_count_axis(rows.axes, "x", low, high)
     rows.axes.set_xlabel("training images per second")
     rows.axes.grid(axis="x")
@@ -111,6 +111,13 @@ def throughput(all_series: Sequence[SetupSeries]) -> FigureResult:
     )
     description = describe(shown, lambda series: _format_rate(rates[series.number]))
     return DrawnFigure("throughput", title, caption, description, rows.figure)
+
+
+def _rates_drawn(series: SetupSeries) -> list[float]:
+    """The median of a set-up's images per second, and both ends of its interval."""
+    summary = series.benchmark.summary("images_per_second")
+    drawn = (summary.median, summary.median_low, summary.median_high)
+    return [min(rate, LONGEST_BAR) for rate in drawn if rate]
 
 
 def seconds_spent(all_series: Sequence[SetupSeries]) -> FigureResult:

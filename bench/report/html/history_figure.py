@@ -17,12 +17,14 @@ from bench.text import count_of, printable, shorten
 
 MOST_COMMITS = 30
 """Number of commits that a figure has room for: the newest."""
+_SHORTEST_MACHINE = 16
+"""Characters of a machine's name that a legend shows at least."""
 _MOST_NAMED = 8
 """Number of commits of which each has its name below the axis."""
 
 
 def history(all_series: Sequence[SetupSeries]) -> FigureResult:
-    """Images a second at each commit, and which commits changed them."""
+    """Images a second at each commit, and between which commits they changed."""
     title = "Images per second, by commit"
     found = [
         line
@@ -31,41 +33,50 @@ def history(all_series: Sequence[SetupSeries]) -> FigureResult:
     ]
     if not found:
         return MissingFigure(title, "no set-up was measured at two commits of one machine")
-    lines = found[:COLOUR_COUNT]
-    first_seen: dict[str, HistoryPoint] = {}
-    for point in sorted((p for line in lines for p in line.points), key=lambda p: p.started):
-        first_seen.setdefault(point.code, point)
-    codes = list(first_seen)[-MOST_COMMITS:]
-    colours = [colour_of(number) for number in range(1, len(lines) + 1)]
-    names = [shorten(printable(line.name), LONGEST_NAME) for line in lines]
+    in_order = sorted((p for line in found for p in line.points), key=lambda p: p.started)
+    all_codes = list(dict.fromkeys(point.code for point in in_order))
+    codes = all_codes[-MOST_COMMITS:]
+    drawn = [
+        (line, points)
+        for line in found
+        if (points := [point for point in line.points if point.code in codes])
+    ][:COLOUR_COUNT]
+    colours = [colour_of(number) for number in range(1, len(drawn) + 1)]
+    names = [_legend_name(line) for line, _ in drawn]
     figure, axes = legend_axes(list(zip(names, colours, strict=True)))
-    rates = [_rate(point) for line in lines for point in line.points]
-    set_count_axis(axes, "y", *log_range(rates))
+    set_count_axis(axes, "y", *log_range([_rate(point) for _, points in drawn for point in points]))
     axes.set_xlim(-0.5, len(codes) - 0.5)
     every = -(-len(codes) // _MOST_NAMED)
     axes.set_xticks(range(0, len(codes), every), [printable(code) for code in codes[::every]])
     axes.tick_params(axis="x", labelsize=FONT - 2)
     axes.set_xlabel("commit, in the order in which they were measured")
     name_above(axes, "training images per second")
-    for line, colour in zip(lines, colours, strict=True):
-        shown = [point for point in line.points if point.code in codes]
-        xs = [codes.index(point.code) for point in shown]
-        axes.plot(xs, [_rate(point) for point in shown], "-o", color=colour, markersize=4)
-        for x, point in zip(xs, shown, strict=True):
+    for (_, points), colour in zip(drawn, colours, strict=True):
+        xs = [codes.index(point.code) for point in points]
+        axes.plot(xs, list(map(_rate, points)), "-o", color=colour, markersize=4)
+        for x, point in zip(xs, points, strict=True):
             if point.change is not None:
                 axes.annotate(
                     f"{point.change.value:.2f}×", (x, _rate(point)), (0, 6), color=INK,
                     textcoords="offset points", fontsize=FONT - 2, ha="center",
                 )  # fmt: skip
-    left_out = len(found) - len(lines)
     caption = (
-        "Medians of the completed runs, all of a commit together. A number stands where a commit "
-        "changed the training time of an image: by an interval that excludes 1 and, where the two "
-        f"commits share no session, by more than the {100 * SESSION_SHIFT:.0f} % by which "
-        "sessions of one machine differ. A recipe is known by its name: its values may have "
-        f"changed too.{_left_out_note(left_out)}"
+        "Medians of the completed runs, all of a commit together. A number is images per second as "
+        "a multiple of the commit before. It stands where its interval excludes 1 and, where the "
+        f"two commits share no session, by more than the {100 * SESSION_SHIFT:.0f} % by which "
+        "sessions of one machine differ; never where torch or a driver changed too, nor where a "
+        "commit has fewer than 4 runs. A recipe is known by its name: its values may have changed."
+        f"{_left_out_note(len(found) - len(drawn), len(all_codes))}"
     )
-    return DrawnFigure("history", title, caption, _described(lines), figure)
+    description = ". ".join(_described(line, points) for line, points in drawn)
+    return DrawnFigure("history", title, caption, description, figure)
+
+
+def _legend_name(line: HistoryLine) -> str:
+    """The set-up whole, and as much of the machine as there is room for."""
+    setup, machine = printable(line.setup), printable(line.machine)
+    room = max(_SHORTEST_MACHINE, LONGEST_NAME - len(setup) - len(" on "))
+    return f"{setup} on {shorten(machine, room)}"
 
 
 def _rate(point: HistoryPoint) -> float:
@@ -73,15 +84,17 @@ def _rate(point: HistoryPoint) -> float:
     return min(point.benchmark.summary("images_per_second").median or 0.0, LONGEST_BAR)
 
 
-def _left_out_note(count: int) -> str:
-    return f" {count_of(count, 'line')} with fewer commits left out." if count else ""
+def _left_out_note(lines: int, commits: int) -> str:
+    note = f" {count_of(lines, 'more line')} left out." if lines else ""
+    if commits > MOST_COMMITS:
+        note += f" The newest {MOST_COMMITS} of {commits:,} commits."
+    return note
 
 
-def _described(lines: Sequence[HistoryLine]) -> str:
-    """Every line and its changes, as text."""
-    return ". ".join(
-        printable(f"{line.name}: {'; '.join(map(_described_point, line.points))}") for line in lines
-    )
+def _described(line: HistoryLine, points: Sequence[HistoryPoint]) -> str:
+    """A line and its changes, as text."""
+    name = f"{line.setup} on {line.machine}"
+    return printable(f"{name}: {'; '.join(map(_described_point, points))}")
 
 
 def _described_point(point: HistoryPoint) -> str:

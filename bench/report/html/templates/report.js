@@ -28,13 +28,14 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 // A link to a set-up's runs opens the table that holds them.
-const reveal = () => {
-  const row = document.getElementById(location.hash.slice(1));
+const reveal = (hash) => {
+  const row = document.getElementById(hash.slice(1));
   const details = row?.closest("details");
   if (details && !details.open) {
     details.open = true;
     row.scrollIntoView();
   }
 };
-addEventListener("hashchange", reveal);
-reveal();
+for (const link of document.querySelectorAll('a[href^="#run-of-"]'))
+  link.addEventListener("click", () => reveal(link.hash));
+reveal(location.hash);
