@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from bench import text
 from bench.analysis.history import HistoryLine, HistoryPoint, history_lines
@@ -14,6 +15,9 @@ from bench.report.html.figure_result import DrawnFigure, FigureResult, MissingFi
 from bench.report.html.series import COLOUR_COUNT, SetupSeries
 from bench.report.html.ticks import log_range
 from bench.text import count_of, printable, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_COMMITS = 30
 """Number of commits that a figure has room for: the newest."""
@@ -52,24 +56,32 @@ def history(all_series: Sequence[SetupSeries]) -> FigureResult:
     axes.set_xlabel("commit, in the order in which they were measured")
     name_above(axes, "training images per second")
     for (_, points), colour in zip(drawn, colours, strict=True):
-        xs = [codes.index(point.code) for point in points]
-        axes.plot(xs, list(map(_rate, points)), "-o", color=colour, markersize=4)
-        for x, point in zip(xs, points, strict=True):
-            if point.change is not None:
-                axes.annotate(
-                    f"{point.change.value:.2f}×", (x, _rate(point)), (0, 6), color=INK,
-                    textcoords="offset points", fontsize=FONT - 2, ha="center",
-                )  # fmt: skip
+        _draw_line(axes, points, codes, colour)
     caption = (
         "Medians of the completed runs, all of a commit together. A number is images per second as "
         "a multiple of the commit before. It stands where its interval excludes 1 and, where the "
         f"two commits share no session, by more than the {100 * SESSION_SHIFT:.0f} % by which "
-        "sessions of one machine differ; never where torch or a driver changed too, nor where a "
-        "commit has fewer than 4 runs. A recipe is known by its name: its values may have changed."
+        "sessions of one machine differ; never where torch or a driver changed too, nor where "
+        "there are too few runs for an interval. A recipe is known by its name: its values may "
+        "change."
         f"{_left_out_note(len(found) - len(drawn), len(all_codes))}"
     )
     description = ". ".join(_described(line, points) for line, points in drawn)
     return DrawnFigure("history", title, caption, description, figure)
+
+
+def _draw_line(
+    axes: Axes, points: Sequence[HistoryPoint], codes: Sequence[str], colour: str
+) -> None:
+    """Draw the points at the places of their commits, with a number at each change."""
+    xs = [codes.index(point.code) for point in points]
+    axes.plot(xs, list(map(_rate, points)), "-o", color=colour, markersize=4)
+    for x, point in zip(xs, points, strict=True):
+        if point.change is not None:
+            axes.annotate(
+                f"{point.change.value:.2f}×", (x, _rate(point)), (0, 6), color=INK,
+                textcoords="offset points", fontsize=FONT - 2, ha="center",
+            )  # fmt: skip
 
 
 def _legend_name(line: HistoryLine) -> str:
