@@ -24,6 +24,8 @@ LARGEST_ARCHIVE_BYTES = 256 * 1024**2
 """Most bytes of a zip file."""
 MOST_MEMBERS = 100_000
 """Most members of a zip file: the list of all of them is in memory."""
+LONGEST_NAME = 512
+"""Most letters of a member's path: a message may name two."""
 
 _MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 """First bytes of a zip file, and of an empty one."""
@@ -87,8 +89,8 @@ def _too_large(file: BinaryIO) -> str | None:
 
 
 def _wanted_members(archive: ZipFile) -> Iterator[tuple[ZipInfo | None, bytes | RefusedArchive]]:
-    """Each member that may be a record; None as the member where the rest is not read."""
-    total = 0
+    """Each member that may be a record; None as the member stands for the zip file."""
+    total, any_too_long = 0, False
     for member in sorted(archive.infolist(), key=lambda member: member.filename):
         if not _is_wanted(member):
             continue
@@ -96,9 +98,15 @@ def _wanted_members(archive: ZipFile) -> Iterator[tuple[ZipInfo | None, bytes | 
             reason = f"more than {LARGEST_TOTAL_BYTES:,} bytes in it: the rest is not read"
             yield None, RefusedArchive(reason)
             return
+        if len(member.filename) > LONGEST_NAME:
+            any_too_long = True
+            continue
         content = _read_member(archive, member)
         total += 0 if isinstance(content, RefusedArchive) else len(content)
         yield member, content
+    if any_too_long:
+        reason = f"names of more than {LONGEST_NAME} letters in it: those files are not read"
+        yield None, RefusedArchive(reason)
 
 
 def _is_wanted(member: ZipInfo) -> bool:

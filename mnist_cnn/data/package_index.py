@@ -317,15 +317,23 @@ _Pair = tuple[PickledArray, PickledArray]
 
 
 def _pixels(fractions: PickledArray) -> bytes:
-    return _to_bytes(fractions.__array__() * np.float32(256))
+    return _to_bytes(fractions, 256)
 
 
 def _bytes(values: PickledArray) -> bytes:
-    return _to_bytes(values.__array__())
+    return _to_bytes(values, 1)
 
 
-def _to_bytes(values: NDArray[Any]) -> bytes:
-    return values.astype(np.uint8).tobytes()
+def _to_bytes(array: PickledArray, scale: int) -> bytes:
+    """The values times `scale` without their fractions, a byte each.
+
+    Raises:
+        pickle.UnpicklingError: one is no byte: what numpy makes of it depends on the machine.
+    """
+    values = array.__array__()
+    if not np.all((values >= 0) & (values < 256 / scale)):
+        raise pickle.UnpicklingError("it has values that are no bytes")
+    return (values * np.float32(scale)).astype(np.uint8).tobytes()
 
 
 class ArrayUnpickler(pickle.Unpickler):

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,8 @@ def violation(target: Target, content: bytes) -> str | None:
             _watch.folder = folder
             begin = time.process_time()
             try:
-                target.read(Path(folder), content)
+                with warnings.catch_warnings(action="error"):  # a reader's one word is its error
+                    target.read(Path(folder), content)
             except BrokenPromise as error:
                 return str(error)
             except target.refusals:

@@ -138,6 +138,16 @@ def test_two_members_of_one_name_are_both_accounted_for(tmp_path: Path) -> None:
     assert len(store.read_records([tmp_path / "a.zip"]).records) == 2
 
 
+def test_names_that_fill_a_page_are_not_shown(tmp_path: Path) -> None:
+    long = "a/" * 2000 + "a.json"
+    archive = zipped(tmp_path / "a.zip", {"short.json": RECORD, long: RECORD, "b/" + long: RECORD})
+    result = store.read_records([archive])
+    assert [path for path, _ in result.records] == [archive / "short.json"]
+    ((path, reason),) = ((problem.path, problem.reason) for problem in result.problems)
+    assert path == archive
+    assert reason == "names of more than 512 letters in it: those files are not read"
+
+
 def test_another_compression_is_named(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as opened:
         opened.writestr("a.json", RECORD)

@@ -61,12 +61,33 @@ def arrays_with(bad: object) -> bytes:
         np.array(["a"]),
         np.zeros(2, ">f4"),
         np.zeros(2, [("a", "f4")]),
+        np.array([0, np.nan], np.float32),
+        np.array([0, np.inf], np.float64),
+        np.array([0, 1], np.float32),
+        np.array([0, -1e300]),
+        np.array([0, 1e307]),
+        np.array([0, -1], np.int64),
         5,
         [np.zeros(2)],
     ],
-    ids=["objects", "void", "times", "text", "big-endian", "records", "number", "list"],
+    ids=[
+        "objects",
+        "void",
+        "times",
+        "text",
+        "big-endian",
+        "records",
+        "nan",
+        "inf",
+        "256",
+        "-1e300",
+        "1e307",
+        "-1",
+        "number",
+        "list",
+    ],
 )
-def test_only_arrays_of_numbers_are_accepted(bad: object) -> None:
+def test_only_arrays_of_bytes_are_accepted(bad: object) -> None:
     with pytest.raises(pickle.UnpicklingError):
         package_index.idx_contents(io.BytesIO(arrays_with(bad)))
 
