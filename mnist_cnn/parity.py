@@ -35,7 +35,7 @@ from mnist_cnn.parity_steps import (
     probed_recipe,
     second_batch,
 )
-from mnist_cnn.recipe import Kernels, Precision, Recipe
+from mnist_cnn.recipe import WHOLE_STEP_KERNELS, Kernels, Precision, Recipe
 
 IMAGES_ALLOWED = 0.1
 """Allowed difference of the distorted images: rounding may choose another nearest pixel."""
@@ -145,7 +145,7 @@ def compare_with_cpu(
         return None
     if graphs is not None and context.recipe.dropout > 0:
         graphs = None  # what is captured draws its dropout, which the judge cannot
-        if context.kernels == "triton":
+        if context.kernels in WHOLE_STEP_KERNELS:
             context = replace(context, kernels="torch")
     is_fixed = graphs is not None or context.kernels == "inductor"
     recipe = probed_recipe(context, is_fixed=is_fixed)

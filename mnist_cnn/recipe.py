@@ -26,9 +26,12 @@ FP32_PRODUCTS: tuple[NativeKernels, ...] = ("avx512", "avx2", "neon", "scalar")
 """Those that store bf16 and multiply in fp32: their instruction set multiplies no bf16."""
 DEVICES = ("cuda", "mps", "xpu", "cpu")
 """Device types that can train, as torch names them; "auto" takes the first that is present."""
-Kernels = Literal["torch", "inductor", "triton", NativeKernels]
+Kernels = Literal["torch", "inductor", "triton", "cluster", NativeKernels]
 """Code that computes a training step: torch's operators, the same fused by torch's compiler
-(Inductor), the Triton kernels of mnist_cnn.kernels.triton, or compiled code for CPUs."""
+(Inductor), the Triton kernels of mnist_cnn.kernels.triton, the CUDA kernels of
+mnist_cnn.kernels.cluster, or compiled code for CPUs."""
+WHOLE_STEP_KERNELS: tuple[Kernels, ...] = ("triton", "cluster")
+"""Those that compute whole steps on a GPU, and so train by mnist_cnn.engine.graph alone."""
 
 TRAIN_IMAGES = 60_000
 VALIDATION_IMAGES = 10_000

@@ -23,11 +23,12 @@ from mnist_cnn.errors import UsageError
 from mnist_cnn.evaluation import evaluation_event
 from mnist_cnn.events import Checkpointed, EpochTrained, Event, Finished, Started
 from mnist_cnn.model import MnistCnn, build_model, parameter_count
-from mnist_cnn.recipe import Recipe
+from mnist_cnn.recipe import WHOLE_STEP_KERNELS, Recipe
 from mnist_cnn.seeds import derived_seed
 
 NO_CHECKPOINTS = (
-    "checkpoints need the eager engine: turn capture off, and use other kernels than triton"
+    "checkpoints need the eager engine: turn capture off, and use other kernels than "
+    f"{' and '.join(WHOLE_STEP_KERNELS)}"
 )
 
 

@@ -27,7 +27,7 @@ from bench.text import printable
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The folder that this code runs from."""
-SOURCE_SUFFIXES = (".py", ".cpp", ".hpp")
+SOURCE_SUFFIXES = (".py", ".cpp", ".hpp", ".cu", ".cuh")
 """Suffixes of the files that decide what is computed."""
 _SOURCE_FOLDERS = ("bench", "mnist_cnn")
 _PATH = re.compile(r"'[^']*'|\"[^\"]*\"|(?<!\w)/\S+")

@@ -19,7 +19,7 @@ from bench.machine.environment import device_name
 from bench.measure.request import ComputeRequest
 from mnist_cnn.batch_norm import unshared_reason
 from mnist_cnn.errors import UsageError, near_match
-from mnist_cnn.kernels import build, native, triton
+from mnist_cnn.kernels import build, cluster, native, triton
 from mnist_cnn.kernels.native import library
 from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import DEFAULT_RECIPE, DEVICES, FAST_GPU, Kernels, Precision, Recipe
@@ -257,6 +257,8 @@ def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe
             return None
         if kernels == "triton":
             return triton_unsupported_reason(device, precision, recipe)
+        if kernels == "cluster":
+            return cluster_unsupported_reason(device, precision, recipe)
         if kernels == "inductor":
             return unshared_reason(
                 recipe, Rank.from_environment().world_size
@@ -328,15 +330,35 @@ def compiler_unavailable_reason(device: str) -> str | None:
 
 def triton_unsupported_reason(device: str, precision: Precision, recipe: Recipe) -> str | None:
     """Why the Triton kernels cannot train a recipe here; None where they can."""
-    if device != "cuda":
-        return "it is for CUDA devices"
     if precision == "fp16":
         return "it computes in bf16 or fp32, not fp16"
+    return (
+        _whole_step_unsupported_reason(device, recipe)
+        or triton.unsupported_reason(recipe)
+        or compiler_unavailable_reason(device)
+    )
+
+
+def cluster_unsupported_reason(device: str, precision: Precision, recipe: Recipe) -> str | None:
+    """Why the CUDA kernels cannot train a recipe here; None where they can."""
+    if precision != "bf16":
+        return f"it computes in bf16, not {precision}"
+    return (
+        _whole_step_unsupported_reason(device, recipe)
+        or cluster.unsupported_reason(recipe)
+        or cluster.missing_hardware_reason()
+    )
+
+
+def _whole_step_unsupported_reason(device: str, recipe: Recipe) -> str | None:
+    """Why kernels of whole steps on a GPU do not fit, whichever they are; None where they may."""
+    if device != "cuda":
+        return "it is for CUDA devices"
     if Rank.from_environment().world_size > 1:
         return "it is for one process"
     if recipe.pipeline != "resident":
         return f"it takes resident images, not the {recipe.pipeline}'s"
-    return triton.unsupported_reason(recipe) or compiler_unavailable_reason(device)
+    return None
 
 
 def choose_processes(recipe: Recipe, compute: ComputeRequest) -> int:

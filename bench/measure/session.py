@@ -54,6 +54,7 @@ from mnist_cnn.engine.graph_cache import GraphCache
 from mnist_cnn.errors import UsageError
 from mnist_cnn.model import PARAMETERS
 from mnist_cnn.rank import Rank
+from mnist_cnn.recipe import WHOLE_STEP_KERNELS
 from mnist_cnn.train import NO_CHECKPOINTS
 
 
@@ -210,7 +211,7 @@ def _open_journal(
     """
     if request.checkpoints is None:
         return None, None
-    if joined.setup.captured or joined.setup.kernels == "triton":
+    if joined.setup.captured or joined.setup.kernels in WHOLE_STEP_KERNELS:
         raise UsageError(NO_CHECKPOINTS)
     identity = BenchmarkIdentity(
         recipe=joined.recipe.values(),

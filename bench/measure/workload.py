@@ -17,7 +17,7 @@ from mnist_cnn.engine.step import evaluated_by
 from mnist_cnn.evaluation import find_mistakes
 from mnist_cnn.events import Event, Mistakes
 from mnist_cnn.model import MnistCnn
-from mnist_cnn.recipe import Recipe
+from mnist_cnn.recipe import WHOLE_STEP_KERNELS, Recipe
 from mnist_cnn.train import TrainingOptions, seeded_model, train
 
 
@@ -48,7 +48,7 @@ class MnistTraining:
         self._warmup_images = warmup_images
         self._checkpoints = checkpoints
         self.graphs: GraphCache | None = None
-        if captured or context.kernels == "triton":
+        if captured or context.kernels in WHOLE_STEP_KERNELS:
             capture = capture_cuda_graph if captured else without_capture
             self.graphs = GraphCache(context, capture, alternatives)
         self.checksums: dict[str, str] = {}

@@ -92,7 +92,7 @@ __all__ = [
     "first_reached",
 ]
 
-SCHEMA_VERSION: Final = 11
+SCHEMA_VERSION: Final = 12
 """The version that is written. Version 2 added `Setup.kernels`; version 3 says which compiled code;
 version 4 added `RunRecord.clock` and the options of `--runs auto`; version 5 `Setup.captured`,
 `RunRecord.mistakes`, `energy` and `monitoring`; version 6 `Setup.machines`, `RunRecord.resumed` and
@@ -104,8 +104,8 @@ the run was allowed to use; version 9 names compiled code by its instruction set
 ``"avx512"`` before is ``"avx512-bf16"``; version 10 says why a commit is unknown
 (`Environment.commit_unknown_reason`); version 11 what three whole steps of a run are compared with
 (`ParityCheck.weights` and the fields after it), and what was tried before (`Setup.fallbacks`,
-`kernel_shapes`)."""
-READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
+`kernel_shapes`); version 12 knows the kernels ``"cluster"``."""
+READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)
 """The versions that are read; a field that an older version lacks defaults to what held then."""
 
 
@@ -257,6 +257,7 @@ class RunRecord(Model):
             (11, "parity.weights", self.parity is not None and self.parity.weights is not None),
             (11, "fallbacks", bool(self.setup.fallbacks)),
             (11, "kernel_shapes", self.setup.kernel_shapes is not None),
+            (12, 'kernels "cluster"', self.setup.kernels == "cluster"),
         )
         for added_in, name, is_used in added:
             if version < added_in and is_used:

@@ -222,6 +222,6 @@ _EARLIER_KERNELS = {"native": "avx512-bf16", "avx512": "avx512-bf16"}
 def with_todays_kernels(values: dict[str, Any]) -> dict[str, Any]:
     """The values of a record or a plan with earlier names, with today's name of `setup.kernels`."""
     setup = values.get("setup")
-    if not isinstance(setup, dict) or setup.get("kernels") not in _EARLIER_KERNELS:
+    if not isinstance(setup, dict) or not isinstance(kernels := setup.get("kernels"), str):
         return values
-    return values | {"setup": setup | {"kernels": _EARLIER_KERNELS[setup["kernels"]]}}
+    return values | {"setup": setup | {"kernels": _EARLIER_KERNELS.get(kernels, kernels)}}

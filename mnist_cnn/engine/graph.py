@@ -25,6 +25,8 @@ from mnist_cnn.engine.ema import weight_of_step
 from mnist_cnn.engine.statistics import measure_statistics
 from mnist_cnn.engine.torch_program import TorchProgram
 from mnist_cnn.kernels.buffers import DeviceBuffers, device_buffers
+from mnist_cnn.kernels.cluster.launch import CudaKernels
+from mnist_cnn.kernels.cluster.network import ClusterProgram
 from mnist_cnn.kernels.triton.shapes import Shapes
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.optim import learning_rates
@@ -179,6 +181,8 @@ class GraphEngine:
 def _make_program(
     context: TrainingContext, buffers: DeviceBuffers, shapes: Shapes | None
 ) -> StepProgram:
+    if context.kernels == "cluster":
+        return ClusterProgram(context, buffers, CudaKernels(buffers.images.device))
     if shapes is None:
         return TorchProgram(context, buffers)
     # Lazy: Triton is slow to import, and not every machine has it.

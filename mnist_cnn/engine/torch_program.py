@@ -61,6 +61,8 @@ class TorchProgram:
         self._network.train()
         torch._foreach_copy_(floats(self._network), floats(model))
         torch._foreach_zero_(self._velocities)
+        if self._average:
+            self._average.restart()
 
     def train(self, size: int) -> None:
         """See `StepProgram`."""
@@ -132,6 +134,10 @@ class _GraphEma:
         self.network, self._joined = self._copy_of(network)
         latest, self._latest_joined = self._copy_of(network)
         self._latest = floats(latest)
+
+    def restart(self) -> None:
+        """Take the network's present values: a run that diverged has left NaN."""
+        torch._foreach_copy_(floats(self.network), self._network_tensors)
 
     def follow(self, weight: Tensor) -> None:
         """Move by `weight`, (1,), towards the network's present values."""

@@ -10,8 +10,9 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tests.fuzz.promises import BrokenPromise, Target
@@ -53,7 +54,13 @@ _watch = _Watch()
 def content_of(target: Target, seed: int, number: int) -> bytes:
     """The input of a number: always the same."""
     rng = random.Random(f"{seed} {target.name} {number}")
-    return target.mutate(rng, rng.choice(target.corpus()))
+    return target.mutate(rng, rng.choice(_corpus_of(target)))
+
+
+@cache
+def _corpus_of(target: Target) -> Sequence[bytes]:
+    """Its files that are read as they are: some take long to make."""
+    return target.corpus()
 
 
 def violation(target: Target, content: bytes) -> str | None:
@@ -123,7 +130,7 @@ def fuzz(target: Target, seed: int, numbers: Iterable[int]) -> Iterator[Broken |
     Yields:
         For each input the promise that was broken; None where none was.
     """
-    for content in target.corpus():  # imports what is imported late, outside of the limit
+    for content in _corpus_of(target):  # imports what is imported late, outside of the limit
         violation(target, content)
     for number in numbers:
         content = content_of(target, seed, number)

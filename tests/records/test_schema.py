@@ -33,7 +33,7 @@ def test_a_record_is_json_that_any_reader_takes(record: RunRecord) -> None:
         ({"final_accuracy": None}, "final_accuracy"),
         ({"samples_seen": 1}, "samples_seen"),
         ({"unheard_of": 1}, "unheard_of"),
-        ({"schema_version": 12}, "schema_version"),
+        ({"schema_version": 13}, "schema_version"),
         ({"status": "fine"}, "status"),
         ({"run_index": 0}, "run_index"),
         ({"final_accuracy": float("nan")}, "final_accuracy"),
@@ -118,6 +118,22 @@ def test_the_ninth_versions_records_do_not_say_why_a_commit_is_unknown() -> None
         RunRecord.model_validate(values)
     del values["environment"]["commit_unknown_reason"]
     assert RunRecord.model_validate(values).environment.commit_unknown_reason is None
+
+
+def test_the_eleventh_versions_records_know_no_kernels_of_clusters() -> None:
+    values = make_record(setup={"kernels": "cluster"}).model_dump(mode="json")
+    assert RunRecord.model_validate(values).setup.kernels == "cluster"
+    with pytest.raises(ValidationError, match="cluster"):
+        RunRecord.model_validate(values | {"schema_version": 11})
+
+
+@pytest.mark.parametrize("kernels", [["amx"], {"amx": 1}, 5, None], ids=repr)
+@pytest.mark.parametrize("version", [2, 8, 11])
+def test_kernels_that_are_no_name_are_refused(version: int, kernels: object) -> None:
+    values = make_record().model_dump(mode="json") | {"schema_version": version}
+    values["setup"]["kernels"] = kernels
+    with pytest.raises(ValidationError, match="kernels"):
+        RunRecord.model_validate(values)
 
 
 def test_a_record_is_never_edited() -> None:

@@ -166,6 +166,9 @@ class TritonProgram:
         self._kept.copy_(self._weights)
         for tensor in (self._velocities, self._gradients, self._sums):
             tensor.zero_()
+        # A run that diverged has left NaN, which no weight of the average takes out.
+        self._average.copy_(self._weights)
+        self._average_running.copy_(self._running)
 
     @torch.no_grad()
     def store(self, model: MnistCnn, *, averaged: bool = True) -> None:

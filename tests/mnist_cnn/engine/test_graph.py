@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -109,6 +110,25 @@ def test_a_shorter_run_first_changes_nothing(mnist: MnistData) -> None:
     graphs = GraphCache(TrainingContext(recipe, accelerator), without_capture)
     run(recipe.with_epochs(1), accelerator, parts(mnist, 200), graphs)
     _, other = run(recipe, accelerator, parts(mnist), graphs)
+    assert same(model, other)
+
+
+@pytest.mark.slow
+def test_a_run_that_diverged_changes_nothing_of_the_next(mnist: MnistData) -> None:
+    recipe, accelerator, data = RECIPES["selected and averaged"], on("cpu"), parts(mnist, 300)
+    events, model = run(recipe, accelerator, data, None)
+    context = TrainingContext(recipe, accelerator)
+    options = TrainingOptions(graphs=GraphCache(context, without_capture))
+    broken = seeded_model(recipe, 1)
+    with torch.no_grad():
+        for parameter in broken.parameters():
+            parameter.fill_(torch.nan)
+    losses = [
+        e.loss for e in train(broken, context, data, 1, options) if isinstance(e, EpochTrained)
+    ]
+    assert all(map(math.isnan, losses))
+    again, other = run(recipe, accelerator, data, options.graphs)
+    assert again[-1] == events[-1]
     assert same(model, other)
 
 

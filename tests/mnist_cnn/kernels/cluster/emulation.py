@@ -1,0 +1,48 @@
+"""The CUDA kernels on a CPU: network.cu, compiled over emulation.hpp."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mnist_cnn.kernels import cluster
+from mnist_cnn.kernels.cluster.launch import Arguments
+
+_HERE = Path(__file__).parent
+_KERNELS = Path(cluster.__file__).parent
+
+
+class EmulatedKernels:
+    """See `mnist_cnn.kernels.cluster.launch.Launch`.
+
+    Args:
+        folder: where the compiled library goes.
+        exact: whether halves are float32, so that nothing but the order of sums differs.
+    """
+
+    def __init__(self, folder: Path, *, exact: bool) -> None:
+        compiler = shutil.which("c++")
+        if compiler is None:
+            pytest.skip("there is no C++ compiler")
+        library = folder / f"emulated-{exact}.so"
+        options = ["-std=c++20", "-O2", "-fno-strict-aliasing", "-fPIC", "-shared"]
+        warnings = ["-Wall", "-Wno-unknown-pragmas", "-Wno-clobbered", "-Werror"]
+        folders = [f"-I{_KERNELS}", f"-I{_HERE}"]
+        kind = ["-DEXACT"] if exact else []
+        subprocess.run(
+            [compiler, *options, *warnings, *folders, *kind, _HERE / "emulated.cpp", "-o", library],
+            check=True,
+        )
+        self.library = ctypes.CDLL(str(library))
+        self.order = 0
+        """Other than 0: seed of the order in which threads run between their meetings."""
+
+    def __call__(self, kernel: str, grid: int, cluster: int, arguments: Arguments) -> None:
+        """Run a kernel; threads that wait for ever end the process."""
+        getattr(self.library, f"launch_{kernel}")(
+            grid, cluster, self.order, ctypes.byref(arguments)
+        )
