@@ -196,12 +196,22 @@ def choose_precision(compute: ComputeRequest, recipe: Recipe, device: str) -> Pr
             f"unknown precision {asked!r}{near_match(asked, ('auto', *PRECISIONS))}; "
             f"there are: auto, {', '.join(PRECISIONS)}"
         )
-    if known == "fp16" and device == "cpu":
-        # torch reports fp16 there and computes in fp32.
-        raise UsageError("fp16 is not computed on a CPU; use --precision bf16 or fp32")
+    if known == "fp16" and (reason := fp16_unsupported_reason(device)):
+        raise UsageError(f"{reason}; use --precision bf16 or fp32")
     if known == "bf16" and not has_bf16(device):
         raise UsageError(f"this {device} device has no bf16; use --precision fp32")
     return known
+
+
+def fp16_unsupported_reason(device: str) -> str | None:
+    """Why a device cannot train in fp16; None where it can."""
+    if device == "cpu":
+        # torch reports fp16 there and computes in fp32.
+        return "fp16 is not computed on a CPU"
+    # torch.amp.GradScaler divides in float64 on all devices but MPS, and some XPUs have none.
+    if device == "xpu" and not torch.xpu.get_device_capability()["has_fp64"]:
+        return "fp16 needs float64 for the scale of its losses, which this xpu device lacks"
+    return None
 
 
 def has_bf16(device: str) -> bool:
@@ -219,6 +229,8 @@ def multiplies_bf16_fast(device: str) -> bool:
     """Whether the hardware multiplies bf16 matrices faster than fp32 ones."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device == "xpu":
+        return bool(torch.xpu.is_bf16_supported(including_emulation=False))
     if device != "cpu":
         return has_bf16(device)
     # Elsewhere bf16 is several times slower than fp32. Two variables may limit a CPU:

@@ -36,6 +36,7 @@ from bench.measure.request import RunRequest
 from bench.measure.resume import count_restarts, open_journal
 from bench.measure.run_log import FileRunLog, open_run_log
 from bench.measure.runner import BenchmarkSpec, MeasuredRun, protocol_values, run_benchmark
+from bench.measure.shape_tuning import ChosenShapes, choose_shapes
 from bench.measure.workload import MnistTraining
 from bench.records.record_file import machine_name, record_name_like
 from bench.records.schema import (
@@ -52,6 +53,7 @@ from mnist_cnn.distributed import PROCESS_GROUP_TIMEOUT
 from mnist_cnn.engine.checkpoint import Checkpoints
 from mnist_cnn.engine.graph_cache import GraphCache
 from mnist_cnn.errors import UsageError
+from mnist_cnn.kernels.triton.shapes import SHAPES, Shapes
 from mnist_cnn.model import PARAMETERS
 from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import WHOLE_STEP_KERNELS
@@ -235,8 +237,12 @@ def _make_session(
     """Make workload, instruments and plan of a benchmark, and check what it is measured with."""
     setup = joined.setup
     journal, checkpoints = saved_state
-    workload = _make_workload(request, joined, checkpoints)
     clock = DeviceClock(joined.accelerator)
+    chosen = ChosenShapes(shapes=SHAPES, seconds=0.0)
+    if setup.kernels == "triton":
+        with refuse_unusable_device():
+            chosen = choose_shapes(joined.context, clock, frontend.progress.announced)
+    workload = _make_workload(request, joined, checkpoints, chosen.shapes)
     checks = _check_machine(joined, clock, request.data_dir, workload.graphs)
 
     def setup_now() -> Setup:
@@ -262,7 +268,7 @@ def _make_session(
         dataset=lambda: workload.checksums,
         command=[redact_paths(_valid_text(word)) for word in redact_addresses(sys.argv)],
         label=_recorded_label(request),
-        startup_seconds=checks.startup_seconds,
+        startup_seconds=checks.startup_seconds - chosen.seconds,
         clock=checks.clock,
         parity=checks.parity,
         calibration=checks.calibration,
@@ -286,7 +292,10 @@ def _make_session(
 
 
 def _make_workload(
-    request: RunRequest, joined: JoinedAccelerator, checkpoints: Checkpoints | None
+    request: RunRequest,
+    joined: JoinedAccelerator,
+    checkpoints: Checkpoints | None,
+    shapes: Shapes,
 ) -> MnistTraining:
     return MnistTraining(
         joined.context,
@@ -294,6 +303,7 @@ def _make_workload(
         request.protocol.warmup_images,
         captured=joined.setup.captured,
         alternatives=joined.alternatives,
+        shapes=shapes,
         checkpoints=checkpoints,
     )
 

@@ -16,6 +16,7 @@ from mnist_cnn.engine.graph_cache import NO_ALTERNATIVES, Alternatives, GraphCac
 from mnist_cnn.engine.step import evaluated_by
 from mnist_cnn.evaluation import find_mistakes
 from mnist_cnn.events import Event, Mistakes
+from mnist_cnn.kernels.triton.shapes import SHAPES, Shapes
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import WHOLE_STEP_KERNELS, Recipe
 from mnist_cnn.train import TrainingOptions, seeded_model, train
@@ -30,6 +31,7 @@ class MnistTraining:
         warmup_images: training images of the warm-up run.
         captured: whether the device captures whole steps and replays them.
         alternatives: what else may train where captured steps or their kernels fail.
+        shapes: launch parameters of Triton's kernels, where they train.
         checkpoints: where measured runs save their states; None to save none.
     """
 
@@ -41,6 +43,7 @@ class MnistTraining:
         *,
         captured: bool = False,
         alternatives: Alternatives = NO_ALTERNATIVES,
+        shapes: Shapes = SHAPES,
         checkpoints: Checkpoints | None = None,
     ) -> None:
         self._context = context
@@ -50,7 +53,7 @@ class MnistTraining:
         self.graphs: GraphCache | None = None
         if captured or context.kernels in WHOLE_STEP_KERNELS:
             capture = capture_cuda_graph if captured else without_capture
-            self.graphs = GraphCache(context, capture, alternatives)
+            self.graphs = GraphCache(context, capture, alternatives, shapes)
         self.checksums: dict[str, str] = {}
         """SHA-256 of each data file, as last read."""
         self._last_run: tuple[MnistCnn, Split] | None = None

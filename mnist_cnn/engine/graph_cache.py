@@ -67,6 +67,7 @@ class GraphCache:
         context: what is trained, by one process; a run may take fewer epochs or images of it.
         capture: `capture_cuda_graph`, or `without_capture` on devices without CUDA graphs.
         alternatives: what else may train.
+        shapes: launch parameters of Triton's kernels, where they train.
     """
 
     def __init__(
@@ -74,9 +75,10 @@ class GraphCache:
         context: TrainingContext,
         capture: Capture,
         alternatives: Alternatives = NO_ALTERNATIVES,
+        shapes: Shapes = SHAPES,
     ) -> None:
         self._context = context
-        self._codes = _codes(context.kernels, capture, alternatives)
+        self._codes = _codes(context.kernels, capture, alternatives, shapes)
         self._engine: GraphEngine | None = None
         self.failures: list[FailedCode] = []
         """What has failed, in this order."""
@@ -131,10 +133,12 @@ class GraphCache:
         raise error
 
 
-def _codes(kernels: Kernels, capture: Capture, alternatives: Alternatives) -> list[StepCode]:
+def _codes(
+    kernels: Kernels, capture: Capture, alternatives: Alternatives, shapes: Shapes
+) -> list[StepCode]:
     """What to try, in this order."""
     if kernels == "triton":
-        codes = [StepCode(kernels, capture, shapes) for shapes in (SHAPES, halved(SHAPES))]
+        codes = [StepCode(kernels, capture, table) for table in (shapes, halved(shapes))]
     else:
         codes = [StepCode(kernels, capture)]
     if alternatives.kernels and kernels != "torch":

@@ -12,6 +12,7 @@ import torch
 
 from bench.measure import plan
 from bench.measure.request import ComputeRequest
+from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import FAST, REFERENCE
 
 AUTO, TORCH = ComputeRequest(), ComputeRequest(kernels="torch")
@@ -97,6 +98,28 @@ def test_auto_is_bf16_where_compiled_code_computes(monkeypatch: pytest.MonkeyPat
     assert plan.choose_precision(replace(AUTO, kernels="avx2"), FAST, "cpu") == "bf16"
     assert plan.choose_precision(AUTO, REFERENCE, "cpu") == "fp32"
     assert plan.choose_precision(TORCH, FAST, "cpu") == "fp32"
+
+
+@pytest.mark.parametrize(("converts", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_on_an_xpu_that_has_it(
+    converts: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_supported(*, including_emulation: bool) -> bool:
+        return including_emulation or converts
+
+    monkeypatch.setattr(torch.xpu, "is_bf16_supported", is_supported)
+    assert plan.choose_precision(TORCH, FAST, "xpu") == precision
+    assert plan.choose_precision(replace(TORCH, precision="bf16"), FAST, "xpu") == "bf16"
+
+
+def test_fp16_on_an_xpu_needs_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's scaler of losses computes in it, and would fail at the first step."""
+    asked = replace(TORCH, precision="fp16")
+    monkeypatch.setattr(torch.xpu, "get_device_capability", lambda: {"has_fp64": True})
+    assert plan.choose_precision(asked, FAST, "xpu") == "fp16"
+    monkeypatch.setattr(torch.xpu, "get_device_capability", lambda: {"has_fp64": False})
+    with pytest.raises(UsageError, match=r"fp16 needs float64.*use --precision bf16 or fp32"):
+        plan.choose_precision(asked, FAST, "xpu")
 
 
 @pytest.mark.parametrize(

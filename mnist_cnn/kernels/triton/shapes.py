@@ -42,7 +42,7 @@ SHAPES: Shapes = {
 }
 """The fastest measured on an H200 with batches of 256."""
 
-_FEWEST_PIXELS = 16
+FEWEST_PIXELS = 16
 """Rows of the smallest product of matrices that Triton compiles."""
 
 
@@ -50,7 +50,7 @@ def halved(shapes: Shapes) -> Shapes:
     """The same with half the pixels at a time: for devices with less shared memory."""
     return {
         kernel: {
-            side: replace(shape, pixels=max(_FEWEST_PIXELS, shape.pixels // 2))
+            side: replace(shape, pixels=max(FEWEST_PIXELS, shape.pixels // 2))
             for side, shape in by_side.items()
         }
         for kernel, by_side in shapes.items()

@@ -44,6 +44,8 @@ SMALL = replace(
 )
 SIZES = (6, 5)
 """The second step's last group has a block without an image."""
+MOST = 1e-3
+"""Largest difference of a tensor's change from torch's, by the order of sums: 6e-5 was seen."""
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,7 @@ def test_without_rounding_they_are_torchs_operators(
     group: int, exact: EmulatedKernels, mnist: MnistData
 ) -> None:
     recipe = replace(SMALL, norm_batch_size=group)
-    check_against_torch(by(exact), recipe, _OnCpu("no"), mnist, held_out=8, sizes=SIZES)
+    check_against_torch(by(exact), recipe, _OnCpu("no"), mnist, held_out=8, sizes=SIZES, most=MOST)
 
 
 def test_in_bf16_they_are_no_further_from_fp32_than_torch_is(

@@ -1,0 +1,189 @@
+"""Launch parameters of the Triton kernels for this GPU: measured, tuned before, or tuned now."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.measure.clock import DeviceClock
+from mnist_cnn.context import TrainingContext
+from mnist_cnn.data.dataset import Split
+from mnist_cnn.data.folder_lock import locked
+from mnist_cnn.disk import read_text, replace_file
+from mnist_cnn.engine.capture import capture_cuda_graph
+from mnist_cnn.errors import UsageError
+from mnist_cnn.kernels import triton
+from mnist_cnn.kernels.buffers import device_buffers
+from mnist_cnn.kernels.triton.shapes import SHAPES, Shape, Shapes
+from mnist_cnn.kernels.triton.tuning import is_possible, tune
+from mnist_cnn.train import seeded_model
+from mnist_cnn.user_folders import cache_folder
+
+LONGEST_SECONDS = 30.0
+"""Longest search; what is being compiled then is still tried."""
+MEASURED_ON = ("NVIDIA H200", "NVIDIA H100")
+"""GPUs, by the start of their names, whose chip the table of `SHAPES` was measured on."""
+_LARGEST_BYTES = 1 << 16
+"""Most bytes of a file of tuned shapes."""
+_STEPS, _REPEATS = 8, 5
+
+SecondsOf = Callable[[Shapes], float]
+"""How long some steps take with given launch parameters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenShapes:
+    """Launch parameters for a device."""
+
+    shapes: Shapes
+    seconds: float
+    """Time that the search took in this process, which is on no clock."""
+
+
+def choose_shapes(
+    context: TrainingContext,
+    clock: DeviceClock,
+    notify: Callable[[str], None],
+    seconds_of: SecondsOf | None = None,
+) -> ChosenShapes:
+    """The launch parameters for the context's device; one search for each kind of GPU and software.
+
+    What was found is kept in the user's cache folder, where later processes find it. A process that
+    starts meanwhile waits: two searches on one GPU would disturb each other.
+
+    Args:
+        context: what will be trained, by the Triton kernels, on a CUDA device.
+        clock: the device's clock.
+        notify: called with a line where a search begins or is waited for.
+        seconds_of: times some steps; None for those of the kernels on the device.
+    """
+    name = torch.cuda.get_device_name()
+    if name.startswith(MEASURED_ON):
+        return ChosenShapes(shapes=SHAPES, seconds=0.0)
+    begin = clock.now()
+
+    def search() -> Shapes:
+        notify(
+            f"finding Triton's launch parameters for {name}: at most {LONGEST_SECONDS:.0f} s, once"
+        )
+        end = clock.now() + LONGEST_SECONDS
+        measure = seconds_of or _StepTimer(context, clock)
+        try:
+            return tune(SHAPES, measure, lambda: clock.now() > end)
+        except Exception:  # the kernels do not run with `SHAPES`: what then trains is tried later
+            return SHAPES
+
+    shapes = _kept_or(search, _key(context, name), notify)
+    return ChosenShapes(shapes=shapes, seconds=clock.now() - begin)
+
+
+def _kept_or(search: Callable[[], Shapes], key: str, notify: Callable[[str], None]) -> Shapes:
+    """What an earlier search has kept; else what `search` finds, which is then kept if possible."""
+    shapes: Shapes | None = None
+    # Without a folder, or without a lock, nothing is kept.
+    with suppress(UsageError, OSError, NotImplementedError):
+        folder = cache_folder() / "triton-shapes"
+        path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+        with locked(folder, notify):
+            shapes = _read(path, key)
+            if shapes is None:
+                shapes = search()
+                replace_file(path, _content(shapes, key))
+    return search() if shapes is None else shapes
+
+
+def _key(context: TrainingContext, name: str) -> str:
+    """What a search depends on."""
+    source = (Path(triton.__file__).parent / "kernels.py").read_bytes()
+    parts = {
+        "gpu": name,
+        "capability": torch.cuda.get_device_capability(),
+        "torch": torch.__version__,
+        "triton": version("triton"),
+        "kernels": hashlib.sha256(source).hexdigest(),
+        "precision": str(context.accelerator.mixed_precision),
+        "batch_size": context.recipe.batch_size,
+    }
+    return json.dumps(parts)
+
+
+def _content(shapes: Shapes, key: str) -> bytes:
+    rows = {
+        kernel: {str(side): asdict(shape) for side, shape in by_side.items()}
+        for kernel, by_side in shapes.items()
+    }
+    return json.dumps({"key": json.loads(key), "shapes": rows}, indent=1).encode()
+
+
+def _read(path: Path, key: str) -> Shapes | None:
+    """What was kept; None where nothing was, or not what the kernels take."""
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        kept = json.loads(read_text(path, _LARGEST_BYTES))
+        if kept["key"] == json.loads(key):
+            return {
+                kernel: {
+                    side: _shape(kept["shapes"][kernel][str(side)], shape)
+                    for side, shape in by_side.items()
+                }
+                for kernel, by_side in SHAPES.items()
+            }
+    return None
+
+
+def _shape(values: Mapping[str, Any], like: Shape) -> Shape:
+    """A shape from its values.
+
+    Raises:
+        ValueError: the kernels do not take it.
+        TypeError: a value is missing or has another name.
+    """
+    shape = Shape(**values)
+    whole = [value for value in asdict(shape).values() if value is not None]
+    same_kind = (shape.stages is None) == (like.stages is None)
+    if not all(type(value) is int for value in whole) or not same_kind or not is_possible(shape):
+        raise ValueError("no launch parameters")
+    return shape
+
+
+class _StepTimer:
+    """Times captured steps on images that are all black: no time depends on them."""
+
+    def __init__(self, context: TrainingContext, clock: DeviceClock) -> None:
+        self._context, self._clock = context, clock
+        black = torch.zeros(1, 28, 28, dtype=torch.uint8)
+        label = torch.zeros(1, dtype=torch.int64)
+        self._buffers = device_buffers(context, Split(black, label, black, label))
+        self._model = seeded_model(context.recipe, 0).to(self._buffers.images.device)
+
+    def __call__(self, shapes: Shapes) -> float:
+        """Seconds of eight steps, the least of five times."""
+        # Lazy: Triton is slow to import, and not every machine has it.
+        from mnist_cnn.kernels.triton.network import TritonProgram
+
+        program = TritonProgram(self._context, self._buffers, shapes)
+        program.load(self._model)
+
+        def run_steps() -> None:
+            for _ in range(_STEPS):
+                program.train(self._context.recipe.batch_size)
+
+        replay = capture_cuda_graph(run_steps, self._rewind)
+        times = []
+        for _ in range(_REPEATS):
+            self._rewind()
+            begin = self._clock.now()
+            replay()
+            times.append(self._clock.now() - begin)
+        return min(times)
+
+    def _rewind(self) -> None:
+        self._buffers.step.zero_()
+        self._buffers.position.zero_()
