@@ -6,12 +6,15 @@ functions that need it.
 
 from __future__ import annotations
 
+import sys
+
 from bench.machine.device_state import DeviceMonitor
 from bench.machine.energy import CounterReader, EnergyMeter, cpu_counters, gpu_counters, no_counters
 from bench.machine.load import LoadMeter
 from bench.machine.memory import peak_memory, reset_peak_memory
 from bench.machine.nvml import Gpu, open_gpus
 from bench.machine.system import NotReported
+from bench.machine.zeus_energy import amd_gpu_counters, apple_counters
 from bench.records.schema import Energy, Load, Monitoring, PeakMemory
 from mnist_cnn.rank import Rank
 
@@ -76,6 +79,8 @@ def find_gpus(device_type: str) -> tuple[list[Gpu], str]:
         return [], "rank 0 monitors them"
     import torch
 
+    if torch.version.hip is not None:
+        return [], "NVML is for NVIDIA's GPUs"
     ranks = rank.local_world_size
     if ranks > torch.cuda.device_count():
         return [], f"rank 0 sees {torch.cuda.device_count()} of the GPUs of {ranks} ranks"
@@ -106,10 +111,21 @@ def energy_counters(
     if _on_several_machines():
         none = no_counters("other machines trained too, and their counters are not read")
         return none, None if one_package else none
-    host = cpu_counters()
+    host = apple_counters() if sys.platform == "darwin" else cpu_counters()
     if one_package:
         return host, None
+    if not gpus and _are_amd(device_type):
+        return amd_gpu_counters(Rank.from_environment().local_world_size), host
     return gpu_counters(gpus) if gpus else no_counters(source), host
+
+
+def _are_amd(device_type: str) -> bool:
+    """Whether torch's "cuda" devices are AMD's; for rank 0, whose record is kept."""
+    if device_type != "cuda" or not Rank.from_environment().is_main:
+        return False
+    import torch
+
+    return torch.version.hip is not None
 
 
 def _on_several_machines() -> bool:

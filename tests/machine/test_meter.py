@@ -257,7 +257,10 @@ def test_energy_of_several_runs_at_a_time_is_nobodys() -> None:
 
 @pytest.mark.parametrize(
     ("device", "platform", "reason"),
-    [("mps", "darwin", "only root"), ("xpu", "linux", "no counters of xpu devices")],
+    [
+        ("mps", "darwin", "needs the package zeus-apple-silicon"),
+        ("xpu", "linux", "no counters of xpu devices"),
+    ],
 )
 def test_devices_without_known_counters_say_so(
     device: str, platform: str, reason: str, monkeypatch: pytest.MonkeyPatch
