@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist, fmean, stdev
@@ -72,13 +72,8 @@ def seconds_per_success(times: Sequence[Attempt]) -> float | None:
     The average time to the target if training starts again after each miss: total time divided by
     successes (the "expected time to solution" of sweeps).
     """
-    return _seconds_per_success([(time.seconds, time.reached) for time in times])
-
-
-def _seconds_per_success(pairs: Sequence[_Pair]) -> float | None:
-    """The same of pairs: a bootstrap asks thousands of times."""
-    successes = sum(reached for _, reached in pairs)
-    return exact_sum(seconds for seconds, _ in pairs) / successes if successes else None
+    successes = sum(time.reached for time in times)
+    return exact_sum(time.seconds for time in times) / successes if successes else None
 
 
 def seconds_per_success_interval(times: Sequence[Attempt], tail: float = 0.025) -> Estimate | None:
@@ -153,14 +148,26 @@ def seconds_per_success_ratio(
     return Estimate(value, low, high)
 
 
+def _resampled(
+    seconds: Sequence[float], reached: Sequence[bool], draw: Callable[[], float]
+) -> float | None:
+    """Seconds per success of as many attempts, drawn with replacement."""
+    count = len(seconds)
+    drawn = [int(draw() * count) for _ in range(count)]
+    successes = sum(map(reached.__getitem__, drawn))
+    return exact_sum(map(seconds.__getitem__, drawn)) / successes if successes else None
+
+
 @lru_cache(maxsize=16)  # an interval and a test ask for two tails of the same sides
 def _resampled_ratios(base: tuple[_Pair, ...], new: tuple[_Pair, ...]) -> Sequence[float]:
     """Ratios of the expected times of resamples, new to base, in rising order."""
     generator = random.Random(0)
     ratios = []
+    sides = [(tuple(s for s, _ in side), tuple(r for _, r in side)) for side in (base, new)]
     for _ in range(RESAMPLES):
-        below = _seconds_per_success(generator.choices(base, k=len(base)))
-        above = _seconds_per_success(generator.choices(new, k=len(new)))
+        below, above = (
+            _resampled(seconds, reached, generator.random) for seconds, reached in sides
+        )
         if above is None:
             ratios.append(math.inf)
         else:

@@ -13,6 +13,7 @@ import pytest
 
 from bench.launch.result import save_or_complain
 from bench.records.record_file import file_name, parse_record
+from bench.records.schema import SCHEMA_VERSION
 from bench.records.store import machine_name, read_records
 from tests.factories import make_record
 
@@ -101,7 +102,7 @@ def test_where_no_file_can_be_written_the_record_is_printed(tmp_path: Path) -> N
     assert named is not None
     record = parse_record(tmp_path / named[1], document.encode())
     assert record == parse_record(tmp_path, (tmp_path / "record.json").read_bytes())
-    assert json.loads(document)["schema_version"] == 11
+    assert json.loads(document)["schema_version"] == SCHEMA_VERSION
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "record.json"]
 
 

@@ -42,6 +42,7 @@ class Seconds:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA L4")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 9))
     return tmp_path
@@ -88,6 +89,14 @@ def test_the_gpu_of_the_table_needs_no_search(
     seconds = Seconds()
     assert chosen(seconds).shapes is SHAPES
     assert (seconds.measured, list(cache.rglob("*.json"))) == (0, [])
+
+
+def test_without_a_gpu_there_is_nothing_to_search_on(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert chosen(seconds := Seconds()).shapes is SHAPES
+    assert seconds.measured == 0
 
 
 @pytest.mark.parametrize(

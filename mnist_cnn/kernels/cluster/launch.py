@@ -14,9 +14,11 @@ from mnist_cnn.kernels.cluster import SHARED_BYTES
 
 THREADS = 512
 """Threads of a block."""
+_SHARED_BYTES = {"train_step": SHARED_BYTES, "evaluate": SHARED_BYTES, "update": 4 * THREADS}
+"""Shared memory of a block; with less than all of it several blocks share a multiprocessor."""
 _SOURCE = "network.cu"
 _HEADERS = ("device.cuh", "layers.cuh")
-KERNELS = ("train_step", "evaluate", "update")
+KERNELS = tuple(_SHARED_BYTES)
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
 
 
@@ -133,9 +135,9 @@ class CudaKernels:
             for name in KERNELS
         }
         attributes = driver.CUfunction_attribute
-        for function in self._functions.values():
+        for name, function in self._functions.items():
             for attribute, value in (
-                (attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, SHARED_BYTES),
+                (attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, _SHARED_BYTES[name]),
                 (attributes.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1),
             ):
                 self._check(driver.cuFuncSetAttribute(function, attribute, value))
@@ -150,7 +152,7 @@ class CudaKernels:
         configuration = driver.CUlaunchConfig()
         configuration.gridDimX, configuration.gridDimY, configuration.gridDimZ = grid, 1, 1
         configuration.blockDimX, configuration.blockDimY, configuration.blockDimZ = THREADS, 1, 1
-        configuration.sharedMemBytes = SHARED_BYTES
+        configuration.sharedMemBytes = _SHARED_BYTES[kernel]
         configuration.hStream = torch.cuda.current_stream().cuda_stream
         configuration.attrs, configuration.numAttrs = [attribute], 1
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))

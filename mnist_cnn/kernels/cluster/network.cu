@@ -516,61 +516,81 @@ DEVICE float sum_of_exponentials(const float* logits, float& largest) {
 
 // ---- Backward ----
 
-/// Gradient of a layer's weights: for each output and column the sum over pixels of
-/// dy(pixel, output) * x(pixel, column); `place(output, column)` is its index in torch's order.
+/// Gradient of a layer's weights: for each output and column the sum over pixels of dy times x.
 ///
-/// PARTS: the pixels are shared among so many warps, which add to the sum one after another.
-template <int LAYER, int COLUMNS, int PARTS, class Dy, class X, class Place>
-DEVICE void weight_gradient(const Image& image, const Dy& dy, const X& x, const Place& place) {
+/// EACH: tiles of columns of a warp, which read dy once for all of them. PARTS: the pixels are shared
+/// among so many warps, which add to the sum one after another. `left.row(pixel)` is where a pixel of
+/// dy begins; `right.row(pixel) + right.column(column)` is the place of a number of x, and
+/// `right.value(place, column)` that number. `place(output, column)` is its index in torch's order.
+template <int LAYER, int COLUMNS, int EACH, int PARTS, class Left, class Right, class Place>
+DEVICE void weight_gradient(const Image& image, const Left& left, const Right& right,
+                            const Place& place) {
     constexpr int OUT = OUTPUTS[LAYER], PIXELS = SIDES[LAYER] * SIDES[LAYER];
     constexpr int OUT_TILES = (OUT + 15) / 16, TILES = (COLUMNS + 7) / 8;
     constexpr int STEPS = (PIXELS + 15) / 16, STEPS_EACH = (STEPS + PARTS - 1) / PARTS;
-    constexpr int TASKS = TILES * PARTS;
+    constexpr int GROUPS = (TILES + EACH - 1) / EACH;
+    static_assert(GROUPS * PARTS <= WARPS);
     Shared& shared = image.shared;
-    const int group = lane() / 4, place_in_group = lane() % 4;
+    const int group = lane() / 4, pair = lane() % 4 * 2;
+    const int part = warp() / GROUPS, first = warp() % GROUPS * EACH;
     const Half zero = to_half(0);
-    const auto left = [&](int pixel, int output) {
-        const auto value = [&](int p) { return p < PIXELS && output < OUT ? dy(p, output) : zero; };
-        return join(value(pixel), value(pixel + 1));
-    };
-    const auto right = [&](int pixel, int column) {
-        const auto value = [&](int p) { return p < PIXELS && column < COLUMNS ? x(p, column) : zero; };
-        return join(value(pixel), value(pixel + 1));
-    };
+    float sums[OUT_TILES][EACH][4] = {};
     block_sync();
-    for (int start = 0; start < TASKS; start += WARPS) {
-        const int task = start + warp(), part = task / TILES, tile = task % TILES;
-        float sums[OUT_TILES][4] = {};
-        if (task < TASKS) {
-            const int end = smaller(STEPS, (part + 1) * STEPS_EACH);
-            for (int step = part * STEPS_EACH; step < end; step++) {
-                const int pixel = step * 16 + place_in_group * 2, column = tile * 8 + group;
-                const Pair b[2] = {right(pixel, column), right(pixel + 8, column)};
+    if (part < PARTS) {
+        const int end = smaller(STEPS, (part + 1) * STEPS_EACH);
+#pragma unroll 1
+        for (int step = part * STEPS_EACH; step < end; step++) {
+            bool is_inside[4];
+            int left_rows[4], right_rows[4];
 #pragma unroll
-                for (int t = 0; t < OUT_TILES; t++) {
-                    const int output = t * 16 + group;
-                    const Pair a[4] = {left(pixel, output), left(pixel, output + 8),
-                                       left(pixel + 8, output), left(pixel + 8, output + 8)};
-                    multiply_add(sums[t], a, b);
+            for (int k = 0; k < 4; k++) {
+                const int pixel = step * 16 + pair + k / 2 * 8 + k % 2;
+                is_inside[k] = pixel < PIXELS;
+                left_rows[k] = left.row(smaller(pixel, PIXELS - 1));
+                right_rows[k] = right.row(smaller(pixel, PIXELS - 1));
+            }
+            Pair a[OUT_TILES][4];
+#pragma unroll
+            for (int t = 0; t < OUT_TILES; t++) {
+#pragma unroll
+                for (int k = 0; k < 4; k++) {
+                    const int output = t * 16 + group + k % 2 * 8, pixel = k / 2 * 2;
+                    const auto value = [&](int p) {
+                        return is_inside[p] && output < OUT ? left.source[left_rows[p] + output] : zero;
+                    };
+                    a[t][k] = join(value(pixel), value(pixel + 1));
                 }
             }
-        }
-        for (int turn = start / TILES; turn <= smaller(PARTS - 1, (start + WARPS - 1) / TILES); turn++) {
-            if (task < TASKS && part == turn) {
 #pragma unroll
-                for (int t = 0; t < OUT_TILES; t++) {
+            for (int e = 0; e < EACH; e++) {
+                // Columns beyond the end are read as the last one, and not used.
+                const int column = smaller((first + e) * 8 + group, COLUMNS - 1);
+                const int distance = right.column(column);
+                const auto value = [&](int p) { return right.value(right_rows[p] + distance, column); };
+                const Pair b[2] = {join(value(0), value(1)), join(value(2), value(3))};
+#pragma unroll
+                for (int t = 0; t < OUT_TILES; t++) multiply_add(sums[t][e], a[t], b);
+            }
+        }
+    }
+    for (int turn = 0; turn < PARTS; turn++) {
+        if (part == turn) {
+#pragma unroll
+            for (int t = 0; t < OUT_TILES; t++) {
+#pragma unroll
+                for (int e = 0; e < EACH; e++) {
 #pragma unroll
                     for (int k = 0; k < 4; k++) {
                         const int output = t * 16 + group + k / 2 * 8;
-                        const int column = tile * 8 + 2 * place_in_group + k % 2;
+                        const int column = (first + e) * 8 + pair + k % 2;
                         if (output >= OUT || column >= COLUMNS) continue;
                         float& sum = shared.gradient[place(output, column)];
-                        sum = (turn == 0 ? 0 : sum) + sums[t][k];
+                        sum = (turn == 0 ? 0 : sum) + sums[t][e][k];
                     }
                 }
             }
-            block_sync();
         }
+        block_sync();
     }
     if (image.is_there) {
         float* target = image.gradients() + weights_of(LAYER);
@@ -579,28 +599,52 @@ DEVICE void weight_gradient(const Image& image, const Dy& dy, const X& x, const 
     block_sync();
 }
 
-/// The same of a 3 x 3 convolution; x with its border.
+/// Right side of such a gradient: the nine pixels that a convolution sees.
+template <class Where, int CHANNELS>
+struct WindowColumns {
+    const Half* source;
+    DEVICE int row(int pixel) const { return Where::corner(pixel); }
+    DEVICE int column(int n) const { return Where::tap(n / CHANNELS) + n % CHANNELS; }
+    DEVICE Half value(int place, int) const { return source[place]; }
+};
+
+/// Right side of such a gradient: the channels of a pixel, as they are.
+template <class Where>
+struct PixelColumns {
+    const Half* source;
+    DEVICE int row(int pixel) const { return Where::at(pixel); }
+    DEVICE int column(int n) const { return n; }
+    DEVICE Half value(int place, int) const { return source[place]; }
+};
+
+/// Right side of such a gradient: the same after batch norm and ReLU.
+template <class Where>
+struct ActivatedColumns {
+    const Half* source;
+    const Norm& norm;
+    DEVICE int row(int pixel) const { return Where::at(pixel); }
+    DEVICE int column(int n) const { return n; }
+    DEVICE Half value(int place, int n) const {
+        return to_half(relu(to_float(source[place]) * norm.factor[n] + norm.shift[n]));
+    }
+};
+
+/// The gradient of a 3 x 3 convolution's weights; x with its border.
 template <int LAYER, class WhereY, class WhereX, int PARTS>
 DEVICE void convolution_gradient(const Image& image, const Half* dy, const Half* x) {
     constexpr int IN = INPUTS[LAYER];
-    weight_gradient<LAYER, 9 * IN, PARTS>(
-        image, [&](int pixel, int output) { return dy[WhereY::at(pixel) + output]; },
-        [&](int pixel, int column) {
-            return x[WhereX::corner(pixel) + WhereX::tap(column / IN) + column % IN];
-        },
+    // More tiles at a time do not fit in the registers.
+    weight_gradient<LAYER, 9 * IN, 5, PARTS>(
+        image, PixelColumns<WhereY>{dy}, WindowColumns<WhereX, IN>{x},
         [](int output, int column) { return (output * IN + column % IN) * 9 + column / IN; });
 }
 
-/// The same of a 1 x 1 convolution, which reads `y` after its batch norm and ReLU.
-template <int LAYER, class WhereDy, class WhereY, int PARTS>
+/// The gradient of a 1 x 1 convolution's weights; it reads `y` after its batch norm and ReLU.
+template <int LAYER, class WhereDy, class WhereY, int EACH, int PARTS>
 DEVICE void pointwise_gradient(const Image& image, const Half* dy, const Half* y) {
-    const Norm& norm = image.shared.norms[LAYER - 1];
-    weight_gradient<LAYER, INPUTS[LAYER], PARTS>(
-        image, [&](int pixel, int output) { return dy[WhereDy::at(pixel) + output]; },
-        [&](int pixel, int c) {
-            const float value = to_float(y[WhereY::at(pixel) + c]) * norm.factor[c] + norm.shift[c];
-            return to_half(relu(value));
-        },
+    weight_gradient<LAYER, INPUTS[LAYER], EACH, PARTS>(
+        image, PixelColumns<WhereDy>{dy},
+        ActivatedColumns<WhereY>{y, image.shared.norms[LAYER - 1]},
         [](int output, int column) { return output * INPUTS[LAYER] + column; });
 }
 
@@ -787,27 +831,25 @@ DEVICE void stem_back(const Image& image, const Half* dx1, Half* dz) {
         const float b = through_norm(norm, shared.back, c + 1, second, gradient(pixel, c + 1));
         store_pair(dz + pixel * 18 + c, to_pair(a, b));
     });
-    weight_gradient<0, 9, 8>(
-        image, [&](int pixel, int output) { return dz[pixel * 18 + output]; },
-        [&](int pixel, int column) { return shared.patches[Patches::at(pixel) + column]; },
-        [](int output, int column) { return output * 9 + column; });
+    weight_gradient<0, 9, 2, 8>(image, PixelColumns<Y2>{dz}, PixelColumns<Patches>{shared.patches},
+                                [](int output, int column) { return output * 9 + column; });
 }
 
 DEVICE void backward(const Image& image) {
     Shared& shared = image.shared;
     head_back(image);
-    pointwise_gradient<6, Y6, Y5, 1>(image, shared.dy6, shared.y5);
+    pointwise_gradient<6, Y6, Y5, 1, 4>(image, shared.dy6, shared.y5);
     pointwise_back<6, Y6, Y5, 1>(image, shared.dy6, shared.y5);
-    convolution_gradient<5, Y5, X2, 1>(image, shared.y5, shared.x2);
+    convolution_gradient<5, Y5, X2, 3>(image, shared.y5, shared.x2);
     convolution_back<5, Y5>(image, shared.y5, shared.dx2);
     pool_back<4, Y4>(image, shared.dx2, shared.y4);
-    pointwise_gradient<4, Y4, Y3, 4>(image, shared.y4, shared.y3);
+    pointwise_gradient<4, Y4, Y3, 2, 4>(image, shared.y4, shared.y3);
     pointwise_back<4, Y4, Y3, 2>(image, shared.y4, shared.y3);
-    convolution_gradient<3, Y3, X1, 1>(image, shared.y3, shared.x1);
+    convolution_gradient<3, Y3, X1, 3>(image, shared.y3, shared.x1);
     Half* dx1 = shared.y4;
     convolution_back<3, Y3>(image, shared.y3, dx1);
     pool_back<2, Y2>(image, dx1, shared.y2);
-    pointwise_gradient<2, Y2, Y1, 4>(image, shared.y2, shared.y1);
+    pointwise_gradient<2, Y2, Y1, 2, 8>(image, shared.y2, shared.y1);
     pointwise_back<2, Y2, Y1, 2>(image, shared.y2, shared.y1);
     convolution_gradient<1, Y1, Stem, 3>(image, shared.y1, shared.stem);
     stem_back(image, dx1, shared.y2);

@@ -51,8 +51,8 @@ MISSING_BARRIERS = {
         "Shared& shared = image.shared;\n    if (thread() < SUMS)",
     ),
     "before a weight's gradient": (
-        "    block_sync();\n    for (int start = 0; start < TASKS",
-        "    for (int start = 0; start < TASKS",
+        "    block_sync();\n    if (part < PARTS)",
+        "    if (part < PARTS)",
     ),
 }
 
