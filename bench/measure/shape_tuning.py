@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -73,24 +73,26 @@ def choose_shapes(
         return measured
     begin = clock.now()
 
-    def search() -> Shapes:
+    def search() -> Shapes | None:
         notify(
             f"finding Triton's launch parameters for {name}: at most {LONGEST_SECONDS:.0f} s, once"
         )
         end = clock.now() + LONGEST_SECONDS
-        measure = seconds_of or _StepTimer(context, clock)
         try:
+            measure = seconds_of or _StepTimer(context, clock)
             return tune(SHAPES, measure, lambda: clock.now() > end)
         except Exception:  # the kernels do not run with `SHAPES`: what then trains is tried later
-            return SHAPES
+            return None
 
-    shapes = _kept_or(search, _key(context, name), notify)
+    shapes = _kept_or(search, _key(context, name), notify) or SHAPES
     return ChosenShapes(shapes=shapes, seconds=clock.now() - begin)
 
 
-def _kept_or(search: Callable[[], Shapes], key: str, notify: Callable[[str], None]) -> Shapes:
+def _kept_or(
+    search: Callable[[], Shapes | None], key: str, notify: Callable[[str], None]
+) -> Shapes | None:
     """What an earlier search has kept; else what `search` finds, which is then kept if possible."""
-    shapes: Shapes | None = None
+    searched, shapes = False, None
     # Without a folder, or without a lock, nothing is kept.
     with suppress(UsageError, OSError, NotImplementedError):
         folder = cache_folder() / "triton-shapes"
@@ -98,9 +100,10 @@ def _kept_or(search: Callable[[], Shapes], key: str, notify: Callable[[str], Non
         with locked(folder, notify):
             shapes = _read(path, key)
             if shapes is None:
-                shapes = search()
-                replace_file(path, _content(shapes, key))
-    return search() if shapes is None else shapes
+                searched, shapes = True, search()
+                if shapes is not None:
+                    replace_file(path, _content(shapes, key))
+    return shapes if searched or shapes is not None else search()
 
 
 def _key(context: TrainingContext, name: str) -> str:
@@ -110,7 +113,7 @@ def _key(context: TrainingContext, name: str) -> str:
         "gpu": name,
         "capability": torch.cuda.get_device_capability(),
         "torch": torch.__version__,
-        "triton": version("triton"),
+        "triton": import_module("triton").__version__,  # its package has several names
         "kernels": hashlib.sha256(source).hexdigest(),
         "precision": str(context.accelerator.mixed_precision),
         "batch_size": context.recipe.batch_size,

@@ -146,6 +146,9 @@ def test_kernels_that_do_not_run_are_left_to_what_is_tried_later(
 
     monkeypatch.setattr(seconds, "of", fail)
     assert chosen(seconds).shapes == SHAPES
+    again = Seconds()
+    assert chosen(again).shapes != SHAPES, "a failure is not kept"
+    assert again.measured > 1
 
 
 @CUDA

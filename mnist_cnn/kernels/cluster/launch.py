@@ -128,7 +128,7 @@ class CudaKernels:
 
         self._driver = driver
         major, minor = torch.cuda.get_device_capability(device)
-        torch.cuda.current_stream(device)  # makes the context
+        torch.cuda.synchronize(device)  # makes the device's context, and it is the current one
         self._module = self._check(driver.cuModuleLoadData(compile_for(f"sm_{major}{minor}")))
         self._functions = {
             name: self._check(driver.cuModuleGetFunction(self._module, name.encode()))
@@ -142,8 +142,28 @@ class CudaKernels:
             ):
                 self._check(driver.cuFuncSetAttribute(function, attribute, value))
 
+    def clusters_at_a_time(self, cluster: int) -> int:
+        """Number of clusters of so many blocks that train at once; more wait for their turn.
+
+        A cluster needs as many free multiprocessors in one part of the GPU (a GPC). How many a GPC
+        has differs from chip to chip.
+        """
+        configuration = self._configuration("train_step", cluster, cluster)
+        occupancy = self._driver.cuOccupancyMaxActiveClusters
+        return int(self._check(occupancy(self._functions["train_step"], configuration)))
+
     def __call__(self, kernel: str, grid: int, cluster: int, arguments: Arguments) -> None:
         """See `Launch`; on torch's current stream."""
+        configuration = self._configuration(kernel, grid, cluster)
+        configuration.hStream = torch.cuda.current_stream().cuda_stream
+        pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
+        self._check(
+            self._driver.cuLaunchKernelEx(
+                configuration, self._functions[kernel], ctypes.addressof(pointers), 0
+            )
+        )
+
+    def _configuration(self, kernel: str, grid: int, cluster: int) -> Any:
         driver = self._driver
         attribute = driver.CUlaunchAttribute()
         attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
@@ -153,14 +173,8 @@ class CudaKernels:
         configuration.gridDimX, configuration.gridDimY, configuration.gridDimZ = grid, 1, 1
         configuration.blockDimX, configuration.blockDimY, configuration.blockDimZ = THREADS, 1, 1
         configuration.sharedMemBytes = _SHARED_BYTES[kernel]
-        configuration.hStream = torch.cuda.current_stream().cuda_stream
         configuration.attrs, configuration.numAttrs = [attribute], 1
-        pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
-        self._check(
-            driver.cuLaunchKernelEx(
-                configuration, self._functions[kernel], ctypes.addressof(pointers), 0
-            )
-        )
+        return configuration
 
     def _check(self, result: tuple[Any, ...]) -> Any:
         """The value that a function of the driver returns."""

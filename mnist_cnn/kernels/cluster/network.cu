@@ -122,16 +122,6 @@ DEVICE void multiply(int rows, const Left& left, const Right& right, const Use& 
     }
 }
 
-/// Put the right side of a product in shared memory: COLUMNS rows of STEPS * 8 pairs.
-template <int COLUMNS, int STEPS, class Value>
-DEVICE void load_weights(Half* target, const Value& value) {
-    constexpr int ROWS = (COLUMNS + 7) / 8 * 8, LENGTH = STEPS * 16;
-    for_each(ROWS * LENGTH, [&](int i) {
-        const int column = i / LENGTH, k = i % LENGTH;
-        target[column * (LENGTH + 8) + k] = to_half(column < COLUMNS ? value(column, k) : 0);
-    });
-}
-
 /// That right side; 8 more places a row spread the rows over the banks.
 template <int STEPS>
 struct Weights {
@@ -186,26 +176,29 @@ DEVICE void measure_distances(int* distances, bool mirrored) {
     });
 }
 
-/// Weights (outputs, inputs, taps) of a layer, for its outputs: k counts taps, then inputs.
-template <int LAYER, int STEPS>
-DEVICE void load_forward(Half* target, const float* weights) {
-    constexpr int IN = INPUTS[LAYER], TAP = TAPS[LAYER];
-    const float* source = weights + weights_of(LAYER);
-    load_weights<OUTPUTS[LAYER], STEPS>(target, [&](int output, int k) {
-        const int tap = k / IN, input = k % IN;
-        return tap < TAP ? source[(output * IN + input) * TAP + tap] : 0.0f;
-    });
-}
-
-/// The same for the gradients of its inputs: k counts taps, then outputs.
-template <int LAYER, int STEPS>
-DEVICE void load_backward(Half* target, const float* weights) {
+/// Put a layer's weights (outputs, inputs, taps) in shared memory, as the right side of a product.
+///
+/// Forward the columns are outputs, and a column has, of each tap, all inputs. BACKWARD, for the
+/// gradients of inputs, the columns are inputs, and a column has, of each tap, all outputs. Weights
+/// are read in their order, so that neighbours in a warp read neighbours.
+template <int LAYER, int STEPS, bool BACKWARD>
+DEVICE void load_weights(Half* target, const float* weights) {
     constexpr int IN = INPUTS[LAYER], OUT = OUTPUTS[LAYER], TAP = TAPS[LAYER];
+    constexpr int COLUMNS = BACKWARD ? IN : OUT, OTHERS = BACKWARD ? OUT : IN;
+    constexpr int FILLED = TAP * OTHERS, EMPTY = STEPS * 16 - FILLED, LENGTH = STEPS * 16 + 8;
     const float* source = weights + weights_of(LAYER);
-    load_weights<IN, STEPS>(target, [&](int input, int k) {
-        const int tap = k / OUT, output = k % OUT;
-        return tap < TAP ? source[(output * IN + input) * TAP + tap] : 0.0f;
+    for_each(OUT * IN * TAP, [&](int i) {
+        const int output = i / (IN * TAP), input = i / TAP % IN, tap = i % TAP;
+        const int column = BACKWARD ? input : output, other = BACKWARD ? output : input;
+        target[column * LENGTH + tap * OTHERS + other] = to_half(source[i]);
     });
+    // What lies beyond the end meets numbers that are not used, and must not be NaN. Columns beyond
+    // the end are not used themselves.
+    if constexpr (EMPTY > 0) {
+        for_each(COLUMNS * EMPTY, [&](int i) {
+            target[i / EMPTY * LENGTH + FILLED + i % EMPTY] = to_half(0);
+        });
+    }
 }
 
 // ---- What a step knows of its image ----
@@ -409,7 +402,7 @@ DEVICE void load_image(Shared& shared, const uint8* image, const float* row, flo
 template <int LAYER, class Where, int STEPS, class Left, class Normalise>
 DEVICE void convolve(Shared& shared, const float* weights, const Left& left, Half* target,
                      const Normalise& normalise) {
-    load_forward<LAYER, STEPS>(shared.weights, weights);
+    load_weights<LAYER, STEPS, false>(shared.weights, weights);
     block_sync();
     ColumnSums<OUTPUTS[LAYER]> sums;
     multiply<OUTPUTS[LAYER], STEPS>(
@@ -450,7 +443,7 @@ DEVICE void stem_outputs(const Shared& shared, const Use& use) {
 /// All layers, up to the logits. `normalise<LAYER>(sums)` finishes a layer's batch norm.
 template <class Normalise>
 DEVICE void forward(Shared& shared, const float* weights, const Normalise& normalise) {
-    load_forward<0, 1>(shared.stem_weights, weights);
+    load_weights<0, 1, false>(shared.stem_weights, weights);
     block_sync();
     ColumnSums<18> sums;
     stem_outputs(shared, [&](int tile, int, int, float first, float second) {
@@ -479,7 +472,7 @@ DEVICE void forward(Shared& shared, const float* weights, const Normalise& norma
     measure_distances<X2, 18, 11>(shared.distances, false);
     convolve<5, Y5, 11>(shared, weights, Windows<X2>{shared.x2, shared.distances}, shared.y5,
                         normalise);
-    load_forward<6, 2>(shared.weights, weights);
+    load_weights<6, 2, false>(shared.weights, weights);
     block_sync();
     ColumnSums<10> last;
     multiply<10, 2>(Y6::PIXELS, Activated<Y5, 32>{shared.y5, shared.norms[5]},
@@ -654,7 +647,7 @@ DEVICE void pointwise_back(const Image& image, const Half* dy, Half* y) {
     constexpr int CHANNELS = INPUTS[LAYER];
     Shared& shared = image.shared;
     const Norm& norm = shared.norms[LAYER - 1];
-    load_backward<LAYER, STEPS>(shared.weights, image.arguments.weights);
+    load_weights<LAYER, STEPS, true>(shared.weights, image.arguments.weights);
     block_sync();
     const auto run = [&](const auto& use) {
         multiply<CHANNELS, STEPS>(
@@ -686,7 +679,7 @@ DEVICE void pointwise_back(const Image& image, const Half* dy, Half* y) {
 template <int LAYER, class Where>
 DEVICE void convolution_back(const Image& image, const Half* dy, Half* dx) {
     Shared& shared = image.shared;
-    load_backward<LAYER, 18>(shared.weights, image.arguments.weights);
+    load_weights<LAYER, 18, true>(shared.weights, image.arguments.weights);
     measure_distances<Where, 32, 18>(shared.distances, true);
     block_sync();
     multiply<18, 18>(Where::PIXELS, Windows<Where>{dy, shared.distances},

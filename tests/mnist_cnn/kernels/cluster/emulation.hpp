@@ -1,6 +1,9 @@
 // The names of mnist_cnn/kernels/cluster/device.cuh, for a CPU: threads are fibers, which run one at a
 // time until they wait for each other.
 //
+// What a fiber has written is seen by all: on a GPU a shuffle or a product is no barrier for memory, so
+// a lane that reads what another wrote needs a barrier that nothing here asks for.
+//
 // With EXACT, halves are float32, so that tests can tell a wrong formula from a rounded number.
 
 #pragma once

@@ -42,8 +42,8 @@ WRONG_FORMULAS = {
 MISSING_BARRIERS = {
     "none": ("EPSILON = 1e-5f", "EPSILON = 1e-5f"),
     "after the weights are loaded": (
-        "load_forward<LAYER, STEPS>(shared.weights, weights);\n    block_sync();",
-        "load_forward<LAYER, STEPS>(shared.weights, weights);",
+        "load_weights<LAYER, STEPS, false>(shared.weights, weights);\n    block_sync();",
+        "load_weights<LAYER, STEPS, false>(shared.weights, weights);",
     ),
     "of the cluster": ("    cluster_sync();\n    // A lane reads", "    // A lane reads"),
     "before parts are added": (

@@ -43,6 +43,13 @@ def make_program(context: TrainingContext, buffers: DeviceBuffers) -> ClusterPro
     return ClusterProgram(context, buffers, CudaKernels(buffers.images.device))
 
 
+def test_how_many_clusters_train_at_once() -> None:
+    """Where it is fewer than a batch has, a step takes two turns: the number explains a time."""
+    clusters = CudaKernels(torch.device("cuda")).clusters_at_a_time(16)
+    print(f"{clusters} clusters of 16 blocks at a time; a batch of fast has 8")
+    assert clusters > 0
+
+
 def test_steps_are_no_further_from_fp32_than_torchs(mnist: MnistData) -> None:
     def after_steps(make: MakeProgram, mixed_precision: str) -> Trained:
         accelerator = in_precision(mixed_precision)
