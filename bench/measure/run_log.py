@@ -17,7 +17,14 @@ from bench.measure.guard_folder import LOG_NAME, guard_folder
 from bench.measure.instruments import RunLog
 from bench.measure.request import OutputRequest
 from bench.measure.seed_share import SeedShare
-from bench.records.schema import Evaluation, Lap, RunRecord, TrainedEpoch, first_reached
+from bench.records.schema import (
+    Evaluation,
+    Lap,
+    RunRecord,
+    Status,
+    TrainedEpoch,
+    first_reached,
+)
 from mnist_cnn.disk import read_file
 from mnist_cnn.rank import Rank
 
@@ -58,7 +65,10 @@ class LoggedRun:
             evaluations, self.draft.protocol.target_accuracy
         )
         values["final_accuracy"] = evaluations[-1].accuracy if evaluations else None
-        return RunRecord.model_validate(values)
+        try:
+            return RunRecord.model_validate(values)
+        except ValueError:  # a damaged log: each lap may be one, and all together none of a run
+            return self.draft.model_copy(update={"status": Status(status), "reason": reason})
 
 
 @dataclass(slots=True)
