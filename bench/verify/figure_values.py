@@ -73,7 +73,11 @@ class RecordReader:
     def _runs_in(self, place: str) -> tuple[Run, ...]:
         if place not in self._read:
             path = self.root / place
-            if not path.exists():
+            try:
+                is_there = path.exists()
+            except OSError:  # a name that is too long for any file
+                is_there = False
+            if not is_there:
                 raise UsageError(f"there is no {printable(place)} in the project's folder")
             contents = store.read_records([path])
             if not contents.records:

@@ -57,6 +57,17 @@ SPECK_SHARE = 0.05
 MOST_PARTS = 50
 """Most parts that may be a digit or beside one: each is looked at by itself."""
 
+_OF_DAMAGED_FILES = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders raise for damaged files."""
+
 
 def read_digit(path: Path) -> Tensor:
     """The digit in a PNG or JPEG file, in MNIST's form.
@@ -73,7 +84,11 @@ def read_digit(path: Path) -> Tensor:
     """
     picture, turn = _open(path)
     for backdrop in ("white", "black"):
-        ink, noise = _ink(_grey(picture, turn, backdrop))
+        try:
+            grey = _grey(picture, turn, backdrop)
+        except _OF_DAMAGED_FILES as error:  # a pixel of a colour that the palette lacks
+            raise UsageError(f"{path} is a damaged picture: {error}") from error
+        ink, noise = _ink(grey)
         if ink.max() >= FAINTEST_INK:
             try:
                 digit = _digit(ink, noise)
@@ -111,8 +126,7 @@ def _open(path: Path) -> tuple[Image.Image, Image.Transpose | None]:
             f"{path} is not a PNG or JPEG picture{kind}: save it as PNG or JPEG, for example from "
             "a viewer's export menu"
         ) from None
-    # These are the exceptions of Pillow's decoders for damaged files.
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+    except _OF_DAMAGED_FILES as error:
         raise UsageError(f"{path} is a damaged picture: {error}") from error
 
 

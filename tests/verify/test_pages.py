@@ -83,6 +83,7 @@ def test_a_product_of_earlier_values_has_their_combined_interval(page: Path) -> 
     ("tag", "message"),
     [
         (f"{FIELDS} in results/gone", "there is no results/gone in the project's folder"),
+        (f"{FIELDS} in {'g' * 300}", "there is no ggg"),
         (f"{FIELDS} in page.md", "no run records in page.md"),
         (f"mode of train_seconds {FAST}", "there is no statistic 'mode' (did you mean"),
         (f"median of train_second {FAST}", "there is no column 'train_second' (did you mean"),

@@ -335,6 +335,30 @@ def test_a_bomb_of_text_is_refused(tmp_path: Path) -> None:
         read_digit(path)
 
 
+def with_chunk(picture: Image.Image, name: bytes, data: bytes, folder: Path) -> Path:
+    """A PNG file with one more chunk before its pixels."""
+    buffer, chunk = io.BytesIO(), io.BytesIO()
+    picture.save(buffer, "png")
+    PngImagePlugin.putchunk(chunk, name, data)
+    before, mark, pixels = buffer.getvalue().partition(b"IDAT")
+    path = folder / "changed.png"
+    path.write_bytes(before[:-4] + chunk.getvalue() + before[-4:] + mark + pixels)
+    return path
+
+
+def test_a_colour_profile_without_a_method_is_refused(tmp_path: Path) -> None:
+    path = with_chunk(noise(0.2), b"iCCP", b"name\0", tmp_path)
+    with pytest.raises(UsageError, match="is a damaged picture"):
+        read_digit(path)
+
+
+def test_more_transparent_colours_than_a_palette_may_have_are_refused(tmp_path: Path) -> None:
+    palette = noise(0.2).convert("P", palette=Image.Palette.ADAPTIVE, colors=8)
+    path = with_chunk(palette, b"tRNS", bytes(300), tmp_path)
+    with pytest.raises(UsageError, match="is a damaged picture"):
+        read_digit(path)
+
+
 PROBABILITIES = torch.tensor([0.0, 0.0005, 0.0, 0.25, 0.0, 0.0, 0.0, 0.7, 0.0, 0.0494])
 
 
