@@ -98,7 +98,11 @@ def _run_in_parallel(request: RunRequest, trackers: TrackerRequest | None) -> in
 def _profile(request: RunRequest) -> int:
     from bench.measure.profiling import profile_warm_up
 
-    report = profile_warm_up(request, lambda silent: get_data(request.data_dir, silent))
+    report = profile_warm_up(
+        request,
+        fetch_data=lambda silent: get_data(request.data_dir, silent),
+        notify=lambda line: print(line, file=sys.stderr),
+    )
     if report is not None:
         print(report)
     return 0

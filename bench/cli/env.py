@@ -106,13 +106,15 @@ def _choices(
     Raises:
         UsageError: a run cannot choose.
     """
-    from bench.measure import plan  # lazy: it imports torch
+    # Lazy: they import torch.
+    from bench.measure.kernel_choice import choose_kernels
+    from bench.measure.precision_choice import choose_precision
 
     precisions = {
-        name: plan.choose_precision(compute, recipe, device) for name, recipe in RECIPES.items()
+        name: choose_precision(compute, recipe, device) for name, recipe in RECIPES.items()
     }
     kernels = {
-        name: plan.choose_kernels(compute.kernels, device, precision, RECIPES[name])
+        name: choose_kernels(compute.kernels, device, precision, RECIPES[name])
         for name, precision in precisions.items()
     }
     return precisions, kernels

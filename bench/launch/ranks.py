@@ -122,12 +122,8 @@ def launch_command(request: RunRequest, plan: RankPlan) -> str:
     Raises:
         UsageError: the request is impossible here.
     """
-    from bench.measure.plan import (
-        check_device_count,
-        choose_device,
-        choose_precision,
-        choose_threads,
-    )
+    from bench.measure.plan import check_device_count, choose_device, choose_threads
+    from bench.measure.precision_choice import choose_precision
     from mnist_cnn.batch_norm import unshared_reason
 
     device = choose_device(request.compute.device)

@@ -23,6 +23,7 @@ from bench.machine.environment import device_name
 from bench.machine.network import find_interface
 from bench.measure.fallbacks import setup_as_run
 from bench.measure.plan import ExecutionPlan, resolve_plan, several_processes_command
+from bench.measure.recorded_variables import recorded_variables
 from bench.measure.redaction import redact_paths
 from bench.measure.request import ComputeRequest
 from bench.records.schema import ParityCheck, Setup
@@ -45,63 +46,6 @@ PLAIN_DISTRIBUTION = (
     DistributedType.MULTI_XPU,
 )
 """Kinds of distribution that do not change the recipe: no FSDP, no DeepSpeed, no Megatron."""
-
-RECORDED_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "KMP_AFFINITY",
-    "KMP_BLOCKTIME",
-    "OMP_PROC_BIND",
-    "OMP_WAIT_POLICY",
-    "GOMP_SPINCOUNT",
-    "OMP_PLACES",
-    "GOMP_CPU_AFFINITY",
-    "LD_PRELOAD",
-    "MALLOC_ARENA_MAX",
-    "GLIBC_TUNABLES",
-    "ONEDNN_MAX_CPU_ISA",
-    "ATEN_CPU_CAPABILITY",
-    "GLOO_SOCKET_IFNAME",
-    "NCCL_SOCKET_IFNAME",
-    "NCCL_IB_DISABLE",
-    "NCCL_P2P_DISABLE",
-    "CUDA_VISIBLE_DEVICES",
-    "CUDA_LAUNCH_BLOCKING",
-    "CUDA_MODULE_LOADING",
-    "CUBLAS_WORKSPACE_CONFIG",
-    "NVIDIA_TF32_OVERRIDE",
-    "HIP_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES",
-    "HSA_OVERRIDE_GFX_VERSION",
-    "HSA_XNACK",
-    "MIOPEN_FIND_MODE",
-    "MIOPEN_FIND_ENFORCE",
-    "MIOPEN_USER_DB_PATH",
-    "MIOPEN_CUSTOM_CACHE_DIR",
-    "MIOPEN_DISABLE_CACHE",
-    "PYTORCH_MIOPEN_SUGGEST_NHWC",
-    "PYTORCH_TUNABLEOP_ENABLED",
-    "PYTORCH_TUNABLEOP_TUNING",
-    "ONEAPI_DEVICE_SELECTOR",
-    "ZE_AFFINITY_MASK",
-    "SYCL_CACHE_PERSISTENT",
-    "PYTORCH_ALLOC_CONF",
-    "PYTORCH_CUDA_ALLOC_CONF",
-    "PYTORCH_HIP_ALLOC_CONF",
-    "PYTORCH_NO_CUDA_MEMORY_CACHING",
-    "PYTORCH_ENABLE_MPS_FALLBACK",
-    "PYTORCH_MPS_FAST_MATH",
-    "PYTORCH_MPS_PREFER_METAL",
-    "PYTORCH_MPS_HIGH_WATERMARK_RATIO",
-    "PYTORCH_MPS_LOW_WATERMARK_RATIO",
-    "TORCHINDUCTOR_LAYOUT_OPTIMIZATION",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
-    "TORCH_DISTRIBUTED_DEBUG",
-    "ACCELERATE_CPU_AFFINITY",
-)
-"""Variables that change speed or results, of threads, instruction sets, networks, then of CUDA, of
-ROCm (MIOpen searches for the fastest convolution at its first use, and keeps what it finds: how
-thoroughly, and where), of XPU, of MPS, and of torch."""
 
 
 class JoinedAccelerator(NamedTuple):
@@ -145,7 +89,7 @@ def join(plan: ExecutionPlan, machines: int = 1) -> JoinedAccelerator:
         use_loopback_interface()
     keep_layout(plan.device, plan.kernels)
     # Read before Accelerate writes to the environment: what it writes is not the user's.
-    variables = _variables()
+    variables = recorded_variables()
     accelerator = Accelerator(
         cpu=plan.device == "cpu",
         mixed_precision="no" if plan.precision == "fp32" else plan.precision,
@@ -292,12 +236,6 @@ def _name_the_interface() -> None:
         name = find_interface(*address, is_main=is_main)
         if name is not None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-
-
-def _variables() -> dict[str, str]:
-    return {
-        name: redact_paths(os.environ[name]) for name in RECORDED_VARIABLES if name in os.environ
-    }
 
 
 def launcher() -> str:

@@ -1,38 +1,27 @@
 """Decide what a run computes with, from what the user asks for and what this machine has.
 
-The one place that decides device, precision, kernels, threads and ranks. Nothing is set up yet.
+The one place that decides device, threads and ranks; `kernel_choice` and `precision_choice` decide
+the rest. Nothing is set up yet.
 """
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
-from typing import get_args
 
 import torch
 
 from bench.machine.cores import usable_cores
 from bench.machine.environment import device_name
+from bench.measure.kernel_choice import choose_kernels, native_unfit_reason
+from bench.measure.precision_choice import choose_precision
 from bench.measure.request import ComputeRequest
-from mnist_cnn.batch_norm import unshared_reason
 from mnist_cnn.errors import UsageError, near_match
-from mnist_cnn.kernels import build, cluster, native, triton
+from mnist_cnn.kernels import build, native
 from mnist_cnn.kernels.native import library
 from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import DEFAULT_RECIPE, DEVICES, FAST_GPU, Kernels, Precision, Recipe
 from mnist_cnn.surroundings import check_all_started, wants_cpu
 from mnist_cnn.train import check_batch
-
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
-KERNELS: tuple[Kernels, ...] = get_args(Kernels)
-
-_ISAS_WITHOUT_FAST_BF16 = frozenset(
-    ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
-)
-"""oneDNN's names. AVX2_VNNI_2 converts bf16 but multiplies in fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,131 +166,6 @@ def is_present(device: str) -> bool:
     return module is not None and bool(module.is_available())
 
 
-def choose_precision(compute: ComputeRequest, recipe: Recipe, device: str) -> Precision:
-    """Return the precision of the activations; "auto" is the fastest that the recipe allows.
-
-    Raises:
-        UsageError: the name is unknown, or the device does not compute in it.
-    """
-    asked = compute.precision
-    if asked == "auto":
-        if recipe.precision != "auto":
-            return "fp32"
-        # Compiled code for CPUs stores bf16 on all of them, also where it multiplies in fp32.
-        compiled = choose_kernels(compute.kernels, device, "bf16", recipe) in native.KINDS
-        return "bf16" if compiled or multiplies_bf16_fast(device) else "fp32"
-    known = next((precision for precision in PRECISIONS if precision == asked), None)
-    if known is None:
-        raise UsageError(
-            f"unknown precision {asked!r}{near_match(asked, ('auto', *PRECISIONS))}; "
-            f"there are: auto, {', '.join(PRECISIONS)}"
-        )
-    if known == "fp16" and (reason := fp16_unsupported_reason(device)):
-        raise UsageError(f"{reason}; use --precision bf16 or fp32")
-    if known == "bf16" and not has_bf16(device):
-        raise UsageError(f"this {device} device has no bf16; use --precision fp32")
-    return known
-
-
-def fp16_unsupported_reason(device: str) -> str | None:
-    """Why a device cannot train in fp16; None where it can."""
-    if device == "cpu":
-        # torch reports fp16 there and computes in fp32.
-        return "fp16 is not computed on a CPU"
-    # torch.amp.GradScaler divides in float64 on all devices but MPS, and some XPUs have none.
-    if device == "xpu" and not torch.xpu.get_device_capability()["has_fp64"]:
-        return "fp16 needs float64 for the scale of its losses, which this xpu device lacks"
-    return None
-
-
-def has_bf16(device: str) -> bool:
-    """Whether the device runs bf16 at all."""
-    match device:
-        case "cuda":
-            return bool(torch.cuda.is_bf16_supported())
-        case "mps":
-            return _macos_major() >= 14
-        case _:
-            return True
-
-
-def multiplies_bf16_fast(device: str) -> bool:
-    """Whether the hardware multiplies bf16 matrices faster than fp32 ones."""
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device == "xpu":
-        return bool(torch.xpu.is_bf16_supported(including_emulation=False))
-    if device != "cpu":
-        return has_bf16(device)
-    # Elsewhere bf16 is several times slower than fp32. Two variables may limit a CPU:
-    # ATEN_CPU_CAPABILITY bounds torch's loops, ONEDNN_MAX_CPU_ISA the convolutions.
-    limited = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
-    if limited or _onednn_limit() in _ISAS_WITHOUT_FAST_BF16:
-        return False
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def _onednn_limit() -> str:
-    """Newest instruction set that the environment allows oneDNN; "" for any.
-
-    Source: https://oneapi-src.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
-    """
-    # oneDNN ignores upper and lower case; DNNL_ is its older name, read where the new one is empty.
-    names = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-    return next((value for name in names if (value := os.environ.get(name))), "").upper()
-
-
-def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe) -> Kernels:
-    """Return what computes a step; "auto" is the fastest compiled code that is usable, or torch.
-
-    Args:
-        asked: one of `KERNELS`, or "auto".
-        device: a device type.
-        precision: the precision of the matrix products.
-        recipe: the recipe to train.
-
-    Raises:
-        UsageError: the name is unknown, or the compiled code cannot be used here.
-    """
-
-    def unavailable_reason(kernels: Kernels) -> str | None:
-        if kernels == "torch":
-            return None
-        if kernels == "triton":
-            return triton_unsupported_reason(device, precision, recipe)
-        if kernels == "cluster":
-            return cluster_unsupported_reason(device, precision, recipe)
-        if kernels == "inductor":
-            return unshared_reason(
-                recipe, Rank.from_environment().world_size
-            ) or compiler_unavailable_reason(device)
-        return native_unfit_reason(device, precision, recipe) or native.unavailable_reason(kernels)
-
-    if asked == "auto":
-        compiled: tuple[Kernels, ...] = ("triton", *native.FAST_KINDS)
-        return next((kind for kind in compiled if not unavailable_reason(kind)), "torch")
-    known = next((kernels for kernels in KERNELS if kernels == asked), None)
-    if known is None:
-        raise UsageError(
-            f"unknown kernels {asked!r}{near_match(asked, ('auto', *KERNELS))}; "
-            f"there are: auto, {', '.join(KERNELS)}"
-        )
-    if reason := unavailable_reason(known):
-        raise UsageError(f"--kernels {known} cannot be used: {reason}; use --kernels auto")
-    return known
-
-
-def native_unfit_reason(device: str, precision: Precision, recipe: Recipe) -> str | None:
-    """Why compiled code cannot train a recipe, whether it was built or not; None where it can."""
-    if reason := unshared_reason(recipe, Rank.from_environment().world_size):
-        return reason
-    if device != "cpu":
-        return "it is for CPUs"
-    if precision != "bf16":
-        return f"it computes in bf16, not {precision}"
-    return None
-
-
 def unbuilt_reason(plan: ExecutionPlan, compute: ComputeRequest) -> str | None:
     """Why compiled code was not chosen although it fits, where installing it changes that.
 
@@ -329,48 +193,6 @@ def unsupported_device(plan: ExecutionPlan, compute: ComputeRequest) -> str | No
         return None
     found = torch.accelerator.current_accelerator(check_available=True)
     return None if found is None or found.type in DEVICES else found.type
-
-
-def compiler_unavailable_reason(device: str) -> str | None:
-    """Why torch's compiler cannot fuse operators on this device; None where it can."""
-    if device == "cuda" and find_spec("triton") is None:
-        return "the package triton is not installed"
-    if device == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        return "there is no C++ compiler"
-    return None
-
-
-def triton_unsupported_reason(device: str, precision: Precision, recipe: Recipe) -> str | None:
-    """Why the Triton kernels cannot train a recipe here; None where they can."""
-    if precision == "fp16":
-        return "it computes in bf16 or fp32, not fp16"
-    return (
-        _whole_step_unsupported_reason(device, recipe)
-        or triton.unsupported_reason(recipe)
-        or compiler_unavailable_reason(device)
-    )
-
-
-def cluster_unsupported_reason(device: str, precision: Precision, recipe: Recipe) -> str | None:
-    """Why the CUDA kernels cannot train a recipe here; None where they can."""
-    if precision != "bf16":
-        return f"it computes in bf16, not {precision}"
-    return (
-        _whole_step_unsupported_reason(device, recipe)
-        or cluster.unsupported_reason(recipe)
-        or cluster.missing_hardware_reason()
-    )
-
-
-def _whole_step_unsupported_reason(device: str, recipe: Recipe) -> str | None:
-    """Why kernels of whole steps on a GPU do not fit, whichever they are; None where they may."""
-    if device != "cuda":
-        return "it is for CUDA devices"
-    if Rank.from_environment().world_size > 1:
-        return "it is for one process"
-    if recipe.pipeline != "resident":
-        return f"it takes resident images, not the {recipe.pipeline}'s"
-    return None
 
 
 def choose_processes(recipe: Recipe, compute: ComputeRequest) -> int:
@@ -413,7 +235,3 @@ def fit_recipe(recipe: Recipe, device: str, kernels: Kernels) -> Recipe:
     # Compiled kernels have a layout of their own and read contiguous weights.
     overruled = device == "mps" or kernels in native.KINDS
     return replace(recipe, memory_format="contiguous") if overruled else recipe
-
-
-def _macos_major() -> int:
-    return int((platform.mac_ver()[0] or "0").split(".")[0])

@@ -11,7 +11,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bench.measure.accelerator import start_accelerator
+from bench.measure.clock import DeviceClock
 from bench.measure.request import RunRequest
+from bench.measure.step_graphs import prepare_step_graphs
 from bench.measure.workload import MnistTraining
 from bench.stats.sums import exact_sum
 from mnist_cnn.disk import refuse_link
@@ -92,12 +94,15 @@ def layer_table(seconds: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def profile_warm_up(request: RunRequest, fetch_data: Callable[[bool], object]) -> str | None:
+def profile_warm_up(
+    request: RunRequest, fetch_data: Callable[[bool], object], notify: Callable[[str], None]
+) -> str | None:
     """Trace a warm-up run after a first one, and write the trace to `request.profile`.
 
     Args:
         request: what to train.
         fetch_data: gets MNIST where it is missing; its argument says whether it prints nothing.
+        notify: called with a line where the preparation takes long.
 
     Returns:
         A report of the costliest operations; None on every rank but the main one.
@@ -111,12 +116,12 @@ def profile_warm_up(request: RunRequest, fetch_data: Callable[[bool], object]) -
     accelerator, setup = joined.accelerator, joined.setup
     try:
         fetch_data(not accelerator.is_main_process)
+        graphs = prepare_step_graphs(joined, DeviceClock(accelerator), notify)
         workload = MnistTraining(
             joined.context,
             request.data_dir,
             request.protocol.warmup_images,
-            captured=setup.captured,
-            alternatives=joined.alternatives,
+            graphs=graphs.cache,
         )
         for _ in workload.warm_up():
             pass

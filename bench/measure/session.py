@@ -36,7 +36,7 @@ from bench.measure.request import RunRequest
 from bench.measure.resume import count_restarts, open_journal
 from bench.measure.run_log import FileRunLog, open_run_log
 from bench.measure.runner import BenchmarkSpec, MeasuredRun, protocol_values, run_benchmark
-from bench.measure.shape_tuning import ChosenShapes, choose_shapes
+from bench.measure.step_graphs import StepGraphs, prepare_step_graphs
 from bench.measure.workload import MnistTraining
 from bench.records.record_file import machine_name, record_name_like
 from bench.records.schema import (
@@ -51,9 +51,7 @@ from bench.records.store import check_writable
 from mnist_cnn.data.dataset import load
 from mnist_cnn.distributed import PROCESS_GROUP_TIMEOUT
 from mnist_cnn.engine.checkpoint import Checkpoints
-from mnist_cnn.engine.graph_cache import GraphCache
 from mnist_cnn.errors import UsageError
-from mnist_cnn.kernels.triton.shapes import SHAPES, Shapes
 from mnist_cnn.model import PARAMETERS
 from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import WHOLE_STEP_KERNELS
@@ -238,15 +236,18 @@ def _make_session(
     setup = joined.setup
     journal, checkpoints = saved_state
     clock = DeviceClock(joined.accelerator)
-    chosen = ChosenShapes(shapes=SHAPES, seconds=0.0)
-    if setup.kernels == "triton":
-        with refuse_unusable_device():
-            chosen = choose_shapes(joined.context, clock, frontend.progress.announced)
-    workload = _make_workload(request, joined, checkpoints, chosen.shapes)
-    checks = _check_machine(joined, clock, request.data_dir, workload.graphs)
+    graphs = prepare_step_graphs(joined, clock, frontend.progress.announced)
+    workload = MnistTraining(
+        joined.context,
+        request.data_dir,
+        request.protocol.warmup_images,
+        graphs=graphs.cache,
+        checkpoints=checkpoints,
+    )
+    checks = _check_machine(joined, clock, request.data_dir, graphs)
 
     def setup_now() -> Setup:
-        return setup_as_run(setup, workload.graphs)
+        return setup_as_run(setup, graphs.cache)
 
     benchmark_id = _benchmark_id(request, journal)
     chain = _plan_chain(
@@ -268,7 +269,7 @@ def _make_session(
         dataset=lambda: workload.checksums,
         command=[redact_paths(_valid_text(word)) for word in redact_addresses(sys.argv)],
         label=_recorded_label(request),
-        startup_seconds=checks.startup_seconds - chosen.seconds,
+        startup_seconds=checks.startup_seconds,
         clock=checks.clock,
         parity=checks.parity,
         calibration=checks.calibration,
@@ -281,30 +282,16 @@ def _make_session(
         link=None if chain is None else chain.link,
         log=log,
     )
-    instruments = Instruments(
+    return Session(spec, workload, _make_instruments(setup, clock, frontend), chain, log)
+
+
+def _make_instruments(setup: Setup, clock: DeviceClock, frontend: Frontend) -> Instruments:
+    return Instruments(
         clock=clock,
         meter=Meter(setup.device, setup.parallel_seeds),
         progress=frontend.progress,
         signals=frontend.signals,
         explain=explained,
-    )
-    return Session(spec, workload, instruments, chain, log)
-
-
-def _make_workload(
-    request: RunRequest,
-    joined: JoinedAccelerator,
-    checkpoints: Checkpoints | None,
-    shapes: Shapes,
-) -> MnistTraining:
-    return MnistTraining(
-        joined.context,
-        request.data_dir,
-        request.protocol.warmup_images,
-        captured=joined.setup.captured,
-        alternatives=joined.alternatives,
-        shapes=shapes,
-        checkpoints=checkpoints,
     )
 
 
@@ -316,7 +303,7 @@ class _MachineChecks:
     parity: ParityCheck | None
     all_reduce_seconds: float | None
     startup_seconds: float
-    """From the start of the process to here, without the calibration."""
+    """From the start of the process to here, without calibration and tuning."""
     calibration: Calibration
 
 
@@ -324,7 +311,7 @@ def _check_machine(
     joined: JoinedAccelerator,
     clock: DeviceClock,
     data_dir: Path | None,
-    graphs: GraphCache | None,
+    graphs: StepGraphs,
 ) -> _MachineChecks:
     """Check the clock and what will be timed, time an all-reduce, then calibrate.
 
@@ -334,10 +321,10 @@ def _check_machine(
     setup = joined.setup
     with refuse_unusable_device():
         clock_check = clock.check()
-        parity = check_parity(joined, data_dir, graphs)
+        parity = check_parity(joined, data_dir, graphs.cache)
         all_reduce_seconds = clock.all_reduce_seconds(PARAMETERS)
         # Read first: the calibration is no part of the start-up that a user waits for.
-        startup_seconds = seconds_since_start()
+        startup_seconds = seconds_since_start() - graphs.tuning_seconds
         calibration = measure_calibration(setup.device, _calibrating(setup))
     return _MachineChecks(
         clock=clock_check,

@@ -10,15 +10,13 @@ import torch
 
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split, load
-from mnist_cnn.engine.capture import capture_cuda_graph, without_capture
 from mnist_cnn.engine.checkpoint import Checkpoints
-from mnist_cnn.engine.graph_cache import NO_ALTERNATIVES, Alternatives, GraphCache
+from mnist_cnn.engine.graph_cache import GraphCache
 from mnist_cnn.engine.step import evaluated_by
 from mnist_cnn.evaluation import find_mistakes
 from mnist_cnn.events import Event, Mistakes
-from mnist_cnn.kernels.triton.shapes import SHAPES, Shapes
 from mnist_cnn.model import MnistCnn
-from mnist_cnn.recipe import WHOLE_STEP_KERNELS, Recipe
+from mnist_cnn.recipe import Recipe
 from mnist_cnn.train import TrainingOptions, seeded_model, train
 
 
@@ -29,9 +27,7 @@ class MnistTraining:
         context: what is trained and by what.
         data_dir: folder of MNIST, read again by every run; None for the default folder.
         warmup_images: training images of the warm-up run.
-        captured: whether the device captures whole steps and replays them.
-        alternatives: what else may train where captured steps or their kernels fail.
-        shapes: launch parameters of Triton's kernels, where they train.
+        graphs: the engine of captured or fused steps; None for the eager one.
         checkpoints: where measured runs save their states; None to save none.
     """
 
@@ -41,19 +37,14 @@ class MnistTraining:
         data_dir: Path | None,
         warmup_images: int,
         *,
-        captured: bool = False,
-        alternatives: Alternatives = NO_ALTERNATIVES,
-        shapes: Shapes = SHAPES,
+        graphs: GraphCache | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> None:
         self._context = context
         self._data_dir = data_dir
         self._warmup_images = warmup_images
         self._checkpoints = checkpoints
-        self.graphs: GraphCache | None = None
-        if captured or context.kernels in WHOLE_STEP_KERNELS:
-            capture = capture_cuda_graph if captured else without_capture
-            self.graphs = GraphCache(context, capture, alternatives, shapes)
+        self._graphs = graphs
         self.checksums: dict[str, str] = {}
         """SHA-256 of each data file, as last read."""
         self._last_run: tuple[MnistCnn, Split] | None = None
@@ -66,13 +57,13 @@ class MnistTraining:
         """
         one_epoch = replace(self._context.recipe, epochs=1, evaluate_from_epoch=1)
         images = one_epoch.train_images if whole_epoch else self._warmup_images
-        options = TrainingOptions(graphs=self.graphs)
+        options = TrainingOptions(graphs=self._graphs)
         return self._train(one_epoch, 0, options, lambda data: evaluated_on_noise(data, images))
 
     def run(self, seed: int) -> Generator[Event, None, None]:
         """Train once from random weights; this includes reading and verifying the data."""
         recipe = self._context.recipe
-        options = TrainingOptions(graphs=self.graphs, checkpoints=self._checkpoints)
+        options = TrainingOptions(graphs=self._graphs, checkpoints=self._checkpoints)
         return self._train(recipe, seed, options, lambda data: data)
 
     def mistakes(self) -> Mistakes | None:

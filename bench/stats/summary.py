@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bench.stats.order_statistics import median_interval
 from bench.stats.rcp import olympic_mean
-from bench.stats.student_t import t_quantile_975
+from bench.stats.student_t import t_above
 
 MISSED = math.inf
 """The value that `summarize` takes for the time of a run that missed the target."""
@@ -82,7 +82,7 @@ def _mean_interval(
         deviation = statistics.stdev(values)
     except OverflowError:
         return None, None
-    half = t_quantile_975(len(values) - 1) * deviation / math.sqrt(len(values))
+    half = t_above(len(values) - 1, 0.025) * deviation / math.sqrt(len(values))
     return finite_or_none(mean - half), finite_or_none(mean + half)
 
 

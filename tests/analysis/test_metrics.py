@@ -15,7 +15,7 @@ from bench.analysis.result_warnings import ResultWarning
 from bench.records.schema import LapKind, Status
 from bench.stats import summary
 from bench.stats.anomalies import find_outliers
-from bench.stats.student_t import t_quantile_975
+from bench.stats.student_t import t_above
 from bench.stats.summary import MISSED, MetricSummary, summarize
 from tests.factories import make_benchmark, make_record
 from tests.stats.simulations import SIMULATIONS, Draw, at_most
@@ -116,7 +116,7 @@ def test_mean_and_interval_are_those_of_the_textbook(values: list[float]) -> Non
     # The variance as half the mean squared difference of all pairs, which needs no mean.
     pairs = list(itertools.combinations(values, 2))
     variance = sum((a - b) ** 2 for a, b in pairs) / 2 / len(pairs)
-    half = t_quantile_975(count - 1) * math.sqrt(variance / count)
+    half = t_above(count - 1, 0.025) * math.sqrt(variance / count)
     assert summary.low == pytest.approx(mean - half, abs=1e-9 * mean)
     assert summary.high == pytest.approx(mean + half)
 
@@ -146,12 +146,12 @@ def test_nothing_and_too_much() -> None:
     ],
 )
 def test_t_quantile_is_that_of_the_tables(degrees: int, value: float) -> None:
-    assert t_quantile_975(degrees) == pytest.approx(value, abs=5e-5)
+    assert t_above(degrees, 0.025) == pytest.approx(value, abs=5e-5)
 
 
 @pytest.mark.parametrize("degrees", [*range(1, 41), 99, 1000])
 def test_t_quantile_leaves_a_fortieth_above_it(degrees: int) -> None:
-    assert _t_below(t_quantile_975(degrees), degrees) == pytest.approx(0.975, abs=2e-6)
+    assert _t_below(t_above(degrees, 0.025), degrees) == pytest.approx(0.975, abs=2e-6)
 
 
 # --- Warnings

@@ -19,8 +19,8 @@ import torch
 from accelerate import Accelerator
 from PIL import ExifTags, Image, ImageDraw
 
+from mnist_cnn.data.array_pickle import idx_contents
 from mnist_cnn.data.files import IdxFile, read
-from mnist_cnn.data.package_index import idx_contents
 from mnist_cnn.engine.checkpoint import Checkpoints, Point
 from mnist_cnn.inference.image_file import read_digit
 from mnist_cnn.inference.predict import logits_of

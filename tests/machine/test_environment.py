@@ -346,7 +346,7 @@ def test_env_says_why_compiled_code_is_not_used(
     """Without a library, and with one of other source, which ends a run that would use it."""
     monkeypatch.setattr(library, "LIBRARY", tmp_path / "library")
     monkeypatch.setattr(build, "is_for_this_platform", lambda: True)
-    monkeypatch.setattr("bench.measure.plan.multiplies_bf16_fast", lambda device: False)
+    monkeypatch.setattr("bench.measure.precision_choice.multiplies_bf16_fast", lambda device: False)
     reason = "it was not built"
     if is_old:
         reason = "the compiled code is not that of this source; "

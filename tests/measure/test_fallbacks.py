@@ -17,8 +17,8 @@ pytest.importorskip("triton", reason="the package triton is not installed")
 # Triton's kernels are taken for fit for a CPU; they then fail as they do without a driver.
 PROGRAM = (
     "import sys\n"
-    "from bench.measure import plan\n"
-    "plan.triton_unsupported_reason = lambda *_: None\n"
+    "from bench.measure import kernel_choice\n"
+    "kernel_choice.triton_unsupported_reason = lambda *_: None\n"
     "from bench.cli import main\n"
     "sys.exit(main(sys.argv[1:]))\n"
 )

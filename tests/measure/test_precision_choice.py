@@ -1,4 +1,4 @@
-"""What a run computes with, decided from the machine and its environment."""
+"""The precision of a run, decided from the machine and its environment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.measure import plan
+from bench.measure import precision_choice
+from bench.measure.precision_choice import choose_precision
 from bench.measure.request import ComputeRequest
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import FAST, REFERENCE
@@ -30,8 +31,8 @@ def fast_bf16(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 @pytest.mark.usefixtures("fast_bf16")
 def test_auto_is_bf16_where_the_cpu_multiplies_it_fast_and_the_recipe_allows_it() -> None:
-    assert plan.choose_precision(TORCH, FAST, "cpu") == "bf16"
-    assert plan.choose_precision(TORCH, REFERENCE, "cpu") == "fp32"
+    assert choose_precision(TORCH, FAST, "cpu") == "bf16"
+    assert choose_precision(TORCH, REFERENCE, "cpu") == "fp32"
 
 
 @pytest.mark.parametrize(
@@ -55,9 +56,9 @@ def test_auto_is_fp32_where_onednn_is_limited(
     """oneDNN reads the limit so: tested with ONEDNN_VERBOSE=1."""
     for name, value in environment.items():
         fast_bf16.setenv(name, value)
-    assert plan.choose_precision(TORCH, FAST, "cpu") == precision
+    assert choose_precision(TORCH, FAST, "cpu") == precision
     asked = replace(TORCH, precision="bf16")
-    assert plan.choose_precision(asked, FAST, "cpu") == "bf16", "whoever asks for it gets it"
+    assert choose_precision(asked, FAST, "cpu") == "bf16", "whoever asks for it gets it"
 
 
 @pytest.mark.parametrize("capability", ["AVX2", "DEFAULT"])
@@ -65,16 +66,16 @@ def test_auto_is_fp32_where_torchs_loops_are_limited(
     capability: str, fast_bf16: pytest.MonkeyPatch
 ) -> None:
     fast_bf16.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert plan.choose_precision(TORCH, FAST, "cpu") == "fp32"
+    assert choose_precision(TORCH, FAST, "cpu") == "fp32"
 
 
 LIMITED = """
 import torch
 torch.cpu._is_avx512_bf16_supported = lambda: True
-from bench.measure import plan
+from bench.measure.precision_choice import choose_precision
 from bench.measure.request import ComputeRequest
 from mnist_cnn.recipe import FAST
-print(plan.choose_precision(ComputeRequest(kernels="torch"), FAST, "cpu"))
+print(choose_precision(ComputeRequest(kernels="torch"), FAST, "cpu"))
 """
 
 
@@ -92,12 +93,12 @@ def test_torch_reads_its_limit_from_the_environment() -> None:
 
 def test_auto_is_bf16_where_compiled_code_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     """It stores bf16 on every CPU, also where the CPU does not multiply it fast."""
-    monkeypatch.setattr(plan, "multiplies_bf16_fast", lambda device: False)
+    monkeypatch.setattr(precision_choice, "multiplies_bf16_fast", lambda device: False)
     monkeypatch.setattr("mnist_cnn.kernels.native.unavailable_reason", lambda kernels: None)
-    assert plan.choose_precision(AUTO, FAST, "cpu") == "bf16"
-    assert plan.choose_precision(replace(AUTO, kernels="avx2"), FAST, "cpu") == "bf16"
-    assert plan.choose_precision(AUTO, REFERENCE, "cpu") == "fp32"
-    assert plan.choose_precision(TORCH, FAST, "cpu") == "fp32"
+    assert choose_precision(AUTO, FAST, "cpu") == "bf16"
+    assert choose_precision(replace(AUTO, kernels="avx2"), FAST, "cpu") == "bf16"
+    assert choose_precision(AUTO, REFERENCE, "cpu") == "fp32"
+    assert choose_precision(TORCH, FAST, "cpu") == "fp32"
 
 
 @pytest.mark.parametrize(("converts", "precision"), [(True, "bf16"), (False, "fp32")])
@@ -108,29 +109,15 @@ def test_auto_is_bf16_on_an_xpu_that_has_it(
         return including_emulation or converts
 
     monkeypatch.setattr(torch.xpu, "is_bf16_supported", is_supported)
-    assert plan.choose_precision(TORCH, FAST, "xpu") == precision
-    assert plan.choose_precision(replace(TORCH, precision="bf16"), FAST, "xpu") == "bf16"
+    assert choose_precision(TORCH, FAST, "xpu") == precision
+    assert choose_precision(replace(TORCH, precision="bf16"), FAST, "xpu") == "bf16"
 
 
 def test_fp16_on_an_xpu_needs_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch's scaler of losses computes in it, and would fail at the first step."""
     asked = replace(TORCH, precision="fp16")
     monkeypatch.setattr(torch.xpu, "get_device_capability", lambda: {"has_fp64": True})
-    assert plan.choose_precision(asked, FAST, "xpu") == "fp16"
+    assert choose_precision(asked, FAST, "xpu") == "fp16"
     monkeypatch.setattr(torch.xpu, "get_device_capability", lambda: {"has_fp64": False})
     with pytest.raises(UsageError, match=r"fp16 needs float64.*use --precision bf16 or fp32"):
-        plan.choose_precision(asked, FAST, "xpu")
-
-
-@pytest.mark.parametrize(
-    ("found", "asked", "told"), [("hpu", "auto", "hpu"), ("hpu", "cpu", None), (None, "auto", None)]
-)
-def test_a_device_that_the_cpu_trains_in_place_of_is_named(
-    found: str | None, asked: str, told: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
-    compute = ComputeRequest(device="cpu", kernels="torch", threads=1)
-    chosen = plan.resolve_plan(FAST, compute)
-    device = None if found is None else torch.device(found)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: device)
-    assert plan.unsupported_device(chosen, replace(compute, device=asked)) == told
+        choose_precision(asked, FAST, "xpu")

@@ -21,7 +21,7 @@ from scipy import stats as scipy_stats
 
 from bench.stats.attempts import Attempt, restricted_mean, seconds_per_success_interval
 from bench.stats.order_statistics import median_interval
-from bench.stats.student_t import t_quantile_975
+from bench.stats.student_t import t_above
 from bench.stats.summary import MISSED
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "statistics.md"
@@ -80,7 +80,7 @@ def students(runs: Sequence[Attempt]) -> Ends:
     values = [run.seconds if run.reached else HORIZON for run in runs]
     mean = math.fsum(values) / len(values)
     squares = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    half = t_quantile_975(len(values) - 1) * math.sqrt(squares / len(values))
+    half = t_above(len(values) - 1, 0.025) * math.sqrt(squares / len(values))
     return mean - half, mean + half
 
 

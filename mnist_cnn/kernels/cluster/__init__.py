@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import torch
 
+from mnist_cnn.kernels.whole_steps import unsupported_part
 from mnist_cnn.recipe import Recipe
 
 LARGEST_GROUP = 16
@@ -19,13 +20,7 @@ def unsupported_reason(recipe: Recipe) -> str | None:
     group = recipe.norm_batch_size or recipe.batch_size
     if group > LARGEST_GROUP:
         return f"they have batch norm over groups of at most {LARGEST_GROUP} images, not {group}"
-    if recipe.optimizer != "sgd" or recipe.cycle_momentum:
-        return "they have no other optimizer than SGD with constant momentum"
-    if recipe.dropout > 0:
-        return "they have no dropout"
-    if recipe.interpolation != "bilinear" or recipe.brightness > 0 or recipe.contrast > 0:
-        return "they have no other distortion than bilinear resampling"
-    return None
+    return unsupported_part(recipe)
 
 
 def missing_hardware_reason() -> str | None:

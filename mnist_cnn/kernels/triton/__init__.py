@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mnist_cnn.kernels.whole_steps import unsupported_part
 from mnist_cnn.recipe import Recipe
 
 
@@ -9,13 +10,7 @@ def unsupported_reason(recipe: Recipe) -> str | None:
     """Why the kernels cannot train a recipe; None where they can."""
     if recipe.has_norm_groups:
         return "they have no batch norm over groups of a batch"
-    if recipe.optimizer != "sgd" or recipe.cycle_momentum:
-        return "they have no other optimizer than SGD with constant momentum"
-    if recipe.dropout > 0:
-        return "they have no dropout"
-    if recipe.interpolation != "bilinear" or recipe.brightness > 0 or recipe.contrast > 0:
-        return "they have no other distortion than bilinear resampling"
-    return None
+    return unsupported_part(recipe)
 
 
 def is_shortage(error: Exception) -> bool:

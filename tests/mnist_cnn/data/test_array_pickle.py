@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mnist_cnn.data import package_index
+from mnist_cnn.data import array_pickle
 
 
 class Malicious:
@@ -33,7 +33,7 @@ def test_the_unpickler_refuses_all_but_arrays(
     for protocol in (3, 4, 5):
         bad = pickle.dumps((np.zeros(2), Malicious(function, str(target))), protocol)
         with pytest.raises(pickle.UnpicklingError, match="no array needs"):
-            package_index.ArrayUnpickler(io.BytesIO(bad)).load()
+            array_pickle.ArrayUnpickler(io.BytesIO(bad)).load()
     assert not target.exists()
 
 
@@ -41,7 +41,7 @@ def test_the_unpickler_refuses_all_but_arrays(
 def test_the_unpickler_reads_arrays(protocol: int) -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     stream = io.BytesIO(pickle.dumps((array, array > 2), protocol))
-    first, second = package_index.ArrayUnpickler(stream).load()
+    first, second = array_pickle.ArrayUnpickler(stream).load()
     assert np.array_equal(first, array)
     assert np.array_equal(second, array > 2)
 
@@ -89,7 +89,7 @@ def arrays_with(bad: object) -> bytes:
 )
 def test_only_arrays_of_bytes_are_accepted(bad: object) -> None:
     with pytest.raises(pickle.UnpicklingError):
-        package_index.idx_contents(io.BytesIO(arrays_with(bad)))
+        array_pickle.idx_contents(io.BytesIO(arrays_with(bad)))
 
 
 @settings(max_examples=200, derandomize=True)
@@ -99,4 +99,4 @@ def test_a_changed_pickle_is_refused_or_read(changes: list[tuple[int, int]]) -> 
     for place, value in changes:
         content[place % len(content)] = value
     with contextlib.suppress(pickle.UnpicklingError):
-        package_index.idx_contents(io.BytesIO(gzip.compress(bytes(content))))
+        array_pickle.idx_contents(io.BytesIO(gzip.compress(bytes(content))))

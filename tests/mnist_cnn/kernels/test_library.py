@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.measure.plan import choose_kernels
+from bench.measure.kernel_choice import choose_kernels
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
 from mnist_cnn.recipe import FAST, REFERENCE, Kernels

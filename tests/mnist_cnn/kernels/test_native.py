@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 
-from bench.measure.plan import choose_kernels
+from bench.measure.kernel_choice import choose_kernels
 from mnist_cnn.augment import augment, draw
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData, Split

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench.measure.plan import choose_kernels
+from bench.measure.kernel_choice import choose_kernels
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import cluster
 from mnist_cnn.kernels.cluster.launch import KERNELS, THREADS, compile_with_report
