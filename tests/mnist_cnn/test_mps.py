@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.measure import accelerator, plan
+from bench.measure.precision_choice import choose_precision
 from bench.measure.request import ComputeRequest
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import FAST, REFERENCE
@@ -58,10 +59,10 @@ def test_bf16_needs_macos_14(
     monkeypatch.setattr("platform.mac_ver", lambda: (version, ("", "", ""), "arm64"))
     if precision is None:
         with pytest.raises(UsageError, match="bf16"):
-            plan.choose_precision(ComputeRequest(precision="bf16"), FAST, "mps")
-        assert plan.choose_precision(ComputeRequest(), FAST, "mps") == "fp32"
+            choose_precision(ComputeRequest(precision="bf16"), FAST, "mps")
+        assert choose_precision(ComputeRequest(), FAST, "mps") == "fp32"
     else:
-        assert plan.choose_precision(ComputeRequest(precision="bf16"), FAST, "mps") == precision
+        assert choose_precision(ComputeRequest(precision="bf16"), FAST, "mps") == precision
 
 
 def test_activations_stay_contiguous_whatever_the_recipe_wishes_and_the_compiler_would(

@@ -335,19 +335,21 @@ def test_a_bomb_of_text_is_refused(tmp_path: Path) -> None:
         read_digit(path)
 
 
-def with_chunk(picture: Image.Image, name: bytes, data: bytes, folder: Path) -> Path:
-    """A PNG file with one more chunk before its pixels."""
+def with_chunk(
+    picture: Image.Image, name: bytes, data: bytes, folder: Path, before: bytes = b"IDAT"
+) -> Path:
+    """A PNG file with one more chunk before another one: its pixels, or its end."""
     buffer, chunk = io.BytesIO(), io.BytesIO()
     picture.save(buffer, "png")
     PngImagePlugin.putchunk(chunk, name, data)
-    before, mark, pixels = buffer.getvalue().partition(b"IDAT")
+    start, mark, rest = buffer.getvalue().partition(before)
     path = folder / "changed.png"
-    path.write_bytes(before[:-4] + chunk.getvalue() + before[-4:] + mark + pixels)
+    path.write_bytes(start[:-4] + chunk.getvalue() + start[-4:] + mark + rest)
     return path
 
 
 def test_a_colour_profile_without_a_method_is_refused(tmp_path: Path) -> None:
-    path = with_chunk(noise(0.2), b"iCCP", b"name\0", tmp_path)
+    path = with_chunk(noise(0.2), b"iCCP", b"name\0", tmp_path, before=b"IEND")
     with pytest.raises(UsageError, match="is a damaged picture"):
         read_digit(path)
 
