@@ -21,13 +21,11 @@ def test_it_is_scipys(degrees: float, probability: float) -> None:
 
 @pytest.mark.parametrize("degrees", [1, 2, 2.5, 9, 19, 39, 100.7, 5000])
 @pytest.mark.parametrize("tail", [0.05, 0.025, 0.005, 0.0005])
-def test_where_results_ask_for_it_more_digits_agree(degrees: float, tail: float) -> None:
-    assert t_quantile(degrees, 1 - tail) == pytest.approx(
-        float(stdtrit(degrees, 1 - tail)), rel=1e-11
-    )
+def test_where_results_ask_for_it_ten_digits_agree(degrees: float, tail: float) -> None:
+    assert t_quantile(degrees, 1 - tail) == float(f"{stdtrit(degrees, 1 - tail):.10g}")
 
 
 def test_it_is_symmetric_about_0() -> None:
     assert t_quantile(7, 0.5) == 0
-    assert t_quantile(7, 0.1) == pytest.approx(-t_quantile(7, 0.9), rel=1e-13)
-    assert t_above(19, 0.05) == pytest.approx(t_quantile(19, 0.95), rel=1e-13)
+    assert t_quantile(7, 0.1) == -t_quantile(7, 0.9)
+    assert t_above(19, 0.05) == t_quantile(19, 0.95)

@@ -18,12 +18,12 @@ using int64 = long long;
 using uint8 = unsigned char;
 
 /// A number in bfloat16.
-struct Half {
+struct Bfloat16 {
     unsigned short bits;
 };
 
 /// Two numbers in bfloat16 that lie side by side; the first one in the low bits.
-struct Pair {
+struct Bfloat16Pair {
     unsigned bits;
 };
 
@@ -71,36 +71,36 @@ DEVICE float read_from_block(const float* address, int rank) {
 /// The value of the lane whose number differs in the bits of `mask`.
 DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(~0u, value, mask); }
 
-DEVICE float to_float(Half value) { return __uint_as_float(static_cast<unsigned>(value.bits) << 16); }
-DEVICE float low(Pair pair) { return __uint_as_float(pair.bits << 16); }
-DEVICE float high(Pair pair) { return __uint_as_float(pair.bits & 0xffff0000u); }
+DEVICE float to_float(Bfloat16 value) { return __uint_as_float(static_cast<unsigned>(value.bits) << 16); }
+DEVICE float low(Bfloat16Pair pair) { return __uint_as_float(pair.bits << 16); }
+DEVICE float high(Bfloat16Pair pair) { return __uint_as_float(pair.bits & 0xffff0000u); }
 
-DEVICE Half to_half(float value) {
-    Half half;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(half.bits) : "f"(value));
-    return half;
+DEVICE Bfloat16 to_bfloat16(float value) {
+    Bfloat16 rounded;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(rounded.bits) : "f"(value));
+    return rounded;
 }
 
-DEVICE Pair to_pair(float first, float second) {
-    Pair pair;
+DEVICE Bfloat16Pair to_pair(float first, float second) {
+    Bfloat16Pair pair;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair.bits) : "f"(second), "f"(first));
     return pair;
 }
 
-DEVICE Pair join(Half first, Half second) {
+DEVICE Bfloat16Pair join(Bfloat16 first, Bfloat16 second) {
     return {static_cast<unsigned>(first.bits) | static_cast<unsigned>(second.bits) << 16};
 }
 
 /// Read or write two numbers at an even index.
-DEVICE Pair load_pair(const Half* address) { return *reinterpret_cast<const Pair*>(address); }
-DEVICE void store_pair(Half* address, Pair pair) { *reinterpret_cast<Pair*>(address) = pair; }
+DEVICE Bfloat16Pair load_pair(const Bfloat16* address) { return *reinterpret_cast<const Bfloat16Pair*>(address); }
+DEVICE void store_pair(Bfloat16* address, Bfloat16Pair pair) { *reinterpret_cast<Bfloat16Pair*>(address) = pair; }
 
 /// Add to a tile (16, 8) the product of tiles (16, 16) and (16, 8), which the lanes of a warp share.
 ///
 /// With g = lane / 4 and t = lane % 4 a lane has, of the sums: rows g and g + 8, columns 2t and
 /// 2t + 1; of the left tile: the same rows, pairs t and t + 4 along its columns, rows first; of the
 /// right tile: column g, pairs t and t + 4 along its rows.
-DEVICE void multiply_add(float (&sums)[4], const Pair (&left)[4], const Pair (&right)[2]) {
+DEVICE void multiply_add(float (&sums)[4], const Bfloat16Pair (&left)[4], const Bfloat16Pair (&right)[2]) {
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"

@@ -17,13 +17,12 @@ THREADS = 512
 _SHARED_BYTES = {"train_step": SHARED_BYTES, "evaluate": SHARED_BYTES, "update": 4 * THREADS}
 """Shared memory of a block; with less than all of it several blocks share a multiprocessor."""
 _SOURCE = "network.cu"
-_HEADERS = ("device.cuh", "layers.cuh")
 KERNELS = tuple(_SHARED_BYTES)
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
 
 
 class Arguments(ctypes.Structure):
-    """Arguments of a kernel, as network.cu declares them; tensors are given by their addresses."""
+    """Arguments of a kernel, as arguments.cuh declares them; a tensor is given by its address."""
 
     _fields_: ClassVar[Any] = ()
 
@@ -39,7 +38,7 @@ class Arguments(ctypes.Structure):
 
 
 class StepArguments(Arguments):
-    """See network.cu."""
+    """See arguments.cuh."""
 
     _fields_: ClassVar = [
         ("images", _POINTER),
@@ -60,7 +59,7 @@ class StepArguments(Arguments):
 
 
 class EvaluationArguments(Arguments):
-    """See network.cu."""
+    """See arguments.cuh."""
 
     _fields_: ClassVar = [
         ("images", _POINTER),
@@ -75,7 +74,7 @@ class EvaluationArguments(Arguments):
 
 
 class UpdateArguments(Arguments):
-    """See network.cu."""
+    """See arguments.cuh."""
 
     _fields_: ClassVar = [
         ("weights", _POINTER),
@@ -199,7 +198,7 @@ def compile_with_report(architecture: str) -> tuple[bytes, str]:
     from cuda.bindings import nvrtc
 
     folder = Path(__file__).parent
-    headers = [(name.encode(), (folder / name).read_bytes()) for name in _HEADERS]
+    headers = [(file.name.encode(), file.read_bytes()) for file in sorted(folder.glob("*.cuh"))]
     error, program = nvrtc.nvrtcCreateProgram(
         (folder / _SOURCE).read_bytes(),
         _SOURCE.encode(),

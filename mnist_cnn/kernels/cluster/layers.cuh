@@ -76,7 +76,7 @@ constexpr int EXCHANGES = 2 * LAYERS;
 
 /// Numbers of a batch norm, by channel.
 struct Norm {
-    float mean[WIDEST], deviation_inverse[WIDEST], factor[WIDEST], shift[WIDEST];
+    float mean[WIDEST], inverse_deviation[WIDEST], factor[WIDEST], shift[WIDEST];
 };
 
 /// Of gradients `dz` of a batch norm's outputs: the means of dz times the normalised input, and of dz.
@@ -88,30 +88,30 @@ struct NormBack {
 /// one reads.
 struct Shared {
     /// Each pixel's 3 x 3 neighbours, and a zero.
-    Half patches[Patches::SIZE];
-    Half stem[Stem::SIZE];
-    Half y1[Y1::SIZE];
-    Half y2[Y2::SIZE];
-    Half x1[X1::SIZE];
-    Half y3[Y3::SIZE];
-    Half y4[Y4::SIZE];
-    Half x2[X2::SIZE];
-    Half y5[Y5::SIZE];
+    Bfloat16 patches[Patches::SIZE];
+    Bfloat16 stem[Stem::SIZE];
+    Bfloat16 y1[Y1::SIZE];
+    Bfloat16 y2[Y2::SIZE];
+    Bfloat16 x1[X1::SIZE];
+    Bfloat16 y3[Y3::SIZE];
+    Bfloat16 y4[Y4::SIZE];
+    Bfloat16 x2[X2::SIZE];
+    Bfloat16 y5[Y5::SIZE];
     union {
         struct {
             float y6[Y6::SIZE];
-            Half dy6[Y6::SIZE];
+            Bfloat16 dy6[Y6::SIZE];
         };
         /// Gradient of `x2`, without a border, when those above have been read.
-        Half dx2[X2::PIXELS * 18];
+        Bfloat16 dx2[X2::PIXELS * 18];
     };
-    Half stem_weights[24 * 24];
+    Bfloat16 stem_weights[24 * 24];
     /// Distance of each pair of a convolution's inputs from the top left.
     int distances[18 * 8];
     union {
         struct {
             /// The right side of products: see `load_weights`.
-            Half weights[24 * (18 * 16 + 8)];
+            Bfloat16 weights[24 * (18 * 16 + 8)];
             /// Parts of sums: of warps, or of slots of `pool_back`.
             float partial[WARPS * 2 * WIDEST];
         };
@@ -132,4 +132,4 @@ struct Shared {
 
 /// Most shared memory of a block, bytes, from compute capability 9.0 to 10.x.
 constexpr int SHARED_BYTES = 227 << 10;
-static_assert(sizeof(Half) > 2 || sizeof(Shared) <= SHARED_BYTES, "a block has too little memory");
+static_assert(sizeof(Bfloat16) > 2 || sizeof(Shared) <= SHARED_BYTES, "a block has too little memory");

@@ -31,21 +31,27 @@ class Trained:
     after: MnistCnn
 
 
-def trained(
-    make_program: MakeProgram,
-    recipe: Recipe,
-    accelerator: Accelerator,
-    mnist: MnistData,
-    *,
-    held_out: int,
-    sizes: tuple[int, ...],
-) -> Trained:
-    """Steps of so many images from the same weights on the same images, and an evaluation."""
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """What programs are compared on: steps from the same weights on the same images."""
+
+    recipe: Recipe
+    accelerator: Accelerator
+    mnist: MnistData
+    sizes: tuple[int, ...]
+    """Number of images of each step."""
+    held_out: int
+    """Number of images of the evaluation after them."""
+
+
+def trained(make_program: MakeProgram, steps: Steps) -> Trained:
+    """A program after the steps and the evaluation."""
+    recipe, accelerator, mnist = steps.recipe, steps.accelerator, steps.mnist
     data = Split(
         mnist.train_images,
         mnist.train_labels,
-        mnist.test_images[:held_out],
-        mnist.test_labels[:held_out],
+        mnist.test_images[: steps.held_out],
+        mnist.test_labels[: steps.held_out],
     )
     context = TrainingContext(recipe, accelerator, "torch")
     buffers = device_buffers(context, data)
@@ -53,7 +59,7 @@ def trained(
     buffers.labels.copy_(data.train_labels)
     buffers.evaluation_images.copy_(data.evaluation_images)
     buffers.evaluation_labels.copy_(data.evaluation_labels)
-    count = sum(sizes)
+    count = sum(steps.sizes)
     generator = torch.Generator().manual_seed(5)
     buffers.order[:count] = torch.randperm(60_000, generator=generator)[:count].to(
         accelerator.device
@@ -65,7 +71,7 @@ def trained(
     program = make_program(context, buffers)
     before = seeded_model(recipe, 0).to(accelerator.device)
     program.load(before)
-    for size in sizes:
+    for size in steps.sizes:
         program.train(size)
     program.evaluate()
     after = seeded_model(recipe, 1).to(accelerator.device)
@@ -83,23 +89,13 @@ def deviations(ours: Trained, theirs: Trained) -> dict[str, float]:
     }
 
 
-def check_against_torch(
-    make_program: MakeProgram,
-    recipe: Recipe,
-    accelerator: Accelerator,
-    mnist: MnistData,
-    *,
-    held_out: int,
-    sizes: tuple[int, ...],
-    most: float,
-) -> None:
+def check_against_torch(make_program: MakeProgram, steps: Steps, most: float) -> None:
     """In float32, where both compute the same but for the order of sums: see `check_same`."""
-    ours = trained(make_program, recipe, accelerator, mnist, held_out=held_out, sizes=sizes)
-    theirs = trained(TorchProgram, recipe, accelerator, mnist, held_out=held_out, sizes=sizes)
+    ours, theirs = trained(make_program, steps), trained(TorchProgram, steps)
     check_same(ours, theirs, most)
-    assert int(ours.buffers.position) == sum(sizes)
-    assert int(ours.buffers.step) == len(sizes)
-    network = seeded_model(recipe, 2).to(accelerator.device)
+    assert int(ours.buffers.position) == sum(steps.sizes)
+    assert int(ours.buffers.step) == len(steps.sizes)
+    network = seeded_model(steps.recipe, 2).to(steps.accelerator.device)
     ours.program.take_statistics(network)
     ours.program.store(ours.after)
     for taken, given in zip(ours.after.buffers(), network.buffers(), strict=True):

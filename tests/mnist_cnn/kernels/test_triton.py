@@ -29,6 +29,7 @@ from mnist_cnn.recipe import FAST, FAST_GPU, REFERENCE
 from mnist_cnn.train import TrainingOptions, seeded_model, train
 from tests.mnist_cnn.kernels.programs import (
     MakeProgram,
+    Steps,
     Trained,
     check_against_torch,
     deviations,
@@ -49,10 +50,14 @@ def make_program(context: TrainingContext, buffers: DeviceBuffers) -> StepProgra
 
 def check_triton(accelerator: Accelerator, batch: int, held_out: int) -> None:
     recipe = replace(FAST_GPU, batch_size=batch, memory_format="contiguous", label_smoothing=0.1)
-    sizes = (batch,) * STEPS
-    check_against_torch(
-        make_program, recipe, accelerator, load(), held_out=held_out, sizes=sizes, most=0.01
+    steps = Steps(
+        recipe=recipe,
+        accelerator=accelerator,
+        mnist=load(),
+        sizes=(batch,) * STEPS,
+        held_out=held_out,
     )
+    check_against_torch(make_program, steps, most=0.01)
 
 
 @pytest.mark.slow
@@ -93,8 +98,14 @@ def test_in_bf16_they_are_no_further_from_fp32_than_torch_is(mnist: MnistData) -
     exact, rounded = (_Precision(kind) for kind in ("no", "bf16"))
 
     def after_steps(make: MakeProgram, accelerator: Accelerator) -> Trained:
-        sizes = (FAST_GPU.batch_size,) * STEPS
-        return trained(make, FAST_GPU, accelerator, mnist, held_out=1000, sizes=sizes)
+        steps = Steps(
+            recipe=FAST_GPU,
+            accelerator=accelerator,
+            mnist=mnist,
+            sizes=(FAST_GPU.batch_size,) * STEPS,
+            held_out=1000,
+        )
+        return trained(make, steps)
 
     truth = after_steps(TorchProgram, exact)
     ours = deviations(after_steps(make_program, rounded), truth)

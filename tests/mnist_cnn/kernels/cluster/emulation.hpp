@@ -4,7 +4,7 @@
 // What a fiber has written is seen by all: on a GPU a shuffle or a product is no barrier for memory, so
 // a lane that reads what another wrote needs a barrier that nothing here asks for.
 //
-// With EXACT, halves are float32, so that tests can tell a wrong formula from a rounded number.
+// With EXACT, what is bfloat16 elsewhere is float32, so that tests can tell a wrong formula from a rounded number.
 
 #pragma once
 
@@ -33,7 +33,7 @@ constexpr int LARGEST_CLUSTER = 16;
 using int64 = long long;
 using uint8 = unsigned char;
 
-inline float to_bfloat16(float value) {
+inline float rounded_to_bfloat16(float value) {
     uint32_t bits;
     std::memcpy(&bits, &value, 4);
     if (value == value) bits += 0x7fff + (bits >> 16 & 1);  // to the nearest, ties to even
@@ -42,23 +42,23 @@ inline float to_bfloat16(float value) {
     return value;
 }
 
-struct Half {
+struct Bfloat16 {
     float value;
 };
-struct Pair {
+struct Bfloat16Pair {
     float first, second;
 };
 
 #ifdef EXACT
-inline Half to_half(float value) { return {value}; }
+inline Bfloat16 to_bfloat16(float value) { return {value}; }
 #else
-inline Half to_half(float value) { return {to_bfloat16(value)}; }
+inline Bfloat16 to_bfloat16(float value) { return {rounded_to_bfloat16(value)}; }
 #endif
-inline float to_float(Half value) { return value.value; }
-inline float low(Pair pair) { return pair.first; }
-inline float high(Pair pair) { return pair.second; }
-inline Pair join(Half first, Half second) { return {first.value, second.value}; }
-inline Pair to_pair(float first, float second) { return join(to_half(first), to_half(second)); }
+inline float to_float(Bfloat16 value) { return value.value; }
+inline float low(Bfloat16Pair pair) { return pair.first; }
+inline float high(Bfloat16Pair pair) { return pair.second; }
+inline Bfloat16Pair join(Bfloat16 first, Bfloat16 second) { return {first.value, second.value}; }
+inline Bfloat16Pair to_pair(float first, float second) { return join(to_bfloat16(first), to_bfloat16(second)); }
 
 inline void expect(bool kept, const char* what) {
     if (kept) return;
@@ -78,7 +78,7 @@ struct Warp {
     Meeting meeting;
     float shuffled[32], shown[32];
     float sums[32][4], products[32][4];
-    Pair left[32][4], right[32][2];
+    Bfloat16Pair left[32][4], right[32][2];
 };
 
 struct Block {
@@ -157,13 +157,13 @@ inline float shuffle_xor(float value, int mask) {
     return warp.shown[lane ^ mask];
 }
 
-inline Pair load_pair(const Half* address) {
-    expect(reinterpret_cast<uintptr_t>(address) % (2 * sizeof(Half)) == 0, "a pair at an odd index");
+inline Bfloat16Pair load_pair(const Bfloat16* address) {
+    expect(reinterpret_cast<uintptr_t>(address) % (2 * sizeof(Bfloat16)) == 0, "a pair at an odd index");
     return join(address[0], address[1]);
 }
 
-inline void store_pair(Half* address, Pair pair) {
-    expect(reinterpret_cast<uintptr_t>(address) % (2 * sizeof(Half)) == 0, "a pair at an odd index");
+inline void store_pair(Bfloat16* address, Bfloat16Pair pair) {
+    expect(reinterpret_cast<uintptr_t>(address) % (2 * sizeof(Bfloat16)) == 0, "a pair at an odd index");
     address[0] = {pair.first};
     address[1] = {pair.second};
 }
@@ -196,7 +196,7 @@ inline void multiply_tiles(Warp& warp) {
     }
 }
 
-inline void multiply_add(float (&sums)[4], const Pair (&left)[4], const Pair (&right)[2]) {
+inline void multiply_add(float (&sums)[4], const Bfloat16Pair (&left)[4], const Bfloat16Pair (&right)[2]) {
     Warp& warp = own_warp();
     const int lane = current->thread % 32;
     std::memcpy(warp.sums[lane], sums, sizeof sums);

@@ -10,14 +10,12 @@ import pytest
 
 from mnist_cnn.data.dataset import MnistData
 from mnist_cnn.engine.torch_program import TorchProgram
-from mnist_cnn.kernels import cluster
-from tests.mnist_cnn.kernels.cluster.emulation import EmulatedKernels
+from tests.mnist_cnn.kernels.cluster.emulation import EmulatedKernels, sources
 from tests.mnist_cnn.kernels.cluster.test_network import MOST, after_steps, by
 from tests.mnist_cnn.kernels.programs import check_same
 
 pytestmark = pytest.mark.thorough
 ROOT = Path(__file__).resolve().parents[4]
-SOURCE = (Path(cluster.__file__).parent / "network.cu").read_text()
 WRONG_FORMULAS = {
     "statistics follow twice as fast": ("MOMENTUM = 0.1f", "MOMENTUM = 0.2f"),
     "variance of a sample as of all": ("variance * count / (count - 1)", "variance"),
@@ -37,7 +35,7 @@ WRONG_FORMULAS = {
     "no Nesterov": ("slope + arguments.momentum * velocity", "velocity"),
     "an average of its own": ("average += share * (weight - average)", "average = weight"),
     "shifted the other way": ("row[6], y =", "-row[6], y ="),
-    "a share of the pixels is lost": ("part * STEPS_EACH; step < end", "part * 2; step < end"),
+    "a share of the pixels is lost": ("part() * STEPS_EACH; step < end", "part() * 2; step < end"),
 }
 MISSING_BARRIERS = {
     "none": ("EPSILON = 1e-5f", "EPSILON = 1e-5f"),
@@ -51,16 +49,18 @@ MISSING_BARRIERS = {
         "Shared& shared = image.shared;\n    if (thread() < SUMS)",
     ),
     "before a weight's gradient": (
-        "    block_sync();\n    if (part < PARTS)",
-        "    if (part < PARTS)",
+        "    block_sync();\n    if (share.part() < PARTS)",
+        "    if (share.part() < PARTS)",
     ),
 }
 
 
 def changed(folder: Path, change: tuple[str, str]) -> EmulatedKernels:
     old, new = change
-    assert SOURCE.count(old) == 1, old
-    return EmulatedKernels(folder, exact=True, source=SOURCE.replace(old, new))
+    places = {name: text for name, text in sources().items() if old in text}
+    ((name, text),) = places.items()
+    assert text.count(old) == 1, old
+    return EmulatedKernels(folder, exact=True, changed={name: text.replace(old, new)})
 
 
 @pytest.mark.parametrize("name", WRONG_FORMULAS)

@@ -27,11 +27,12 @@ from mnist_cnn.kernels.cluster.launch import (
 )
 from mnist_cnn.kernels.cluster.network import ClusterProgram
 from mnist_cnn.parity import compare_with_cpu
-from mnist_cnn.recipe import FAST
+from mnist_cnn.recipe import FAST, Recipe
 from mnist_cnn.train import TrainingOptions, seeded_model, train
 from tests.mnist_cnn.kernels.cluster.emulation import EmulatedKernels
 from tests.mnist_cnn.kernels.programs import (
     MakeProgram,
+    Steps,
     Trained,
     check_against_torch,
     deviations,
@@ -78,16 +79,21 @@ def by(kernels: EmulatedKernels) -> MakeProgram:
     return make_program
 
 
+def small_steps(mnist: MnistData, precision: str = "no", recipe: Recipe = SMALL) -> Steps:
+    accelerator = _OnCpu(precision)
+    return Steps(recipe=recipe, accelerator=accelerator, mnist=mnist, sizes=SIZES, held_out=8)
+
+
 def after_steps(make: MakeProgram, mnist: MnistData, precision: str = "no") -> Trained:
-    return trained(make, SMALL, _OnCpu(precision), mnist, held_out=8, sizes=SIZES)
+    return trained(make, small_steps(mnist, precision))
 
 
 @pytest.mark.parametrize("group", [3, 2, 6])
 def test_without_rounding_they_are_torchs_operators(
     group: int, exact: EmulatedKernels, mnist: MnistData
 ) -> None:
-    recipe = replace(SMALL, norm_batch_size=group)
-    check_against_torch(by(exact), recipe, _OnCpu("no"), mnist, held_out=8, sizes=SIZES, most=MOST)
+    steps = small_steps(mnist, recipe=replace(SMALL, norm_batch_size=group))
+    check_against_torch(by(exact), steps, MOST)
 
 
 def test_in_bf16_they_are_no_further_from_fp32_than_torch_is(
@@ -165,7 +171,7 @@ def test_a_run_trains_by_them(
 
 
 @pytest.mark.parametrize(
-    "batch_size", [32, pytest.param(FAST.batch_size, marks=pytest.mark.thorough)]
+    "batch_size", [16, pytest.param(FAST.batch_size, marks=pytest.mark.thorough)]
 )
 def test_the_check_before_a_benchmark_accepts_them(
     batch_size: int, rounded: EmulatedKernels, mnist: MnistData, monkeypatch: pytest.MonkeyPatch

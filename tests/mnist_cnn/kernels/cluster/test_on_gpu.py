@@ -22,7 +22,7 @@ from mnist_cnn.kernels.cluster.network import ClusterProgram
 from mnist_cnn.parity import compare_with_cpu
 from mnist_cnn.recipe import FAST
 from mnist_cnn.train import TrainingOptions, seeded_model, train
-from tests.mnist_cnn.kernels.programs import MakeProgram, Trained, deviations, trained
+from tests.mnist_cnn.kernels.programs import MakeProgram, Steps, Trained, deviations, trained
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available() or cluster.missing_hardware_reason() is not None,
@@ -52,8 +52,14 @@ def test_how_many_clusters_train_at_once() -> None:
 
 def test_steps_are_no_further_from_fp32_than_torchs(mnist: MnistData) -> None:
     def after_steps(make: MakeProgram, mixed_precision: str) -> Trained:
-        accelerator = in_precision(mixed_precision)
-        return trained(make, FAST, accelerator, mnist, held_out=1000, sizes=SIZES)
+        steps = Steps(
+            recipe=FAST,
+            accelerator=in_precision(mixed_precision),
+            mnist=mnist,
+            sizes=SIZES,
+            held_out=1000,
+        )
+        return trained(make, steps)
 
     truth = after_steps(TorchProgram, "no")
     ours = deviations(after_steps(make_program, "bf16"), truth)
