@@ -231,7 +231,9 @@ def _background(grey: Grey) -> tuple[Grey, float]:
     values, border_terms = grey[border], terms[border]
     # Least squares, three times, each over the pixels that fit: a stroke or a shadow at the border
     # must not tilt the plane.
-    plane = np.array([np.median(values), 0, 0], dtype=np.float32)
+    # A value that is there: between black and white, half of the border each, nothing would fit.
+    middle = np.percentile(values, 50, method="lower")
+    plane = np.array([middle, 0, 0], dtype=np.float32)
     tolerance, noise = 0.2, 0.0
     for _ in range(3):
         fits = np.abs(values - border_terms @ plane) <= tolerance

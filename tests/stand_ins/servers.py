@@ -60,6 +60,18 @@ def trickling_server(headers: bytes = HEADERS) -> Iterator[str]:
 
 
 @contextmanager
+def silent_server(answer: bytes) -> Iterator[str]:
+    """A server that sends these bytes, then nothing, and keeps the connection."""
+
+    def fall_silent(connection: socket.socket, closing: threading.Event) -> None:
+        connection.sendall(answer)
+        closing.wait()
+
+    with server(fall_silent) as address:
+        yield address
+
+
+@contextmanager
 def answering_server(answer: bytes) -> Iterator[str]:
     """A server that sends these bytes, whatever it is asked."""
     with server(lambda connection, _: connection.sendall(answer)) as address:

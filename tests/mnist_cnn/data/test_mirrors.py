@@ -9,7 +9,12 @@ import pytest
 from mnist_cnn.data import files
 from mnist_cnn.data.limits import TransferLimits
 from mnist_cnn.data.mirrors import from_mirrors
-from tests.stand_ins.servers import HEADERS, answering_server, trickling_server
+from tests.stand_ins.servers import (
+    HEADERS,
+    answering_server,
+    silent_server,
+    trickling_server,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -39,12 +44,12 @@ def problems_of(
     ("limits", "complaint"),
     [
         (
-            TransferLimits(stall_seconds=0.4, slowest_bytes_per_second=1e3),
-            r"is too slow \(\d+ bytes in 0\.4\d* s\)",
+            TransferLimits(stall_seconds=1, slowest_bytes_per_second=1e3),
+            r"is too slow \(\d+ bytes in 1(\.\d+)? s\)",
         ),
         (
-            TransferLimits(stall_seconds=0.4, slowest_bytes_per_second=1e-3, total_seconds=0.6),
-            r"is too slow \(not done within 0\.6 s\)",
+            TransferLimits(stall_seconds=1, slowest_bytes_per_second=1e-3, total_seconds=1.5),
+            r"is too slow \(not done within 1\.5 s\)",
         ),
     ],
     ids=["too low a rate", "too long in all"],
@@ -70,10 +75,10 @@ def test_headers_that_trickle_are_no_answer(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_one_that_falls_silent_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    with trickling_server(HEADERS + bytes(200_000)) as address:
-        limits = TransferLimits(stall_seconds=0.02)  # less than the pause between two bytes
+    with silent_server(HEADERS + bytes(200_000)) as address:
+        limits = TransferLimits(stall_seconds=1)  # a busy machine takes less for the bytes
         (problem,), _ = problems_of(monkeypatch, address, limits)
-    assert problem == f"{address} is too slow (nothing for 0.02 s after 200,000 bytes)"
+    assert problem == f"{address} is too slow (nothing for 1 s after 200,000 bytes)"
 
 
 STATUS = b"HTTP/1.1 404 "

@@ -75,6 +75,10 @@ def edge(draw: ImageDraw.ImageDraw) -> None:
     draw.rectangle((0, 0, 30, SIZE[1]), fill=90)
 
 
+def halves(draw: ImageDraw.ImageDraw) -> None:
+    draw.rectangle((SIZE[0] // 2, 0, SIZE[0], SIZE[1]), fill=0)
+
+
 def tiny(draw: ImageDraw.ImageDraw) -> None:
     draw.line([(200, 150), (204, 150), (202, 156)], fill=30, width=2)
 
@@ -95,6 +99,7 @@ def wide(draw: ImageDraw.ImageDraw) -> None:
         (squared, "shows", "crop"),
         (cut, "shows a digit that is cut off at the left", "take in some background"),
         (edge, "shows", "crop"),
+        (halves, "shows a line from top to bottom", "crop"),
         (tiny, "pixels, too few to tell", "take it from closer"),
         (wide, "times as wide as high", "crop the picture to one upright digit"),
     ],
