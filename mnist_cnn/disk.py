@@ -185,7 +185,7 @@ def temporary_ending() -> str:
 
 
 def write_beside(
-    path: Path, content: bytes | bytearray, place: Callable[[Path], _Result]
+    path: Path, content: bytes | bytearray | memoryview, place: Callable[[Path], _Result]
 ) -> _Result:
     """Write bytes to the disk, beside a path, under a name that nobody can know before.
 
@@ -243,7 +243,7 @@ def with_cleanup(action: Callable[[], _Result], cleanup: Callable[[], object]) -
     return result
 
 
-def _write_locked(path: Path, content: bytes | bytearray) -> int:
+def _write_locked(path: Path, content: bytes | bytearray | memoryview) -> int:
     """Write a new file to the disk; returns the descriptor that locks it, -1 without locks."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY
     with open(os.open(path, flags, 0o666), "wb") as file:  # noqa: PTH123

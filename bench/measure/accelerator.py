@@ -154,7 +154,8 @@ def check_parity(
         UsageError: it does not, so its speed would mean nothing; or kernels that were asked for
             cannot be compiled or run.
     """
-    data = load(data_dir, offline=True).split(joined.recipe.evaluation_split)
+    mnist = load(data_dir, offline=True, threads=joined.setup.threads)
+    data = mnist.split(joined.recipe.evaluation_split)
     difference = compare_with_cpu(joined.context, data, joined.setup.precision, graphs)
     if difference is None:
         return None

@@ -241,6 +241,7 @@ def _make_session(
         joined.context,
         request.data_dir,
         request.protocol.warmup_images,
+        threads=setup.threads,
         graphs=graphs.cache,
         checkpoints=checkpoints,
     )

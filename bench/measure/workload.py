@@ -26,6 +26,7 @@ class MnistTraining:
     Args:
         context: what is trained and by what.
         data_dir: folder of MNIST, read again by every run; None for the default folder.
+        threads: number of threads that read and verify it.
         warmup_images: training images of the warm-up run.
         graphs: the engine of captured or fused steps; None for the eager one.
         checkpoints: where measured runs save their states; None to save none.
@@ -37,12 +38,14 @@ class MnistTraining:
         data_dir: Path | None,
         warmup_images: int,
         *,
+        threads: int = 1,
         graphs: GraphCache | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> None:
         self._context = context
         self._data_dir = data_dir
         self._warmup_images = warmup_images
+        self._threads = threads
         self._checkpoints = checkpoints
         self._graphs = graphs
         self.checksums: dict[str, str] = {}
@@ -90,7 +93,7 @@ class MnistTraining:
         change_split: Callable[[Split], Split],
     ) -> Generator[Event, None, None]:
         self._last_run = None  # frees its memory for this run
-        data = load(self._data_dir, offline=True)
+        data = load(self._data_dir, offline=True, threads=self._threads)
         self.checksums = dict(data.checksums)
         split = change_split(data.split(recipe.evaluation_split))
         model = seeded_model(recipe, seed)

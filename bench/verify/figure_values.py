@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import stdev
 
 from bench.analysis.benchmarks import Benchmark
-from bench.analysis.columns import Run, benchmark_column_names
+from bench.analysis.columns import Row, Run, benchmark_column_names
 from bench.analysis.headings import is_text, unit_of
 from bench.analysis.rows import benchmark_row
 from bench.analysis.units import Unit
@@ -93,10 +94,11 @@ def recompute(request: Figures, reader: RecordReader) -> list[Figure | None]:
         UsageError: the tag names something that does not exist or has no value.
     """
     runs = reader.runs(request.places, request.where)
+    groups = [_GroupValues(number, group, runs) for number, group in enumerate(request.groups)]
     return [
-        None if name == SKIPPED else _figure(name, number, group, runs)
-        for number, group in enumerate(request.groups)
-        for name in group.names
+        None if name == SKIPPED else values.figure(name)
+        for values in groups
+        for name in values.group.names
     ]
 
 
@@ -106,12 +108,10 @@ def estimate(request: Figures, reader: RecordReader) -> Estimate:
     Raises:
         UsageError: that name has no interval.
     """
-    runs = reader.runs(request.places, request.where)
-    group = request.groups[0]
-    name = group.names[0]
+    values = _GroupValues(0, request.groups[0], reader.runs(request.places, request.where))
+    name = values.group.names[0]
     low, high = ("low", "high") if name == "mean" else (f"{name}_low", f"{name}_high")
-    values = [_figure(part, 0, group, runs).value for part in (name, low, high)]
-    return Estimate(*values)
+    return Estimate(*[values.figure(part).value for part in (name, low, high)])
 
 
 def recompute_product(request: Product, known: dict[str, Estimate]) -> list[Figure | None]:
@@ -143,48 +143,75 @@ def recompute_product(request: Product, known: dict[str, Estimate]) -> list[Figu
     return figures
 
 
-def _figure(name: str, number: int, group: Group, runs: Sequence[Run]) -> Figure:
-    if group.quantity is None:
-        return _benchmark_figure(name, number, runs)
-    _check_name(name, STATISTICS, "statistic")
-    quantity = group.quantity
-    columns = number_columns(quantity.series)
-    if name in _SUCCESSES:
-        value = _of_successes(name, attempts_of(quantity, runs))
-    else:
-        value = _statistic(name, values_of(quantity, runs))
-    full_name = f"{name} of {quantity.series.name}"
-    if value is None or not math.isfinite(value):
-        raise UsageError(f"{full_name} has no value: too few runs, or one missed the target")
-    return Figure(
-        full_name,
-        value,
-        number,
-        _end_of(name),
-        has_unit=name != "count",
-        is_share=quantity.divisor is None
-        and quantity.scale == 1
-        and columns[0].unit is Unit.FRACTION,
-    )
+@dataclass(frozen=True)
+class _GroupValues:
+    """The runs' values that the names of a group are of, computed once for all of them."""
 
+    number: int
+    """The group's place in its tag."""
+    group: Group
+    runs: Sequence[Run]
 
-def _benchmark_figure(name: str, number: int, runs: Sequence[Run]) -> Figure:
-    """A column of the benchmark that these runs are together."""
-    _check_name(name, benchmark_column_names(), "column of a benchmark")
-    value = benchmark_row(Benchmark(tuple(runs)))[name]
-    if is_text(name) or isinstance(value, str):
-        raise UsageError(f"{name} is a text, not a number")
-    if value is None:
-        raise UsageError(f"{name} has no value: too few runs, or too many missed the target")
-    unit = unit_of(name)
-    return Figure(
-        name,
-        float(value),
-        number,
-        _end_of(name),
-        has_unit=unit is not Unit.COUNT,
-        is_share=unit is Unit.FRACTION,
-    )
+    def figure(self, name: str) -> Figure:
+        """What a name stands for.
+
+        Raises:
+            UsageError: there is no such name, or it has no value.
+        """
+        if self.group.quantity is None:
+            return self._benchmark_figure(name)
+        _check_name(name, STATISTICS, "statistic")
+        quantity = self.group.quantity
+        columns = number_columns(quantity.series)
+        if name in _SUCCESSES:
+            value = _of_successes(name, self._attempts)
+        else:
+            value = _statistic(name, self._values)
+        full_name = f"{name} of {quantity.series.name}"
+        if value is None or not math.isfinite(value):
+            raise UsageError(f"{full_name} has no value: too few runs, or one missed the target")
+        return Figure(
+            full_name,
+            value,
+            self.number,
+            _end_of(name),
+            has_unit=name != "count",
+            is_share=quantity.divisor is None
+            and quantity.scale == 1
+            and columns[0].unit is Unit.FRACTION,
+        )
+
+    def _benchmark_figure(self, name: str) -> Figure:
+        """A column of the benchmark that these runs are together."""
+        _check_name(name, benchmark_column_names(), "column of a benchmark")
+        value = self._benchmark[name]
+        if is_text(name) or isinstance(value, str):
+            raise UsageError(f"{name} is a text, not a number")
+        if value is None:
+            raise UsageError(f"{name} has no value: too few runs, or too many missed the target")
+        unit = unit_of(name)
+        return Figure(
+            name,
+            float(value),
+            self.number,
+            _end_of(name),
+            has_unit=unit is not Unit.COUNT,
+            is_share=unit is Unit.FRACTION,
+        )
+
+    @cached_property
+    def _values(self) -> list[float]:
+        assert self.group.quantity is not None
+        return values_of(self.group.quantity, self.runs)
+
+    @cached_property
+    def _attempts(self) -> list[Attempt]:
+        assert self.group.quantity is not None
+        return attempts_of(self.group.quantity, self.runs)
+
+    @cached_property
+    def _benchmark(self) -> Row:
+        return benchmark_row(Benchmark(tuple(self.runs)))
 
 
 def _end_of(name: str) -> End:

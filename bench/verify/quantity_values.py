@@ -10,7 +10,6 @@ from bench.analysis.columns import Column, Role, Run, column, run_column_names
 from bench.analysis.filters import parse_filter
 from bench.analysis.headings import is_text
 from bench.analysis.metrics import attempt_of, completed, reached_epoch
-from bench.analysis.rows import run_row
 from bench.records.schema import RunRecord
 from bench.stats.attempts import Attempt
 from bench.stats.summary import MISSED
@@ -38,7 +37,8 @@ def select(runs: Sequence[Run], where: str | None) -> list[Run]:
         condition = parse_filter(where, run_column_names())
     except UsageError as error:
         raise UsageError(str(error).replace("--filter", "where", 1)) from error
-    chosen = [run for run in runs if condition.holds(run_row(run))]
+    used = [column(name) for name in condition.columns]
+    chosen = [run for run in runs if condition.holds({each.name: each.cell(run) for each in used})]
     if not chosen:
         raise UsageError(f"where {printable(where)} holds for none of {len(runs)} runs")
     return chosen

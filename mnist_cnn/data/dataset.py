@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mnist_cnn.data import files
 from mnist_cnn.data.download import fetch
+from mnist_cnn.data.pieces import read_pieces
 from mnist_cnn.data.progress import Progress
 from mnist_cnn.errors import MissingDataError
 from mnist_cnn.recipe import VALIDATION_IMAGES, EvaluationSplit
@@ -67,7 +68,11 @@ class MnistData:
 
 
 def load(
-    data_dir: Path | None = None, *, offline: bool = False, progress: Progress | None = None
+    data_dir: Path | None = None,
+    *,
+    offline: bool = False,
+    progress: Progress | None = None,
+    threads: int = 1,
 ) -> MnistData:
     """Read and verify MNIST; get missing files first.
 
@@ -78,13 +83,14 @@ def load(
         data_dir: the folder; None for MNIST_DATA_DIR's, or else the user's cache.
         offline: do not use the network.
         progress: called with the progress of a download.
+        threads: number of threads that read and verify.
 
     Raises:
         MissingDataError: a file is missing or corrupt, and no source has it.
         UsageError: see `fetch`.
     """
     folder = files.data_folder(data_dir)
-    contents = _read(folder)
+    contents = read_pieces(folder, threads) or _read(folder)
     if contents is None:
         for file in fetch(folder, offline=offline, progress=progress).files:
             if file.quarantined:

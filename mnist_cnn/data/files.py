@@ -27,6 +27,8 @@ TORCHVISION_FOLDER = Path("MNIST", "raw")
 
 FOLDER_VARIABLE = "MNIST_DATA_DIR"
 """Environment variable that names the folder."""
+PIECE_BYTES = 4 << 20
+"""Length of a piece of a file; the last one is shorter."""
 _CHUNK_BYTES = 1 << 20
 _LARGEST_BYTES = 64 << 20
 """Most bytes of a file, uncompressed, that are read; the largest of MNIST has 47 MB."""
@@ -39,6 +41,8 @@ class IdxFile:
     name: str
     sha256: str
     """SHA-256 of the whole uncompressed file, in hexadecimal."""
+    pieces_sha256: str
+    """SHA-256 of the digests of its pieces of `PIECE_BYTES`, which threads compute side by side."""
     shape: tuple[int, ...]
     """Shape of the elements: (N, 28, 28) for images, (N,) for labels."""
 
@@ -57,21 +61,25 @@ class IdxFile:
 TRAIN_IMAGES = IdxFile(
     "train-images-idx3-ubyte",
     "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "290267ce466850007209e592be22145f03c432823c23f764df10c050e1ef1744",
     (60_000, 28, 28),
 )
 TRAIN_LABELS = IdxFile(
     "train-labels-idx1-ubyte",
     "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "2379337c4bec78e89f880e02eb2e932d6af2c6764ccfa366e71751a74549517a",
     (60_000,),
 )
 TEST_IMAGES = IdxFile(
     "t10k-images-idx3-ubyte",
     "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "9ef758657a0fdf6b09a69d4ab8b7d11cf25367c2b2b453805e6253c215b3e487",
     (10_000, 28, 28),
 )
 TEST_LABELS = IdxFile(
     "t10k-labels-idx1-ubyte",
     "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    "4a4c2a6fc4473d91e3a2432cfeec49965d0588e6ad190f0a0b5be6732deac165",
     (10_000,),
 )
 FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
@@ -82,8 +90,8 @@ class VerifiedFile:
     """A whole IDX file with the correct SHA-256."""
 
     file: IdxFile
-    content: bytearray
-    """Bytes of the header, then of the elements."""
+    content: bytearray | memoryview
+    """Bytes of the header, then of the elements; writable, so that tensors can share them."""
 
 
 class NotMnistError(Exception):
@@ -133,7 +141,7 @@ def expand_home(path: Path) -> Path:
 def search(folder: Path, file: IdxFile) -> SearchedFolders:
     """Search `file` in `folder` and in torchvision's layout under it, also gzipped."""
     problems: dict[Path, str] = {}
-    for path in _places(folder, file):
+    for path in places(folder, file):
         try:
             return SearchedFolders(read(path, file), path, problems)
         except (FileNotFoundError, NotADirectoryError):
@@ -145,7 +153,8 @@ def search(folder: Path, file: IdxFile) -> SearchedFolders:
     return SearchedFolders(None, None, problems)
 
 
-def _places(folder: Path, file: IdxFile) -> Iterator[Path]:
+def places(folder: Path, file: IdxFile) -> Iterator[Path]:
+    """Where `file` may be in a folder, in order; the last ones are gzipped."""
     for name in (file.name, f"{file.name}.gz"):
         yield folder / name
         yield folder / TORCHVISION_FOLDER / name
@@ -183,7 +192,6 @@ def verify(content: bytes, file: IdxFile, where: str) -> VerifiedFile:
 
 
 def _read_stream(stream: BufferedReader | gzip.GzipFile, file: IdxFile, where: str) -> VerifiedFile:
-    # Writable, so that tensors can share it without a copy.
     content = bytearray(file.size_bytes)
     digest = hashlib.sha256()
     length = 0

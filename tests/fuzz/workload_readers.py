@@ -32,7 +32,8 @@ from tests.fuzz.promises import BrokenPromise, expect, expect_line, written
 # The data set
 
 
-_IDX = IdxFile("x", hashlib.sha256(b"x").hexdigest(), (10, 28, 28))
+_SHA256 = hashlib.sha256(b"x").hexdigest()
+_IDX = IdxFile("x", _SHA256, _SHA256, (10, 28, 28))
 
 
 def idx() -> list[bytes]:

@@ -16,7 +16,8 @@ import torch
 from mnist_cnn.data import files
 from mnist_cnn.data.dataset import MnistData, load
 from mnist_cnn.data.download import fetch
-from mnist_cnn.errors import UsageError
+from mnist_cnn.data.pieces import read_pieces
+from mnist_cnn.errors import MissingDataError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +186,41 @@ def test_a_file_that_may_not_be_read_is_named(plain: Path, public_folder: Path) 
         pytest.raises(UsageError, match=rf"{secret} cannot be read \(Permission denied\); run"),
     ):
         load(public_folder, offline=True)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 16])
+@pytest.mark.parametrize("raw", ["", "MNIST/raw"])
+def test_threads_read_the_same(
+    mnist: MnistData, plain: Path, tmp_path: Path, threads: int, raw: str
+) -> None:
+    (tmp_path / raw).mkdir(parents=True, exist_ok=True)
+    for file in files.FILES:
+        (tmp_path / raw / file.name).symlink_to(plain / file.name)
+    assert read_pieces(tmp_path, threads)
+    assert same(load(tmp_path, offline=True, threads=threads), mnist)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("train-images-idx3-ubyte", 0),
+        ("train-images-idx3-ubyte", files.PIECE_BYTES - 1),
+        ("train-images-idx3-ubyte", files.PIECE_BYTES),
+        ("train-images-idx3-ubyte", 47_040_015),
+        ("train-labels-idx1-ubyte", 30_000),
+        ("t10k-images-idx3-ubyte", 7_840_015),
+        ("t10k-labels-idx1-ubyte", 10_007),
+    ],
+)
+def test_one_other_bit_in_any_piece_is_found(
+    plain: Path, tmp_path: Path, name: str, place: int
+) -> None:
+    for file in files.FILES:
+        (tmp_path / file.name).symlink_to(plain / file.name)
+    content = bytearray((plain / name).read_bytes())
+    content[place] ^= 1
+    (tmp_path / name).unlink()
+    (tmp_path / name).write_bytes(content)
+    assert read_pieces(tmp_path, threads=2) is None
+    with pytest.raises(MissingDataError, match=f"{name} is corrupt or not MNIST: sha256"):
+        load(tmp_path, offline=True, threads=2)
