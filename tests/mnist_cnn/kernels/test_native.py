@@ -424,9 +424,7 @@ def test_the_same_pictures(
     )
 
 
-@pytest.mark.slow
-@each_fast_kind
-def test_a_run_learns_as_torchs_does_and_repeats_itself(mnist: MnistData, kernels: Kernels) -> None:
+def events_of_a_run(mnist: MnistData, kernels: Kernels) -> list[Event]:
     accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
     recipe = replace(PLAIN.with_epochs(2), batch_size=64, average_decay=0.9, average_interval=1)
     data = Split(
@@ -435,14 +433,23 @@ def test_a_run_learns_as_torchs_does_and_repeats_itself(mnist: MnistData, kernel
         mnist.test_images[:1000],
         mnist.test_labels[:1000],
     )
+    context = TrainingContext(recipe, accelerator, kernels)
+    return list(train(seeded_model(recipe, 0), context, data, 0))
 
-    def events(kernels: Kernels) -> list[Event]:
-        context = TrainingContext(recipe, accelerator, kernels)
-        return list(train(seeded_model(recipe, 0), context, data, 0))
 
-    ours, torchs = events(kernels), events("torch")
-    assert events(kernels) == ours
-    for mine, theirs in zip(ours, torchs, strict=True):
+@pytest.fixture(scope="module")
+def torchs_events(mnist: MnistData) -> list[Event]:
+    return events_of_a_run(mnist, "torch")
+
+
+@pytest.mark.slow
+@each_fast_kind
+def test_a_run_learns_as_torchs_does_and_repeats_itself(
+    mnist: MnistData, torchs_events: list[Event], kernels: Kernels
+) -> None:
+    ours = events_of_a_run(mnist, kernels)
+    assert events_of_a_run(mnist, kernels) == ours
+    for mine, theirs in zip(ours, torchs_events, strict=True):
         if isinstance(mine, EpochTrained) and isinstance(theirs, EpochTrained):
             # The second epoch's images follow from the first one's losses: other ones.
             assert mine.loss == pytest.approx(theirs.loss, rel=0.05 if mine.epoch == 1 else 0.2)
