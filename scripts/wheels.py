@@ -278,7 +278,7 @@ def check_choice(platform: str, targets: set[str], built: Path, folder: Path) ->
 def check_installed(wheel: Path, folder: Path) -> None:
     """Installed outside the repository, the wheel's library loads and the main job runs.
 
-    The other packages come from .venv, by a .pth file: they take up to 5 GB.
+    The other packages come from .venv, by a .pth file: they take up to 7 GB.
 
     Raises:
         CheckError: it does not work.

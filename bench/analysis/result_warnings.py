@@ -66,7 +66,8 @@ class ResultWarning(StrEnum):
     """What makes a result doubtful; the text says what to do about it."""
 
     NOT_COMPLETED = (
-        "not completed, so left out of medians, means and intervals. Find out why, then run again."
+        "not completed, so left out of medians, means and intervals. The record says why; run "
+        "again. With --checkpoint-every an interrupted run can be resumed."
     )
     NOT_IN_ONE_GO = (
         "resumed or restarted after an interruption, so left out of medians, means and intervals. "
