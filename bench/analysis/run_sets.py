@@ -70,7 +70,8 @@ def find_runs(argument: str, folders: Sequence[Path]) -> RunSet:
     if mark and name:
         return _of_commit(find_runs(name, folders), commit)
     labels = {record.label for record in known if record.label}
-    near = difflib.get_close_matches(argument, labels, n=1)
+    inside = [str(folder / argument) for folder in folders if _exists(str(folder / argument))]
+    near = inside or difflib.get_close_matches(argument, labels, n=1)
     hint = f" (did you mean {printable(near[0])!r}?)" if near else ""
     # The runs may be in a file that cannot be read: then it is not known that there are none.
     kind = UsageError if unreadable_files(RunSet("", (), tuple(contents.problems))) else NoRuns

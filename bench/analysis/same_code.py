@@ -71,4 +71,5 @@ def _unlike(name: str, sources: str, names: dict[str, str]) -> str:
 def _remedy(side: RunSet, states: Counter[str]) -> str:
     if any(" " in state for state in states):  # not commits alone
         return "name the benchmark ids or the files of one"
-    return f"name one of them, such as {printable(side.name)}{COMMIT_MARK}{[*states][-1]}"
+    most_runs = max(reversed(states), key=lambda state: states[state])  # the newest of them
+    return f"name one of them, such as {printable(side.name)}{COMMIT_MARK}{most_runs}"

@@ -260,6 +260,20 @@ def test_a_label_over_two_commits_is_refused_until_one_is_named(
     assert main([*words, *LIMITS]) == 0
     words[1] = f"{folder}@aaaaaaa"
     assert main([*words, *LIMITS]) == 0
+
+
+def test_the_state_with_the_most_runs_is_proposed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [
+        *side(1, 5, environment={"commit": "a" * 40}),
+        *side(2, 1, environment={"commit": "b" * 40}),
+    ]
+    folder = saved(tmp_path / "results", runs)
+    assert main(["compare", folder, saved(tmp_path / "new", side(3, 5)), *LIMITS]) == 2
+    error = capsys.readouterr().err
+    assert "aaaaaaa (5 runs), bbbbbbb (1 run)" in error
+    assert f"{folder}@aaaaaaa" in error
     words[1] = "before@ccccccc"
     assert main([*words, *LIMITS]) == 2
     assert "is of commit 'ccccccc'" in capsys.readouterr().err

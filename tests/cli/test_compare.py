@@ -57,6 +57,8 @@ def test_sides_by_label_commit_and_id(
     assert main(["compare", "aaaaaaa", "bbbbbbbb"]) == 0
     assert main(["compare", "befor", "after"]) == 2
     assert "did you mean 'before'" in capsys.readouterr().err
+    assert main(["compare", "local", "after"]) == 2
+    assert "did you mean 'results/local'" in capsys.readouterr().err
 
 
 ROOT = Path(__file__).resolve().parents[2]
