@@ -260,6 +260,9 @@ def test_a_label_over_two_commits_is_refused_until_one_is_named(
     assert main([*words, *LIMITS]) == 0
     words[1] = f"{folder}@aaaaaaa"
     assert main([*words, *LIMITS]) == 0
+    words[1] = "before@ccccccc"
+    assert main([*words, *LIMITS]) == 2
+    assert "is of commit 'ccccccc'" in capsys.readouterr().err
 
 
 def test_the_state_with_the_most_runs_is_proposed(
@@ -274,9 +277,6 @@ def test_the_state_with_the_most_runs_is_proposed(
     error = capsys.readouterr().err
     assert "aaaaaaa (5 runs), bbbbbbb (1 run)" in error
     assert f"{folder}@aaaaaaa" in error
-    words[1] = "before@ccccccc"
-    assert main([*words, *LIMITS]) == 2
-    assert "is of commit 'ccccccc'" in capsys.readouterr().err
 
 
 def test_commits_with_the_same_sources_are_one_state(tmp_path: Path) -> None:
