@@ -26,8 +26,8 @@ class MnistTraining:
     Args:
         context: what is trained and by what.
         data_dir: folder of MNIST, read again by every run; None for the default folder.
-        threads: number of threads that read and verify it.
         warmup_images: training images of the warm-up run.
+        threads: number of threads that read and verify MNIST.
         graphs: the engine of captured or fused steps; None for the eager one.
         checkpoints: where measured runs save their states; None to save none.
     """

@@ -1,8 +1,8 @@
 """Reads and verifies the four files side by side, in pieces.
 
-Each run reads MNIST on the clock, which was a quarter of a run on a GPU. A SHA-256 is computed from
-the first byte of a file to its last, so each piece has one of its own, and `IdxFile.pieces_sha256`
-is that of these. No other content has it, as none has `IdxFile.sha256`.
+Each run reads MNIST on the clock. A SHA-256 is computed from the first byte of a file to its last,
+by one thread. So each piece has a SHA-256 of its own, and `IdxFile.pieces_sha256` is that of their
+digests. No other content has it, as none has `IdxFile.sha256`.
 """
 
 from __future__ import annotations

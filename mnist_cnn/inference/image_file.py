@@ -230,10 +230,10 @@ def _background(grey: Grey) -> tuple[Grey, float]:
     terms = np.stack([np.ones_like(x), x, y], axis=-1)
     values, border_terms = grey[border], terms[border]
     # Least squares, three times, each over the pixels that fit: a stroke or a shadow at the border
-    # must not tilt the plane.
-    # A value that is there: between black and white, half of the border each, nothing would fit.
-    middle = np.percentile(values, 50, method="lower")
-    plane = np.array([middle, 0, 0], dtype=np.float32)
+    # must not tilt the plane. The first plane is level, at a brightness that the border has: where
+    # half of it is black and half white, nothing fits their mean.
+    median = np.percentile(values, 50, method="lower")
+    plane = np.array([median, 0, 0], dtype=np.float32)
     tolerance, noise = 0.2, 0.0
     for _ in range(3):
         fits = np.abs(values - border_terms @ plane) <= tolerance

@@ -71,7 +71,9 @@ DEVICE float read_from_block(const float* address, int rank) {
 /// The value of the lane whose number differs in the bits of `mask`.
 DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(~0u, value, mask); }
 
-DEVICE float to_float(Bfloat16 value) { return __uint_as_float(static_cast<unsigned>(value.bits) << 16); }
+DEVICE float to_float(Bfloat16 value) {
+    return __uint_as_float(static_cast<unsigned>(value.bits) << 16);
+}
 DEVICE float low(Bfloat16Pair pair) { return __uint_as_float(pair.bits << 16); }
 DEVICE float high(Bfloat16Pair pair) { return __uint_as_float(pair.bits & 0xffff0000u); }
 
@@ -92,15 +94,20 @@ DEVICE Bfloat16Pair join(Bfloat16 first, Bfloat16 second) {
 }
 
 /// Read or write two numbers at an even index.
-DEVICE Bfloat16Pair load_pair(const Bfloat16* address) { return *reinterpret_cast<const Bfloat16Pair*>(address); }
-DEVICE void store_pair(Bfloat16* address, Bfloat16Pair pair) { *reinterpret_cast<Bfloat16Pair*>(address) = pair; }
+DEVICE Bfloat16Pair load_pair(const Bfloat16* address) {
+    return *reinterpret_cast<const Bfloat16Pair*>(address);
+}
+DEVICE void store_pair(Bfloat16* address, Bfloat16Pair pair) {
+    *reinterpret_cast<Bfloat16Pair*>(address) = pair;
+}
 
 /// Add to a tile (16, 8) the product of tiles (16, 16) and (16, 8), which the lanes of a warp share.
 ///
 /// With g = lane / 4 and t = lane % 4 a lane has, of the sums: rows g and g + 8, columns 2t and
 /// 2t + 1; of the left tile: the same rows, pairs t and t + 4 along its columns, rows first; of the
 /// right tile: column g, pairs t and t + 4 along its rows.
-DEVICE void multiply_add(float (&sums)[4], const Bfloat16Pair (&left)[4], const Bfloat16Pair (&right)[2]) {
+DEVICE void multiply_add(float (&sums)[4], const Bfloat16Pair (&left)[4],
+                         const Bfloat16Pair (&right)[2]) {
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"

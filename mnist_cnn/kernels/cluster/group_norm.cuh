@@ -5,7 +5,7 @@
 #include "arguments.cuh"
 #include "products.cuh"
 
-constexpr float EPSILON = 1e-5f;   // of torch.nn.BatchNorm2d
+constexpr float EPSILON = 1e-5f;  // of torch.nn.BatchNorm2d
 
 /// What a training step knows of its image.
 struct Image {

@@ -22,8 +22,8 @@
 #include "forward.cuh"
 #include "backward.cuh"
 
-constexpr float MOMENTUM = 0.1f;   // of torch.nn.BatchNorm2d
-constexpr int COLUMNS = 10;        // of mnist_cnn.augment
+constexpr float MOMENTUM = 0.1f;  // of torch.nn.BatchNorm2d
+constexpr int COLUMNS = 10;       // of mnist_cnn.augment
 
 /// Gradients of a batch; a block an image, a cluster a group, so many clusters as there are groups.
 KERNEL(train_step, StepArguments) {

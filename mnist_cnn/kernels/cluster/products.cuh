@@ -38,11 +38,12 @@ DEVICE void multiply(int rows, const Left& left, const Right& right, const Use& 
 #pragma unroll 4
         for (int step = 0; step < STEPS; step++) {
             const int pair = step * 8 + lane_pair;
-            const Bfloat16Pair a[4] = {left.at(up, pair), left.at(down, pair), left.at(up, pair + 4),
-                               left.at(down, pair + 4)};
+            const Bfloat16Pair a[4] = {left.at(up, pair), left.at(down, pair),
+                                       left.at(up, pair + 4), left.at(down, pair + 4)};
 #pragma unroll
             for (int t = 0; t < TILES; t++) {
-                const Bfloat16Pair b[2] = {right(pair, t * 8 + lane_row), right(pair + 4, t * 8 + lane_row)};
+                const int column = t * 8 + lane_row;
+                const Bfloat16Pair b[2] = {right(pair, column), right(pair + 4, column)};
                 multiply_add(sums[t], a, b);
             }
         }
@@ -95,7 +96,9 @@ struct Windows {
     const Bfloat16* source;
     const int* distances;
     DEVICE int row(int pixel) const { return Where::corner(pixel); }
-    DEVICE Bfloat16Pair at(int where, int pair) const { return load_pair(source + where + distances[pair]); }
+    DEVICE Bfloat16Pair at(int where, int pair) const {
+        return load_pair(source + where + distances[pair]);
+    }
 };
 
 /// Fill the table of `Windows`; backward, the nine pixels are mirrored.
