@@ -22,7 +22,7 @@ from bench.records.store import read_records
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
 from mnist_cnn.recipe import REFERENCE
-from tests.commands import BIN, ROOT, SHORT_RUN, clean_environment, launch
+from tests.commands import BIN, PYTHON, ROOT, SHORT_RUN, clean_environment, launch
 from tests.shared import made_once
 from tests.stand_ins import FEW_IMAGES, FEWER_IMAGES
 
@@ -160,13 +160,10 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def make(folder: Path) -> None:
         options = [*SHORT_RUN, "--seed", "3", "--quiet"]
-        for count in (1, 2):
-            done = launch(
-                [
-                    *(BIN / "torchrun", "--standalone", "--nproc_per_node", str(count)),
-                    *("bench/run.py", *options, "--results-dir", folder, "--label", str(count)),
-                ]
-            )
+        two = [BIN / "torchrun", "--standalone", "--nproc_per_node", "2"]
+        for count, start in ((1, [PYTHON]), (2, two)):
+            where = ["--results-dir", folder, "--label", str(count)]
+            done = launch([*start, "bench/run.py", *options, *where])
             assert done.returncode == 0, done.stderr
 
     return made_once(tmp_path_factory, "two-processes", make)

@@ -199,8 +199,8 @@ def test_a_side_that_leaves_no_record_is_noticed_at_once(
 
 @pytest.mark.slow
 def test_real_runs_by_turns(tmp_path: Path) -> None:
-    """Two real rounds of a short recipe: records of both labels, and a table."""
-    words = ["ab", "--recipe", "fast", "--epochs", "2", "--rounds", "2", "--b", "--threads 1"]
+    """A real round of a short recipe: records of both labels, and a table."""
+    words = ["ab", "--recipe", "fast", "--epochs", "2", "--rounds", "1", "--b", "--threads 1"]
     completed = subprocess.run(
         [str(Path(sys.executable).with_name("mnist-bench")), *words],
         cwd=tmp_path,
@@ -211,5 +211,5 @@ def test_real_runs_by_turns(tmp_path: Path) -> None:
     )
     assert completed.returncode == 0, completed.stderr
     labels = [r.label for _, r in store.read_records([tmp_path / LOCAL_DIR]).records]
-    assert sorted(str(label).split()[0] for label in labels) == ["ab-a", "ab-a", "ab-b", "ab-b"]
+    assert sorted(str(label).split()[0] for label in labels) == ["ab-a", "ab-b"]
     assert "time an image" in completed.stdout

@@ -28,7 +28,7 @@ from tests.mnist_cnn.program import (
     launch,
     refused,
 )
-from tests.stand_ins import fault
+from tests.stand_ins import FEWER_IMAGES, fault
 
 # Bad input
 
@@ -211,7 +211,7 @@ def test_ctrl_c_is_one_line_at_any_moment(
     where, _, nth = moment.partition("|")
     interrupt = fault(f"*|{where}|{nth or 1}|signal=SIGINT")
     path = os.pathsep.join([interrupt["PYTHONPATH"], str(ROOT)])
-    variables = CPU | interrupt | {"PYTHONPATH": path, "MNIST_BENCH_GUARD": "none"}
+    variables = CPU | FEWER_IMAGES | interrupt | {"PYTHONPATH": path, "MNIST_BENCH_GUARD": "none"}
     words = ["--data-dir", str(mnist_data_dir), "--save", "m", "--recipe", "fast", "--epochs", "1"]
     status, _, complained = launch("mnist_cnn", *words, cwd=tmp_path, **variables)
     assert (status, complained) == (130, f"mnist_cnn: interrupted; m {fate} written\n")

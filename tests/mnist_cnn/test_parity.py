@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from bench.cli import main
 from bench.records.schema import ParityCheck
-from mnist_cnn import batches
+from mnist_cnn import batches, parity
 from mnist_cnn.augment import augment
 from mnist_cnn.batch_norm import GroupedBatchNorm2d
 from mnist_cnn.context import TrainingContext
@@ -30,6 +31,7 @@ from mnist_cnn.kernels import native
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.optim import build_schedule
 from mnist_cnn.parity import ALLOWED, Parity, compare_with_cpu
+from mnist_cnn.parity_steps import JudgedSteps, probed_data, probed_recipe
 from mnist_cnn.recipe import FAST, FAST_GPU, REFERENCE, Kernels, Recipe
 from mnist_cnn.sampler import EpochDraw, HardExampleSampler
 from tests.factories import make_record
@@ -45,6 +47,20 @@ def probed(mnist: MnistData, recipe: Recipe = PLAIN, kernels: Kernels = "torch")
     found = compare_with_cpu(context, mnist.split("test"), "bf16")
     assert found is not None
     return found
+
+
+@pytest.fixture(scope="module")
+def judged_once(mnist: MnistData) -> JudgedSteps:
+    """The judge's steps of `PLAIN`, by the right code: they are the same for every fault."""
+    context = TrainingContext(PLAIN, cast(Accelerator, SimpleNamespace(num_processes=1)))
+    recipe = probed_recipe(context, is_fixed=False)
+    return JudgedSteps(recipe, probed_data(mnist.split("test"), recipe), 1)
+
+
+@pytest.fixture
+def judged(judged_once: JudgedSteps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take half of a comparison's time."""
+    monkeypatch.setattr(parity, "JudgedSteps", lambda *_: judged_once)
 
 
 def few(mnist: MnistData) -> Split:
@@ -222,6 +238,7 @@ FAULTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("kernels", [pytest.param("torch", marks=pytest.mark.slow), *KINDS[:1]])
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.usefixtures("judged")
 def test_a_part_that_is_wrong_is_found_and_named(
     fault: str, kernels: Kernels, mnist: MnistData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +251,7 @@ def test_a_part_that_is_wrong_is_found_and_named(
 @pytest.mark.slow
 @pytest.mark.parametrize("kernels", [pytest.param("torch", marks=pytest.mark.thorough), *KINDS[:1]])
 @pytest.mark.parametrize("name", [name for name, _ in MnistCnn().named_parameters()])
+@pytest.mark.usefixtures("judged")
 def test_a_wrong_gradient_of_any_layer_is_found_and_named(
     name: str, kernels: Kernels, mnist: MnistData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

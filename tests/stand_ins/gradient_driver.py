@@ -71,14 +71,14 @@ def exact(context: TrainingContext) -> list[Tensor]:
 def steps(context: TrainingContext) -> list[Tensor]:
     """The weights and the running statistics after an epoch's steps in float64."""
     step, network = step_of(context, torch.float64)
-    for batch in batches_of(context, 4 * IMAGES):
+    for batch in batches_of(context, 2 * IMAGES):
         gradient_of(step, in_float64(batch), update=True)
     return [torch.cat([p.detach().flatten() for p in network.parameters()]), statistics(network)]
 
 
 def trained(context: TrainingContext) -> list[Tensor]:
     """The mean loss of an epoch and the evaluation's loss, by the training loop itself."""
-    events = train(seeded_model(context.recipe, 0), context, images(4 * IMAGES), 0)
+    events = train(seeded_model(context.recipe, 0), context, images(2 * IMAGES), 0)
     return [torch.tensor(e.loss) for e in events if isinstance(e, EpochTrained | Evaluated)]
 
 

@@ -42,12 +42,12 @@ RECIPES = {
 }
 
 
-def parts(mnist: MnistData, count: int = 1500) -> Split:
+def parts(mnist: MnistData, count: int = 700) -> Split:
     return Split(
         mnist.train_images[:count],
         mnist.train_labels[:count],
-        mnist.test_images[:300],
-        mnist.test_labels[:300],
+        mnist.test_images[:150],
+        mnist.test_labels[:150],
     )
 
 

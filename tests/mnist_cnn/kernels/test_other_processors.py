@@ -21,7 +21,7 @@ from tests.shared import made_once
 NATIVE = Path(hatch_build.__file__).parent / hatch_build.NATIVE
 PROGRAM = Path(__file__).with_name("step_program.cpp")
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64-static"
-IMAGES, GROUP = 16, 8
+IMAGES, GROUP = 8, 4
 ABSENT = 3
 """Exit status of the program where the processor lacks the instruction set."""
 

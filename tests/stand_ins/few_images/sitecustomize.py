@@ -18,7 +18,7 @@ from typing import Any
 
 MODULE = "mnist_cnn.data.dataset"
 TRAIN_IMAGES = int(os.environ.get("FEW_IMAGES", "6400"))
-EVALUATION_IMAGES = 1_000
+EVALUATION_IMAGES = int(os.environ.get("FEW_EVALUATION_IMAGES", "1000"))
 
 
 def shorten(dataset: ModuleType) -> None:
