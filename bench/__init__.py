@@ -98,7 +98,8 @@ def compare(
     """Compare runs: time, accuracy and learning curve, each difference with its 95 % interval.
 
     Times are seconds, accuracies and shares fractions. A difference is new divided by base; of
-    accuracies and shares it is new minus base in percentage points.
+    accuracies and shares it is new minus base in percentage points. Where ``per_success``, because
+    some run missed the target, times are the seconds of all runs for each success.
 
     Args:
         base: a file or folder of records; or a label, commit or benchmark id of records in the

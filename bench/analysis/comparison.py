@@ -52,9 +52,12 @@ class MetricComparison:
     """One metric of one case."""
 
     metric: Metric
+    per_success: bool = False
+    """Whether the times are the seconds that all runs spent, for each success: of runs that do not
+    all reach the target, no median time compares."""
     base: float | None = None
     """Median of the base's runs; of accuracies the mean, as a fraction; the share of runs that
-    reached the target. None without data."""
+    reached the target; with `per_success` those seconds. None without data."""
     new: float | None = None
     """As `base`, of the new side."""
     difference: Estimate | None = None
@@ -76,6 +79,11 @@ class MetricComparison:
     percentage points. None where it is not known."""
     runs_needed: int | None = None
     """Number of runs per side that would show the difference asked for. None where not known."""
+
+    @property
+    def heading(self) -> str:
+        """What the values are, for a reader."""
+        return "time a success" if self.per_success else self.metric.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ must a selection of runs: runs that failed, are missing or cannot be read are fi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -33,7 +33,6 @@ from bench.analysis.share_comparison import ReachedCounts
 from bench.records.machine_key import MachineKey, MachineRelation
 from bench.records.sidecars import NoiseFloor, find_noise_floor
 from bench.stats import sample_size
-from bench.stats.intervals import Estimate
 from bench.text import Rounding, count_of, printable, rounded
 
 
@@ -217,20 +216,23 @@ def _judge_time(
     if slowdown > 1:
         limits += f", the machine itself {_percent_longer(slowdown)}"
 
-    def line(difference: Estimate, conclusion: str) -> str:
-        change = f"{_percent_longer(difference.value)} ({_interval(difference)}; {limits})"
-        return f"{compared.metric}: {change}: {conclusion}"
+    at_least = _bound("at least", fires.low, _percent_longer, Rounding.DOWN)
+    at_most = _bound("at most", passes.high, _percent_longer, Rounding.UP)
+
+    def line(bound: str, conclusion: str) -> str:
+        change = f"{_percent_longer(passes.value)} ({bound}; {limits})"
+        return f"{compared.heading}: {change}: {conclusion}"
 
     if fires.low is not None and fires.low > regression_limit:
-        return GateOutcome.REGRESSION, line(fires, "slower")
+        return GateOutcome.REGRESSION, line(at_least, "slower")
     if passes.high is not None and passes.high < limit:
-        return GateOutcome.PASS, line(passes, "not slower")
+        return GateOutcome.PASS, line(at_most, "not slower")
     if fires.low is not None and fires.low > limit:
         noise = "within this machine's noise" if fires.low <= 1 + floor else "so is the machine"
-        return GateOutcome.UNCLEAR, line(fires, f"slower, but {noise}")
+        return GateOutcome.UNCLEAR, line(at_least, f"slower, but {noise}")
     distance = math.log(limit) - math.log(passes.value)
     advice = _advice(compared, comparison, distance)
-    return GateOutcome.UNCLEAR, line(passes, f"cannot tell{advice}")
+    return GateOutcome.UNCLEAR, line(at_most, f"cannot tell{advice}")
 
 
 def _judge_accuracy(
@@ -240,41 +242,43 @@ def _judge_accuracy(
     if fires is None or passes is None:
         return _judge_without_interval(compared)
 
-    def line(difference: Estimate, conclusion: str) -> str:
-        interval = "too few runs for an interval"
-        if difference.low is not None and difference.high is not None:
-            low = rounded(difference.low, 3, Rounding.DOWN)
-            interval = f"{low:+.3f} to {rounded(difference.high, 3, Rounding.UP):+.3f}"
-        change = f"{difference.value:+.3f} points ({interval}; allowed {-allowed:+.3g})"
+    at_most = _bound("at most", fires.high, _points_more, Rounding.UP)
+    at_least = _bound("at least", passes.low, _points_more, Rounding.DOWN)
+
+    def line(bound: str, conclusion: str) -> str:
+        change = f"{_points_more(passes.value)} points ({bound}; allowed {-allowed:+.3g})"
         note = f", {compared.note}" if compared.note else ""
-        return f"{compared.metric}: {change}{note}: {conclusion}"
+        return f"{compared.heading}: {change}{note}: {conclusion}"
 
     if fires.high is not None and fires.high < -allowed:
-        return GateOutcome.REGRESSION, line(fires, "less accurate")
+        return GateOutcome.REGRESSION, line(at_most, "less accurate")
     if passes.low is not None and passes.low >= -allowed:
-        return GateOutcome.PASS, line(passes, "not less accurate")
+        return GateOutcome.PASS, line(at_least, "not less accurate")
     advice = _advice(compared, comparison, passes.value + allowed)
-    return GateOutcome.UNCLEAR, line(passes, f"cannot tell{advice}")
+    return GateOutcome.UNCLEAR, line(at_least, f"cannot tell{advice}")
 
 
 def _judge_without_interval(compared: MetricComparison) -> tuple[GateOutcome, str]:
-    match compared.verdict:
-        case Verdict.UNREACHED:
-            # Of runs that stop at the target: nothing else says what they learned.
-            text = f"{compared.metric}: not judged, {compared.note}"
-            advice = "leave --stop-at-target out and add --fail-if-less-accurate"
-            return GateOutcome.UNCLEAR, f"{text}: {advice}"
-        case Verdict.WORSE:
-            return GateOutcome.REGRESSION, f"{compared.metric}: {compared.verdict}: {compared.note}"
-        case _:
-            return GateOutcome.UNCLEAR, f"{compared.metric}: {compared.verdict}: {compared.note}"
+    if compared.verdict is Verdict.UNREACHED:
+        # Of runs that stop at the target: nothing else says what they learned.
+        text = f"{compared.heading}: not judged, {compared.note}"
+        advice = "leave --stop-at-target out and add --fail-if-less-accurate"
+        return GateOutcome.UNCLEAR, f"{text}: {advice}"
+    is_worse = compared.verdict is Verdict.WORSE
+    outcome = GateOutcome.REGRESSION if is_worse else GateOutcome.UNCLEAR
+    return outcome, f"{compared.heading}: {compared.verdict}: {compared.note}"
 
 
-def _interval(ratio: Estimate) -> str:
-    if ratio.low is None or ratio.high is None:
-        return "too few runs for an interval"
-    low = _percent_longer(ratio.low, Rounding.DOWN)
-    return f"{low} to {_percent_longer(ratio.high, Rounding.UP)}"
+def _bound(
+    side: str, end: float | None, shown: Callable[[float, Rounding], str], rounding: Rounding
+) -> str:
+    """The end of an interval that decides, as a one-sided bound, rounded outwards."""
+    return "too few runs for a bound" if end is None else f"{side} {shown(end, rounding)}"
+
+
+def _points_more(difference: float, rounding: Rounding = Rounding.NEAREST) -> str:
+    """``"+0.031"`` percentage points."""
+    return f"{rounded(difference, 3, rounding):+.3f}"
 
 
 def _advice(compared: MetricComparison, comparison: Comparison, distance: float) -> str:

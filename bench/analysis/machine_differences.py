@@ -81,12 +81,18 @@ def _counts(ratio: float) -> bool:
 
 
 def differing_facts(base: Sequence[RunRecord], new: Sequence[RunRecord]) -> str:
-    """The known facts in which the two sides' machines differ, in one line; empty for none."""
-    different = (
+    """The known facts in which the two sides' machines differ, in one line; empty for none.
+
+    The devices' names stand for facts that are not known.
+    """
+    different = [
         f"{name} {here} against {there}"
         for key, other in product(_keys(base), _keys(new))
         for name, here, there in key.differences(other)
-    )
+    ]
+    if not different:
+        devices = product(*({run.setup.device_name for run in side} for side in (base, new)))
+        different = sorted(f"device {a} against {b}" for a, b in devices if a != b)
     return printable(", ".join(dict.fromkeys(different)))
 
 

@@ -40,9 +40,11 @@ def compare_time_to_target(sides: ComparedSides) -> MetricComparison:
     )
     if shown is None or gate_difference is None or pass_difference is None:
         verdict = _verdict_by_share_reached(base, new, sides.tail)
-        return MetricComparison(metric=metric, verdict=verdict, note=note)
+        return MetricComparison(metric=metric, per_success=True, verdict=verdict, note=note)
+    spread = attempts.ratio_spread(shown, sides.fewest_per_side, sides.tail)
     return MetricComparison(
         metric=metric,
+        per_success=True,
         base=attempts.seconds_per_success(base),
         new=attempts.seconds_per_success(new),
         difference=shown,
@@ -51,6 +53,8 @@ def compare_time_to_target(sides: ComparedSides) -> MetricComparison:
         verdict=verdict_by_sign(shown, 1.0),
         note=note,
         fewest_runs=attempts.FEWEST_FOR_BOOTSTRAP,
+        spread=spread,
+        runs_needed=runs_needed(spread, math.log1p(sides.difference_sought), sides.tail),
     )
 
 

@@ -7,7 +7,7 @@ division, its newest other one stands below the rest, with the reasons.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -31,6 +31,7 @@ from bench.records.machine_key import MachineKey
 from bench.records.protocol import QUALITY_TARGET
 from bench.stats.intervals import Estimate
 from bench.text import MISSING, count_of
+from mnist_cnn.recipe import RECIPES
 
 FEWEST_OPEN_CPU = 5
 """Runs of an official benchmark of the open division on a CPU."""
@@ -55,6 +56,12 @@ CAPTION = (
     "are enough runs."
 )
 """What the rows and columns are, for a reader."""
+OTHER_RECIPE = "\u2020"
+"""Mark of a row whose recipe is not what it is here today."""
+_BY_MACHINE = frozenset({"memory_format", "pipeline"})
+"""Values of a recipe that a device or an option decides, and that do not change what is learned."""
+_BEFORE_FIELDS: dict[str, float] = {"selected_share": 1.0}
+"""Values of a recipe by which runs were made whose records do not have the field; others were 0."""
 
 _HARMLESS = frozenset(
     {
@@ -99,6 +106,22 @@ class Standing:
         return not self.reasons
 
     @property
+    def has_other_recipe(self) -> bool:
+        """Whether it trained by other values than the recipe of that name has here and today."""
+        values = self.benchmark.records[0].recipe
+        today = RECIPES.get(str(values["name"]))
+        return today is not None and any(
+            values.get(name, _BEFORE_FIELDS.get(name, 0)) != value
+            for name, value in today.values().items()
+            if name not in _BY_MACHINE
+        )
+
+    @property
+    def name(self) -> str:
+        """The machine, and the mark of another recipe."""
+        return f"{self.machine} {OTHER_RECIPE}" if self.has_other_recipe else self.machine
+
+    @property
     def remark(self) -> str:
         """What speaks against it, to follow the machine's name."""
         return f"is not official: {'; '.join(self.reasons)}."
@@ -140,6 +163,16 @@ def _times_as_long(relative: RelativeSpeed) -> Estimate | None:
         return None
     low, high = (None if end is None else 1 / end for end in (speed.high, speed.low))
     return Estimate(1 / speed.value, low, high)
+
+
+def caption(divisions: Mapping[str, Sequence[Standing]]) -> str:
+    """`CAPTION`, and what the mark of another recipe says where a row has it."""
+    if not any(row.has_other_recipe for rows in divisions.values() for row in rows):
+        return CAPTION
+    return (
+        f"{CAPTION} {OTHER_RECIPE} trained by other values than its recipe has today: by an "
+        "earlier version of it, or with options."
+    )
 
 
 def standings(sources: Iterable[Source]) -> dict[str, list[Standing]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,19 +139,25 @@ def _gate(request: _Request, summary: Path | None) -> int:
     from bench.report.formats.gate import to_markdown
 
     try:
-        findings = _compare(request)
+        compared, findings = _compare(request)
     except UsageError as error:
         if summary is not None:
             unclear = [GateFinding(GateOutcome.UNCLEAR, f"nothing was judged: {error}")]
             write_file(to_markdown(unclear).encode(), summary, "--summary")
         raise
     if summary is not None:
-        write_file(to_markdown(findings).encode(), summary, "--summary")
+        remarks = dict.fromkeys(
+            f"{each.case.name}: {remark}"
+            for set_comparison in compared
+            for each in set_comparison.comparisons
+            for remark in each.case.remarks
+        )
+        write_file(to_markdown(findings, remarks).encode(), summary, "--summary")
     return int(overall_outcome(findings))
 
 
-def _compare(request: _Request) -> list[GateFinding]:
-    """Compare, and print the tables and, with limits, the findings.
+def _compare(request: _Request) -> tuple[list[SetComparison], list[GateFinding]]:
+    """Compare, and print the tables and, with limits, the findings; return both.
 
     Raises:
         UsageError: a name names no runs, or runs cannot be compared.
@@ -166,7 +174,7 @@ def _compare(request: _Request) -> list[GateFinding]:
     if base is None:
         findings = judge_first_runs(request.names[0], others)
         _show_findings(request.names[0], [], findings, request.as_json)
-        return findings
+        return [], findings
     difference = max(request.limits.slower or DEFAULT_DIFFERENCE, LEAST_DIFFERENCE)
     # A gate must not go on without a noise floor that it cannot read.
     floors = known_floors(base, request.folders, skip_broken=not request.is_gate)
@@ -174,10 +182,10 @@ def _compare(request: _Request) -> list[GateFinding]:
         base, others, difference, floors, lambda: known_runs([base, *others], request.folders)
     )
     if not request.as_json:
-        _show_tables(base, compared)
+        _show_tables(base, compared, is_gate=request.is_gate)
     findings = judge_sets(compared, request.limits, floors) if request.is_gate else []
     _show_findings(base.name, compared, findings if request.is_gate else None, request.as_json)
-    return findings
+    return compared, findings
 
 
 def _find_sides(request: _Request) -> tuple[RunSet | None, *tuple[RunSet, ...]]:
@@ -214,14 +222,13 @@ def _parse_less_accurate(text: str | None) -> float | None:
     return None if text is None else parse_points(text, "--fail-if-less-accurate")
 
 
-def _show_tables(base: RunSet, compared: Sequence[SetComparison]) -> None:
+def _show_tables(base: RunSet, compared: Sequence[SetComparison], *, is_gate: bool) -> None:
     from bench.report import terminal
 
     for each in compared:
+        names = base.name, each.new.name
         terminal.show(
-            terminal.comparison(
-                base.name, each.new.name, each.match, list(each.comparisons), each.devices
-            )
+            terminal.comparison(*names, each.match, each.comparisons, each.devices, is_gate=is_gate)
         )
 
 
@@ -239,4 +246,8 @@ def _show_findings(
         sys.stdout.write(to_json(base, sides, findings))
         return
     for finding in findings or ():
-        print(f"{finding.outcome.name.lower():<10} {finding.text}")
+        line = f"{finding.outcome.name.lower():<10} {finding.text}"
+        # A line stays whole where another program may read it.
+        is_read = sys.stdout.isatty()
+        width = shutil.get_terminal_size().columns
+        print(textwrap.fill(line, width, subsequent_indent=" " * 11) if is_read else line)

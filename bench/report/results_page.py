@@ -26,8 +26,9 @@ from bench.analysis.device_numbers import (
 from bench.analysis.result_tables import ResultEntry, ResultTable, group_into_tables
 from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.standings import (
-    CAPTION as STANDINGS_CAPTION,
     HEADINGS,
+    OTHER_RECIPE,
+    caption as standings_caption,
     standings,
 )
 from bench.analysis.step_code import mark_of
@@ -101,6 +102,7 @@ def _standing_lines(entries: Sequence[ResultEntry]) -> Iterator[str]:
         yield from (table_row([*HEADINGS, "id"]), f"|{' --- |' * (len(HEADINGS) + 1)}")
         for row in rows:
             mark = "" if row.is_official else " **!**"
+            mark += f" {OTHER_RECIPE}" if row.has_other_recipe else ""
             values = (s.value + (f" ({s.interval})" if s.interval else "") for s in row.values)
             names = (cell(row.measured_with), cell(row.source))
             yield table_row([f"{cell(row.machine)}{mark}", *values, *names])
@@ -109,7 +111,7 @@ def _standing_lines(entries: Sequence[ResultEntry]) -> Iterator[str]:
         yield from (f"- **!** {cell(row.machine)} {row.remark}" for row in doubtful)
         if doubtful:
             yield ""
-    yield from (STANDINGS_CAPTION, "")
+    yield from (standings_caption(divisions), "")
 
 
 def _machine_lines(entries: Sequence[ResultEntry]) -> Iterator[str]:

@@ -134,8 +134,7 @@ def seconds_per_success_ratio(
     fewest = min(len(base), len(new))
     if fewest < FEWEST_FOR_BOOTSTRAP or tail * RESAMPLES < 5:
         return Estimate(new_time / base_time, None, None)
-    wider = t_above(fewest - 1, tail) / NormalDist().inv_cdf(1 - tail)
-    wider *= math.sqrt(fewest / (fewest - 1))
+    wider = _half_width_of_ratio(fewest, tail) / NormalDist().inv_cdf(1 - tail)
     ratios = _resampled_ratios(
         *(tuple((t.seconds, t.reached) for t in side) for side in (base, new))
     )
@@ -146,6 +145,29 @@ def seconds_per_success_ratio(
         for end in (ratios[outside], ratios[-1 - outside])
     )
     return Estimate(value, low, high)
+
+
+def ratio_spread(ratio: Estimate, runs: int, tail: float) -> float | None:
+    """The spread that `bench.stats.sample_size` asks for, as an interval of the ratio implies it.
+
+    Args:
+        ratio: from `seconds_per_success_ratio`.
+        runs: number of runs of the smaller side.
+        tail: that of the interval.
+
+    Returns:
+        Standard deviation of the logarithm of the ratio, if each side had one run; None without an
+        interval.
+    """
+    if ratio.low is None or ratio.high is None:
+        return None
+    half = math.log(ratio.high / ratio.low) / 2
+    return half / _half_width_of_ratio(runs, tail) * math.sqrt(runs)
+
+
+def _half_width_of_ratio(runs: int, tail: float) -> float:
+    """Half of the interval's width, as a multiple of the standard deviation of the logarithm."""
+    return t_above(runs - 1, tail) * math.sqrt(runs / (runs - 1))
 
 
 def _resampled(

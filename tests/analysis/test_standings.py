@@ -12,6 +12,7 @@ from bench.analysis.benchmarks import Benchmark
 from bench.analysis.standings import HEADINGS, Standing, reasons_against, standings
 from bench.cli import main
 from bench.records.schema import RunRecord
+from mnist_cnn.recipe import FAST
 from tests.factories import make_benchmark, saved
 
 CLEAN = {"commit": "a" * 40, "dirty": False}
@@ -91,6 +92,30 @@ def test_misses_and_scatter_are_no_reason() -> None:
     wide = official((6.4, 6.5, 6.5, 6.6, 9.7))
     assert not list(reasons_against(benchmark(missed)))
     assert not list(reasons_against(benchmark(wide)))
+
+
+def test_a_recipe_that_is_another_today_is_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where a record is older than one of the recipe's fields."""
+    today = FAST.values() | {"memory_format": "contiguous", "pipeline": "loader"}
+    older = {name: value for name, value in today.items() if name != "statistics_images"}
+    own = today | {"name": "my recipe", "epochs": 3}
+    recipes = {"A": today, "B": today | {"epochs": 24}, "C": older, "D": own}
+    sides = [
+        [
+            record.model_copy(update={"recipe": recipe})
+            for record in official((6 + number,) * 5, device=device)
+        ]
+        for number, (device, recipe) in enumerate(recipes.items())
+    ]
+    assert [row.name for row in rows(*sides)["open"]] == ["A", "B \u2020", "C \u2020", "D"]
+    for number, side in enumerate(sides):
+        saved(tmp_path / "results" / str(number), side)
+    assert main(["report", str(tmp_path / "results")]) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "B \u2020" in output
+    assert "\u2020 trained by other values than its recipe has today" in output
 
 
 def test_other_targets_have_no_place() -> None:

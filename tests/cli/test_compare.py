@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
@@ -39,6 +40,70 @@ def test_a_table_and_the_gates_lines(
     assert main([*words[:3], "--fail-if-slower", "50%"]) == 0
     assert main(["compare", base, new, "--fail-if-less-accurate", "0.05"]) == 0
     assert main(["compare", new, base, "--fail-if-slower", "5%"]) == 0
+
+
+def missed(record: RunRecord) -> RunRecord:
+    """The same run, had every evaluation been half a point lower."""
+    evaluations = [
+        {**e.model_dump(), "correct": e.correct - e.samples // 200} for e in record.evaluations
+    ]
+    last = evaluations[-1]
+    values = record.model_dump() | {"evaluations": evaluations, "target_reached_epoch": None}
+    return RunRecord.model_validate(values | {"final_accuracy": last["correct"] / last["samples"]})
+
+
+@pytest.mark.parametrize(
+    ("count", "advice"),
+    [
+        (9, "time a success: an interval takes at least 10 runs per side"),
+        (12, r"time a success: about \d+ runs per side could decide it"),
+    ],
+)
+def test_what_a_success_costs_is_named_so_with_the_runs_that_would_tell(
+    count: int, advice: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, new = noisy_runs(0, count), noisy_runs(1, count)
+    words = [
+        "compare",
+        saved(tmp_path / "a", base),
+        saved(tmp_path / "b", [missed(new[0]), *new[1:]]),
+    ]
+    assert main(words) == 0
+    table = capsys.readouterr().out
+    assert "time to target" not in table
+    assert re.search(advice, table), table
+    assert main([*words, "--json"]) == 0
+    ((case,),) = (side["cases"] for side in json.loads(capsys.readouterr().out)["comparisons"])
+    assert [m["metric"] for m in case["metrics"] if m["per_success"]] == ["time to target"]
+
+
+def test_a_gate_advises_runs_once_and_bounds_to_one_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table's advice is for another question, and its interval has two ends."""
+    words = ["compare", saved(tmp_path / "a", noisy_runs(0, 6, spread=0.2))]
+    words.append(saved(tmp_path / "b", noisy_runs(1, 6, spread=0.2)))
+    assert main(words) == 0
+    assert "could decide it" in capsys.readouterr().out
+    assert main([*words, "--fail-if-slower", "5%"]) == 2
+    output = capsys.readouterr().out
+    assert "could decide it" not in output
+    assert re.search(r"time an image: \S+ % \(at most \+.* %; allowed .*cannot tell", output)
+    assert re.search(r"cannot tell; about \d+ runs per side would", output)
+
+
+def test_the_summary_has_the_remarks_and_nothing_in_it_takes_effect(tmp_path: Path) -> None:
+    name, summary = "<b>|`x` [y](z)", tmp_path / "gate.md"
+    base, new = noisy_runs(0), noisy_runs(1, setup={"device_name": name})
+    words = ["compare", saved(tmp_path / "a", base), saved(tmp_path / "b", new)]
+    assert main([*words, "--fail-if-slower", "5%", "--summary", str(summary)]) == 2
+    finding, *_, remark = [line for line in summary.read_text().splitlines() if "<b>" in line]
+    assert finding.startswith("| unclear | ``")
+    assert finding.endswith("`` |")
+    assert r"<b>\|`x`" in finding
+    assert remark.startswith("- ``")
+    assert remark.endswith("``")
+    assert "device differs" in summary.read_text()
 
 
 def test_sides_by_label_commit_and_id(

@@ -17,6 +17,7 @@ from bench.stats.attempts import (
     seconds_per_success_interval,
     seconds_per_success_ratio,
 )
+from bench.stats.intervals import Estimate
 
 trials = st.lists(
     st.builds(Attempt, st.integers(1, 30).map(float), st.booleans()), min_size=1, max_size=25
@@ -92,6 +93,21 @@ def test_a_ratio_of_expected_times_covers_the_truth(count: int) -> None:
     assert seconds_per_success_ratio(base, [Attempt(1.0, reached=False)] * 5, 0.025) is None
     few = seconds_per_success_ratio(base[:9], new[:9], 0.025)
     assert few is None or few.low is few.high is None
+
+
+def test_the_spread_of_a_ratio_is_that_of_its_sides() -> None:
+    """Times that scatter by 5 % on either side: the logarithm of their ratio, by 7 %."""
+    generator = random.Random(1)
+    for count in (20, 40):
+        base, new = (
+            [Attempt(generator.lognormvariate(0, 0.05), reached=True) for _ in range(count)]
+            for _ in range(2)
+        )
+        ratio = seconds_per_success_ratio(base, new, 0.025)
+        assert ratio is not None
+        spread = attempts.ratio_spread(ratio, count, 0.025)
+        assert spread == pytest.approx(math.hypot(0.05, 0.05), rel=0.25)
+    assert attempts.ratio_spread(Estimate(1.0, None, 2.0), 20, 0.025) is None
 
 
 @pytest.mark.parametrize("chance", [0.6, 0.9, 1.0])

@@ -19,6 +19,7 @@ METRIC_COLUMNS = {
     "by_turns": "boolean",
     "remarks": "string",
     "metric": "string",
+    "per_success": "boolean",
     "base": "Float64",
     "new": "Float64",
     "difference": "Float64",
@@ -41,7 +42,8 @@ def to_json(
 
     A difference is new divided by base; of accuracies and of the share of runs that reached the
     target it is new minus base, in percentage points. Times are seconds, accuracies and shares
-    fractions. Unknown values are null.
+    fractions. With ``per_success``, times are the seconds of all runs for each success, otherwise
+    medians. Unknown values are null.
 
     Args:
         base: name of the base.
@@ -112,6 +114,7 @@ def _metric(metric: MetricComparison) -> dict[str, object]:
     difference = metric.difference
     return {
         "metric": metric.metric.value,
+        "per_success": metric.per_success,
         "base": metric.base,
         "new": metric.new,
         "difference": None if difference is None else difference.value,

@@ -17,7 +17,7 @@ from bench.analysis import device_numbers, labels
 from bench.analysis.result_warnings import ResultWarning
 from bench.analysis.scaling import CAPTION, HEADINGS
 from bench.analysis.scaling_studies import scaling_studies
-from bench.analysis.standings import CAPTION as STANDINGS_CAPTION, standings
+from bench.analysis.standings import caption as standings_caption, standings
 from bench.analysis.step_code import codes_differ, legend
 from bench.records.machine_key import MachineKey
 from bench.records.schema import RunRecord
@@ -127,7 +127,7 @@ def _machines(all_series: Sequence[SetupSeries]) -> dict[str, object]:
             for row in rows
             if not row.is_official
         ],
-        "standings_caption": STANDINGS_CAPTION,
+        "standings_caption": standings_caption(divisions),
         "machine_headings": tables.machine_headings(),
         "machine_rows": [tables.machine_row(machine) for machine in machines],
         "machine_caption": device_numbers.CAPTION,

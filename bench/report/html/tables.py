@@ -157,7 +157,7 @@ def standing_headings() -> list[TableHeading]:
 def standing_row(standing: Standing) -> Markup:
     """A machine's row in a division: values, with their intervals below them."""
     doubt = "" if standing.is_official else "! not official, see below"
-    name = TableCell(printable(standing.machine), below=doubt)
+    name = TableCell(printable(standing.name), below=doubt)
     numbers = (TableCell(s.value, below=s.interval, is_number=True) for s in standing.values)
     last = TableCell(printable(standing.measured_with), below=standing.source)
     elements = (cell.element("td") for cell in (*numbers, last))

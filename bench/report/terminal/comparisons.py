@@ -31,14 +31,17 @@ def comparison(
     match: CaseMatch,
     comparisons: Sequence[Comparison],
     devices: DeviceComparison | None = None,
+    *,
+    is_gate: bool = False,
 ) -> RenderableType:
     """One table per case, with its remarks, and the cases that only one side has.
 
-    Where machines and kernels differ, the comparison of the devices alone stands last.
+    Where machines and kernels differ, the comparison of the devices alone stands last. With
+    `is_gate`, numbers of runs are not advised: the gate's findings name those that its limits need.
     """
     parts: list[RenderableType] = [Text(printable(f"{new} against {base}"), style="bold")]
     for case_comparison in comparisons:
-        parts += [Text(), _comparison_table(case_comparison)]
+        parts += [Text(), _comparison_table(case_comparison, advises=not is_gate)]
         parts += [
             Text(printable(f"! {remark}"), style="yellow")
             for remark in case_comparison.case.remarks
@@ -69,13 +72,13 @@ def _devices(devices: DeviceComparison, said: Set[str]) -> list[RenderableType]:
     return [*parts, *(Text(printable(f"! {line}"), style="yellow") for line in lines)]
 
 
-def _comparison_table(comparison: Comparison) -> RenderableType:
+def _comparison_table(comparison: Comparison, *, advises: bool = True) -> RenderableType:
     """One row per metric: both sides, their difference, and the verdict."""
     case, lines = comparison.case, comparison.lines
     counts = f"{len(case.base)} and {len(case.new)} runs"
     title = Text(printable(f"{case.name}: {counts}{', interleaved' if comparison.paired else ''}"))
     fields = [
-        TableColumn("", [Text(line.metric.value) for line in lines], justify="left"),
+        TableColumn("", [Text(line.heading) for line in lines], justify="left"),
         TableColumn("base", [_side(line, line.base) for line in lines], priority=2),
         TableColumn("new", [_side(line, line.new) for line in lines], priority=1),
         TableColumn("difference", [_difference(line) for line in lines]),
@@ -83,15 +86,31 @@ def _comparison_table(comparison: Comparison) -> RenderableType:
         TableColumn("verdict", [_verdict(line) for line in lines], justify="left"),
     ]
     notes = [
-        Text(printable(f"{line.metric}: {line.note}"), style="dim") for line in lines if line.note
+        Text(printable(f"{line.heading}: {line.note}"), style="dim") for line in lines if line.note
     ]
-    notes += [
-        Text(f"{line.metric}: about {line.runs_needed} runs per side could decide it", style="dim")
-        for line in lines
-        if line.verdict is Verdict.UNCLEAR and line.runs_needed
-    ]
+    if advises:
+        fewest = min(len(case.base), len(case.new))
+        advice = [(line.heading, _advice(line, fewest)) for line in lines]
+        notes += [Text(f"{heading}: {what}", style="dim") for heading, what in advice if what]
     section = Section(0, len(lines), title, notes)
     return FittedTable(fields, [section], elsewhere=" because the terminal is too narrow")
+
+
+def _advice(line: MetricComparison, runs: int) -> str | None:
+    """How many runs could decide what these do not, where that is known.
+
+    Args:
+        line: the comparison.
+        runs: number of runs of the smaller side.
+    """
+    if line.verdict is not Verdict.UNCLEAR:
+        return None
+    if line.runs_needed:
+        return f"about {line.runs_needed} runs per side could decide it"
+    has_no_interval = line.difference is not None and line.difference.low is None
+    if has_no_interval and runs < line.fewest_runs:
+        return f"an interval takes at least {line.fewest_runs} runs per side"
+    return None
 
 
 def _side(line: MetricComparison, value: float | None) -> Text:

@@ -8,7 +8,7 @@ from itertools import chain
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from bench.analysis.standings import CAPTION, HEADINGS, Shown, Standing
+from bench.analysis.standings import HEADINGS, Shown, Standing, caption
 from bench.report.terminal.tables import FittedTable, Section, TableColumn
 from bench.text import printable
 
@@ -26,13 +26,13 @@ def standings_table(divisions: Mapping[str, Sequence[Standing]]) -> RenderableTy
     for row in chain.from_iterable(divisions.values()):
         if not row.is_official:
             parts.append(Text(printable(f"! {row.machine} {row.remark}"), style="yellow"))
-    return Group(*parts, Text(CAPTION, style="dim"))
+    return Group(*parts, Text(caption(divisions), style="dim"))
 
 
 def _table(rows: Sequence[Standing]) -> FittedTable:
     machine, *headings, measured_with = HEADINGS
     _, *priorities, last = _PRIORITIES
-    marked = [f"{'' if row.is_official else '! '}{row.machine}" for row in rows]
+    marked = [f"{'' if row.is_official else '! '}{row.name}" for row in rows]
     values = zip(*(row.values for row in rows), strict=True)
     columns = [
         _words(machine, marked, 0),
