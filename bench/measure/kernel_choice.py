@@ -42,8 +42,11 @@ def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe
         return native_unfit_reason(device, precision, recipe) or native.unavailable_reason(kernels)
 
     if asked == "auto":
-        compiled: tuple[Kernels, ...] = ("triton", *native.FAST_KINDS)
-        return next((kind for kind in compiled if not unavailable_reason(kind)), "torch")
+        if not unavailable_reason("triton"):
+            return "triton"
+        usable = (kind for kind in native.FAST_KINDS if not unavailable_reason(kind))
+        best = next(usable, None)
+        return "torch" if best is None else native.faster_of_pairs_and_float32(best)
     known = next((kernels for kernels in KERNELS if kernels == asked), None)
     if known is None:
         raise UsageError(

@@ -17,6 +17,7 @@ from mnist_cnn.kernels.native.library import (
     FAST_KINDS as FAST_KINDS,
     KINDS as KINDS,
     LAYERS as LAYERS,
+    faster_of_pairs_and_float32 as faster_of_pairs_and_float32,
     multiply as multiply,
     set_threads as set_threads,
     take_layer_seconds as take_layer_seconds,

@@ -15,6 +15,7 @@ import pytest
 from bench.measure.kernel_choice import choose_kernels
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
+from mnist_cnn.kernels.native import library
 from mnist_cnn.recipe import FAST, REFERENCE, Kernels
 from tests.mnist_cnn.kernels.test_native import ROOT, built_here
 
@@ -34,11 +35,34 @@ for code in (illegal + leave, leave):
 
 def test_auto_is_compiled_code_where_it_can_be_used() -> None:
     usable = (kind for kind in native.FAST_KINDS if not native.unavailable_reason(kind))
-    best: Kernels = next(usable, "torch")
+    first = next(usable, None)
+    best: Kernels = "torch" if first is None else native.faster_of_pairs_and_float32(first)
     assert choose_kernels("auto", "cpu", "bf16", FAST) == best
     assert choose_kernels("auto", "cpu", "fp32", FAST) == "torch"
     assert choose_kernels("auto", "cuda", "bf16", FAST) == "torch"
     assert choose_kernels("torch", "cpu", "bf16", FAST) == "torch"
+
+
+@pytest.mark.parametrize(
+    ("times_as_fast", "chosen"), [(0.5, "avx512"), (1.0, "avx512"), (1.84, "avx512-bf16")]
+)
+def test_pairs_of_bfloat16_are_multiplied_where_that_is_faster(
+    times_as_fast: float, chosen: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Intel's and AMD's CPUs; on a clock that knows how long each set takes."""
+    now = 0.0
+
+    def multiply(kernels: Kernels, rounds: int) -> float:
+        nonlocal now
+        now += rounds / (times_as_fast if kernels == "avx512-bf16" else 1.0)
+        return rounds
+
+    choose = library.faster_of_pairs_and_float32
+    monkeypatch.setattr(library, "unavailable_reason", lambda _: None)
+    monkeypatch.setattr(library, "multiply", multiply)
+    monkeypatch.setattr(library, "perf_counter", lambda: now)
+    assert choose.__wrapped__("avx512-bf16") == chosen
+    assert [choose.__wrapped__(other) for other in ("amx", "avx2")] == ["amx", "avx2"]
 
 
 def test_compiled_code_that_cannot_be_used_is_refused_with_the_reason() -> None:
