@@ -29,6 +29,7 @@ from bench.analysis.units import (
 )
 from bench.records.machine_key import MachineKey
 from bench.records.protocol import QUALITY_TARGET
+from bench.records.schema import RunRecord
 from bench.stats.intervals import Estimate
 from bench.text import MISSING, count_of
 from mnist_cnn.recipe import RECIPES
@@ -107,14 +108,8 @@ class Standing:
 
     @property
     def has_other_recipe(self) -> bool:
-        """Whether it trained by other values than the recipe of that name has here and today."""
-        values = self.benchmark.records[0].recipe
-        today = RECIPES.get(str(values["name"]))
-        return today is not None and any(
-            values.get(name, _BEFORE_FIELDS.get(name, 0)) != value
-            for name, value in today.values().items()
-            if name not in _BY_MACHINE
-        )
+        """Whether it trained by other values than its recipe has here and today."""
+        return not has_todays_recipe(self.benchmark.records[0])
 
     @property
     def name(self) -> str:
@@ -229,6 +224,25 @@ def _order(benchmark: Benchmark) -> tuple[bool, bool, float]:
     return any(reasons_against(benchmark)), seconds is None, seconds or 0.0
 
 
+def fewest_runs(record: RunRecord) -> int:
+    """Number of completed runs that an official benchmark takes, of one with this run."""
+    is_open_cpu = record.division == "open" and record.setup.device == "cpu"
+    return FEWEST_OPEN_CPU if is_open_cpu else FEWEST
+
+
+def has_todays_recipe(record: RunRecord) -> bool:
+    """Whether a run trained by the values that the recipe of its name has here and today.
+
+    A recipe that is not built in is always today's.
+    """
+    recipe = RECIPES.get(str(record.recipe["name"]))
+    return recipe is None or all(
+        record.recipe.get(name, _BEFORE_FIELDS.get(name, 0)) == value
+        for name, value in recipe.values().items()
+        if name not in _BY_MACHINE
+    )
+
+
 def reasons_against(benchmark: Benchmark) -> Iterator[str]:
     """Why a benchmark is not official; nothing for an official one."""
     records = benchmark.records
@@ -238,8 +252,7 @@ def reasons_against(benchmark: Benchmark) -> Iterator[str]:
         yield "its code is not known"
     if sorted(record.seed for record in records) != list(range(len(records))):
         yield "its seeds are not 0 to n-1"
-    is_open_cpu = first.division == "open" and first.setup.device == "cpu"
-    fewest = FEWEST_OPEN_CPU if is_open_cpu else FEWEST
+    fewest = fewest_runs(first)
     if (runs := len(completed(records))) < fewest:
         yield f"{count_of(runs, 'completed run')} of the {fewest} that it takes"
     if first.setup.parallel_seeds > 1:

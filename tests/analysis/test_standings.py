@@ -11,6 +11,8 @@ import pytest
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.standings import HEADINGS, Standing, reasons_against, standings
 from bench.cli import main
+from bench.cli.output import print_runs
+from bench.launch.result import BenchmarkResult
 from bench.records.schema import RunRecord
 from mnist_cnn.recipe import FAST
 from tests.factories import make_benchmark, saved
@@ -116,6 +118,29 @@ def test_a_recipe_that_is_another_today_is_marked(
     output = " ".join(capsys.readouterr().out.split())
     assert "B \u2020" in output
     assert "\u2020 trained by other values than its recipe has today" in output
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "is_said"),
+    [
+        (2, {}, False),  # a warning asks for three first
+        (3, {}, True),
+        (5, {}, False),
+        (3, {"division": "closed"}, False),
+        (3, {"protocol": {"target_accuracy": 0.98}}, False),
+        (3, {"environment": {"dirty": True}}, False),
+    ],
+)
+def test_a_run_that_could_be_official_says_how_many_runs_that_takes(
+    count: int, options: dict[str, Any], is_said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [
+        run.model_copy(update={"recipe": FAST.values()})
+        for run in official(FIVE[:count], **options)
+    ]
+    print_runs(BenchmarkResult([(None, run) for run in runs]), as_json=False)
+    said = "> A machine's row among the results takes 5 runs: --runs 5\n"
+    assert capsys.readouterr().out.endswith(said) == is_said
 
 
 def test_other_targets_have_no_place() -> None:

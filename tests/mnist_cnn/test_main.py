@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from mnist_cnn.__main__ import main
-from mnist_cnn.data.dataset import MnistData
 from mnist_cnn.inference.weights import save_weights
 from mnist_cnn.model import MnistCnn
 from tests.commands import ROOT
@@ -104,9 +103,9 @@ def weights(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def digit(mnist: MnistData, tmp_path: Path) -> Path:
-    Image.fromarray(mnist.test_images[0].numpy()).save(tmp_path / "digit.png")
-    return tmp_path / "digit.png"
+def digit(tmp_path: Path) -> Path:
+    """The documents' example."""
+    return Path(shutil.copy(ROOT / "docs" / "digit.png", tmp_path))
 
 
 def printed(encoding: str, *words: str | Path) -> str:

@@ -95,6 +95,16 @@ def test_a_reader_sees_at_once_what_matters(width: int) -> None:
     _line(lines, "8 records in results/amd-epyc-2-cores")
 
 
+def test_rows_that_differ_in_the_label_only_show_it_on_a_narrow_terminal_too() -> None:
+    before, after = (make_benchmark((6.4, 6.5, 6.6), label=label) for label in ("before", "after"))
+    lines = _printed(terminal.summary(_benchmarks([*before, *after])), 80)
+    _line(lines, "fast ", "before ", "3/3")
+    _line(lines, "fast ", "after ", "3/3")
+    other = make_benchmark((6.4, 6.5, 6.6), label="after", setup={"threads": 1})
+    lines = _printed(terminal.summary(_benchmarks([*before, *other])), 80)
+    assert not any("recipe" in line and "label" in line for line in lines)
+
+
 @pytest.mark.parametrize("width", [80, 140])
 def test_a_median_stands_above_its_own_interval(width: int) -> None:
     """From six runs on: the ends are runs, rounded outwards."""

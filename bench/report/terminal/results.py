@@ -163,7 +163,11 @@ def _benchmark_table(benchmarks: Sequence[Benchmark], price: Price | None) -> Re
             comfortable=18,
         ),
         TableColumn(
-            "label", _values("label", first_runs), priority=2, justify="left", narrowest=12
+            "label",
+            _values("label", first_runs),
+            priority=0 if _differ_in_label_only(first_runs) else 2,
+            justify="left",
+            narrowest=12,
         ),
         TableColumn("reached", [_reached(benchmark) for benchmark in benchmarks], justify="center"),
         summaries("time_to_target_seconds", heading_to_target(benchmarks)),
@@ -190,6 +194,15 @@ def _benchmark_table(benchmarks: Sequence[Benchmark], price: Price | None) -> Re
     if len({code_of(record) for _, record in first_runs}) > 1:
         caption += f" {legend()}"
     return FittedTable(_without_empty(columns), [Section(0, len(benchmarks))], caption)
+
+
+def _differ_in_label_only(first_runs: Sequence[Run]) -> bool:
+    """Whether two rows would look alike without their labels."""
+    seen: dict[tuple[str, str], set[str | None]] = {}
+    for _, record in first_runs:
+        device = f"{record.setup.device_name}, {labels.label_of_record(record)}"
+        seen.setdefault((recipe_name(record), device), set()).add(record.label)
+    return any(len(found) > 1 for found in seen.values())
 
 
 def _without_empty(columns: Sequence[TableColumn]) -> list[TableColumn]:
