@@ -83,7 +83,7 @@ class MetricComparison:
     @property
     def heading(self) -> str:
         """What the values are, for a reader."""
-        return "time a success" if self.per_success else self.metric.value
+        return "seconds a success" if self.per_success else self.metric.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from bench.analysis.metrics import completed
 from bench.analysis.relative_speed import RelativeSpeed, relative_speeds
 from bench.analysis.result_warnings import ResultWarning, ranked
 from bench.analysis.run_sets import RunSet
+from bench.analysis.setup_key import recipe_name
 from bench.analysis.step_code import uses_torch
 from bench.analysis.units import (
     Unit,
@@ -235,7 +236,7 @@ def has_todays_recipe(record: RunRecord) -> bool:
 
     A recipe that is not built in is always today's.
     """
-    recipe = RECIPES.get(str(record.recipe["name"]))
+    recipe = RECIPES.get(recipe_name(record))
     return recipe is None or all(
         record.recipe.get(name, _BEFORE_FIELDS.get(name, 0)) == value
         for name, value in recipe.values().items()

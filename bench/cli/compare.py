@@ -245,9 +245,16 @@ def _show_findings(
         sides = [(each.new.name, each.match, each.comparisons, each.devices) for each in compared]
         sys.stdout.write(to_json(base, sides, findings))
         return
+    # A line stays whole where another program may read it.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for finding in findings or ():
         line = f"{finding.outcome.name.lower():<10} {finding.text}"
-        # A line stays whole where another program may read it.
-        is_read = sys.stdout.isatty()
-        width = shutil.get_terminal_size().columns
-        print(textwrap.fill(line, width, subsequent_indent=" " * 11) if is_read else line)
+        print(line if width is None else _wrapped(line, width))
+
+
+def _wrapped(line: str, width: int) -> str:
+    """The line of a finding, over several lines where it is too long, between words."""
+    indent = " " * 11
+    return textwrap.fill(
+        line, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )

@@ -146,7 +146,7 @@ def test_the_cost_of_a_success_informs_and_gates_only_where_runs_stop_at_the_tar
         words = ["compare", saved(tmp_path / name / "a", base), saved(tmp_path / name / "b", new)]
         limits = ["--fail-if-slower", "20%", "--fail-if-less-accurate", "0.2"]
         assert main([*words, *limits]) == status
-        assert ("bf16: time a success: +" in capsys.readouterr().out) == stops
+        assert ("bf16: seconds a success: +" in capsys.readouterr().out) == stops
 
 
 def test_a_slower_machine_is_no_slower_program(

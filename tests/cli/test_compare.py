@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
@@ -55,8 +56,8 @@ def missed(record: RunRecord) -> RunRecord:
 @pytest.mark.parametrize(
     ("count", "advice"),
     [
-        (9, "time a success: an interval takes at least 10 runs per side"),
-        (12, r"time a success: about \d+ runs per side could decide it"),
+        (9, "seconds a success: an interval takes at least 10 runs per side"),
+        (12, r"seconds a success: about \d+ runs per side could decide it"),
     ],
 )
 def test_what_a_success_costs_is_named_so_with_the_runs_that_would_tell(
@@ -90,6 +91,21 @@ def test_a_gate_advises_runs_once_and_bounds_to_one_side(
     assert "could decide it" not in output
     assert re.search(r"time an image: \S+ % \(at most \+.* %; allowed .*cannot tell", output)
     assert re.search(r"cannot tell; about \d+ runs per side would", output)
+
+
+def test_a_gates_lines_are_wrapped_between_words_on_a_terminal_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    words = ["compare", saved(tmp_path / "a", noisy_runs(0)), saved(tmp_path / "b", noisy_runs(1))]
+    outputs = []
+    for is_terminal in (False, True):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda answer=is_terminal: answer)
+        assert main([*words, "--fail-if-slower", "20%"]) == 0
+        outputs.append(capsys.readouterr().out)
+    whole, wrapped = (text[text.index("pass ") :] for text in outputs)
+    assert max(map(len, whole.splitlines())) > 60 >= max(map(len, wrapped.splitlines()))
+    assert wrapped.split() == whole.split()
 
 
 def test_the_summary_has_the_remarks_and_nothing_in_it_takes_effect(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_the_workflow_on_its_first_run_then_on_equal_code_then_on_slower_code(
 ) -> None:
     first = run_job(tmp_path, 1)
     assert first.status == 0
-    assert "| pass | no baseline yet: nothing is called baseline" in first.summary
+    assert "| pass | `no baseline yet: nothing is called baseline" in first.summary
     assert (tmp_path / "baseline").is_dir()
     equal = run_job(tmp_path, 2)
     assert equal.status == 0, equal.summary
@@ -121,7 +121,7 @@ def test_a_name_that_was_misspelled_is_no_first_run(tmp_path: Path) -> None:
         shlex.split(command), cwd=tmp_path, env=environment, check=False, capture_output=True
     )
     assert ended.returncode == 2
-    assert "| unclear | nothing was judged: 'baselin' is no file" in (
+    assert "| unclear | `nothing was judged: 'baselin' is no file" in (
         tmp_path / "typo.md"
     ).read_text(encoding="utf-8")
 

@@ -15,9 +15,9 @@ operators do the work. Results do not depend on the number of threads.
 from mnist_cnn.kernels.native.augmentation import augment as augment, augments as augments
 from mnist_cnn.kernels.native.library import (
     FAST_KINDS as FAST_KINDS,
+    FLOAT32_OF_PAIRS as FLOAT32_OF_PAIRS,
     KINDS as KINDS,
     LAYERS as LAYERS,
-    faster_of_pairs_and_float32 as faster_of_pairs_and_float32,
     multiply as multiply,
     set_threads as set_threads,
     take_layer_seconds as take_layer_seconds,

@@ -7,7 +7,6 @@ import hashlib
 import platform
 from functools import cache
 from pathlib import Path
-from time import perf_counter
 from typing import get_args
 
 from mnist_cnn.errors import UsageError
@@ -24,13 +23,11 @@ pairs of bfloat16 faster than float32; a library has those of its architecture."
 FAST_KINDS = KINDS[:-1]
 """The same without "scalar", the judge, which is slower than torch's operators."""
 
-_FLOAT32: dict[Kernels, NativeKernels] = {"avx512-bf16": "avx512", "neon-bf16": "neon"}
+FLOAT32_OF_PAIRS: dict[NativeKernels, NativeKernels] = {
+    "avx512-bf16": "avx512",
+    "neon-bf16": "neon",
+}
 """For sets that multiply pairs of bfloat16: the set of equal vectors that multiplies in float32."""
-_LEAST_GAIN = 1.2
-"""How much faster pairs must be multiplied to gain: Winograd's filtering saves some of the products
-in float32. On AMD's CPUs they are 1.8 times as fast, on Intel's half as fast."""
-_TRIES, _ROUNDS = 5, 20_000
-"""Multiplications of a try take about 0.1 ms; the fastest try counts."""
 
 LAYERS = ("stem", "block1", "transition1", "block2", "transition2", "block3", "classifier")
 """Names of the network's layers, in its order."""
@@ -56,31 +53,6 @@ def unavailable_reason(kernels: Kernels = "scalar") -> str | None:
     if not _runs(kernels):
         return f"this processor, or this system, does not execute {kernels} instructions"
     return None
-
-
-@cache
-def faster_of_pairs_and_float32(kernels: NativeKernels) -> NativeKernels:
-    """The set, or that of equal vectors in float32 where this processor multiplies those faster.
-
-    Having the instruction does not mean that it is fast: both are tried, for about a millisecond.
-
-    Args:
-        kernels: an instruction set that this machine can use.
-    """
-    plain = _FLOAT32.get(kernels)
-    if plain is None or unavailable_reason(plain) is not None:
-        return kernels
-    of_pairs = of_plain = 0.0
-    for _ in range(_TRIES):  # by turns: both at the same clock rate
-        of_pairs, of_plain = max(of_pairs, _rate(kernels)), max(of_plain, _rate(plain))
-    return kernels if of_pairs > _LEAST_GAIN * of_plain else plain
-
-
-def _rate(kernels: NativeKernels) -> float:
-    """Operations per second from registers."""
-    start = perf_counter()
-    operations = multiply(kernels, _ROUNDS)
-    return operations / (perf_counter() - start)
 
 
 @cache
