@@ -316,6 +316,7 @@ def test_nothing_is_timed_on_a_device_that_computes_something_else(
 ) -> None:
     spoil(-1.0)
     options = ["--recipe", "fast", "--device", "cpu", "--precision", "bf16", "--kernels", "torch"]
+    options += ["--threads", "1"]
     assert main(["run", *options, "--quiet", "--results-dir", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("mnist-bench: error: torch in bf16 on cpu does not compute this network")
