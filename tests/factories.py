@@ -174,6 +174,14 @@ def noisy_runs(
     return records
 
 
+def reached_nothing(record: RunRecord) -> RunRecord:
+    """The same run, had every evaluation been half a point lower."""
+    lower = [{**e.model_dump(), "correct": e.correct - 50} for e in record.evaluations]
+    values = record.model_dump() | {"evaluations": lower, "target_reached_epoch": None}
+    values["final_accuracy"] = lower[-1]["correct"] / lower[-1]["samples"]
+    return RunRecord.model_validate(values)
+
+
 def compared(
     base: Sequence[RunRecord], new: Sequence[RunRecord], comparisons: int = 1
 ) -> Comparison:

@@ -32,6 +32,7 @@ from bench.records.machine_key import MachineKey
 from bench.records.protocol import QUALITY_TARGET
 from bench.records.schema import RunRecord
 from bench.stats.intervals import Estimate
+from bench.stats.summary import FEWEST_RUNS
 from bench.text import MISSING, count_of
 from mnist_cnn.recipe import RECIPES
 
@@ -63,7 +64,7 @@ OTHER_RECIPE = "\u2020"
 _BY_MACHINE = frozenset({"memory_format", "pipeline"})
 """Values of a recipe that a device or an option decides, and that do not change what is learned."""
 _BEFORE_FIELDS: dict[str, float] = {"selected_share": 1.0}
-"""Values of a recipe by which runs were made whose records do not have the field; others were 0."""
+"""What runs had before their records had the field, where it was not 0."""
 
 _HARMLESS = frozenset(
     {
@@ -225,7 +226,7 @@ def _order(benchmark: Benchmark) -> tuple[bool, bool, float]:
     return any(reasons_against(benchmark)), seconds is None, seconds or 0.0
 
 
-def fewest_runs(record: RunRecord) -> int:
+def _fewest_runs(record: RunRecord) -> int:
     """Number of completed runs that an official benchmark takes, of one with this run."""
     is_open_cpu = record.division == "open" and record.setup.device == "cpu"
     return FEWEST_OPEN_CPU if is_open_cpu else FEWEST
@@ -253,7 +254,7 @@ def reasons_against(benchmark: Benchmark) -> Iterator[str]:
         yield "its code is not known"
     if sorted(record.seed for record in records) != list(range(len(records))):
         yield "its seeds are not 0 to n-1"
-    fewest = fewest_runs(first)
+    fewest = _fewest_runs(first)
     if (runs := len(completed(records))) < fewest:
         yield f"{count_of(runs, 'completed run')} of the {fewest} that it takes"
     if first.setup.parallel_seeds > 1:
@@ -264,3 +265,15 @@ def reasons_against(benchmark: Benchmark) -> Iterator[str]:
         few = number is not None and number <= MOST_BUSY_SHARE * len(records)
         if warning not in _HARMLESS and not (warning is ResultWarning.BUSY_MACHINE and few):
             yield warning.split(". ")[0].rstrip(".")
+
+
+def runs_to_become_official(benchmark: Benchmark) -> int | None:
+    """How many runs a benchmark takes to be official, where it lacks nothing else.
+
+    None also below `FEWEST_RUNS`, where a warning asks for more already.
+    """
+    first, runs = benchmark.records[0], len(completed(benchmark.records))
+    fewest = _fewest_runs(first)
+    lacks_runs = FEWEST_RUNS <= runs < fewest and len(list(reasons_against(benchmark))) == 1
+    is_usual = benchmark.target_accuracy == QUALITY_TARGET and has_todays_recipe(first)
+    return fewest if lacks_runs and is_usual else None

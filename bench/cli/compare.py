@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 LEAST_DIFFERENCE = 0.001
 """Smallest difference for which a number of runs is advised; below, it would be absurd."""
 
+_OUTCOME_WIDTH = 11
+"""Width of a finding's outcome before its text, in characters: the longest and a space."""
+
 EXAMPLES = (
     ("Did the upgrade make training slower?", "mnist-bench compare before after"),
     (
@@ -248,13 +251,13 @@ def _show_findings(
     # A line stays whole where another program may read it.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for finding in findings or ():
-        line = f"{finding.outcome.name.lower():<10} {finding.text}"
+        line = f"{finding.outcome.name.lower():<{_OUTCOME_WIDTH}}{finding.text}"
         print(line if width is None else _wrapped(line, width))
 
 
 def _wrapped(line: str, width: int) -> str:
     """The line of a finding, over several lines where it is too long, between words."""
-    indent = " " * 11
+    indent = " " * _OUTCOME_WIDTH
     return textwrap.fill(
         line, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
     )

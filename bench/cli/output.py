@@ -15,7 +15,6 @@ from mnist_cnn.disk import reason_of, replace_file, write_new_file
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.analysis.benchmarks import Benchmark
     from bench.launch.result import BenchmarkResult
     from bench.measure.progress import RunProgress
     from bench.records.store import UnreadableFile
@@ -189,6 +188,7 @@ def print_runs(result: BenchmarkResult, *, as_json: bool) -> None:
     from bench.analysis.benchmarks import group_runs
     from bench.analysis.columns import run_column_names
     from bench.analysis.rows import run_rows
+    from bench.analysis.standings import runs_to_become_official
 
     benchmarks = group_runs(result.runs)
     if as_json:
@@ -200,22 +200,5 @@ def print_runs(result: BenchmarkResult, *, as_json: bool) -> None:
 
     terminal.show(terminal.summary(benchmarks))
     for benchmark in benchmarks:
-        if runs := _runs_of_an_official_benchmark(benchmark):
+        if runs := runs_to_become_official(benchmark):
             print(f"> A machine's row among the results takes {runs} runs: --runs {runs}")
-
-
-def _runs_of_an_official_benchmark(benchmark: Benchmark) -> int | None:
-    """How many runs would be official where nothing but their number is missing."""
-    from bench.analysis.metrics import completed
-    from bench.analysis.standings import fewest_runs, has_todays_recipe, reasons_against
-    from bench.records.protocol import QUALITY_TARGET
-    from bench.stats.summary import FEWEST_RUNS
-
-    first, runs = benchmark.records[0], len(completed(benchmark.records))
-    fewest = fewest_runs(first)
-    # Below, a warning asks for more already.
-    if not FEWEST_RUNS <= runs < fewest or not has_todays_recipe(first):
-        return None
-    if benchmark.target_accuracy != QUALITY_TARGET:
-        return None
-    return fewest if len(list(reasons_against(benchmark))) == 1 else None

@@ -17,7 +17,8 @@ from mnist_cnn.recipe import Kernels, NativeKernels, Precision, Recipe
 KERNELS: tuple[Kernels, ...] = get_args(Kernels)
 _LEAST_GAIN = 1.2
 """How much faster pairs of bfloat16 must be multiplied than float32 to gain: Winograd's filtering
-saves some of the products in float32. AMD's CPUs make 1.8 times as many, Intel's half as many."""
+saves some of the products in float32. A Zen 5 EPYC makes 1.8 times as many operations a second of
+pairs, a Xeon with AMX half as many."""
 _TRIES, _ROUNDS = 5, 20_000
 """Multiplications of a try take about 0.1 ms; the fastest try counts."""
 

@@ -18,7 +18,7 @@ from bench.analysis.run_sets import RunSet
 from bench.cli import main
 from bench.records.schema import RunRecord, Status
 from bench.records.setup import Calibration
-from tests.factories import compared, noisy_runs, saved
+from tests.factories import compared, noisy_runs, reached_nothing, saved
 
 
 @pytest.mark.slow
@@ -167,14 +167,6 @@ def test_a_slower_machine_is_no_slower_program(
     words = ["compare", saved(tmp_path / "a", base), saved(tmp_path / "b", new)]
     assert main([*words, "--fail-if-slower", "5%"]) == 2
     assert "the machine itself +12.0 %): slower, but so is the machine" in capsys.readouterr().out
-
-
-def reached_nothing(record: RunRecord) -> RunRecord:
-    """The same run, had every evaluation been half a point lower."""
-    lower = [{**e.model_dump(), "correct": e.correct - 50} for e in record.evaluations]
-    values = record.model_dump() | {"evaluations": lower, "target_reached_epoch": None}
-    values["final_accuracy"] = lower[-1]["correct"] / lower[-1]["samples"]
-    return RunRecord.model_validate(values)
 
 
 def test_two_runs_a_side_are_no_certainty_of_accuracy(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from bench.analysis.run_sets import RunSet
 from bench.cli import main
 from bench.records.schema import SCHEMA_VERSION, RunRecord, Status
 from mnist_cnn.errors import UsageError
-from tests.factories import noisy_runs, saved
+from tests.factories import noisy_runs, reached_nothing, saved
 
 
 def test_a_table_and_the_gates_lines(
@@ -43,16 +43,6 @@ def test_a_table_and_the_gates_lines(
     assert main(["compare", new, base, "--fail-if-slower", "5%"]) == 0
 
 
-def missed(record: RunRecord) -> RunRecord:
-    """The same run, had every evaluation been half a point lower."""
-    evaluations = [
-        {**e.model_dump(), "correct": e.correct - e.samples // 200} for e in record.evaluations
-    ]
-    last = evaluations[-1]
-    values = record.model_dump() | {"evaluations": evaluations, "target_reached_epoch": None}
-    return RunRecord.model_validate(values | {"final_accuracy": last["correct"] / last["samples"]})
-
-
 @pytest.mark.parametrize(
     ("count", "advice"),
     [
@@ -67,7 +57,7 @@ def test_what_a_success_costs_is_named_so_with_the_runs_that_would_tell(
     words = [
         "compare",
         saved(tmp_path / "a", base),
-        saved(tmp_path / "b", [missed(new[0]), *new[1:]]),
+        saved(tmp_path / "b", [reached_nothing(new[0]), *new[1:]]),
     ]
     assert main(words) == 0
     table = capsys.readouterr().out

@@ -79,11 +79,14 @@ def runs_on_mps(name: str, declared: dict[str, Any]) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "how"), WAYS)
+@pytest.mark.parametrize(
+    ("name", "how", "device"),
+    [*((*way, "mps") for way in WAYS), ("fast", STEP_BY_STEP, "xpu")],
+)
 def test_all_work_is_on_the_device_by_its_operators_and_none_is_in_float64(
-    name: str, how: str, mnist: MnistData, declared_operators: dict[str, Any]
+    name: str, how: str, device: str, mnist: MnistData, declared_operators: dict[str, Any]
 ) -> None:
-    with strict_device("mps") as strict:
+    with strict_device(device) as strict:
         on_device = trained(name, how, accelerator_of(strict), mnist)
     assert "convolution_backward" in strict.operators
     missing = [name for name in strict.operators if not runs_on_mps(name, declared_operators)]
