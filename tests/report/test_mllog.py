@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +19,24 @@ from bench.records.schema import RunRecord, Status
 from bench.report.formats.mllog import log_of
 from tests.factories import make_record, records, saved
 from tests.report.exports import HOSTILE, events, report
+
+INTEROP = Path(__file__).resolve().parents[2] / "docs" / "interop.md"
+MLPERF_SYSTEM = {
+    "division": "open",
+    "status": "research",
+    "submitter": "mnist-bench",
+    "system_name": "machine",
+    "host_processor_model_name": "any",
+    "host_processor_core_count": "2",
+    "host_processors_per_node": "1",
+    "number_of_nodes": "1",
+    "accelerator_model_name": "",
+    "accelerators_per_node": "0",
+    "framework": "PyTorch",
+    "hw_notes": "",
+    "sw_notes": "",
+}
+"""What a submission says of its system."""
 
 
 def checker(path: Path, cwd: Path, ruleset: str, config: Path | None = None) -> tuple[bool, str]:
@@ -96,6 +118,44 @@ def test_our_rules_refuse_a_log_that_is_not_so(tmp_path: Path, honest: str, alte
     passed, said = checker(path, tmp_path, "6.1.0", rules)
     assert not passed
     assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("missed", [0, 1, 2])
+def test_by_the_documented_alias_mlperfs_summarizer_counts_no_aborted_run_as_converged(
+    tmp_path: Path, missed: int
+) -> None:
+    """It drops one such run of five, and gives no time where more have not converged."""
+    runs = [
+        make_record(seed=seed, accuracies=[0.98 if seed < missed else 0.995])
+        for seed in range(5)
+    ]
+    assert report("mllog", saved(tmp_path / "r", runs), "--output", tmp_path / "logs") == 0
+    (alias,) = re.findall(r"^sed (.*) logs/\S+ > alias.txt$", INTEROP.read_text(), re.MULTILINE)
+    results = tmp_path / "package" / "results" / "machine" / "resnet"
+    results.mkdir(parents=True)
+    for number, path in enumerate(sorted((tmp_path / "logs").rglob("result_*.txt"))):
+        with (results / f"result_{number}.txt").open("w") as stream:
+            subprocess.run(["sed", *shlex.split(alias), path], stdout=stream, check=True)
+    (tmp_path / "package" / "systems").mkdir()
+    (tmp_path / "package" / "systems" / "machine.json").write_text(json.dumps(MLPERF_SYSTEM))
+    summarizer = [sys.executable, "-m", "mlperf_logging.result_summarizer"]
+    done = subprocess.run(
+        [*summarizer, "package", "training", "4.0.0", "--csv", "summary.csv"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.count("Compliance check failed") == missed
+    assert ("Dropping non-converged run(s)" in done.stdout) == (missed == 1)
+    assert ("Too many non-converging runs" in done.stdout) == (missed == 2)
+    with (tmp_path / "summary.csv").open() as stream:
+        (row,) = csv.DictReader(stream)
+    if missed < 2:
+        seconds = time_to_target_seconds(runs[-1])
+        assert seconds is not None
+        assert float(row["resnet"]) == pytest.approx(seconds / 60)
 
 
 def test_its_clock_is_ours_and_stops_at_the_target() -> None:

@@ -196,6 +196,9 @@ def graph(weights: Path, few_images: MnistData) -> Path:
 def test_the_graph_is_valid_and_says_what_it_takes(graph: Path) -> None:
     onnx.checker.check_model(str(graph), full_check=True)
     model = onnx.load(str(graph))
+    (opset,) = model.opset_import
+    # ONNX 1.13 was the first to have them both: runtimes since then read the file.
+    assert (model.ir_version, opset.version) == (8, 18)
     assert {entry.key: entry.value for entry in model.metadata_props} == TRAINING.metadata()
     assert "0 background to 255 ink" in model.doc_string
     (given_,), (answered,) = model.graph.input, model.graph.output
