@@ -5,7 +5,8 @@ channels last (https://github.com/pytorch/pytorch/issues/175189) and arithmetic 
 table (https://github.com/pytorch/pytorch/issues/191929). So the very programs that will be timed
 (captured, fused, compiled or torch's) make three steps: they choose the images and distort them,
 go forward and backward, update the weights by the schedule, average them, take batch norm's
-statistics and evaluate. `mnist_cnn.engine.judge` does the same on the CPU.
+statistics and evaluate. `mnist_cnn.engine.judge` does the same on the CPU. Code that is captured
+for other numbers of steps or of images is compared as well.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from mnist_cnn.parity_steps import (
     FollowedSteps,
     JudgedSteps,
     State,
+    last_batch_of,
     probed_data,
     probed_recipe,
     second_batch,
@@ -91,6 +93,11 @@ class Parity:
     """Share of the images to evaluate on that are classified otherwise."""
     evaluation_loss: float
     """Of the mean loss of the evaluation."""
+    graphs: float
+    """Of steps that one graph replays together from the same steps replayed one by one, which were
+    compared: of weights, average or losses, the largest; 0 where no graph has several."""
+    last_batch: float
+    """Of the change of the weights by a smaller last batch; 0 where no graph is made for one."""
     allowed: float
     """Largest allowed difference of the gradient; see `LOSS_ALLOWED` for others."""
     parameter_allowed: float
@@ -115,6 +122,8 @@ class Parity:
             ("what batch norm knows of the images", self.statistics, STATISTICS_ALLOWED * allowed),
             ("the evaluation", self.evaluation, part_allowed),
             ("the loss of the evaluation", self.evaluation_loss, LOSS_ALLOWED * allowed),
+            ("what several steps at once train", self.graphs, weights_allowed),
+            ("what a smaller last batch trains", self.last_batch, weights_allowed),
         )
         for quantity, difference, most in bounds:
             # "not <=" also refuses NaN, which ">" would let pass.
@@ -159,7 +168,8 @@ def compare_with_cpu(
         allowed = math.sqrt(allowed)
         parameter_allowed = min(_ADAM_PARAMETER_ALLOWED, 3 * allowed)
     probed = probed_data(data, recipe)
-    judged = JudgedSteps(recipe, probed, context.accelerator.num_processes)
+    last_batch = last_batch_of(context.recipe) if graphs is not None else 0
+    judged = JudgedSteps(recipe, probed, context.accelerator.num_processes, last_batch)
     turns = torch.arange(len(probed.evaluation_images)) % EVALUATED
     probed = replace(probed, evaluation_labels=judged.predicted[turns])
     try:
@@ -215,6 +225,7 @@ def _compared(
     by_name = dict(zip(names, differences, strict=True))
     # A NaN counts as the largest.
     worst = max(by_name, key=lambda name: (math.isnan(by_name[name]), by_name[name]))
+    last = (change(side.last_trained) for side in (judged, followed))
     losses = list(zip(judged.losses, followed.losses, strict=True))
     single = [_difference(x, y) for x, y in losses if len(x) == len(y)]
     return Parity(
@@ -231,6 +242,8 @@ def _compared(
         statistics=_statistics_difference(judged.evaluated, followed.evaluated),
         evaluation=1 - followed.correct,
         evaluation_loss=abs(followed.evaluation_loss / judged.evaluation_loss - 1),
+        graphs=followed.graphs,
+        last_batch=0.0 if judged.last_batch is None else _difference(*last),
         allowed=allowed[0],
         parameter_allowed=allowed[1],
     )

@@ -15,14 +15,16 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from mnist_cnn.augment import Distortions
 from mnist_cnn.batches import Batch, Batches, Epoch
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split
 from mnist_cnn.engine.eager import EagerEngine, Engine
+from mnist_cnn.engine.graph import STEPS_PER_GRAPH
 from mnist_cnn.engine.graph_cache import GraphCache
 from mnist_cnn.engine.judge import Judge
 from mnist_cnn.recipe import Kernels, OptimizerName, Recipe
-from mnist_cnn.sampler import steps_in_epoch
+from mnist_cnn.sampler import smaller_batches, steps_in_epoch
 from mnist_cnn.train import seeded_model
 
 State = dict[str, Tensor]
@@ -96,9 +98,11 @@ class JudgedSteps:
         recipe: what is trained.
         data: few images; the labels of those to evaluate on do not matter.
         ranks: how many ranks the other side has.
+        last_batch: size of a smaller last batch, which the other side has code of its own for; 0
+            where it has none.
     """
 
-    def __init__(self, recipe: Recipe, data: Split, ranks: int) -> None:
+    def __init__(self, recipe: Recipe, data: Split, ranks: int, last_batch: int = 0) -> None:
         cpu = torch.device("cpu")
         context = TrainingContext(recipe, cast(Accelerator, _SingleRank(cpu)))
         batches = Batches(data, context, 0)
@@ -126,6 +130,15 @@ class JudgedSteps:
         """The predicted class of each image, (EVALUATED,)."""
         self.evaluation_loss = float(F.cross_entropy(logits, self.predicted))
         """Mean loss if the images are what is predicted."""
+        self.last_batch = _first_images(self.epochs[0], last_batch) if last_batch else None
+        """A smaller last batch, as an epoch of its own; None where there is none to compare."""
+        self.last_trained = self.initial
+        """The weights after that batch alone."""
+        if self.last_batch is not None:
+            judge = Judge(recipe, seeded_model(recipe, 0), data, _total_steps(recipe), ranks)
+            assert self.last_batch.distortions is not None, "the images are resident"
+            judge.step(self.last_batch.order, self.last_batch.distortions)
+            self.last_trained = _state(judge.network)
 
 
 class FollowedSteps:
@@ -166,13 +179,26 @@ class FollowedSteps:
             elif accelerator.num_processes > 1:
                 total = accelerator.reduce(losses.sum(), "sum")
                 losses = (total / len(epoch.order)).reshape(1)
-            self.losses.append(losses.float().cpu())
+            # A copy: captured code writes all losses to one place.
+            self.losses.append(losses.to("cpu", torch.float32, copy=True))
             self.trained.append(_state(engine.network(averaged=False)))
         self.averaged = _state(engine.network(averaged=True))
         pixels = _statistics_images(recipe, data).to(accelerator.device)
         correct, loss, images = accelerator.reduce(engine.count(pixels), "sum").tolist()
         self.evaluated = _state(engine.network(averaged=True))
         self.correct, self.evaluation_loss = correct / images, loss / images
+        self.last_trained = judged.initial
+        self.graphs = 0.0
+        """See `GraphEngine.compare_graphs`."""
+        if graphs is not None:
+            graph_engine = graphs.engine(seeded_model(recipe, 0), recipe, data, steps)
+            if judged.last_batch is not None:
+                graph_engine.epoch(_on_device(judged.last_batch, accelerator.device))
+                self.last_trained = _state(graph_engine.network(averaged=False))
+            batches_of_a_graph = _several_batches(judged.epochs, len(data.train_images))
+            self.graphs = graph_engine.compare_graphs(
+                _on_device(batches_of_a_graph, accelerator.device)
+            )
 
 
 def _missed(losses: Tensor, order: Tensor, recipe: Recipe) -> float:
@@ -226,6 +252,27 @@ def _some_losses(count: int) -> Tensor:
 def _statistics_images(recipe: Recipe, data: Split) -> Tensor:
     """The images of `measure_statistics`; none where the recipe has none."""
     return data.train_images[: min(STATISTICS, recipe.statistics_images)]
+
+
+def last_batch_of(recipe: Recipe) -> int:
+    """Size of a run's smaller last batch; 0 where all batches are alike."""
+    return max(smaller_batches(recipe, recipe.train_images), default=0)
+
+
+def _first_images(epoch: Epoch, count: int) -> Epoch:
+    assert epoch.distortions is not None, "the images are resident"
+    return Epoch(epoch.order[:count], epoch.distortions[slice(count)])
+
+
+def _several_batches(epochs: list[Epoch], images: int) -> Epoch:
+    """As many batches as a graph has steps, no two alike, of the distortions of these epochs."""
+    size = len(epochs[0].order)
+    positions = torch.arange(size * STEPS_PER_GRAPH)
+    tables = [epoch.distortions.table for epoch in epochs if epoch.distortions is not None]
+    table = torch.cat(tables)
+    # Where a batch has all images, each batch still begins with another.
+    order = (positions + positions // size) % images
+    return Epoch(order, Distortions(table[positions % len(table)]))
 
 
 def _on_device(epoch: Epoch, device: torch.device) -> Epoch:

@@ -34,6 +34,12 @@ def steps_in_epoch(recipe: Recipe, count: int, epoch: int) -> int:
     return math.ceil(images_in_epoch(recipe, count, epoch) / recipe.batch_size)
 
 
+def smaller_batches(recipe: Recipe, count: int) -> set[int]:
+    """Sizes of the last batches of a run's epochs, where they are smaller than the others."""
+    epochs = range(1, recipe.epochs + 1)
+    return {images_in_epoch(recipe, count, epoch) % recipe.batch_size for epoch in epochs} - {0}
+
+
 @dataclass(frozen=True, slots=True)
 class EpochDraw:
     """The random part of an epoch's order; it can be drawn before the previous epoch ends."""

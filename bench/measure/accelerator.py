@@ -156,7 +156,17 @@ def check_parity(
     """
     mnist = load(data_dir, offline=True, threads=joined.setup.threads)
     data = mnist.split(joined.recipe.evaluation_split)
-    difference = compare_with_cpu(joined.context, data, joined.setup.precision, graphs)
+    try:
+        difference = compare_with_cpu(joined.context, data, joined.setup.precision, graphs)
+    except (UsageError, torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except Exception as error:  # a compiler raises what it likes
+        if joined.setup.kernels != "inductor":
+            raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UsageError(
+            f"--kernels inductor cannot be used: {reason}; use --kernels auto"
+        ) from error
     if difference is None:
         return None
     setup = setup_as_run(joined.setup, graphs)
@@ -171,6 +181,8 @@ def check_parity(
             f"{setup.computed_by} in {setup.precision} on {setup.device} does not compute this "
             f"network: {difference.problem}; use {other}"
         )
+    if graphs is not None:
+        graphs.settle()
     return ParityCheck(**asdict(difference))
 
 

@@ -322,10 +322,18 @@ def _check_machine(
     setup = joined.setup
     with refuse_unusable_device():
         clock_check = clock.check()
-        parity = check_parity(joined, data_dir, graphs.cache)
+        try:
+            parity = check_parity(joined, data_dir, graphs.cache)
+        except UsageError as error:
+            if graphs.chosen.distrust():
+                raise UsageError(
+                    f"{error}, or run this again: launch parameters that were found here are used "
+                    "no more"
+                ) from error
+            raise
         all_reduce_seconds = clock.all_reduce_seconds(PARAMETERS)
         # Read first: the calibration is no part of the start-up that a user waits for.
-        startup_seconds = seconds_since_start() - graphs.tuning_seconds
+        startup_seconds = seconds_since_start() - graphs.chosen.seconds
         calibration = measure_calibration(setup.device, _calibrating(setup))
     return _MachineChecks(
         clock=clock_check,

@@ -22,13 +22,14 @@ from mnist_cnn.engine.capture import capture_cuda_graph
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import triton
 from mnist_cnn.kernels.buffers import device_buffers
-from mnist_cnn.kernels.triton.shapes import SHAPES, Shape, Shapes
-from mnist_cnn.kernels.triton.tuning import is_possible, tune
+from mnist_cnn.kernels.triton import is_shortage
+from mnist_cnn.kernels.triton.shapes import SHAPES, Shape, Shapes, halved
+from mnist_cnn.kernels.triton.tuning import BrokenDeviceError, is_possible, tune
 from mnist_cnn.train import seeded_model
 from mnist_cnn.user_folders import cache_folder
 
 LONGEST_SECONDS = 30.0
-"""Longest search; what is being compiled then is still tried."""
+"""Longest search after the first parameters run; what is being compiled then is still tried."""
 MEASURED_ON = ("NVIDIA H200", "NVIDIA H100")
 """GPUs, by the start of their names, whose chip the table of `SHAPES` was measured on."""
 _LARGEST_BYTES = 1 << 16
@@ -46,6 +47,18 @@ class ChosenShapes:
     shapes: Shapes
     seconds: float
     """Time that the search took in this process, which is on no clock."""
+    store: _Store | None = None
+    """Where they are kept; None where they were not searched."""
+
+    def distrust(self) -> bool:
+        """Have later processes take the table's parameters: with these the steps are wrong.
+
+        Returns:
+            Whether later processes take others than this one did.
+        """
+        if self.store is None or self.shapes == SHAPES:
+            return False
+        return self.store.write(SHAPES)
 
 
 def choose_shapes(
@@ -64,6 +77,9 @@ def choose_shapes(
         clock: the device's clock.
         notify: called with a line where a search begins or is waited for.
         seconds_of: times some steps; None for those of the kernels on the device.
+
+    Raises:
+        UsageError: parameters that were tried have broken the device for this process.
     """
     measured = ChosenShapes(shapes=SHAPES, seconds=0.0)
     if not torch.cuda.is_available():  # where Triton's interpreter trains
@@ -71,43 +87,121 @@ def choose_shapes(
     name = torch.cuda.get_device_name()
     if name.startswith(MEASURED_ON):
         return measured
+    try:
+        key = _key(context, name)
+    except Exception:  # a Triton that cannot be imported: what then trains is tried later
+        return measured
     begin = clock.now()
+    search = _Search(context, clock, notify, seconds_of)
+    store = _Store(key)
+    shapes = store.read_or_search(search, notify) or SHAPES
+    if search.fault is not None:
+        raise UsageError(
+            f"launch parameters of Triton's kernels that were tried on {name} have broken it for "
+            f"this process ({search.fault}); they will not be tried again: run the command again"
+        )
+    return ChosenShapes(shapes=shapes, seconds=clock.now() - begin, store=store)
 
-    def search() -> Shapes | None:
-        notify(
+
+class _Search:
+    """A search for launch parameters; see `choose_shapes`."""
+
+    def __init__(
+        self,
+        context: TrainingContext,
+        clock: DeviceClock,
+        notify: Callable[[str], None],
+        seconds_of: SecondsOf | None,
+    ) -> None:
+        self._context, self._clock, self._notify = context, clock, notify
+        self._seconds_of = seconds_of
+        self._end: float | None = None
+        self._tried = 0
+        self.fault: str | None = None
+        """The first line of the error by which the device broke; None where it did not."""
+
+    def __call__(self) -> Shapes | None:
+        """What was found; None where nothing runs or nothing was tried."""
+        name = torch.cuda.get_device_name()
+        self._notify(
             f"finding Triton's launch parameters for {name}: at most {LONGEST_SECONDS:.0f} s, once"
         )
-        end = clock.now() + LONGEST_SECONDS
+        # Where the table's parameters ask for too much, smaller ones run.
+        for table in (SHAPES, halved(SHAPES)):
+            try:
+                measure = self._seconds_of or _StepTimer(self._context, self._clock)
+                shapes = tune(table, measure, self._is_over)
+            except BrokenDeviceError as error:
+                self.fault = str(error.__cause__).partition("\n")[0]
+                return error.shapes
+            except Exception as error:  # what then trains is tried later
+                if not is_shortage(error):
+                    return None
+            else:
+                return shapes if self._tried else None
+        return None
+
+    def _is_over(self) -> bool:
+        """Whether the time is over. It begins here: the first parameters take long to compile."""
+        now = self._clock.now()
+        if self._end is None:
+            self._end = now + LONGEST_SECONDS
+        is_over = now > self._end
+        self._tried += not is_over
+        return is_over
+
+
+class _Store:
+    """Keeps what a search has found, in the user's cache folder.
+
+    Args:
+        key: what a search depends on.
+    """
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._name = f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+
+    def read_or_search(
+        self, search: Callable[[], Shapes | None], notify: Callable[[str], None]
+    ) -> Shapes | None:
+        """What was kept; else what `search` finds, which is then kept if possible."""
+        searched, shapes = False, None
+        # Without a folder, or without a lock, nothing is kept.
+        with suppress(UsageError, OSError, NotImplementedError):
+            folder = _folder()
+            with locked(folder, notify):
+                shapes = _read(folder / self._name, self._key)
+                if shapes is None:
+                    searched, shapes = True, search()
+                    if shapes is not None:
+                        self.write(shapes)
+        return shapes if searched or shapes is not None else search()
+
+    def write(self, shapes: Shapes) -> bool:
+        """Keep these; returns whether they could be kept."""
         try:
-            measure = seconds_of or _StepTimer(context, clock)
-            return tune(SHAPES, measure, lambda: clock.now() > end)
-        except Exception:  # the kernels do not run with `SHAPES`: what then trains is tried later
-            return None
-
-    shapes = _kept_or(search, _key(context, name), notify) or SHAPES
-    return ChosenShapes(shapes=shapes, seconds=clock.now() - begin)
+            replace_file(_folder() / self._name, _content(shapes, self._key))
+        except (UsageError, OSError):
+            return False
+        return True
 
 
-def _kept_or(
-    search: Callable[[], Shapes | None], key: str, notify: Callable[[str], None]
-) -> Shapes | None:
-    """What an earlier search has kept; else what `search` finds, which is then kept if possible."""
-    searched, shapes = False, None
-    # Without a folder, or without a lock, nothing is kept.
-    with suppress(UsageError, OSError, NotImplementedError):
-        folder = cache_folder() / "triton-shapes"
-        path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-        with locked(folder, notify):
-            shapes = _read(path, key)
-            if shapes is None:
-                searched, shapes = True, search()
-                if shapes is not None:
-                    replace_file(path, _content(shapes, key))
-    return shapes if searched or shapes is not None else search()
+def _folder() -> Path:
+    """Where parameters are kept.
+
+    Raises:
+        UsageError: there is no cache folder.
+    """
+    return cache_folder() / "triton-shapes"
 
 
 def _key(context: TrainingContext, name: str) -> str:
-    """What a search depends on."""
+    """What a search depends on.
+
+    Raises:
+        Exception: Triton cannot be imported.
+    """
     source = (Path(triton.__file__).parent / "kernels.py").read_bytes()
     parts = {
         "gpu": name,

@@ -20,8 +20,8 @@ class StepGraphs:
 
     cache: GraphCache | None = None
     """Their engine, for all runs; None where steps are launched one by one."""
-    tuning_seconds: float = 0.0
-    """Time that a search for launch parameters took, which is no part of a start-up."""
+    chosen: ChosenShapes = ChosenShapes(shapes=SHAPES, seconds=0.0)
+    """Launch parameters of Triton's kernels; its time is no part of a start-up."""
 
 
 def prepare_step_graphs(
@@ -46,4 +46,4 @@ def prepare_step_graphs(
             chosen = choose_shapes(joined.context, clock, notify)
     capture = capture_cuda_graph if setup.captured else without_capture
     cache = GraphCache(joined.context, capture, joined.alternatives, chosen.shapes)
-    return StepGraphs(cache=cache, tuning_seconds=chosen.seconds)
+    return StepGraphs(cache=cache, chosen=chosen)

@@ -60,6 +60,9 @@ class MnistTraining:
         """
         one_epoch = replace(self._context.recipe, epochs=1, evaluate_from_epoch=1)
         images = one_epoch.train_images if whole_epoch else self._warmup_images
+        if self._graphs is not None:
+            # Whole batches: nothing is captured for a size that no run has.
+            images = max(images - images % one_epoch.batch_size, min(images, one_epoch.batch_size))
         options = TrainingOptions(graphs=self._graphs)
         return self._train(one_epoch, 0, options, lambda data: evaluated_on_noise(data, images))
 

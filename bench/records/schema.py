@@ -92,7 +92,7 @@ __all__ = [
     "first_reached",
 ]
 
-SCHEMA_VERSION: Final = 12
+SCHEMA_VERSION: Final = 13
 """The version that is written. Version 2 added `Setup.kernels`; version 3 says which compiled code;
 version 4 added `RunRecord.clock` and the options of `--runs auto`; version 5 `Setup.captured`,
 `RunRecord.mistakes`, `energy` and `monitoring`; version 6 `Setup.machines`, `RunRecord.resumed` and
@@ -104,8 +104,9 @@ the run was allowed to use; version 9 names compiled code by its instruction set
 ``"avx512"`` before is ``"avx512-bf16"``; version 10 says why a commit is unknown
 (`Environment.commit_unknown_reason`); version 11 what three whole steps of a run are compared with
 (`ParityCheck.weights` and the fields after it), and what was tried before (`Setup.fallbacks`,
-`kernel_shapes`); version 12 knows the kernels ``"cluster"``."""
-READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)
+`kernel_shapes`); version 12 knows the kernels ``"cluster"``; version 13 has
+`ParityCheck.graphs` and `last_batch`."""
+READABLE_VERSIONS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
 """The versions that are read; a field that an older version lacks defaults to what held then."""
 
 
@@ -258,6 +259,7 @@ class RunRecord(Model):
             (11, "fallbacks", bool(self.setup.fallbacks)),
             (11, "kernel_shapes", self.setup.kernel_shapes is not None),
             (12, 'kernels "cluster"', self.setup.kernels == "cluster"),
+            (13, "parity.graphs", self.parity is not None and self.parity.graphs is not None),
         )
         for added_in, name, is_used in added:
             if version < added_in and is_used:

@@ -48,7 +48,7 @@ class ParityCheck(Model):
     """How far what was timed differs from the CPU in fp32; see `mnist_cnn.parity.Parity`.
 
     Records before version 11 compared one gradient, and nothing that comes after it: there the
-    fields from `parameter_allowed` on are null.
+    fields from `parameter_allowed` on are null. Before version 13 so are the last two.
     """
 
     images: Difference
@@ -82,6 +82,12 @@ class ParityCheck(Model):
     """Share of the evaluated images that are classified otherwise."""
     evaluation_loss: Difference | None = None
     """Relative difference of the mean loss of the evaluation."""
+    graphs: Difference | None = None
+    """Relative difference of steps that one graph replays together from those replayed one by one,
+    of weights, average or losses the largest; 0 where no graph has several steps."""
+    last_batch: Difference | None = None
+    """Relative difference of the weights' change by a smaller last batch; 0 where no graph is made
+    for one."""
 
 
 class Calibration(Model):

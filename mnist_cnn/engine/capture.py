@@ -24,11 +24,16 @@ _WARM_UPS = 3
 """Runs of the work before the capture, in which libraries set up and choose their algorithms."""
 
 
+class CaptureError(Exception):
+    """Work that runs cannot be captured; the cause says why."""
+
+
 def capture_cuda_graph(work: Callable[[], None], rewind: Callable[[], None]) -> Replay:
     """Capture `work` as a CUDA graph.
 
     Raises:
-        RuntimeError: the work cannot be captured, for example because it waits for the device.
+        CaptureError: the work cannot be captured, for example because it waits for the device.
+        Exception: of any kind, where the work does not run.
     """
     side_stream = torch.cuda.Stream()
     side_stream.wait_stream(torch.cuda.current_stream())
@@ -37,14 +42,25 @@ def capture_cuda_graph(work: Callable[[], None], rewind: Callable[[], None]) -> 
             rewind()
             work()
     torch.cuda.current_stream().wait_stream(side_stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
+    try:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            work()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # torch, the driver and kernels' launchers raise what they like
+        raise CaptureError(str(error)) from error
     return graph.replay
 
 
-def without_capture(work: Callable[[], None], rewind: Callable[[], None]) -> Replay:  # noqa: ARG001
-    """Capture nothing: each replay runs `work` again, operation by operation."""
+def without_capture(work: Callable[[], None], rewind: Callable[[], None]) -> Replay:
+    """Capture nothing: each replay runs `work` again, operation by operation.
+
+    Raises:
+        Exception: of any kind, where the work does not run.
+    """
+    rewind()
+    work()
     return work
 
 

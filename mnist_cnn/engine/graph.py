@@ -12,6 +12,8 @@ the two, also on devices without CUDA graphs: there, a "replay" runs the operati
 
 from __future__ import annotations
 
+import math
+from copy import deepcopy
 from typing import Protocol
 
 import torch
@@ -20,7 +22,7 @@ from torch import Tensor
 from mnist_cnn.batches import Epoch
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split
-from mnist_cnn.engine.capture import Capture, Replay
+from mnist_cnn.engine.capture import Capture, Replay, without_capture
 from mnist_cnn.engine.ema import weight_of_step
 from mnist_cnn.engine.statistics import measure_statistics
 from mnist_cnn.engine.torch_program import TorchProgram
@@ -31,8 +33,9 @@ from mnist_cnn.kernels.triton.shapes import Shapes
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.optim import learning_rates
 from mnist_cnn.recipe import Recipe
+from mnist_cnn.sampler import smaller_batches
 
-_STEPS_PER_GRAPH = 8
+STEPS_PER_GRAPH = 8
 """Steps in a graph; graphs of one step do what is left of an epoch."""
 
 
@@ -82,6 +85,8 @@ class GraphEngine:
         self._context = context
         self._batch_size = context.recipe.batch_size
         self._capture = capture
+        # What is launched one by one gains nothing from being many.
+        self._steps_per_graph = 1 if capture is without_capture else STEPS_PER_GRAPH
         self._buffers = device_buffers(context, data)
         self._program = _make_program(context, self._buffers, shapes)
         self._step_replays: dict[tuple[int, int], Replay] = {}
@@ -107,8 +112,14 @@ class GraphEngine:
         buffers.evaluation_labels.copy_(data.evaluation_labels)
         self._reset()
         batch = min(recipe.batch_size, count)
-        last_batch = count % batch or batch
-        for size, step_count in {(batch, _STEPS_PER_GRAPH), (batch, 1), (last_batch, 1)}:
+        # Those of whole runs as well: what is compared with the CPU is then all that will train.
+        lasts = smaller_batches(recipe, count) | smaller_batches(
+            self._context.recipe, self._context.recipe.train_images
+        )
+        for size, step_count in {
+            (batch, self._steps_per_graph),
+            *((size, 1) for size in (batch, *lasts)),
+        }:
             if size * step_count <= len(buffers.images):
                 self._step_replay(size, step_count)
         if self._evaluation_replay is None:
@@ -124,13 +135,10 @@ class GraphEngine:
 
     def epoch(self, epoch: Epoch) -> Tensor:
         """See `Engine`."""
-        assert epoch.distortions is not None, "the images are resident"
         buffers, count = self._buffers, len(epoch.order)
-        buffers.order[:count].copy_(epoch.order)
-        buffers.distortions[:count].copy_(epoch.distortions.table)
-        buffers.position.zero_()
+        self._load_epoch(epoch)
         whole_batches, rest = divmod(count, self._batch_size)
-        for step_count in (_STEPS_PER_GRAPH, 1):
+        for step_count in (self._steps_per_graph, 1):
             for _ in range(whole_batches // step_count):
                 self._step_replay(self._batch_size, step_count)()
             whole_batches %= step_count
@@ -156,6 +164,59 @@ class GraphEngine:
     def finish(self) -> None:
         """See `Engine`."""
         self._program.store(self._model)
+
+    def compare_graphs(self, epoch: Epoch) -> float:
+        """How far steps that one graph replays are from as many that are replayed one by one.
+
+        It ends the run that was started.
+
+        Args:
+            epoch: `STEPS_PER_GRAPH` whole batches of images.
+
+        Returns:
+            Difference of the weights' changes, of those of their average, or of the losses,
+            relative to their lengths, the largest; infinite where the graph has not come as far; 0
+            where a graph is of one step.
+        """
+        if (self._batch_size, self._steps_per_graph) not in self._step_replays:
+            return 0.0
+        start = deepcopy(self._model)
+        one_by_one, together = (
+            self._replay_from(start, epoch, step_count) for step_count in (1, self._steps_per_graph)
+        )
+        if not torch.equal(one_by_one[0], together[0]):
+            return math.inf
+        pairs = zip(one_by_one[1:], together[1:], strict=True)
+        differences = [float((x - y).norm() / x.norm()) if x.any() else 0.0 for x, y in pairs]
+        return max(differences, key=lambda value: (math.isnan(value), value))
+
+    def _replay_from(self, start: MnistCnn, epoch: Epoch, step_count: int) -> list[Tensor]:
+        """Train from the weights of `start` on an epoch, so many steps at a time.
+
+        Returns:
+            Position and step; the change of the weights, and that of their average; the losses.
+        """
+        buffers, count = self._buffers, len(epoch.order)
+        self._program.load(start)
+        self._rewind()
+        self._load_epoch(epoch)
+        for _ in range(count // self._batch_size // step_count):
+            self._step_replay(self._batch_size, step_count)()
+        changes = []
+        for averaged in (False, True):
+            trained = deepcopy(start)
+            self._program.store(trained, averaged=averaged)
+            pairs = zip(trained.parameters(), start.parameters(), strict=True)
+            changes.append(torch.cat([(x - y).flatten() for x, y in pairs]).detach())
+        progress = torch.cat([buffers.position, buffers.step]).clone()
+        return [progress, *changes, buffers.losses[:count].clone()]
+
+    def _load_epoch(self, epoch: Epoch) -> None:
+        assert epoch.distortions is not None, "the images are resident"
+        buffers, count = self._buffers, len(epoch.order)
+        buffers.order[:count].copy_(epoch.order)
+        buffers.distortions[:count].copy_(epoch.distortions.table)
+        buffers.position.zero_()
 
     def _reset(self) -> None:
         self._program.load(self._model)

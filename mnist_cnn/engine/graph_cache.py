@@ -2,7 +2,7 @@
 
 Whether code works on a device shows when it is tried. What fails is not tried again. Smaller shapes
 of the same kernels are tried, where the device has too little of something; then torch's operators,
-captured and at last not.
+captured and at last not. Kernels that do not run are not tried once more without a capture.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split
-from mnist_cnn.engine.capture import Capture, without_capture
+from mnist_cnn.engine.capture import Capture, CaptureError, without_capture
 from mnist_cnn.engine.graph import GraphEngine
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels.triton import is_shortage
@@ -22,7 +22,7 @@ from mnist_cnn.model import MnistCnn
 from mnist_cnn.recipe import Kernels, Recipe
 
 _ABOUT_THE_DEVICE = (UsageError, torch.OutOfMemoryError, torch.AcceleratorError)
-"""Errors that other kernels would not mend."""
+"""Errors that other kernels would not mend: they are of the device, which may be of no more use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,25 +112,35 @@ class GraphCache:
             # Not in the handler: its traceback holds the tensors of what failed.
             self._engine = None
 
+    def settle(self) -> None:
+        """Try no other code from now on: what trains has been compared with the CPU's steps."""
+        self._codes = self._codes[:1]
+
     def _give_up(self, error: Exception) -> None:
         """Go on to the next code, or raise."""
+        if isinstance(error, _ABOUT_THE_DEVICE):
+            raise error
         failed, *others = self._codes
-        if failed.shapes is not None and not is_shortage(error):
+        if not isinstance(error, CaptureError) and not _smaller_ones_may_do(failed, error):
             others = [code for code in others if code.kernels != failed.kernels]
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        if others and not isinstance(error, UsageError):
+        cause = error.__cause__ if isinstance(error, CaptureError) else error
+        reason = f"{type(cause).__name__}: {cause}".splitlines()[0]
+        if others:
             self.failures.append(FailedCode(failed, reason))
             self._codes = others
             return
-        if isinstance(error, _ABOUT_THE_DEVICE):
-            raise error
         if failed.kernels != "torch":
             raise UsageError(
                 f"--kernels {failed.kernels} cannot be used: {reason}; use --kernels auto"
             ) from error
-        if failed.is_captured:
+        if isinstance(error, CaptureError):
             raise UsageError(f"--capture is not possible: {reason}; leave it out") from error
         raise error
+
+
+def _smaller_ones_may_do(failed: StepCode, error: Exception) -> bool:
+    """Whether the same kernels may run with smaller shapes."""
+    return failed.shapes is not None and is_shortage(error)
 
 
 def _codes(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from bench.cli import main
 from bench.records.store import read_records
 from tests.commands import launch
 from tests.stand_ins import FEWER_IMAGES
@@ -55,3 +58,25 @@ def test_kernels_that_were_asked_for_are_refused_in_one_line(tmp_path: Path) -> 
     assert done.stderr.startswith("mnist-bench: error: --kernels triton cannot be used: ")
     assert done.stderr.endswith("use --kernels auto\n")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_operators_that_torch_cannot_fuse_are_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are compiled when they first run, also where no step is captured."""
+
+    def compile_nothing(function: Callable[..., Any], **_: object) -> Callable[..., Any]:
+        def fail(*_: object) -> None:
+            raise RuntimeError("no C++ compiler was found\nand more")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    words = [*WORDS, "--kernels", "inductor", "--threads", "1", "--results-dir", str(tmp_path)]
+    assert main(words) == 2
+    assert capsys.readouterr().err == (
+        "mnist-bench: error: --kernels inductor cannot be used: RuntimeError: no C++ compiler was "
+        "found; use --kernels auto\n"
+    )
+    assert not list(tmp_path.rglob("*.json"))

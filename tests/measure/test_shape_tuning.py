@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,10 +16,13 @@ from bench.measure import shape_tuning
 from bench.measure.clock import DeviceClock
 from bench.measure.shape_tuning import choose_shapes
 from mnist_cnn.context import TrainingContext
-from mnist_cnn.kernels.triton.shapes import SHAPES, Shapes
+from mnist_cnn.errors import UsageError
+from mnist_cnn.kernels.triton.shapes import SHAPES, Shapes, halved
 from mnist_cnn.recipe import FAST_GPU
 
 pytest.importorskip("triton", reason="the package triton is not installed")
+from triton.runtime.errors import OutOfResources
+
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
 
@@ -78,7 +82,84 @@ def test_a_search_is_announced_and_its_result_is_found_again(cache: Path) -> Non
 def test_the_search_ends_when_its_time_is_over(cache: Path) -> None:
     slow = Seconds(each=14.0)
     chosen(slow)
-    assert slow.measured == 3
+    assert slow.measured == 4
+
+
+class SlowCompiler(Seconds):
+    """Every measurement takes a minute, in which the kernels are compiled."""
+
+    def of(self, shapes: Shapes) -> float:
+        self.read += 60.0
+        return super().of(shapes)
+
+
+def test_the_first_compilation_takes_nothing_of_the_searchs_time(cache: Path) -> None:
+    slow, again = SlowCompiler(), SlowCompiler()
+    chosen(slow)
+    assert slow.measured == 2, "the table's parameters and one more"
+    chosen(again)
+    assert again.measured == 0
+
+
+def test_parameters_that_need_too_much_are_searched_from_smaller_ones(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds, right = Seconds(), Seconds.of
+
+    def of(shapes: Shapes) -> float:
+        if shapes["stem"][28].pixels > 128:
+            raise OutOfResources(75_776, 65_536, "shared memory")
+        return right(seconds, shapes)
+
+    monkeypatch.setattr(seconds, "of", of)
+    found = chosen(seconds).shapes
+    assert found["stem"] == halved(SHAPES)["stem"]
+    assert [shape.warps for shape in found["block"].values()] == [2, 2, 2]
+    assert chosen(Seconds()).shapes == found
+
+
+def test_parameters_that_break_the_device_are_tried_once(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an illegal access all work of the process on the device fails."""
+    seconds, right, broken = Seconds(), Seconds.of, list[bool]()
+
+    def of(shapes: Shapes) -> float:
+        if broken or shapes["block"][14].pixels > SHAPES["block"][14].pixels:
+            broken.append(True)
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        return right(seconds, shapes)
+
+    def now() -> float:
+        if broken:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        return Seconds.now(seconds)
+
+    monkeypatch.setattr(seconds, "of", of)
+    monkeypatch.setattr(seconds, "now", now)
+    with pytest.raises(UsageError, match=r"NVIDIA L4 have broken it .*illegal memory.*again"):
+        chosen(seconds)
+    again = Seconds()
+    assert chosen(again).shapes["block"][28].warps == 2, "what was found before is kept"
+    assert again.measured == 0
+
+
+def test_parameters_with_which_the_steps_are_wrong_are_used_no_more(cache: Path) -> None:
+    found = chosen(Seconds())
+    assert found.distrust()
+    again = Seconds()
+    later = chosen(again)
+    assert (later.shapes, again.measured) == (SHAPES, 0)
+    assert not later.distrust(), "the table's own parameters are not to blame"
+
+
+def test_a_triton_that_cannot_be_imported_is_left_to_what_is_tried_later(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    seconds = Seconds()
+    assert chosen(seconds).shapes == SHAPES
+    assert seconds.measured == 0
 
 
 @pytest.mark.parametrize("name", ["NVIDIA H200", "NVIDIA H100 80GB HBM3"])
@@ -151,6 +232,7 @@ def test_kernels_that_do_not_run_are_left_to_what_is_tried_later(
     assert again.measured > 1
 
 
+@pytest.mark.gpu
 @CUDA
 def test_what_is_found_on_a_gpu_runs(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shape_tuning, "LONGEST_SECONDS", 5.0)

@@ -20,8 +20,8 @@ from mnist_cnn.augment import augment
 from mnist_cnn.batch_norm import GroupedBatchNorm2d
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData, Split
-from mnist_cnn.engine import eager, torch_program
-from mnist_cnn.engine.capture import without_capture
+from mnist_cnn.engine import eager, graph, torch_program
+from mnist_cnn.engine.capture import Capture, Replay, without_capture
 from mnist_cnn.engine.ema import WeightEma
 from mnist_cnn.engine.graph_cache import GraphCache
 from mnist_cnn.engine.step import NativeStep, TorchStep
@@ -29,7 +29,7 @@ from mnist_cnn.engine.torch_program import TorchProgram
 from mnist_cnn.evaluation import count
 from mnist_cnn.kernels import native
 from mnist_cnn.model import MnistCnn
-from mnist_cnn.optim import build_schedule
+from mnist_cnn.optim import build_schedule, learning_rates
 from mnist_cnn.parity import ALLOWED, Parity, compare_with_cpu
 from mnist_cnn.parity_steps import JudgedSteps, probed_data, probed_recipe
 from mnist_cnn.recipe import FAST, FAST_GPU, REFERENCE, Kernels, Recipe
@@ -105,21 +105,6 @@ def test_the_cpu_is_not_compared_with_itself(mnist: MnistData) -> None:
     accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
     context = TrainingContext(PLAIN, accelerator)
     assert compare_with_cpu(context, mnist.split("test"), "fp32") is None
-
-
-@pytest.mark.slow
-def test_captured_steps_on_the_cpu_are_the_judges(mnist: MnistData) -> None:
-    """Torch's operators and optimizer, in the judge's precision: nothing but sums differ."""
-    accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
-    context = TrainingContext(replace(FAST_GPU, memory_format="contiguous"), accelerator)
-    graphs = GraphCache(context, without_capture)
-    found = compare_with_cpu(context, few(mnist), "fp32", graphs)
-    assert found is not None
-    assert found.problem is None
-    assert found.selection == 0
-    values = asdict(found)
-    for name in ("gradient", "parameter_gradient", "step", "weights", "average", "statistics"):
-        assert values[name] < 1e-3, name
 
 
 class Spoilt(torch.autograd.Function):
@@ -276,7 +261,82 @@ def test_a_wrong_gradient_of_any_layer_is_found_and_named(
     assert str(found.problem).startswith(f"the gradient of {name} is "), found
 
 
+class Recorded:
+    """Captures by running the work; several steps in one graph are replayed by `several`.
+
+    Args:
+        monkeypatch: counts the steps of the work.
+        several: replays work of several steps.
+    """
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, several: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self.trained: list[int] = []
+        self.several = several
+        right = TorchProgram.train
+
+        def train(program: TorchProgram, size: int) -> None:
+            self.trained.append(size)
+            right(program, size)
+
+        monkeypatch.setattr(TorchProgram, "train", train)
+
+    def __call__(self, work: Callable[[], None], rewind: Callable[[], None]) -> Replay:
+        self.trained.clear()
+        rewind()
+        work()
+        if len(self.trained) > 1:
+            return lambda: self.several(work)
+        return work
+
+
+SMALL_BATCHES = replace(FAST_GPU, batch_size=32, memory_format="contiguous")
+
+
+@pytest.fixture(scope="module")
+def graphs_judged_once(mnist: MnistData) -> JudgedSteps:
+    """The judge's steps of `SMALL_BATCHES`, by the right code."""
+    context = TrainingContext(SMALL_BATCHES, cast(Accelerator, SimpleNamespace(num_processes=1)))
+    recipe = probed_recipe(context, is_fixed=True)
+    return JudgedSteps(recipe, probed_data(few(mnist), recipe), 1)
+
+
+@pytest.fixture
+def graphs_judged(graphs_judged_once: JudgedSteps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """See `judged`."""
+    monkeypatch.setattr(parity, "JudgedSteps", lambda *_: graphs_judged_once)
+
+
+def with_graphs(mnist: MnistData, capture: Capture) -> Parity:
+    accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
+    context = TrainingContext(SMALL_BATCHES, accelerator)
+    found = compare_with_cpu(context, few(mnist), "fp32", GraphCache(context, capture))
+    assert found is not None
+    return found
+
+
+def too_fast_rates(recipe: Recipe, steps: int) -> Any:
+    return 1000 * learning_rates(recipe, steps)
+
+
+def wrong_sign(index: int) -> Callable[..., None]:
+    """A step of the optimizer with the gradient of one parameter turned round."""
+    right: Callable[..., None] = torch.optim.SGD.step
+
+    def step(optimizer: torch.optim.SGD) -> None:
+        optimizer.param_groups[0]["params"][index].grad.neg_()
+        right(optimizer)
+
+    return step
+
+
 GRAPH_FAULTS = {
+    "the learning rate": (graph, "learning_rates", too_fast_rates, "the length of an optimizer"),
+    "the easiest images": (HardExampleSampler, "order", easiest, "the choice of images"),
+    "losses of other images": (HardExampleSampler, "end_epoch", rolled, "the loss of single"),
+    "the first gradient": (torch.optim.SGD, "step", wrong_sign(0), "the gradient of "),
+    "the last gradient": (torch.optim.SGD, "step", wrong_sign(-1), "the gradient of "),
     "no average": (torch_program._GraphEma, "follow", without_effect, "the average of the weights"),
     "stale statistics": (TorchProgram, "take_statistics", without_effect, "what batch norm knows"),
     "others' labels": (torch_program, "count", others_labels, "the evaluation"),
@@ -284,30 +344,97 @@ GRAPH_FAULTS = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("graphs_judged")
 @pytest.mark.parametrize(
     "fault",
     [
-        None,
-        pytest.param("stale statistics", marks=pytest.mark.thorough),
-        pytest.param("no average", marks=pytest.mark.thorough),
-        pytest.param("others' labels", marks=pytest.mark.thorough),
+        # Those of the images' choice are of code that all engines share.
+        pytest.param(fault, marks=pytest.mark.thorough if "images" in fault else ())
+        for fault in GRAPH_FAULTS
     ],
 )
 def test_the_very_programs_that_are_captured_are_compared(
-    fault: str | None, mnist: MnistData, monkeypatch: pytest.MonkeyPatch
+    fault: str, mnist: MnistData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accelerator = Accelerator(cpu=True, mixed_precision="bf16", dynamo_backend="no")
-    context = TrainingContext(replace(FAST_GPU, memory_format="contiguous"), accelerator)
-    graphs = GraphCache(context, without_capture)
-    if fault is not None:
-        owner, name, wrong, part = GRAPH_FAULTS[fault]
-        monkeypatch.setattr(owner, name, wrong)
-    found = compare_with_cpu(context, few(mnist), "bf16", graphs)
+    owner, name, wrong, part = GRAPH_FAULTS[fault]
+    monkeypatch.setattr(owner, name, wrong)
+    found = with_graphs(mnist, without_capture)
+    assert str(found.problem).startswith(part), found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("graphs_judged")
+def test_captured_steps_on_the_cpu_are_the_judges(mnist: MnistData) -> None:
+    """Torch's operators and optimizer, in the judge's precision: nothing but sums differ."""
+    found = with_graphs(mnist, without_capture)
+    assert found.problem is None
+    assert found.selection == 0
+    values = asdict(found)
+    for name in ("gradient", "parameter_gradient", "step", "average", "statistics"):
+        assert values[name] < 1e-3, name
+    assert found.weights < 1e-2  # each step multiplies what differs
+
+
+def one_step_eight_times(work: Callable[[], None]) -> None:
+    """As a graph does that has the position of its first step in all of them."""
+    right = Tensor.add_
+    with pytest.MonkeyPatch.context() as patch:
+
+        def add(tensor: Tensor, *args: Any, **options: Any) -> Tensor:
+            return tensor if tensor.dtype == torch.int64 else right(tensor, *args, **options)
+
+        patch.setattr(Tensor, "add_", add)
+        work()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("graphs_judged")
+def test_steps_that_a_graph_replays_together_are_those_replayed_one_by_one(
+    mnist: MnistData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = with_graphs(mnist, Recorded(monkeypatch, lambda work: work()))
+    assert found.problem is None
+    assert found.graphs == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("graphs_judged")
+@pytest.mark.parametrize(
+    "several", [lambda _: None, one_step_eight_times], ids=["nothing", "one step eight times"]
+)
+def test_a_graph_of_several_steps_that_does_something_else_is_found(
+    several: Callable[[Callable[[], None]], None],
+    mnist: MnistData,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = with_graphs(mnist, Recorded(monkeypatch, several))
+    assert str(found.problem).startswith("what several steps at once train is "), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_right", [True, False])
+def test_code_for_a_smaller_last_batch_is_compared(
+    is_right: bool, mnist: MnistData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(FAST_GPU, selected_share=1.0, batch_size=56)
+    right, sizes = TorchProgram.train, set[int]()
+
+    def train(program: TorchProgram, size: int) -> None:
+        sizes.add(size)
+        if is_right or size == recipe.batch_size:
+            right(program, size)
+
+    monkeypatch.setattr(TorchProgram, "train", train)
+    accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
+    context = TrainingContext(replace(recipe, memory_format="contiguous"), accelerator)
+    found = compare_with_cpu(context, few(mnist), "fp32", GraphCache(context, without_capture))
     assert found is not None
-    if fault is None:
+    assert sizes == {56, recipe.train_images % 56}
+    if is_right:
         assert found.problem is None
+        assert found.last_batch < 1e-3
     else:
-        assert str(found.problem).startswith(part), found
+        assert str(found.problem).startswith("what a smaller last batch trains is 100%"), found
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def test_a_record_is_json_that_any_reader_takes(record: RunRecord) -> None:
         ({"final_accuracy": None}, "final_accuracy"),
         ({"samples_seen": 1}, "samples_seen"),
         ({"unheard_of": 1}, "unheard_of"),
-        ({"schema_version": 13}, "schema_version"),
+        ({"schema_version": 14}, "schema_version"),
         ({"status": "fine"}, "status"),
         ({"run_index": 0}, "run_index"),
         ({"final_accuracy": float("nan")}, "final_accuracy"),
@@ -125,6 +125,19 @@ def test_the_eleventh_versions_records_know_no_kernels_of_clusters() -> None:
     assert RunRecord.model_validate(values).setup.kernels == "cluster"
     with pytest.raises(ValidationError, match="cluster"):
         RunRecord.model_validate(values | {"schema_version": 11})
+
+
+def test_the_twelfth_versions_records_compared_no_graphs() -> None:
+    compared = ("images", "loss", "gradient", "parameter_gradient", "allowed", "weights")
+    check = dict.fromkeys(compared, 0.1) | {"parameter": "stem", "graphs": 0.0, "last_batch": 0.0}
+    values = make_record().model_dump(mode="json") | {"parity": check}
+    parity = RunRecord.model_validate(values).parity
+    assert parity is not None
+    assert parity.graphs == 0
+    with pytest.raises(ValidationError, match=r"parity\.graphs is not a field of schema_version 12"):
+        RunRecord.model_validate(values | {"schema_version": 12})
+    del check["graphs"], check["last_batch"]
+    assert RunRecord.model_validate(values | {"schema_version": 12}).parity is not None
 
 
 @pytest.mark.parametrize("kernels", [["amx"], {"amx": 1}, 5, None], ids=repr)

@@ -67,7 +67,7 @@ def test_a_file_is_the_same_each_time_and_fit_for_diffs(tmp_path: Path) -> None:
     content = store.save_record(record, tmp_path).read_bytes()
     assert content == store.to_json(record).encode()
     assert content.endswith(b"}\n")
-    assert content.startswith(b'{\n  "schema_version": 12,\n  "run_id": ')
+    assert content.startswith(b'{\n  "schema_version": 13,\n  "run_id": ')
     assert "größer".encode() in content
     assert list(json.loads(content)) == list(RunRecord.model_fields)
 
@@ -271,7 +271,7 @@ def _json(**changes: Any) -> str:
         (b"[]", "not a run record: it has no schema_version"),
         (b"null", "not a run record: it has no schema_version"),
         (b'{"name": "something else"}', "not a run record: it has no schema_version"),
-        (b'{"schema_version": 13}', "its schema_version is 13; this mnist-bench reads 1 to 12"),
+        (b'{"schema_version": 14}', "its schema_version is 14; this mnist-bench reads 1 to 13"),
         (b'{"schema_version": "\\u001b[31m"}', "its schema_version is ; this"),
         (b'{"schema_version": 1}', "not a run record: run_id: Field required (and "),
         (_json(samples_seen=1).encode(), "samples_seen is not the sum of the epochs'"),

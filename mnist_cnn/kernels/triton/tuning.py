@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import torch
+
 from mnist_cnn.kernels.triton.shapes import FEWEST_PIXELS, Shape, Shapes
 
 GAIN = 0.02
@@ -25,6 +27,18 @@ _DEAREST_FIRST = (
 """By their share of a step on an H200 (docs/speed.md): time may not last for all."""
 
 
+class BrokenDeviceError(Exception):
+    """A candidate has broken the device for this process.
+
+    Args:
+        shapes: the fastest that were tried before.
+    """
+
+    def __init__(self, shapes: Shapes) -> None:
+        super().__init__()
+        self.shapes = shapes
+
+
 def tune(
     start: Shapes, seconds_of: Callable[[Shapes], float], is_over: Callable[[], bool]
 ) -> Shapes:
@@ -34,10 +48,14 @@ def tune(
         start: with which the kernels run.
         seconds_of: how long some steps take with given parameters; may raise what it likes where
             the kernels do not compile or do not run, except with `start`.
-        is_over: whether no more may be tried.
+        is_over: whether no more may be tried; asked before each candidate.
 
     Returns:
         The fastest that were tried.
+
+    Raises:
+        BrokenDeviceError: a candidate did what ends all work of this process on the device.
+        Exception: of any kind, where the steps do not run with `start`.
     """
     best, best_seconds = start, seconds_of(start)
     for kernel in sorted(start, key=_DEAREST_FIRST.index):
@@ -48,6 +66,8 @@ def tune(
                 tried = {**best, kernel: {**best[kernel], side: candidate}}
                 try:
                     seconds = seconds_of(tried)
+                except torch.AcceleratorError as error:
+                    raise BrokenDeviceError(best) from error
                 except Exception:  # a compiler raises what it likes
                     continue
                 if seconds < (1 - GAIN) * best_seconds:

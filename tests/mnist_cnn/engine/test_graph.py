@@ -18,6 +18,7 @@ from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import MnistData, Split
 from mnist_cnn.engine.capture import (
     Capture,
+    CaptureError,
     Replay,
     capture_cuda_graph,
     capture_unsupported_reason,
@@ -138,7 +139,8 @@ def test_what_cannot_be_recorded_is_asked_for_and_said(mnist: MnistData) -> None
 
     def refuse(work: Callable[[], None], rewind: Callable[[], None]) -> Replay:
         work()  # it gets as far as having trained
-        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        error = RuntimeError("operation not permitted when stream is capturing\nand more")
+        raise CaptureError from error
 
     context = TrainingContext(recipe, accelerator)
     graphs = GraphCache(context, refuse, Alternatives(capture=True))
@@ -228,6 +230,7 @@ def test_fused_operators_train_alike(mnist: MnistData, monkeypatch: pytest.Monke
         assert losses == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.gpu
 @CUDA
 @pytest.mark.parametrize("capture", [without_capture, capture_cuda_graph])
 @pytest.mark.parametrize("name", RECIPES)
@@ -249,6 +252,7 @@ def test_a_gpu_trains_the_same_recorded_or_not(
         assert losses == pytest.approx(expected, rel=0.15)
 
 
+@pytest.mark.gpu
 @CUDA
 def test_an_epoch_on_a_gpu_waits_for_it_once(mnist: MnistData) -> None:
     accelerator, data = on("cuda", "bf16"), parts(mnist)
