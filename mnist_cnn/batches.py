@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mnist_cnn.augment import Distortions, augment, draw
 from mnist_cnn.context import TrainingContext
-from mnist_cnn.data.dataset import Split
+from mnist_cnn.data.dataset import Split, has_pinned_memory
 from mnist_cnn.kernels import native
 from mnist_cnn.recipe import Recipe
 from mnist_cnn.sampler import EpochDraw, HardExampleSampler, images_in_epoch, steps_in_epoch
@@ -53,7 +53,7 @@ class Batches:
     """This rank's share of every batch, epoch by epoch.
 
     Args:
-        data: the images and labels, on the CPU.
+        data: the images and labels, on the CPU; or on the device, where the pipeline is resident.
         context: the recipe, the ranks, and the kernels, which distort resident images if they can.
         seed: the run's.
     """
@@ -169,7 +169,7 @@ class Batches:
         loader = DataLoader(
             self._dataset,
             batch_sampler=[order[share].tolist() for share, _ in self._shares(len(order))],
-            pin_memory=device.type == "cuda",
+            pin_memory=has_pinned_memory(device),
         )
         for (images, labels), (_, weight) in zip(loader, self._shares(len(order)), strict=True):
             yield Batch(

@@ -75,7 +75,8 @@ def train(
     Args:
         model: the network, freshly initialised.
         context: what is trained and by what.
-        data: the training and the evaluation images, uint8, on the CPU.
+        data: the training and the evaluation images, uint8, on the CPU or, where the pipeline is
+            resident, on the device.
         seed: decides data order, distortions and dropout.
         options: captured steps and checkpoints.
 

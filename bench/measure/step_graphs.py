@@ -13,6 +13,8 @@ from mnist_cnn.engine.graph_cache import GraphCache
 from mnist_cnn.kernels.triton.shapes import SHAPES
 from mnist_cnn.recipe import WHOLE_STEP_KERNELS
 
+_MEASURED = ChosenShapes(shapes=SHAPES, seconds=0.0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepGraphs:
@@ -20,7 +22,7 @@ class StepGraphs:
 
     cache: GraphCache | None = None
     """Their engine, for all runs; None where steps are launched one by one."""
-    chosen: ChosenShapes = ChosenShapes(shapes=SHAPES, seconds=0.0)
+    chosen: ChosenShapes = _MEASURED
     """Launch parameters of Triton's kernels; its time is no part of a start-up."""
 
 
@@ -40,7 +42,7 @@ def prepare_step_graphs(
     setup = joined.setup
     if not setup.captured and setup.kernels not in WHOLE_STEP_KERNELS:
         return StepGraphs()
-    chosen = ChosenShapes(shapes=SHAPES, seconds=0.0)
+    chosen = _MEASURED
     if setup.kernels == "triton":
         with refuse_unusable_device():
             chosen = choose_shapes(joined.context, clock, notify)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from mnist_cnn.context import TrainingContext
-from mnist_cnn.data.dataset import Split, load
+from mnist_cnn.data.dataset import Loading, Split
 from mnist_cnn.engine.checkpoint import Checkpoints
 from mnist_cnn.engine.graph_cache import GraphCache
 from mnist_cnn.engine.step import evaluated_by
@@ -48,6 +48,9 @@ class MnistTraining:
         self._threads = threads
         self._checkpoints = checkpoints
         self._graphs = graphs
+        # The loader's pipeline distorts images on the CPU.
+        is_resident = context.recipe.pipeline == "resident"
+        self._data_device = context.accelerator.device if is_resident else torch.device("cpu")
         self.checksums: dict[str, str] = {}
         """SHA-256 of each data file, as last read."""
         self._last_run: tuple[MnistCnn, Split] | None = None
@@ -96,10 +99,11 @@ class MnistTraining:
         change_split: Callable[[Split], Split],
     ) -> Generator[Event, None, None]:
         self._last_run = None  # frees its memory for this run
-        data = load(self._data_dir, offline=True, threads=self._threads)
+        loading = Loading(self._data_dir, self._data_device, self._threads)
+        model = seeded_model(recipe, seed)  # while the data are read
+        data = loading.result()
         self.checksums = dict(data.checksums)
         split = change_split(data.split(recipe.evaluation_split))
-        model = seeded_model(recipe, seed)
         self._last_run = model, split
         yield from train(model, replace(self._context, recipe=recipe), split, seed, options)
 

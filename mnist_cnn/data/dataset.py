@@ -12,9 +12,10 @@ from torch import Tensor
 
 from mnist_cnn.data import files
 from mnist_cnn.data.download import fetch
-from mnist_cnn.data.pieces import read_pieces
+from mnist_cnn.data.pieces import Reading
 from mnist_cnn.data.progress import Progress
 from mnist_cnn.errors import MissingDataError
+from mnist_cnn.escaping import printable
 from mnist_cnn.recipe import VALIDATION_IMAGES, EvaluationSplit
 
 _log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class MnistData:
-    """The whole data set, on the CPU, in its canonical order."""
+    """The whole data set, in its canonical order, on the CPU or where `Loading` has put it."""
 
     train_images: Tensor
     """(60000, 28, 28), uint8: 0 is background, 255 ink."""
@@ -85,25 +86,113 @@ def load(
         progress: called with the progress of a download.
         threads: number of threads that read and verify.
 
+    Returns:
+        The data, on the CPU.
+
     Raises:
         MissingDataError: a file is missing or corrupt, and no source has it.
         UsageError: see `fetch`.
     """
     folder = files.data_folder(data_dir)
-    contents = read_pieces(folder, threads) or _read(folder)
+    contents = Reading(folder, threads).result() or _read(folder)
     if contents is None:
         for file in fetch(folder, offline=offline, progress=progress).files:
             if file.quarantined:
-                _log.warning("%s was not MNIST; it is now %s", file.path, file.quarantined)
+                path, quarantined = printable(str(file.path)), printable(str(file.quarantined))
+                _log.warning("%s was not MNIST; it is now %s", path, quarantined)
         contents = _read(folder)
     if contents is None:
         message = f"the MNIST files in {folder} changed while being read; try again"
         raise MissingDataError(message, folder)
+    return _data({file: _flat(verified) for file, verified in contents.items()})
+
+
+class Loading:
+    """Reads and verifies MNIST, from now on, while the caller does something else.
+
+    Where a device copies from pinned memory, each piece is on its way to it as soon as it has been
+    read, while others are read and verified. For other devices the data stay on the CPU.
+
+    Args:
+        data_dir: the folder, which has the files; None for MNIST_DATA_DIR's, or else the user's
+            cache.
+        device: where the data are needed.
+        threads: number of threads that read and verify.
+    """
+
+    def __init__(self, data_dir: Path | None, device: torch.device, threads: int = 1) -> None:
+        self._data_dir, self._threads = data_dir, threads
+        self._copies = _PieceCopies(device) if has_pinned_memory(device) else None
+        folder = files.data_folder(data_dir)
+        if self._copies is None:
+            self._reading = Reading(folder, threads)
+        else:
+            self._reading = Reading(folder, threads, self._copies.memory, self._copies.arrived)
+
+    def result(self) -> MnistData:
+        """The data; on the device they may still be on their way: what it does next waits for them.
+
+        Raises:
+            MissingDataError: a file is missing or corrupt.
+        """
+        contents = self._reading.result()
+        if contents is None:
+            return load(self._data_dir, offline=True, threads=self._threads)
+        if self._copies is not None:
+            return _data(self._copies.on_device)
+        return _data({file: _flat(verified) for file, verified in contents.items()})
+
+
+def has_pinned_memory(device: torch.device) -> bool:
+    """Whether a device copies from memory that the system may not move, while the CPU works."""
+    return device.type == "cuda"
+
+
+class _PieceCopies:
+    """Copies of the files on a device, made piece by piece.
+
+    Threads give the copies to the device's current stream, which is the same for all of them. So
+    what is done with the data afterwards waits for the copies.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pinned: dict[files.IdxFile, Tensor] = {}
+        self.on_device: dict[files.IdxFile, Tensor] = {}
+        """The bytes of each file, (B,), uint8."""
+
+    def memory(self, file: files.IdxFile) -> memoryview:
+        """Pinned memory for a file; torch keeps what earlier runs had."""
+        self._pinned[file] = _pinned_bytes(file.size_bytes)
+        self.on_device[file] = torch.empty(file.size_bytes, dtype=torch.uint8, device=self._device)
+        return self._pinned[file].numpy().data
+
+    def arrived(self, file: files.IdxFile, start: int, stop: int) -> None:
+        """Copy these bytes."""
+        source = self._pinned[file][start:stop]
+        self.on_device[file][start:stop].copy_(source, non_blocking=True)
+
+
+def _pinned_bytes(count: int) -> Tensor:
+    return torch.empty(count, dtype=torch.uint8, pin_memory=True)
+
+
+def _flat(verified: files.VerifiedFile) -> Tensor:
+    """The bytes of a file, (B,), uint8, sharing its memory."""
+    return torch.frombuffer(verified.content, dtype=torch.uint8)
+
+
+def _data(flat: Mapping[files.IdxFile, Tensor]) -> MnistData:
+    """The data set in these bytes, by file, sharing their memory."""
+
+    def elements(file: files.IdxFile) -> Tensor:
+        return flat[file][len(file.header) :].view(file.shape)
+
     return MnistData(
-        train_images=_elements(contents[files.TRAIN_IMAGES]),
-        train_labels=_elements(contents[files.TRAIN_LABELS]).long(),
-        test_images=_elements(contents[files.TEST_IMAGES]),
-        test_labels=_elements(contents[files.TEST_LABELS]).long(),
+        train_images=elements(files.TRAIN_IMAGES),
+        train_labels=elements(files.TRAIN_LABELS).long(),
+        test_images=elements(files.TEST_IMAGES),
+        test_labels=elements(files.TEST_LABELS).long(),
         checksums={file.name: file.sha256 for file in files.FILES},
     )
 
@@ -117,10 +206,3 @@ def _read(folder: Path) -> dict[files.IdxFile, files.VerifiedFile] | None:
             return None
         verified_files[file] = verified
     return verified_files
-
-
-def _elements(verified: files.VerifiedFile) -> Tensor:
-    """The images or labels, uint8, in the file's shape, sharing its memory."""
-    file = verified.file
-    flat = torch.frombuffer(verified.content, dtype=torch.uint8, offset=len(file.header))
-    return flat.view(file.shape)

@@ -94,7 +94,7 @@ class GraphCache:
         Args:
             model: network to train; moved to the device.
             recipe: the context's recipe, or the same with other epochs.
-            data: images and labels, on the CPU.
+            data: images and labels, on the CPU or on the device.
             steps: optimizer steps of the whole run.
 
         Raises:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Literal, cast
 
 import pytest
 import torch
@@ -14,9 +15,11 @@ from bench.measure.warmup import MOST_EPOCHS, repeat_warm_up
 from bench.measure.workload import MnistTraining, evaluated_on_noise
 from bench.records.schema import WarmUp
 from mnist_cnn.context import TrainingContext
-from mnist_cnn.data.dataset import MnistData, Split
+from mnist_cnn.data.dataset import Loading, MnistData, Split
+from mnist_cnn.engine.capture import without_capture
+from mnist_cnn.engine.graph_cache import GraphCache
 from mnist_cnn.events import EpochTrained, Event, Mistakes
-from mnist_cnn.recipe import FAST
+from mnist_cnn.recipe import FAST, FAST_GPU, REFERENCE, Recipe
 
 WHOLE, SHORT = 60_000, 2_656
 
@@ -121,3 +124,42 @@ def test_a_warm_up_never_gets_the_test_images(
     assert not torch.equal(warmed_up.evaluation_images, mnist.test_images)
     assert torch.equal(measured.evaluation_images, mnist.test_images)
     assert len(measured.train_images) == 60_000
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+@pytest.mark.parametrize(("whole_epoch", "images"), [(True, 59_904), (False, 1024)])
+def test_a_warm_up_of_captured_steps_has_whole_batches(
+    mnist_data_dir: Path, monkeypatch: pytest.MonkeyPatch, whole_epoch: bool, images: int
+) -> None:
+    """No run has the smaller batch that all images end with: it would be captured in vain."""
+    counts: list[int] = []
+
+    def take(_: object, __: object, data: Split, *___: object) -> Iterator[Event]:
+        counts.append(len(data.train_images))
+        yield from ()
+
+    monkeypatch.setattr("bench.measure.workload.train", take)
+    context = TrainingContext(FAST_GPU, Accelerator(cpu=True))
+    graphs = GraphCache(context, without_capture)
+    workload = MnistTraining(context, mnist_data_dir, 1200, graphs=graphs)
+    assert list(workload.warm_up(whole_epoch=whole_epoch)) == []
+    assert counts == [images]
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+@pytest.mark.parametrize(("recipe", "needed"), [(FAST, "meta"), (REFERENCE, "cpu")])
+def test_a_run_has_its_images_where_they_are_distorted(
+    recipe: Recipe, needed: str, mnist_data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: list[str] = []
+
+    def load(data_dir: Path, device: torch.device, threads: int) -> Loading:
+        devices.append(device.type)
+        return Loading(data_dir, torch.device("cpu"), threads)
+
+    monkeypatch.setattr("bench.measure.workload.Loading", load)
+    monkeypatch.setattr("bench.measure.workload.train", lambda *_: iter(()))
+    accelerator = cast(Accelerator, SimpleNamespace(device=torch.device("meta")))
+    workload = MnistTraining(TrainingContext(recipe, accelerator), mnist_data_dir, 256)
+    assert list(workload.run(0)) == []
+    assert devices == [needed]

@@ -8,15 +8,19 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 import torch
 
-from mnist_cnn.data import files
-from mnist_cnn.data.dataset import MnistData, load
+from mnist_cnn.data import dataset, files
+from mnist_cnn.data.dataset import Loading, MnistData, load
 from mnist_cnn.data.download import fetch
-from mnist_cnn.data.pieces import read_pieces
+from mnist_cnn.data.pieces import Reading
+from mnist_cnn.disk import open_regular_file
 from mnist_cnn.errors import MissingDataError, UsageError
 
 
@@ -196,7 +200,7 @@ def test_threads_read_the_same(
     (tmp_path / raw).mkdir(parents=True, exist_ok=True)
     for file in files.FILES:
         (tmp_path / raw / file.name).symlink_to(plain / file.name)
-    assert read_pieces(tmp_path, threads)
+    assert Reading(tmp_path, threads).result()
     assert same(load(tmp_path, offline=True, threads=threads), mnist)
 
 
@@ -221,6 +225,79 @@ def test_one_other_bit_in_any_piece_is_found(
     content[place] ^= 1
     (tmp_path / name).unlink()
     (tmp_path / name).write_bytes(content)
-    assert read_pieces(tmp_path, threads=2) is None
+    assert Reading(tmp_path, threads=2).result() is None
     with pytest.raises(MissingDataError, match=f"{name} is corrupt or not MNIST: sha256"):
         load(tmp_path, offline=True, threads=2)
+
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the CPU were a device that copies from pinned memory."""
+    monkeypatch.setattr(dataset, "has_pinned_memory", lambda _: True)
+    ordinary = partial(torch.empty, dtype=torch.uint8)
+    monkeypatch.setattr(dataset, "_pinned_bytes", ordinary)
+
+
+def test_what_is_loaded_beside_other_work_is_the_same(mnist: MnistData, plain: Path) -> None:
+    assert same(Loading(plain, CPU, threads=2).result(), mnist)
+
+
+@pytest.mark.usefixtures("pinned")
+@pytest.mark.parametrize("threads", [1, 3])
+def test_pieces_copied_to_a_device_are_the_same(
+    mnist: MnistData, plain: Path, threads: int
+) -> None:
+    data = Loading(plain, CPU, threads).result()
+    assert same(data, mnist)
+    assert data.checksums == mnist.checksums
+
+
+@pytest.mark.usefixtures("pinned")
+def test_a_corrupt_file_is_refused_though_its_pieces_were_copied(
+    plain: Path, tmp_path: Path
+) -> None:
+    for file in files.FILES:
+        (tmp_path / file.name).write_bytes((plain / file.name).read_bytes())
+    with (tmp_path / "train-images-idx3-ubyte").open("r+b") as stream:
+        stream.seek(47_040_015)
+        stream.write(b"x")
+    with pytest.raises(MissingDataError, match="train-images-idx3-ubyte is corrupt or not MNIST"):
+        Loading(tmp_path, CPU, threads=2).result()
+
+
+@pytest.mark.usefixtures("pinned")
+def test_gzipped_files_are_loaded_beside_other_work_too(
+    mnist: MnistData, plain: Path, tmp_path: Path
+) -> None:
+    for file in files.FILES:
+        content = gzip.compress((plain / file.name).read_bytes(), compresslevel=1)
+        (tmp_path / f"{file.name}.gz").write_bytes(content)
+    assert same(Loading(tmp_path, CPU).result(), mnist)
+
+
+@pytest.mark.usefixtures("pinned")
+def test_reading_copying_and_other_work_go_on_side_by_side(
+    mnist: MnistData, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits for the other: one after the other they would wait for ever."""
+    begun, copied = Event(), Event()
+    right_open, right_arrived = open_regular_file, dataset._PieceCopies.arrived
+
+    def open_later(path: Path) -> Any:
+        assert begun.wait(60), "the caller has not gone on"
+        if path.name == "t10k-labels-idx1-ubyte":  # the last one
+            assert copied.wait(60), "nothing has been copied"
+        return right_open(path)
+
+    def arrived(copies: Any, file: files.IdxFile, start: int, stop: int) -> None:
+        right_arrived(copies, file, start, stop)
+        copied.set()
+
+    monkeypatch.setattr("mnist_cnn.data.pieces.open_regular_file", open_later)
+    monkeypatch.setattr(dataset._PieceCopies, "arrived", arrived)
+    loading = Loading(plain, CPU, threads=2)
+    begun.set()
+    assert same(loading.result(), mnist)
