@@ -25,6 +25,8 @@ from mnist_cnn.events import EpochTrained, Evaluated
 from mnist_cnn.kernels import triton
 from mnist_cnn.kernels.buffers import DeviceBuffers
 from mnist_cnn.kernels.triton.shapes import SHAPES
+from mnist_cnn.parity import compare_with_cpu
+from mnist_cnn.parity_steps import EVALUATED
 from mnist_cnn.recipe import FAST, FAST_GPU, REFERENCE
 from mnist_cnn.train import TrainingOptions, seeded_model, train
 from tests.mnist_cnn.kernels.programs import (
@@ -60,12 +62,33 @@ def check_triton(accelerator: Accelerator, batch: int, held_out: int) -> None:
     check_against_torch(make_program, steps, most=0.01)
 
 
+def check_comparison() -> None:
+    """The comparison before a benchmark accepts the kernels."""
+    recipe = replace(FAST_GPU, batch_size=2, memory_format="contiguous")
+    context = TrainingContext(recipe, Accelerator(cpu=True, mixed_precision="no"), "triton")
+    data = load().split("test")
+    images, labels = data.evaluation_images[:EVALUATED], data.evaluation_labels[:EVALUATED]
+    few = replace(data, evaluation_images=images, evaluation_labels=labels)
+    found = compare_with_cpu(context, few, "fp32", GraphCache(context, without_capture))
+    assert found is not None
+    assert found.problem is None, found
+    assert found.gradient < 0.01, found
+
+
 @pytest.mark.slow
-def test_the_kernels_are_torchs_operators_by_the_interpreter() -> None:
+@pytest.mark.parametrize(
+    "check",
+    [
+        "check_triton(Accelerator(cpu=True, mixed_precision='no'), batch=3, held_out=2)",
+        pytest.param("check_comparison()", marks=pytest.mark.thorough),
+    ],
+    ids=["against torch", "the comparison"],
+)
+def test_the_kernels_are_torchs_operators_by_the_interpreter(check: str) -> None:
     program = (
         "from accelerate import Accelerator\n"
-        "from tests.mnist_cnn.kernels.test_triton import check_triton\n"
-        "check_triton(Accelerator(cpu=True, mixed_precision='no'), batch=3, held_out=2)\n"
+        "from tests.mnist_cnn.kernels.test_triton import check_comparison, check_triton\n"
+        f"{check}\n"
     )
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     done = subprocess.run(
@@ -87,12 +110,14 @@ def test_what_they_cannot_do_has_a_reason() -> None:
     assert "bilinear" in str(triton.unsupported_reason(replace(FAST_GPU, brightness=0.2)))
 
 
+@pytest.mark.gpu
 @CUDA
 @pytest.mark.parametrize("batch", [96, 256])
 def test_the_kernels_are_torchs_operators_on_a_gpu(batch: int) -> None:
     check_triton(_Precision("no"), batch, held_out=5000)
 
 
+@pytest.mark.gpu
 @CUDA
 def test_in_bf16_they_are_no_further_from_fp32_than_torch_is(mnist: MnistData) -> None:
     exact, rounded = (_Precision(kind) for kind in ("no", "bf16"))
@@ -134,6 +159,7 @@ def on_gpu() -> Accelerator:
     return Accelerator(mixed_precision="bf16")
 
 
+@pytest.mark.gpu
 @CUDA
 def test_a_run_repeats_itself_recorded_or_not(mnist: MnistData) -> None:
     recipe = replace(FAST_GPU.with_epochs(4), evaluate_from_epoch=1)
@@ -151,6 +177,7 @@ def test_a_run_repeats_itself_recorded_or_not(mnist: MnistData) -> None:
     assert [e for e in seen[0][0] if isinstance(e, Evaluated)][-1].accuracy > 0.97
 
 
+@pytest.mark.gpu
 @CUDA
 def test_a_diverging_run_says_so_on_a_gpu(mnist: MnistData) -> None:
     recipe = replace(FAST_GPU.with_epochs(2), peak_learning_rate=1e30)

@@ -24,10 +24,13 @@ from mnist_cnn.recipe import FAST
 from mnist_cnn.train import TrainingOptions, seeded_model, train
 from tests.mnist_cnn.kernels.programs import MakeProgram, Steps, Trained, deviations, trained
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available() or cluster.missing_hardware_reason() is not None,
-    reason="there is no CUDA device with clusters",
-)
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not torch.cuda.is_available() or cluster.missing_hardware_reason() is not None,
+        reason="there is no CUDA device with clusters",
+    ),
+]
 RECIPE = replace(FAST.with_epochs(4), evaluate_from_epoch=1)
 SIZES = (128, 112)
 """The last step of an epoch has seven groups."""
