@@ -6,11 +6,11 @@ differs. Each returns a DataFrame and does what the command of its name does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
-
+TYPE_CHECKING = False  # as typing has it, whose import takes time in which a signal may come
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
+    from typing import Literal
 
     from pandas import DataFrame
 
@@ -75,7 +75,8 @@ def load(*paths: str | PathLike[str], per: Literal["run", "benchmark"] = "benchm
     every column, and ``.attrs["problems"]`` a line for each file that could not be read.
 
     Args:
-        paths: records, folders of them or zip files (default: ``results``).
+        paths: records, folders of them or zip files (default: those of ``results/local`` and
+            ``results`` that are there).
         per: what a row stands for.
 
     Raises:

@@ -61,7 +61,7 @@ def test_the_notebooks_code_runs(tmp_path: Path) -> None:
     """All of its cells, one after the other; but not the first, which installs the package."""
     notebook = json.loads((ROOT / "docs" / "benchmark.ipynb").read_text(encoding="utf-8"))
     install, *cells = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
-    assert install.strip() == "%pip install --quiet mnist-bench"
+    assert install.strip() == "%pip install --quiet ./mnist_bench-*.whl"
     cells.insert(0, ON_ONE_CORE)
     cells.append("assert bench.compare('fast', 'again')['low'].notna().any()")
     done = launch(

@@ -52,8 +52,9 @@ def publish(
 ) -> int:
     """Regenerate the results page from its records, or check it.
 
-    It is results/README.md, with its chart and report. Records of PATHS are copied to the published
-    ones first; without PATHS no records are added.
+    It is results/README.md, with its chart and report, and the table of results in the README.md
+    beside results/, where that has one. Records of PATHS are copied to the published ones first;
+    without PATHS no records are added.
     """
     if paths and check:
         raise UsageError("--check writes nothing: leave the folders out")
@@ -67,6 +68,7 @@ def publish(
         )
     # Lazy: matplotlib is slow to import.
     from bench.report.publish import find_differences, render_files
+    from bench.report.results_block import render_block
 
     results = store.read_records([results_dir])
     show_problems(results.problems)
@@ -76,8 +78,8 @@ def publish(
             "`mnist-bench publish results/local/<machine>`"
         )
     lines: list[str] = []
-    for name, text in render_files(results, results_dir).items():
-        path = results_dir / name
+    files = {results_dir / name: text for name, text in render_files(results, results_dir).items()}
+    for path, text in (files | render_block(results, results_dir)).items():
         if check:
             lines += find_differences(path, text)
         else:

@@ -84,8 +84,11 @@ def pull_request(folder: ResultsFolder, results: Sequence[CheckResult]) -> list[
         )
     return [
         *steps,
-        f"the folder of records below results/, and results/{store.PAGE_NAME} and "
-        f"results/{store.CHART_NAME} as publish writes them: no other change",
+        "the folder of records below results/, and what publish writes: "
+        f"results/{store.PAGE_NAME}, {store.CHART_NAME} and {store.REPORT_NAME} there, and the "
+        f"table in {store.PAGE_NAME}",
+        "where a new machine changes a number of a page (mnist-bench verify README.md docs names "
+        "it), that page; no other change",
         "in its description: what the machine is, that nothing else ran on it, and what records do "
         "not say (power limit, cooling, a laptop's charger)",
     ]

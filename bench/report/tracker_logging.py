@@ -65,7 +65,7 @@ def _start_options(name: str, run: str, folder: Path) -> dict[str, object]:
             # Its own measurements of the machine would be of the time after the runs.
             return {"name": run, "embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
         case "mlflow":
-            return {"run_name": run}
+            return {"run_name": run, "logging_dir": str(folder / name / "artifacts")}
         case "wandb":
             return {"name": run, "mode": "offline", "dir": str(folder)}  # it adds "wandb"
         case _:
@@ -81,10 +81,23 @@ def _set_environment(name: str, folder: Path) -> None:
             os.environ["TRACKIO_DIR"] = str(folder)
             os.environ["HF_HUB_OFFLINE"] = "1"  # otherwise it asks the Hub about a token
         case "mlflow":
-            os.environ["MLFLOW_TRACKING_URI"] = folder.as_uri()
-            os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"  # version 3 refuses files without it
+            os.environ["MLFLOW_TRACKING_URI"] = mlflow_store(folder)
+            os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # otherwise it reports its use
+            os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"  # not that it makes its tables
         case "wandb":
             os.environ["WANDB_SILENT"] = "true"
+            os.environ["WANDB_ERROR_REPORTING"] = "false"
+
+
+def mlflow_store(folder: Path) -> str:
+    """MLflow's name of the database in its folder.
+
+    Raises:
+        ValueError: MLflow would read a part of the path as options.
+    """
+    if "?" in str(folder):
+        raise ValueError(f"its database cannot be in a folder with a question mark: {folder}")
+    return f"sqlite:///{folder.resolve()}/mlflow.db"
 
 
 def _finish(name: str) -> None:

@@ -22,20 +22,15 @@ from mnist_cnn.console import EXIT_FAILED
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.recipe import Recipe
 
-TRACKERS = {
-    "tensorboard": "'mnist-bench[track]'",
-    "trackio": "'mnist-bench[track]'",
-    "mlflow": "'mnist-bench[track]' mlflow",
-    "wandb": "'mnist-bench[track]' wandb",
-}
-"""What to install for each tracker, by the name that Accelerate knows it by."""
+TRACKERS = ("tensorboard", "trackio", "mlflow", "wandb")
+"""The trackers, by the name that Accelerate knows each by; its package has the same name."""
 TRACKERS_DIR = ".trackers"
 """Default folder, among the results; hidden, so that no command looks for records in it."""
 
 _VIEW_COMMANDS = {
     "tensorboard": "tensorboard --logdir {}",
     "trackio": "TRACKIO_DIR={} trackio show --project mnist-bench",
-    "mlflow": "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {}",
+    "mlflow": "mlflow ui --backend-store-uri sqlite:///{}/mlflow.db",
     "wandb": "wandb sync {}/offline-run-*, which uploads them",
 }
 """The command that shows what a tracker has in its folder."""
@@ -92,7 +87,7 @@ def check_installed(names: Iterable[str]) -> None:
         spec = find_spec(name)
         # A folder without code, such as the one that wandb writes to, has a spec but no origin.
         if spec is None or spec.origin is None:
-            raise UsageError(f"{name} is not installed: pip install {TRACKERS[name]}")
+            raise UsageError(f"{name} is not installed: pip install {name}")
 
 
 def log_to_trackers(

@@ -35,6 +35,6 @@ def remedy() -> str:
     if _SETUP.exists():
         return "run ./scripts/setup with a C++20 compiler, c++ or $CXX"
     return (
-        "install the wheel for this platform or, with a C++20 compiler: pip install "
-        "--force-reinstall --no-deps --no-cache-dir --no-binary mnist-bench mnist-bench"
+        "install the wheel for this platform or, in a checkout with a C++20 compiler: pip install "
+        "--force-reinstall --no-deps --no-cache-dir ."
     )

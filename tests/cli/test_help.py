@@ -10,6 +10,7 @@ import typer
 
 from bench.cli import app, main
 from mnist_cnn import __main__ as workload
+from mnist_cnn.help import one_of
 from mnist_cnn.recipe import DEVICES, RECIPES, Kernels, Pipeline, Precision
 from tests.commands import BIN, PYTHON, launch
 
@@ -68,10 +69,10 @@ def test_examples_of_the_workload_are_too(name: str, capsys: pytest.CaptureFixtu
     assert all(len(line) <= WIDTH for line in said.splitlines())
     *_, shown = said.partition(EXAMPLES)
     lines = [line.strip() for line in shown.splitlines() if not line.strip().startswith("#")]
-    assert lines
+    assert len(lines) == 2
     for line in lines:
         assert line.startswith("python -m mnist_cnn ")
-        words = shlex.split(line)[3:]
+        words = shlex.split(line.partition(" > ")[0])[3:]
         assert words[0] == name
         parse(workload.app, "mnist_cnn", words)
 
@@ -91,6 +92,10 @@ def test_names_are_those_of_the_registries(capsys: pytest.CaptureFixture[str]) -
     for names in (RECIPES, DEVICES, *map(get_args, (Kernels, Pipeline, Precision))):
         for name in names:
             assert name in said.replace(",", " ").replace(".", " ").split()
+    assert workload.main(["train", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for names in (RECIPES, get_args(Pipeline)):
+        assert f": {one_of(names)}" in said
 
 
 @pytest.mark.parametrize("name", app.COMMANDS)

@@ -1,5 +1,13 @@
 """A `mnist-bench` whose `run` makes simulated records at once; its other commands are real."""
 
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
 STAND_IN = """#!{python}
 import os, sys
 sys.path.insert(0, {root!r})
@@ -21,3 +29,35 @@ from bench.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 """The program; it is formatted with the Python to run it by and the project's root."""
+
+
+def install_stand_in(checkout: Path) -> None:
+    """Make a checkout whose set-up installs nothing: the stand-in is in its environment already.
+
+    Args:
+        checkout: the folder; it may be there from an earlier job.
+    """
+    programs, setup = checkout / ".venv" / "bin", checkout / "scripts" / "setup"
+    for folder in (programs, setup.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    program, python = programs / "mnist-bench", programs / "python"
+    program.write_text(STAND_IN.format(python=sys.executable, root=str(ROOT)))
+    setup.write_text("#!/bin/sh\n")
+    for script in (program, setup):
+        script.chmod(0o755)
+    python.unlink(missing_ok=True)
+    python.symlink_to(sys.executable)
+
+
+def search_path(added: Path) -> str:
+    """The PATH of a step: what earlier steps added, then a runner's, which has no mnist-bench.
+
+    Args:
+        added: the file that GITHUB_PATH names, a folder a line.
+    """
+    runner = [
+        folder
+        for folder in os.environ["PATH"].split(os.pathsep)
+        if not (Path(folder) / "mnist-bench").exists()
+    ]
+    return os.pathsep.join([*reversed(added.read_text().splitlines()), *runner])

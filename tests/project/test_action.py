@@ -1,7 +1,7 @@
 """The action for other repositories: its steps, executed in a folder that stands for a runner.
 
-`mnist-bench` is the real one but for `run`, which makes simulated records at once; the set-up is
-not executed. What the cache keeps stays between two jobs.
+`mnist-bench` is the real one but for `run`, which makes simulated records at once; it is where the
+set-up installs it, and nowhere else on the PATH. What the cache keeps stays between two jobs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.project.simulated_runs import STAND_IN
+from tests.project.simulated_runs import install_stand_in, search_path
 
 ROOT = Path(__file__).resolve().parents[2]
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
@@ -53,13 +52,9 @@ def run_action(
     inputs = {name: values["default"] for name, values in ACTION["inputs"].items()}
     inputs |= {name.replace("_", "-"): value for name, value in given.items()}
     action, files = runner / "action", runner / f"job-{number}"
-    for folder in (action / "scripts", action / ".venv" / "bin", files, runner / "work"):
+    for folder in (files, runner / "work"):
         folder.mkdir(parents=True, exist_ok=True)
-    (action / "scripts" / "setup").write_text("#!/bin/sh\n")
-    program = action / ".venv" / "bin" / "mnist-bench"
-    program.write_text(STAND_IN.format(python=sys.executable, root=str(ROOT)))
-    for file in (action / "scripts" / "setup", program):
-        file.chmod(0o755)
+    install_stand_in(action)
     (runner / "work" / "mnist-bench-gate.md").unlink(missing_ok=True)  # a clean checkout
     environment = os.environ | {"NUMBER": str(number)}
     for name in ("OUTPUT", "PATH", "STEP_SUMMARY"):
@@ -74,14 +69,12 @@ def run_action(
             continue
         if condition == MAIN and not is_main:
             continue
-        added = (files / "PATH").read_text().split("\n")
-        path = os.pathsep.join([*filter(None, added), str(Path(sys.executable).parent)])
         variables = {name: evaluated(text, inputs) for name, text in step.get("env", {}).items()}
         ended = subprocess.run(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
             cwd=runner / "work",
             env=environment
-            | {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
+            | {"PATH": search_path(files / "PATH")}
             # The stand-in of `run` knows this name; the gate's step has it for its limit.
             | ({} if "SLOWER" in variables else {"SLOWER": str(slower)})
             | variables,
@@ -108,6 +101,20 @@ def test_a_gate_passes_on_equal_code_and_fails_on_slower_code(tmp_path: Path) ->
 def test_a_pull_request_never_becomes_the_baseline(tmp_path: Path) -> None:
     assert run_action(tmp_path, 1, is_main=False).status == 0
     assert not (tmp_path / "work" / "mnist-bench-baseline").exists()
+
+
+def test_what_the_runs_cannot_tell_fails_unless_it_is_accepted(tmp_path: Path) -> None:
+    run_action(tmp_path, 1)
+    assert run_action(tmp_path, 2, slower=1.1).status == 2
+    assert run_action(tmp_path, 3, slower=1.1, fail_if_unclear="false").status == 0
+    assert run_action(tmp_path, 4, slower=1.25, fail_if_unclear="false").status == 1
+
+
+def test_the_page_has_every_input_with_its_default() -> None:
+    page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    for name, values in ACTION["inputs"].items():
+        cell = f" {values['default']}".rstrip()
+        assert f"| `{name}` |{cell} |" in page
 
 
 def test_inputs_reach_a_shell_as_variables_only() -> None:

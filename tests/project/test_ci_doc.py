@@ -1,7 +1,8 @@
 """The workflow of docs/ci.md, executed: its steps, its conditions, its exit codes, its summary.
 
-`mnist-bench` is the real one but for `run`, which makes simulated records at once. The folder
-stands for the runner: what the cache keeps, `baseline`, stays between two jobs.
+`mnist-bench` is the real one but for `run`, which makes simulated records at once; it is where the
+set-up installs it, and nowhere else on the PATH. The folder stands for a runner that keeps what git
+ignores, and `baseline` as the cache does, between two jobs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import yaml
 
 from bench.analysis.gate import GateOutcome, Limits
 from tests.analysis.gate_simulation import Truth, outcomes
-from tests.project.simulated_runs import STAND_IN
+from tests.project.simulated_runs import install_stand_in, search_path
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "ci.md"
@@ -46,23 +46,20 @@ def workflow_steps() -> list[dict[str, Any]]:
 
 
 def run_job(
-    runner: Path, number: int, slower: float = 1.0, allowed: str = "10%", **variables: str
+    runner: Path,
+    number: int,
+    slower: float = 1.0,
+    allowed: str = "10%",
+    summary_file: str = "gate.md",
+    **variables: str,
 ) -> Job:
     """One push to the main branch: every step whose condition holds."""
-    commands, summary = runner / "bin", runner / f"summary-{number}.md"
-    commands.mkdir(exist_ok=True)
-    stand_in = commands / "mnist-bench"
-    stand_in.write_text(STAND_IN.format(python=sys.executable, root=str(ROOT)))
-    setup = runner / "scripts" / "setup"
-    setup.parent.mkdir(exist_ok=True)
-    setup.write_text("#!/bin/sh\n")
-    for script in (stand_in, setup):
-        script.chmod(0o755)
-    subprocess.run(["rm", "-rf", runner / "new"], check=True)  # a job starts from a clean checkout
-    (runner / "gate.md").unlink(missing_ok=True)
+    install_stand_in(runner)
+    summary, added = runner / f"summary-{number}.md", runner / f"path-{number}"
+    added.touch()
     environment = {
         **os.environ,
-        "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+        "GITHUB_PATH": str(added),
         "GITHUB_STEP_SUMMARY": str(summary),
         "NUMBER": str(number),
         "SLOWER": str(slower),
@@ -74,8 +71,12 @@ def run_job(
             continue
         assert step.get("if") in (None, "always()", "github.ref == 'refs/heads/main'")
         script = step["run"].replace("--fail-if-slower 10%", f"--fail-if-slower {allowed}")
+        script = script.replace("--summary gate.md", f"--summary {summary_file}")
         ended = subprocess.run(
-            ["bash", "-e", "-c", script], cwd=runner, env=environment, check=False
+            ["bash", "-e", "-c", script],
+            cwd=runner,
+            env=environment | {"PATH": search_path(added)},
+            check=False,
         )
         status = status or ended.returncode
     return Job(status, summary.read_text(encoding="utf-8"))
@@ -109,6 +110,16 @@ def test_the_workflow_on_its_first_run_then_on_equal_code_then_on_slower_code(
 
 
 @pytest.mark.slow
+def test_exit_2_can_be_accepted_and_exit_1_cannot(tmp_path: Path) -> None:
+    assert "with `|| [ $? = 2 ]`" in DOCUMENT.read_text(encoding="utf-8")
+    accepted = "gate.md || [ $? = 2 ]"
+    run_job(tmp_path, 1)
+    assert run_job(tmp_path, 2, slower=1.1).status == 2
+    assert run_job(tmp_path, 3, slower=1.1, summary_file=accepted).status == 0
+    assert run_job(tmp_path, 4, slower=1.25, summary_file=accepted).status == 1
+
+
+@pytest.mark.slow
 def test_a_name_that_was_misspelled_is_no_first_run(tmp_path: Path) -> None:
     """Without --allow-no-baseline: exit 2, and the summary says why."""
     run_job(tmp_path, 1)
@@ -116,7 +127,8 @@ def test_a_name_that_was_misspelled_is_no_first_run(tmp_path: Path) -> None:
         "mnist-bench compare baselin new --fail-if-slower 10% --fail-if-less-accurate 0.05 "
         "--summary typo.md"
     )
-    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    programs = tmp_path / ".venv" / "bin"
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     ended = subprocess.run(
         shlex.split(command), cwd=tmp_path, env=environment, check=False, capture_output=True
     )

@@ -63,7 +63,7 @@ def test_every_command_exists_with_its_options(line: str) -> None:
         case [".venv/bin/python", script, *options]:
             text = help_of(sys.executable, script)
             command = script
-        case ["pip", "install", *_] if words[-1] == "mnist-bench":
+        case ["pip", "install", *_] if words[-1] == ".":
             return  # scripts/wheels installs its wheels, tests/project/test_wheels.py runs it
         case ["pytest", "tests/benchmarks", *options]:
             return  # tests/project/test_benchmark_suite.py runs it
@@ -111,7 +111,7 @@ def test_the_results_table_follows_from_the_records(committed: Path) -> None:
         check=True,
     )
     expected = "".join(f"{line.rstrip()}\n" for line in completed.stdout.splitlines())
-    assert printed == expected, f"replace the block in README.md by:\n{expected}"
+    assert printed == expected, f"run `mnist-bench publish`, which writes:\n{expected}"
 
 
 def test_nothing_names_a_package_registry_or_this_machine() -> None:

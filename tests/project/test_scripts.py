@@ -23,6 +23,7 @@ SCRIPTS = tuple(
     f"scripts/{name}"
     for name in (
         "bench",
+        "check-results",
         "compatibility",
         "faults",
         "fuzz",
@@ -59,15 +60,27 @@ def test_shellcheck_finds_nothing(script: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["-h", "--help"])
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [*SCRIPTS, *LAUNCHERS])
 def test_help_installs_nothing(script: str, word: str, project: Project) -> None:
     status, out, err = project.run(script, word)
     assert (status, err) == (0, "")
     comment = (ROOT / script).read_text().splitlines()[1].removeprefix("# ")
     assert out.splitlines()[0] == comment
     assert "set -eu" not in out
+    assert "\nSBATCH" not in out
     assert not (project.folder / ".venv").exists()
     assert not project.log.exists()
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_of_the_gpus_script_measures_nothing(word: str, project: Project) -> None:
+    """Its steps are those of a Python program, which says them itself."""
+    status, out, err = project.run("scripts/gpu", word)
+    assert (status, err) == (0, "")
+    assert "scripts/gpu" in out
+    assert "DATA_FOLDER" in out
+    assert not (project.folder / ".venv").exists()
+    assert not (project.folder / "scratch").exists()
 
 
 # Set-up

@@ -50,6 +50,24 @@ def test_every_figure_is_drawn_or_says_why_not() -> None:
     assert all(isinstance(one, MissingFigure) for one in nothing)
 
 
+def test_every_axis_of_numbers_has_a_name_and_throughput_is_logarithmic() -> None:
+    runs = [
+        *make_benchmark((10.0, 10.0, 10.0), setup={"processes": 1, "threads": 1}),
+        *make_benchmark((6.5, 6.5, 6.5), setup={"processes": 2, "threads": 1}),
+        *noisy_runs(0, environment={"commit": "0" * 40}, label="a"),
+        *noisy_runs(1, environment={"commit": "1" * 40}, label="a"),
+    ]
+    drawn = [one for one in figures.draw_figures(series_of(runs)) if isinstance(one, DrawnFigure)]
+    assert len(drawn) == 8, "all but the fraction of the peak, which is not recorded"
+    for one in drawn:
+        (axes,) = one.figure.axes
+        assert axes.get_xlabel(), one.title
+        # Where the vertical axis has no numbers, its rows are set-ups, which have their names.
+        assert axes.get_title(loc="left") or not axes.get_yticklabels(), one.title
+    (throughput,) = (one for one in drawn if one.name == "throughput")
+    assert throughput.figure.axes[0].get_xscale() == "log"
+
+
 def test_the_history_names_the_commit_that_changed_the_speed() -> None:
     runs = [
         run.model_copy(update={"started_at": run.started_at + timedelta(days=day)})

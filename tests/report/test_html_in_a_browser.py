@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,7 +201,21 @@ def test_it_prints_in_light_colours(browser: Browser, committed: Path) -> None:
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     ink = page.evaluate("getComputedStyle(document.body).color")
     assert ink == "rgb(22, 32, 44)"
-    assert page.pdf().startswith(b"%PDF")
+    page.close()
+
+
+def printed_pages(page: Page) -> int:
+    return len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4")))
+
+
+def test_it_prints_on_a_few_pages_and_long_tables_only_where_they_are_open(
+    browser: Browser, committed: Path
+) -> None:
+    page, _ = opened(browser, committed)
+    few = printed_pages(page)
+    assert 4 <= few <= 9
+    page.locator("#runs summary").click()
+    assert printed_pages(page) > few
     page.close()
 
 

@@ -16,6 +16,7 @@ from bench.cli import main
 from bench.records import store
 from bench.records.protocol import PROTOCOL_VERSION
 from bench.report import results_page
+from bench.report.results_block import END, START
 from bench.text import printable
 from tests.factories import make_benchmark, make_record, saved
 
@@ -129,6 +130,54 @@ def test_what_cannot_be_read_is_said_and_fails(
     assert publish(folder) == 1
     assert "torn.json: Invalid JSON" in capsys.readouterr().err
     assert len(cells((folder / store.PAGE_NAME).read_text(encoding="utf-8"))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machines", [1, 2])
+def test_the_table_of_the_page_above_is_what_report_prints(
+    machines: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(machines):
+        saved(Path("results"), make_benchmark(setup={"device_name": f"Machine {number}"}))
+    page = Path("README.md")
+    page.write_text(f"# Mine\n\n{START}old\n{END}\nThe end\n", encoding="utf-8")
+    assert publish("results") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "README.md"
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["report", "results/"]) == 0
+    printed = "".join(f"{line.rstrip()}\n" for line in capsys.readouterr().out.splitlines())
+    assert "Machine 0" in printed
+    text = f"# Mine\n\n{START}{printed}{END}\nThe end\n"
+    assert page.read_text(encoding="utf-8") == text
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("COLUMNS")
+    assert publish("results", "--check") == 0
+
+    page.write_text(text.replace("Machine 0", "Machine 7"), encoding="utf-8")
+    assert publish("results", "--check") == 1
+    assert re.match(r"README\.md:\d+: .*Machine 7.* -> .*Machine 0", capsys.readouterr().out)
+    assert "Machine 7" in page.read_text(encoding="utf-8"), "a check writes nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("folder", "content"),
+    [
+        ("results", b"no table\n"),
+        ("results", START.encode()),
+        ("results", b"\xff" + START.encode() + END.encode()),
+        ("others", START.encode() + END.encode()),
+    ],
+)
+def test_another_page_above_is_left_alone(folder: str, content: bytes, tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_bytes(content)
+    assert publish(saved(tmp_path / folder, make_benchmark())) == 0
+    assert page.read_bytes() == content
 
 
 def test_nothing_to_publish_is_bad_input(

@@ -35,16 +35,16 @@ def compare(cwd: Path, *arguments: object) -> str:
 @pytest.mark.slow
 def test_pytest_benchmark_compares_real_runs(real: Path, tmp_path: Path) -> None:
     earlier = real.with_name("studies") / "xeon-earlier-version"
-    for path, name in ((earlier, "before"), (real, "after")):
+    for path, name in ((earlier, "base"), (real, "new")):
         assert report("pytest-benchmark", path, "--output", tmp_path / f"{name}.json") == 0
     name = "fast on Intel(R) Xeon(R) Processor, 1 process, 2 threads, bf16 amx"
-    printed = compare(tmp_path, "before.json", "after.json", "--columns=median,rounds")
+    printed = compare(tmp_path, "base.json", "new.json", "--columns=median,rounds")
     assert "benchmark 'time_to_target_seconds': " in printed
     line, *_ = re.findall(
-        rf"{re.escape(name)} \(after\) +([\d.]+) \(.*?\) +(\d+)\n",
+        rf"{re.escape(name)} \(new\) +([\d.]+) \(.*?\) +(\d+)\n",
         printed.partition("benchmark 'train_seconds'")[2],
     )
-    document = loads((tmp_path / "after.json").read_text())
+    document = loads((tmp_path / "new.json").read_text())
     (test,) = (
         test for test in document["benchmarks"]
         if (test["group"], test["name"]) == ("train_seconds", name)
@@ -53,9 +53,11 @@ def test_pytest_benchmark_compares_real_runs(real: Path, tmp_path: Path) -> None
     assert test["extra_info"]["runs_reached"] == 15
     assert test["extra_info"]["final_accuracy_mean"] == pytest.approx(0.99434)
     # Of one file against another, which pairs tests by their full names.
-    between = compare(tmp_path, "before.json", "after.json", "--between=median", "-k", "train_sec")
-    assert re.search(rf"{re.escape(name)} .*[+-]\d+\.\d%", between)
-    compare(tmp_path, "after.json", "--group-by=param:recipe", "--csv=table")
+    between = compare(tmp_path, "base.json", "new.json", "--between=median", "-k", "train_sec")
+    assert "base Median  new Median" in between
+    # The later state is faster, so its difference has a minus.
+    assert re.search(rf"{re.escape(name)} +7\.5515 +5\.7241 +-24\.2%", between)
+    compare(tmp_path, "new.json", "--group-by=param:recipe", "--csv=table")
     with (tmp_path / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(document["benchmarks"])

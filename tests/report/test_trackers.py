@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bench.cli import main
 from bench.records import store
 from bench.records.schema import LapKind, RunRecord
 from bench.report import trackers
+from bench.report.tracker_logging import mlflow_store
 from mnist_cnn.errors import UsageError
 from mnist_cnn.optim import learning_rates
 from mnist_cnn.recipe import REFERENCE, Recipe
@@ -34,6 +36,29 @@ print(json.dumps({
     for run in Api().runs("mnist-bench")
 }))
 """
+MLFLOW = """
+import json, sys
+import mlflow
+
+mlflow.set_tracking_uri(sys.argv[1])
+client = mlflow.MlflowClient()
+[experiment] = client.search_experiments(filter_string="name = 'mnist-bench'")
+print(json.dumps({
+    run.info.run_name: {
+        "status": run.info.status,
+        "artifacts": run.info.artifact_uri,
+        "config": run.data.params,
+        "curves": {
+            name: {
+                point.step: point.value
+                for point in client.get_metric_history(run.info.run_id, name)
+            }
+            for name in run.data.metrics
+        },
+    }
+    for run in client.search_runs([experiment.experiment_id])
+}))
+"""
 LOG = """
 import sys
 from pathlib import Path
@@ -41,9 +66,10 @@ from bench.records import store
 from bench.report.tracker_logging import log_runs
 from mnist_cnn.recipe import REFERENCE, Recipe
 
-folder, *files = map(Path, sys.argv[1:])
+names, *paths = sys.argv[1:]
+folder, *files = map(Path, paths)
 records = [record for _, record in store.read_records(files).records]
-for name in ("tensorboard", "trackio"):
+for name in names.split():
     log_runs(name, records, Recipe(**{**REFERENCE.values(), **records[0].recipe}), folder)
 """
 
@@ -68,7 +94,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, runs: list[tuple[Path, Run
         "TRACKIO_DIR": str(folder / "elsewhere"),
     }
     subprocess.run(
-        [sys.executable, "-c", LOG, folder, *(path for path, _ in runs)],
+        [sys.executable, "-c", LOG, "tensorboard trackio", folder, *(path for path, _ in runs)],
         cwd=ROOT,
         env=os.environ | misleading,
         check=True,
@@ -131,11 +157,53 @@ def test_trackio_reads_it_back(tracked: Path, runs: list[tuple[Path, RunRecord]]
         assert of["recipe.batch_size"] == record.recipe["batch_size"]
 
 
+@pytest.mark.slow
+def test_mlflow_reads_it_back(tmp_path: Path, runs: list[tuple[Path, RunRecord]]) -> None:
+    """Where it is installed: `./scripts/setup` does not install it."""
+    pytest.importorskip("mlflow")
+    folder, started = tmp_path / "two words", tmp_path / "started here"
+    started.mkdir()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
+    misleading = {"MLFLOW_TRACKING_URI": "http://localhost:9", "MLFLOW_RUN_ID": "0" * 32}
+    subprocess.run(
+        [sys.executable, "-c", LOG, "mlflow", folder, *(path for path, _ in runs)],
+        cwd=started,
+        env=environment | misleading,
+        check=True,
+        capture_output=True,
+    )
+    assert not list(started.iterdir())
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["mlflow.db"]
+    done = subprocess.run(
+        [sys.executable, "-c", MLFLOW, f"sqlite:///{folder}/mlflow/mlflow.db"],
+        cwd=started,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    assert set(found) == {path.stem for path, _ in runs}
+    for path, record in runs:
+        run = found[path.stem]
+        assert run["status"] == "FINISHED"
+        assert str(folder) in run["artifacts"]
+        assert run["config"]["run_id"] == record.run_id
+        for name, values in expected(record).items():
+            assert {int(step): one for step, one in run["curves"][name].items()} == values, name
+
+
+def test_what_mlflow_would_misread_is_refused() -> None:
+    assert mlflow_store(Path("/a b")) == "sqlite:////a b/mlflow.db"
+    with pytest.raises(ValueError, match="question mark"):
+        mlflow_store(Path("/a?b"))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--track", "tensorbord"], "did you mean"),
-        (["--track", "mlflow"], "mlflow is not installed: pip install 'mnist-bench[track]' mlflow"),
+        (["--track", "mlflow"], "mlflow is not installed: pip install mlflow"),
         (["--track-dir", "x"], "--track-dir is for --track"),
         (["--track", "tensorboard", "--profile", "x.json"], "leave one of them out"),
         (["--track", "tensorboard", "--track-dir", "file"], "cannot write to the trackers' folder"),
@@ -150,6 +218,10 @@ def test_bad_input_gets_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
+    monkeypatch.setattr(
+        "bench.report.trackers.find_spec",
+        lambda name: None if name == "mlflow" else find_spec(name),
+    )
     assert main(["run", *words]) == 2
     error = capsys.readouterr().err
     assert message in error

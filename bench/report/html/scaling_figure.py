@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench.analysis.scaling import ScalingMode, ScalingStudy
 from bench.analysis.scaling_studies import NOTHING, scaling_studies
-from bench.report.html.axes import LONGEST_BAR, plot_axes
+from bench.report.html.axes import LONGEST_BAR, name_above, plot_axes
 from bench.report.html.drawing import GROUND, MUTED, colour_of
 from bench.report.html.figure_result import DrawnFigure, FigureResult, MissingFigure
 from bench.report.html.series import SetupSeries
@@ -37,6 +37,7 @@ def scaling(all_series: Sequence[SetupSeries]) -> FigureResult:
     axes.axhline(100, color=MUTED, linewidth=1, linestyle=(0, (4, 2)))
     axes.set_ylim(0, max(110.0, 1.05 * min(highest, LONGEST_BAR)))
     axes.set_xlabel("processes")
+    name_above(axes, "images per second and process")
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0f} %")
     caption = (
         "Images per second and process, as a share of the value with the fewest processes, with "
