@@ -26,7 +26,8 @@ def record_schema() -> dict[str, Any]:
         for field, sentence in _field_docstrings(model).items():
             if field in definition["properties"]:
                 definition["properties"][field].setdefault("description", sentence)
-    return {"$schema": DIALECT, "version": SCHEMA_VERSION} | schema
+    identity = f"urn:mnist-bench:run-record:{SCHEMA_VERSION}"
+    return {"$schema": DIALECT, "$id": identity, "version": SCHEMA_VERSION} | schema
 
 
 def _models(base: type[Model]) -> Iterator[type[Model]]:

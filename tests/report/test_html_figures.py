@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -83,6 +84,24 @@ def test_the_history_names_the_commit_that_changed_the_speed() -> None:
     few = outcome(make_benchmark(), "Images per second, by commit")
     assert isinstance(few, MissingFigure)
     assert few.reason == "no set-up was measured at two commits of one machine"
+
+
+def test_of_many_commits_the_one_that_changed_the_speed_has_its_name_on_the_axis() -> None:
+    runs = [
+        run.model_copy(update={"started_at": run.started_at + timedelta(days=day)})
+        for day in range(20)
+        for run in noisy_runs(
+            day, slower=1.0 if day < 13 else 1.5, environment={"commit": f"{day:02x}" * 20}
+        )
+    ]
+    drawn = outcome(runs, "Images per second, by commit")
+    assert isinstance(drawn, DrawnFigure)
+    (axes,) = drawn.figure.axes
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert "0d0d0d0" in names
+    assert len(names) <= 8
+    places = list(axes.get_xticks())
+    assert all(later - place >= 3 for place, later in pairwise(places)), "none covers another"
 
 
 def test_scaling_is_of_equal_threads_a_process() -> None:

@@ -24,7 +24,7 @@ MOST_COMMITS = 30
 _SHORTEST_MACHINE = 16
 """Characters of a machine's name that a legend shows at least."""
 _MOST_NAMED = 8
-"""Number of commits of which each has its name below the axis."""
+"""Most names of commits below the axis."""
 
 
 def history(all_series: Sequence[SetupSeries]) -> FigureResult:
@@ -50,8 +50,9 @@ def history(all_series: Sequence[SetupSeries]) -> FigureResult:
     figure, axes = legend_axes(list(zip(names, colours, strict=True)))
     set_count_axis(axes, "y", *log_range([_rate(point) for _, points in drawn for point in points]))
     axes.set_xlim(-0.5, len(codes) - 0.5)
-    every = -(-len(codes) // _MOST_NAMED)
-    axes.set_xticks(range(0, len(codes), every), [printable(code) for code in codes[::every]])
+    changed = {codes.index(point.code) for _, points in drawn for point in points if point.change}
+    named = _named_places(len(codes), changed)
+    axes.set_xticks(named, [printable(codes[place]) for place in named])
     axes.tick_params(axis="x", labelsize=FONT - 2)
     axes.set_xlabel("commit, in the order in which they were measured")
     name_above(axes, "training images per second")
@@ -68,6 +69,21 @@ def history(all_series: Sequence[SetupSeries]) -> FigureResult:
     )
     description = ". ".join(_described(line, points) for line, points in drawn)
     return DrawnFigure("history", title, caption, description, figure)
+
+
+def _named_places(count: int, changed: set[int]) -> list[int]:
+    """Places of the commits that have their names below the axis: first those of a change.
+
+    Args:
+        count: number of commits.
+        changed: places where a line changes; the newest of them have names.
+    """
+    apart = -(-count // _MOST_NAMED)
+    named = set(sorted(changed)[-_MOST_NAMED:])
+    for place in range(0, count, apart):
+        if len(named) < _MOST_NAMED and all(abs(place - other) >= apart for other in named):
+            named.add(place)
+    return sorted(named)
 
 
 def _draw_line(
