@@ -69,12 +69,15 @@ def _measure(network: MnistCnn, batches: tuple[Tensor, ...], context: TrainingCo
     layout = memory_layout(context.recipe)
     copy.to(memory_format=layout)
     torch._foreach_copy_(floats(copy), floats(network))
-    for module in copy.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # the average of all batches
+    layers = [module for module in copy.modules() if isinstance(module, nn.BatchNorm2d)]
+    for layer in layers:
+        layer.reset_running_stats()
+        # torch would read it to know the share of a batch: each layer would wait for the device.
+        layer.num_batches_tracked = None
     copy.train()
-    for images in batches:
+    for number, images in enumerate(batches, start=1):
+        for layer in layers:
+            layer.momentum = 1.0 / number  # the average of all batches
         with context.accelerator.autocast():
             copy(images.contiguous(memory_format=layout))
     torch._foreach_copy_(floats(network), floats(copy))

@@ -25,7 +25,7 @@ from mnist_cnn.engine.capture import (
     without_capture,
 )
 from mnist_cnn.engine.graph_cache import Alternatives, GraphCache
-from mnist_cnn.events import EpochTrained, Evaluated, Event
+from mnist_cnn.events import EpochTrained, Evaluated, Event, Started
 from mnist_cnn.model import MnistCnn
 from mnist_cnn.optim import build_schedule, learning_rates
 from mnist_cnn.recipe import FAST, FAST_GPU, REFERENCE, Kernels, Recipe
@@ -165,6 +165,20 @@ def test_an_epoch_waits_for_the_device_once(mnist: MnistData) -> None:
             with _Reads() as reads:
                 assert isinstance(next(events), EpochTrained)
             assert reads.count == 1
+
+
+@pytest.mark.slow
+def test_an_evaluation_waits_for_the_device_once(mnist: MnistData) -> None:
+    """Also where it first takes batch norm's statistics, of several batches."""
+    recipe = replace(SMALL, epochs=1, evaluate_from_epoch=1, statistics_images=600)
+    context, data = TrainingContext(recipe, on("cpu")), parts(mnist, 700)
+    for graphs in (None, GraphCache(context, without_capture)):
+        events = train(seeded_model(recipe, 0), context, data, 0, TrainingOptions(graphs=graphs))
+        assert isinstance(next(events), Started)
+        assert isinstance(next(events), EpochTrained)
+        with _Reads() as reads:
+            assert isinstance(next(events), Evaluated)
+        assert reads.count <= 3, "correct, loss and their number, read together"
 
 
 class _Reads(TorchDispatchMode):
