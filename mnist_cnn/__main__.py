@@ -7,10 +7,16 @@ Options without a command mean `train`, so that the original specification's com
 from __future__ import annotations
 
 import sys
+
+from mnist_cnn.first_signals import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals("mnist_cnn")  # what follows takes time to import
+
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -18,9 +24,10 @@ from mnist_cnn import console
 from mnist_cnn.accuracy import parse_accuracy
 from mnist_cnn.errors import InterruptedTrainingError, UsageError
 from mnist_cnn.help import HELP_NAMES, HelpfulCommand, examples, one_of
-from mnist_cnn.process import end_on_signals, prepare_streams
+from mnist_cnn.process import EXIT_INTERRUPTED, end_on_signals, ignore_signals, prepare_streams
 from mnist_cnn.rank import Rank, exit_process
-from mnist_cnn.recipe import RECIPES, REFERENCE, recipe_named, with_overrides
+from mnist_cnn.recipe import RECIPES, REFERENCE, Pipeline, recipe_named, with_overrides
+from mnist_cnn.whole_numbers import LARGEST_SEED, MOST_EPOCHS, whole_number
 
 # torch takes seconds to import: each command imports what it needs, `--help` needs none of it.
 
@@ -50,14 +57,20 @@ def train(
     epochs: Annotated[
         int | None,
         typer.Option(
+            parser=whole_number(MOST_EPOCHS),
             help="Number of epochs; the recipe's schedule is stretched. Of fast an epoch is a "
-            "tenth of the images, but a single one is all of them."
+            "tenth of the images, but a single one is all of them.",
         ),
     ] = None,
     target_accuracy: Annotated[
         str, typer.Option(help="Accuracy to report as reached: 99.4 or 0.994.")
     ] = "99.4",
-    seed: Annotated[int, typer.Option(help="Seed of weights, order and distortions.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            parser=whole_number(LARGEST_SEED), help="Seed of weights, order and distortions."
+        ),
+    ] = 0,
     data_dir: Annotated[
         Path | None,
         typer.Option(
@@ -70,7 +83,10 @@ def train(
     ] = None,
     pipeline: Annotated[
         str | None,
-        typer.Option(help="loader (torchvision in a DataLoader) or resident (on the device)."),
+        typer.Option(
+            help=f"Data pipeline: {one_of(get_args(Pipeline))} (torchvision in a DataLoader, or "
+            "all images on the device)."
+        ),
     ] = None,
 ) -> int:
     """Train from random weights and print one line per epoch."""
@@ -149,7 +165,12 @@ def predict(
 
 @app.command(
     cls=HelpfulCommand,
-    epilog=examples((("Layers, shapes, multiply-adds.", "python -m mnist_cnn summary"),)),
+    epilog=examples(
+        (
+            ("Layers, shapes, multiply-adds.", "python -m mnist_cnn summary"),
+            ("The same into a file.", "python -m mnist_cnn summary > layers.txt"),
+        )
+    ),
 )
 def summary() -> None:
     """Print the network layer by layer."""
@@ -221,7 +242,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return console.run(app, console.WORKLOAD, words or ["--help"])
 
 
-if __name__ == "__main__":
+def _start() -> int:
+    """Run this process's command line.
+
+    Returns:
+        As `main`.
+    """
     prepare_streams()
-    end_on_signals()
-    exit_process(main())
+    try:
+        end_on_signals()
+        return main()
+    except KeyboardInterrupt:  # outside of what `console.run` catches
+        console.complain("interrupted")
+        return EXIT_INTERRUPTED
+    finally:
+        ignore_signals()
+
+
+if __name__ == "__main__":
+    exit_process(_start())

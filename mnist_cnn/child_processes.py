@@ -47,6 +47,7 @@ def run_child(
     environment: Mapping[str, str],
     timeout_seconds: float,
     watchdog: bool = not HAS_DEATH_SIGNAL,
+    output_to: int | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, without input; it never outlives this process.
 
@@ -56,7 +57,9 @@ def run_child(
         command: the program and its arguments.
         environment: its variables.
         timeout_seconds: longest time for the whole program.
-        watchdog: whether a process in between watches this one.
+        watchdog: whether a process in between watches this one; it ends what the program has
+            started too, where this process is killed.
+        output_to: file descriptor for all that it prints; None to return it.
 
     Returns:
         Its exit status and what it printed, as text.
@@ -75,8 +78,8 @@ def run_child(
                 [sys.executable, "-I", __file__, *command] if watchdog else command,
                 env=environment,
                 stdin=reading if watchdog else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdout=subprocess.PIPE if output_to is None else output_to,
+                stderr=subprocess.PIPE if output_to is None else output_to,
                 text=True,
                 errors="replace",
                 process_group=0 if os.name == "posix" else None,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from mnist_cnn.errors import (
     shortage,
 )
 from mnist_cnn.escaping import printable, shortened
+from mnist_cnn.failure import describe_error
 from mnist_cnn.process import (
     EXIT_FAILED as EXIT_FAILED,
     EXIT_INTERRUPTED as EXIT_INTERRUPTED,
@@ -45,6 +45,10 @@ _LAUNCH = {WORKLOAD: "torchrun", "mnist-bench": "mnist-bench run --processes N o
 """How several processes of each program are started."""
 
 
+_output_errors: list[BaseException] = []
+"""The last error of stdout."""
+
+
 def run(
     app: typer.Typer, name: str, arguments: Sequence[str], *, says_interrupted: bool = True
 ) -> int:
@@ -63,16 +67,20 @@ def run(
     # A file's name may contain what the terminal cannot show; that must not end a command.
     for stream in (sys.stdout, sys.stderr):
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
+    note_output_errors()
     command = typer.main.get_command(app)
+    if f"_{name}_COMPLETE".replace("-", "_").upper() in os.environ:  # a shell asks; it ends here
+        command.main(list(arguments), prog_name=name)
+    arguments = without_separator(arguments)
     try:
         # The project's other programs, in scripts/, measure trainings too.
         words = arguments if name in _LAUNCH else ["run", *arguments]
         for notice in settle_environment(words, _LAUNCH.get(name, "torchrun")):
             if prints_problems():
                 print(f"{name}: warning: {printable(notice)}", file=sys.stderr)
-        status = command.main(
-            list(arguments), prog_name=name, standalone_mode=False, obj=list(arguments)
-        )
+        # Not Typer's own `main`: it takes every broken pipe for that of the output.
+        with command.make_context(name, list(arguments), obj=list(arguments)) as context:
+            status = command.invoke(context)
         # Here, where a failure can still be told: the interpreter's own flush comes too late.
         sys.stdout.flush()
     except UsageError as error:
@@ -92,14 +100,22 @@ def run(
             return fail(name, error)
         return _refuse(name, f"cannot use {os.fsdecode(error.filename)}: {error.strerror}")
     except (KeyboardInterrupt, typer.Abort):
-        if says_interrupted:
+        if says_interrupted and not is_launched():
             print(f"{name}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except Exception as error:
+    except typer.Exit as error:  # --help, --version
+        status = error.exit_code
+    except BaseException as error:  # SystemExit too: nothing must end in silence
         return fail(name, error)
     if says_interrupted and status == EXIT_INTERRUPTED and asked_to_end() and not is_launched():
-        print(f"{name}: interrupted", file=sys.stderr)  # Typer has made a status of the exception
+        print(f"{name}: interrupted", file=sys.stderr)
     return status if isinstance(status, int) else 0
+
+
+def without_separator(arguments: Sequence[str]) -> list[str]:
+    """A command line without a ``--`` before its command, which says nothing there."""
+    words = list(arguments)
+    return words[1:] if words[:1] == ["--"] else words
 
 
 def show_traceback(error: BaseException) -> None:
@@ -108,7 +124,7 @@ def show_traceback(error: BaseException) -> None:
         traceback.print_exception(error)
 
 
-def fail(name: str, error: Exception) -> int:
+def fail(name: str, error: BaseException) -> int:
     """Say in one line what nobody expected."""
     if _is_of_output(error):
         if isinstance(error, BrokenPipeError):  # `| head`: the reader has enough
@@ -118,12 +134,10 @@ def fail(name: str, error: Exception) -> int:
             discard(sys.stdout.fileno())
         print(f"{name}: error: the output could not be written: {reason}", file=sys.stderr)
         return EXIT_FAILED
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    what = type(error).__name__ + (f": {lines[0]}" if lines else "")
+    what, short = describe_error(error), shortage(error)
     if isinstance(error, OSError) and error.strerror:
         what = error.strerror[0].lower() + error.strerror[1:]
-    if short := shortage(error):
-        what = f"{short} ({what})"
+        what = f"{short} ({what})" if short else what
     if short == NO_PROCESSES:
         what += ": end others, or raise their limit"
     print(f"{name}: error: {printable(what)} ({TRACEBACK_VARIABLE}=1 shows where)", file=sys.stderr)
@@ -131,10 +145,31 @@ def fail(name: str, error: Exception) -> int:
     return EXIT_FAILED
 
 
-def _is_of_output(error: Exception) -> bool:
-    """Whether stdout did not take what was printed: such an error names no file."""
-    of_output = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE, errno.EBADF}
-    return isinstance(error, OSError) and error.filename is None and error.errno in of_output
+def note_output_errors() -> None:
+    """Note what stdout does not take from now on: a socket or a file may fail in the same way."""
+    stream = sys.stdout
+
+    def noting(call: Callable[..., int | None]) -> Callable[..., int | None]:
+        def noted(*arguments: str) -> int | None:
+            try:
+                return call(*arguments)
+            except OSError as error:
+                _output_errors[:] = [error]
+                raise
+
+        return noted
+
+    if getattr(stream.write, "__name__", "") != noting.__name__:
+        with suppress(AttributeError):  # a stream of others that lets nothing be changed
+            for name in ("flush", "write"):
+                call = noting(getattr(stream, name))
+                call.__name__ = noting.__name__
+                setattr(stream, name, call)
+
+
+def _is_of_output(error: BaseException) -> bool:
+    """Whether stdout did not take what was printed."""
+    return isinstance(error, OSError) and any(error is noted for noted in _output_errors)
 
 
 def parse_path(text: str | Path) -> Path:

@@ -15,7 +15,7 @@ import secrets
 import stat
 import sys
 from collections.abc import Callable
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +30,7 @@ _BINARY = getattr(os, "O_BINARY", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _KEPT_LETTERS = 48
 """Letters of a file's name in that of its temporary file: at 4 bytes each, it is not too long."""
+_CHUNK_BYTES = 1 << 16
 _AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCL = -100, 1, 4
 _ADVICE = {
     errno.ENOSPC: "free some space there",
@@ -39,6 +40,9 @@ _ADVICE = {
     errno.EPERM: "give yourself the right to write there",
     errno.ENOTDIR: "a file has the name that a folder needs: rename it",
     errno.EEXIST: "a file has the name that is needed: rename it",
+    errno.EISDIR: "a folder has the name that is needed: rename it",
+    errno.EAGAIN: "try again when it is done",
+    errno.EINVAL: "name a file that may be written or replaced",
     errno.ENOENT: "make the folder",
     errno.ENAMETOOLONG: "the path is too long: use a shorter one",
     errno.EFBIG: "files of this process may not be as large: raise the limit (ulimit -f)",
@@ -146,27 +150,91 @@ def replace_file(path: Path, content: bytes) -> None:
     """Write a file or replace it; when this returns it is on the disk, whole.
 
     Raises:
-        OSError: it cannot be written, or it is a link. What existed before is unchanged.
+        OSError: it cannot be written, or what has its name is no regular file. What existed before
+            is unchanged.
     """
-    refuse_link(path)
+    check_replaceable(path)
     write_beside(path, content, lambda temporary: temporary.replace(path))
     sync_folder(path.parent)
 
 
-def append_to_file(path: Path, content: bytes) -> None:
-    """Add bytes at the end of a file, or make it.
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line at the end of a file, or make it; when this returns the line is on the disk.
+
+    What follows the last line break is cut off: its writer was killed. A reader finds such a rest.
+
+    Args:
+        path: the file.
+        line: ends with its only line break.
 
     Raises:
-        OSError: it cannot be written, or it is a link or no regular file.
+        OSError: it cannot be written, or what has its name is no regular file. The lines that
+            existed before are unchanged, and nothing of the new one remains.
+    """
+    check_replaceable(path)
+    if not path.exists():
+        with contextlib.suppress(FileExistsError):
+            write_new_file(path, line)
+            return
+    flags = os.O_RDWR | os.O_APPEND | _NO_FOLLOW | _NO_WAIT | _BINARY
+    try:
+        with open(os.open(path, flags), "r+b", buffering=0) as file:  # noqa: PTH123
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", str(path))
+            _lock_and_append(file, line)
+    except OSError as error:  # a write that fails names no file
+        raise _about(path, error) from error
+
+
+def _lock_and_append(file: FileIO, line: bytes) -> None:
+    """Add a line to an open file, or leave its whole lines as they were."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(error.errno, "another process is writing it") from None
+        except OSError:  # not every file system has locks
+            pass
+    end = _end_of_lines(file)
+    try:
+        file.truncate(end)
+        rest = memoryview(line)
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            file.truncate(end)
+        raise
+
+
+def _end_of_lines(file: FileIO) -> int:
+    """The bytes of a file up to and with its last line break."""
+    position = file.seek(0, os.SEEK_END)
+    while position > 0:
+        start = max(0, position - _CHUNK_BYTES)
+        file.seek(start)
+        if (found := file.read(position - start).rfind(b"\n")) >= 0:
+            return start + found + 1
+        position = start
+    return 0
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse to write where a link leads, and to put a file in the place of a pipe or a device.
+
+    Raises:
+        OSError: it is a link, a folder, a pipe or a device.
     """
     refuse_link(path)
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_FOLLOW | _NO_WAIT | _BINARY
-    with open(os.open(path, flags, 0o666), "ab") as file:  # noqa: PTH123
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def refuse_link(path: Path) -> None:

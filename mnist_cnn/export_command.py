@@ -8,6 +8,7 @@ from pathlib import Path
 from mnist_cnn import console
 from mnist_cnn.data import dataset
 from mnist_cnn.errors import UsageError
+from mnist_cnn.escaping import printable
 from mnist_cnn.inference.export import folder as export_folder, hub
 from mnist_cnn.inference.export.evaluation import Disagreement
 from mnist_cnn.inference.weights import load_provenance, load_weights
@@ -60,13 +61,13 @@ def run_export(request: ExportRequest) -> int:
         return console.EXIT_FAILED
     counts = exported.measured
     print(
-        f"{exported.model}: {100 * counts.accuracy:.2f} % ({counts.correct:,} of "
+        f"{printable(str(exported.model))}: {100 * counts.accuracy:.2f} % ({counts.correct:,} of "
         f"{counts.samples:,} test images), run by {exported.runtime}"
     )
     if repository is None:
         return 0
     try:
-        print(f"uploaded to {hub.push(folder, repository)}")
+        print(f"uploaded to {printable(hub.push(folder, repository))}")
     except hub.UploadFailed as error:
         console.complain(
             f"error: not uploaded: {error}; to try again: hf upload {repository} {folder}"

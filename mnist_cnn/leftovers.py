@@ -7,9 +7,11 @@ of another name or another user.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,8 @@ FOLDER_PREFIX = "mnist-bench-"
 """Beginning of the names of temporary folders."""
 FOLDER_LOCK = ".in-use"
 """File in a temporary folder that its process has locked."""
+RUN_LOG = "runs.log"
+"""File in a temporary folder that holds what was measured: the folder stays until it is read."""
 _FILE = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 """Names that end as `mnist_cnn.disk.temporary_ending` says."""
 _FOLDER = re.compile(rf"{FOLDER_PREFIX}[a-z0-9_-]{{8,}}")
@@ -59,9 +63,33 @@ def sweep_files(folder: Path) -> None:
 
 
 def sweep_folders(root: Path) -> None:
-    """Remove the temporary folders whose processes were killed."""
+    """Remove the temporary folders whose processes were killed, but those with a log of runs."""
     for path, _ in _own_entries(root, _FOLDER):
-        _remove_folder(path)
+        if not os.path.lexists(path / RUN_LOG):
+            _remove_folder(path)
+
+
+def abandoned_logs(root: Path) -> Iterator[Path]:
+    """The private temporary folders with a log of runs whose processes were killed.
+
+    This process has each locked until the next one is asked for, so that no other reads it too.
+    """
+    # Of any age: a folder is locked before a log is in it.
+    for path, _ in _own_entries(root, _FOLDER, newest_seconds=-math.inf):
+        with contextlib.suppress(OSError):
+            if not stat.S_ISDIR(mode := path.lstat().st_mode) or mode & 0o077:
+                continue
+            # Before it is locked here: a new one's own process must get the lock.
+            if not os.path.lexists(path / RUN_LOG):
+                continue
+            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(path / FOLDER_LOCK, flags)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.lexists(path / RUN_LOG):  # else another process was quicker
+                    yield path
+            finally:
+                os.close(descriptor)
 
 
 def _remove_folder(path: Path) -> None:

@@ -175,6 +175,12 @@ RULES: Final = (
         for pattern in ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE")
     ),
     Rule(
+        pattern="MNIST_BENCH_GUARD",
+        treatment=Treatment.USED,
+        why="the folder of the process that watches a run; `bench.launch.guard` drops one that is "
+        "left over",
+    ),
+    Rule(
         pattern="MPLBACKEND",
         treatment=Treatment.IGNORED,
         why="Matplotlib loads it at once and may fail; figures are files and need no backend",
@@ -209,6 +215,7 @@ _MPI_VARIABLES: Final = (
 """Variables of mpirun that Accelerate reads as rank variables (utils/environment.py)."""
 _SLURM_SIZE: Final = "SLURM_STEP_TASKS_PER_NODE"
 """Set by srun in its tasks: ``"2(x3)"`` or ``"2,1"``."""
+_SLURM_TASKS: Final = re.compile(r"(?:^|,)(\d{1,7})(?:\(x(\d{1,7})\))?")
 
 _overruled: list[str] = []
 
@@ -335,10 +342,19 @@ def _settle_tasks(words: Sequence[str], launch: str) -> None:
             )
     for name in _MPI_VARIABLES:
         os.environ.pop(name, None)
-    tasks = [int(number) for number in re.findall(r"(?:^|,)(\d+)", os.environ.get(_SLURM_SIZE, ""))]
-    if not has_place and max(tasks, default=1) > 1:
+    text = os.environ.get(_SLURM_SIZE, "")
+    of_nodes = [(int(tasks), int(nodes or 1)) for tasks, nodes in _SLURM_TASKS.findall(text)]
+    if has_place or sum(tasks * nodes for tasks, nodes in of_nodes) <= 1:
+        return
+    if max(tasks for tasks, _ in of_nodes) > 1:
         raise UsageError(
-            f"{_SLURM_SIZE}={os.environ[_SLURM_SIZE][:40]!r}: srun started several tasks on a "
-            "machine, and each would train alone; use --ntasks-per-node=1 and start the others "
-            f"with {launch}, or unset {_SLURM_SIZE}"
+            f"{_SLURM_SIZE}={text[:40]!r}: srun started several tasks on a machine, and each would "
+            f"train alone; use --ntasks-per-node=1 and start the others with {launch}, or unset "
+            f"{_SLURM_SIZE}"
         )
+    raise UsageError(
+        f"{_SLURM_SIZE}={text[:40]!r}: srun started a task on each of several nodes, and each "
+        "would train alone; join them with --machines and --machine-rank of mnist-bench run (as "
+        "scripts/launch/slurm-machines does) or with torchrun, or start one with --ntasks=1; to "
+        f"measure each by itself, unset {_SLURM_SIZE}"
+    )

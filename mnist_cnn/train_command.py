@@ -22,6 +22,7 @@ from mnist_cnn.data import dataset
 from mnist_cnn.disk import advice_for, reason_of
 from mnist_cnn.distributed import (
     PROCESS_GROUP_TIMEOUT,
+    meet_on_loopback,
     process_group,
     use_loopback_interface,
 )
@@ -144,9 +145,11 @@ def _make_accelerator() -> Accelerator:
             takes a device that is not supported.
     """
     check_all_started(_LAUNCH.format(processes=2))
-    processes = Rank.from_environment().world_size
+    rank = Rank.from_environment()
+    processes, store = rank.world_size, None
     if processes > 1 and is_one_machine():
         use_loopback_interface()
+        store = meet_on_loopback(rank)
     try:
         with _announced_waiting(processes):
             accelerator = Accelerator(
@@ -154,6 +157,7 @@ def _make_accelerator() -> Accelerator:
                 dynamo_backend="no",
                 kwargs_handlers=[process_group()],
             )
+        del store  # they have met, and the process group keeps it
     except distributed.DistError as error:
         remedy = leftover_hint() or "see what the others say"
         raise UsageError(

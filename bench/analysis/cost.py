@@ -14,7 +14,7 @@ from unicodedata import category
 from bench.analysis.columns import Row
 from mnist_cnn.errors import UsageError
 
-_PRICE = re.compile(r"([^\d\s.]*)\s*(\d+(?:\.\d*)?|\.\d+)\s*([^\d\s.]*)", re.ASCII)
+_PRICE = re.compile(r"([^\d\s.]*+)\s*+(\d++(?:\.\d*+)?|\.\d++)\s*+([^\d\s.]*+)", re.ASCII)
 _HOUR = 3600.0
 _TIME, _COST = "time_to_target_seconds", "cost_to_target"
 

@@ -7,10 +7,12 @@ Nothing is imported here before the process can be interrupted without a traceba
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as typing has it, whose import takes time
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
     from bench.launch.guard import Ending
 
 _PROGRAM = "mnist-bench"
@@ -27,11 +29,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 a run, a save or a check failed, 2 bad input, 130 interrupted.
         Without arguments it does not return: the process ends with that status.
     """
-    if arguments is not None:
-        return _run_words(list(arguments))
+    if arguments is None:
+        main_of(sys.argv[1:])
+    return _run_words(list(arguments))
+
+
+def main_of(words: Sequence[str]) -> NoReturn:
+    """Run a command line as the command of this process, and end the process."""
+    # Nothing before this: a signal may come at any moment.
+    from mnist_cnn.first_signals import exit_on_signals
+
+    exit_on_signals(_PROGRAM)
     from mnist_cnn.rank import exit_process
 
-    return exit_process(start(sys.argv[1:]))
+    exit_process(start(words))
 
 
 def start(words: Sequence[str]) -> int:
@@ -40,23 +51,32 @@ def start(words: Sequence[str]) -> int:
     Returns:
         As `main`.
     """
-    from mnist_cnn.process import (
-        EXIT_FAILED,
-        EXIT_INTERRUPTED,
-        end_on_signals,
-        ignore_signals,
-        prepare_streams,
-    )
+    from mnist_cnn.process import EXIT_INTERRUPTED, ignore_signals, prepare_streams
 
     prepare_streams()
-    end_on_signals()
-    is_guarded = list(words[:1]) == ["run"]
+    try:
+        return _start(list(words))
+    except KeyboardInterrupt:  # between the last of what catches it and the end
+        ignore_signals()
+        return EXIT_INTERRUPTED
+
+
+def _start(words: list[str]) -> int:
+    from mnist_cnn.process import EXIT_FAILED, EXIT_INTERRUPTED, end_on_signals, ignore_signals
+
+    if words[:1] == ["--"]:  # as `mnist_cnn.console.without_separator`, which takes time to import
+        words = words[1:]
+    is_guarded = words[:1] == ["run"]
     try:
         if is_guarded:
             from bench.launch.guard import run_guarded
 
-            return run_guarded(lambda: _run_words(list(words), says_interrupted=False), _conclude)
-        return _run_words(list(words))
+            return run_guarded(lambda: _run_words(words, says_interrupted=False), _conclude)
+        from bench.cli import app  # noqa: F401  # while a signal ends the process at once
+        from mnist_cnn import console  # noqa: F401
+
+        end_on_signals()
+        return _run_words(words)
     except KeyboardInterrupt:
         if not is_guarded:  # else the guardian says it
             print(f"{_PROGRAM}: interrupted", file=sys.stderr)
@@ -81,6 +101,7 @@ def _conclude(ending: Ending) -> int:
     from bench.launch.recovery import recover
     from mnist_cnn import console
 
+    console.note_output_errors()
     try:
         recovery = recover(ending)
         if recovery.result.runs:

@@ -19,6 +19,7 @@ from bench.records.folders import LOCAL_DIR
 from bench.text import printable
 from mnist_cnn.console import EXIT_FAILED, parse_path
 from mnist_cnn.errors import UsageError
+from mnist_cnn.whole_numbers import MOST_REPEATS, whole_number
 
 if TYPE_CHECKING:
     from bench.analysis.comparison import Comparison
@@ -52,6 +53,7 @@ def ab(
     rounds: Annotated[
         int | None,
         typer.Option(
+            parser=whole_number(MOST_REPEATS),
             help="Run each side this many times and evaluate once at the end (default: until the "
             f"result is clear, at most {experiments.LOOKS[-1]}).",
             show_default=False,
@@ -136,7 +138,10 @@ def _save_noise_floor(comparison: Comparison, results_dir: Path, as_json: bool) 
         notify("too few rounds for a noise floor: leave --rounds out")
         return
     path = experiments.save_noise_floor(comparison, floor, results_dir)
-    line = f"noise floor: {100 * floor.relative:.1f} % (the larger end of the interval), in {path}"
+    line = (
+        f"noise floor: {100 * floor.relative:.1f} % (the larger end of the interval), in "
+        f"{printable(str(path))}"
+    )
     noise = experiments.machine_noise(floor, results_dir)
     if noise is not None:
         line += f"\n{noise}"

@@ -71,6 +71,20 @@ def _add_command(app: typer.Typer, name: str) -> None:
     app.command(cls=HelpfulCommand, epilog=examples(module.EXAMPLES), **settings)(command)
 
 
+def check_run_options(words: Sequence[str]) -> None:
+    """Refuse options that `run` does not have, before other processes are started with them.
+
+    Args:
+        words: options of `run`.
+
+    Raises:
+        typer.BadParameter: and the like, as for `run` itself.
+    """
+    app = typer.Typer(rich_markup_mode=None, add_completion=False)
+    _add_command(app, "run")
+    typer.main.get_command(app).make_context("run", list(words))
+
+
 def _not_called() -> None:
     """Stands for a command that the command line does not name.
 

@@ -20,6 +20,8 @@ from bench.measure.request import RunRequest
 from bench.records.store import check_writable, gc_paused
 from bench.report.trackers import TrackerRequest, log_to_trackers
 from mnist_cnn.errors import UsageError
+from mnist_cnn.escaping import printable_command, tell
+from mnist_cnn.process import EXIT_FAILED
 from mnist_cnn.rank import Rank, is_launched
 from mnist_cnn.user_folders import temporary_folder
 
@@ -46,7 +48,7 @@ def dispatch(request: RunRequest, trackers: TrackerRequest | None) -> int:
     elif request.share is None:
         plan = plan_ranks(request)
         if request.dry_run:
-            print(launch_command(request, plan))
+            print(printable_command(launch_command(request, plan)))
             return 0
         if plan.here is not None:
             return start_ranks(request, plan)
@@ -87,7 +89,7 @@ def _run_in_parallel(request: RunRequest, trackers: TrackerRequest | None) -> in
     with temporary_folder() as folder:
         plan = plan_shares(request, "" if request.dry_run else str(folder))
         if request.dry_run:
-            print(share_commands(request.command, plan))
+            print(printable_command(share_commands(request.command, plan)))
             return 0
         _check_outputs(request, trackers)
         get_data(request.data_dir, request.output.silent)
@@ -98,13 +100,17 @@ def _run_in_parallel(request: RunRequest, trackers: TrackerRequest | None) -> in
 def _profile(request: RunRequest) -> int:
     from bench.measure.profiling import profile_warm_up
 
-    report = profile_warm_up(
+    profiled = profile_warm_up(
         request,
         fetch_data=lambda silent: get_data(request.data_dir, silent),
-        notify=lambda line: print(line, file=sys.stderr),
+        notify=tell,
     )
-    if report is not None:
-        print(report)
+    if profiled is None:
+        return 0
+    print(profiled.report)
+    if profiled.problem is not None:
+        tell(f"mnist-bench: error: {profiled.problem}")
+        return EXIT_FAILED
     return 0
 
 

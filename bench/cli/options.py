@@ -13,6 +13,7 @@ from bench.text import printable
 from mnist_cnn.accuracy import parse_accuracy as parse_accuracy
 from mnist_cnn.errors import UsageError
 from mnist_cnn.recipe import Recipe, recipe_named
+from mnist_cnn.whole_numbers import MOST_REPEATS, parse_whole
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
 
@@ -30,8 +31,8 @@ def parse_duration(text: str) -> float:
         seconds = float(number) * _UNITS[unit]
     except (KeyError, ValueError):
         seconds = math.nan
-    if not math.isfinite(seconds):
-        raise UsageError(f"--budget takes a time, such as 90s, 10m or 1.5h, not {text!r}")
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise UsageError(f"--budget takes a time, such as 90s, 10m or 1.5h, not {text[:40]!r}")
     return seconds
 
 
@@ -147,6 +148,7 @@ def parse_run_count(
         if value is not None:
             raise UsageError(f"{option} is for --runs auto")
     try:
-        return {"runs": int(runs), "half_width": None, "budget_seconds": None}
-    except ValueError:
-        raise UsageError(f"--runs takes a number or auto, not {runs!r}") from None
+        count = parse_whole(runs, MOST_REPEATS, word_besides="auto")
+    except ValueError as error:
+        raise UsageError(f"--runs {error}") from None
+    return {"runs": count, "half_width": None, "budget_seconds": None}

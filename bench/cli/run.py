@@ -25,6 +25,15 @@ from bench.report.trackers import TRACKERS, check_trackers
 from mnist_cnn.console import parse_path
 from mnist_cnn.help import completion, one_of
 from mnist_cnn.recipe import DEVICES, RECIPES, Kernels, Pipeline, Precision, with_overrides
+from mnist_cnn.whole_numbers import (
+    LARGEST_SEED,
+    MOST_EPOCHS,
+    MOST_IMAGES,
+    MOST_PROCESSES,
+    MOST_REPEATS,
+    MOST_THREADS,
+    whole_number,
+)
 
 _TRAINING = "What is trained"
 _COMPUTING = "How it is computed"
@@ -60,7 +69,13 @@ def run(
             help="Number of measured runs, each from a new seed, or auto for as many as needed."
         ),
     ] = str(DEFAULT_RUNS),
-    seed: Annotated[int, typer.Option(help="Seed of the first run; each next run adds 1.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            parser=whole_number(LARGEST_SEED),
+            help="Seed of the first run; each next run adds 1.",
+        ),
+    ] = 0,
     device: Annotated[
         str,
         typer.Option(
@@ -77,7 +92,10 @@ def run(
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(help="Number of threads of each process (default: its share of the cores)."),
+        typer.Option(
+            parser=whole_number(MOST_THREADS),
+            help="Number of threads of each process (default: its share of the cores).",
+        ),
     ] = None,
     label: Annotated[
         str | None, typer.Option(help="Label for filtering and comparing these runs.")
@@ -94,6 +112,7 @@ def run(
     epochs: Annotated[
         int | None,
         typer.Option(
+            parser=whole_number(MOST_EPOCHS),
             help="Number of epochs to stretch the recipe's schedule over. Of fast an epoch is a "
             "tenth of the images, but a single one is all of them.",
             rich_help_panel=_TRAINING,
@@ -102,6 +121,7 @@ def run(
     batch_size: Annotated[
         int | None,
         typer.Option(
+            parser=whole_number(MOST_IMAGES),
             help="Images per step over all processes, instead of the recipe's number; the learning "
             "rate is scaled with it (docs/sweep.md).",
             rich_help_panel=_TRAINING,
@@ -145,7 +165,8 @@ def run(
     pipeline: Annotated[
         str | None,
         typer.Option(
-            help="Data pipeline: loader (torchvision in a DataLoader) or resident (on the device).",
+            help=f"Data pipeline: {one_of(get_args(Pipeline))} (torchvision in a DataLoader, or "
+            "all images on the device).",
             autocompletion=completion(*get_args(Pipeline)),
             rich_help_panel=_COMPUTING,
         ),
@@ -169,6 +190,7 @@ def run(
     max_runs: Annotated[
         int | None,
         typer.Option(
+            parser=whole_number(MOST_REPEATS),
             help=f"With --runs auto: largest number of runs (default: {MOST_RUNS}).",
             rich_help_panel=_RUN_COUNT,
         ),
@@ -191,6 +213,7 @@ def run(
     machines: Annotated[
         int | None,
         typer.Option(
+            parser=whole_number(MOST_PROCESSES),
             help="Number of machines that train together; run this command on each.",
             rich_help_panel=_MACHINES,
         ),
@@ -198,6 +221,7 @@ def run(
     machine_rank: Annotated[
         int | None,
         typer.Option(
+            parser=whole_number(MOST_PROCESSES),
             help="Number of this machine, from 0; --main-address names machine 0.",
             rich_help_panel=_MACHINES,
         ),
@@ -211,6 +235,7 @@ def run(
     checkpoint_every: Annotated[
         int | None,
         typer.Option(
+            parser=whole_number(MOST_EPOCHS),
             help="Number of epochs between two checkpoints, from which a lost run can resume.",
             rich_help_panel=_CHECKPOINTS,
         ),

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.app import check_run_options
 from bench.cli.options import parse_duration, reject_reserved
 from bench.cli.output import notify
 from bench.launch import matrix, sweep as sweeps
@@ -22,6 +23,8 @@ from bench.records.schema import Status
 from bench.text import count_of, printable
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, parse_path
 from mnist_cnn.errors import UsageError
+from mnist_cnn.escaping import printable_command
+from mnist_cnn.whole_numbers import LARGEST_SEED, whole_number
 
 EXAMPLES = (
     (
@@ -65,7 +68,9 @@ def sweep(
         ),
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the sweep and label of its runs.")] = "sweep",
-    order_seed: Annotated[int, typer.Option(help="Seed of the random run order.")] = 0,
+    order_seed: Annotated[
+        int, typer.Option(parser=whole_number(LARGEST_SEED), help="Seed of the random run order.")
+    ] = 0,
     shard: Annotated[
         str, typer.Option(help="Part of the sweep to run, such as 2/4 (for a job array).")
     ] = "1/1",
@@ -95,6 +100,7 @@ def sweep(
         raise UsageError(f"--name takes letters, digits, dots and hyphens, not {printable(name)!r}")
     file, shared_options = _split_matrix_file(context.args)
     reject_reserved(shared_options, sweeps.RESERVED_OPTIONS, "sweep")
+    check_run_options(shared_options)
     overrides = {
         "recipe": recipe,
         "device": device,
@@ -113,7 +119,7 @@ def sweep(
     sweeps.warn_of_oversubscription(wanted, notify)
     state = SweepState(plan, plan.read_records())
     if dry_run:
-        print(_to_json(state) if as_json else _commands(state), end="")
+        print(_to_json(state) if as_json else printable_command(_commands(state)), end="")
         return 0
     store.check_writable(results_dir)
     sweeps.append_plan(state)

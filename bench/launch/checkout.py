@@ -15,9 +15,12 @@ from pathlib import Path
 from bench.machine import repository
 from bench.machine.system import environment_without_git
 from bench.text import printable
+from mnist_cnn.child_processes import run_child
 from mnist_cnn.errors import UsageError
 from mnist_cnn.user_folders import cache_folder
 
+SETUP_SECONDS = 3600.0
+"""Longest time for a commit's set-up: it may load gigabytes."""
 _SHORT = 12
 """Number of letters of a commit that name its folder."""
 _MISLEADING = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
@@ -97,14 +100,25 @@ def prepare_checkout(checkout: Checkout, project: Path) -> None:
     # The same interpreter as here, unless PYTHON names another: only the commits should differ.
     base: str = getattr(sys, "_base_executable", sys.executable)
     python = os.environ.get("PYTHON") or base
+    setup = checkout.folder / "scripts" / "setup"
+    if not os.access(setup, os.X_OK):
+        raise UsageError(
+            f"commit {checkout.short} has no scripts/setup that can be run, so it cannot be "
+            "compared"
+        )
     try:
-        status = subprocess.run(
-            [checkout.folder / "scripts" / "setup"],
-            env=checkout_environment() | {"PYTHON": python},
-            stdin=subprocess.DEVNULL,
-            stdout=2,  # stderr: stdout is for the table only
-            check=False,
+        status = run_child(
+            [str(setup)],
+            environment=checkout_environment() | {"PYTHON": python},
+            timeout_seconds=SETUP_SECONDS,
+            watchdog=True,  # also what it has started ends with this process
+            output_to=2,  # stderr: stdout is for the table only
         ).returncode
+    except subprocess.TimeoutExpired:
+        raise UsageError(
+            f"the set-up of commit {checkout.short} in {where} was not done after "
+            f"{SETUP_SECONDS / 60:.3g} minutes and was ended: run scripts/setup there yourself"
+        ) from None
     except OSError as error:
         raise UsageError(
             f"commit {checkout.short} has no scripts/setup that can be run ({error.strerror}), "
@@ -123,12 +137,16 @@ def checkout_environment() -> dict[str, str]:
 
 
 def _create_worktree(checkout: Checkout, project: Path) -> None:
-    from filelock import FileLock
+    # Lazy: psutil is slow to import.
+    from mnist_cnn.data.folder_lock import locked
+
+    def notify(line: str) -> None:
+        whom = f" that creates the worktree of commit {checkout.short}"
+        print(f"mnist-bench: {line.replace(' that downloads MNIST', whom)}", file=sys.stderr)
 
     try:
-        checkout.folder.parent.mkdir(parents=True, exist_ok=True)
         # Another process may be creating the same worktree.
-        with FileLock(checkout.folder.with_suffix(".lock")):
+        with locked(checkout.folder.with_name(f".{checkout.short}"), notify):
             if not checkout.folder.exists():
                 repository.add_worktree(project, checkout.folder, checkout.commit)
     except OSError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,11 +23,14 @@ from bench.launch.parents import (
     has_launcher_above,
     kill_descendants,
 )
+from bench.launch.silence import LOOK_SECONDS, SILENCE_SECONDS
 from bench.machine import own_process
 from bench.machine.cgroups import memory_kills
 from bench.measure.guard_folder import (
     LOG_NAME,
     VARIABLE,
+    drop_foreign_folder,
+    enter_folder,
     guard_folder,
     has_begun,
     is_done,
@@ -37,6 +41,7 @@ from bench.measure.guard_folder import (
 )
 from bench.measure.seed_share import VARIABLE as VARIABLE_OF_SHARE
 from mnist_cnn import child_processes
+from mnist_cnn.leftovers import abandoned_logs
 from mnist_cnn.process import (
     ENDING_SIGNALS,
     EXIT_FAILED,
@@ -56,6 +61,8 @@ SAVE_SECONDS = 12.0
 """Seconds after a signal until a process that has begun a run is ended."""
 ORPHAN_SECONDS = 8.0
 """Seconds that the processes of a dead process have to save what they measured."""
+_LOST_RUNS_SECONDS = 30.0
+"""Longest wait for the runs of earlier commands to be saved."""
 _LAUNCHER_POLLS, _LAUNCHER_POLL_SECONDS = 20, 0.02
 """How often, and after how long each time, a dying launcher is looked at."""
 _PRINTED = b'["printed", null]\n'
@@ -87,6 +94,8 @@ class Ending:
     """Whether the system ended a process meanwhile because memory ran out."""
     at: float
     """When it ended, by the machine's clock that never runs backwards."""
+    was_stopped: bool = False
+    """Whether it was ended because a signal had stopped it for too long."""
 
 
 def run_guarded(work: Callable[[], int], conclude: Callable[[Ending], int]) -> int:
@@ -100,13 +109,21 @@ def run_guarded(work: Callable[[], int], conclude: Callable[[Ending], int]) -> i
     Returns:
         In the child the status of `work`; in this process that of `conclude`, or 0.
     """
+    if drop_foreign_folder():
+        print(
+            f"mnist-bench: warning: {VARIABLE} of the environment is ignored: the guardian that it "
+            "names did not start this process",
+            file=sys.stderr,
+        )
     if guard_folder() is not None:  # a rank: its parent reports its end
         if not child_processes.HAS_DEATH_SIGNAL:
             follow_parent(os.getppid())
         end_on_signals(once=True)
         return work()
     if not hasattr(os, "fork"):
+        end_on_signals()
         return work()
+    _bring_back_lost_runs(Path(tempfile.gettempdir()))
     watched = _wait_only_for_signals()
     try:
         folder = make_folder()
@@ -147,7 +164,7 @@ def _work_in_child(
     work: Callable[[], int], folder: Path, parent: int, watched: frozenset[signal.Signals]
 ) -> int:
     """Undo what is the guardian's, then do the work."""
-    os.environ[VARIABLE] = str(folder)
+    enter_folder(folder)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     follow_parent(parent)
     end_on_signals(once=True)
@@ -159,6 +176,44 @@ def _work_in_child(
     finally:
         if os.getppid() != parent:  # nobody else would remove it
             leave_folder(folder)
+
+
+def _bring_back_lost_runs(root: Path) -> None:
+    """Save the runs of commands all whose processes were killed at once, if there are such.
+
+    In a process of its own: what it imports must not be in the one that measures.
+    """
+    try:
+        if next(abandoned_logs(root), None) is None:
+            return  # as nearly always: then nothing slow is imported
+        own = os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        child = os.fork()
+    except OSError:
+        return  # no folder for temporary files, or no process: the command itself will say so
+    if child == 0:
+        status = EXIT_FAILED
+        try:
+            follow_parent(own)
+            end_on_signals()
+            from bench.launch.lost_runs import save_lost_runs
+
+            save_lost_runs(root)
+            status = 0
+        except (KeyboardInterrupt, Exception) as error:
+            if not isinstance(error, KeyboardInterrupt):
+                print(
+                    "mnist-bench: warning: runs of an earlier command that was killed could not "
+                    f"be read: {type(error).__name__}",
+                    file=sys.stderr,
+                )
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    end = time.monotonic() + _LOST_RUNS_SECONDS
+    while os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < end:
+        time.sleep(_LAUNCHER_POLL_SECONDS)
 
 
 def _went_well(ending: Ending) -> bool:
@@ -232,6 +287,9 @@ class _Guardian:
         self._is_ending = False
         self._elapsed = 0.0
         """Seconds since the signal, in steps of the alarm."""
+        self._is_stopped = self._was_stopped = False
+        self._silent_seconds = 0.0
+        """Seconds for which the child has been stopped while this process was not."""
         self._kills = memory_kills()
         self._has_launcher = VARIABLE_OF_SHARE in os.environ or has_launcher_above()
         self._parent = os.getppid()
@@ -246,7 +304,7 @@ class _Guardian:
                 case signal.SIGCHLD:
                     code = self._reap()
                 case signal.SIGALRM:
-                    self._remind()
+                    self._remind() if self._is_ending else self._count_silence()
                 case number:
                     self._pass_on(number)
         at = time.monotonic()
@@ -258,16 +316,43 @@ class _Guardian:
             is_done=is_done(self._folder),
             memory_ran_out=memory_kills() > self._kills,
             at=at,
+            was_stopped=self._was_stopped,
         )
 
     def _reap(self) -> int | None:
         """The exit code of the child, if it has ended; takes away orphans that have."""
         code = None
+        flags = os.WNOHANG | os.WUNTRACED | os.WCONTINUED
         with suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
-                if ended[0] == self._child:
-                    code = os.waitstatus_to_exitcode(ended[1])
+            while (changed := os.waitpid(-1, flags)) != (0, 0):
+                pid, status = changed
+                if pid != self._child:
+                    continue
+                if os.WIFSTOPPED(status) or os.WIFCONTINUED(status):
+                    self._note_stop(is_stopped=os.WIFSTOPPED(status))
+                else:
+                    code = os.waitstatus_to_exitcode(status)
         return code
+
+    def _note_stop(self, *, is_stopped: bool) -> None:
+        """Count for how long the child is stopped: it must not be waited for for ever."""
+        self._is_stopped, self._silent_seconds = is_stopped, 0.0
+        if not self._is_ending:  # else its time is limited already
+            step = LOOK_SECONDS if is_stopped else 0.0
+            signal.setitimer(signal.ITIMER_REAL, step, step)
+
+    def _count_silence(self) -> None:
+        """End the child when it has been stopped for too long.
+
+        Where a user stops all of a job (Ctrl-Z), this process is stopped too and counts nothing.
+        """
+        if not self._is_stopped:
+            return
+        self._silent_seconds += LOOK_SECONDS
+        if self._silent_seconds >= SILENCE_SECONDS:
+            self._was_stopped = True
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            kill_descendants()
 
     def _pass_on(self, number: int) -> None:
         is_orphan = number == signal.SIGTERM and self._has_lost_launcher()

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.launch import supervisor
+from bench.launch.guard import ORPHAN_SECONDS
+from bench.launch.parents import adopt_orphans, wait_for_orphans
 from bench.launch.ranks import SCRIPT
 from bench.launch.result import BenchmarkResult
 from bench.launch.supervisor import EndedProcesses
@@ -27,6 +29,7 @@ from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
 from mnist_cnn.disk import advice_for, reason_of
 from mnist_cnn.errors import UsageError
 from mnist_cnn.process import signal_name
+from mnist_cnn.whole_numbers import MOST_PROCESSES, parse_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +141,13 @@ def run_shares(
     # Each of these processes has a guardian of its own.
     foreign = [*supervisor.foreign_variables(), VARIABLE]
     inherited = {name: value for name, value in os.environ.items() if name not in foreign}
+    adopt_orphans()
     ended = supervisor.run_each(
         [sys.executable, str(SCRIPT), *command[1:]],
         [inherited | variables for variables in plan.environments()],
     )
+    if any(code < 0 for code in ended.codes):
+        wait_for_orphans(ORPHAN_SECONDS)  # where a guardian was killed, its process still saves
     for share, code in zip(plan.shares, ended.codes, strict=True):
         if code < 0:
             print(
@@ -174,11 +180,9 @@ def _process_count(request: RunRequest, gpus: int, cores: int) -> int:
     if request.parallel_seeds == "auto":
         return gpus or max(1, cores // (request.compute.threads or 1))
     try:
-        count = int(request.parallel_seeds or "")
-    except ValueError:
-        raise UsageError(
-            f"--parallel-seeds must be a number or auto, not {request.parallel_seeds!r}"
-        ) from None
+        count = parse_whole(request.parallel_seeds or "", MOST_PROCESSES, word_besides="auto")
+    except ValueError as error:
+        raise UsageError(f"--parallel-seeds {error}") from None
     if count < 1:
         raise UsageError(f"--parallel-seeds must be at least 1, not {count}")
     return count

@@ -15,6 +15,7 @@ from mnist_cnn import child_processes
 
 _PR_SET_CHILD_SUBREAPER = 36
 _WATCH_SECONDS = 0.5
+_POLL_SECONDS = 0.05
 _PROGRAMS = ("accelerate", "torchrun", "accelerate_launch.py")
 _MODULES = ("torch.distributed.run", "torch.distributed.launch", "accelerate.commands")
 _FILES = (
@@ -45,6 +46,18 @@ def adopt_orphans() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def wait_for_orphans(longest_seconds: float) -> None:
+    """Wait for processes that `adopt_orphans` has brought here: they save what they measured.
+
+    Not for a process with other children: their ends would be taken from whoever waits for them.
+    """
+    end = time.monotonic() + longest_seconds
+    with suppress(ChildProcessError):
+        while time.monotonic() < end:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(_POLL_SECONDS)
 
 
 def has_launcher_above() -> bool:

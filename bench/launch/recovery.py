@@ -11,10 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.launch.guard import Ending
-from bench.launch.result import BenchmarkResult, save_or_complain
+from bench.launch.result import BenchmarkResult
 from bench.launch.unsaved import keep_elsewhere
 from bench.measure.guard_folder import has_begun, writers
-from bench.measure.rank_ends import MEMORY_RAN_OUT, RANKS_NAME, EndKind, report_end, reported_ends
+from bench.measure.rank_ends import (
+    MEMORY_RAN_OUT,
+    RANKS_NAME,
+    STOPPED,
+    EndKind,
+    report_end,
+    reported_ends,
+)
 from bench.measure.run_log import LoggedBenchmark, LoggedRun, log_path, read_run_log
 from bench.records.record_file import to_json
 from bench.records.schema import RunRecord, Status
@@ -26,6 +33,8 @@ from mnist_cnn.rank import Rank, has_launcher, variables_problem
 
 FILE_SECONDS = 5.0
 """Longest time for a record's file; what is promised is an end within 15 s."""
+FALLBACK_SECONDS = 2.0
+"""The same in each of the folders that are tried next."""
 
 
 @dataclass(slots=True)
@@ -60,6 +69,8 @@ def _recover(ending: Ending) -> Recovery:
     if not benchmark.runs or is_complete:
         return Recovery(_status_without_work(ending, has_runs=bool(benchmark.runs)))
     result = _recover_runs(benchmark, ending)
+    with suppress(OSError):  # else a later command would take its runs for lost ones
+        path.unlink()
     if benchmark.is_printed or benchmark.share_records is not None:
         # It has printed its runs, or the process that started it does.
         return Recovery(result.status)
@@ -70,8 +81,10 @@ def cause_of(ending: Ending) -> str:
     """Who ended first, and of what."""
     first = next(iter(reported_ends(ending.folder)), None)
     is_supervisor = (ending.folder / RANKS_NAME).exists()
-    if is_supervisor and ending.code < 0 and (first is None or first.kind > EndKind.CAUSE):
-        cause = f"the supervisor of the ranks {exit_reason(ending.code)}"
+    is_own_end = first is None or first.kind > EndKind.CAUSE
+    if is_own_end and (ending.was_stopped or (is_supervisor and ending.code < 0)):
+        who = "the supervisor of the ranks" if is_supervisor else "the process"
+        cause = f"{who} {STOPPED if ending.was_stopped else exit_reason(ending.code)}"
     elif first is not None:
         cause = str(first) if is_supervisor or has_launcher() else first.what
     else:
@@ -83,11 +96,14 @@ def cause_of(ending: Ending) -> str:
 
 def _report_own_rank(rank: Rank, ending: Ending) -> None:
     """Report to the guardians of the other ranks how this one has ended."""
-    if ending.asked:
+    what = _unexplained(ending.code)
+    if ending.was_stopped:
+        kind, what = EndKind.STOPPED, STOPPED
+    elif ending.asked:
         kind = EndKind.INTERRUPTED
     else:
         kind = EndKind.CAUSE if ending.code < 0 else EndKind.LEFT
-    report_end(rank.index, kind, _unexplained(ending.code), ending.folder, ending.at)
+    report_end(rank.index, kind, what, ending.folder, ending.at)
 
 
 def _recover_runs(benchmark: LoggedBenchmark, ending: Ending) -> BenchmarkResult:
@@ -113,40 +129,53 @@ def _keep(run: LoggedRun, record: RunRecord, benchmark: LoggedBenchmark) -> Path
     if benchmark.share_records is not None:
         with suppress(OSError):  # whoever waits for it may be gone
             save_record(record, benchmark.share_records)
-    return None if benchmark.results_dir is None else _save(record, benchmark.results_dir)
+    return None if benchmark.results_dir is None else save_in_time(record, benchmark.results_dir)
 
 
-def _save(record: RunRecord, folder: Path) -> Path | None:
-    """Save a record, in another way than its process: what ended that must not end this one too."""
+def save_in_time(record: RunRecord, folder: Path) -> Path | None:
+    """Save a record, in another way than its process: what ended that must not end this one too.
+
+    Where that fails it is kept elsewhere, and a line says so. Neither takes for ever.
+
+    Returns:
+        Its file; None where it could not be written in the results folder.
+    """
     path = record_path(record, folder)
     try:
-        with _time_limit():
+        with _time_limit(FILE_SECONDS):
             if not path.exists():  # the process may have died just after it had saved it
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_new_file(path, to_json(record).encode())
-    except TimeoutError as error:
-        keep_elsewhere(record, folder, error)
+                _write(record, path)
+    except OSError as error:
+        # Each folder that is tried has the time: it may be on the same server.
+        with _time_limit(FALLBACK_SECONDS):
+            keep_elsewhere(record, folder, error)
         return None
-    except OSError:
-        return save_or_complain(record, folder)
     return path
 
 
+def _write(record: RunRecord, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_new_file(path, to_json(record).encode())
+
+
 @contextmanager
-def _time_limit() -> Iterator[None]:
-    """Give up a file that does not answer: that of a network folder whose server is gone.
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Give up files that do not answer: those of a network folder whose server is gone.
+
+    Args:
+        seconds: after so many, and again after as many, what is waited for is given up.
 
     Raises:
         TimeoutError: it took longer.
     """
 
     def give_up(*_: object) -> None:
-        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {FILE_SECONDS:g} s")
+        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
     # A guardian has blocked it: it waits for its signals.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM,))
-    signal.setitimer(signal.ITIMER_REAL, FILE_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
     try:
         yield
     finally:

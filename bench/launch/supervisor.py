@@ -23,6 +23,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from bench.launch.hosts import HostPlace
+from bench.launch.silence import SILENCE_SECONDS, Silences, is_stopped
 from bench.machine.cgroups import memory_kills
 from bench.measure.guard_folder import (
     VARIABLE,
@@ -32,6 +33,7 @@ from bench.measure.guard_folder import (
     note_orphaned,
 )
 from bench.measure.rank_ends import (
+    DID_NOT_END,
     MEMORY_RAN_OUT,
     RANKS_NAME,
     STOPPED,
@@ -140,7 +142,7 @@ def run_each(
     """Run a command once in each environment, all at the same time, and wait for all of them.
 
     The processes are independent: one that fails ends no other. A signal is passed on to them, and
-    the wait goes on until they have saved their records.
+    the wait goes on until they have saved their records. One that is stopped for too long is ended.
 
     Args:
         command: the program; started in the current folder.
@@ -150,7 +152,11 @@ def run_each(
     with _started_processes(command, environments, stdout) as (processes, signals):
         # Asked again and again: a signal just before a call that waits for good would be passed on
         # only when that returns.
+        silences = Silences(SILENCE_SECONDS)
         while None in [process.poll() for process in processes]:
+            for process in silences.too_long(processes):
+                print(f"mnist-bench: error: process {process.pid} {STOPPED}", file=sys.stderr)
+                process.kill()
             time.sleep(_LONG_POLL_SECONDS)
         return EndedProcesses([process.returncode for process in processes], bool(signals))
 
@@ -244,6 +250,8 @@ def _wait_for_ranks(
 ) -> int:
     """Wait until all ranks have ended; end the others some time after one has failed.
 
+    One that is silent for too long is ended as well.
+
     Args:
         ranks: the ranks of this machine.
         first_index: index of the first of them among the ranks of all machines.
@@ -266,6 +274,7 @@ def _wait_for_ranks(
 
     has_asked = False
     deadline = math.inf
+    silences = Silences(SILENCE_SECONDS)
     # A list and not `any`: every rank must be polled, also after the first that is alive.
     while None in [rank.poll() for rank in ranks]:
         for local_index, rank in enumerate(ranks):
@@ -279,6 +288,7 @@ def _wait_for_ranks(
                 deadline = min(deadline, time.monotonic() + grace)
         if deadline < math.inf:
             _end_stopped(ranks, first_index, folder)
+        _end_silent(ranks, first_index, folder, silences)
         if time.monotonic() > deadline:
             _signal_all(ranks, signal.SIGKILL if has_asked else signal.SIGTERM)
             deadline, has_asked = time.monotonic() + KILL_SECONDS, True
@@ -299,7 +309,11 @@ def _exit_status(codes: Sequence[int], folder: Path, signals: Sequence[int]) -> 
     """
     cause = next(iter(reported_ends(folder)), None)
     is_by_signal = any(code < 0 for code in codes)
-    if cause is not None and cause.kind == EndKind.CAUSE and is_by_signal and not signals:
+    # Of one that is silent, a first rank that has waited in vain has said it.
+    is_unsaid = cause is not None and (
+        cause.kind == EndKind.CAUSE or (cause.kind == EndKind.STOPPED and codes[0] == 0)
+    )
+    if is_unsaid and is_by_signal and not signals:
         print(f"mnist-bench: {cause}", file=sys.stderr)
     if cause is not None and cause.kind <= EndKind.CAUSE and not signals:
         return EXIT_FAILED  # whatever the others say: they were asked to end
@@ -317,6 +331,17 @@ def _end_stopped(ranks: Sequence[subprocess.Popen[bytes]], first_index: int, fol
         if 0 <= local_index < len(ranks) and ranks[local_index].poll() is None:
             report_end(index, EndKind.STOPPED, STOPPED, folder)
             ranks[local_index].kill()
+
+
+def _end_silent(
+    ranks: Sequence[subprocess.Popen[bytes]], first_index: int, folder: Path, silences: Silences
+) -> None:
+    """End ranks that are stopped, or still here long after rank 0 has done all there is to do."""
+    is_over = first_index == 0 and ranks[0].returncode == 0
+    for rank in silences.too_long(ranks, [rank.pid for rank in ranks] if is_over else ()):
+        what = STOPPED if is_stopped(rank.pid) else DID_NOT_END
+        report_end(first_index + ranks.index(rank), EndKind.STOPPED, what, folder)
+        rank.kill()
 
 
 def _signal_all(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:

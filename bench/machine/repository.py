@@ -24,11 +24,14 @@ from bench.machine.system import (
     run_output,
 )
 from bench.text import printable
+from mnist_cnn.child_processes import run_child
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The folder that this code runs from."""
 SOURCE_SUFFIXES = (".py", ".cpp", ".hpp", ".cu", ".cuh")
 """Suffixes of the files that decide what is computed."""
+WORKTREE_SECONDS = 600.0
+"""Longest time for a worktree: its files are of some megabytes, on a slow disk."""
 _SOURCE_FOLDERS = ("bench", "mnist_cnn")
 _PATH = re.compile(r"'[^']*'|\"[^\"]*\"|(?<!\w)/\S+")
 """What in a message of git may name a folder of this machine."""
@@ -239,23 +242,29 @@ def find_commit(project: Path, revision: str) -> str | None:
 def add_worktree(project: Path, folder: Path, commit: str) -> None:
     """Check a commit out into a new folder, as a worktree.
 
+    Of a worktree that is not whole nothing is left.
+
     Raises:
-        GitFailed: git refused.
+        GitFailed: git refused, or takes too long.
         OSError: git could not be started.
     """
     # --force: git remembers a worktree whose folder was removed by hand.
     options = ["--force", "--detach", "--quiet"]
-    completed = subprocess.run(
-        ["git", "-C", project, "worktree", "add", *options, folder, commit],
-        env=environment_without_git(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if completed.returncode != 0:
-        raise GitFailed(completed.stderr.strip() or f"exit status {completed.returncode}")
+    try:
+        completed = run_child(
+            ["git", "-C", str(project), "worktree", "add", *options, str(folder), commit],
+            environment=environment_without_git(),
+            timeout_seconds=WORKTREE_SECONDS,
+            watchdog=True,
+        )
+        if completed.returncode != 0:
+            raise GitFailed(completed.stderr.strip() or f"exit status {completed.returncode}")
+    except subprocess.TimeoutExpired:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise GitFailed(f"git was not done after {WORKTREE_SECONDS / 60:.3g} minutes") from None
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def source_digest(project: Path) -> str:

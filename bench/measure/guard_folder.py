@@ -13,21 +13,92 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from mnist_cnn.leftovers import FOLDER_PREFIX, lock_folder, sweep_folders
+from mnist_cnn.leftovers import FOLDER_PREFIX, RUN_LOG, lock_folder, sweep_folders
 from mnist_cnn.rank import Rank, has_launcher, variables_problem
 
 VARIABLE = "MNIST_BENCH_GUARD"
 """Variable that names the folder, in the processes that have a guardian."""
-LOG_NAME = "runs.log"
+LOG_NAME = RUN_LOG
 """Name of the log of the runs; see `bench.measure.run_log`."""
-_NOT_BEGUN, _NOT_ORPHANED = "not-begun", "not-orphaned"
+_NOT_BEGUN, _NOT_ORPHANED, _NOT_DONE = "not-begun", "not-orphaned", "not-done-"
 _WRITER = "writer-"
+_guarded: set[str] = set()
+"""Names of folders whose guardian is, or was, above this process."""
 
 
 def guard_folder() -> Path | None:
-    """The folder of this process's guardian; None where it has none."""
+    """The folder of this process's guardian; None where it has none.
+
+    A variable that is left over from another process names a guardian that is not above this one.
+    """
     name = os.environ.get(VARIABLE)
-    return Path(name) if name and Path(name).is_dir() else None
+    if not name or not Path(name).is_dir():
+        return None
+    if name not in _guarded:
+        if not _is_guarded(Path(name)):
+            return None
+        _guarded.add(name)  # for good: the guardian may die before this process
+    return Path(name)
+
+
+def drop_foreign_folder() -> bool:
+    """Forget a variable that names no folder of a guardian of this process.
+
+    Returns:
+        Whether there was one.
+    """
+    if VARIABLE not in os.environ or guard_folder() is not None:
+        return False
+    del os.environ[VARIABLE]
+    return True
+
+
+def enter_folder(folder: Path) -> None:
+    """Note that this process, and those that it starts, have a guardian."""
+    os.environ[VARIABLE] = str(folder)
+    _guarded.add(str(folder))
+
+
+def _is_guarded(folder: Path) -> bool:
+    """Whether this process or one above it waits for what is done in a folder."""
+    guardians = {path.name.removeprefix(_NOT_DONE) for path in folder.glob(f"{_NOT_DONE}*")}
+    pid = os.getpid()
+    while guardians and pid > 0:
+        if _identity(pid) in guardians:
+            return True
+        parent = _parent(pid)
+        if parent is None:  # it cannot be known: no /proc, no psutil
+            return True
+        pid = parent
+    return False
+
+
+def _identity(pid: int) -> str:
+    """A process's id, and where the system tells it when it was started: an id is used again."""
+    fields = _stat_fields(pid)
+    return f"{pid}-{fields[19] if fields else ''}"
+
+
+def _parent(pid: int) -> int | None:
+    """The parent of a process; 0 where there is none, None where it cannot be known."""
+    if pid == os.getpid():
+        return os.getppid()
+    if fields := _stat_fields(pid):
+        return int(fields[1])
+    with suppress(Exception):  # its errors are many, and not all its own
+        import psutil  # only here: it is slow to import
+
+        return int(psutil.Process(pid).ppid())
+    return None
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """What Linux tells of a process, from its state on: proc(5), field 3; empty elsewhere."""
+    with suppress(OSError):
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        # The name, in parentheses, may hold spaces.
+        return text.rpartition(")")[2].split()
+    return []
 
 
 def make_folder() -> Path:
@@ -113,12 +184,13 @@ def note_done(folder: Path, guardian: int) -> None:
         folder: the folder.
         guardian: id of the guardian's process.
     """
-    _note(folder, _not_done(guardian))
+    for path in folder.glob(f"{_NOT_DONE}{guardian}-*"):
+        _note(folder, path.name)
 
 
 def is_done(folder: Path) -> bool:
     """Whether the work of this guardian's child has returned."""
-    return not (folder / _not_done(os.getpid())).exists()
+    return not any(folder.glob(f"{_NOT_DONE}{os.getpid()}-*"))
 
 
 def _shared_folder(root: Path) -> Path:
@@ -129,8 +201,7 @@ def _shared_folder(root: Path) -> Path:
     """
     # The launcher is the parent of all: its id, and when it was started, are theirs alone.
     launcher = os.getppid()
-    stat = Path(f"/proc/{launcher}/stat").read_text(encoding="utf-8", errors="replace")
-    started = stat.rpartition(")")[2].split()[19]
+    started = _stat_fields(launcher)[19]
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     folder = root / f"{FOLDER_PREFIX}{os.getuid()}-{launcher}-{started}-{attempt}"
     is_made = False
@@ -157,12 +228,8 @@ def fill_folder(folder: Path, *, is_made: bool = True) -> None:
         OSError: there is no room.
     """
     of_all = (_NOT_BEGUN, _NOT_ORPHANED) if is_made else ()
-    for name in (*of_all, _not_done(os.getpid())):
+    for name in (*of_all, f"{_NOT_DONE}{_identity(os.getpid())}"):
         (folder / name).touch()
-
-
-def _not_done(guardian: int) -> str:
-    return f"not-done-{guardian}"
 
 
 def _note(folder: Path | None, name: str) -> None:

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 from pydantic import JsonValue
 
 from bench.measure.run_state import BenchmarkState, RunState
@@ -25,19 +24,21 @@ from bench.records.machine_key import MachineKey
 from bench.records.model import parse_document
 from bench.records.schema import Environment, ProtocolValues, RunRecord, Setup, Status
 from bench.text import printable
-from mnist_cnn.disk import advice_for, read_file, reason_of, refuse_link, replace_file
+from mnist_cnn.data.folder_lock import locked
+from mnist_cnn.disk import advice_for, read_file, reason_of, replace_file
 from mnist_cnn.errors import UnwrittenCheckpointError, UsageError
+from mnist_cnn.escaping import tell
 
 _MANIFEST = "benchmark.json"
 _LOCK = ".lock"
 _OURS = re.compile(
-    rf"{re.escape(_MANIFEST)}|{re.escape(_LOCK)}|(seed-\d+-epoch-\d+-rank-)\d+\.pt"
+    rf"{re.escape(_MANIFEST)}|{re.escape(_LOCK)}(?:\.holder)?|(seed-\d+-epoch-\d+-rank-)\d+\.pt"
     rf"|\.(?:{re.escape(_MANIFEST)}|seed-\d+-epoch-\d+-rank-\d+\.pt)\.[0-9a-f]+\.tmp"
 )
 """Names of the files that this module and the checkpoints write: the folder may hold others."""
 _LARGEST_BYTES = 64 << 20
 """Most bytes of the manifest."""
-_LOCK_SECONDS = 15.0
+LOCK_SECONDS = 15.0
 """Seconds to wait for the lock: ranks whose supervisor died save their records before they end."""
 _SETUP_IDENTITY = {
     "device",
@@ -96,20 +97,28 @@ class JournalFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        refuse_link(path / _LOCK)
-        self._lock = filelock.FileLock(path / _LOCK, timeout=_LOCK_SECONDS)
+        where = printable(str(path))
+
+        def notify(line: str) -> None:
+            whom = f" that keeps its checkpoints in {where}"
+            tell(f"mnist-bench: {line.replace(' that downloads MNIST', whom)}")
+
+        self._lock = contextlib.ExitStack()
         try:
-            self._lock.acquire()
-        except filelock.Timeout:
+            self._lock.enter_context(
+                locked(
+                    path, notify, longest_seconds=LOCK_SECONDS, stopped_seconds=LOCK_SECONDS * 2 / 3
+                )
+            )
+        except UsageError as error:
             raise UsageError(
-                f"another benchmark keeps its checkpoints in {printable(str(path))}: wait for it, "
-                "or name another folder with --checkpoint-dir"
-            ) from None
+                f"another benchmark keeps its checkpoints in {where}: {error}; or name another "
+                "folder with --checkpoint-dir"
+            ) from error
 
     def release(self) -> None:
         """Unlock the folder."""
-        self._lock.release()
+        self._lock.close()
 
     def manifest(self) -> BenchmarkState | None:
         """The stored state; None where nothing is stored.

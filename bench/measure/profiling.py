@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,12 +17,16 @@ from bench.measure.request import RunRequest
 from bench.measure.step_graphs import prepare_step_graphs
 from bench.measure.workload import MnistTraining
 from bench.stats.sums import exact_sum
-from mnist_cnn.disk import refuse_link
+from bench.text import printable
+from mnist_cnn.disk import advice_for, check_replaceable, read_file, reason_of, replace_file
 from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
+from mnist_cnn.user_folders import temporary_folder
 
 COSTLIEST = 10
 """Number of operations that are printed."""
+_LARGEST_BYTES = 4 << 30
+"""Most bytes of a trace; that of a warm-up run has less than 100 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +41,25 @@ class Operation:
     calls: int
 
 
-def trace_steps(steps: Iterable[object], device: str, path: Path) -> list[Operation]:
+@dataclass(frozen=True, slots=True)
+class WarmUpProfile:
+    """What was measured, and whether its trace is written."""
+
+    report: str
+    """Tables of the costliest operations, and of layers where there are any."""
+    problem: str | None
+    """Why the trace could not be written; None where it is."""
+
+
+def trace_steps(steps: Iterable[object], device: str) -> tuple[list[Operation], profile]:
     """Go through `steps` under the profiler.
 
     Args:
         steps: whatever trains as it is gone through.
         device: torch's device type.
-        path: where the trace goes, in the JSON that chrome://tracing and Perfetto open; compressed
-            if its name ends in .gz.
 
     Returns:
-        Every kind of operation, the costliest first.
-
-    Raises:
-        OSError: the trace could not be written.
+        Every kind of operation, the costliest first, and what the profiler has seen.
     """
     kinds = {"cuda": ProfilerActivity.CUDA, "xpu": ProfilerActivity.XPU}
     activities = [ProfilerActivity.CPU, *([kinds[device]] if device in kinds else [])]
@@ -57,7 +67,6 @@ def trace_steps(steps: Iterable[object], device: str, path: Path) -> list[Operat
         for _ in steps:
             pass
         torch.get_device_module(device).synchronize()
-    seen.export_chrome_trace(str(path))
     on_device = device in kinds
     microseconds = {
         event: event.self_device_time_total if on_device else event.self_cpu_time_total
@@ -69,7 +78,29 @@ def trace_steps(steps: Iterable[object], device: str, path: Path) -> list[Operat
         for event, spent in microseconds.items()
         if spent > 0
     ]
-    return sorted(operations, key=lambda operation: -operation.seconds)
+    return sorted(operations, key=lambda operation: -operation.seconds), seen
+
+
+def write_trace(seen: profile, path: Path) -> None:
+    """Write what the profiler has seen, completely or not at all.
+
+    Args:
+        seen: by the profiler.
+        path: where the trace goes, in the JSON that chrome://tracing and Perfetto open; compressed
+            if its name ends in .gz.
+
+    Raises:
+        OSError: it could not be written; `path` is unchanged.
+        UsageError: there is no folder for temporary files.
+    """
+    # torch writes to names of its own choice and does not say whether it could.
+    with temporary_folder() as folder:
+        written = folder / "trace.json"
+        seen.export_chrome_trace(str(written))
+        content = read_file(written, _LARGEST_BYTES) if written.exists() else b""
+    if not content.rstrip().endswith(b"}"):
+        raise OSError(f"torch could not write it to {folder.parent}, the folder of temporary files")
+    replace_file(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 def operation_table(operations: list[Operation]) -> str:
@@ -96,7 +127,7 @@ def layer_table(seconds: dict[str, float]) -> str:
 
 def profile_warm_up(
     request: RunRequest, fetch_data: Callable[[bool], object], notify: Callable[[str], None]
-) -> str | None:
+) -> WarmUpProfile | None:
     """Trace a warm-up run after a first one, and write the trace to `request.profile`.
 
     Args:
@@ -105,13 +136,15 @@ def profile_warm_up(
         notify: called with a line where the preparation takes long.
 
     Returns:
-        A report of the costliest operations; None on every rank but the main one.
+        The costliest operations; None on every rank but the main one.
 
     Raises:
-        UsageError: the trace cannot be written, or the request is impossible here.
+        UsageError: the trace's name cannot be that of a file, or the request is impossible here.
     """
     assert request.profile is not None
     _check_trace_path(request.profile)
+    # The library below torch's profiler writes its own lines to stderr: what matters is told here.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     joined = start_accelerator(request.recipe, request.compute)
     accelerator, setup = joined.accelerator, joined.setup
     try:
@@ -131,21 +164,38 @@ def profile_warm_up(
             return None
         if setup.kernels in native.KINDS:
             native.take_layer_seconds()
-        operations = trace_steps(workload.warm_up(), setup.device, request.profile)
+        operations, seen = trace_steps(workload.warm_up(), setup.device)
         lines = [operation_table(operations[:COSTLIEST])]
         if setup.kernels in native.KINDS:
             # torch's profiler does not see inside a compiled step.
             lines.append(layer_table(native.take_layer_seconds()))
-        lines.append(f"the trace is in {request.profile}; it opens in Perfetto (ui.perfetto.dev)")
-        return "\n".join(lines)
+        problem = _writing_problem(seen, request.profile)
+        if problem is None:
+            where = printable(str(request.profile))
+            lines.append(f"the trace is in {where}; it opens in Perfetto (ui.perfetto.dev)")
+        return WarmUpProfile("\n".join(lines), problem)
     finally:
         accelerator.end_training()
 
 
+def _writing_problem(seen: profile, path: Path) -> str | None:
+    """Write the trace; returns why it could not be written, None where it is."""
+    try:
+        write_trace(seen, path)
+    except OSError as error:
+        return f"the trace {path} cannot be written ({reason_of(error)}): {advice_for(error)}"
+    except UsageError as error:
+        return f"the trace {path} cannot be written: {error}"
+    return None
+
+
 def _check_trace_path(path: Path) -> None:
     """Refuse a file that cannot be written before anything is trained."""
-    refuse_link(path)
     if not path.parent.is_dir():
         raise UsageError(f"--profile {path}: there is no folder {path.parent}; make it first")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+    try:
+        check_replaceable(path)
+    except OSError as error:
+        raise UsageError(f"--profile {path}: {reason_of(error)}; name another file") from error
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UsageError(f"--profile {path}: cannot be written; name another file")

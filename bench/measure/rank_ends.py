@@ -32,6 +32,8 @@ RANKS_NAME = "ranks"
 """File in the folder of a guardian whose child is the supervisor of ranks."""
 STOPPED = "was stopped (SIGSTOP) and did not answer"
 """What is reported of a rank that a signal has stopped."""
+DID_NOT_END = "did not end after rank 0 had"
+"""What is reported of a rank that has nothing left to do and is still there."""
 MEMORY_RAN_OUT = ": the system was out of memory"
 """Ends the report of a rank that the system has ended for that reason."""
 _LOST = re.compile(
@@ -46,7 +48,7 @@ class EndKind(IntEnum):
     """How a rank ended; of several that ended, the first of the lowest kind is the cause."""
 
     STOPPED = 0
-    """It still exists, but a signal has stopped it, and the others have waited in vain."""
+    """It still exists, but a signal has stopped it or it hangs: others have waited in vain."""
     CAUSE = 1
     """By a signal, or by an error of its own."""
     INTERRUPTED = 2

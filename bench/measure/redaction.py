@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
-from mnist_cnn.disk import home_folder
-
-_PROJECT = Path(__file__).resolve().parents[2]
+from mnist_cnn.failure import redact_paths as redact_paths
 
 
 def redact_addresses(words: Sequence[str]) -> list[str]:
@@ -22,10 +18,3 @@ def redact_addresses(words: Sequence[str]) -> list[str]:
         else word
         for before, word in zip(["", *words[:-1]], words, strict=True)
     ]
-
-
-def redact_paths(path: Path | str) -> str:
-    """The text without private paths: relative to the project's folder, the home folder as ~."""
-    text = str(path).replace(f"{_PROJECT}{os.sep}", "")
-    home = str(home_folder() or "")
-    return text.replace(home, "~") if len(home) > 1 else text

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from bench.records.schema import (
     first_reached,
 )
 from mnist_cnn.disk import read_file
+from mnist_cnn.escaping import tell
 from mnist_cnn.rank import Rank
 
 _LARGEST_LOG_BYTES = 1024**3
@@ -77,6 +77,8 @@ class LoggedBenchmark:
 
     results_dir: Path | None = None
     """Folder of the records; None where they are not kept."""
+    working_dir: Path = Path()
+    """Folder in which the command was started."""
     share_records: Path | None = None
     """Folder in which the process leaves its records for its parent; None without one."""
     as_json: bool = False
@@ -105,6 +107,7 @@ class FileRunLog(RunLog):
             "benchmark",
             {
                 "results_dir": None if output.results_dir is None else str(output.results_dir),
+                "working_dir": _working_dir(),
                 "share_records": None if share is None else share.records or None,
                 "as_json": output.as_json,
             },
@@ -155,10 +158,9 @@ class FileRunLog(RunLog):
 
     def _give_up(self) -> None:
         """Say that the measurement goes on without a log."""
-        print(
+        tell(
             f"mnist-bench: warning: {self._path.parent} takes no more, so a process that dies from "
-            "now on leaves no record: free some space there",
-            file=sys.stderr,
+            "now on leaves no record: free some space there"
         )
 
 
@@ -196,6 +198,7 @@ def _read_line(benchmark: LoggedBenchmark, kind: str, what: Any) -> None:
         case "benchmark":
             if what["results_dir"] is not None:
                 benchmark.results_dir = Path(what["results_dir"])
+            benchmark.working_dir = Path(what.get("working_dir", ""))
             if what["share_records"] is not None:
                 benchmark.share_records = Path(what["share_records"])
             benchmark.as_json = what["as_json"]
@@ -214,6 +217,14 @@ def _read_line(benchmark: LoggedBenchmark, kind: str, what: Any) -> None:
             benchmark.runs[-1].is_kept = True
         case "printed":
             benchmark.is_printed = True
+
+
+def _working_dir() -> str:
+    """The current folder; empty where it was removed."""
+    try:
+        return os.getcwd()  # noqa: PTH109
+    except OSError:
+        return ""
 
 
 def _dumped(parts: list[Lap] | list[TrainedEpoch] | list[Evaluation]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.records.model import Model, Moment, Whole, parse_document
 from bench.records.schema import RunRecord
-from mnist_cnn.disk import append_to_file, read_file
+from mnist_cnn.disk import append_line, read_file
 
 SWEEP_SUFFIX = ".sweep"
 _MOST_BYTES = 64 * 1024**2
@@ -41,20 +41,25 @@ def append_sweep_plan(entry: SweepPlanEntry, name: str, shard_ending: str, folde
     """
     line = entry.model_dump_json() + "\n"
     folder.mkdir(parents=True, exist_ok=True)
-    append_to_file(folder / f"{name}{shard_ending}{SWEEP_SUFFIX}", line.encode())
+    append_line(folder / f"{name}{shard_ending}{SWEEP_SUFFIX}", line.encode())
 
 
 def read_sweep_plan(path: Path) -> list[SweepPlanEntry]:
-    """The lines of a sweep's file.
+    """The lines of a sweep's file, without the rest of one whose writer was killed.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: a line is not an entry.
     """
-    lines = read_file(path, _MOST_BYTES).splitlines()
-    if not lines:
-        raise ValueError("it is empty")
-    return [parse_document(SweepPlanEntry, line) for line in lines]
+    *lines, last = read_file(path, _MOST_BYTES).split(b"\n")
+    entries = [parse_document(SweepPlanEntry, line) for line in lines]
+    if last or not lines:
+        try:
+            entries.append(parse_document(SweepPlanEntry, last))
+        except ValueError:
+            if not entries:
+                raise
+    return entries
 
 
 def sweep_options_of(record: RunRecord) -> tuple[str, ...] | None:

@@ -28,6 +28,7 @@ from mnist_cnn.data.package_index import from_package_index
 from mnist_cnn.data.progress import Progress, silent
 from mnist_cnn.disk import sync_folder, write_beside
 from mnist_cnn.errors import MissingDataError, UsageError
+from mnist_cnn.escaping import printable
 from mnist_cnn.rank import Rank
 
 _log = logging.getLogger(__name__)
@@ -147,6 +148,7 @@ def _from_folder(
 
 def _notify(progress: Progress | None, line: str) -> None:
     """Say for whom this process waits, also where no progress is shown: it may take long."""
+    line = printable(line)
     if progress is not None:
         progress(line, 0, None)
     elif Rank.from_environment().is_first_on_machine:  # the others wait for the same

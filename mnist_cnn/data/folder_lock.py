@@ -21,6 +21,7 @@ import psutil
 
 from mnist_cnn.disk import read_text, refuse_link, replace_file
 from mnist_cnn.errors import UsageError
+from mnist_cnn.escaping import printable
 
 LONGEST_SECONDS = 1800.0
 """Longest wait: as long as the holder's own sources may take (`mnist_cnn.data.limits`)."""
@@ -135,7 +136,7 @@ def _wait(
         waited = time.monotonic() - began
         # Who has just taken the lock has not written its name yet.
         if noticed is None and (holder is not None or waited >= _POLL_SECONDS):
-            noticed = _notice(holder, state, longest_seconds)
+            noticed = printable(_notice(holder, state, longest_seconds))
             notify(noticed)
         if state != "stopped":
             stopped_since = None

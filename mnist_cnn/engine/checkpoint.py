@@ -1,6 +1,6 @@
 """Saves a training's state between two epochs, one file per rank, to continue from it later.
 
-Each file contains numbers only (torch.load with weights_only) and is written completely or not at
+Each file contains numbers only (`mnist_cnn.engine.saved_state`) and is written completely or not at
 all. A checkpoint is valid once its digests are stored: `bench.measure.journal` stores those of all
 ranks' files at once.
 """
@@ -8,7 +8,6 @@ ranks' files at once.
 from __future__ import annotations
 
 import hashlib
-import io
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,11 +19,12 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mnist_cnn.disk import advice_for, read_file, reason_of, replace_file
+from mnist_cnn.engine import saved_state
 from mnist_cnn.errors import DamagedCheckpointError, UnwrittenCheckpointError
 
 State = Mapping[str, Any]
-_LARGEST_BYTES = 256 << 20
-"""Most bytes of a checkpoint; that of the reference recipe has less than 2 MB."""
+_LARGEST_BYTES = 32 << 20
+"""Most bytes of a checkpoint; all recipes have the same network, and less than 2 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +80,17 @@ class Checkpoints:
         for old in self._written[:-2]:
             old.unlink(missing_ok=True)
         self._written = self._written[-2:]
-        buffer = io.BytesIO()
-        torch.save({**state, "generators": self._generators()}, buffer)
+        content = saved_state.pack({**state, "generators": self._generators()})
         path = self._path(seed, epoch)
         try:
-            replace_file(path, buffer.getvalue())
+            replace_file(path, content)
         except OSError as error:
             raise UnwrittenCheckpointError(
                 f"the checkpoint {path.name} cannot be written ({reason_of(error)}): "
                 f"{advice_for(error)}"
             ) from error
         self._written.append(path)
-        return self._gather_digests(hashlib.sha256(buffer.getvalue()).digest())
+        return self._gather_digests(hashlib.sha256(content).digest())
 
     def restore(self, point: Point, apply: Callable[[State], None]) -> None:
         """Load a state to the CPU, apply it, and restore the random generators.
@@ -109,7 +108,7 @@ class Checkpoints:
             data = read_file(path, _LARGEST_BYTES)
             if hashlib.sha256(data).hexdigest() != point.digests[self._accelerator.process_index]:
                 raise ValueError("it is not what was written")
-            state = cast(State, torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+            state = saved_state.unpack(data)
             apply(state)
             self._restore_generators(state["generators"])
         except Exception as error:  # whoever wrote the digest may have written anything

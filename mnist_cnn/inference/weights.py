@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mnist_cnn.disk import (
+    check_replaceable,
     probe_name,
     read_file,
     reason_of,
-    refuse_link,
     replace_file,
     with_cleanup,
     write_new_file,
@@ -82,7 +82,7 @@ def check_writable(path: Path) -> None:
     try:
         if path.is_dir():
             raise UsageError(f"cannot write {path}: it is a folder; name a file in it")
-        refuse_link(path)
+        check_replaceable(path)
         probe = path.with_name(probe_name(path.name))
         with_cleanup(
             lambda: write_new_file(probe, bytes(_PROBE_BYTES)),

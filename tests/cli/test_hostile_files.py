@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -385,6 +387,31 @@ def test_csv_holds_no_controls(results: Path, capfd: pytest.CaptureFixture[str])
     printed = capfd.readouterr().out
     assert not CONTROLS & set(printed)
     assert "a[31mb" in printed
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no such names")
+@pytest.mark.parametrize(
+    "words", [["run"], ["run", "--parallel-seeds", "2"], ["sweep", "--seeds", "1"]]
+)
+def test_the_commands_of_a_dry_run_are_whole_and_obeyed_by_no_terminal(
+    words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("needs bash to read the command")
+    results = tmp_path / EVIL
+    options = ["--device", "cpu", "--threads", "1", "--results-dir", str(results)]
+    of_run = [] if words[0] == "sweep" else ["--label", EVIL, "--runs", "2"]
+    assert main([*words, *options, *of_run, "--dry-run"]) == 0
+    printed = capfd.readouterr()
+    assert not CONTROLS & set(printed.out + printed.err)
+    read = subprocess.run(
+        [bash, "-c", f"printf '%s\\0' {printed.out.splitlines()[0]}"],
+        capture_output=True,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+        check=True,
+    )
+    assert str(results) in read.stdout.decode().split("\0")
 
 
 def test_a_control_hides_no_formula(results: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -79,6 +80,19 @@ def test_a_device_gets_the_recipe_that_fits_it(monkeypatch: pytest.MonkeyPatch) 
         (["--target-accuracy", "101"], "such as 99.4 or a fraction such as 0.994, not '101'"),
         (["--target-accuracy", "abc"], "such as 99.4 or a fraction such as 0.994, not 'abc'"),
         (["--no-such-option"], "--no-such-option"),
+        # A dry run, too, which would only print them.
+        (["--dry-run", "--epochs", "1" + "0" * 30], "'--epochs': it must be "),
+        (
+            ["--dry-run", "--epochs", "1000001"],
+            "'--epochs': it must be at most 1000000, not 1000001",
+        ),
+        (["--dry-run", "--batch-size", "1" + "0" * 12], "'--batch-size': it must be at most 60000"),
+        (["--dry-run", "--seed", "1_0"], "'--seed': it must be a whole number, not '1_0'"),
+        (["--dry-run", "--seed", "1e3"], "'--seed': it must be a whole number, not '1e3'"),
+        (["--dry-run", "--processes", "1" + "0" * 12], "--processes must be at most 10000, not 1"),
+        (["--dry-run", "--processes", "1_0"], "--processes must be a whole number or auto"),
+        (["--dry-run", "--runs", "1" + "0" * 12], "--runs must be at most 1000000, not 1"),
+        (["--dry-run", "--runs", "auto", "--budget", "-5"], "--budget takes a time, such as 90s"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(
@@ -286,6 +300,44 @@ def test_a_profile_is_a_trace_and_the_costliest_operations(
     assert not (tmp_path / "results").exists()
 
 
+PROFILE = f"{BIN}/mnist-bench run --kernels torch --device cpu --threads 1 --profile"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="has no such limits")
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        # The library that writes the trace does not say that it could not.
+        (f"ulimit -f 8; exec {PROFILE} trace.json", "torch could not write it"),
+        (
+            f"mount -t tmpfs -o size=8k tmpfs . || exit 77; cd $PWD; {PROFILE} trace.json.gz; "
+            "status=$?; ls -A; exit $status",
+            "No space left on device): free some space there",
+        ),
+    ],
+    ids=["limit", "full disk"],
+)
+def test_a_trace_that_cannot_be_written_is_one_line_after_the_table(
+    script: str, reason: str, mnist_data_dir: Path, tmp_path: Path
+) -> None:
+    command = ["sh", "-c", f'cd "$1" || exit; {script}', "sh", str(tmp_path)]
+    if "mount" in script:
+        if not shutil.which("unshare") or launch(["unshare", "-Urm", "true"]).returncode:
+            pytest.skip("needs user and mount namespaces to make a small disk")
+        command = ["unshare", "-Urm", *command]
+    done = launch(command, tmp_path, **FEWER_IMAGES)
+    if done.returncode == 77:
+        pytest.skip("mounting a small disk is not allowed here")
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("operation ")
+    assert "trace" not in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("mnist-bench: error: the trace trace.json")
+    assert reason in line
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(native.unavailable_reason() is not None, reason="no compiled code here")
 def test_a_profile_of_compiled_code_names_its_layers(tmp_path: Path) -> None:
@@ -308,6 +360,8 @@ def test_a_trace_that_could_not_be_written_is_refused_at_once(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "make it first" in error
+    assert main(["run", "--profile", "/dev/null"]) == 2
+    assert "not a regular file; name another" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -317,7 +371,7 @@ def test_a_trace_that_could_not_be_written_is_refused_at_once(
         (["--half-width", "3%"], "--half-width is for --runs auto"),
         (["--max-runs", "9"], "--max-runs is for --runs auto"),
         (["--runs", "auto", "--max-runs", "0"], "--max-runs must be at least 1, not 0"),
-        (["--runs", "many"], "--runs takes a number or auto, not 'many'"),
+        (["--runs", "many"], "--runs must be a whole number or auto, not 'many'"),
     ],
 )
 def test_how_many_runs_is_asked_for_in_one_way(

@@ -40,7 +40,7 @@ RANK_OF_THREE = {
     ("options", "environment", "complaint"),
     [
         (["--processes", "0"], {}, "--processes must be at least 1, not 0"),
-        (["--processes", "many"], {}, "--processes must be a number or auto, not 'many'"),
+        (["--processes", "many"], {}, "--processes must be a whole number or auto, not 'many'"),
         (["--processes", "2"], RANK_OF_THREE, "--processes 2, but the launcher started 3"),
     ],
 )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from tests.faults.harness import NOT_POSSIBLE, RUN, Fault
+from tests.faults.harness import NOT_POSSIBLE, RUN, SILENCE_SECONDS, Fault
 
 _RESOLVED = "bench.measure.plan:resolve_plan|1"
 _JOINING = "bench.measure.accelerator:join|1"
@@ -189,6 +189,7 @@ def _signals() -> Iterator[Fault]:
             act=_send(signal.SIGHUP),
             code=0,
             statuses=("completed", "completed"),
+            within_seconds=None,
             in_ci=True,
         )
 
@@ -341,12 +342,14 @@ def _two_ranks() -> Iterator[Fault]:
             act=_send_rank(rank, signal.SIGSTOP),
             statuses=("failed",),
             reason=f"^rank {rank} was stopped",
+            within_seconds=SILENCE_SECONDS,
         )
         yield Fault(
             name=f"rank {rank} of 2 is stopped (SIGSTOP) while the ranks join",
             command=_TWO,
             injected=(f"{rank}|{_JOINING}|signal=SIGSTOP",),
             said=f"rank {rank} was stopped",
+            within_seconds=SILENCE_SECONDS,
         )
     yield Fault(
         name="the supervisor of two ranks is killed (SIGKILL)",

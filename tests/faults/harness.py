@@ -32,6 +32,13 @@ NOT_POSSIBLE = 77
 _END_SECONDS = 300.0
 """A hang: far more than any end takes, on a busy machine too."""
 _GONE_SECONDS = 60.0
+_BUSY_SECONDS = 60.0
+"""What a busy machine may take longer than is promised: far less than what waits for its limit."""
+DEATH_SECONDS, SILENCE_SECONDS, ANSWER_SECONDS = 15.0, 130.0, 2.0
+"""What is promised: the end after a death, after a silence, and the answer to a signal."""
+_ERROR = "mnist-bench: error:"
+_WORD = re.compile(r"^mnist-bench: (?!warning: )|^run \d+ of \d+: failed: ", re.MULTILINE)
+"""Where stderr says that, and why, something has ended."""
 _OF_LAUNCHERS = ("torchelastic_",)
 """Temporary folders that torchrun leaves behind."""
 _ANNOUNCED = re.compile(r"^run (\d+) of \d+: seed (\d+)", re.MULTILINE)
@@ -70,6 +77,8 @@ class Fault:
     """Whether stdout is there to be printed to."""
     limited: tuple[str, Mapping[str, str]] | None = None
     """Control group of the command: its controller, and the files of its limit."""
+    within_seconds: float | None = DEATH_SECONDS
+    """From the fault to the end, as promised; None where the work goes on."""
     in_ci: bool = False
     """Whether every run of CI provokes it."""
 
@@ -103,7 +112,11 @@ class Seen:
     out: str
     err: str
     seconds: float
-    """From the fault, or the start where nothing was done from outside, to the end."""
+    """From the fault, or the start where none happened, to the end."""
+    has_happened: bool
+    """Whether the fault that was to be injected, or done from outside, has happened."""
+    answer_seconds: float
+    """From the fault to the next line of stderr that is the harness's own, or to the end."""
     records: list[RunRecord]
     unsaved: list[RunRecord]
     """Those that the results folder did not take."""
@@ -150,7 +163,9 @@ def provoke(case: Fault) -> Seen:
 
 def violations(case: Fault, seen: Seen) -> list[str]:
     """Which promises were broken."""
-    found = []
+    found = late(case, seen)
+    if (case.injected or case.act is not None) and not seen.has_happened:
+        found.append("the fault did not happen")
     if seen.code != case.code:
         found.append(f"exit status {seen.code}, not {case.code}")
     # torchrun and Accelerate print their own about every rank that fails.
@@ -176,11 +191,30 @@ def violations(case: Fault, seen: Seen) -> list[str]:
     return found
 
 
+def late(case: Fault, seen: Seen) -> list[str]:
+    """What took longer than is promised, even for a busy machine."""
+    found: list[str] = []
+    if not seen.has_happened or case.within_seconds is None:
+        return found
+    if seen.seconds > case.within_seconds + _BUSY_SECONDS:
+        found.append(f"it ended after {seen.seconds:.0f} s, not {case.within_seconds:.0f} s")
+    if case.code == 130 and seen.answer_seconds > ANSWER_SECONDS + _BUSY_SECONDS / 3:
+        found.append(f"it answered after {seen.answer_seconds:.0f} s")
+    return found
+
+
 def general_violations(seen: Seen) -> list[str]:
     """Promises that hold whatever happens."""
     found = []
     if seen.code is None:
         found.append("a hang")
+    errors = [line for line in seen.err.splitlines() if line.startswith(_ERROR)]
+    if len(errors) > 1:
+        found.append(f"{len(errors)} lines of errors")
+    if seen.code in (1, 2) and not _WORD.search(seen.err):
+        found.append("not a word")
+    if seen.code == 130 and errors:
+        found.append("an error where somebody asked for the end")
     recorded = {record.run_index for record in (*seen.records, *seen.unsaved)}
     missing = [index for index in seen.announced if index not in recorded]
     if missing:
@@ -221,7 +255,7 @@ def _provoke(case: Fault, folder: Path) -> Seen:
         text=True,
         errors="replace",
     ) as process:
-        lines: list[str] = []
+        lines: list[tuple[float, str]] = []
         watch = threading.Thread(target=_watch, args=(case, process, lines, moment))
         output: list[str] = []
         read = threading.Thread(target=lambda: output.append(process.stdout.read()))  # type: ignore[union-attr]
@@ -246,11 +280,15 @@ def _provoke(case: Fault, folder: Path) -> Seen:
     if (folder / "moment").exists():
         moment.append(float((folder / "moment").read_text()))
     left += [f"left behind: {path.name}" for path in results.rglob("*.tmp")]
+    happened = moment[0] if moment else began
+    answers = [at for at, line in lines if at >= happened and line.startswith("mnist-bench: ")]
     return Seen(
         code=code,
         out="".join(output),
-        err="".join(lines),
-        seconds=ended - (moment[0] if moment else began),
+        err="".join(line for _, line in lines),
+        seconds=ended - happened,
+        has_happened=bool(moment),
+        answer_seconds=min([*answers, ended]) - happened,
         records=sorted((r for _, r in found.records), key=lambda r: r.run_index) if found else [],
         unsaved=[record for _, record in read_records([folder]).records if record not in known],
         problems=[f"{p.path.name}: {p.reason}" for p in found.problems] if found else [],
@@ -259,14 +297,17 @@ def _provoke(case: Fault, folder: Path) -> Seen:
 
 
 def _watch(
-    case: Fault, process: subprocess.Popen[str], lines: list[str], moment: list[float]
+    case: Fault,
+    process: subprocess.Popen[str],
+    lines: list[tuple[float, str]],
+    moment: list[float],
 ) -> None:
     assert process.stderr is not None
     if case.act is not None and not case.awaited:
         moment.append(time.monotonic())
         case.act(psutil.Process(process.pid))
     for line in process.stderr:
-        lines.append(line)
+        lines.append((time.monotonic(), line))
         if case.act is not None and case.awaited and not moment and case.awaited in line:
             moment.append(time.monotonic())
             case.act(psutil.Process(process.pid))

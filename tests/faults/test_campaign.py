@@ -34,4 +34,5 @@ FURTHER_SEEDS = {
 )
 def test_what_was_promised_is_kept(seed: int) -> None:
     seen = provoke(random_fault(seed))
-    assert campaign_violations(seen) == [], f"{seen.err}\n{seen.out}"
+    assert seen.has_happened
+    assert campaign_violations(seed, seen) == [], f"{seen.err}\n{seen.out}"

@@ -14,6 +14,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from bench.cli import main
 from bench.launch import checkout
 from bench.launch.ab import LOOKS
 from bench.launch.supervisor import EndedProcesses, run_each
+from bench.machine import repository
 from bench.records import sidecars, store
 from bench.records.folders import LOCAL_DIR
 from bench.records.schema import RunRecord
+from mnist_cnn.data import folder_lock
 from tests.factories import make_record
 from tests.stand_ins import FEW_IMAGES
 
@@ -278,6 +281,43 @@ def test_a_set_up_that_fails(
     assert message in refused(capfd, "--a-commit", "HEAD")
     # The failed set-up leaves nothing that the next call would accept.
     assert message in refused(capfd, "--a-commit", "HEAD")
+
+
+def test_a_set_up_that_takes_too_long_is_ended(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(checkout, "SETUP_SECONDS", 1.0)
+    project.write("scripts/setup", "#!/bin/sh\nsleep 3600\n")
+    commit = project.commit()
+    assert main(["ab", "--a-commit", commit, "--b-commit", commit]) == 2
+    assert "was not done after 0.0167 minutes and was ended" in capfd.readouterr().err
+
+
+def test_git_that_takes_too_long_is_ended_and_leaves_nothing(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(repository, "WORKTREE_SECONDS", 1.0)
+    commit = project.commit()
+    hook = project.folder / ".git" / "hooks" / "post-checkout"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nsleep 3600\n")
+    hook.chmod(0o755)
+    assert main(["ab", "--a-commit", commit, "--b-commit", commit]) == 2
+    assert "git was not done after 0.0167 minutes" in capfd.readouterr().err
+    assert not (project.cache / commit[:12]).exists()
+
+
+def test_who_creates_the_worktree_is_named(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    commit = project.commit()
+    wait = folder_lock.locked
+    monkeypatch.setattr(folder_lock, "locked", partial(wait, longest_seconds=0.5))
+    with wait(project.cache / f".{commit[:12]}", print):
+        assert main(["ab", "--a-commit", commit, "--b-commit", commit]) == 2
+    said = capfd.readouterr().err
+    assert f"waiting for another process that creates the worktree of commit {commit[:12]}" in said
+    assert f"process {os.getpid()} has held" in said
 
 
 def test_a_worktree_that_was_changed(project: Project, capfd: pytest.CaptureFixture[str]) -> None:

@@ -201,6 +201,76 @@ def test_work_that_does_not_listen_is_ended(before: str, tmp_path: Path) -> None
     assert output.strip() == "-9 ended by SIGTERM"
 
 
+STOPPABLE = """
+    say("works")
+    while not os.path.exists({done!r}):
+        time.sleep(0.02)
+    return 0
+    """
+SHORT_SILENCE = "from bench.launch import guard; guard.SILENCE_SECONDS = {seconds}\n"
+
+
+def with_silence(words: list[str], seconds: float) -> list[str]:
+    """The same program with another limit of how long its work may be stopped."""
+    path = Path(words[1])
+    text = path.read_text()
+    change = SHORT_SILENCE.format(seconds=seconds)
+    path.write_text(text.replace("\ndef work", f"\n{change}\ndef work", 1))
+    return words
+
+
+def wait_until_stopped(pid: int) -> None:
+    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.02)
+
+
+def test_work_that_is_stopped_for_too_long_is_ended(tmp_path: Path) -> None:
+    words = with_silence(program(tmp_path, STOPPABLE.format(done=str(tmp_path / "done"))), 2.0)
+    path = Path(words[1])
+    path.write_text(path.read_text().replace("print(ending.code", "print(ending.was_stopped"))
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        os.kill(wait_for(tmp_path / "works"), signal.SIGSTOP)
+        output, _ = process.communicate()
+    assert (process.returncode, output) == (7, "True not asked\n")
+
+
+def test_a_whole_job_may_be_stopped_and_go_on(tmp_path: Path) -> None:
+    """Ctrl-Z, and fg after any time."""
+    done = tmp_path / "done"
+    words = with_silence(program(tmp_path, STOPPABLE.format(done=str(done))), 2.0)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, process_group=0) as process:
+        pids = [process.pid, wait_for(tmp_path / "works")]
+        for _ in range(3):
+            os.killpg(process.pid, signal.SIGSTOP)
+            for pid in pids:
+                wait_until_stopped(pid)
+            time.sleep(1.2)  # three times this is more than the limit
+            os.killpg(process.pid, signal.SIGCONT)
+            for pid in pids:
+                while psutil.Process(pid).status() == psutil.STATUS_STOPPED:
+                    time.sleep(0.02)
+        done.touch()
+        output, _ = process.communicate()
+    assert (process.returncode, output) == (0, "")
+
+
+def test_work_that_goes_on_after_a_stop_is_not_ended(tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    words = with_silence(program(tmp_path, STOPPABLE.format(done=str(done))), 2.0)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        child = wait_for(tmp_path / "works")
+        for _ in range(4):  # together longer than the limit, each time shorter
+            os.kill(child, signal.SIGSTOP)
+            wait_until_stopped(child)
+            time.sleep(0.7)
+            os.kill(child, signal.SIGCONT)
+            while psutil.Process(child).status() == psutil.STATUS_STOPPED:
+                time.sleep(0.02)
+        done.touch()
+        output, _ = process.communicate()
+    assert (process.returncode, output) == (0, "")
+
+
 def test_while_it_saves_a_signal_is_answered_and_a_second_one_ends_it(tmp_path: Path) -> None:
     saving = """
     def conclude(ending):

@@ -66,7 +66,7 @@ def test_a_process_finds_what_it_was_told(monkeypatch: pytest.MonkeyPatch) -> No
     ("words", "message"),
     [
         (["0"], "--parallel-seeds must be at least 1, not 0"),
-        (["many"], "--parallel-seeds must be a number or auto, not 'many'"),
+        (["many"], "--parallel-seeds must be a whole number or auto, not 'many'"),
         (["2", "--processes", "2"], "goes without --processes: leave one of the two out"),
         (["2", "--machines", "2"], "goes without --machines"),
         (["2", "--runs", "auto"], "goes without --runs auto"),
@@ -170,6 +170,26 @@ def test_one_that_is_killed_takes_no_other_with_it(tmp_path: Path) -> None:
     assert (second_record.seed, second_record.status) == (1, "failed")
     assert second_record.reason == "the process was ended by SIGKILL"
     assert "2 runs at a time" in out
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives orphans to others")
+def test_what_the_process_of_a_killed_guardian_saves_is_in_the_table(tmp_path: Path) -> None:
+    words = ("--runs", "2", "--parallel-seeds", "2", "--epochs", "60")
+    with start(tmp_path, *words) as process:
+        assert process.stderr is not None
+        wait_for(process.stderr, "run 2 of 2: seed 1")
+        _, second = workers(process.pid)
+        os.kill(psutil.Process(second).ppid(), signal.SIGKILL)
+        out, err = process.communicate()
+    assert process.returncode == 1
+    assert "process 2 of 2 was ended by SIGKILL" in err
+    assert [(record.seed, record.status) for record in kept(tmp_path)] == [
+        (0, "completed"),
+        (1, "failed"),
+    ]
+    rows = [line.split()[:3] for line in out.splitlines() if line[:1].isdigit() or "failed" in line]
+    assert ["2", "1", "failed"] in rows
 
 
 @pytest.mark.slow

@@ -6,14 +6,21 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench.launch import recovery
+from bench.launch import recovery, unsaved
 from bench.launch.guard import Ending
 from bench.launch.recovery import cause_of, recover
-from bench.measure.guard_folder import VARIABLE, fill_folder, note_begun, note_writer
+from bench.measure.guard_folder import (
+    VARIABLE,
+    enter_folder,
+    fill_folder,
+    note_begun,
+    note_writer,
+)
 from bench.measure.rank_ends import RANKS_NAME, EndKind, report_end, reported_ends
 from bench.measure.request import OutputRequest
 from bench.measure.run_log import FileRunLog, log_path, open_run_log
@@ -71,6 +78,42 @@ def test_a_folder_that_does_not_answer_is_given_up_and_the_record_kept_elsewhere
     assert len(read_records([tmp_path / "state"]).records) == 1
     said = capsys.readouterr().err
     assert "no answer within 0.2 s; see whether its disk or server answers; it is kept as" in said
+
+
+def test_a_fallback_that_does_not_answer_either_ends_too(
+    ending: Ending,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The home folder is on the same server: at last the record is printed."""
+
+    def hang(*_: object) -> None:
+        os.read(os.pipe()[0], 1)
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(recovery, "FILE_SECONDS", 0.2)
+    monkeypatch.setattr(recovery, "FALLBACK_SECONDS", 0.2)
+    monkeypatch.setattr(recovery, "write_new_file", hang)
+    monkeypatch.setattr(unsaved, "save_record", hang)
+    assert recovery.recover(ending).status == 1
+    problem, line, cause = capsys.readouterr().err.splitlines()
+    assert "then save the next line as" in problem
+    assert RunRecord.model_validate_json(line).reason == "the process was ended by SIGKILL"
+    assert cause == "mnist-bench: error: the process was ended by SIGKILL"
+
+
+@pytest.mark.parametrize(
+    ("has_ranks", "who"), [(False, "the process"), (True, "the supervisor of the ranks")]
+)
+def test_a_process_that_was_stopped_for_too_long_is_named(
+    has_ranks: bool, who: str, ending: Ending, tmp_path: Path
+) -> None:
+    if has_ranks:
+        (ending.folder / RANKS_NAME).touch()
+    assert recovery.recover(replace(ending, was_stopped=True)).status == 1
+    ((_, record),) = read_records([tmp_path / "results"]).records
+    assert record.reason == f"{who} was stopped (SIGSTOP) and did not answer"
 
 
 # --- What the log holds
@@ -400,7 +443,8 @@ def test_halves_of_files_are_removed(ending: Ending, tmp_path: Path) -> None:
     half.parent.mkdir(parents=True)
     half.touch()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(VARIABLE, str(ending.folder))
+        patch.setenv(VARIABLE, "")
+        enter_folder(ending.folder)
         patch.setattr(os, "getpid", lambda: 123456)
         note_writer(results)
     recovery.recover(ending)

@@ -91,6 +91,44 @@ def test_one_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.Monk
     assert supervise(command, 2, threads=1) == 1
 
 
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_one_that_is_stopped_is_ended_although_the_other_has_finished(
+    stopped: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(supervisor, "SILENCE_SECONDS", 2.0)
+    command = program(
+        tmp_path, f"if rank == {stopped}:\n    os.kill(os.getpid(), signal.SIGSTOP)\nsys.exit(0)"
+    )
+    assert supervise(command, 2, threads=1) == 1
+    line = "mnist-bench: rank 1 was stopped (SIGSTOP) and did not answer\n"
+    assert capsys.readouterr().err == (
+        "" if stopped == 0 else line
+    )  # of rank 0 the guardian says it
+
+
+def test_one_that_hangs_after_rank_0_has_finished_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(supervisor, "SILENCE_SECONDS", 2.0)
+    command = program(tmp_path, "if rank == 1:\n    time.sleep(3600)\nsys.exit(0)")
+    assert supervise(command, 2, threads=1) == 1
+    assert capsys.readouterr().err == "mnist-bench: rank 1 did not end after rank 0 had\n"
+
+
+def test_one_of_independent_processes_that_is_stopped_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(supervisor, "SILENCE_SECONDS", 2.0)
+    command = program(tmp_path, "if rank == 1:\n    os.kill(os.getpid(), signal.SIGSTOP)\n")
+    environments = [os.environ | {"RANK": str(rank)} for rank in range(2)]
+    assert run_each(command, environments) == ([0, -signal.SIGKILL], False)
+    said = capsys.readouterr().err
+    assert said.endswith(" was stopped (SIGSTOP) and did not answer\n")
+
+
 SUPERVISOR = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})

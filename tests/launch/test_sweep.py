@@ -22,7 +22,7 @@ from bench.analysis.scaling import ScalingMode
 from bench.cli import main
 from bench.launch.matrix import Matrix, Shard, randomized_blocks
 from bench.launch.supervisor import EndedProcesses
-from bench.records import store
+from bench.records import store, sweep_plan
 from bench.records.folders import LOCAL_DIR
 from mnist_cnn.recipe import FAST, REFERENCE, division
 from tests.factories import make_record
@@ -105,6 +105,22 @@ def test_it_stops_where_the_results_folder_takes_no_more_records(
     lines = capsys.readouterr().err.splitlines()
     (line,) = [line for line in lines if line.startswith("cannot write to the results folder")]
     assert line.endswith("; 5 runs left")
+
+
+def test_half_a_line_of_a_plan_is_no_line(machine: Machine) -> None:
+    """Its writer was killed: it is not read, and the next one takes its place."""
+    assert main(SWEEP) == 0
+    path = machine.folder / LOCAL_DIR / "sweep.sweep"
+    whole = path.read_bytes()
+    (first,) = sweep_plan.read_sweep_plan(path)
+    path.write_bytes(whole + whole[:40])
+    assert sweep_plan.read_sweep_plan(path) == [first]
+    assert main([*SWEEP, "--epochs", "3"]) == 0
+    assert path.read_bytes().startswith(whole)
+    assert len(sweep_plan.read_sweep_plan(path)) == 2
+    path.write_bytes(whole[:40] + b"\n" + whole)  # this was not left by a writer
+    with pytest.raises(ValueError, match="Invalid JSON"):
+        sweep_plan.read_sweep_plan(path)
 
 
 def test_it_goes_on_where_it_stopped_and_only_there(
@@ -257,6 +273,10 @@ def test_weak_scaling_changes_batch_and_rate_alone_and_leaves_the_closed_divisio
         (["--seeds", "0"], "seeds must be one or more"),
         (["--shard", "3/2"], "shard takes i/n"),
         (["--shard", "9/9"], "has no runs"),
+        (["--dry-run", "--foo", "1"], "No such option: --foo"),
+        (["--dry-run", "--epochs", "1_0"], "it must be a whole number, not '1_0'"),
+        (["--dry-run", "--budget", "-5"], "--budget takes a time, such as 90s"),
+        (["--dry-run", "--order-seed", "1" + "0" * 20], "it must be at most 1000000000000000"),
         (["--scaling", "strong"], "scaling needs several process counts"),
         (["--scaling", "odd"], "scaling is strong or weak"),
         (["--scaling", "weak", "--processes", "1,2"], "name the recipe, not auto"),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import JsonValue
 
+from bench.measure import journal
 from bench.measure.journal import JournalFolder, identity_difference
 from bench.measure.run_state import BenchmarkState, RunState
 from mnist_cnn.errors import UnwrittenCheckpointError, UsageError
+from tests.commands import ROOT
 
 MANIFEST = BenchmarkState(
     benchmark_id="b" * 32,
@@ -71,7 +75,7 @@ def test_what_no_checkpoint_needs_is_removed(tmp_path: Path) -> None:
     for path in others:
         path.touch()
     folder.tidy(MANIFEST)
-    kept = {path for path in tmp_path.iterdir() if path.name != ".lock"}
+    kept = {path for path in tmp_path.iterdir() if not path.name.startswith(".lock")}
     assert kept == {needed, *others}
     folder.remove()
     assert set(tmp_path.iterdir()) == set(others)
@@ -89,3 +93,28 @@ def test_the_first_difference_is_named() -> None:
     said = identity_difference(kept, {"recipe.epochs": 3, "commit": "a"})
     assert said is not None
     assert "\x1b" not in said
+
+
+def test_who_keeps_its_checkpoints_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(journal, "LOCK_SECONDS", 0.5)
+    script = (
+        "import sys; from pathlib import Path; from bench.measure.journal import JournalFolder\n"
+        "folder = JournalFolder(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(UsageError, match=f"another benchmark.*process {holder.pid} .*--checkp"):
+            JournalFolder(tmp_path)
+        said = capsys.readouterr().err
+        assert said.startswith("mnist-bench: waiting for another process that keeps its checkpoint")
+        assert f"process {holder.pid}" in said
+        holder.communicate(b"")
+    JournalFolder(tmp_path).release()

@@ -15,6 +15,7 @@ from bench.analysis import metrics, result_warnings
 from bench.measure.instruments import Instruments, RunLog, SignalGate
 from bench.measure.interruption import Interruption
 from bench.measure.progress import RunProgress
+from bench.measure.run_state import RunState
 from bench.measure.runner import BenchmarkSpec, run_benchmark
 from bench.measure.seed_share import SeedShare
 from bench.records.protocol import BenchmarkProtocol
@@ -311,6 +312,41 @@ def test_stop_at_target_ends_the_run_there() -> None:
     (whole,), _, _ = measured(script)
     assert [e.epoch for e in whole.evaluations] == [1, 2, 3]
     assert whole.target_reached_epoch == 2
+
+
+class KeptState:
+    """A journal in memory."""
+
+    def __init__(self, earlier: Sequence[RunRecord]) -> None:
+        self.earlier = earlier
+        self.is_forgotten = False
+
+    def begin(self, index: int, seed: int) -> RunState:
+        return RunState(run_index=index, seed=seed)
+
+    def keep(self, state: RunState) -> None:
+        """Nothing: no checkpoint is written."""
+
+    def finish(self) -> None:
+        self.is_forgotten = True
+
+
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_the_state_of_a_benchmark_is_forgotten_once_all_runs_are_over(earlier: int) -> None:
+    """Also where they all were before it was resumed."""
+    (record,), _, _ = measured(TWO_EPOCHS)
+    journal = KeptState([record][:earlier])
+    clock = HandClock()
+    records, _, _ = measured(TWO_EPOCHS, clock, also={"journal": journal})
+    assert len(records) == 1 - earlier
+    assert journal.is_forgotten
+    assert (clock.time > 100) == bool(records), "nothing is warmed up without a run"
+
+
+def test_the_state_of_a_run_that_was_lost_is_kept() -> None:
+    journal = KeptState([])
+    measured([*TWO_EPOCHS[:3], (3.0, KeyboardInterrupt())], also={"journal": journal})
+    assert not journal.is_forgotten
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WRITERS: list[Callable[[Path, bytes], None]] = [
     disk.replace_file,
     disk.write_new_file,
-    disk.append_to_file,
+    disk.append_line,
 ]
 
 
@@ -169,12 +169,83 @@ def test_a_file_has_the_permissions_that_the_user_gives_new_files(
 
 @pipes
 def test_lines_are_added_to_files_only(tmp_path: Path) -> None:
-    disk.append_to_file(tmp_path / "file", b"1\n")
-    disk.append_to_file(tmp_path / "file", b"2\n")
+    disk.append_line(tmp_path / "file", b"1\n")
+    disk.append_line(tmp_path / "file", b"2\n")
     assert (tmp_path / "file").read_bytes() == b"1\n2\n"
+
+
+@pipes
+@pytest.mark.parametrize("write", WRITERS)
+def test_nothing_takes_the_place_of_a_pipe_or_a_folder(
+    write: Callable[[Path, bytes], None], tmp_path: Path
+) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match=r"."):
-        disk.append_to_file(tmp_path / "pipe", b"1\n")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(OSError, match=r"."):
+            write(tmp_path / name, b"1\n")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert names(tmp_path) == ["folder", "pipe"]
+
+
+@pytest.mark.parametrize("rest", [b"", b"half", b"x" * 200_000])
+def test_a_line_follows_the_last_whole_one(rest: bytes, tmp_path: Path) -> None:
+    """A writer that was killed leaves half a line."""
+    path = tmp_path / "file"
+    path.write_bytes(b"1\n" * 50_000 + rest)
+    disk.append_line(path, b"2\n")
+    assert path.read_bytes() == b"1\n" * 50_000 + b"2\n"
+    for before in (b"", b"\n"):
+        path.write_bytes(before + rest)
+        disk.append_line(path, b"2\n")
+        assert path.read_bytes() == before + b"2\n"
+
+
+APPENDS = """
+import resource, sys
+from pathlib import Path
+from mnist_cnn import disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+try:
+    disk.append_line(Path(sys.argv[1]), b"x" * 150 + b"\\n")
+except OSError as error:
+    print(error.filename, disk.advice_for(error), sep="|", end="")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no such limit")
+@pytest.mark.parametrize("before", [None, b"", b"whole\n", b"whole\nhalf"])
+def test_a_line_that_cannot_be_written_leaves_nothing(before: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    if before is not None:
+        path.write_bytes(before)
+    done = subprocess.run(
+        [sys.executable, "-c", APPENDS, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    name, _, advice = done.stdout.partition("|")
+    assert name == str(path)
+    assert "ulimit -f" in advice
+    if before is None:
+        assert names(tmp_path) == []
+    else:
+        assert path.read_bytes() == before.removesuffix(b"half")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no locks")
+def test_two_writers_of_lines_do_not_cut_each_others(tmp_path: Path) -> None:
+    import fcntl
+
+    path = tmp_path / "file"
+    path.write_bytes(b"1\nhalf")
+    with path.open("r+b") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="another process is writing it"):
+            disk.append_line(path, b"2\n")
+    assert path.read_bytes() == b"1\nhalf"
 
 
 def test_a_link_out_of_a_folder_is_found(tmp_path: Path) -> None:

@@ -183,7 +183,11 @@ def test_processes_of_mpi_are_refused(name: str) -> None:
         (("run",), {"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}),
         (("run", "--machines", "2"), {"PMI_SIZE": "2", "PMI_RANK": "1"}),
         (("run",), {"PMI_SIZE": "2", "PMI_RANK": "1", **WHOLE}),
-        (("run",), {"PMI_SIZE": "4", "SLURM_STEP_TASKS_PER_NODE": "1(x4)"}),
+        (("run",), {"PMI_SIZE": "4", "SLURM_STEP_TASKS_PER_NODE": "1"}),
+        (
+            ("run", "--machines=4"),
+            {"PMI_SIZE": "4", "SLURM_STEP_TASKS_PER_NODE": "1(x4)"},
+        ),
         (("sweep", "--shard=1/2"), {"SLURM_STEP_TASKS_PER_NODE": "2"}),
     ],
     ids=str,
@@ -193,6 +197,13 @@ def test_one_task_a_machine_is_right_and_mpi_has_no_effect(
 ) -> None:
     assert settle(*words, **variables) == []
     assert not [name for name in os.environ if name.startswith(("OMPI_", "PMI_", "MPI_"))]
+
+
+@pytest.mark.parametrize("tasks", ["1(x2)", "1,1", "1(x2),1"])
+def test_one_task_of_slurm_on_each_of_several_nodes_is_refused(tasks: str) -> None:
+    """Each would train alone, and its record say so of a node of many."""
+    with pytest.raises(UsageError, match=r"SLURM_STEP_TASKS_PER_NODE=.*--machines.*unset SLURM_"):
+        settle(SLURM_STEP_TASKS_PER_NODE=tasks, PMI_SIZE="2")
 
 
 @pytest.mark.parametrize("tasks", ["2", "2(x3)", "1,2", "1(x2),3"])

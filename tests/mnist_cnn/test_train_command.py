@@ -7,7 +7,9 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -27,8 +30,11 @@ from mnist_cnn.inference.weights import load_provenance, load_weights
 from mnist_cnn.process import ENDING_SIGNALS, end_on_signals
 from mnist_cnn.recipe import FAST, REFERENCE
 from tests.mnist_cnn.program import (
+    CPU,
+    FEW,
     RANK_OF_TWO,
     Output,
+    environment,
     refused,
 )
 
@@ -272,3 +278,57 @@ def test_a_rank_whose_launcher_is_gone_names_the_variables(
     assert waits.startswith("mnist_cnn: waits for the other processes; the variables RANK=0 and ")
     assert refusal.startswith("mnist_cnn: error: the 2 processes did not come together within ")
     assert refusal.endswith("MASTER_ADDR, MASTER_PORT")
+
+
+@pytest.mark.slow
+def test_ranks_of_one_machine_that_are_started_by_hand_meet_on_loopback(
+    mnist_data_dir: Path, tmp_path: Path
+) -> None:
+    """Without torchrun nobody else keeps the place at which they meet."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    words = [sys.executable, "-m", "mnist_cnn", "train", "--recipe", "fast", "--epochs", "3"]
+
+    def start(rank: int) -> subprocess.Popen[str]:
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        return subprocess.Popen(
+            [*words, "--data-dir", str(mnist_data_dir)],
+            cwd=tmp_path,
+            env=environment(**CPU, **FEW, **RANK_OF_TWO | own, **address),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def listening(process: subprocess.Popen[str]) -> list[tuple[str, int]]:
+        connections = psutil.Process(process.pid).net_connections("tcp")
+        return [(*c.laddr,) for c in connections if c.status == psutil.CONN_LISTEN]
+
+    with start(0) as first:
+        while not (places := listening(first)):
+            assert first.poll() is None
+            time.sleep(0.02)
+        assert places == [("127.0.0.1", port)]
+        with start(1) as second:
+            output, said = first.communicate()
+            second.communicate()
+    assert (first.returncode, second.returncode) == (0, 0), said
+    assert "on cpu x 2" in output
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path, mnist_data_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        variables = RANK_OF_TWO | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        done = subprocess.run(
+            [sys.executable, "-m", "mnist_cnn", "train", "--data-dir", str(mnist_data_dir)],
+            cwd=tmp_path,
+            env=environment(**CPU, **FEW, **variables),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"mnist_cnn: error: MASTER_PORT={port} cannot be listened on (")

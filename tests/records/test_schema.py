@@ -134,7 +134,9 @@ def test_the_twelfth_versions_records_compared_no_graphs() -> None:
     parity = RunRecord.model_validate(values).parity
     assert parity is not None
     assert parity.graphs == 0
-    with pytest.raises(ValidationError, match=r"parity\.graphs is not a field of schema_version 12"):
+    with pytest.raises(
+        ValidationError, match=r"parity\.graphs is not a field of schema_version 12"
+    ):
         RunRecord.model_validate(values | {"schema_version": 12})
     del check["graphs"], check["last_batch"]
     assert RunRecord.model_validate(values | {"schema_version": 12}).parity is not None

@@ -127,8 +127,7 @@ def test_by_the_documented_alias_mlperfs_summarizer_counts_no_aborted_run_as_con
 ) -> None:
     """It drops one such run of five, and gives no time where more have not converged."""
     runs = [
-        make_record(seed=seed, accuracies=[0.98 if seed < missed else 0.995])
-        for seed in range(5)
+        make_record(seed=seed, accuracies=[0.98 if seed < missed else 0.995]) for seed in range(5)
     ]
     assert report("mllog", saved(tmp_path / "r", runs), "--output", tmp_path / "logs") == 0
     (alias,) = re.findall(r"^sed (.*) logs/\S+ > alias.txt$", INTEROP.read_text(), re.MULTILINE)

@@ -35,6 +35,7 @@ from bench.report.formats.parquet import to_parquet
 from bench.report.terminal import console_for
 from bench.text import printable
 from mnist_cnn.errors import UsageError
+from mnist_cnn.escaping import printable_lines
 from tests.factories import make_benchmark, make_record, records, saved
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,6 +173,8 @@ def test_what_a_record_says_is_inert_in_every_table(
     for line in csv.reader(io.StringIO(to_csv(rows, names), newline="")):
         assert not any(cell.startswith(("=", "+", "@", "\t", "\r")) for cell in line)
     stored = parquet.read_table(io.BytesIO(to_parquet(rows, names)))
+    texts = [cell for row in stored.to_pylist() for cell in row.values() if isinstance(cell, str)]
+    assert not set("\x1b\x07\u202e") & set("".join(texts))
     assert stored.num_rows == len(rows)
     stream = io.StringIO()
     console_for(stream).print(terminal.rows(RowTable(rows, names, "label"), read))
@@ -197,7 +200,12 @@ def test_parquet_holds_what_json_does_with_types_and_units(results: Path, tmp_pa
     )
     table = parquet.read_table(path)
     expected = run_rows(benchmarks.group_runs(store.read_records([results]).records))
-    assert table.to_pylist() == expected
+    shown = [
+        {key: printable_lines(cell) if isinstance(cell, str) else cell for key, cell in row.items()}
+        for row in expected
+    ]
+    assert table.to_pylist() == shown
+    assert shown != expected, "a terminal would obey what a record says"
     assert str(table.schema.field("seed").type) == "int64"
     assert str(table.schema.field("time_to_target_seconds").type) == "double"
     assert table.schema.field("time_to_target_seconds").metadata == {b"unit": b"seconds"}
@@ -211,7 +219,7 @@ def test_without_pyarrow_parquet_is_one_line(
     path = tmp_path / "x.parquet"
     assert main(["report", str(results), "--to", "parquet", "--output", str(path)]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.endswith("install mnist-bench[parquet], or take --to csv")
+    assert line.endswith("pip install pyarrow, or take --to csv")
     assert not path.exists()
 
 

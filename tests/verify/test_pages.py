@@ -266,6 +266,12 @@ def test_a_page_is_read_in_linear_time(piece: str) -> None:
     assert time.process_time() - begin < 15  # of some tenths; else it takes 30 to 270 s
 
 
+@pytest.mark.parametrize("row", ["| 1 s <!-- figures: a --> |", "# 1 s <!-- figures: a -->"])
+def test_a_row_or_a_heading_is_read_once(row: str) -> None:
+    """It is a block of its own, and no beginning of the next."""
+    assert [tag.line for tag in read_tags(f"{row}\n2 s\n{row}\n\n{row}\n")] == [1, 3, 5]
+
+
 def test_a_tag_ends_before_the_next_begins() -> None:
     first, second = read_tags("1 <!-- figures a 2 <!-- figures: mean of b in c -->")
     assert first.problem is not None

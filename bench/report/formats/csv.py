@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from bench.analysis.columns import Row
 from bench.analysis.units import Cell
+from mnist_cnn.escaping import printable_lines
 
-_BREAKS = "\n\r\t"
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -30,12 +30,5 @@ def _escape_formula(cell: Cell) -> Cell:
     """Mark text that a spreadsheet would run as a formula with an apostrophe."""
     if not isinstance(cell, str):
         return cell
-    text = "".join(map(_visible, cell))
+    text = printable_lines(cell)
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
-
-
-def _visible(letter: str) -> str:
-    """The letter, or nothing in place of what a terminal would obey; a cell may have lines."""
-    if letter.isprintable() or letter in _BREAKS:
-        return letter
-    return " " if letter.isspace() else ""

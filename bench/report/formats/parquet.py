@@ -11,6 +11,7 @@ from bench.analysis.headings import is_text, is_whole, meaning_of
 from bench.analysis.units import Cell
 from bench.text import encodable
 from mnist_cnn.errors import UsageError
+from mnist_cnn.escaping import printable_lines
 
 if TYPE_CHECKING:
     import pyarrow
@@ -28,7 +29,7 @@ def to_parquet(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
         from pyarrow import parquet
     except ImportError as error:
         raise UsageError(
-            "--to parquet needs pyarrow: install mnist-bench[parquet], or take --to csv"
+            "--to parquet needs pyarrow: pip install pyarrow, or take --to csv"
         ) from error
     schema = pyarrow.schema(
         [
@@ -52,4 +53,4 @@ def _type(pyarrow: pyarrow, name: str) -> pyarrow.DataType:
 
 
 def _storable(cell: Cell) -> Cell:
-    return encodable(cell) if isinstance(cell, str) else cell
+    return printable_lines(encodable(cell)) if isinstance(cell, str) else cell

@@ -14,5 +14,9 @@ from bench.report.terminal.results import runs as runs, summary as summary
 from bench.report.terminal.rows import rows as rows
 from bench.report.terminal.scaling import scaling as scaling
 from bench.report.terminal.standings import standings_table as standings_table
-from bench.report.terminal.tables import console_for as console_for, show as show
+from bench.report.terminal.tables import (
+    console_for as console_for,
+    plain_lines as plain_lines,
+    show as show,
+)
 from bench.report.terminal.timings import clocks as clocks

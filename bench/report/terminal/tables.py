@@ -34,6 +34,22 @@ def show(renderable: RenderableType) -> None:
     console_for(sys.stdout).print(renderable)
 
 
+def plain_lines(renderable: RenderableType, width: int) -> list[str]:
+    """The lines that `show` prints to a file, in so many columns."""
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        width=width,
+        force_terminal=False,
+        color_system=None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    console.print(renderable)
+    return stream.getvalue().splitlines()
+
+
 def console_for(stream: TextIO) -> Console:
     """A console that prints text as it is; it replaces letters that the stream cannot encode."""
     if isinstance(stream, io.TextIOWrapper):

@@ -12,7 +12,7 @@ from typing import get_args
 import torch
 
 from mnist_cnn.data.dataset import MnistData
-from mnist_cnn.disk import temporary_ending, with_cleanup
+from mnist_cnn.disk import sync_folder, temporary_ending, with_cleanup, write_new_file
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.inference.export import onnx_graph
 from mnist_cnn.inference.export.card import Facts, Format, card
@@ -95,9 +95,11 @@ def export(
         lock = lock_folder(temporary)  # if this process is killed, a later one may remove it
         try:
             facts = _write_model(network, provenance, model_format, temporary, data)
-            (temporary / CARD).write_text(card(facts), encoding="utf-8")
+            write_new_file(temporary / CARD, card(facts).encode())
             (temporary / FOLDER_LOCK).unlink(missing_ok=True)
+            sync_folder(temporary)
             temporary.rename(folder)
+            sync_folder(folder.parent)
         finally:
             if lock >= 0:
                 os.close(lock)

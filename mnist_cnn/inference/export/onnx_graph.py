@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mnist_cnn.disk import write_new_file
 from mnist_cnn.errors import UsageError
 from mnist_cnn.inference.export.evaluation import Classifier, RawPixels
 from mnist_cnn.model import MnistCnn
@@ -30,7 +31,7 @@ def check_installed() -> None:
         UsageError: they are not; the message says how to install them.
     """
     if any(importlib.util.find_spec(name) is None for name in PACKAGES):
-        raise UsageError("the onnx format needs more packages: pip install 'mnist-bench[export]'")
+        raise UsageError(f"the onnx format needs more packages: pip install {' '.join(PACKAGES)}")
 
 
 def write_graph(network: MnistCnn, path: Path, metadata: Mapping[str, str]) -> None:
@@ -73,7 +74,7 @@ def write_graph(network: MnistCnn, path: Path, metadata: Mapping[str, str]) -> N
     )
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    write_new_file(path, model.SerializeToString(deterministic=True))
 
 
 def read_graph(path: Path) -> Classifier:

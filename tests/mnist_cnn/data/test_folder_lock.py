@@ -174,6 +174,40 @@ def test_a_strange_file_names_nobody(content: str, tmp_path: Path) -> None:
     assert Holder.read(path) is None
 
 
+LOADS = """
+import sys
+from pathlib import Path
+from mnist_cnn.data import dataset
+dataset.load(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [["-c", LOADS], ["-m", "bench", "data", "--data-dir"]], ids=["log", "command"]
+)
+def test_a_terminal_obeys_nothing_of_the_holders_file(
+    words: list[str], tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    stranger = Holder(pid=holder.pid, host="x\x1b]0;owned\x07\x1b[31m\u202ey", started=0.0)
+    (tmp_path / ".lock.holder").write_text(json.dumps(asdict(stranger)))
+    with subprocess.Popen(
+        [sys.executable, *words, str(tmp_path)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    ) as waiting:
+        assert waiting.stderr is not None
+        line = waiting.stderr.readline().decode()
+        waiting.kill()
+    assert "waiting for another process that downloads MNIST" in line
+    assert " on xy" in line
+    assert line.removesuffix("\n").isprintable()
+    lines: list[str] = []
+    with pytest.raises(UsageError), locked(tmp_path, lines.append, longest_seconds=0.0):
+        pass
+    assert [line.isprintable() for line in lines] == [True]
+
+
 @pytest.mark.parametrize("pid", [-1, 0, 2**70])
 def test_a_strange_number_is_nobody(pid: int, tmp_path: Path) -> None:
     path = tmp_path / ".lock.holder"

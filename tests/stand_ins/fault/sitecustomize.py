@@ -2,8 +2,10 @@
 
 FAULT="<rank>|<module>:<attribute>|<nth call>|<action>", several separated by ";". The rank is that
 of the process (RANK; "*" for every one). The action is ``signal=NAME`` for the process itself,
-``parent=NAME`` for its parent, ``raise=<expression>``, ``exit=<status>`` (at once, without a word)
-or ``sleep=<seconds>``; ``later:`` before it lets the call begin first.
+``parent=NAME`` for its parent, ``group=NAME`` for all of its process group, ``raise=<expression>``,
+``exit=<status>`` (at once, without a word) or ``sleep=<seconds>``; ``later:`` before it lets the
+call begin first. FAULT_MOMENT names a file for the time of the first action: without it, none
+happened.
 """
 
 from __future__ import annotations
@@ -29,13 +31,13 @@ def act(action: str) -> None:
     """Do what the fault says, but never to a guardian: it is to tell of the fault."""
     if "MNIST_BENCH_GUARD" not in os.environ:
         return
-    if (moment := os.environ.get("FAULT_MOMENT")) and not Path(moment).exists():
-        Path(moment).write_text(str(time.monotonic()), encoding="ascii")
     if action.startswith("later:"):
         wait = threading.Timer(0.05, act, (action.removeprefix("later:"),))
         wait.daemon = True
         wait.start()
         return
+    if (moment := os.environ.get("FAULT_MOMENT")) and not Path(moment).exists():
+        Path(moment).write_text(str(time.monotonic()), encoding="ascii")
     kind, _, value = action.partition("=")
     match kind:
         case "signal":
@@ -43,6 +45,8 @@ def act(action: str) -> None:
             os.kill(os.getpid(), number)
         case "parent":
             os.kill(os.getppid(), signal.Signals[value])
+        case "group":
+            os.killpg(0, signal.Signals[value])
         case "raise":
             raise eval(value)
         case "exit":
