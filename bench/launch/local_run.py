@@ -56,6 +56,9 @@ def run_locally(
                 for run in runs:
                     failed |= _keep(run, request, result, session)
                     is_over = session.any_rank(result.is_unsaved, run)
+                    if interruption.asked and run.error is None:
+                        # Between two runs: the others would call this rank lost.
+                        _report(*_end_of(interruption.error, str(interruption.error)))
                     if interruption.asked or is_over:
                         break
     except KeyboardInterrupt as error:
@@ -85,12 +88,8 @@ def _keep(run: MeasuredRun, request: RunRequest, result: BenchmarkResult, sessio
     """
     record, error = run
     failed = error is not None and not isinstance(error, KeyboardInterrupt)
-    if isinstance(error, ParentDiedError):
-        # torchrun asks the other ranks to end: they must know that nobody has interrupted them.
-        kind = EndKind.CAUSE if "TORCHELASTIC_RUN_ID" in os.environ else EndKind.LEFT
-        _report(kind, "was told that its parent had died")
-    elif isinstance(error, KeyboardInterrupt):
-        _report(EndKind.INTERRUPTED, f"was {record.reason}")
+    if isinstance(error, KeyboardInterrupt):
+        _report(*_end_of(error, record.reason))
     elif error is not None and not is_lost_connection(error):
         _report(EndKind.CAUSE, f"failed: {record.reason}")
         show_traceback(error)
@@ -112,6 +111,20 @@ def _keep(run: MeasuredRun, request: RunRequest, result: BenchmarkResult, sessio
     result.is_unsaved |= unsaved
     result.status = max(result.status, exit_status_of(record, unsaved=unsaved))
     return failed
+
+
+def _end_of(error: KeyboardInterrupt, reason: str | None) -> tuple[EndKind, str]:
+    """What to report of a rank that was asked to end.
+
+    Args:
+        error: how it was asked.
+        reason: the same in words.
+    """
+    if not isinstance(error, ParentDiedError):
+        return EndKind.INTERRUPTED, f"was {reason}"
+    # torchrun asks the other ranks to end: they must know that nobody has interrupted them.
+    kind = EndKind.CAUSE if "TORCHELASTIC_RUN_ID" in os.environ else EndKind.LEFT
+    return kind, "was told that its parent had died"
 
 
 def _complain(error: BaseException) -> None:

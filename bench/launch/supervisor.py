@@ -43,7 +43,7 @@ from bench.measure.rank_ends import (
     stopped_ranks,
 )
 from mnist_cnn.child_processes import end_with_parent
-from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
+from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from mnist_cnn.process import ENDING_SIGNALS, exit_reason, is_ignored
 from mnist_cnn.rank import LOOPBACK, Rank
 from mnist_cnn.user_folders import temporary_folder
@@ -55,6 +55,8 @@ SHORT_GRACE_SECONDS = 1.0
 KILL_SECONDS = 3.0
 """Seconds from SIGTERM to SIGKILL."""
 POLL_SECONDS = 0.05
+_OWN_STATUSES = (0, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED)
+"""Exit statuses with which a rank has said what there is to say."""
 _LONG_POLL_SECONDS = 0.2
 """The same while others measure, whom it must not disturb."""
 _ACCELERATE_USER_VARIABLE = "ACCELERATE_USE_CPU"
@@ -296,14 +298,17 @@ def _wait_for_ranks(
     for local_index, rank in enumerate(ranks):
         if local_index not in known and not has_asked:
             report(local_index, rank.returncode)
-    return _exit_status([rank.returncode for rank in ranks], folder, signals)
+    return _exit_status([rank.returncode for rank in ranks], first_index, folder, signals)
 
 
-def _exit_status(codes: Sequence[int], folder: Path, signals: Sequence[int]) -> int:
+def _exit_status(
+    codes: Sequence[int], first_index: int, folder: Path, signals: Sequence[int]
+) -> int:
     """The exit status that the ends of all ranks call for; says what has ended them.
 
     Args:
         codes: of the ranks of this machine.
+        first_index: index of the first of them.
         folder: see `_wait_for_ranks`.
         signals: see `_wait_for_ranks`.
     """
@@ -321,7 +326,14 @@ def _exit_status(codes: Sequence[int], folder: Path, signals: Sequence[int]) -> 
     if signals and any(code < 0 for code in failed):
         return EXIT_INTERRUPTED
     code = next(iter(failed), 0)
-    return EXIT_FAILED if code < 0 else code
+    if code in _OWN_STATUSES:
+        return code
+    if code > 0 and not has_begun(folder):  # else its record says it
+        who = f"rank {first_index + codes.index(code)}"
+        print(
+            f"mnist-bench: error: {who} {exit_reason(code)} before the first run", file=sys.stderr
+        )
+    return EXIT_FAILED
 
 
 def _end_stopped(ranks: Sequence[subprocess.Popen[bytes]], first_index: int, folder: Path) -> None:

@@ -85,8 +85,13 @@ class Interruption(AbstractContextManager["Interruption"]):
         if self.asked:
             self._raise()
 
+    @property
+    def error(self) -> KeyboardInterrupt:
+        """What a signal raises: how this process was asked to end."""
+        return ParentDiedError(self._how) if self._is_orphan else KeyboardInterrupt(self._how)
+
     def _raise(self) -> NoReturn:
-        raise ParentDiedError(self._how) if self._is_orphan else KeyboardInterrupt(self._how)
+        raise self.error
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -17,6 +17,8 @@ FURTHER_SEEDS = {
     236: "a rank dies where the ranks meet for the last time",
     355: "a signal comes inside a destructor",
     372: "the results folder does not take the second record",
+    2006: "a rank leaves before the first run",
+    2056: "a rank is asked to end between two runs",
 }
 
 

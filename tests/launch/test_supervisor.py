@@ -49,7 +49,7 @@ def test_each_rank_knows_who_it_is_and_where_to_meet(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_status_is_rank_0s_or_the_first_bad_one(tmp_path: Path) -> None:
     assert supervise(program(tmp_path, "sys.exit([130, 0][rank])"), 2, threads=1) == 130
-    assert supervise(program(tmp_path, "sys.exit([0, 0, 3][rank])"), 3, threads=1) == 3
+    assert supervise(program(tmp_path, "sys.exit([0, 0, 2][rank])"), 3, threads=1) == 2
     assert supervise(program(tmp_path, "sys.exit([1, 3][rank])"), 2, threads=1) == 1
 
 
@@ -127,6 +127,16 @@ def test_one_of_independent_processes_that_is_stopped_is_ended(
     assert run_each(command, environments) == ([0, -signal.SIGKILL], False)
     said = capsys.readouterr().err
     assert said.endswith(" was stopped (SIGSTOP) and did not answer\n")
+
+
+def test_one_that_leaves_without_a_word_before_the_first_run_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = program(tmp_path, "if rank == 0:\n    os._exit(3)\nsys.exit(0)")
+    assert supervise(command, 2, threads=1) == 1
+    assert capsys.readouterr().err == (
+        "mnist-bench: error: rank 0 ended with status 3 before the first run\n"
+    )
 
 
 SUPERVISOR = f"""
