@@ -178,16 +178,17 @@ class GraphEngine:
             relative to their lengths, the largest; infinite where the graph has not come as far; 0
             where a graph is of one step.
         """
-        if (self._batch_size, self._steps_per_graph) not in self._step_replays:
+        several = self._steps_per_graph
+        if several == 1 or (self._batch_size, several) not in self._step_replays:
             return 0.0
         start = deepcopy(self._model)
-        one_by_one, together = (
-            self._replay_from(start, epoch, step_count) for step_count in (1, self._steps_per_graph)
-        )
+        one_by_one, together = (self._replay_from(start, epoch, count) for count in (1, several))
         if not torch.equal(one_by_one[0], together[0]):
             return math.inf
         pairs = zip(one_by_one[1:], together[1:], strict=True)
-        differences = [float((x - y).norm() / x.norm()) if x.any() else 0.0 for x, y in pairs]
+        differences = [
+            0.0 if torch.equal(x, y) else float((x - y).norm() / x.norm()) for x, y in pairs
+        ]
         return max(differences, key=lambda value: (math.isnan(value), value))
 
     def _replay_from(self, start: MnistCnn, epoch: Epoch, step_count: int) -> list[Tensor]:

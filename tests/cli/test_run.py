@@ -310,10 +310,11 @@ PROFILE = f"{BIN}/mnist-bench run --kernels torch --device cpu --threads 1 --pro
     [
         # The library that writes the trace does not say that it could not.
         (f"ulimit -f 8; exec {PROFILE} trace.json", "torch could not write it"),
-        (
+        pytest.param(
             f"mount -t tmpfs -o size=8k tmpfs . || exit 77; cd $PWD; {PROFILE} trace.json.gz; "
             "status=$?; ls -A; exit $status",
             "No space left on device): free some space there",
+            marks=pytest.mark.thorough,
         ),
     ],
     ids=["limit", "full disk"],

@@ -73,9 +73,10 @@ def test_an_end_in_the_midst_of_a_training_is_a_failure(
         [PYTHON, "-m", "mnist_cnn", "train", *words],
         tmp_path,
         PYTHONPATH=f"{FAULTS}{os.pathsep}{ROOT}",
-        FAULT="*|mnist_cnn.train:evaluation_event|1|raise=SystemExit(0)",
+        FAULT="*|mnist_cnn.batches:Batches.end_epoch|1|raise=SystemExit(0)",
         MNIST_BENCH_GUARD="none",
         ACCELERATE_USE_CPU="true",
+        OMP_NUM_THREADS="1",
     )
     assert done.returncode == 1
     assert done.stderr == (

@@ -364,9 +364,13 @@ def test_the_very_programs_that_are_captured_are_compared(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("graphs_judged")
-def test_captured_steps_on_the_cpu_are_the_judges(mnist: MnistData) -> None:
+def test_captured_steps_on_the_cpu_are_the_judges(
+    mnist: MnistData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Torch's operators and optimizer, in the judge's precision: nothing but sums differ."""
+    recorded = Recorded(monkeypatch, lambda work: work())
     found = with_graphs(mnist, without_capture)
+    assert len(recorded.trained) == 4, "one to try them; graphs of one step are not compared"
     assert found.problem is None
     assert found.selection == 0
     values = asdict(found)

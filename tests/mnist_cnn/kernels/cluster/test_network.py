@@ -179,7 +179,7 @@ def test_the_check_before_a_benchmark_accepts_them(
     """With the groups that a GPU trains: clusters of sixteen blocks."""
     monkeypatch.setattr(graph, "CudaKernels", lambda _: rounded)
     data = mnist.split("test")
-    images, labels = data.evaluation_images[:64], data.evaluation_labels[:64]
+    images, labels = data.evaluation_images[:16], data.evaluation_labels[:16]
     data = replace(data, evaluation_images=images, evaluation_labels=labels)
     recipe = replace(FAST, batch_size=batch_size)
     context = TrainingContext(recipe, Accelerator(cpu=True), "cluster")
