@@ -71,6 +71,23 @@ def test_where_runs_do_not_suffice_more_are_asked_for() -> None:
                 assert int(asked[1]) > 4
 
 
+def test_the_nearer_a_change_is_to_the_limit_the_more_runs_are_asked_for() -> None:
+    """A tenth of the distance takes a hundred times as many."""
+    asked = []
+    for slower in (1.04, 1.045):
+        sides = noisy_runs(4, 4), noisy_runs(5, 4, slower=slower)
+        matched = match_cases(
+            *(RunSet(name, tuple(s)) for name, s in zip("ab", sides, strict=True))
+        )
+        findings = judge(matched, [compare_case(matched.cases[0], 1)], Limits(0.05))
+        text = " ".join(finding.text for finding in findings)
+        asked += re.findall(r"about (\d+) runs per side would", text)
+    assert [int(number) for number in asked] == [
+        pytest.approx(24, rel=0.3),
+        pytest.approx(354, rel=0.3),
+    ]
+
+
 def _time_gate(base: list[RunRecord], new: list[RunRecord], allowed: float) -> GateOutcome:
     matched = match_cases(RunSet("base", tuple(base)), RunSet("new", tuple(new)))
     found = compare_case(matched.cases[0], 1)

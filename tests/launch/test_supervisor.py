@@ -70,6 +70,43 @@ def test_survivors_read_who_died_and_may_finish(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_one_that_was_killed_is_a_failure_although_the_others_were_asked_to_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = program(
+        tmp_path,
+        f"""
+        sys.path.insert(0, {str(ROOT)!r})
+        from bench.measure.rank_ends import first_end
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        first_end(60)
+        sys.exit(130)
+        """,
+    )
+    assert supervise(command, 2, threads=1) == 1
+    assert capsys.readouterr().err == "mnist-bench: rank 1 was ended by SIGKILL\n"
+
+
+@pytest.mark.slow
+def test_one_that_has_said_what_failed_is_not_told_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = program(
+        tmp_path,
+        f"""
+        sys.path.insert(0, {str(ROOT)!r})
+        from bench.measure.rank_ends import EndKind, report_end
+        if rank == 1:
+            report_end(1, EndKind.CAUSE, "failed: a word of its own")
+        sys.exit(rank)
+        """,
+    )
+    assert supervise(command, 2, threads=1) == 1
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
 def test_one_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However it takes being asked."""
     monkeypatch.setattr(supervisor, "GRACE_SECONDS", 0.3)

@@ -104,12 +104,21 @@ class TimedEvents:
 
 
 class HandMeter:
-    def start(self) -> None: ...
+    """Measures what was started, and that once."""
+
+    is_measuring = False
+
+    def start(self) -> None:
+        assert not self.is_measuring
+        self.is_measuring = True
 
     def own_cpu_seconds(self) -> float:
+        assert self.is_measuring
         return 3.0
 
     def stop(self, own_seconds: float) -> tuple[Load, PeakMemory, Energy, Monitoring]:
+        assert self.is_measuring
+        self.is_measuring = False
         load = Load(
             load_average_before=0.5,
             load_average_after=1.5,

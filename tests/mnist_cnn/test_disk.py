@@ -42,6 +42,15 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
         assert disk.reason_of(refusal.value)
 
 
+@pytest.mark.parametrize("name", ["r" * 80 + ".json", "\u00e4" * 60, "short"])
+def test_a_probe_has_a_name_as_long_as_the_file_that_will_be_written(name: str) -> None:
+    """In bytes: a file system that takes the one takes the other."""
+    probe = disk.probe_name(name)
+    assert len(os.fsencode(probe)) == max(len(os.fsencode(name)), len(disk.probe_name("")))
+    assert probe.startswith(".probe")
+    assert probe != disk.probe_name(name), "two processes may try at once"
+
+
 def test_no_more_is_read_than_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(10))

@@ -62,6 +62,15 @@ def test_a_machines_folder_can_be_guessed(device: str, cores: int, name: str) ->
     assert store.machine_name(record.environment) == name
 
 
+def test_a_file_with_the_name_of_the_machines_folder_is_named(tmp_path: Path) -> None:
+    record = make_record()
+    folder = store.record_path(record, tmp_path).parent
+    folder.write_text("a file")
+    with pytest.raises(FileExistsError) as refusal:
+        store.save_record(record, tmp_path)
+    assert refusal.value.filename == str(folder)
+
+
 def test_a_file_is_the_same_each_time_and_fit_for_diffs(tmp_path: Path) -> None:
     record = make_record(label="größer")
     content = store.save_record(record, tmp_path).read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,26 @@ def findings(folder: Path) -> dict[str, list[str]]:
 def test_the_honest_folder_passes(benchmarks: Benchmarks, tmp_path: Path) -> None:
     write_chained(benchmarks, tmp_path / "honest")
     assert findings(tmp_path / "honest") == {}
+
+
+@pytest.mark.slow
+def test_attempts_whose_planned_runs_are_not_all_complete_are_counted(
+    benchmarks: Benchmarks, tmp_path: Path
+) -> None:
+    write_chained(benchmarks, tmp_path / "honest")
+
+    def notes() -> list[str]:
+        read = checks.read_folder(tmp_path / "honest", HISTORY, frozenset())
+        (plans,) = (r for r in checks.run_checks(read, CHECKS) if r.check.name == "plans")
+        return [note for note in plans.notes if "at this set-up" in note]
+
+    before = notes()
+    assert all(re.search(r": (\d+) attempts? at this set-up, \1 complete$", r) for r in before)
+    (tmp_path / "honest" / store.file_name(benchmarks[0][-1])).unlink()
+    changed = [line for line in notes() if line not in before]
+    assert len(changed) == 1
+    attempts, complete = map(int, re.findall(r"(\d+) (?:attempt|complete)", changed[0]))
+    assert complete == attempts - 1
 
 
 @pytest.mark.slow
