@@ -140,6 +140,8 @@ def compare_with_cpu(
 ) -> Parity | None:
     """Compare three steps of what will be timed with those of the judge; every rank does.
 
+    Captured code that was compared is what trains from then on: no other replaces it.
+
     Args:
         context: what will be trained.
         data: some of its images are used.
@@ -177,6 +179,8 @@ def compare_with_cpu(
             followed = FollowedSteps(replace(context, recipe=recipe), probed, judged, graphs)
     finally:
         context.accelerator.free_memory()
+    if graphs is not None:
+        graphs.settle()
     return _compared(judged, followed, images, (allowed, parameter_allowed))
 
 

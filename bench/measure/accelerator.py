@@ -181,8 +181,6 @@ def check_parity(
             f"{setup.computed_by} in {setup.precision} on {setup.device} does not compute this "
             f"network: {difference.problem}; use {other}"
         )
-    if graphs is not None:
-        graphs.settle()
     return ParityCheck(**asdict(difference))
 
 

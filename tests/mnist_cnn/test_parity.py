@@ -316,6 +316,26 @@ def with_graphs(mnist: MnistData, capture: Capture) -> Parity:
     return found
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("graphs_judged")
+@pytest.mark.parametrize(("dropout", "settled"), [(0.0, 1), (0.1, 0)])
+def test_captured_code_that_was_not_compared_may_still_be_replaced(
+    dropout: float, settled: int, mnist: MnistData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is dropout the eager steps are compared, and nothing is captured yet."""
+    calls: list[GraphCache] = []
+
+    def settle(graphs: GraphCache) -> None:
+        calls.append(graphs)
+
+    monkeypatch.setattr(GraphCache, "settle", settle)
+    accelerator = Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no")
+    context = TrainingContext(replace(SMALL_BATCHES, dropout=dropout), accelerator)
+    found = compare_with_cpu(context, few(mnist), "fp32", GraphCache(context, without_capture))
+    assert found is None or found.problem is None
+    assert len(calls) == settled
+
+
 def too_fast_rates(recipe: Recipe, steps: int) -> Any:
     return 1000 * learning_rates(recipe, steps)
 
