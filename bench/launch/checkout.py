@@ -138,15 +138,16 @@ def checkout_environment() -> dict[str, str]:
 
 def _create_worktree(checkout: Checkout, project: Path) -> None:
     # Lazy: psutil is slow to import.
-    from mnist_cnn.data.folder_lock import locked
+    from mnist_cnn.folder_lock import locked
 
     def notify(line: str) -> None:
-        whom = f" that creates the worktree of commit {checkout.short}"
-        print(f"mnist-bench: {line.replace(' that downloads MNIST', whom)}", file=sys.stderr)
+        print(f"mnist-bench: {line}", file=sys.stderr)
 
+    lock_folder = checkout.folder.with_name(f".{checkout.short}")
+    purpose = f"creates the worktree of commit {checkout.short}"
     try:
         # Another process may be creating the same worktree.
-        with locked(checkout.folder.with_name(f".{checkout.short}"), notify):
+        with locked(lock_folder, notify, purpose=purpose):
             if not checkout.folder.exists():
                 repository.add_worktree(project, checkout.folder, checkout.commit)
     except OSError as error:

@@ -9,7 +9,6 @@ from contextlib import closing
 
 from bench.launch.parallel_seeds import leave_record
 from bench.launch.result import BenchmarkResult, exit_status_of, save_or_complain
-from bench.measure.failure import describe_error
 from bench.measure.guard_folder import guard_folder
 from bench.measure.interruption import Interruption
 from bench.measure.progress import RunProgress
@@ -27,6 +26,7 @@ from bench.measure.session import Frontend, Session, open_session
 from bench.text import printable
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED, show_traceback
 from mnist_cnn.errors import DamagedCheckpointError, UnwrittenCheckpointError, UsageError
+from mnist_cnn.failure import describe_error
 from mnist_cnn.process import ParentDiedError
 from mnist_cnn.rank import Rank
 

@@ -18,12 +18,12 @@ from bench.launch import matrix, single_run
 from bench.launch.matrix import Matrix, Shard, SweepRun
 from bench.launch.single_run import Notify
 from bench.machine.cores import usable_cores
-from bench.measure.redaction import redact_paths
 from bench.records import store, sweep_plan
 from bench.records.schema import RunRecord, Status
 from bench.stats.sums import exact_sum
 from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError
+from mnist_cnn.failure import redact_paths
 
 RESERVED_OPTIONS = (
     "--runs",

@@ -24,7 +24,6 @@ from bench.machine.network import find_interface
 from bench.measure.fallbacks import setup_as_run
 from bench.measure.plan import ExecutionPlan, resolve_plan, several_processes_command
 from bench.measure.recorded_variables import recorded_variables
-from bench.measure.redaction import redact_paths
 from bench.measure.request import ComputeRequest
 from bench.records.schema import ParityCheck, Setup
 from mnist_cnn.context import TrainingContext
@@ -33,6 +32,7 @@ from mnist_cnn.distributed import process_group, use_loopback_interface
 from mnist_cnn.engine.capture import capture_unsupported_reason
 from mnist_cnn.engine.graph_cache import Alternatives, GraphCache
 from mnist_cnn.errors import UsageError
+from mnist_cnn.failure import redact_paths
 from mnist_cnn.kernels import native
 from mnist_cnn.parity import compare_with_cpu
 from mnist_cnn.rank import Rank, is_launched, meeting_address

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from bench.measure.redaction import redact_paths
 from bench.records.schema import Fallback, KernelShape, Setup
 from mnist_cnn.engine.graph_cache import GraphCache
+from mnist_cnn.failure import redact_paths
 from mnist_cnn.kernels.triton.shapes import Shapes
 
 

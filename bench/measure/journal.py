@@ -24,10 +24,10 @@ from bench.records.machine_key import MachineKey
 from bench.records.model import parse_document
 from bench.records.schema import Environment, ProtocolValues, RunRecord, Setup, Status
 from bench.text import printable
-from mnist_cnn.data.folder_lock import locked
 from mnist_cnn.disk import advice_for, read_file, reason_of, replace_file
 from mnist_cnn.errors import UnwrittenCheckpointError, UsageError
 from mnist_cnn.escaping import tell
+from mnist_cnn.folder_lock import locked
 
 _MANIFEST = "benchmark.json"
 _LOCK = ".lock"
@@ -99,15 +99,15 @@ class JournalFolder:
         self.path = path
         where = printable(str(path))
 
-        def notify(line: str) -> None:
-            whom = f" that keeps its checkpoints in {where}"
-            tell(f"mnist-bench: {line.replace(' that downloads MNIST', whom)}")
-
         self._lock = contextlib.ExitStack()
         try:
             self._lock.enter_context(
                 locked(
-                    path, notify, longest_seconds=LOCK_SECONDS, stopped_seconds=LOCK_SECONDS * 2 / 3
+                    path,
+                    lambda line: tell(f"mnist-bench: {line}"),
+                    purpose=f"keeps its checkpoints in {where}",
+                    longest_seconds=LOCK_SECONDS,
+                    stopped_seconds=LOCK_SECONDS * 2 / 3,
                 )
             )
         except UsageError as error:

@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bench.measure.failure import describe_error
 from bench.measure.instruments import Clock, RunLog, SignalGate
 from bench.measure.progress import RunProgress
 from bench.measure.run_state import RunState
@@ -16,6 +15,7 @@ from bench.records.protocol import BenchmarkProtocol
 from bench.records.schema import Evaluation, Lap, LapKind, Status, TrainedEpoch
 from mnist_cnn.errors import DamagedCheckpointError
 from mnist_cnn.events import Checkpointed, EpochTrained, Evaluated, Event, Finished, Started
+from mnist_cnn.failure import describe_error
 from mnist_cnn.process import ParentDiedError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bench.measure.redaction import redact_paths
+from mnist_cnn.failure import redact_paths
 
 RECORDED_VARIABLES = (
     "OMP_NUM_THREADS",

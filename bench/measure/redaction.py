@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mnist_cnn.failure import redact_paths as redact_paths
-
 
 def redact_addresses(words: Sequence[str]) -> list[str]:
     """The command line with the address of --main-address replaced: a record names no host."""

@@ -31,7 +31,7 @@ from bench.measure.plan import ExecutionPlan, resolve_plan, unbuilt_reason, unsu
 from bench.measure.plan_chain import PlanChain, PlannedBenchmark
 from bench.measure.progress import RunProgress
 from bench.measure.rank_agreement import RankAgreement, describe_code
-from bench.measure.redaction import redact_addresses, redact_paths
+from bench.measure.redaction import redact_addresses
 from bench.measure.request import RunRequest
 from bench.measure.resume import count_restarts, open_journal
 from bench.measure.run_log import FileRunLog, open_run_log
@@ -52,6 +52,7 @@ from mnist_cnn.data.dataset import load
 from mnist_cnn.distributed import PROCESS_GROUP_TIMEOUT
 from mnist_cnn.engine.checkpoint import Checkpoints
 from mnist_cnn.errors import UsageError
+from mnist_cnn.failure import redact_paths
 from mnist_cnn.model import PARAMETERS
 from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import WHOLE_STEP_KERNELS

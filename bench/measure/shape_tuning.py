@@ -16,10 +16,10 @@ import torch
 from bench.measure.clock import DeviceClock
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split
-from mnist_cnn.data.folder_lock import locked
 from mnist_cnn.disk import read_text, replace_file
 from mnist_cnn.engine.capture import capture_cuda_graph
 from mnist_cnn.errors import UsageError
+from mnist_cnn.folder_lock import locked
 from mnist_cnn.kernels import triton
 from mnist_cnn.kernels.buffers import device_buffers
 from mnist_cnn.kernels.triton import is_shortage
@@ -170,7 +170,7 @@ class _Store:
         # Without a folder, or without a lock, nothing is kept.
         with suppress(UsageError, OSError, NotImplementedError):
             folder = _folder()
-            with locked(folder, notify):
+            with locked(folder, notify, purpose="finds Triton's launch parameters"):
                 shapes = _read(folder / self._name, self._key)
                 if shapes is None:
                     searched, shapes = True, search()

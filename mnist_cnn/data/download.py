@@ -21,7 +21,6 @@ from mnist_cnn.data.files import (
     expand_home,
     search,
 )
-from mnist_cnn.data.folder_lock import locked
 from mnist_cnn.data.limits import LIMITS, TransferLimits
 from mnist_cnn.data.mirrors import from_mirrors
 from mnist_cnn.data.package_index import from_package_index
@@ -29,6 +28,7 @@ from mnist_cnn.data.progress import Progress, silent
 from mnist_cnn.disk import sync_folder, write_beside
 from mnist_cnn.errors import MissingDataError, UsageError
 from mnist_cnn.escaping import printable
+from mnist_cnn.folder_lock import locked
 from mnist_cnn.rank import Rank
 
 _log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ def _locked(folder: Path, notify: Callable[[str], None]) -> Iterator[None]:
     with ExitStack() as held:
         try:
             held.enter_context(signals_interrupt())
-            held.enter_context(locked(folder, notify))
+            held.enter_context(locked(folder, notify, purpose="downloads MNIST"))
         except (OSError, NotImplementedError) as error:
             raise UsageError(_not_writable(folder, error)) from None
         yield

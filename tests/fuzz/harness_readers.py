@@ -62,8 +62,8 @@ from bench.verify.page_tags import read_tags
 from bench.verify.pages import check_pages
 from bench.verify.privacy import find_leaks
 from mnist_cnn.accuracy import parse_accuracy
-from mnist_cnn.data.folder_lock import Holder
 from mnist_cnn.errors import UsageError
+from mnist_cnn.folder_lock import Holder
 from tests.commands import ROOT
 from tests.factories import ENERGY, MONITORING, ZEN_5, make_benchmark, make_plan, make_record
 from tests.fuzz.promises import expect, expect_line, written

@@ -28,7 +28,7 @@ from bench.machine import repository
 from bench.records import sidecars, store
 from bench.records.folders import LOCAL_DIR
 from bench.records.schema import RunRecord
-from mnist_cnn.data import folder_lock
+from mnist_cnn import folder_lock
 from tests.factories import make_record
 from tests.stand_ins import FEW_IMAGES
 
@@ -313,7 +313,7 @@ def test_who_creates_the_worktree_is_named(
     commit = project.commit()
     wait = folder_lock.locked
     monkeypatch.setattr(folder_lock, "locked", partial(wait, longest_seconds=0.5))
-    with wait(project.cache / f".{commit[:12]}", print):
+    with wait(project.cache / f".{commit[:12]}", print, purpose="waits"):
         assert main(["ab", "--a-commit", commit, "--b-commit", commit]) == 2
     said = capfd.readouterr().err
     assert f"waiting for another process that creates the worktree of commit {commit[:12]}" in said

@@ -22,9 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def program(folder: Path, text: str) -> list[str]:
-    """A program that finds its number as `rank`."""
+    """A program that finds its number as `rank`, and this project's modules."""
     path = folder / "program.py"
     head = "import os, signal, sys, time\nrank = int(os.environ['RANK'])\n"
+    head += f"sys.path.insert(0, {str(ROOT)!r})\n"
     path.write_text(head + textwrap.dedent(text))
     return [sys.executable, str(path)]
 
@@ -57,7 +58,6 @@ def test_survivors_read_who_died_and_may_finish(tmp_path: Path) -> None:
     command = program(
         tmp_path,
         f"""
-        sys.path.insert(0, {str(ROOT)!r})
         from bench.measure.rank_ends import first_end
         if rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -75,8 +75,7 @@ def test_one_that_was_killed_is_a_failure_although_the_others_were_asked_to_end(
 ) -> None:
     command = program(
         tmp_path,
-        f"""
-        sys.path.insert(0, {str(ROOT)!r})
+        """
         from bench.measure.rank_ends import first_end
         if rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -94,8 +93,7 @@ def test_one_that_has_said_what_failed_is_not_told_again(
 ) -> None:
     command = program(
         tmp_path,
-        f"""
-        sys.path.insert(0, {str(ROOT)!r})
+        """
         from bench.measure.rank_ends import EndKind, report_end
         if rank == 1:
             report_end(1, EndKind.CAUSE, "failed: a word of its own")

@@ -27,22 +27,22 @@ from tests.commands import BIN, ROOT, launch
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 
 
-def load_steps() -> ModuleType:
-    """The script's table; scripts are in no package."""
-    spec = spec_from_file_location("gpu_steps", ROOT / "scripts" / "gpu_steps.py")
+def load_script(name: str) -> ModuleType:
+    """A module of scripts/, which is no package."""
+    spec = spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules["gpu_steps"] = module_from_spec(spec)
+    module = sys.modules[name] = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-gpu_steps = load_steps()
+gpu_steps, gpu_session = map(load_script, ("gpu_steps", "gpu_session"))
 
 # The plan itself is run by the real Python, what it starts is only logged.
 LOGS = f"""#!/bin/sh
 case "$*" in
-*scripts/gpu_steps.py*) exec '{sys.executable}' "$@" ;;
+*scripts/gpu_session.py*) exec '{sys.executable}' "$@" ;;
 esac
 printf '%s\\n' "$*" | tr '\\n' ' ' >>"$LOG"
 echo >>"$LOG"
@@ -127,10 +127,10 @@ class Copy:
 def copy_into(folder: Path) -> Copy:
     for name in ("scripts", "data", "elsewhere"):
         (folder / name).mkdir(parents=True)
-    for name in ("gpu", "gpu_steps.py"):
+    for name in ("gpu", "gpu_steps.py", "gpu_session.py"):
         shutil.copy(ROOT / "scripts" / name, folder / "scripts")
     (folder / "tests").symlink_to(ROOT / "tests")
-    for name in gpu_steps.IDX_FILES:
+    for name in gpu_session.IDX_FILES:
         (folder / "data" / name).write_text(name)
     for name, content in (("python", LOGS), ("compute-sanitizer", '#!/bin/sh\nexec "$PYTHON"\n')):
         (folder / name).write_text(content)
@@ -252,8 +252,8 @@ def test_help_needs_no_package_and_has_every_step(copy: Copy) -> None:
 def test_the_limits_are_less_than_eight_minutes_together() -> None:
     steps = (gpu_steps.look_step(), *gpu_steps.all_steps(1), gpu_steps.verify_step([]))
     assert sum(step.seconds for step in steps if not step.is_spare) <= 480
-    assert gpu_steps.TOTAL_SECONDS == 480
-    assert all(step.seconds > gpu_steps.GRACE_SECONDS for step in steps)
+    assert gpu_session.TOTAL_SECONDS == 480
+    assert all(step.seconds > gpu_session.GRACE_SECONDS for step in steps)
 
 
 def test_a_step_at_its_limit_does_not_end_the_script(copy: Copy) -> None:
@@ -275,7 +275,7 @@ def test_a_spare_step_at_its_limit_is_no_failure(copy: Copy) -> None:
 
 
 def test_spare_steps_run_where_time_is_left(copy: Copy) -> None:
-    copy.replace("scripts/gpu_steps.py", "TOTAL_SECONDS = 480", "TOTAL_SECONDS = 60")
+    copy.replace("scripts/gpu_session.py", "TOTAL_SECONDS = 480", "TOTAL_SECONDS = 60")
     assert copy.run().returncode == 0
     outcomes = copy.outcomes()
     for step in gpu_steps.all_steps(2):
@@ -341,7 +341,7 @@ def test_triton_takes_the_broken_assembler_and_fails(tmp_path: Path) -> None:
     pytest.importorskip("triton", reason="the package triton is not installed")
     (step,) = [step for step in gpu_steps.all_steps(1) if step.name == "fallback"]
     file = tmp_path / "ptxas"
-    file.write_text(gpu_steps.BROKEN_PTXAS)
+    file.write_text(gpu_session.BROKEN_PTXAS)
     file.chmod(0o755)
     variables = {name: text.format(temporary=tmp_path) for name, text in step.variables.items()}
     command = [sys.executable, "scripts/triton_targets.py", "sm_90", "--precision", "bf16"]
@@ -470,7 +470,7 @@ def test_without_a_gpu_nothing_is_run(copy: Copy) -> None:
 def test_data_are_found_as_torchvision_has_them(folder: str, is_packed: bool, copy: Copy) -> None:
     data = copy.folder / "data"
     (data / folder).mkdir(parents=True, exist_ok=True)
-    for name in gpu_steps.IDX_FILES:
+    for name in gpu_session.IDX_FILES:
         (data / name).rename(data / folder / name)
         if is_packed:
             content = (data / folder / name).read_bytes()
@@ -479,11 +479,11 @@ def test_data_are_found_as_torchvision_has_them(folder: str, is_packed: bool, co
     copy.first('case $* in *--peak*) (cd "$MNIST_DATA_DIR" && grep "" *) ;; esac')
     assert copy.run("machine").returncode == 0
     read = (copy.folder / "scratch/gpu/machine.txt").read_text().split()
-    assert set(read) == {f"{name}:{name}" for name in gpu_steps.IDX_FILES}
+    assert set(read) == {f"{name}:{name}" for name in gpu_session.IDX_FILES}
 
 
 def test_data_that_are_not_whole_are_refused(copy: Copy) -> None:
-    (copy.folder / "data" / gpu_steps.IDX_FILES[1]).unlink()
+    (copy.folder / "data" / gpu_session.IDX_FILES[1]).unlink()
     done = copy.run()
     assert done.returncode == 2
-    assert f"there is no {gpu_steps.IDX_FILES[1]}, gzipped or not, in " in done.stderr
+    assert f"there is no {gpu_session.IDX_FILES[1]}, gzipped or not, in " in done.stderr

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 import rich.box
 from rich.cells import cell_len
@@ -37,24 +37,20 @@ def show(renderable: RenderableType) -> None:
 def plain_lines(renderable: RenderableType, width: int) -> list[str]:
     """The lines that `show` prints to a file, in so many columns."""
     stream = io.StringIO()
-    console = Console(
-        file=stream,
-        width=width,
-        force_terminal=False,
-        color_system=None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
-    console.print(renderable)
+    # Whatever FORCE_COLOR says.
+    _plain_console(stream, width=width, force_terminal=False, color_system=None).print(renderable)
     return stream.getvalue().splitlines()
+
+
+def _plain_console(stream: TextIO, **options: Any) -> Console:
+    return Console(file=stream, highlight=False, markup=False, emoji=False, **options)
 
 
 def console_for(stream: TextIO) -> Console:
     """A console that prints text as it is; it replaces letters that the stream cannot encode."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="replace")
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    console = _plain_console(stream)
     if not console.is_terminal and not os.environ.get("COLUMNS"):
         console.width = _PIPE_WIDTH
     return console

@@ -111,6 +111,6 @@ def test_what_a_server_says_is_one_short_line_that_no_terminal_obeys(
 
 def test_the_limits_allow_all_that_the_lock_waits_for() -> None:
     """Who waits for the lock waits as long as its holder may take: two mirrors and the index."""
-    from mnist_cnn.data.folder_lock import LONGEST_SECONDS
+    from mnist_cnn.folder_lock import LONGEST_SECONDS
 
     assert 3 * TransferLimits().total_seconds <= LONGEST_SECONDS

@@ -86,6 +86,7 @@ def locked(
     folder: Path,
     notify: Callable[[str], None],
     *,
+    purpose: str,
     longest_seconds: float = LONGEST_SECONDS,
     stopped_seconds: float = STOPPED_SECONDS,
 ) -> Iterator[None]:
@@ -94,6 +95,7 @@ def locked(
     Args:
         folder: only the holder of its lock changes it.
         notify: called with one line where this process waits: for whom, and what to do.
+        purpose: what its holder does, for that line: ``"downloads MNIST"``.
         longest_seconds: longest wait.
         stopped_seconds: longest wait for a holder that is stopped.
 
@@ -108,7 +110,11 @@ def locked(
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        _wait(lock, holder_path, notify, longest_seconds, stopped_seconds)
+
+        def tell_of(holder: Holder | None, state: HolderState | None) -> None:
+            notify(printable(_notice(purpose, holder, state, longest_seconds)))
+
+        _wait(lock, holder_path, tell_of, longest_seconds, stopped_seconds)
     try:
         replace_file(holder_path, json.dumps(asdict(Holder.this_process())).encode())
         yield
@@ -122,22 +128,22 @@ def locked(
 def _wait(
     lock: filelock.BaseFileLock,
     holder_path: Path,
-    notify: Callable[[str], None],
+    tell_of: Callable[[Holder | None, HolderState | None], None],
     longest_seconds: float,
     stopped_seconds: float,
 ) -> None:
-    """Wait for the lock; arguments and errors as those of `locked`."""
+    """Wait for the lock, and tell once of its holder; other arguments and errors as `locked`."""
     began = time.monotonic()
-    noticed: str | None = None
+    is_told = False
     stopped_since: float | None = None
     while True:
         holder = Holder.read(holder_path)
         state = None if holder is None else holder.state()
         waited = time.monotonic() - began
         # Who has just taken the lock has not written its name yet.
-        if noticed is None and (holder is not None or waited >= _POLL_SECONDS):
-            noticed = printable(_notice(holder, state, longest_seconds))
-            notify(noticed)
+        if not is_told and (holder is not None or waited >= _POLL_SECONDS):
+            tell_of(holder, state)
+            is_told = True
         if state != "stopped":
             stopped_since = None
         elif stopped_since is None:
@@ -168,9 +174,11 @@ def _name(holder: Holder | None, state: HolderState | None) -> str:
     return f"process {holder.pid}"
 
 
-def _notice(holder: Holder | None, state: HolderState | None, longest_seconds: float) -> str:
+def _notice(
+    purpose: str, holder: Holder | None, state: HolderState | None, longest_seconds: float
+) -> str:
     """For whom this process waits, and what the user can do."""
     remedy = f"at most {longest_seconds / 60:.3g} minutes; end it to go on at once"
     if state == "stopped" and holder is not None:
         remedy = f"it is stopped; let it go on with `kill -CONT {holder.pid}` or end it"
-    return f"waiting for another process that downloads MNIST: {_name(holder, state)}; {remedy}"
+    return f"waiting for another process that {purpose}: {_name(holder, state)}; {remedy}"

@@ -14,15 +14,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mnist_cnn.data.folder_lock import Holder, locked
 from mnist_cnn.errors import UsageError
+from mnist_cnn.folder_lock import Holder, locked
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
+PURPOSE = "downloads MNIST"
 HOLD = """
 import sys
 from pathlib import Path
-from mnist_cnn.data.folder_lock import locked
-with locked(Path(sys.argv[1]), print):
+from mnist_cnn.folder_lock import locked
+with locked(Path(sys.argv[1]), print, purpose='downloads MNIST'):
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -56,7 +57,7 @@ def test_who_waits_says_for_whom_and_goes_on_when_it_ends(
         lines.append(line)
         holder.kill()
 
-    with locked(tmp_path, notify):
+    with locked(tmp_path, notify, purpose=PURPOSE):
         assert Holder.read(tmp_path / ".lock.holder") == Holder.this_process()
     assert lines == [
         f"waiting for another process that downloads MNIST: process {holder.pid}; at most 30 "
@@ -71,7 +72,7 @@ def test_a_stopped_holder_is_not_waited_for(tmp_path: Path, holder: subprocess.P
     os.waitid(os.P_PID, holder.pid, os.WSTOPPED)
     with (
         pytest.raises(UsageError) as caught,
-        locked(tmp_path, lines.append, stopped_seconds=0.2),
+        locked(tmp_path, lines.append, purpose=PURPOSE, stopped_seconds=0.2),
     ):
         pass
     assert f"process {holder.pid}; it is stopped" in lines[0]
@@ -85,7 +86,7 @@ def test_a_stopped_holder_is_not_waited_for(tmp_path: Path, holder: subprocess.P
 def test_the_wait_has_an_end(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     with (
         pytest.raises(UsageError, match=rf"process {holder.pid} has held .*end it and try again"),
-        locked(tmp_path, lambda _: None, longest_seconds=0.2),
+        locked(tmp_path, lambda _: None, purpose=PURPOSE, longest_seconds=0.2),
     ):
         pass
 
@@ -96,7 +97,7 @@ def test_nobody_waits_for_the_dead(tmp_path: Path, holder: subprocess.Popen[str]
     holder.wait()
     assert (tmp_path / ".lock.holder").exists()
     lines: list[str] = []
-    with locked(tmp_path, lines.append):
+    with locked(tmp_path, lines.append, purpose=PURPOSE):
         pass
     assert lines == []
 
@@ -104,9 +105,9 @@ def test_nobody_waits_for_the_dead(tmp_path: Path, holder: subprocess.Popen[str]
 INHERIT = """
 import fcntl, os, sys
 from pathlib import Path
-from mnist_cnn.data.folder_lock import locked
+from mnist_cnn.folder_lock import locked
 folder = Path(sys.argv[1])
-with locked(folder, print):
+with locked(folder, print, purpose='downloads MNIST'):
     if os.fork() == 0:
         fcntl.flock(os.open(folder / ".lock", os.O_RDWR), fcntl.LOCK_EX)
         print("held", flush=True)
@@ -138,7 +139,7 @@ def test_who_holds_the_lock_is_not_mistaken_for_the_dead_that_held_it_before(
             stdin.write("\n")
             stdin.flush()
 
-        with locked(tmp_path, notify):
+        with locked(tmp_path, notify, purpose=PURPOSE):
             pass
     assert f"another process than {process.pid}, which held it before and is gone" in lines[0]
 
@@ -203,7 +204,10 @@ def test_a_terminal_obeys_nothing_of_the_holders_file(
     assert " on xy" in line
     assert line.removesuffix("\n").isprintable()
     lines: list[str] = []
-    with pytest.raises(UsageError), locked(tmp_path, lines.append, longest_seconds=0.0):
+    with (
+        pytest.raises(UsageError),
+        locked(tmp_path, lines.append, purpose=PURPOSE, longest_seconds=0.0),
+    ):
         pass
     assert [line.isprintable() for line in lines] == [True]
 
