@@ -17,6 +17,7 @@ from mnist_cnn.errors import (
     InterruptedTrainingError,
     UnwrittenCheckpointError,
     UsageError,
+    reason_of,
     shortage,
 )
 from mnist_cnn.escaping import printable, shortened
@@ -73,6 +74,7 @@ def run(
         command.main(list(arguments), prog_name=name)
     arguments = without_separator(arguments)
     try:
+        _check_current_folder()
         # The project's other programs, in scripts/, measure trainings too.
         words = arguments if name in _LAUNCH else ["run", *arguments]
         for notice in settle_environment(words, _LAUNCH.get(name, "torchrun")):
@@ -98,7 +100,7 @@ def run(
         # about the output or the system, which is no fault of the command line.
         if error.filename is None:
             return fail(name, error)
-        return _refuse(name, f"cannot use {os.fsdecode(error.filename)}: {error.strerror}")
+        return _refuse(name, f"cannot use {os.fsdecode(error.filename)}: {reason_of(error)}")
     except (KeyboardInterrupt, typer.Abort):
         if says_interrupted and not is_launched():
             print(f"{name}: interrupted", file=sys.stderr)
@@ -110,6 +112,17 @@ def run(
     if says_interrupted and status == EXIT_INTERRUPTED and asked_to_end() and not is_launched():
         print(f"{name}: interrupted", file=sys.stderr)
     return status if isinstance(status, int) else 0
+
+
+def _check_current_folder() -> None:
+    """Refuse a folder that is gone, where relative paths lead nowhere and MKL ends the process."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except OSError as error:
+        raise UsageError(
+            f"the current folder cannot be found ({reason_of(error)}): it was removed, or a folder "
+            "above it may not be entered; change to another"
+        ) from error
 
 
 def without_separator(arguments: Sequence[str]) -> list[str]:
@@ -129,7 +142,7 @@ def fail(name: str, error: BaseException) -> int:
     if _is_of_output(error):
         if isinstance(error, BrokenPipeError):  # `| head`: the reader has enough
             return EXIT_FAILED
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = reason_of(error) if isinstance(error, OSError) else str(error)
         with suppress(OSError, ValueError):  # what is left in the buffer would fail once more
             discard(sys.stdout.fileno())
         print(f"{name}: error: the output could not be written: {reason}", file=sys.stderr)

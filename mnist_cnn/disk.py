@@ -19,6 +19,8 @@ from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import TypeVar
 
+from mnist_cnn.errors import reason_of
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -416,11 +418,6 @@ def probe_name(name: str) -> str:
 def advice_for(error: OSError) -> str:
     """What to do about a file that cannot be written, in one sentence without a full stop."""
     return _ADVICE.get(error.errno or 0, "see whether the folder can be written to")
-
-
-def reason_of(error: OSError) -> str:
-    """Why the system refused, in a few words."""
-    return error.strerror or str(error) or type(error).__name__
 
 
 def home_folder() -> Path | None:

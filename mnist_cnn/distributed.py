@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch import distributed
 
-from mnist_cnn.errors import UsageError
+from mnist_cnn.errors import UsageError, reason_of
 from mnist_cnn.rank import LOOPBACK, Rank
 
 PROCESS_GROUP_TIMEOUT = timedelta(seconds=120)
@@ -57,7 +57,7 @@ def meet_on_loopback(rank: Rank) -> Any:
         listening = listen_on_loopback(port)
     except OSError as error:
         raise UsageError(
-            f"MASTER_PORT={port} cannot be listened on ({error.strerror}): name another"
+            f"MASTER_PORT={port} cannot be listened on ({reason_of(error)}): name another"
         ) from error
     # The process group takes the same store, because there is one at this port in this process.
     return distributed.TCPStore(  # type: ignore[attr-defined]

@@ -55,6 +55,11 @@ def shortage(error: BaseException) -> str:
     return next(found, "")
 
 
+def reason_of(error: OSError) -> str:
+    """Why the system refused, in a few words; a timeout of Python's has no `strerror`."""
+    return error.strerror or str(error) or type(error).__name__
+
+
 def near_match(given: str, known: Iterable[str]) -> str:
     """``" (did you mean 'fast'?)"`` when a known name is close to `given`, else ``""``."""
     matches = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)

@@ -19,14 +19,14 @@ from torch import distributed, nn
 from mnist_cnn import console, train as training
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data import dataset
-from mnist_cnn.disk import advice_for, reason_of
+from mnist_cnn.disk import advice_for
 from mnist_cnn.distributed import (
     PROCESS_GROUP_TIMEOUT,
     meet_on_loopback,
     process_group,
     use_loopback_interface,
 )
-from mnist_cnn.errors import UsageError
+from mnist_cnn.errors import UsageError, reason_of
 from mnist_cnn.events import EpochTrained, Evaluated, Event
 from mnist_cnn.inference.provenance import Provenance
 from mnist_cnn.inference.weights import save_weights

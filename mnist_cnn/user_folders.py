@@ -13,7 +13,7 @@ from typing import TypeVar
 import platformdirs
 
 from mnist_cnn.disk import home_folder
-from mnist_cnn.errors import UsageError
+from mnist_cnn.errors import UsageError, reason_of
 from mnist_cnn.leftovers import FOLDER_PREFIX, lock_folder, sweep_folders
 
 _NAME = "mnist-bench"
@@ -83,7 +83,7 @@ def temporary_folder() -> Iterator[Path]:
     except OSError as error:
         raise UsageError(
             "no folder for temporary files can be written to: set TMPDIR to one "
-            f"({error.strerror or error})"
+            f"({reason_of(error)})"
         ) from error
     lock = -1
     try:

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from bench.text import count_of, printable
-from mnist_cnn.disk import reason_of, replace_file, write_new_file
-from mnist_cnn.errors import UsageError
+from mnist_cnn.disk import replace_file, write_new_file
+from mnist_cnn.errors import UsageError, reason_of
 
 if TYPE_CHECKING:
     from bench.launch.result import BenchmarkResult

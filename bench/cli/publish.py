@@ -15,8 +15,8 @@ from bench.records.folders import RESULTS_DIR
 from bench.records.publication import copy_records
 from bench.text import printable
 from mnist_cnn.console import EXIT_FAILED, parse_path
-from mnist_cnn.disk import reason_of, replace_file
-from mnist_cnn.errors import UsageError
+from mnist_cnn.disk import replace_file
+from mnist_cnn.errors import UsageError, reason_of
 
 EXAMPLES = (
     (

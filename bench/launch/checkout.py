@@ -16,7 +16,7 @@ from bench.machine import repository
 from bench.machine.system import environment_without_git
 from bench.text import printable
 from mnist_cnn.child_processes import run_child
-from mnist_cnn.errors import UsageError
+from mnist_cnn.errors import UsageError, reason_of
 from mnist_cnn.user_folders import cache_folder
 
 SETUP_SECONDS = 3600.0
@@ -121,7 +121,7 @@ def prepare_checkout(checkout: Checkout, project: Path) -> None:
         ) from None
     except OSError as error:
         raise UsageError(
-            f"commit {checkout.short} has no scripts/setup that can be run ({error.strerror}), "
+            f"commit {checkout.short} has no scripts/setup that can be run ({reason_of(error)}), "
             "so it cannot be compared"
         ) from error
     if status != 0:
@@ -153,7 +153,7 @@ def _create_worktree(checkout: Checkout, project: Path) -> None:
     except OSError as error:
         raise UsageError(
             f"cannot keep commit {checkout.short} in {printable(str(checkout.folder.parent))}: "
-            f"{error.strerror}"
+            f"{reason_of(error)}"
         ) from error
     except repository.GitFailed as error:
         raise UsageError(

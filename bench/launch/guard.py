@@ -41,6 +41,7 @@ from bench.measure.guard_folder import (
 )
 from bench.measure.seed_share import VARIABLE as VARIABLE_OF_SHARE
 from mnist_cnn import child_processes
+from mnist_cnn.errors import reason_of
 from mnist_cnn.leftovers import abandoned_logs
 from mnist_cnn.process import (
     ENDING_SIGNALS,
@@ -142,7 +143,7 @@ def run_guarded(work: Callable[[], int], conclude: Callable[[Ending], int]) -> i
     except OSError as error:
         leave_folder(folder)
         print(
-            f"mnist-bench: error: no process can be started ({error.strerror}): end others, or "
+            f"mnist-bench: error: no process can be started ({reason_of(error)}): end others, or "
             "raise their limit (ulimit -u)",
             file=sys.stderr,
         )

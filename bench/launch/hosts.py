@@ -11,7 +11,7 @@ import socket
 from dataclasses import dataclass
 
 from bench.machine.network import resolve_address
-from mnist_cnn.errors import UsageError
+from mnist_cnn.errors import UsageError, reason_of
 from mnist_cnn.rank import LOOPBACK
 
 _EXAMPLE = "HOST:PORT, such as 10.0.0.1:29500"
@@ -88,7 +88,7 @@ def check_host_place(place: HostPlace) -> None:
             listening.bind((LOOPBACK if place.machines == 1 else "", place.port))
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
-            why = "is in use" if taken else f"cannot be listened on ({error.strerror})"
+            why = "is in use" if taken else f"cannot be listened on ({reason_of(error)})"
             raise UsageError(
                 f"port {place.port} of this machine {why}; name another in --main-address, on "
                 "every machine"

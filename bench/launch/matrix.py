@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import get_args
 
 from bench.analysis.scaling import ScalingMode
-from mnist_cnn.disk import read_text, reason_of
-from mnist_cnn.errors import UsageError, near_match
+from mnist_cnn.disk import read_text
+from mnist_cnn.errors import UsageError, near_match, reason_of
 from mnist_cnn.recipe import DEVICES, RECIPES, Kernels, Precision, recipe_named
 
 DEFAULT_SEEDS = 5

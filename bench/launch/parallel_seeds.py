@@ -26,8 +26,8 @@ from bench.records import store
 from bench.records.schema import RunRecord
 from bench.text import count_of
 from mnist_cnn.console import EXIT_FAILED, EXIT_INTERRUPTED
-from mnist_cnn.disk import advice_for, reason_of
-from mnist_cnn.errors import UsageError
+from mnist_cnn.disk import advice_for
+from mnist_cnn.errors import UsageError, reason_of
 from mnist_cnn.process import signal_name
 from mnist_cnn.whole_numbers import MOST_PROCESSES, parse_whole
 

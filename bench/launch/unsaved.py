@@ -15,7 +15,8 @@ from pathlib import Path
 from bench.records.schema import RunRecord
 from bench.records.store import record_path, save_record
 from bench.text import printable
-from mnist_cnn.disk import advice_for, reason_of
+from mnist_cnn.disk import advice_for
+from mnist_cnn.errors import reason_of
 from mnist_cnn.user_folders import save_elsewhere
 
 

@@ -7,7 +7,7 @@ import socket
 
 import psutil
 
-from mnist_cnn.errors import UsageError
+from mnist_cnn.errors import UsageError, reason_of
 
 _LOOPBACK = "127.0.0.1"
 _LOOPBACK_SECONDS = 5.0
@@ -56,7 +56,7 @@ def check_loopback() -> None:
             pass
     except OSError as error:
         raise UsageError(
-            f"processes cannot meet at {_LOOPBACK} ({error.strerror}): the loopback interface is "
+            f"processes cannot meet at {_LOOPBACK} ({reason_of(error)}): the loopback interface is "
             "down; start it (ip link set lo up), or leave --processes out"
         ) from error
 

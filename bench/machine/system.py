@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mnist_cnn.errors import UsageError
+from mnist_cnn.errors import UsageError, reason_of
 
 PROC = Path("/proc")
 """Linux's folder of kernel and process data."""
@@ -104,7 +104,7 @@ def require_output(*command: str, timeout_seconds: float = COMMAND_SECONDS) -> s
             check=False,
         )
     except OSError as error:
-        raise NotReported(f"{name} could not be started: {error.strerror}") from error
+        raise NotReported(f"{name} could not be started: {reason_of(error)}") from error
     except subprocess.TimeoutExpired:
         raise NotReported(f"{name} did not answer within {timeout_seconds:g} s") from None
     if completed.returncode != 0:

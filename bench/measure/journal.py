@@ -24,8 +24,8 @@ from bench.records.machine_key import MachineKey
 from bench.records.model import parse_document
 from bench.records.schema import Environment, ProtocolValues, RunRecord, Setup, Status
 from bench.text import printable
-from mnist_cnn.disk import advice_for, read_file, reason_of, replace_file
-from mnist_cnn.errors import UnwrittenCheckpointError, UsageError
+from mnist_cnn.disk import advice_for, read_file, replace_file
+from mnist_cnn.errors import UnwrittenCheckpointError, UsageError, reason_of
 from mnist_cnn.escaping import tell
 from mnist_cnn.folder_lock import locked
 

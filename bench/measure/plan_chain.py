@@ -16,7 +16,7 @@ from bench.records.benchmark_plan import BenchmarkPlan
 from bench.records.machine_key import MachineKey
 from bench.records.record_file import machine_name
 from bench.records.schema import Environment, PlanLink, RunRecord, Setup
-from mnist_cnn.disk import reason_of
+from mnist_cnn.errors import reason_of
 from mnist_cnn.recipe import Recipe
 
 

@@ -18,8 +18,8 @@ from bench.measure.step_graphs import prepare_step_graphs
 from bench.measure.workload import MnistTraining
 from bench.stats.sums import exact_sum
 from bench.text import printable
-from mnist_cnn.disk import advice_for, check_replaceable, read_file, reason_of, replace_file
-from mnist_cnn.errors import UsageError
+from mnist_cnn.disk import advice_for, check_replaceable, read_file, replace_file
+from mnist_cnn.errors import UsageError, reason_of
 from mnist_cnn.kernels import native
 from mnist_cnn.user_folders import temporary_folder
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from bench.records import store
 from bench.records.record_file import LARGEST_RECORD_BYTES
 from bench.text import printable
-from mnist_cnn.disk import read_file, reason_of, refuse_link, write_new_file
-from mnist_cnn.errors import UsageError
+from mnist_cnn.disk import read_file, refuse_link, write_new_file
+from mnist_cnn.errors import UsageError, reason_of
 
 
 def copy_records(paths: Sequence[Path], results_dir: Path) -> list[Path]:

@@ -21,8 +21,8 @@ from bench.records.machine_key import MachineKey
 from bench.records.model import Model, Moment, Number, Whole, in_utc, parse_document
 from bench.records.schema import RunRecord
 from bench.text import printable
-from mnist_cnn.disk import leads_outside, read_file, reason_of, write_new_file
-from mnist_cnn.errors import UsageError
+from mnist_cnn.disk import leads_outside, read_file, write_new_file
+from mnist_cnn.errors import UsageError, reason_of
 
 _MOST_BYTES = 1024**2
 TRAINING_FLOPS = 35_995_008

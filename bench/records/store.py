@@ -28,11 +28,10 @@ from mnist_cnn.disk import (
     leads_outside,
     probe_name,
     read_file,
-    reason_of,
     with_cleanup,
     write_new_file,
 )
-from mnist_cnn.errors import UsageError
+from mnist_cnn.errors import UsageError, reason_of
 from mnist_cnn.leftovers import sweep_files
 
 __all__ = [

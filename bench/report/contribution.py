@@ -11,7 +11,8 @@ from bench.report.markdown_text import code
 from bench.report.results_page import MARK, disagreements, published_ids
 from bench.text import count_of, printable
 from bench.verify.checks import Check, CheckFinding, CheckOutcome, CheckResult, ResultsFolder
-from mnist_cnn.disk import open_regular_file, read_file, reason_of
+from mnist_cnn.disk import open_regular_file, read_file
+from mnist_cnn.errors import reason_of
 
 
 def published_page(folder: Path) -> Path | None:

@@ -25,7 +25,8 @@ from bench.report.html.series import setup_series
 from bench.report.results_chart import draw_chart
 from bench.report.results_page import render_page
 from bench.text import printable
-from mnist_cnn.disk import read_file, reason_of
+from mnist_cnn.disk import read_file
+from mnist_cnn.errors import reason_of
 
 _MOST_LINES = 20_000
 """Most lines of a file whose changes are looked for."""

@@ -14,7 +14,8 @@ from bench.records.sidecars import NoiseFloor, PeakFlops
 from bench.text import printable
 from bench.verify import privacy
 from bench.verify.checks import Check, CheckFinding, ResultsFolder
-from mnist_cnn.disk import read_file, reason_of
+from mnist_cnn.disk import read_file
+from mnist_cnn.errors import reason_of
 
 _PUBLISHED_NAMES = (store.PAGE_NAME, store.CHART_NAME, store.REPORT_NAME)
 """Names of the files that `publish` writes beside records."""

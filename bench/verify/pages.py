@@ -22,8 +22,8 @@ from bench.verify.figure_values import (
 )
 from bench.verify.page_tags import Tag, read_tags
 from bench.verify.shown_numbers import ShownNumber, in_unit
-from mnist_cnn.disk import read_text, reason_of
-from mnist_cnn.errors import UsageError
+from mnist_cnn.disk import read_text
+from mnist_cnn.errors import UsageError, reason_of
 
 SUFFIX = ".md"
 _RECORD = "[0-9]*T[0-9]*Z-*.json"

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
-from mnist_cnn.disk import open_regular_file, reason_of
-from mnist_cnn.errors import UsageError
+from mnist_cnn.disk import open_regular_file
+from mnist_cnn.errors import UsageError, reason_of
 from mnist_cnn.user_folders import cache_folder
 
 TORCHVISION_FOLDER = Path("MNIST", "raw")

@@ -18,9 +18,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mnist_cnn.disk import advice_for, read_file, reason_of, replace_file
+from mnist_cnn.disk import advice_for, read_file, replace_file
 from mnist_cnn.engine import saved_state
-from mnist_cnn.errors import DamagedCheckpointError, UnwrittenCheckpointError
+from mnist_cnn.errors import DamagedCheckpointError, UnwrittenCheckpointError, reason_of
 
 State = Mapping[str, Any]
 _LARGEST_BYTES = 32 << 20

@@ -23,8 +23,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from mnist_cnn.augment import SIDE
-from mnist_cnn.disk import read_file, reason_of
-from mnist_cnn.errors import UsageError
+from mnist_cnn.disk import read_file
+from mnist_cnn.errors import UsageError, reason_of
 from mnist_cnn.inference.legibility import Shape, find_obstacle
 
 Grey = npt.NDArray[np.float32]

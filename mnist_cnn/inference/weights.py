@@ -16,12 +16,11 @@ from mnist_cnn.disk import (
     check_replaceable,
     probe_name,
     read_file,
-    reason_of,
     replace_file,
     with_cleanup,
     write_new_file,
 )
-from mnist_cnn.errors import UsageError
+from mnist_cnn.errors import UsageError, reason_of
 from mnist_cnn.inference import provenance
 from mnist_cnn.inference.provenance import Provenance
 from mnist_cnn.model import MnistCnn

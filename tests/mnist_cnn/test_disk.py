@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mnist_cnn import disk
+from mnist_cnn.errors import reason_of
 from mnist_cnn.leftovers import sweep_files
 from tests.interruptions import interrupted_everywhere
 
@@ -39,7 +40,7 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     for name in ("pipe", "zero", "loop", ".", "absent", "n" * 300, "a\0b"):
         with pytest.raises(OSError, match=r".") as refusal:
             disk.read_file(tmp_path / name, 10)
-        assert disk.reason_of(refusal.value)
+        assert reason_of(refusal.value)
 
 
 @pytest.mark.parametrize("name", ["r" * 80 + ".json", "\u00e4" * 60, "short"])
@@ -214,6 +215,7 @@ APPENDS = """
 import resource, sys
 from pathlib import Path
 from mnist_cnn import disk
+from mnist_cnn.errors import reason_of
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:
     disk.append_line(Path(sys.argv[1]), b"x" * 150 + b"\\n")
@@ -294,6 +296,7 @@ WRITES_FOR_EVER = """
 import itertools, os, sys
 from pathlib import Path
 from mnist_cnn import disk
+from mnist_cnn.errors import reason_of
 from mnist_cnn.leftovers import sweep_files
 def refuse(*_):
     raise PermissionError(1, "Operation not permitted")
@@ -330,6 +333,7 @@ def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 from mnist_cnn import disk
+from mnist_cnn.errors import reason_of
 from mnist_cnn.leftovers import sweep_files
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
 try:

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 from mnist_cnn.child_processes import run_child
-from mnist_cnn.disk import reason_of
-from mnist_cnn.errors import UsageError
+from mnist_cnn.errors import UsageError, reason_of
 from mnist_cnn.escaping import shortened
 
 UPLOAD_SECONDS = 300.0
