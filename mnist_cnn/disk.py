@@ -420,6 +420,11 @@ def advice_for(error: OSError) -> str:
     return _ADVICE.get(error.errno or 0, "see whether the folder can be written to")
 
 
+def refusal_of(error: OSError) -> str:
+    """``No space left on device; free some space there``, for a file that cannot be written."""
+    return f"{reason_of(error)}; {advice_for(error)}"
+
+
 def home_folder() -> Path | None:
     """The user's home; None where there is none: no HOME, and nothing in the list of users."""
     try:

@@ -60,6 +60,12 @@ def reason_of(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
+def parsing_reason(error: ValueError) -> str:
+    """What is wrong with a text; Python's words about very long numbers are for programmers."""
+    text = str(error)
+    return "a number has thousands of digits" if text.startswith("Exceeds the limit") else text
+
+
 def near_match(given: str, known: Iterable[str]) -> str:
     """``" (did you mean 'fast'?)"`` when a known name is close to `given`, else ``""``."""
     matches = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mnist_cnn import console
 from mnist_cnn.data import dataset
-from mnist_cnn.errors import UsageError, reason_of
+from mnist_cnn.disk import refusal_of
+from mnist_cnn.errors import UsageError
 from mnist_cnn.escaping import printable
 from mnist_cnn.inference.export import folder as export_folder, hub
 from mnist_cnn.inference.export.evaluation import Disagreement
@@ -54,7 +55,7 @@ def run_export(request: ExportRequest) -> int:
     try:
         exported = export_folder.export(network, provenance, model_format, folder, data)
     except OSError as error:
-        console.complain(f"error: cannot write {folder}: {reason_of(error)}")
+        console.complain(f"error: cannot write {folder}: {refusal_of(error)}")
         return console.EXIT_FAILED
     except Disagreement as error:
         console.complain(f"error: {folder} was not written: {error}")

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from bench.text import count_of, printable
-from mnist_cnn.disk import replace_file, write_new_file
-from mnist_cnn.errors import UsageError, reason_of
+from mnist_cnn.disk import refusal_of, replace_file, write_new_file
+from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.launch.result import BenchmarkResult
@@ -110,7 +110,7 @@ def write_folder(files: Mapping[PurePosixPath, str], folder: Path | None) -> Non
 
 
 def _write_error(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"cannot write {printable(str(path))}: {reason_of(error)}")
+    return UsageError(f"cannot write {printable(str(path))}: {refusal_of(error)}")
 
 
 def write_plots(results: Sequence[FigureResult], folder: Path) -> None:
@@ -135,7 +135,7 @@ def write_plots(results: Sequence[FigureResult], folder: Path) -> None:
             replace_file(folder / f"{result.name}.png", drawing.to_png(result.figure))
     except OSError as error:
         raise UsageError(
-            f"cannot write figures to {printable(str(folder))}: {reason_of(error)}"
+            f"cannot write figures to {printable(str(folder))}: {refusal_of(error)}"
         ) from error
 
 

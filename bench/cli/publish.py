@@ -15,8 +15,8 @@ from bench.records.folders import RESULTS_DIR
 from bench.records.publication import copy_records
 from bench.text import printable
 from mnist_cnn.console import EXIT_FAILED, parse_path
-from mnist_cnn.disk import replace_file
-from mnist_cnn.errors import UsageError, reason_of
+from mnist_cnn.disk import refusal_of, replace_file
+from mnist_cnn.errors import UsageError
 
 EXAMPLES = (
     (
@@ -101,4 +101,4 @@ def _write(path: Path, text: str) -> None:
     try:
         replace_file(path, text.encode())
     except OSError as error:
-        raise UsageError(f"cannot write {printable(str(path))}: {reason_of(error)}") from error
+        raise UsageError(f"cannot write {printable(str(path))}: {refusal_of(error)}") from error

@@ -16,6 +16,7 @@ from bench.machine import repository
 from bench.machine.system import environment_without_git
 from bench.text import printable
 from mnist_cnn.child_processes import run_child
+from mnist_cnn.disk import refusal_of
 from mnist_cnn.errors import UsageError, reason_of
 from mnist_cnn.user_folders import cache_folder
 
@@ -153,7 +154,7 @@ def _create_worktree(checkout: Checkout, project: Path) -> None:
     except OSError as error:
         raise UsageError(
             f"cannot keep commit {checkout.short} in {printable(str(checkout.folder.parent))}: "
-            f"{reason_of(error)}"
+            f"{refusal_of(error)}"
         ) from error
     except repository.GitFailed as error:
         raise UsageError(

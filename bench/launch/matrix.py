@@ -17,7 +17,7 @@ from typing import get_args
 
 from bench.analysis.scaling import ScalingMode
 from mnist_cnn.disk import read_text
-from mnist_cnn.errors import UsageError, near_match, reason_of
+from mnist_cnn.errors import UsageError, near_match, parsing_reason, reason_of
 from mnist_cnn.recipe import DEVICES, RECIPES, Kernels, Precision, recipe_named
 
 DEFAULT_SEEDS = 5
@@ -152,7 +152,7 @@ def read_matrix(path: Path) -> Matrix:
     except RecursionError:
         raise UsageError(f"{path} is not a matrix: it is nested too deeply") from None
     except ValueError as error:
-        raise UsageError(f"{path} is not a TOML file: {error}") from error
+        raise UsageError(f"{path} is not a TOML file: {parsing_reason(error)}") from error
     values: dict[str, tuple[str, ...] | tuple[int, ...]] = {}
     scaling = None
     for key, value in document.items():

@@ -22,7 +22,8 @@ from bench.records import store, sweep_plan
 from bench.records.schema import RunRecord, Status
 from bench.stats.sums import exact_sum
 from bench.text import count_of, printable
-from mnist_cnn.errors import UsageError, reason_of
+from mnist_cnn.disk import refusal_of
+from mnist_cnn.errors import UsageError
 from mnist_cnn.failure import redact_paths
 
 RESERVED_OPTIONS = (
@@ -220,7 +221,7 @@ def append_plan(state: SweepState) -> None:
         sweep_plan.append_sweep_plan(entry, plan.name, suffix, plan.results_dir)
     except OSError as error:
         raise UsageError(
-            f"cannot write in {printable(str(plan.results_dir))}: {reason_of(error)}"
+            f"cannot write in {printable(str(plan.results_dir))}: {refusal_of(error)}"
         ) from error
 
 

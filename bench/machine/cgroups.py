@@ -14,6 +14,8 @@ MEMBERSHIP = PROC / "self" / "cgroup"
 """The file that lists the control groups of this process."""
 MOUNT = Path("/sys/fs/cgroup")
 """The folder where control groups are mounted."""
+_LONGEST_PATH = 4096
+"""Letters of the longest path of Linux; of a longer one the ancestors would fill the memory."""
 _SYSTEM_COUNTERS = PROC / "vmstat"
 
 
@@ -35,7 +37,7 @@ def own_groups(
         if controllers and controller not in controllers.split(","):
             continue
         root = mount / controller if controllers else mount
-        group = PurePosixPath(path.lstrip("/"))
+        group = PurePosixPath(path.lstrip("/") if len(path) <= _LONGEST_PATH else "")
         # In a container, the path may be the host's. The mount's own root always applies.
         yield from (root / ancestor for ancestor in (group, *group.parents))
 

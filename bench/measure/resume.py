@@ -16,9 +16,10 @@ from bench.measure.request import CheckpointRequest
 from bench.measure.run_state import BenchmarkState, RunState
 from bench.records.schema import RunRecord
 from bench.text import printable
+from mnist_cnn.disk import refusal_of
 from mnist_cnn.distributed import broadcast_from_main
 from mnist_cnn.engine.checkpoint import Checkpoints, Point
-from mnist_cnn.errors import UsageError, reason_of
+from mnist_cnn.errors import UsageError
 from mnist_cnn.rank import Rank
 
 
@@ -80,7 +81,7 @@ def _find_benchmark(
     try:
         folder = JournalFolder(request.folder)
     except OSError as error:
-        raise UsageError(f"cannot keep checkpoints in {shown}: {reason_of(error)}") from error
+        raise UsageError(f"cannot keep checkpoints in {shown}: {refusal_of(error)}") from error
     try:
         stored = folder.manifest()
         # A launcher that restarts the ranks repeats their first command, without --resume.

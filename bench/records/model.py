@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from mnist_cnn.disk import decode
+from mnist_cnn.errors import parsing_reason
 
 LARGEST_INTEGER = 2**64
 """Above every number of bytes; seeds are below it too."""
@@ -51,7 +52,7 @@ Difference = Annotated[Number, Field(ge=0)]
 class Model(BaseModel):
     """Frozen, strict about unknown fields, and without NaN: every document is valid JSON."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 def check_bounds(name: str, value: JsonValue) -> None:
@@ -93,10 +94,13 @@ def parse_json(content: bytes) -> object:
         is_text = _ESCAPED_SURROGATE.search(text) is None or _is_text(value)
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"Invalid JSON: {error.msg} at line {error.lineno} column {error.colno}"
+            f"Invalid JSON: {error.msg.removesuffix(' at')} at line {error.lineno} column "
+            f"{error.colno}"
         ) from None
     except RecursionError:
         raise ValueError("Invalid JSON: nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"Invalid JSON: {parsing_reason(error)}") from None
     if not is_text:
         raise ValueError("Invalid JSON: a text has half a character in it (a lone surrogate)")
     return value
@@ -116,5 +120,5 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         counts = Counter(name for name, _ in pairs)
         twice = next(name for name, count in counts.items() if count > 1)
-        raise ValueError(f"Invalid JSON: the key {twice[:40]!r} is there twice")
+        raise ValueError(f"the key {twice[:40]!r} is there twice")
     return values

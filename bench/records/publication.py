@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.records import store
 from bench.records.record_file import LARGEST_RECORD_BYTES
 from bench.text import printable
-from mnist_cnn.disk import read_file, refuse_link, write_new_file
+from mnist_cnn.disk import read_file, refusal_of, refuse_link, write_new_file
 from mnist_cnn.errors import UsageError, reason_of
 
 
@@ -40,7 +40,7 @@ def copy_records(paths: Sequence[Path], results_dir: Path) -> list[Path]:
                 write_new_file(target, content)
         except OSError as error:
             raise UsageError(
-                f"cannot write {printable(str(target))}: {reason_of(error)}"
+                f"cannot write {printable(str(target))}: {refusal_of(error)}"
             ) from error
     return sorted({target.parent for target in copies})
 
@@ -85,7 +85,7 @@ def _check_free(
         for path in (target.parent, target):
             refuse_link(path)
     except OSError as error:
-        raise UsageError(f"cannot write {printable(str(path))}: {reason_of(error)}") from error
+        raise UsageError(f"cannot write {printable(str(path))}: {refusal_of(error)}") from error
     other, other_content = copies.get(target, (target, None))
     if other_content is None and target.exists():
         other_content = _read(target)

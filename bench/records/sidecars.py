@@ -21,8 +21,8 @@ from bench.records.machine_key import MachineKey
 from bench.records.model import Model, Moment, Number, Whole, in_utc, parse_document
 from bench.records.schema import RunRecord
 from bench.text import printable
-from mnist_cnn.disk import leads_outside, read_file, write_new_file
-from mnist_cnn.errors import UsageError, reason_of
+from mnist_cnn.disk import leads_outside, read_file, refusal_of, write_new_file
+from mnist_cnn.errors import UsageError
 
 _MOST_BYTES = 1024**2
 TRAINING_FLOPS = 35_995_008
@@ -155,7 +155,7 @@ def write_sidecar(sidecar: Sidecar, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         write_new_file(path, (sidecar.model_dump_json(indent=2) + "\n").encode())
     except OSError as error:
-        raise UsageError(f"cannot write {printable(str(path))}: {reason_of(error)}") from error
+        raise UsageError(f"cannot write {printable(str(path))}: {refusal_of(error)}") from error
     return path
 
 

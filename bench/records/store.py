@@ -185,7 +185,13 @@ def _make_folder(folder: Path) -> None:
 
 def _missing_folders(folder: Path) -> list[Path]:
     """The folder and those above it that do not exist, innermost first."""
-    return [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        folder.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    except OSError:  # too long, for one: nothing can be made, and it may have very many parents
+        return []
+    return []
 
 
 def _check_room(folder: Path, files: int) -> None:

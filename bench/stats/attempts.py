@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist, fmean, stdev
@@ -171,11 +171,10 @@ def _half_width_of_ratio(runs: int, tail: float) -> float:
 
 
 def _resampled(
-    seconds: Sequence[float], reached: Sequence[bool], draw: Callable[[], float]
+    seconds: Sequence[float], reached: Sequence[bool], generator: random.Random
 ) -> float | None:
     """Seconds per success of as many attempts, drawn with replacement."""
-    count = len(seconds)
-    drawn = [int(draw() * count) for _ in range(count)]
+    drawn = generator.choices(range(len(seconds)), k=len(seconds))
     successes = sum(map(reached.__getitem__, drawn))
     return exact_sum(map(seconds.__getitem__, drawn)) / successes if successes else None
 
@@ -187,9 +186,7 @@ def _resampled_ratios(base: tuple[_Pair, ...], new: tuple[_Pair, ...]) -> Sequen
     ratios = []
     sides = [(tuple(s for s, _ in side), tuple(r for _, r in side)) for side in (base, new)]
     for _ in range(RESAMPLES):
-        below, above = (
-            _resampled(seconds, reached, generator.random) for seconds, reached in sides
-        )
+        below, above = (_resampled(seconds, reached, generator) for seconds, reached in sides)
         if above is None:
             ratios.append(math.inf)
         else:

@@ -26,7 +26,7 @@ from mnist_cnn.data.mirrors import from_mirrors
 from mnist_cnn.data.package_index import from_package_index
 from mnist_cnn.data.progress import Progress, silent
 from mnist_cnn.disk import sync_folder, write_beside
-from mnist_cnn.errors import MissingDataError, UsageError
+from mnist_cnn.errors import MissingDataError, UsageError, reason_of
 from mnist_cnn.escaping import printable
 from mnist_cnn.folder_lock import locked
 from mnist_cnn.rank import Rank
@@ -247,7 +247,7 @@ def _lacks(folder: Path, absent: Sequence[IdxFile]) -> str:
 
 
 def _not_writable(folder: Path, error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or error
+    reason = reason_of(error) if isinstance(error, OSError) else error
     return (
         f"cannot write MNIST to {folder} ({reason}); "
         f"choose another folder with --data-dir or {FOLDER_VARIABLE}"

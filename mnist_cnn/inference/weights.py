@@ -16,6 +16,7 @@ from mnist_cnn.disk import (
     check_replaceable,
     probe_name,
     read_file,
+    refusal_of,
     replace_file,
     with_cleanup,
     write_new_file,
@@ -88,7 +89,7 @@ def check_writable(path: Path) -> None:
             lambda: probe.unlink(missing_ok=True),
         )
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {reason_of(error)}: {path.parent}") from error
+        raise UsageError(f"cannot write {path}: {refusal_of(error)}") from error
 
 
 def load_weights(path: Path) -> MnistCnn:

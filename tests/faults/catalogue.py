@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from tests.faults.harness import NOT_POSSIBLE, RUN, SILENCE_SECONDS, Fault
+from tests.faults import outside
+from tests.faults.harness import ONE, RUN, SILENCE_SECONDS, TWO, Fault
 
 _RESOLVED = "bench.measure.plan:resolve_plan|1"
 _JOINING = "bench.measure.accelerator:join|1"
 _WARM_UP = "bench.measure.warmup:repeat_warm_up|1"
 _SAVING = "bench.records.store:save_record|1"
 _RUN_OVER = "bench.measure.runner:slowest_laps|1"
-_TWO = ("mnist-bench", *RUN, "--runs", "2", "--processes", "2")
 _TORCHRUN = ("torchrun", "--standalone", "--nproc_per_node", "2", "bench/run.py", *RUN[1:])
 _EPOCH = "epoch 1 of 3"
 _KILLED = "was ended by SIGKILL"
@@ -55,6 +55,7 @@ def catalogue() -> list[Fault]:
         *_shortages(),
         *_two_ranks(),
         *_other_launchers(),
+        *outside.catalogue(),
     ]
 
 
@@ -144,7 +145,7 @@ def _signals() -> Iterator[Fault]:
         )
         yield Fault(
             name=f"{number.name} to a process of two, in a run",
-            command=_TWO,
+            command=TWO,
             awaited=_EPOCH,
             act=_send(number),
             code=130,
@@ -163,7 +164,7 @@ def _signals() -> Iterator[Fault]:
     )
     yield Fault(
         name="the parent of two processes is killed (SIGKILL) in a run",
-        command=_TWO,
+        command=TWO,
         awaited=_EPOCH,
         act=_send(signal.SIGKILL),
         code=-9,
@@ -195,18 +196,16 @@ def _signals() -> Iterator[Fault]:
 
 
 def _streams() -> Iterator[Fault]:
-    run = 'exec mnist-bench "$@"'
-    words = ("sh", *RUN, "--runs", "1")
-    shell = shutil.which("sh") or "sh"
     for name, redirection, code in (
-        ("stderr is closed", "2>&-", 0),
-        ("stderr is on a full disk", "2>/dev/full", 0),
-        ("all streams are closed", "0<&- 1>&- 2>&-", 0),
-        ("stdout is on a full disk", ">/dev/full", 1),
+        ("stderr is closed", "exec 2>&-", 0),
+        ("stderr is on a full disk", "exec 2>/dev/full", 0),
+        ("all streams are closed", "exec 0<&- 1>&- 2>&-", 0),
+        ("stdout is on a full disk", "exec >/dev/full", 1),
     ):
         yield Fault(
             name=name,
-            command=(shell, "-c", f"{run} {redirection}", *words),
+            command=ONE,
+            shell=redirection,
             code=code,
             statuses=("completed",),
             prints="stderr" in name,
@@ -216,14 +215,11 @@ def _streams() -> Iterator[Fault]:
 
 
 def _memory() -> Iterator[Fault]:
-    shell = shutil.which("sh") or "sh"
     for kibibytes in (2_000_000, 3_200_000):
         yield Fault(
             name=f"{kibibytes:,} KiB of address space",
-            command=(
-                *(shell, "-c", f'ulimit -v {kibibytes}; exec mnist-bench "$@"'),
-                *("sh", *RUN, "--runs", "1", "--kernels", "torch"),
-            ),
+            command=(*ONE, "--kernels", "torch"),
+            shell=f"ulimit -v {kibibytes}",
             said="^mnist-bench: error: .*(memory|allocate).*$",
         )
 
@@ -246,7 +242,7 @@ def _shortages() -> Iterator[Fault]:
     )
     yield Fault(
         name="memory runs out in rank 1 of 2 after an epoch",
-        command=_TWO,
+        command=TWO,
         limited=("memory", {"memory.limit_in_bytes": "3G", "memory.max": "3G"}),
         injected=(f"1|{_trained(2)}|raise=b'x' * 4 * 10**9",),
         statuses=("failed",),
@@ -255,7 +251,7 @@ def _shortages() -> Iterator[Fault]:
     for most in (1, 3, 6):
         yield Fault(
             name=f"no more than {most} processes and threads, for two ranks",
-            command=_TWO,
+            command=TWO,
             limited=("pids", {"pids.max": str(most)}),
             said="no (more )?process",
         )
@@ -270,14 +266,12 @@ def _shortages() -> Iterator[Fault]:
         ),
         ("the temporary folder has no room for a log", "nr_inodes=6", unlogged),
     ):
-        mount = f'mount -t tmpfs -o {options} tmpfs "$TMPDIR" || exit {NOT_POSSIBLE}'
         code = 2 if said.startswith("no") else 0
         yield Fault(
             name=name,
-            command=(
-                *("unshare", "-Urm", "sh", "-c", f'{mount}; exec mnist-bench "$@"', "sh"),
-                *(*RUN, "--runs", "1"),
-            ),
+            command=ONE,
+            namespaces="m",
+            shell=f"mount -t tmpfs -o {options} tmpfs $TMPDIR",
             code=code,
             statuses=() if code else ("completed",),
             said=said,
@@ -297,7 +291,7 @@ def _two_ranks() -> Iterator[Fault]:
         ):
             yield Fault(
                 name=f"rank {rank} of 2 is killed (SIGKILL) {when}",
-                command=_TWO,
+                command=TWO,
                 injected=(f"{rank}|{where}|signal=SIGKILL",),
                 statuses=statuses,
                 reason=f"^rank {rank} {_KILLED}" if statuses else "",
@@ -306,7 +300,7 @@ def _two_ranks() -> Iterator[Fault]:
             )
         yield Fault(
             name=f"an error in rank {rank} of 2",
-            command=_TWO,
+            command=TWO,
             injected=(f"{rank}|{_trained(2)}|raise=ValueError('boom')",),
             statuses=("failed",),
             reason="^ValueError: boom" if rank == 0 else "^rank 1 failed: ValueError: boom",
@@ -314,21 +308,21 @@ def _two_ranks() -> Iterator[Fault]:
         )
         yield Fault(
             name=f"SystemExit in rank {rank} of 2",
-            command=_TWO,
+            command=TWO,
             injected=(f"{rank}|{_trained(2)}|raise=SystemExit(0)",),
             statuses=("failed",),
             reason="SystemExit: 0",
         )
         yield Fault(
             name=f"rank {rank} of 2 leaves with status 0",
-            command=_TWO,
+            command=TWO,
             injected=(f"{rank}|{_trained(2)}|exit=0",),
             statuses=("failed",),
             reason=f"^rank {rank} ended with status 0" if rank else "ended with status 0",
         )
         yield Fault(
             name=f"SIGTERM to rank {rank} of 2",
-            command=_TWO,
+            command=TWO,
             awaited=_EPOCH,
             act=_send_rank(rank, signal.SIGTERM),
             code=130,
@@ -337,7 +331,7 @@ def _two_ranks() -> Iterator[Fault]:
         )
         yield Fault(
             name=f"rank {rank} of 2 is stopped (SIGSTOP) in a run",
-            command=_TWO,
+            command=TWO,
             awaited=_EPOCH,
             act=_send_rank(rank, signal.SIGSTOP),
             statuses=("failed",),
@@ -346,14 +340,14 @@ def _two_ranks() -> Iterator[Fault]:
         )
         yield Fault(
             name=f"rank {rank} of 2 is stopped (SIGSTOP) while the ranks join",
-            command=_TWO,
+            command=TWO,
             injected=(f"{rank}|{_JOINING}|signal=SIGSTOP",),
             said=f"rank {rank} was stopped",
             within_seconds=SILENCE_SECONDS,
         )
     yield Fault(
         name="the supervisor of two ranks is killed (SIGKILL)",
-        command=_TWO,
+        command=TWO,
         awaited=_EPOCH,
         act=_send_child(signal.SIGKILL),
         statuses=("failed",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from tests.stand_ins import fault
 CASE_VARIABLE = "MNIST_BENCH_TEST_CASE"
 """Variable that all processes of a case inherit, by which those that are left are found."""
 RUN = ("run", "--recipe", "fast", "--epochs", "3", "--threads", "1", "--device", "cpu")
+ONE = ("mnist-bench", *RUN, "--runs", "1")
+TWO = ("mnist-bench", *RUN, "--runs", "2", "--processes", "2")
 NOT_POSSIBLE = 77
 """Exit status of a command that could not be prepared here."""
 _END_SECONDS = 300.0
@@ -36,11 +39,13 @@ _BUSY_SECONDS = 60.0
 """What a busy machine may take longer than is promised: far less than what waits for its limit."""
 DEATH_SECONDS, SILENCE_SECONDS, ANSWER_SECONDS = 15.0, 130.0, 2.0
 """What is promised: the end after a death, after a silence, and the answer to a signal."""
-_ERROR = "mnist-bench: error:"
-_WORD = re.compile(r"^mnist-bench: (?!warning: )|^run \d+ of \d+: failed: ", re.MULTILINE)
+_ERROR = re.compile(r"(mnist-bench|mnist_cnn): error:")
+_WORD = re.compile(
+    r"^(mnist-bench|mnist_cnn): (?!warning: )|^run \d+ of \d+: failed: ", re.MULTILINE
+)
 """Where stderr says that, and why, something has ended."""
-_OF_LAUNCHERS = ("torchelastic_",)
-"""Temporary folders that torchrun leaves behind."""
+_OF_LIBRARIES = ("torchelastic_", "torchinductor_")
+"""Temporary folders that torchrun and an import of torchvision leave behind."""
 _ANNOUNCED = re.compile(r"^run (\d+) of \d+: seed (\d+)", re.MULTILINE)
 
 
@@ -56,9 +61,20 @@ class Fault:
     """What happens, as the table of docs/reliability.md names it."""
     command: tuple[str, ...] = ("mnist-bench", *RUN, "--runs", "2")
     """Words of the command; the results folder is added."""
+    saves: bool = True
+    """Whether it has a results folder."""
     injected: tuple[str, ...] = ()
     """See `tests/stand_ins/fault/sitecustomize.py`."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables; ``{folder}`` is the case's own folder, as in `command`."""
+    shell: str = ""
+    """Shell commands before it: ``$RESULTS`` is its folder for results, ``$DISK`` another one."""
+    namespaces: str = ""
+    """Letters of `unshare` for the namespaces of its own in which the shell and it are."""
+    around: Callable[[Path], AbstractContextManager[Mapping[str, str]]] | None = None
+    """Makes files in the case's folder, or a server; gives variables."""
+    made: str = ""
+    """What `around` makes, for the table."""
     awaited: str = ""
     """Part of the line of stderr at which `act` is called; empty for none."""
     act: Callable[[psutil.Process], object] | None = None
@@ -67,12 +83,16 @@ class Fault:
     """Exit status that is promised."""
     statuses: tuple[str, ...] = ()
     """Status of each record, in the order of the runs."""
+    kept: tuple[str, ...] = ()
+    """Status of each record that the results folder does not take."""
     reason: str = ""
     """Regular expression for the reason of the last record."""
     said: str = ""
     """Regular expression for what stderr says."""
     unsaid: str = ""
-    """Regular expression for what stderr does not say."""
+    """Regular expression for what neither stderr nor stdout says."""
+    printed: str = ""
+    """Regular expression for what stdout says."""
     prints: bool = True
     """Whether stdout is there to be printed to."""
     limited: tuple[str, Mapping[str, str]] | None = None
@@ -91,7 +111,12 @@ class Fault:
             return f"control group: {next(iter(self.limited[1].values()))} of {self.limited[0]}"
         if self.act is not None:
             return f"from outside, at the line `{self.awaited}`"
-        return "by the shell that starts it"
+        if self.made:
+            return self.made
+        variables = " ".join(
+            f"{name}={shlex.quote(text)}" for name, text in self.environment.items()
+        )
+        return f"`{self.shell or variables}`"
 
     @property
     def expected(self) -> str:
@@ -100,7 +125,8 @@ class Fault:
             f"ended by {signal.Signals(-self.code).name}" if self.code < 0 else f"exit {self.code}"
         )
         records = "records: " + ", ".join(self.statuses) if self.statuses else "no record"
-        return f"{end}; {records}"
+        elsewhere = f"; kept elsewhere: {', '.join(self.kept)}" if self.kept else ""
+        return f"{end}; {records}{elsewhere}" if self.saves else end
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +181,32 @@ def provoke(case: Fault) -> Seen:
                 raise NotPossibleError from None
             limit(group, values)
             case = replace(case, command=(*entering(group), *case.command))
-        seen = _provoke(case, folder)
+        if case.around is not None:
+            variables = stack.enter_context(case.around(folder))
+            case = replace(case, environment={**case.environment, **variables})
+        seen = _provoke(_in_shell(case), folder)
     if seen.code == NOT_POSSIBLE:
         raise NotPossibleError
     return seen
+
+
+def _in_shell(case: Fault) -> Fault:
+    """The case with a command that prepares what its `shell` and `namespaces` say."""
+    if not case.shell and not case.namespaces:
+        return case
+    words: tuple[str, ...] = (
+        "sh",
+        "-c",
+        f'{case.shell or ":"} || exit {NOT_POSSIBLE}; exec "$@"',
+        "sh",
+    )
+    if case.namespaces:
+        unshare = ("unshare", f"-Ur{case.namespaces}")
+        possible = shutil.which(unshare[0]) and subprocess.run([*unshare, "true"], check=False)
+        if not possible or possible.returncode:
+            raise NotPossibleError
+        words = (*unshare, *words)
+    return replace(case, command=(*words, *case.command))
 
 
 def violations(case: Fault, seen: Seen) -> list[str]:
@@ -176,6 +224,9 @@ def violations(case: Fault, seen: Seen) -> list[str]:
     statuses = tuple(record.status.value for record in seen.records)
     if statuses != case.statuses:
         found.append(f"records: {', '.join(statuses) or 'none'}")
+    kept = tuple(record.status.value for record in seen.unsaved)
+    if kept != case.kept:
+        found.append(f"kept elsewhere: {', '.join(kept) or 'none'}")
     found += general_violations(seen)
     if case.prints and seen.records and seen.code != -9 and not seen.out.strip():
         found.append("no table of what was measured")
@@ -184,8 +235,10 @@ def violations(case: Fault, seen: Seen) -> list[str]:
         found.append(f"the reason is {reason!r}")
     if re.search(r"gloo|GLHF|\.cc:\d", seen.err) and case.command[0] == "mnist-bench":
         found.append("stderr is for nobody")
-    if case.unsaid and re.search(case.unsaid, seen.err, re.MULTILINE):
-        found.append(f"stderr says {case.unsaid!r}")
+    if case.unsaid and re.search(case.unsaid, seen.err + seen.out, re.MULTILINE):
+        found.append(f"it says {case.unsaid!r}")
+    if case.printed and not re.search(case.printed, seen.out, re.MULTILINE):
+        found.append(f"stdout does not say {case.printed!r}")
     if case.said and not re.search(case.said, seen.err, re.MULTILINE):
         found.append(f"stderr does not say {case.said!r}")
     return found
@@ -208,10 +261,11 @@ def general_violations(seen: Seen) -> list[str]:
     found = []
     if seen.code is None:
         found.append("a hang")
-    errors = [line for line in seen.err.splitlines() if line.startswith(_ERROR)]
+    errors = [line for line in seen.err.splitlines() if _ERROR.match(line)]
     if len(errors) > 1:
         found.append(f"{len(errors)} lines of errors")
-    if seen.code in (1, 2) and not _WORD.search(seen.err):
+    # `verify` prints what it finds as its result.
+    if seen.code in (1, 2) and not _WORD.search(seen.err) and (seen.announced or not seen.out):
         found.append("not a word")
     if seen.code == 130 and errors:
         found.append("an error where somebody asked for the end")
@@ -230,9 +284,12 @@ def general_violations(seen: Seen) -> list[str]:
 
 def _provoke(case: Fault, folder: Path) -> Seen:
     results, temporary = folder / "results", folder / "tmp"
-    temporary.mkdir()
+    for made in (temporary, folder / "disk"):
+        made.mkdir()
     mark = uuid.uuid4().hex
-    program, *words = case.command
+    program, *words = (word.replace("{folder}", str(folder)) for word in case.command)
+    if case.saves:
+        words += ["--results-dir", str(results)]
     program = shutil.which(program, path=f"{BIN}{os.pathsep}{os.environ['PATH']}") or program
     environment = clean_environment() | fault(*case.injected)
     environment["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
@@ -242,12 +299,14 @@ def _provoke(case: Fault, folder: Path) -> Seen:
         "CI": "true",
         "TMPDIR": str(temporary),
         "XDG_STATE_HOME": str(folder / "state"),
+        "RESULTS": str(results),
+        "DISK": str(folder / "disk"),
     }
-    environment |= case.environment
+    environment |= {k: v.replace("{folder}", str(folder)) for k, v in case.environment.items()}
     began = time.monotonic()
     moment: list[float] = []
     with subprocess.Popen(
-        [program, *words, "--results-dir", str(results)],
+        [program, *words],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
@@ -270,12 +329,12 @@ def _provoke(case: Fault, folder: Path) -> Seen:
             process.kill()
         for thread in (watch, read):
             thread.join()
-    found = read_records([results]) if results.exists() else None
-    known = [record for _, record in found.records] if found else []
+    found = read_records([results]) if results.is_dir() else None
+    known = _in_order(found.records) if found else []
     left += [
         f"left behind: {path.name}"
         for path in temporary.iterdir()
-        if not path.name.startswith(_OF_LAUNCHERS)
+        if not path.name.startswith(_OF_LIBRARIES)
     ]
     if (folder / "moment").exists():
         moment.append(float((folder / "moment").read_text()))
@@ -289,11 +348,17 @@ def _provoke(case: Fault, folder: Path) -> Seen:
         seconds=ended - happened,
         has_happened=bool(moment),
         answer_seconds=min([*answers, ended]) - happened,
-        records=sorted((r for _, r in found.records), key=lambda r: r.run_index) if found else [],
-        unsaved=[record for _, record in read_records([folder]).records if record not in known],
+        records=known,
+        unsaved=[r for r in _in_order(read_records([folder]).records) if r not in known]
+        if case.saves
+        else [],
         problems=[f"{p.path.name}: {p.reason}" for p in found.problems] if found else [],
         left=left,
     )
+
+
+def _in_order(records: Sequence[tuple[Path, RunRecord]]) -> list[RunRecord]:
+    return sorted((record for _, record in records), key=lambda record: record.run_index)
 
 
 def _watch(

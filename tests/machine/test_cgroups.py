@@ -58,3 +58,9 @@ def test_groups_are_listed_from_the_innermost_on(tmp_path: Path) -> None:
         *(mount / "cpu" / "x", mount / "cpu"),
         *(mount / "a" / "b", mount / "a", mount),
     ]
+
+
+def test_a_path_that_no_system_has_is_not_followed(tmp_path: Path) -> None:
+    """Found by fuzzing: 25,000 ancestors of a path took the memory that there was."""
+    own, mount, _ = folder(tmp_path, f"0::/{'u/' * 25_000}\n", {})
+    assert list(own_groups("cpu", own, mount)) == [mount]

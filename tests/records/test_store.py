@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,16 @@ def test_check_writable_writes_a_name_as_long_as_the_records(tmp_path: Path, len
     with pytest.raises(UsageError, match=r"File name too long.*: the path is too long: use a sh"):
         store.check_writable(folder, name="n" * 120)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_check_writable_makes_no_list_of_very_many_folders() -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(UsageError, match="the path is too long: use a shorter one"):
+            store.check_writable(Path("u/" * 10_000))
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_check_writable_names_the_cause_and_what_to_do(tmp_path: Path) -> None:
