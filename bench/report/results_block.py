@@ -1,20 +1,24 @@
-"""The table of results within the page above the results folder: what `report` prints."""
+"""The table of results within the page above the results folder: one row a machine."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.analysis.benchmarks import group_runs, pool_single_runs
-from bench.analysis.device_numbers import machine_numbers
-from bench.analysis.standings import standings
+from bench.analysis.standings import HEADINGS, OTHER_RECIPE, Standing, standings
 from bench.records.folders import RESULTS_DIR
 from bench.records.store import LARGEST_PAGE_BYTES, PAGE_NAME, ReadResult
+from bench.report.markdown_text import cell, table_row
+from bench.text import MISSING
 from mnist_cnn.disk import read_file
 
-WIDTH = 100
-"""Characters a line."""
-START = f"<!-- results: COLUMNS={WIDTH} mnist-bench report {RESULTS_DIR}/ -->\n```\n"
-END = "```\n<!-- end of results -->\n"
+START = "<!-- results: made by `mnist-bench publish` -->\n"
+END = "<!-- end of results -->\n"
+_SHOWN = ("to 99.4 %", "a success", "reached", "accuracy", "images/s")
+"""Columns of the open division: those of `HEADINGS` that fit on a page beside the machine."""
+_CLOSED, _TORCH = "closed division", "by torch"
+"""The last columns: the time to target in the other division, and the device number."""
 
 
 def render_block(results: ReadResult, results_dir: Path) -> dict[Path, str]:
@@ -22,7 +26,7 @@ def render_block(results: ReadResult, results_dir: Path) -> dict[Path, str]:
 
     Args:
         results: the records of the folder.
-        results_dir: the folder; its name must be that in the block's command.
+        results_dir: the folder; its name must be that of the project's.
     """
     folder = results_dir if results_dir.name else results_dir.resolve()
     page = folder.parent / PAGE_NAME
@@ -33,19 +37,45 @@ def render_block(results: ReadResult, results_dir: Path) -> dict[Path, str]:
     _, end, after = rest.partition(END)
     if folder.name != RESULTS_DIR.name or not start or not end:
         return {}
-    return {page: f"{before}{start}{_table(results)}{end}{after}"}
-
-
-def _table(results: ReadResult) -> str:
-    """The lines of `mnist-bench report results/`, without spaces at their ends."""
-    # Lazy: rich takes a tenth of a second to import.
-    from bench.report import terminal
-
     benchmarks = pool_single_runs(group_runs(results.records))
-    several = len(machine_numbers([("", one) for one in benchmarks])) > 1
-    shown = (
-        terminal.standings_table(standings(("", one) for one in benchmarks))
-        if several
-        else terminal.summary(benchmarks)
+    table = "\n".join(_lines(standings(("", one) for one in benchmarks)))
+    return {page: f"{before}{start}\n{table}\n\n{end}{after}"}
+
+
+def _lines(divisions: Mapping[str, Sequence[Standing]]) -> list[str]:
+    in_open, in_closed = (
+        {row.machine: row for row in divisions.get(name, ())} for name in ("open", "closed")
     )
-    return "".join(f"{line.rstrip()}\n" for line in terminal.plain_lines(shown, WIDTH))
+    headings = ("machine", *_SHOWN, _CLOSED, _TORCH)
+    return [
+        table_row(headings),
+        f"| --- |{' ---: |' * (len(headings) - 1)}",
+        *(
+            _row(machine, in_open.get(machine), in_closed.get(machine))
+            for machine in dict.fromkeys((*in_open, *in_closed))
+        ),
+    ]
+
+
+def _row(machine: str, in_open: Standing | None, in_closed: Standing | None) -> str:
+    values = _values(in_open)
+    torch = next((values[_TORCH] for values in (values, _values(in_closed)) if values), MISSING)
+    shown = [values.get(heading, MISSING) for heading in _SHOWN]
+    time = _values(in_closed).get("to 99.4 %", MISSING)
+    return table_row([cell(machine) + _mark(in_open), *shown, f"{time}{_mark(in_closed)}", torch])
+
+
+def _values(row: Standing | None) -> dict[str, str]:
+    """The text of each column, the time to target with its interval; empty without a row."""
+    if row is None:
+        return {}
+    texts = {name: one.value for name, one in zip(HEADINGS[1:], row.values, strict=False)}
+    interval = row.values[0].interval
+    return texts | ({HEADINGS[1]: f"{texts[HEADINGS[1]]} ({interval})"} if interval else {})
+
+
+def _mark(row: Standing | None) -> str:
+    if row is None:
+        return ""
+    doubtful = "" if row.is_official else " **!**"
+    return doubtful + (f" {OTHER_RECIPE}" if row.has_other_recipe else "")

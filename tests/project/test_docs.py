@@ -15,15 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from bench.report.results_block import END, START
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
     *("README.md", "CONTRIBUTING.md", "results/README.md"),
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
 ]
 BIN = Path(sys.executable).parent
-RESULTS = re.compile(
-    r"<!-- results: COLUMNS=(\d+) mnist-bench (.+?) -->\n```\n(.*?)```\n", re.DOTALL
-)
 
 
 def read(name: str) -> str:
@@ -97,21 +96,9 @@ def test_every_link_has_a_target(name: str) -> None:
             assert anchor in anchors, f"{target}#{anchor}"
 
 
-@pytest.mark.slow
-def test_the_results_table_follows_from_the_records(committed: Path) -> None:
-    block = RESULTS.search(read("README.md"))
-    assert block, "README.md has no results block"
-    columns, arguments, printed = block.groups()
-    completed = subprocess.run(
-        [BIN / "mnist-bench", *shlex.split(arguments)],
-        cwd=committed,
-        env=os.environ | {"COLUMNS": columns, "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    expected = "".join(f"{line.rstrip()}\n" for line in completed.stdout.splitlines())
-    assert printed == expected, f"run `mnist-bench publish`, which writes:\n{expected}"
+def test_the_readme_has_a_place_for_the_table_of_results() -> None:
+    """`mnist-bench publish --check`, a step of CI, holds the table to the records."""
+    assert END in read("README.md").partition(START)[2]
 
 
 def test_nothing_names_a_package_registry_or_this_machine() -> None:

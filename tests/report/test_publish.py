@@ -38,11 +38,11 @@ def cells(page: str, first: str = "id") -> list[dict[str, str]]:
     html = MarkdownIt("commonmark").enable("table").render(page)
     rows = []
     for table in re.findall(r"<table>(.*?)</table>", html, re.DOTALL):
-        headings = re.findall(r"<th>(.*?)</th>", table)
+        headings = re.findall(r"<th[^>]*>(.*?)</th>", table)
         if headings[0] != first:
             continue
         rows += [
-            dict(zip(headings, re.findall(r"<td>(.*?)</td>", row), strict=True))
+            dict(zip(headings, re.findall(r"<td[^>]*>(.*?)</td>", row), strict=True))
             for row in re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)[1:]
         ]
     return rows
@@ -133,34 +133,40 @@ def test_what_cannot_be_read_is_said_and_fails(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("machines", [1, 2])
-def test_the_table_of_the_page_above_is_what_report_prints(
-    machines: int,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_page_above_has_a_row_a_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for number in range(machines):
-        saved(Path("results"), make_benchmark(setup={"device_name": f"Machine {number}"}))
+    slow, closed_only = {"device_name": "Slow | one"}, {"device_name": "Closed only"}
+    seconds = (1.0, 1.1, 1.2, 1.3, 1.4)
+    fast = make_benchmark(seconds, setup={"device_name": "Fast"})
+    in_closed = make_benchmark(seconds, setup={"device_name": "Fast"}, division="closed")
+    saved(Path("results"), [*fast, *in_closed])
+    saved(Path("results"), make_benchmark(setup=slow)[:2])
+    saved(Path("results"), make_benchmark(setup=closed_only, division="closed"))
     page = Path("README.md")
     page.write_text(f"# Mine\n\n{START}old\n{END}\nThe end\n", encoding="utf-8")
     assert publish("results") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "README.md"
-    monkeypatch.setenv("COLUMNS", "100")
-    assert main(["report", "results/"]) == 0
-    printed = "".join(f"{line.rstrip()}\n" for line in capsys.readouterr().out.splitlines())
-    assert "Machine 0" in printed
-    text = f"# Mine\n\n{START}{printed}{END}\nThe end\n"
-    assert page.read_text(encoding="utf-8") == text
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(f"# Mine\n\n{START}\n| machine | to 99.4 % | a success |")
+    assert text.endswith(f" |\n\n{END}\nThe end\n")
+    fast_row, slow_row, closed_row = cells(text, "machine")
+    assert fast_row["machine"].startswith("<code>Fast</code>")
+    assert fast_row["reached"] == "5/5"
+    assert fast_row["closed division"].split(" †")[0] == fast_row["to 99.4 %"] != "–"
+    assert slow_row["machine"].startswith("<code>Slow | one</code> <strong>!</strong>")
+    assert slow_row["closed division"] == "–"
+    assert closed_row["machine"] == "<code>Closed only</code>"
+    assert closed_row["closed division"] != "–"
+    assert {closed_row[name] for name in ("to 99.4 %", "a success", "reached", "images/s")} == {"–"}
     monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.delenv("COLUMNS")
     assert publish("results", "--check") == 0
 
-    page.write_text(text.replace("Machine 0", "Machine 7"), encoding="utf-8")
+    page.write_text(text.replace("`Fast`", "`Fastest`"), encoding="utf-8")
     assert publish("results", "--check") == 1
-    assert re.match(r"README\.md:\d+: .*Machine 7.* -> .*Machine 0", capsys.readouterr().out)
-    assert "Machine 7" in page.read_text(encoding="utf-8"), "a check writes nothing"
+    assert re.match(r"README\.md:\d+: .*Fastest.* -> .*Fast", capsys.readouterr().out)
+    assert "Fastest" in page.read_text(encoding="utf-8"), "a check writes nothing"
 
 
 @pytest.mark.slow
