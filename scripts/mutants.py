@@ -138,7 +138,11 @@ def choose(each: int, seed: int) -> list[Mutant]:
 
 
 def copy_tree(folder: Path) -> None:
-    """Copy the working tree, as a checkout: what git knows or would, and the compiled library."""
+    """Copy the working tree, as a checkout: what git knows or would, and the compiled library.
+
+    With the history: tests ask git for the commits of records, and for the committed records.
+    """
+    subprocess.run(["git", "clone", "--quiet", "--no-checkout", ROOT, folder], check=True)
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -149,8 +153,7 @@ def copy_tree(folder: Path) -> None:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    # A checkout: tests ask git for the records that are committed.
-    for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "copy"]):
+    for words in (["add", "--all"], ["commit", "--quiet", "--allow-empty", "-m", "copy"]):
         own = ["-c", "user.name=mutants", "-c", "user.email=mutants@localhost"]
         subprocess.run(["git", *own, *words], cwd=folder, check=True)
 
