@@ -339,10 +339,8 @@ def _exit_status(
 def _end_stopped(ranks: Sequence[subprocess.Popen[bytes]], first_index: int, folder: Path) -> None:
     """End ranks that a signal has stopped: they would neither answer nor save anything."""
     for index in stopped_ranks(folder):
-        local_index = index - first_index
-        if 0 <= local_index < len(ranks) and ranks[local_index].poll() is None:
-            report_end(index, EndKind.STOPPED, STOPPED, folder)
-            ranks[local_index].kill()
+        report_end(index, EndKind.STOPPED, STOPPED, folder)
+        ranks[index - first_index].kill()
 
 
 def _end_silent(

@@ -148,3 +148,15 @@ def test_a_shell_can_complete(begun: str, offered: list[str]) -> None:
     )
     assert done.stdout.split() == offered
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["run", "--help"], ["report", "results"]], ids=" ".join
+)
+def test_what_is_not_needed_is_not_imported(words: list[str]) -> None:
+    """docs/installing.md says which package is loaded by what."""
+    code = f"import sys; from bench.cli import main; main({words!r}); print(*sys.modules)"
+    loaded = set(launch([PYTHON, "-c", code]).stdout.splitlines()[-1].split())
+    assert "typer" in loaded
+    heavy = {"torch", "pandas", "scipy", "matplotlib", "numpy", "PIL", "huggingface_hub", "pyarrow"}
+    assert not loaded & heavy

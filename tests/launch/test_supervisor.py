@@ -36,6 +36,8 @@ def test_each_rank_knows_who_it_is_and_where_to_meet(tmp_path: Path) -> None:
         f"""
         names = "WORLD_SIZE LOCAL_WORLD_SIZE RANK LOCAL_RANK MASTER_ADDR MASTER_PORT"
         values = " ".join(os.environ[name] for name in names.split())
+        from bench.measure.rank_ends import RANKS_NAME, guard_folder
+        values += f" {{(guard_folder() / RANKS_NAME).exists()}}"
         open({str(tmp_path)!r} + f"/{{rank}}.txt", "w").write(values)
         """,
     )
@@ -45,6 +47,7 @@ def test_each_rank_knows_who_it_is_and_where_to_meet(tmp_path: Path) -> None:
     assert len({tuple(words[4:]) for words in told}) == 1
     assert told[0][4] == "127.0.0.1"
     assert 1024 <= int(told[0][5]) < 65536  # those below are the system's
+    assert told[0][6] == "True"  # by which a guardian knows that its child is no rank
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import stat
@@ -290,6 +291,36 @@ def test_without_hard_links_too_a_new_file_replaces_nothing(
         disk.write_new_file(tmp_path / "file", b"newer")
     assert (tmp_path / "file").read_bytes() == b"new"
     assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere a rename replaces nothing")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EACCES])
+def test_where_the_system_knows_no_exclusive_rename_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    class Refusing:
+        """A C library whose system refuses the call."""
+
+        def renameat2(self, *_: object) -> int:
+            ctypes.set_errno(number)
+            return -1
+
+        renamex_np = renameat2
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Refusing())
+    if number == errno.EACCES:  # of the folder, not of the call
+        with pytest.raises(PermissionError):
+            disk.write_new_file(tmp_path / "file", b"new")
+        assert names(tmp_path) == []
+        return
+    disk.write_new_file(tmp_path / "file", b"new")
+    with pytest.raises(FileExistsError):
+        disk.write_new_file(tmp_path / "file", b"newer")
+    assert (tmp_path / "file").read_bytes() == b"new"
 
 
 WRITES_FOR_EVER = """

@@ -166,6 +166,12 @@ def test_check_writable_writes_a_name_as_long_as_the_records(tmp_path: Path, len
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_check_writable_gives_up_where_a_folder_can_never_be_made() -> None:
+    with pytest.raises(UsageError, match=r"cannot write to .*/proc/none"):
+        store.check_writable(Path("/proc/none"))
+
+
 def test_check_writable_makes_no_list_of_very_many_folders() -> None:
     tracemalloc.start()
     try:

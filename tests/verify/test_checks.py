@@ -17,7 +17,7 @@ from bench.report.terminal.tables import console_for
 from bench.verify import checks
 from bench.verify.check_list import CHECKS
 from tests.factories import make_record, saved
-from tests.verify.tampering import Tamper, Values, every, files, first, put, report_of
+from tests.verify.tampering import Tamper, Values, edit, every, files, first, put, report_of
 
 KNOWN = {
     # Slowed down on purpose, by a file that differed from the commit.
@@ -91,6 +91,21 @@ def test_the_table_says_what_to_do(closed: Path, capsys: pytest.CaptureFixture[s
     ):
         assert text in printed
     assert "mnist-bench publish" in printed
+
+
+@pytest.mark.slow
+def test_a_run_that_diverged_contradicts_nothing(
+    closed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def diverge(values: Values) -> None:
+        values["epochs"] = values["epochs"][:3]
+        values["epochs"][-1]["loss"] = None
+        values["evaluations"] = []
+        values["laps"] = [lap for lap in values["laps"] if (lap["epoch"] or 0) <= 3]
+        values |= {"status": "diverged", "reason": "the loss is not a number"}
+
+    edit(files(closed)[0], diverge)
+    assert "status" not in report_of(closed, capsys)[2]
 
 
 # --- One thing tampered with: (check that must fail, what it says, how)
