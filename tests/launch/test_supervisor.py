@@ -108,6 +108,34 @@ def test_one_that_has_said_what_failed_is_not_told_again(
 
 
 @pytest.mark.slow
+def test_one_that_is_asked_to_end_has_time_to_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(supervisor, "SHORT_GRACE_SECONDS", 0.3)
+    command = program(
+        tmp_path,
+        f"""
+        ready, saved = {str(tmp_path / "ready")!r}, {str(tmp_path / "saved")!r}
+        def save(*_):
+            time.sleep(1)
+            open(saved, "w").close()
+            sys.exit(1)
+        if rank == 1:
+            while not os.path.exists(ready):
+                time.sleep(0.02)
+            sys.exit(7)
+        signal.signal(signal.SIGTERM, save)
+        open(ready, "w").close()
+        while True:
+            time.sleep(60)
+        """,
+    )
+    assert supervise(command, 2, threads=1) == 1
+    assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.slow
 def test_one_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However it takes being asked."""
     monkeypatch.setattr(supervisor, "GRACE_SECONDS", 0.3)

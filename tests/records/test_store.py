@@ -15,7 +15,7 @@ from hypothesis import given
 from bench.records import store
 from bench.records.schema import RunRecord
 from mnist_cnn.errors import UsageError
-from tests.factories import make_record, records
+from tests.factories import make_benchmark, make_record, records
 from tests.interruptions import interrupted_everywhere
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -342,6 +342,19 @@ def test_a_copy_of_a_run_is_counted_once_and_said_so(tmp_path: Path) -> None:
     assert found.problems == [
         store.UnreadableFile(second, f"the same run as {first}: counted once")
     ]
+
+
+def test_runs_of_a_benchmark_keep_what_they_differ_in(tmp_path: Path) -> None:
+    """What they have in common is in memory once."""
+    first, other = make_benchmark((6.4, 6.5))
+    dirty = other.environment.model_copy(update={"dirty": not first.environment.dirty})
+    other = other.model_copy(update={"environment": dirty})
+    for record in (first, other):
+        store.save_record(record, tmp_path)
+    one, two = (record for _, record in store.read_records([tmp_path]).records)
+    assert [one, two] == [first, other]
+    assert one.setup is two.setup
+    assert one.environment is not two.environment
 
 
 def test_an_altered_copy_of_a_run_is_not_counted(tmp_path: Path) -> None:

@@ -66,16 +66,27 @@ def test_numbers_that_the_records_give_pass(page: Path, text: str) -> None:
     assert findings(page, text) == []
 
 
+TWO_VALUES = (
+    "An epoch 71.3 s<!-- figures epoch: mean of train_seconds + eval_seconds in "
+    'results/studies/xeon-road where label == "plain" --> and 8.10 s<!-- figures fast: '
+    f"time_to_target_seconds_expected {FAST} -->:\n"
+)
+
+
 def test_a_product_of_earlier_values_has_their_combined_interval(page: Path) -> None:
-    text = (
-        "An epoch 71.3 s<!-- figures epoch: mean of train_seconds + eval_seconds in "
-        'results/studies/xeon-road where label == "plain" --> and 8.10 s<!-- figures fast: '
-        f"time_to_target_seconds_expected {FAST} -->:\n"
-        "8.8 times (6.0-10.9)<!-- figures: value low high of epoch / fast -->\n"
-    )
+    text = f"{TWO_VALUES}8.8 times (6.0-10.9)<!-- figures: value low high of epoch / fast -->\n"
     assert findings(page, text) == []
     assert findings(page, text.replace("8.8", "8.9")) == [
         (2, "8.9 should be 8.8025564, the value of the product", False)
+    ]
+
+
+def test_a_product_has_the_unit_beside_it(page: Path) -> None:
+    """The quotient stands for any time."""
+    text = f"{TWO_VALUES}8,803 ms<!-- figures: value of epoch / fast -->\n"
+    assert findings(page, text) == []
+    assert findings(page, text.replace("8,803", "8,804")) == [
+        (2, "8,804 ms should be 8802.5564 ms, the value of the product", False)
     ]
 
 
