@@ -157,6 +157,33 @@ def test_one_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.Monk
     assert supervise(command, 2, threads=1) == 1
 
 
+@pytest.mark.slow
+def test_one_that_is_stopped_for_a_while_goes_on(tmp_path: Path) -> None:
+    """As all are by Ctrl-Z and `fg`."""
+    command = program(
+        tmp_path,
+        f"""
+        import psutil
+        from bench.measure.rank_ends import announce_rank
+        announce_rank()
+        number = {str(tmp_path / "number")!r}
+        if rank == 1:
+            open(number + "-", "w").write(str(os.getpid()))
+            os.rename(number + "-", number)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            sys.exit(0)
+        while not os.path.exists(number):
+            time.sleep(0.02)
+        other = psutil.Process(int(open(number).read()))
+        while other.status() != psutil.STATUS_STOPPED:
+            time.sleep(0.02)
+        time.sleep(1)  # the supervisor looks many times
+        other.resume()
+        """,
+    )
+    assert supervise(command, 2, threads=1) == 0
+
+
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_one_that_is_stopped_is_ended_although_the_other_has_finished(
     stopped: int,
