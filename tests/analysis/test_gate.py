@@ -60,6 +60,10 @@ def test_the_gate_sees_what_is_more_than_allowed(slower: float, sees: float) -> 
         assert rate <= 0.2
 
 
+def test_where_nothing_was_found_nothing_is_known() -> None:
+    assert overall_outcome([]) is GateOutcome.UNCLEAR
+
+
 @pytest.mark.slow
 def test_where_runs_do_not_suffice_more_are_asked_for() -> None:
     """Also where they scatter so little that as many would mostly do: then one more."""

@@ -430,6 +430,9 @@ class TextDisplay(RunProgress):
     def warmup_started(self) -> None:
         self.told.append("warm-up")
 
+    def warmup_finished(self, seconds: float) -> None:
+        self.told.append("warm")
+
     def run_started(self, index: int, seed: int) -> None:
         self.told.append(f"run {index}")
 
@@ -444,6 +447,7 @@ def test_the_plan_is_written_before_the_first_run_and_after_the_warm_up() -> Non
     assert display.told == [
         f"2 runs of 2 epochs of {REFERENCE.name}",
         "warm-up",
+        "warm",
         "plan",
         "run 1",
         "completed 1",

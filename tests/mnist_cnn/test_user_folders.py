@@ -29,6 +29,13 @@ def test_without_a_home_the_line_says_what_to_set(monkeypatch: pytest.MonkeyPatc
     assert data_folder() == Path("/cache/mnist-bench/mnist")
 
 
+def test_a_home_is_a_whole_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert disk.home_folder() == tmp_path
+    monkeypatch.setenv("HOME", "here")
+    assert disk.home_folder() is None
+
+
 @pytest.mark.skipif(not hasattr(os, "setuid") or os.getuid() != 0, reason="needs another user")
 def test_a_user_whom_nobody_knows_has_no_home() -> None:
     script = """

@@ -66,6 +66,18 @@ def test_numbers_that_the_records_give_pass(page: Path, text: str) -> None:
     assert findings(page, text) == []
 
 
+@pytest.mark.parametrize(
+    "time",
+    [
+        *("8.10 s", "8.10 second", "8.10 seconds", "8,104 ms", "8,104,092 us", "8,104,092 µs"),
+        *("0.135 min", "0.135 minute", "0.135 minutes"),
+    ],
+)
+def test_a_value_is_compared_in_the_unit_beside_it(page: Path, time: str) -> None:
+    text = f"{time}<!-- figures: time_to_target_seconds_expected {FAST} -->"
+    assert findings(page, text) == []
+
+
 TWO_VALUES = (
     "An epoch 71.3 s<!-- figures epoch: mean of train_seconds + eval_seconds in "
     'results/studies/xeon-road where label == "plain" --> and 8.10 s<!-- figures fast: '
