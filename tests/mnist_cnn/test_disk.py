@@ -276,6 +276,21 @@ def test_a_link_out_of_a_folder_is_found(tmp_path: Path) -> None:
     assert not disk.leads_outside(tmp_path / "alias" / "file", tmp_path / "alias")
 
 
+def test_a_new_file_is_whole_when_it_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_size)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    disk.write_new_file(tmp_path / "file", b"content")
+    assert synced[0] == len(b"content")
+
+
 @pytest.mark.parametrize("has_call", [True, False])
 def test_without_hard_links_too_a_new_file_replaces_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_call: bool
