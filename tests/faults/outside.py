@@ -176,8 +176,8 @@ def _variables() -> Iterator[Fault]:
         ({"MPLBACKEND": "nonsense"}, ""),
         ({"COLUMNS": "1", "LINES": "-3"}, ""),
         ({"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, ""),
-        ({"TMPDIR": "/nowhere"}, ""),
-        ({"GIT_DIR": "/nowhere"}, ""),
+        ({"TMPDIR": "{folder}/none"}, ""),
+        ({"GIT_DIR": "{folder}/none"}, ""),
         ({"PYTHONWARNINGS": "error"}, ""),
     ):
         yield Fault(
@@ -199,7 +199,7 @@ def _variables() -> Iterator[Fault]:
 
 
 def _joined(variables: Mapping[str, str]) -> str:
-    return " ".join(f"{name}={text}" for name, text in variables.items())
+    return " ".join(f"{name}={text}" for name, text in variables.items()).replace("{folder}/", "")
 
 
 def _systems() -> Iterator[Fault]:

@@ -67,7 +67,7 @@ except UsageError as error:
 """
 
 
-def test_without_any_temporary_folder_tmpdir_is_named() -> None:
+def test_without_any_temporary_folder_tmpdir_is_named(tmp_path: Path) -> None:
     # Read-only as they are, not empty: this checkout may be in one of them.
     script = (
         "for folder in /tmp /var/tmp; do mount --rbind $folder $folder && "
@@ -77,7 +77,7 @@ def test_without_any_temporary_folder_tmpdir_is_named() -> None:
     done = subprocess.run(
         ["unshare", "-Urm", "sh", "-c", script],
         cwd=ROOT,
-        env=dict(os.environ) | {"PYTHONPATH": str(ROOT), "TMPDIR": "/nowhere"},
+        env=dict(os.environ) | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "none")},
         capture_output=True,
         text=True,
         check=False,
