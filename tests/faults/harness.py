@@ -113,10 +113,10 @@ class Fault:
             return f"from outside, at the line `{self.awaited}`"
         if self.made:
             return self.made
-        variables = " ".join(
-            f"{name}={shlex.quote(text)}" for name, text in self.environment.items()
-        )
-        return f"`{self.shell or variables}`"
+        own = {name: text.replace("{folder}", "FOLDER") for name, text in self.environment.items()}
+        variables = " ".join(f"{name}={shlex.quote(text)}" for name, text in own.items())
+        namespaces = f"unshare -Ur{self.namespaces}" if self.namespaces else ""
+        return f"`{self.shell or namespaces or variables}`"
 
     @property
     def expected(self) -> str:
