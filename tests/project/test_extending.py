@@ -123,6 +123,12 @@ def test_a_format(project: Path) -> None:
     assert {len(row) for row in rows} == {len(header)}
 
 
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_each_patch_fits_the_files_of_today(example: str, project: Path) -> None:
+    add(example, project)
+
+
+@pytest.mark.thorough
 def test_a_device(project: Path) -> None:
     add("A device", project)
     assert python(project, "-c", A_DEVICE).splitlines() == ["Gaudi 3", "Finished True"]
