@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -78,6 +79,24 @@ def _is_one_of(*values: str) -> Callable[[str], bool]:
 
 def _is_thread_count(text: str) -> bool:
     return bool(re.fullmatch(r"[0-9]{1,6}(,[0-9]{1,6})*", text)) and int(text.split(",")[0]) > 0
+
+
+_ALLOCATOR_ITEM: Final = r"\s*[a-z0-9_]+\s*:\s*(\[[^\]]*\]|[^,\[\]]+)"
+
+
+def _is_allocator_setting(text: str) -> bool:
+    """Whether PyTorch, which ends the process over other texts, can take it apart."""
+    return not text.strip() or bool(
+        re.fullmatch(rf"{_ALLOCATOR_ITEM}(,{_ALLOCATOR_ITEM})*,?\s*", text[:1000])
+    )
+
+
+def _are_interfaces(text: str) -> bool:
+    """Whether all are network interfaces of this machine."""
+    try:
+        return bool([socket.if_nametoindex(name) for name in text.split(",")])
+    except (OSError, ValueError):  # ValueError: a null character
+        return False
 
 
 def _is_usual_width(text: str) -> bool:
@@ -164,6 +183,29 @@ RULES: Final = (
         accepts=_is_one_of("off", "info", "detail"),
         values="OFF, INFO or DETAIL",
         why="PyTorch checks every collective call; the record holds it",
+    ),
+    *(
+        Rule(
+            pattern=pattern,
+            treatment=Treatment.USED,
+            accepts=_is_allocator_setting,
+            values="settings such as expandable_segments:True",
+            why="PyTorch's allocator takes its settings from it",
+        )
+        for pattern in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+    ),
+    Rule(
+        pattern="GLOO_SOCKET_IFNAME",
+        treatment=Treatment.USED,
+        accepts=_are_interfaces,
+        values="network interfaces of this machine",
+        why="gloo joins processes by them",
+    ),
+    Rule(
+        pattern="TORCH_LOGS",
+        treatment=Treatment.OVERRULED,
+        accepts=_is_one_of(""),
+        why="PyTorch would print while it is timed, and names that it does not know end it",
     ),
     *(
         Rule(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -226,6 +227,7 @@ def test_several_tasks_of_slurm_on_a_machine_are_refused(tasks: str) -> None:
         ("ACCELERATE_USE_PARALLELISM_CONFIG", "true"),
         ("ACCELERATE_TORCH_DEVICE", "meta"),
         ("TORCHDYNAMO_DISABLE", "1"),
+        ("TORCH_LOGS", "dynamo"),
     ],
 )
 def test_what_would_change_a_training_is_overruled_and_said(name: str, text: str) -> None:
@@ -265,6 +267,10 @@ def test_what_has_no_effect_is_removed_in_silence(name: str, text: str) -> None:
         ("OMP_NUM_THREADS", "all", "a number of threads, at least 1"),
         ("OMP_NUM_THREADS", "0", "a number of threads, at least 1"),
         ("TORCH_DISTRIBUTED_DEBUG", "much", "OFF, INFO or DETAIL"),
+        ("GLOO_SOCKET_IFNAME", "nonsense0", "network interfaces of this machine"),
+        ("GLOO_SOCKET_IFNAME", "", " is empty: set it to network interfaces"),
+        ("PYTORCH_ALLOC_CONF", "max_split_size_mb", "settings such as expandable_segments:True"),
+        ("PYTORCH_CUDA_ALLOC_CONF", "a:[1", "settings such as expandable_segments:True"),
     ],
 )
 def test_a_value_that_a_library_would_fail_on_is_refused(name: str, text: str, remedy: str) -> None:
@@ -279,6 +285,10 @@ def test_a_value_that_a_library_would_fail_on_is_refused(name: str, text: str, r
         ("ACCELERATE_MIXED_PRECISION", "fp8"),  # the precision is always an argument
         ("OMP_NUM_THREADS", "4,2"),
         ("COLUMNS", "120"),
+        ("GLOO_SOCKET_IFNAME", socket.if_nameindex()[0][1]),
+        ("PYTORCH_ALLOC_CONF", ""),
+        ("PYTORCH_ALLOC_CONF", "expandable_segments:True, max_split_size_mb:128,"),
+        ("PYTORCH_CUDA_ALLOC_CONF", "roundup_power2_divisions:[256:1,512:2],backend:native"),
     ],
 )
 def test_what_is_used_stays(name: str, text: str) -> None:
