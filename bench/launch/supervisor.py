@@ -298,17 +298,47 @@ def _wait_for_ranks(
     for local_index, rank in enumerate(ranks):
         if local_index not in known and not has_asked:
             report(local_index, rank.returncode)
-    return _exit_status([rank.returncode for rank in ranks], first_index, folder, signals)
+    codes = [rank.returncode for rank in ranks]
+    if not signals and not has_begun(folder):
+        said = _unsaid_end(codes, first_index, folder, has_asked)
+        if said is not None:
+            print(f"mnist-bench: error: {said} before the first run", file=sys.stderr)
+            if has_asked:  # the others' status is that of those who were asked to end
+                return EXIT_FAILED
+    return _exit_status(codes, folder, signals)
 
 
-def _exit_status(
-    codes: Sequence[int], first_index: int, folder: Path, signals: Sequence[int]
-) -> int:
-    """The exit status that the ends of all ranks call for; says what has ended them.
+def _unsaid_end(
+    codes: Sequence[int], first_index: int, folder: Path, has_asked: bool
+) -> str | None:
+    """Which rank left first and without a word, where the first rank did not say why all end.
 
     Args:
         codes: of the ranks of this machine.
         first_index: index of the first of them.
+        folder: see `_wait_for_ranks`.
+        has_asked: whether those that were left have been asked to end, and so say nothing.
+    """
+    has_said = codes[0] in (EXIT_FAILED, EXIT_USAGE)
+    if has_said or not any(codes) or (codes[0] == EXIT_INTERRUPTED and not has_asked):
+        return None
+    ends = reported_ends(folder)
+    explained = {end.rank for end in ends if end.kind != EndKind.LEFT}
+    left = [end for end in ends if end.kind == EndKind.LEFT and end.rank not in explained]
+    if not left or any(end.kind <= EndKind.CAUSE for end in ends):
+        return None
+    first = min(left, key=lambda end: end.at)
+    if codes[first.rank - first_index]:
+        return str(first)
+    index, code = next((index, code) for index, code in enumerate(codes) if code)
+    return f"{first}, and rank {first_index + index} {exit_reason(code)}"
+
+
+def _exit_status(codes: Sequence[int], folder: Path, signals: Sequence[int]) -> int:
+    """The exit status that the ends of all ranks call for; says what has ended them.
+
+    Args:
+        codes: of the ranks of this machine.
         folder: see `_wait_for_ranks`.
         signals: see `_wait_for_ranks`.
     """
@@ -326,14 +356,7 @@ def _exit_status(
     if signals and any(code < 0 for code in failed):
         return EXIT_INTERRUPTED
     code = next(iter(failed), 0)
-    if code in _OWN_STATUSES:
-        return code
-    if code > 0 and not has_begun(folder):  # else its record says it
-        who = f"rank {first_index + codes.index(code)}"
-        print(
-            f"mnist-bench: error: {who} {exit_reason(code)} before the first run", file=sys.stderr
-        )
-    return EXIT_FAILED
+    return code if code in _OWN_STATUSES else EXIT_FAILED
 
 
 def _end_stopped(ranks: Sequence[subprocess.Popen[bytes]], first_index: int, folder: Path) -> None:

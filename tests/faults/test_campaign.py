@@ -19,6 +19,8 @@ FURTHER_SEEDS = {
     372: "the results folder does not take the second record",
     2006: "a rank leaves before the first run",
     2056: "a rank is asked to end between two runs",
+    3127: "the first rank leaves with success before the first run",
+    3150: "a rank leaves, and the first one is asked to end before the first run",
 }
 
 

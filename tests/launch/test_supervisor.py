@@ -222,14 +222,56 @@ def test_one_of_independent_processes_that_is_stopped_is_ended(
     assert said.endswith(" was stopped (SIGSTOP) and did not answer\n")
 
 
+LEAVES = {
+    "at once": ("if rank == 0:\n    os._exit(3)\nsys.exit(0)", "rank 0 ended with status 3"),
+    "with success": (
+        "if rank == 0:\n    os._exit(0)\ntime.sleep(0.5)\nsys.exit(1)",
+        "rank 0 ended with status 0, and rank 1 ended with status 1",
+    ),
+    "so that the other is asked to end": (
+        "ENDS_WHEN_ASKED\nif rank == 1:\n    os._exit(3)",
+        "rank 1 ended with status 3",
+    ),
+    "with success, so that the other fails": (
+        "if rank == 1:\n    os._exit(0)\ntime.sleep(0.5)\nos._exit(7)",
+        "rank 1 ended with status 0, and rank 0 ended with status 7",
+    ),
+}
+ENDS_WHEN_ASKED = """
+from bench.measure.rank_ends import EndKind, report_end
+def leave(*_):
+    report_end(rank, EndKind.INTERRUPTED, "was ended by SIGTERM")
+    sys.exit(130)
+if rank == 0:
+    signal.signal(signal.SIGTERM, leave)
+    open(FOLDER + "/ready", "w").close()
+    while True:
+        time.sleep(60)
+while not os.path.exists(FOLDER + "/ready"):
+    time.sleep(0.02)
+"""
+
+
+def _when_asked(tmp_path: Path, text: str) -> str:
+    ready = f"FOLDER = {str(tmp_path)!r}\n{ENDS_WHEN_ASKED}"
+    return text.replace("ENDS_WHEN_ASKED", ready)
+
+
+@pytest.mark.parametrize("how", LEAVES)
 def test_one_that_leaves_without_a_word_before_the_first_run_is_named(
+    how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, said = LEAVES[how]
+    assert supervise(program(tmp_path, _when_asked(tmp_path, text)), 2, threads=1) == 1
+    assert capsys.readouterr().err == f"mnist-bench: error: {said} before the first run\n"
+
+
+def test_one_that_was_asked_to_end_is_no_failure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = program(tmp_path, "if rank == 0:\n    os._exit(3)\nsys.exit(0)")
-    assert supervise(command, 2, threads=1) == 1
-    assert capsys.readouterr().err == (
-        "mnist-bench: error: rank 0 ended with status 3 before the first run\n"
-    )
+    text = "ENDS_WHEN_ASKED\nleave()"
+    assert supervise(program(tmp_path, _when_asked(tmp_path, text)), 2, threads=1) == 130
+    assert capsys.readouterr().err == ""
 
 
 SUPERVISOR = f"""
