@@ -15,7 +15,8 @@ from mnist_cnn.disk import read_file
 
 START = "<!-- results: made by `mnist-bench publish` -->\n"
 END = "<!-- end of results -->\n"
-_SHOWN = ("to 99.4 %", "a success", "reached", "accuracy", "images/s")
+_TIME = "to 99.4 %"
+_SHOWN = (_TIME, "a success", "reached", "accuracy", "images/s")
 """Columns of the open division: those of `HEADINGS` that fit on a page beside the machine."""
 _CLOSED, _TORCH = "closed division", "by torch"
 """The last columns: the time to target in the other division, and the device number."""
@@ -26,7 +27,7 @@ def render_block(results: ReadResult, results_dir: Path) -> dict[Path, str]:
 
     Args:
         results: the records of the folder.
-        results_dir: the folder; its name must be that of the project's.
+        results_dir: the folder, which must be called as the project's is.
     """
     folder = results_dir if results_dir.name else results_dir.resolve()
     page = folder.parent / PAGE_NAME
@@ -58,11 +59,11 @@ def _lines(divisions: Mapping[str, Sequence[Standing]]) -> list[str]:
 
 
 def _row(machine: str, in_open: Standing | None, in_closed: Standing | None) -> str:
-    values = _values(in_open)
-    torch = next((values[_TORCH] for values in (values, _values(in_closed)) if values), MISSING)
-    shown = [values.get(heading, MISSING) for heading in _SHOWN]
-    time = _values(in_closed).get("to 99.4 %", MISSING)
-    return table_row([cell(machine) + _mark(in_open), *shown, f"{time}{_mark(in_closed)}", torch])
+    opened, closed = _values(in_open), _values(in_closed)
+    shown = [opened.get(heading, MISSING) for heading in _SHOWN]
+    closed_time = closed.get(_TIME, MISSING) + _mark(in_closed)
+    torch = (opened or closed)[_TORCH]  # of the machine, whatever the division
+    return table_row([cell(machine) + _mark(in_open), *shown, closed_time, torch])
 
 
 def _values(row: Standing | None) -> dict[str, str]:
@@ -70,8 +71,9 @@ def _values(row: Standing | None) -> dict[str, str]:
     if row is None:
         return {}
     texts = {name: one.value for name, one in zip(HEADINGS[1:], row.values, strict=False)}
-    interval = row.values[0].interval
-    return texts | ({HEADINGS[1]: f"{texts[HEADINGS[1]]} ({interval})"} if interval else {})
+    if interval := row.values[0].interval:
+        texts[_TIME] += f" ({interval})"
+    return texts
 
 
 def _mark(row: Standing | None) -> str:
