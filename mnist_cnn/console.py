@@ -13,10 +13,10 @@ from pathlib import Path
 import typer
 
 from mnist_cnn.errors import (
-    NO_PROCESSES,
     InterruptedTrainingError,
     UnwrittenCheckpointError,
     UsageError,
+    advice_on,
     reason_of,
     shortage,
 )
@@ -151,8 +151,7 @@ def fail(name: str, error: BaseException) -> int:
     if isinstance(error, OSError) and error.strerror:
         what = error.strerror[0].lower() + error.strerror[1:]
         what = f"{short} ({what})" if short else what
-    if short == NO_PROCESSES:
-        what += ": end others, or raise their limit"
+    what += advice_on(error)
     print(f"{name}: error: {printable(what)} ({TRACEBACK_VARIABLE}=1 shows where)", file=sys.stderr)
     show_traceback(error)
     return EXIT_FAILED

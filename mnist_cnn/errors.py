@@ -55,6 +55,16 @@ def shortage(error: BaseException) -> str:
     return next(found, "")
 
 
+def advice_on(error: BaseException) -> str:
+    """What to do about an error that nobody expected, to follow it; empty where it is not known."""
+    if shortage(error) == NO_PROCESSES:
+        return ": end others, or raise their limit"
+    # Python before 3.13 leaves such a file where a disk is full or files are limited in size.
+    if isinstance(error, EOFError) and "marshal" in str(error):
+        return ": a file of Python's compiled code is cut off; delete the __pycache__ folders"
+    return ""
+
+
 def reason_of(error: OSError) -> str:
     """Why the system refused, in a few words; a timeout of Python's has no `strerror`."""
     return error.strerror or str(error) or type(error).__name__

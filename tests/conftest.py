@@ -22,6 +22,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 for ending in (getattr(signal, name) for name in ("SIGHUP", "SIGTERM") if hasattr(signal, name)):
     if signal.getsignal(ending) is signal.SIG_IGN:
         signal.signal(ending, signal.SIG_DFL)
+# Some commands here may write no whole files: half a file of bytecode would break the next ones.
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -41,8 +41,8 @@ class Benchmark:
         """The accuracy that a run must reach, as a fraction."""
         return self.runs[0][1].protocol.target_accuracy
 
-    @property
-    def warnings(self) -> dict[ResultWarning, int | None]:
+    @cached_property
+    def warnings(self) -> Mapping[ResultWarning, int | None]:
         """What makes this result doubtful; see `bench.analysis.result_warnings`."""
         return benchmark_warnings(self.records)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from bench.analysis import labels, metrics, result_warnings
 from bench.analysis.benchmarks import group_runs
@@ -44,7 +45,7 @@ _CASE_FIELDS = (
 """Fields of `SetupKey` that distinguish the cases of a side: those that `setup_name` shows."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Case:
     """One set-up, as each side measured it."""
 
@@ -52,23 +53,62 @@ class Case:
     """The set-up in words, or both set-ups where they differ."""
     setup_name: str
     """The base's set-up in words; the noise floor is stored under this name."""
-    base: tuple[RunRecord, ...]
-    """The base's completed runs, in the order they were run."""
-    new: tuple[RunRecord, ...]
-    """The new side's completed runs, in the order they were run."""
-    unfinished: tuple[str, ...]
-    """Why a side is incomplete: a line for runs that did not complete, and for missing runs."""
-    only_new_failed: bool
-    """Whether runs of the new side failed or diverged, and no run of the base did."""
-    machine_relation: MachineRelation
-    """Whether all runs are of one kind of machine, as far as is known."""
-    remarks: tuple[str, ...]
-    """A line for each difference between the sides, and for each doubt about one of them."""
+    all_base: tuple[RunRecord, ...]
+    """The base's runs, in the order they were run."""
+    all_new: tuple[RunRecord, ...]
+    """The new side's runs, in the order they were run."""
+    noise_remarks: tuple[str, ...] = ()
+    """Remarks about the noise floor, which runs themselves do not show."""
+
+    @cached_property
+    def base(self) -> tuple[RunRecord, ...]:
+        """The base's completed runs, in the order they were run."""
+        return tuple(metrics.completed(self.all_base))
+
+    @cached_property
+    def new(self) -> tuple[RunRecord, ...]:
+        """The new side's completed runs, in the order they were run."""
+        return tuple(metrics.completed(self.all_new))
+
+    @cached_property
+    def unfinished(self) -> tuple[str, ...]:
+        """Why a side is incomplete: a line for runs that did not complete, and for missing runs."""
+        return (*_unfinished_lines("base", self.all_base), *_unfinished_lines("new", self.all_new))
+
+    @property
+    def only_new_failed(self) -> bool:
+        """Whether runs of the new side failed or diverged, and no run of the base did."""
+        base_failed, new_failed = (
+            any(record.status in _FAILURES for record in side)
+            for side in (self.all_base, self.all_new)
+        )
+        return new_failed and not base_failed
+
+    @property
+    def machine_relation(self) -> MachineRelation:
+        """Whether all runs are of one kind of machine, as far as is known."""
+        return machine_relation(self.all_base, self.all_new)
 
     @property
     def same_machine(self) -> bool:
         """Whether nothing known of the machines differs; `machine_relation` has the doubts."""
         return self.machine_relation is not MachineRelation.DIFFERENT
+
+    # Made where they are shown only: a table of many rows compares each of them for one number.
+    @cached_property
+    def remarks(self) -> tuple[str, ...]:
+        """A line for each difference between the sides, and for each doubt about one of them."""
+        base, new = self.all_base, self.all_new
+        return (
+            *self.unfinished,
+            *_kernel_lines(base, new),
+            *find_differences((*POOLED, *REMARKED), base, new),
+            *machine_remarks(base, new),
+            *_warning_lines("base", base),
+            *_warning_lines("new", new),
+            *session_remarks(base, new, by_turns=interleaved(base, new)),
+            *self.noise_remarks,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +177,7 @@ def group_by_setup(side: RunSet) -> dict[SetupKey, list[RunRecord]]:
     """
     groups: dict[SetupKey, list[RunRecord]] = {}
     for record in sorted(side.records, key=lambda record: record.started_utc):
-        groups.setdefault(SetupKey.of(record).only(*_CASE_FIELDS), []).append(record)
+        groups.setdefault(SetupKey.of(record, only=_CASE_FIELDS), []).append(record)
     for records in groups.values():
         if differences := find_differences((*INCOMPARABLE, *POOLED), records, records):
             raise UsageError(
@@ -189,26 +229,7 @@ def _case(name: str, base_name: str, base: Sequence[RunRecord], new: Sequence[Ru
     """
     if differences := find_differences(INCOMPARABLE, base, new):
         raise UsageError(f"{name}: cannot be compared: {differences[0]}")
-    unfinished = (*_unfinished_lines("base", base), *_unfinished_lines("new", new))
-    base_failed, new_failed = (any(r.status in _FAILURES for r in side) for side in (base, new))
-    return Case(
-        name=name,
-        setup_name=base_name,
-        base=tuple(metrics.completed(base)),
-        new=tuple(metrics.completed(new)),
-        unfinished=unfinished,
-        only_new_failed=new_failed and not base_failed,
-        machine_relation=machine_relation(base, new),
-        remarks=(
-            *unfinished,
-            *_kernel_lines(base, new),
-            *find_differences((*POOLED, *REMARKED), base, new),
-            *machine_remarks(base, new),
-            *_warning_lines("base", base),
-            *_warning_lines("new", new),
-            *session_remarks(base, new, by_turns=interleaved(base, new)),
-        ),
-    )
+    return Case(name, base_name, tuple(base), tuple(new))
 
 
 def _kernel_lines(base: Sequence[RunRecord], new: Sequence[RunRecord]) -> list[str]:

@@ -121,7 +121,7 @@ def _study_key(benchmark: Benchmark, mode: ScalingMode) -> object:
     """Equal for benchmarks that differ only in the number of processes, by the mode's rules."""
     path, record = benchmark.runs[0]
     threads = ("setup.threads",) if record.setup.device == "cpu" else ()
-    key = SetupKey.of(record, path).only(*_EQUAL, *threads)
+    key = SetupKey.of(record, path, only=(*_EQUAL, *threads))
     if mode is ScalingMode.STRONG:
         return key
     batch = record.recipe.get("batch_size")

@@ -93,7 +93,7 @@ def _with_floors(match: CaseMatch, floors: Sequence[NoiseFloor]) -> CaseMatch:
     cases = []
     for case in match.cases:
         noise = floor_remark(case.setup_name, case.base[0], floors) if case.base else None
-        cases.append(case if noise is None else replace(case, remarks=(*case.remarks, noise)))
+        cases.append(case if noise is None else replace(case, noise_remarks=(noise,)))
     return replace(match, cases=tuple(cases))
 
 

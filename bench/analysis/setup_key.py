@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ class SetupKey:
 
     A field is named by its path in the record, as ``setup.threads``. ``folder`` is the record's
     folder, ``recipe_name`` the recipe's name as tables show it, and ``machine`` the facts of its
-    `MachineKey`: runs of unlike machines are never of one benchmark. `only` and `ignoring` also
+    `MachineKey`: runs of unlike machines are never of one benchmark. `of` and `ignoring` also
     take the name of a section, which stands for all its fields: ``recipe`` for ``recipe.epochs``.
     """
 
@@ -33,18 +33,25 @@ class SetupKey:
     """Each field's name and its value as text, in an order that does not depend on the run."""
 
     @classmethod
-    def of(cls, record: RunRecord, path: Path | None = None) -> SetupKey:
+    def of(
+        cls, record: RunRecord, path: Path | None = None, only: Collection[str] | None = None
+    ) -> SetupKey:
         """The key of a run.
 
         Args:
             record: the run.
             path: the record's file, where its folder is to be part of the key.
+            only: fields and sections that are to be part of the key; None for all.
         """
-        return cls(tuple([(name, _text(value)) for name, value in _fields(record, path)]))
-
-    def only(self, *names: str) -> SetupKey:
-        """The key with these fields only."""
-        return SetupKey(tuple([field for field in self.fields if _is_named(field[0], names)]))
+        return cls(
+            tuple(
+                [
+                    (name, _text(value))
+                    for name, value in _fields(record, path)
+                    if only is None or _is_named(name, only)
+                ]
+            )
+        )
 
     def ignoring(self, *names: str) -> SetupKey:
         """The key without these fields."""
@@ -78,5 +85,5 @@ def _text(value: object) -> str:
     return json.dumps(value, sort_keys=True) if isinstance(value, _NESTED) else repr(value)
 
 
-def _is_named(field: str, names: tuple[str, ...]) -> bool:
+def _is_named(field: str, names: Collection[str]) -> bool:
     return field in names or field.partition(".")[0] in names

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from bench.launch.guard import Ending
 
 _PROGRAM = "mnist-bench"
+_NOT_IMPORTED = (EOFError, ImportError, MemoryError)
+"""What an import fails by: bytecode that is cut off, a missing module, too little memory."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +64,7 @@ def start(words: Sequence[str]) -> int:
 
 
 def _start(words: list[str]) -> int:
-    from mnist_cnn.process import EXIT_FAILED, EXIT_INTERRUPTED, end_on_signals, ignore_signals
+    from mnist_cnn.process import EXIT_INTERRUPTED, end_on_signals, ignore_signals
 
     if words[:1] == ["--"]:  # as `mnist_cnn.console.without_separator`, which takes time to import
         words = words[1:]
@@ -81,19 +83,31 @@ def _start(words: list[str]) -> int:
         if not is_guarded:  # else the guardian says it
             print(f"{_PROGRAM}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except (ImportError, MemoryError) as error:  # too little memory for what is imported here
-        print(f"{_PROGRAM}: error: {type(error).__name__}: {error}", file=sys.stderr)
-        return EXIT_FAILED
+    except _NOT_IMPORTED as error:
+        return _fail_to_import(error)
     finally:
         ignore_signals()  # the interpreter is ending, which may take a second
 
 
 def _run_words(words: list[str], *, says_interrupted: bool = True) -> int:
-    from bench.cli.app import make_app
-    from mnist_cnn import console
-
     words = words or ["--help"]
-    return console.run(make_app(words), _PROGRAM, words, says_interrupted=says_interrupted)
+    try:
+        from bench.cli.app import make_app
+        from mnist_cnn import console
+
+        app = make_app(words)
+    except _NOT_IMPORTED as error:  # said here: a guardian takes silence for a sudden end
+        return _fail_to_import(error)
+    return console.run(app, _PROGRAM, words, says_interrupted=says_interrupted)
+
+
+def _fail_to_import(error: BaseException) -> int:
+    from mnist_cnn.errors import advice_on
+    from mnist_cnn.process import EXIT_FAILED
+
+    what = f"{type(error).__name__}: {error}{advice_on(error)}"
+    print(f"{_PROGRAM}: error: {what}", file=sys.stderr)
+    return EXIT_FAILED
 
 
 def _conclude(ending: Ending) -> int:

@@ -150,12 +150,12 @@ def report(
             return
         if request.to is Format.HTML or plots is not None:
             _draw(benchmarks, problems, request)
-    if request.to is Format.TERMINAL:
-        _show_tables(benchmarks, table, request, everything)
-    elif request.to in TOOL_FORMATS:
-        _write_for_tool(benchmarks, request)
-    elif request.to in ROW_FORMATS and table is not None:
-        _write_rows(table, request)
+        if request.to is Format.TERMINAL:
+            _show_tables(benchmarks, table, request, everything)
+        elif request.to in TOOL_FORMATS:
+            _write_for_tool(benchmarks, request)
+        elif request.to in ROW_FORMATS and table is not None:
+            _write_rows(table, request)
 
 
 def _output_format(to: Format, as_json: bool) -> Format:

@@ -161,7 +161,7 @@ def _fired_before(base: Sequence[RunRecord], new: Sequence[RunRecord], limits: L
 
 def _compare(base: Sequence[RunRecord], new: Sequence[RunRecord], truth: Truth) -> Comparison:
     """What the gate judges of `compare_case`; the rest informs only, and takes long."""
-    case = replace(_template_match().cases[0], base=tuple(base), new=tuple(new))
+    case = replace(_template_match().cases[0], all_base=tuple(base), all_new=tuple(new))
     sides = ComparedSides.of(case, truth.cases, truth.limits.slower or 0.05)
     lines = (
         compare_seconds_per_image(sides),

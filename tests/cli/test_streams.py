@@ -93,3 +93,22 @@ def test_a_rank_ends_without_finalization(variables: dict[str, str], finalized: 
     assert done.returncode == 2
     assert "unknown recipe 'unknown'" in done.stderr
     assert ("final" in done.stdout) is finalized
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "command"), [("report", "report"), ("dispatch", "run")])
+def test_bytecode_that_is_cut_off_is_one_line(tmp_path: Path, module: str, command: str) -> None:
+    """As Python leaves it where the disk becomes full."""
+    source = ROOT / "bench" / "cli" / f"{module}.py"
+    script = (
+        "import py_compile; from pathlib import Path\n"
+        f"path = Path(py_compile.compile({str(source)!r}))\n"
+        "path.write_bytes(path.read_bytes()[:200])"
+    )
+    kept = {"PYTHONPYCACHEPREFIX": str(tmp_path)}
+    subprocess.run([PYTHON, "-c", script], env=os.environ | kept, check=True)
+    done = shell(f'"$PYTHON" -m bench {command}', **kept)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "EOFError" in line
+    assert "cut off; delete the __pycache__ folders" in line

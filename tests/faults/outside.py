@@ -161,6 +161,8 @@ def _variables() -> Iterator[Fault]:
         ({"SLURM_STEP_TASKS_PER_NODE": "2"}, "or unset SLURM_STEP_TASKS_PER_NODE"),
         ({"OMP_NUM_THREADS": "x"}, "OMP_NUM_THREADS='x' cannot be used.*or unset it"),
         ({"ACCELERATE_USE_CPU": "maybe"}, "ACCELERATE_USE_CPU='maybe' cannot be used"),
+        ({"GLOO_SOCKET_IFNAME": "nonsense0"}, "GLOO_SOCKET_IFNAME='nonsense0' cannot be used"),
+        ({"PYTORCH_ALLOC_CONF": "x"}, "PYTORCH_ALLOC_CONF='x' cannot be used.*or unset it"),
     ):
         yield Fault(
             name=f"{_joined(variables)} left over",
@@ -173,6 +175,7 @@ def _variables() -> Iterator[Fault]:
         ({"ACCELERATE_USE_FSDP": "true"}, "ACCELERATE_USE_FSDP='true' .* is ignored"),
         ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, "ACCELERATE_GRADIENT_.* is ignored"),
         ({"MNIST_BENCH_GUARD": "12"}, "MNIST_BENCH_GUARD of the environment is ignored"),
+        ({"TORCH_LOGS": "x"}, "TORCH_LOGS='x' .* is ignored"),
         ({"MPLBACKEND": "nonsense"}, ""),
         ({"COLUMNS": "1", "LINES": "-3"}, ""),
         ({"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, ""),

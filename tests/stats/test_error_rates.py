@@ -88,7 +88,7 @@ def by_turns(chance: random.Random, slower: float, allowed: float) -> Ended:
         base.append(placed(pair[0], 1.0, 2 * index))
         new.append(placed(pair[1], slower, 2 * index + 1))
         if index + 1 in LOOKS:
-            case = replace(case, base=tuple(base), new=tuple(new))
+            case = replace(case, all_base=tuple(base), all_new=tuple(new))
             line = seconds_per_image(case, len(LOOKS), WANTED)
             if is_clear(line):
                 break
