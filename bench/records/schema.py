@@ -56,7 +56,7 @@ from bench.records.training import (
     TrainedEpoch,
     first_reached,
 )
-from mnist_cnn.recipe import REFERENCE
+from mnist_cnn.recipe import Recipe
 
 __all__ = [
     "READABLE_VERSIONS",
@@ -272,7 +272,7 @@ class RunRecord(Model):
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
         """The summaries must equal what the raw measurements say."""
-        for name in self.recipe.keys() & REFERENCE.values().keys():
+        for name in self.recipe.keys() & Recipe.__dataclass_fields__.keys():
             check_bounds(f"recipe.{name}", self.recipe[name])
         if self.target_reached_epoch != first_reached(
             self.evaluations, self.protocol.target_accuracy
