@@ -6,7 +6,9 @@ where the interval of the difference lies wholly above the limit and above the m
 floor, and passes where it lies wholly below the limit. Either is wrong with probability 5 %:
 firing over all cases together, passing in each case alone, because all cases must pass. Otherwise
 it cannot tell, and says about how many runs could: what the runs do not show must not pass. Nor
-must a selection of runs: runs that failed, are missing or cannot be read are findings.
+must a selection of runs: runs that failed, are missing or cannot be read are findings. Other work
+on the machine is no slower program: a side that it disturbed neither fires nor passes by its times,
+unless the sides took turns, so that both were.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from bench.analysis.cases import Case, CaseMatch
+from bench.analysis.cases import Case, CaseMatch, interleaved
 from bench.analysis.comparison import (
     GATE_TAIL,
     POWER,
@@ -27,10 +29,12 @@ from bench.analysis.comparison import (
     Verdict,
 )
 from bench.analysis.machine_differences import differing_facts, machine_slowdown, unknown_facts
+from bench.analysis.result_warnings import disturbed
 from bench.analysis.run_sets import RunSet
 from bench.analysis.sessions import SESSION_SHIFT, share_session
 from bench.analysis.share_comparison import ReachedCounts
 from bench.records.machine_key import MachineKey, MachineRelation
+from bench.records.schema import RunRecord
 from bench.records.sidecars import NoiseFloor, find_noise_floor
 from bench.stats import sample_size
 from bench.text import Rounding, count_of, printable, rounded
@@ -223,9 +227,18 @@ def _judge_time(
         change = f"{_percent_longer(passes.value)} ({bound}; {limits})"
         return f"{compared.heading}: {change}: {conclusion}"
 
+    case = comparison.case
+    base_doubt, new_doubt = (
+        _disturbance("base", case, case.base),
+        _disturbance("new", case, case.new),
+    )
     if fires.low is not None and fires.low > regression_limit:
+        if new_doubt:
+            return GateOutcome.UNCLEAR, line(at_least, f"slower, but {new_doubt}")
         return GateOutcome.REGRESSION, line(at_least, "slower")
     if passes.high is not None and passes.high < limit:
+        if base_doubt:
+            return GateOutcome.UNCLEAR, line(at_most, f"not slower, but {base_doubt}")
         return GateOutcome.PASS, line(at_most, "not slower")
     if fires.low is not None and fires.low > limit:
         noise = "within this machine's noise" if fires.low <= 1 + floor else "so is the machine"
@@ -233,6 +246,17 @@ def _judge_time(
     distance = math.log(limit) - math.log(passes.value)
     advice = _advice(compared, comparison, distance)
     return GateOutcome.UNCLEAR, line(at_most, f"cannot tell{advice}")
+
+
+def _disturbance(side: str, case: Case, runs: Sequence[RunRecord]) -> str:
+    """What made a side's times too long; empty where nothing did, or where it was in both sides."""
+    count = 0 if interleaved(case.base, case.new) else disturbed(runs)
+    if not count:
+        return ""
+    return (
+        f"other work disturbed {count} of {count_of(len(runs), f'{side} run')}: measure it on a "
+        "quiet machine, or let the sides take turns (ab)"
+    )
 
 
 def _judge_accuracy(
@@ -297,5 +321,5 @@ def _advice(compared: MetricComparison, comparison: Comparison, distance: float)
     tail = GATE_TAIL if distance > 0 else comparison.gate_tail
     needed = sample_size.runs_needed(compared.spread, abs(distance), tail, POWER)
     if needed is None:
-        return "; too many runs needed"
+        return "; more runs would not do: measure on a quiet machine, or take turns (ab)"
     return f"; about {max(needed, compared.fewest_runs, runs + 1)} runs per side would"

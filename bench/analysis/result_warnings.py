@@ -164,6 +164,8 @@ UNRANKED = frozenset(
     }
 )
 """Warnings of runs that keep a benchmark out of rankings: its times are not the machine's."""
+MOST_BUSY_SHARE = 0.25
+"""Share of a benchmark's runs that other work may have disturbed: medians bear it."""
 
 
 def run_warnings(record: RunRecord) -> list[ResultWarning]:
@@ -188,6 +190,13 @@ def run_warnings(record: RunRecord) -> list[ResultWarning]:
         ResultWarning.NOT_THE_TEST_SET: record.recipe.get("evaluation_split", "test") != "test",
     }
     return [warning for warning in applies if applies[warning]]
+
+
+def disturbed(runs: Sequence[RunRecord]) -> int:
+    """Number of runs whose times are not the machine's alone, where these are too many; else 0."""
+    doubts = UNRANKED | {ResultWarning.BUSY_MACHINE}
+    count = sum(not doubts.isdisjoint(run_warnings(run)) for run in runs)
+    return count if count > MOST_BUSY_SHARE * len(runs) else 0
 
 
 def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | None]:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from bench import text
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.columns import column
+from bench.analysis.result_warnings import UNRANKED, ResultWarning
 from bench.analysis.units import Unit, format_cell, format_summary
 from bench.stats.amdahl import Amdahl
 from bench.stats.intervals import Estimate
@@ -24,9 +25,11 @@ HEADINGS = (
     *("processes", "batch", "runs", "images/s", "speed-up", "efficiency", "95 % interval"),
     *("communication", "to target", "a success", "accuracy", ""),
 )
+_DOUBTS = (*sorted(UNRANKED), ResultWarning.BUSY_MACHINE, ResultWarning.FEW_RUNS)
+"""Warnings that make the times of a point doubtful."""
 CAPTION = (
     "Speed-up and efficiency in images a second, over the fewest processes; medians, with their "
-    "95 % interval in brackets (from 6 runs)."
+    "95 % interval (from 6 runs)."
 )
 _SUMMARIZED = ("images_per_second", "time_to_target_seconds", "final_accuracy")
 """Measured columns of which a study's rows give the summary."""
@@ -113,7 +116,15 @@ class ScalingStudy:
             sentences.append(f"Communication share: not known, {COMMUNICATION_UNKNOWN}.")
         if any(point.oversubscribed for point in self.points):
             sentences.append("Oversubscribed: more threads than cores, which wait for each other.")
-        return sentences
+        return [*sentences, *self._doubts()]
+
+    def _doubts(self) -> Iterator[str]:
+        """What makes the times of points doubtful."""
+        for warning in _DOUBTS:
+            counts = [str(p.processes) for p in self.points if warning in p.pool.warnings]
+            if counts:
+                plural = "" if counts == ["1"] else "es"
+                yield f"! {' and '.join(counts)} process{plural}: {warning}"
 
     def _fit_in_words(self) -> str:
         if self.fit is None:

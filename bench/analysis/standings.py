@@ -2,7 +2,8 @@
 
 Official is what stands for a machine: a clean commit or a version, the seeds 0 to n-1, a whole
 machine, enough runs, and times that are the machine's. Where a machine has no such benchmark in a
-division, its newest other one stands below the rest, with the reasons.
+division, another one stands below the rest, with the reasons: today's recipe rather than another,
+with enough runs rather than with fewer, the newest of these.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bench.analysis.columns import column
 from bench.analysis.device_numbers import MachineNumber, Source, machine_numbers
 from bench.analysis.metrics import completed
 from bench.analysis.relative_speed import RelativeSpeed, relative_speeds
-from bench.analysis.result_warnings import ResultWarning, ranked
+from bench.analysis.result_warnings import MOST_BUSY_SHARE, ResultWarning, ranked
 from bench.analysis.run_sets import RunSet
 from bench.analysis.setup_key import recipe_name
 from bench.analysis.step_code import uses_torch
@@ -40,8 +41,6 @@ FEWEST_OPEN_CPU = 5
 """Runs of an official benchmark of the open division on a CPU."""
 FEWEST = 3
 """The same of the closed division, and on other devices."""
-MOST_BUSY_SHARE = 0.25
-"""Share of an official benchmark's runs that other work may have disturbed: medians bear it."""
 HEADINGS = (
     "machine", "to 99.4 %", "a success", "times as long", "reached", "accuracy", "images/s",
     "by torch", "measured with",
@@ -52,8 +51,9 @@ CAPTION = (
     "where it has them, the fastest first. Official: a clean commit or a released version, the "
     f"seeds 0 to n-1, the whole machine, at least {FEWEST_OPEN_CPU} runs in the open division on "
     f"a CPU and {FEWEST} otherwise, a quarter of them disturbed by other work at most. Where a "
-    "machine has none, its newest other benchmark stands below the rest. A success: the seconds "
-    "of all completed runs, misses included, for each that reached the target. By torch: images a "
+    "machine has none, its most complete other benchmark stands below the rest. A success: the "
+    "seconds of all completed runs, misses included, for each that reached the target. By torch: "
+    "images a "
     "second of the reference recipe by torch's operators, which every device has. Times as long: "
     "times to target against the division's first row. Medians, with 95 % intervals where there "
     "are enough runs."
@@ -176,9 +176,14 @@ def standings(sources: Iterable[Source]) -> dict[str, list[Standing]]:
     """The rows of each division, the official ones first and then the fastest first.
 
     Args:
-        sources: all benchmarks that there are. Those to other targets have no place here.
+        sources: all benchmarks that there are. Those to other targets, and those of which no run
+            was completed, have no place here.
     """
-    known = [one for one in sources if one[1].target_accuracy == QUALITY_TARGET]
+    known = [
+        (name, benchmark)
+        for name, benchmark in sources
+        if benchmark.target_accuracy == QUALITY_TARGET and completed(benchmark.records)
+    ]
     numbers = {machine.name: machine.device for machine in machine_numbers(known)}
     divisions: dict[str, dict[str, list[Source]]] = {}
     for source in known:
@@ -212,13 +217,19 @@ def _rows(
 
 
 def _standing_for(sources: list[Source]) -> Source:
-    """The newest official benchmark, not torch's if there is another; without one, the newest."""
+    """The one with the strongest claim; not torch's if there is another."""
     return max(sources, key=lambda source: _claim(source[1]))
 
 
-def _claim(benchmark: Benchmark) -> tuple[bool, bool, datetime]:
-    newest = max(record.started_utc for record in benchmark.records)
-    return not any(reasons_against(benchmark)), not uses_torch(benchmark.records[0]), newest
+def _claim(benchmark: Benchmark) -> tuple[bool, bool, bool, int, datetime]:
+    """Greater for a benchmark that is rather its machine's row; see the module."""
+    first, newest = benchmark.records[0], max(record.started_utc for record in benchmark.records)
+    by_others = not uses_torch(first)
+    if not any(reasons_against(benchmark)):
+        return True, by_others, True, 0, newest
+    # An experiment of one run must not replace a whole benchmark that other work disturbed.
+    runs = min(len(completed(benchmark.records)), _fewest_runs(first))
+    return False, by_others, has_todays_recipe(first), runs, newest
 
 
 def _order(benchmark: Benchmark) -> tuple[bool, bool, float]:

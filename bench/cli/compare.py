@@ -141,12 +141,14 @@ def _gate(request: _Request, summary: Path | None) -> int:
     from bench.analysis.gate import GateFinding, GateOutcome, overall_outcome
     from bench.report.formats.gate import to_markdown
 
+    if summary is not None:  # before a verdict is printed, which its refusal would contradict
+        write_file(b"", summary, "--summary")
     try:
         compared, findings = _compare(request)
     except UsageError as error:
         if summary is not None:
             unclear = [GateFinding(GateOutcome.UNCLEAR, f"nothing was judged: {error}")]
-            write_file(to_markdown(unclear).encode(), summary, "--summary")
+            write_file(to_markdown(request.names, unclear).encode(), summary, "--summary")
         raise
     if summary is not None:
         remarks = dict.fromkeys(
@@ -155,7 +157,7 @@ def _gate(request: _Request, summary: Path | None) -> int:
             for each in set_comparison.comparisons
             for remark in each.case.remarks
         )
-        write_file(to_markdown(findings, remarks).encode(), summary, "--summary")
+        write_file(to_markdown(request.names, findings, remarks).encode(), summary, "--summary")
     return int(overall_outcome(findings))
 
 
@@ -217,7 +219,10 @@ def _parse_slower(text: str | None) -> float | None:
         return None
     share = parse_share(text, "--fail-if-slower")
     if not 0 <= share < 1:
-        raise UsageError(f"--fail-if-slower takes 0 to 100 %, such as 5%, not {printable(text)!r}")
+        meant = f"; did you mean {printable(text)}%?" if 1 <= share < 100 else ""
+        raise UsageError(
+            f"--fail-if-slower takes 0 to 100 %, such as 5%, not {printable(text)!r}{meant}"
+        )
     return share
 
 

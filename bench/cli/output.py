@@ -33,11 +33,21 @@ def notify(line: str) -> None:
 
 
 def show_problems(problems: Iterable[UnreadableFile]) -> None:
-    """Print which files cannot be read, and why, on stderr."""
-    all_problems = list(problems)
-    for problem in all_problems[:_SHOWN_PROBLEMS]:
+    """Print which files cannot be read, and why, on stderr; second copies of runs as one line."""
+    from bench.records.store import is_second_copy
+
+    shown = list(problems)
+    copies = [problem for problem in shown if is_second_copy(problem)]
+    # Each published record has a copy in results/local: a line each would hide the other lines.
+    if len(copies) > 1:
+        shown = [problem for problem in shown if not is_second_copy(problem)]
+        notify(
+            f"{count_of(len(copies), 'file')} hold the same runs as others, such as "
+            f"{copies[0].path}: counted once"
+        )
+    for problem in shown[:_SHOWN_PROBLEMS]:
         notify(f"{problem.path}: {problem.reason}")
-    if (more := len(all_problems) - _SHOWN_PROBLEMS) > 0:
+    if (more := len(shown) - _SHOWN_PROBLEMS) > 0:
         notify(f"and {count_of(more, 'file')} more that cannot be read")
 
 

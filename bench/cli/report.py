@@ -241,7 +241,10 @@ def _show_scaling(benchmarks: Sequence[Benchmark], request: _Request) -> None:
 
     studies = scaling_studies(benchmarks)
     if not studies:
-        raise UsageError(f"{NOTHING}: make such runs with `mnist-bench sweep --scaling strong`")
+        raise UsageError(
+            f"{NOTHING}: make such runs with `mnist-bench sweep --scaling strong --processes 1,2 "
+            "--threads 1`"
+        )
     if request.to is Format.TERMINAL:
         from bench.report import terminal
 

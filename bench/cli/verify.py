@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli.output import notify
+from bench.records import store
 from bench.records.folders import RESULTS_DIR
 from mnist_cnn.console import EXIT_FAILED, parse_path
 from mnist_cnn.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.verify.checks import CheckOutcome
+    from bench.report.contribution import CheckedFolder
+    from bench.verify.checks import CheckOutcome, ResultsFolder
 
 EXIT_UNKNOWN = 2
 """Exit status if no check failed, but some could not be made here."""
@@ -29,7 +31,7 @@ def verify(
         list[Path] | None,
         typer.Argument(
             metavar="[PATH]...",
-            help="Folder of records, such as results/local/<machine> (default: results/, all that "
+            help="Folders of records, such as results/local/<machine> (default: results/, all that "
             "are published); or Markdown pages and folders of them, such as README.md docs.",
             show_default=False,
             parser=parse_path,
@@ -38,7 +40,9 @@ def verify(
     rerun: Annotated[
         int,
         typer.Option(
-            min=0, help="Number of runs, picked by chance, to make again here and to compare."
+            min=0,
+            help="Number of runs of one folder, picked by chance, to make again here and to "
+            "compare.",
         ),
     ] = 0,
     as_json: Annotated[
@@ -53,15 +57,17 @@ def verify(
     from bench.verify.checks import CheckOutcome
     from bench.verify.pages import are_pages
 
-    chosen = paths or [RESULTS_DIR]
+    chosen = store.without_sweep_plans(paths or [RESULTS_DIR])
     if are_pages(chosen):
         if rerun:
             raise UsageError("--rerun makes runs of records again: name a folder of records")
         outcome = _verify_pages(chosen, as_json)
-    elif len(chosen) > 1:
-        raise UsageError("name one folder of records, or Markdown pages only")
+    elif any(are_pages([path]) for path in chosen):
+        raise UsageError("name folders of records or Markdown pages, not both")
+    elif rerun and len(chosen) > 1:
+        raise UsageError("--rerun makes runs of one machine again: name one folder of records")
     else:
-        outcome = _verify_records(chosen[0], rerun, as_json)
+        outcome = _verify_records(chosen, rerun, as_json)
     statuses = {
         CheckOutcome.PASS: 0,
         CheckOutcome.FAIL: EXIT_FAILED,
@@ -70,28 +76,37 @@ def verify(
     return statuses[outcome]
 
 
-def _verify_records(path: Path, rerun: int, as_json: bool) -> CheckOutcome:
+def _verify_records(paths: list[Path], rerun: int, as_json: bool) -> CheckOutcome:
     from bench.machine.repository import read_history
-    from bench.report.contribution import PUBLISHED, pull_request
     from bench.verify import checks, privacy
-    from bench.verify.check_list import CHECKS
 
-    folder = checks.read_folder(path, read_history(), privacy.own_names())
-    results = checks.run_checks(folder, [*CHECKS, PUBLISHED])
+    history, private_words = read_history(), privacy.own_names()
+    # All are read first: what is no folder of records is refused before the checks take time.
+    folders = [checks.read_folder(path, history, private_words) for path in paths]
+    checked = [_check(folder, rerun) for folder in folders]
+    if as_json:
+        from bench.report.formats.checks import to_json
+
+        sys.stdout.write(to_json(checked))
+    else:
+        from bench.report import terminal
+
+        terminal.show(terminal.checks(checked))
+    return checks.overall_outcome([result for each in checked for result in each.results])
+
+
+def _check(folder: ResultsFolder, rerun: int) -> CheckedFolder:
+    from bench.report.contribution import PUBLISHED, CheckedFolder, pull_request
+    from bench.verify.check_list import CHECKS
+    from bench.verify.checks import run_checks
+
+    results = run_checks(folder, [*CHECKS, PUBLISHED])
     if rerun:
         from bench.launch.rerun import rerun as run_again
 
         results.append(run_again(folder, rerun, notify))
     steps = pull_request(folder, results)
-    if as_json:
-        from bench.report.formats.checks import to_json
-
-        sys.stdout.write(to_json(folder, results, steps))
-    else:
-        from bench.report import terminal
-
-        terminal.show(terminal.checks(folder, results, steps))
-    return checks.overall_outcome(results)
+    return CheckedFolder(folder=folder, results=tuple(results), steps=tuple(steps))
 
 
 def _verify_pages(paths: list[Path], as_json: bool) -> CheckOutcome:

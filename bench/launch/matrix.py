@@ -94,7 +94,10 @@ class Matrix:
         if not self.seeds or min(self.seeds) < 0:
             raise UsageError("seeds must be one or more whole numbers from 0 on")
         if self.scaling is not None and len(self.processes) < 2:
-            raise UsageError("scaling needs several process counts, such as processes 1,2,4")
+            raise UsageError(
+                "scaling needs several process counts: add --processes 1,2,4, or in a file "
+                "processes = [1, 2, 4]"
+            )
         if self.scaling is ScalingMode.WEAK and (not self.recipe or "auto" in self.recipe):
             raise UsageError(
                 "weak scaling multiplies the batch size of a recipe: name the recipe, not auto"

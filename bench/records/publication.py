@@ -17,6 +17,7 @@ def copy_records(paths: Sequence[Path], results_dir: Path) -> list[Path]:
 
     Args:
         paths: folders of records, or folders of such folders; each keeps its own name.
+            Plan files of sweeps are passed over.
         results_dir: the folder of the published records.
 
     Returns:
@@ -27,7 +28,7 @@ def copy_records(paths: Sequence[Path], results_dir: Path) -> list[Path]:
             another; then nothing was copied.
     """
     copies: dict[Path, tuple[Path, bytes]] = {}
-    for path in paths:
+    for path in store.without_sweep_plans(paths):
         for folder in _record_folders(path):
             for file in _files(folder):
                 target, content = results_dir / folder.name / file.name, _read(file)

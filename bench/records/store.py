@@ -6,7 +6,7 @@ import errno
 import gc
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from bench.records.record_file import (
     to_json,
 )
 from bench.records.schema import RunRecord
+from bench.records.sweep_plan import SWEEP_SUFFIX
 from bench.records.zip_archive import RefusedArchive, is_archive, read_members
 from bench.text import printable
 from mnist_cnn.disk import (
@@ -44,11 +45,13 @@ __all__ = [
     "check_writable",
     "file_name",
     "gc_paused",
+    "is_second_copy",
     "machine_name",
     "read_records",
     "record_path",
     "save_record",
     "to_json",
+    "without_sweep_plans",
 ]
 
 PAGE_NAME = "README.md"
@@ -62,6 +65,8 @@ LARGEST_PAGE_BYTES = 256 * 1024**2
 """Most bytes of these three that are read."""
 
 _LINK_OUT = "a link that leads out of the folder: name the file itself to read it"
+_COUNTED_ONCE = ": counted once"
+"""How the reason of a file ends that holds the same run as another one."""
 _PROBE_BYTES = 256 * 1024
 """Bytes of the file that is written to see whether it can be: those of several records."""
 _RECORD_BYTES = 64 * 1024
@@ -224,6 +229,20 @@ def read_records(paths: Iterable[Path]) -> ReadResult:
         return _read_all(paths)
 
 
+def without_sweep_plans(paths: Sequence[Path]) -> list[Path]:
+    """The paths without plan files of sweeps; all paths where there are no others.
+
+    `sweep` writes its plan beside the folders of machines, so ``results/local/*`` names it too.
+    """
+    others = [path for path in paths if path.suffix != SWEEP_SUFFIX or not path.is_file()]
+    return others or list(paths)
+
+
+def is_second_copy(problem: UnreadableFile) -> bool:
+    """Whether a file was left out only because an equal one was read."""
+    return problem.reason.endswith(_COUNTED_ONCE)
+
+
 @contextmanager
 def gc_paused() -> Iterator[None]:
     """Pause the garbage collector's search for cycles: it is slow among many records."""
@@ -318,7 +337,7 @@ def _second_copy(
 ) -> UnreadableFile:
     first_name = printable(str(first_path))
     if record == first:
-        return UnreadableFile(path, f"the same run as {first_name}: counted once")
+        return UnreadableFile(path, f"the same run as {first_name}{_COUNTED_ONCE}")
     return UnreadableFile(
         path, f"claims to be the run of {first_name} but differs from it: not counted"
     )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
+from bench.analysis.benchmarks import group_runs, pool_single_runs
 from bench.analysis.result_tables import ResultEntry, find_entries
+from bench.analysis.standings import standings
 from bench.records import store
 from bench.report.markdown_text import code
 from bench.report.results_page import MARK, disagreements, published_ids
@@ -13,6 +16,18 @@ from bench.text import count_of, printable
 from bench.verify.checks import Check, CheckFinding, CheckOutcome, CheckResult, ResultsFolder
 from mnist_cnn.disk import open_regular_file, read_file
 from mnist_cnn.errors import reason_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedFolder:
+    """A folder of records and what its checks say."""
+
+    folder: ResultsFolder
+    """The folder that was checked."""
+    results: tuple[CheckResult, ...]
+    """The result of each check."""
+    steps: tuple[str, ...]
+    """What is left to do before a pull request, as `pull_request` lists it."""
 
 
 def published_page(folder: Path) -> Path | None:
@@ -64,19 +79,46 @@ def _entries(folder: ResultsFolder, results_dir: Path) -> list[ResultEntry]:
 
 
 def unpublished(folder: ResultsFolder) -> int:
-    """Number of rows that the page does not have yet."""
+    """Number of rows that the page does not have yet, or not as these records give them."""
     page = published_page(folder.path)
     text = "" if page is None else _read(page)
     entries = _entries(folder, folder.path.resolve() if page is None else page.parent)
-    return sum(code(entry.id) not in published_ids(text, entry.folder) for entry in entries)
+    return sum(not _is_published(text, entry) for entry in entries)
+
+
+def _is_published(text: str, entry: ResultEntry) -> bool:
+    """Whether the page has a row, of its folder or of the folder's copy."""
+    if code(entry.id) in published_ids(text, entry.folder):
+        return True
+    # `publish` copies results/local/<machine> to results/<machine>. The row of the copy differs
+    # where runs were added since: then it is to be published again.
+    copy = replace(entry, folder=PurePosixPath(entry.folder).name)
+    has_row = code(entry.id) in published_ids(text, copy.folder)
+    return has_row and not any(disagreements(text, copy))
+
+
+def _unofficial_rows(folder: ResultsFolder) -> Iterator[str]:
+    """A line for each machine and division whose row would not be official, with the reasons."""
+    benchmarks = pool_single_runs(group_runs(folder.contents.records))
+    for division, rows in standings(("", benchmark) for benchmark in benchmarks).items():
+        for row in rows:
+            if not row.is_official:
+                of_machine = f" of {printable(row.machine)}" if len(rows) > 1 else ""
+                yield (
+                    f"the {division} division's row{of_machine} would not be official: "
+                    f"{'; '.join(row.reasons)}"
+                )
 
 
 def pull_request(folder: ResultsFolder, results: Sequence[CheckResult]) -> list[str]:
     """What remains to be done before a pull request, and what it must contain."""
     steps = [
-        f"{result.check.name}: {result.check.advice}"
-        for result in results
-        if result.outcome is not CheckOutcome.PASS
+        *_unofficial_rows(folder),
+        *(
+            f"{result.check.name}: {result.check.advice}"
+            for result in results
+            if result.outcome is not CheckOutcome.PASS
+        ),
     ]
     if rows := unpublished(folder):
         steps.append(

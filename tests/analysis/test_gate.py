@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,43 @@ def _time_gate(base: list[RunRecord], new: list[RunRecord], allowed: float) -> G
     found = compare_case(matched.cases[0], 1)
     only = [line for line in found.lines if line.metric is Metric.SECONDS_PER_IMAGE]
     return overall_outcome(judge(matched, [replace(found, lines=tuple(only))], Limits(allowed)))
+
+
+def busy(runs: Sequence[RunRecord], number: int) -> list[RunRecord]:
+    """The same runs, the first of them beside other work that took half of two cores."""
+    load = runs[0].load.model_copy(
+        update={"elapsed_seconds": 10.0, "own_seconds": 9.0, "busy_seconds": 19.0}
+    )
+    return [
+        run.model_copy(update={"load": load}) if index < number else run
+        for index, run in enumerate(runs)
+    ]
+
+
+def test_other_work_on_the_machine_is_no_slower_program_and_hides_none(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    quiet, slow = noisy_runs(0), noisy_runs(1, slower=1.8)
+    assert _time_gate(quiet, slow, 0.1) is GateOutcome.REGRESSION
+    assert _time_gate(quiet, busy(slow, 8), 0.1) is GateOutcome.UNCLEAR
+    assert _time_gate(quiet, busy(slow, 2), 0.1) is GateOutcome.REGRESSION, "a quarter of them"
+    # Slower than what was slowed down is slower, and as fast as what was not is as fast.
+    assert _time_gate(busy(quiet, 8), slow, 0.1) is GateOutcome.REGRESSION
+    assert _time_gate(slow, quiet, 0.1) is GateOutcome.PASS
+    assert _time_gate(slow, busy(quiet, 8), 0.1) is GateOutcome.PASS
+    assert _time_gate(busy(slow, 8), quiet, 0.1) is GateOutcome.UNCLEAR
+    assert gate_on(tmp_path, quiet, busy(slow, 8)) == 2
+    line = "slower, but other work disturbed 8 of 8 new runs: measure it on a quiet machine"
+    assert line in capsys.readouterr().out
+
+
+def test_sides_that_took_turns_were_disturbed_alike() -> None:
+    quiet, slow = noisy_runs(0), noisy_runs(1, slower=1.8)
+    by_turns = [
+        run.model_copy(update={"started_at": before.started_at + timedelta(seconds=1)})
+        for before, run in zip(quiet, slow, strict=True)
+    ]
+    assert _time_gate(busy(quiet, 8), busy(by_turns, 8), 0.1) is GateOutcome.REGRESSION
 
 
 def gate_on(tmp_path: Path, base: Sequence[RunRecord], new: Sequence[RunRecord]) -> int:

@@ -145,6 +145,21 @@ def test_strong_scaling_of_records(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "serial fraction" in page
 
 
+def test_what_makes_times_doubtful_is_said_of_the_points_that_it_concerns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    busy = {"elapsed_seconds": 10.0, "own_seconds": 9.0, "busy_seconds": 29.0}
+    disturbed = [
+        record.model_copy(update={"load": record.load.model_copy(update=busy)})
+        for record in runs(2)
+    ]
+    folder = kept(tmp_path / "r", runs(1)[:1], disturbed)
+    for options in ([], ["--to", "markdown"]):
+        table = " ".join(report(capsys, folder, "--scaling", *options).split())
+        assert "! 2 processes: the machine did other work too" in table
+        assert "! 1 process: fewer than 3 completed runs" in table
+
+
 def test_weak_scaling_keeps_each_batch_and_says_the_rates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,6 +59,24 @@ def test_the_best_code_stands_for_a_machine_and_torchs_where_there_is_no_other()
     assert [row.source for row in rows(torchs)["open"]] == ["torch"]
 
 
+def test_of_what_is_not_official_an_experiment_does_not_replace_a_whole_benchmark() -> None:
+    def dirty(seconds: tuple[float, ...], label: str, **fields: Any) -> list[RunRecord]:
+        fields = {"recipe": FAST.values()} | fields
+        return official(seconds, label=label, environment={"dirty": True}, **fields)
+
+    short = {"recipe": FAST.values() | {"epochs": 3}}
+    benchmarks = (
+        dirty(FIVE, "whole"),
+        dirty((6.4, 6.5, 6.6), "few runs", days=1),
+        dirty(FIVE, "three epochs", days=2, **short),
+        dirty(FIVE, "interrupted", days=3, status="interrupted"),
+    )
+    assert [row.source for row in rows(*benchmarks)["open"]] == ["whole"]
+    newer = dirty((*FIVE, 6.8), "newer", days=4)
+    assert [row.source for row in rows(*benchmarks, newer)["open"]] == ["newer"]
+    assert rows(benchmarks[-1]) == {}, "no row without a completed run"
+
+
 def test_the_fastest_is_first_and_rows_that_are_not_official_are_below() -> None:
     [table] = rows(
         official((3.0, 3.1, 3.2), device="hasty", label="few"),

@@ -37,7 +37,9 @@ def test_a_table_and_the_gates_lines(
     lines = capsys.readouterr().out
     assert "regression" in lines
     assert "allowed +5.0 %" in lines
-    assert summary.read_text().startswith("| outcome | what |")
+    title, _, header = summary.read_text().splitlines()[:3]
+    assert title == f"### mnist-bench gate: regression, `{new}` against `{base}`"
+    assert header == "| outcome | what |"
     assert main([*words[:3], "--fail-if-slower", "50%"]) == 0
     assert main(["compare", base, new, "--fail-if-less-accurate", "0.05"]) == 0
     assert main(["compare", new, base, "--fail-if-slower", "5%"]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,16 +16,21 @@ if sys.argv[1] == "run":
     from bench.records import store
     from tests.analysis.gate_simulation import side
     words = dict(zip(sys.argv[2::2], sys.argv[3::2]))
-    assert words.keys() <= {{"--runs", "--results-dir", "--label"}}, words
+    if not words.keys() <= {{"--runs", "--results-dir", "--label", "--failing"}}:
+        sys.exit(2)
     machine = {{"cpu": os.environ["CPU"]}} if "CPU" in os.environ else {{}}
     number = int(os.environ["NUMBER"])
     slower = float(os.environ["SLOWER"])
+    failing = int(words.get("--failing", "0"))
     for record in side(number, int(words["--runs"]), slower, environment=machine):
+        values = {{"label": words.get("--label")}}
+        if record.run_index <= failing:
+            values |= {{"status": "failed", "reason": "it failed"}}
         store.save_record(
-            record.model_copy(update={{"label": words.get("--label")}}),
+            record.model_copy(update=values),
             __import__("pathlib").Path(words.get("--results-dir", "results/local")),
         )
-    sys.exit()
+    sys.exit(failing > 0)
 from bench.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -47,6 +53,26 @@ def install_stand_in(checkout: Path) -> None:
         script.chmod(0o755)
     python.unlink(missing_ok=True)
     python.symlink_to(sys.executable)
+
+
+class SimulatedCache:
+    """`actions/cache`: restores a folder by its key, and keeps it where a job ends well.
+
+    Args:
+        store: where it keeps folders, between jobs.
+        key: the key of this job.
+        path: the folder of the job.
+    """
+
+    def __init__(self, store: Path, key: str, path: Path) -> None:
+        self._kept, self._path = store / key, path
+        if self._kept.is_dir():
+            shutil.copytree(self._kept, path, dirs_exist_ok=True)
+
+    def end_job(self) -> None:
+        """The job was successful: the folder is kept, unless the key has one."""
+        if self._path.is_dir() and not self._kept.exists():
+            shutil.copytree(self._path, self._kept)
 
 
 def search_path(added: Path) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.project.simulated_runs import install_stand_in, search_path
+from tests.project.simulated_runs import SimulatedCache, install_stand_in, search_path
 
 ROOT = Path(__file__).resolve().parents[2]
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
@@ -55,17 +55,22 @@ def run_action(
     for folder in (files, runner / "work"):
         folder.mkdir(parents=True, exist_ok=True)
     install_stand_in(action)
-    (runner / "work" / "mnist-bench-gate.md").unlink(missing_ok=True)  # a clean checkout
     environment = os.environ | {"NUMBER": str(number)}
     for name in ("OUTPUT", "PATH", "STEP_SUMMARY"):
         (files / name).touch()
         environment[f"GITHUB_{name}"] = str(files / name)
     environment["GITHUB_ACTION_PATH"] = str(action)
-    status = 0
+    status, cache = 0, None
     for step in STEPS:
         condition = step.get("if")
         assert condition in (None, "always()", MAIN)
-        if "uses" in step or (status and condition != "always()"):
+        if status and condition != "always()":
+            continue
+        if "uses" in step:
+            machine = (files / "OUTPUT").read_text().strip().removeprefix("name=")
+            key = step["with"]["key"].replace("${{ steps.machine.outputs.name }}", machine)
+            path = runner / "work" / step["with"]["path"]
+            cache = SimulatedCache(runner / "cache", evaluated(key, inputs), path)
             continue
         if condition == MAIN and not is_main:
             continue
@@ -81,6 +86,9 @@ def run_action(
             check=False,
         )
         status = status or ended.returncode
+    assert cache is not None
+    if not status:
+        cache.end_job()
     return Job(status, (files / "STEP_SUMMARY").read_text(), (files / "OUTPUT").read_text())
 
 
@@ -97,6 +105,28 @@ def test_a_gate_passes_on_equal_code_and_fails_on_slower_code(tmp_path: Path) ->
     assert run_action(tmp_path, 5, slower=1.25, fail_if_slower="50%").status == 0
     equal = run_action(tmp_path, 6)
     assert equal.status == 0, equal.summary  # none of the others has become the baseline
+
+
+def test_a_new_name_begins_a_new_baseline_and_no_verdict_of_an_earlier_job_is_shown(
+    tmp_path: Path,
+) -> None:
+    """The job's folder is kept by the runner, as on a machine of one's own."""
+    assert run_action(tmp_path, 1).status == 0
+    renewed = run_action(tmp_path, 2, slower=1.25, baseline="2")
+    assert renewed.status == 0
+    assert "no baseline yet" in renewed.summary
+    assert run_action(tmp_path, 3, slower=1.25, baseline="2").status == 0
+    assert run_action(tmp_path, 4, baseline="1").status == 0, "the old one is still there"
+    refused = run_action(tmp_path, 5, options="--no-such-option 1")
+    assert refused.status != 0
+    assert refused.summary == ""
+
+
+def test_runs_that_failed_are_judged(tmp_path: Path) -> None:
+    assert run_action(tmp_path, 1).status == 0
+    failed = run_action(tmp_path, 2, options="--failing 2")
+    assert failed.status == 1
+    assert "2 of 5 not completed in one go" in failed.summary
 
 
 def test_a_pull_request_never_becomes_the_baseline(tmp_path: Path) -> None:

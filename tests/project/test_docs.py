@@ -59,7 +59,7 @@ def test_every_command_exists_with_its_options(line: str) -> None:
             text = help_of(sys.executable, "-m", "mnist_cnn", command)
         case ["torchrun", "--standalone", "--nproc_per_node", "2", "bench/run.py"]:
             return  # tests/cli/test_run.py starts it
-        case [".venv/bin/python", script, *options]:
+        case [("python" | ".venv/bin/python"), script, *options] if script.endswith(".py"):
             text = help_of(sys.executable, script)
             command = script
         case ["pip", "install", *_] if words[-1] == ".":
@@ -76,7 +76,7 @@ def test_every_command_exists_with_its_options(line: str) -> None:
         case [script, *_] if script.startswith("./scripts/"):
             assert os.access(ROOT / script, os.X_OK)
             return
-        case [("git" | "echo" | "mv" | "."), *_]:
+        case [("git" | "echo" | "mkdir" | "mv" | "."), *_]:
             return  # of tutorials, which tests/project/test_tutorials.py follows
         case _:
             pytest.fail(f"no test knows this command: {line}")

@@ -17,8 +17,10 @@ from tests.stand_ins import FEW_IMAGES
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 _ELSEWHERE = (
     ". .venv/bin/activate",
+    "./scripts/setup",
     "mnist-bench ab --name gate --a-commit",  # tests/launch/test_ab.py, with its set-up
     "mnist-bench compare gate-a gate-b",
+    "./scripts/check-results",  # tests/project/test_check_results.py
 )
 """Lines that other tests run, or that need what these have made."""
 _HERE = {
@@ -48,6 +50,11 @@ def test_every_command_can_be_followed(page: Path, tmp_path: Path) -> None:
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "CI": "true",
         "XDG_STATE_HOME": str(tmp_path / "state"),
+        **{
+            f"GIT_{who}_{what}": "tester"
+            for who in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")
+        },
     }
     lines = [line for line in commands(page) if not line.startswith(_ELSEWHERE)]
     assert lines

@@ -224,7 +224,23 @@ def test_own_records_are_published_by_name_alone(
     assert main(["publish", str(own), "--results-dir", str(results), "--check"]) == 2
 
 
-@pytest.mark.parametrize("what", ["link", "folder", "file", "empty"])
+@pytest.mark.slow
+def test_plans_of_sweeps_beside_the_folders_are_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the shell writes out ``results/local/*`` after a sweep."""
+    results = tmp_path / "results"
+    saved(results / "local", make_benchmark(label="mine"))
+    (results / "local" / "sweep.sweep").write_text("{}\n")
+    paths = [str(path) for path in sorted((results / "local").iterdir())]
+    assert len(paths) == 2
+    assert main(["publish", *paths, "--results-dir", str(results)]) == 0
+    assert "mine" in (results / store.PAGE_NAME).read_text(encoding="utf-8")
+    assert not list(results.glob("*.sweep"))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("what", ["link", "folder", "file", "sweep", "empty"])
 def test_only_folders_of_records_are_published(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
@@ -239,6 +255,9 @@ def test_only_folders_of_records_are_published(
             (folder / "inside").mkdir()
         case "file":
             name = next(folder.glob("*.json"))
+        case "sweep":
+            name = own / "sweep.sweep"
+            name.touch()
         case "empty":
             name = tmp_path / "nothing"
             name.mkdir()

@@ -12,7 +12,7 @@ import pytest
 from bench.cli import main
 from bench.machine.repository import read_history
 from bench.report import terminal
-from bench.report.contribution import PUBLISHED
+from bench.report.contribution import PUBLISHED, CheckedFolder
 from bench.report.terminal.tables import console_for
 from bench.verify import checks
 from bench.verify.check_list import CHECKS
@@ -430,5 +430,6 @@ def test_a_check_shows_three_findings_and_says_how_many_more(closed: Path) -> No
     folder = checks.read_folder(closed, read_history(), frozenset())
     stream = io.StringIO()
     console = console_for(stream)
-    console.print(terminal.checks(folder, checks.run_checks(folder, CHECKS), []))
+    results = tuple(checks.run_checks(folder, CHECKS))
+    console.print(terminal.checks([CheckedFolder(folder=folder, results=results, steps=())]))
     assert "and 2 more: --json lists them" in stream.getvalue()

@@ -6,19 +6,20 @@ import json
 from collections.abc import Sequence
 
 from bench.analysis.columns import shown_path
+from bench.report.contribution import CheckedFolder
 from bench.text import count_of, printable
-from bench.verify.checks import CheckOutcome, CheckResult, ResultsFolder, overall_outcome
+from bench.verify.checks import CheckOutcome, overall_outcome
 from bench.verify.pages import CheckedPage
 
 
-def to_json(folder: ResultsFolder, results: Sequence[CheckResult], steps: Sequence[str]) -> str:
-    """One object: the folder, the checks with their findings, and the steps to a pull request.
+def to_json(folders: Sequence[CheckedFolder]) -> str:
+    """An object for one folder; for several, a list of one object each."""
+    documents = [_document(checked) for checked in folders]
+    return json.dumps(documents[0] if len(documents) == 1 else documents, indent=2) + "\n"
 
-    Args:
-        folder: the folder that was checked.
-        results: the result of each check.
-        steps: what is left to do before a pull request.
-    """
+
+def _document(checked: CheckedFolder) -> dict[str, object]:
+    """The folder, the checks with their findings, and the steps to a pull request."""
     checks = [
         {
             "name": result.check.name,
@@ -28,16 +29,15 @@ def to_json(folder: ResultsFolder, results: Sequence[CheckResult], steps: Sequen
             "notes": list(result.notes),
             "advice": result.check.advice,
         }
-        for result in results
+        for result in checked.results
     ]
-    document = {
-        "path": shown_path(folder.path),
-        "records": len(folder.contents.records),
-        "outcome": overall_outcome(results).value,
+    return {
+        "path": shown_path(checked.folder.path),
+        "records": len(checked.folder.contents.records),
+        "outcome": overall_outcome(checked.results).value,
         "checks": checks,
-        "pull_request": list(steps),
+        "pull_request": list(checked.steps),
     }
-    return json.dumps(document, indent=2) + "\n"
 
 
 def pages_to_json(pages: Sequence[CheckedPage]) -> str:

@@ -1,25 +1,33 @@
-"""The checks of a folder as a table: one row per check, and what remains to be done."""
+"""The checks of folders as tables: one row per check, and what remains to be done."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from bench.report.terminal.tables import FittedTable, Section, TableColumn
 from bench.text import count_of, printable
-from bench.verify.checks import CheckOutcome, CheckResult, ResultsFolder
+from bench.verify.checks import CheckOutcome, CheckResult
+
+if TYPE_CHECKING:
+    from bench.report.contribution import CheckedFolder
 
 _STYLES = {CheckOutcome.PASS: "green", CheckOutcome.FAIL: "red", CheckOutcome.UNKNOWN: "yellow"}
 _SHOWN = 3
 """Number of findings of a check that the table shows; `--json` has all."""
 
 
-def checks(
-    folder: ResultsFolder, results: Sequence[CheckResult], steps: Sequence[str]
-) -> RenderableType:
-    """A table of the checks, and below it the steps to a pull request."""
+def checks(folders: Sequence[CheckedFolder]) -> RenderableType:
+    """For each folder a table of the checks, and below it the steps to a pull request."""
+    first, *others = map(_folder_checks, folders)
+    return Group(first, *(part for other in others for part in (Text(), other)))
+
+
+def _folder_checks(checked: CheckedFolder) -> RenderableType:
+    folder, results = checked.folder, checked.results
     title = f"{printable(str(folder.path))}: {count_of(len(folder.contents.records), 'record')}"
     fields = [
         TableColumn("check", [Text(result.check.name) for result in results], justify="left"),
@@ -27,7 +35,9 @@ def checks(
         TableColumn("", [_findings(result) for result in results], justify="left", narrowest=40),
     ]
     table = FittedTable(fields, [Section(0, len(results), Text(title, style="bold"))])
-    needs = [Text(f"{number}. {printable(step)}") for number, step in enumerate(steps, start=1)]
+    needs = [
+        Text(f"{number}. {printable(step)}") for number, step in enumerate(checked.steps, start=1)
+    ]
     return Group(table, Text(), Text("A pull request needs:", style="bold"), *needs)
 
 

@@ -68,7 +68,7 @@ class LiveProgress(RunProgress):
 
     def warmup_started(self) -> None:
         """Show that the warm-up runs."""
-        self._position = "warm-up, not counted"
+        self._position = "warm-up, not counted; this moves again after it"
         self._draw()
 
     def warmup_finished(self, seconds: float) -> None:
