@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from bench.analysis.cases import Case, CaseMatch, interleaved
@@ -61,10 +61,21 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class GateFinding:
-    """One line of the gate."""
+    """One line of the gate, and for programs what it was judged by."""
 
     outcome: GateOutcome
     text: str
+    """The finding in words; it begins with the case's name, where it is of a case."""
+    case: str | None = None
+    """The set-up, as comparisons name it."""
+    metric: Metric | None = None
+    """What was judged; None where nothing could be, as of runs that are missing."""
+    difference: float | None = None
+    """Ratio new to base; of accuracy, percentage points more."""
+    bound: float | None = None
+    """The end of the one-sided interval (95 %) that decides; None where there are too few runs."""
+    allowed: float | None = None
+    """The limit, as `difference` has it: 1.1, or -0.05 points."""
 
 
 def judge(
@@ -124,9 +135,11 @@ def _judge_case(
     if case.machine_relation is MachineRelation.DIFFERENT:
         facts = differing_facts(case.base, case.new)
         text = f"{case.name}: the base is of another machine ({facts}): measure it on this one"
-        return [GateFinding(GateOutcome.UNCLEAR, text)]
+        return [GateFinding(GateOutcome.UNCLEAR, text, case=case.name)]
     outcome = GateOutcome.REGRESSION if case.only_new_failed else GateOutcome.UNCLEAR
-    findings = [GateFinding(outcome, f"{case.name}: {line}") for line in case.unfinished]
+    findings = [
+        GateFinding(outcome, f"{case.name}: {line}", case=case.name) for line in case.unfinished
+    ]
     if case.machine_relation is MachineRelation.UNKNOWN:
         facts = unknown_facts(case.base, case.new)
         text = f"{case.name}: warning: perhaps not the same machine, one side does not say: {facts}"
@@ -138,8 +151,8 @@ def _judge_case(
         findings += _warn_of_sessions(case)
     for compared in comparison.lines:
         if judged := _judge_metric(compared, comparison, limits, floor):
-            outcome, text = judged
-            findings.append(GateFinding(outcome, f"{case.name}: {text}"))
+            text = f"{case.name}: {judged.text}"
+            findings.append(replace(judged, text=text, case=case.name, metric=compared.metric))
     return findings
 
 
@@ -165,8 +178,8 @@ def overall_outcome(findings: Iterable[GateFinding]) -> GateOutcome:
 
 def _judge_metric(
     compared: MetricComparison, comparison: Comparison, limits: Limits, floor: float
-) -> tuple[GateOutcome, str] | None:
-    """The outcome and its reason; None where no limit is for the metric."""
+) -> GateFinding | None:
+    """The finding, without the case's name; None where no limit is for the metric."""
     match compared.metric:
         case Metric.SECONDS_PER_IMAGE if limits.slower is not None:
             return _judge_time(compared, comparison, limits.slower, floor)
@@ -177,26 +190,26 @@ def _judge_metric(
         case Metric.ACCURACY if limits.less_accurate is not None:
             return _judge_accuracy(compared, comparison, limits.less_accurate)
         case Metric.CONVERGENCE if compared.verdict is Verdict.APART:
-            return GateOutcome.REGRESSION, f"convergence: {compared.verdict}: {compared.note}"
+            text = f"convergence: {compared.verdict}: {compared.note}"
+            return GateFinding(GateOutcome.REGRESSION, text)
         case _:
             return None
 
 
-def _judge_share(comparison: Comparison, limits: Limits) -> tuple[GateOutcome, str]:
+def _judge_share(comparison: Comparison, limits: Limits) -> GateFinding:
     """Fires where chance does not explain the misses; what it lets through, accuracy must judge."""
     counts = ReachedCounts.of(comparison.case.base, comparison.case.new)
     text = f"{Metric.SHARE_REACHED}: {counts}"
     # Of all cases together, at most `SHARE_TAIL`; `gate_tail` is the share of this one in them.
     if counts.worse_by_chance <= SHARE_TAIL * comparison.gate_tail / GATE_TAIL:
-        return GateOutcome.REGRESSION, f"{text}: fewer, and not by chance"
+        return GateFinding(GateOutcome.REGRESSION, f"{text}: fewer, and not by chance")
     if not counts.new_missed or not comparison.fixed_schedule:
-        return GateOutcome.PASS, f"{text}: not shown to be less"
+        return GateFinding(GateOutcome.PASS, f"{text}: not shown to be less")
     if limits.less_accurate is None:
-        return GateOutcome.UNCLEAR, (
-            f"{text}: where runs miss the target, time alone is no limit: add "
-            "--fail-if-less-accurate"
-        )
-    return GateOutcome.PASS, f"{text}: not shown to be less; the limit for accuracy decides"
+        advice = "where runs miss the target, time alone is no limit: add --fail-if-less-accurate"
+        return GateFinding(GateOutcome.UNCLEAR, f"{text}: {advice}")
+    text += ": not shown to be less; the limit for accuracy decides"
+    return GateFinding(GateOutcome.PASS, text)
 
 
 def _percent_longer(ratio: float, rounding: Rounding = Rounding.NEAREST) -> str:
@@ -206,7 +219,7 @@ def _percent_longer(ratio: float, rounding: Rounding = Rounding.NEAREST) -> str:
 
 def _judge_time(
     compared: MetricComparison, comparison: Comparison, allowed: float, floor: float
-) -> tuple[GateOutcome, str]:
+) -> GateFinding:
     fires, passes = compared.gate_difference, compared.pass_difference
     if fires is None or passes is None:
         return _judge_without_interval(compared)
@@ -220,32 +233,34 @@ def _judge_time(
     if slowdown > 1:
         limits += f", the machine itself {_percent_longer(slowdown)}"
 
-    at_least = _bound("at least", fires.low, _percent_longer, Rounding.DOWN)
-    at_most = _bound("at most", passes.high, _percent_longer, Rounding.UP)
-
-    def line(bound: str, conclusion: str) -> str:
+    def found(outcome: GateOutcome, conclusion: str, *, by_least: bool) -> GateFinding:
+        end, side, rounding = (
+            (fires.low, "at least", Rounding.DOWN)
+            if by_least
+            else (passes.high, "at most", Rounding.UP)
+        )
+        bound = _bound(side, end, _percent_longer, rounding)
         change = f"{_percent_longer(passes.value)} ({bound}; {limits})"
-        return f"{compared.heading}: {change}: {conclusion}"
+        text = f"{compared.heading}: {change}: {conclusion}"
+        return GateFinding(outcome, text, difference=passes.value, bound=end, allowed=limit)
 
     case = comparison.case
-    base_doubt, new_doubt = (
-        _disturbance("base", case, case.base),
-        _disturbance("new", case, case.new),
-    )
+    base_doubt = _disturbance("base", case, case.base)
+    new_doubt = _disturbance("new", case, case.new)
     if fires.low is not None and fires.low > regression_limit:
         if new_doubt:
-            return GateOutcome.UNCLEAR, line(at_least, f"slower, but {new_doubt}")
-        return GateOutcome.REGRESSION, line(at_least, "slower")
+            return found(GateOutcome.UNCLEAR, f"slower, but {new_doubt}", by_least=True)
+        return found(GateOutcome.REGRESSION, "slower", by_least=True)
     if passes.high is not None and passes.high < limit:
         if base_doubt:
-            return GateOutcome.UNCLEAR, line(at_most, f"not slower, but {base_doubt}")
-        return GateOutcome.PASS, line(at_most, "not slower")
+            return found(GateOutcome.UNCLEAR, f"not slower, but {base_doubt}", by_least=False)
+        return found(GateOutcome.PASS, "not slower", by_least=False)
     if fires.low is not None and fires.low > limit:
         noise = "within this machine's noise" if fires.low <= 1 + floor else "so is the machine"
-        return GateOutcome.UNCLEAR, line(at_least, f"slower, but {noise}")
+        return found(GateOutcome.UNCLEAR, f"slower, but {noise}", by_least=True)
     distance = math.log(limit) - math.log(passes.value)
     advice = _advice(compared, comparison, distance)
-    return GateOutcome.UNCLEAR, line(at_most, f"cannot tell{advice}")
+    return found(GateOutcome.UNCLEAR, f"cannot tell{advice}", by_least=False)
 
 
 def _disturbance(side: str, case: Case, runs: Sequence[RunRecord]) -> str:
@@ -261,36 +276,40 @@ def _disturbance(side: str, case: Case, runs: Sequence[RunRecord]) -> str:
 
 def _judge_accuracy(
     compared: MetricComparison, comparison: Comparison, allowed: float
-) -> tuple[GateOutcome, str]:
+) -> GateFinding:
     fires, passes = compared.gate_difference, compared.pass_difference
     if fires is None or passes is None:
         return _judge_without_interval(compared)
 
-    at_most = _bound("at most", fires.high, _points_more, Rounding.UP)
-    at_least = _bound("at least", passes.low, _points_more, Rounding.DOWN)
-
-    def line(bound: str, conclusion: str) -> str:
+    def found(outcome: GateOutcome, conclusion: str, *, by_most: bool) -> GateFinding:
+        end, side, rounding = (
+            (fires.high, "at most", Rounding.UP)
+            if by_most
+            else (passes.low, "at least", Rounding.DOWN)
+        )
+        bound = _bound(side, end, _points_more, rounding)
         change = f"{_points_more(passes.value)} points ({bound}; allowed {-allowed:+.3g})"
         note = f", {compared.note}" if compared.note else ""
-        return f"{compared.heading}: {change}{note}: {conclusion}"
+        text = f"{compared.heading}: {change}{note}: {conclusion}"
+        return GateFinding(outcome, text, difference=passes.value, bound=end, allowed=-allowed)
 
     if fires.high is not None and fires.high < -allowed:
-        return GateOutcome.REGRESSION, line(at_most, "less accurate")
+        return found(GateOutcome.REGRESSION, "less accurate", by_most=True)
     if passes.low is not None and passes.low >= -allowed:
-        return GateOutcome.PASS, line(at_least, "not less accurate")
+        return found(GateOutcome.PASS, "not less accurate", by_most=False)
     advice = _advice(compared, comparison, passes.value + allowed)
-    return GateOutcome.UNCLEAR, line(at_least, f"cannot tell{advice}")
+    return found(GateOutcome.UNCLEAR, f"cannot tell{advice}", by_most=False)
 
 
-def _judge_without_interval(compared: MetricComparison) -> tuple[GateOutcome, str]:
+def _judge_without_interval(compared: MetricComparison) -> GateFinding:
     if compared.verdict is Verdict.UNREACHED:
         # Of runs that stop at the target: nothing else says what they learned.
         text = f"{compared.heading}: not judged, {compared.note}"
         advice = "leave --stop-at-target out and add --fail-if-less-accurate"
-        return GateOutcome.UNCLEAR, f"{text}: {advice}"
+        return GateFinding(GateOutcome.UNCLEAR, f"{text}: {advice}")
     is_worse = compared.verdict is Verdict.WORSE
     outcome = GateOutcome.REGRESSION if is_worse else GateOutcome.UNCLEAR
-    return outcome, f"{compared.heading}: {compared.verdict}: {compared.note}"
+    return GateFinding(outcome, f"{compared.heading}: {compared.verdict}: {compared.note}")
 
 
 def _bound(

@@ -128,7 +128,7 @@ def unreadable_files(*sides: RunSet) -> tuple[str, ...]:
     return tuple(
         printable(f"{problem.path}: {problem.reason}")
         for problem in problems
-        if not problem.reason.endswith("counted once")
+        if not store.is_second_copy(problem)
     )
 
 

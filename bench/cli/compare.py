@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli.options import parse_points, parse_share
-from bench.cli.output import show_problems, write_file
+from bench.cli.output import notify, show_problems, write_file
 from bench.records.folders import DEFAULT_DIRS
 from bench.text import printable
 from mnist_cnn.console import parse_path
@@ -208,6 +208,7 @@ def _find_sides(request: _Request) -> tuple[RunSet | None, *tuple[RunSet, ...]]:
                 raise
             remedy = "if there is no baseline yet, add --allow-no-baseline"
             raise NoRuns(f"{error}; {remedy}") from error
+        notify(f"mnist-bench: warning: {error}")  # a misspelled name passes too
     others = [find_runs(name, request.folders) for name in request.names[1:]]
     run_sets = [*([base] if base else []), *others]
     show_problems(dict.fromkeys(problem for runs in run_sets for problem in runs.problems))

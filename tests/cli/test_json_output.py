@@ -33,7 +33,12 @@ def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert line["low"] == (metric.difference and metric.difference.low)
     gated = document(capsys, 1, "compare", *paths, "--fail-if-slower", "5%")
     assert gated["gate"]["outcome"] == "regression"
-    assert any(finding["outcome"] == "regression" for finding in gated["gate"]["findings"])
+    assert gated["gate"]["exit_status"] == 1
+    (fired,) = (one for one in gated["gate"]["findings"] if one["outcome"] == "regression")
+    assert (fired["case"], fired["metric"]) == (case["name"], "time an image")
+    assert fired["allowed"] == 1.05
+    assert 1.4 < fired["bound"] < fired["difference"] < 1.6
+    assert fired["difference_unit"] == "ratio"
 
 
 def test_data(mnist_data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,7 +76,7 @@ def _alone() -> Iterator[Fault]:
             statuses=statuses,
             reason=_KILLED if "failed" in statuses else "",
             said=said or _KILLED,
-            in_ci=where in (_WARM_UP, _SAVING),
+            in_ci=where == _WARM_UP,
         )
     for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGQUIT", "SIGXCPU", "SIGUSR1"):
         yield Fault(
@@ -296,7 +296,7 @@ def _two_ranks() -> Iterator[Fault]:
                 statuses=statuses,
                 reason=f"^rank {rank} {_KILLED}" if statuses else "",
                 said=f"rank {rank} {_KILLED}",
-                in_ci=where == _trained(2) or (rank, where) == (1, _JOINING),
+                in_ci=(rank, where) == (1, _trained(2)),
             )
         yield Fault(
             name=f"an error in rank {rank} of 2",

@@ -33,7 +33,7 @@ KNOWN = {
 # --- What is committed
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_what_is_committed_passes_but_for_what_is_known(
     committed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,9 +133,21 @@ def _unit(metric: Metric) -> str:
 
 
 def _gate(findings: Sequence[GateFinding]) -> dict[str, object]:
+    outcome = overall_outcome(findings)
     return {
-        "outcome": overall_outcome(findings).name.lower(),
+        "outcome": outcome.name.lower(),
+        "exit_status": int(outcome),
         "findings": [
-            {"outcome": finding.outcome.name.lower(), "text": finding.text} for finding in findings
+            {
+                "outcome": finding.outcome.name.lower(),
+                "text": finding.text,
+                "case": finding.case,
+                "metric": None if finding.metric is None else finding.metric.value,
+                "difference": finding.difference,
+                "bound": finding.bound,
+                "allowed": finding.allowed,
+                "difference_unit": None if finding.metric is None else _unit(finding.metric),
+            }
+            for finding in findings
         ],
     }
