@@ -6,7 +6,7 @@ each process, so that the global batch and the learning rate grow with the numbe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -20,10 +20,9 @@ from bench.stats.intervals import Estimate
 
 COMMUNICATION_UNKNOWN = "these records are older than its measurement"
 """Why a communication share is null."""
-OVERSUBSCRIBED = "oversubscribed"
 HEADINGS = (
     *("processes", "batch", "runs", "images/s", "speed-up", "efficiency", "95 % interval"),
-    *("communication", "to target", "a success", "accuracy", ""),
+    *("communication", "to target", "a success", "accuracy"),
 )
 _DOUBTS = (*sorted(UNRANKED), ResultWarning.BUSY_MACHINE, ResultWarning.FEW_RUNS)
 """Warnings that make the times of a point doubtful."""
@@ -85,7 +84,6 @@ class ScalingPoint:
             self._summary("time_to_target_seconds"),
             format_cell(None if success is None else success.value, Unit.SECONDS),
             self._summary("final_accuracy"),
-            OVERSUBSCRIBED if self.oversubscribed else "",
         )
 
     def _summary(self, column_name: str) -> str:
@@ -114,17 +112,19 @@ class ScalingStudy:
         sentences = [self._fit_in_words()]
         if any(point.communication_share is None for point in self.points):
             sentences.append(f"Communication share: not known, {COMMUNICATION_UNKNOWN}.")
-        if any(point.oversubscribed for point in self.points):
-            sentences.append("Oversubscribed: more threads than cores, which wait for each other.")
+        if crowded := _counts_of(point for point in self.points if point.oversubscribed):
+            sentences.append(
+                f"Oversubscribed with {crowded}: more threads than cores, which wait for each "
+                "other."
+            )
         return [*sentences, *self._doubts()]
 
     def _doubts(self) -> Iterator[str]:
         """What makes the times of points doubtful."""
         for warning in _DOUBTS:
-            counts = [str(p.processes) for p in self.points if warning in p.pool.warnings]
-            if counts:
-                plural = "" if counts == ["1"] else "es"
-                yield f"! {' and '.join(counts)} process{plural}: {warning}"
+            doubtful = (point for point in self.points if warning in point.pool.warnings)
+            if counts := _counts_of(doubtful):
+                yield f"! {counts}: {warning}"
 
     def _fit_in_words(self) -> str:
         if self.fit is None:
@@ -140,6 +140,12 @@ class ScalingStudy:
         if any(point.oversubscribed for point in self.points):
             sentences += " It counts the wait of threads for cores as work that cannot be shared."
         return sentences
+
+
+def _counts_of(points: Iterable[ScalingPoint]) -> str:
+    """``"1 and 2 processes"``; empty without points."""
+    counts = [str(point.processes) for point in points]
+    return f"{' and '.join(counts)} process{'' if counts == ['1'] else 'es'}" if counts else ""
 
 
 def scaling_rows(studies: Sequence[ScalingStudy]) -> Iterator[dict[str, object]]:

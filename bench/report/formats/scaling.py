@@ -16,11 +16,11 @@ def to_json(studies: Sequence[ScalingStudy]) -> str:
 
 
 def to_markdown(studies: Sequence[ScalingStudy]) -> str:
-    """One table per study, under its name; the last column, without a heading, holds remarks."""
+    """One table per study, under its name, and its remarks below it."""
     parts = []
     for study in studies:
         lines = [f"### {code(study.name)}", "", table_row(HEADINGS)]
-        lines.append(table_row([*("---:" for _ in HEADINGS[1:]), "---"]))
+        lines.append(table_row(["---:"] * len(HEADINGS)))
         lines += [table_row(point.cells) for point in study.points]
         lines += ["", *study.remarks, ""]
         parts.append("\n".join(lines))

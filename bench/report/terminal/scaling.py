@@ -26,9 +26,9 @@ def scaling(studies: Sequence[ScalingStudy]) -> RenderableType:
     fields = [
         TableColumn(
             heading,
-            [Text(cell, style="" if heading else "yellow") for cell in cells],
+            [Text(cell) for cell in cells],
             priority=_PRIORITIES.get(heading, 0),
-            justify="right" if heading else "left",
+            justify="right",
         )
         for heading, cells in zip(HEADINGS, zip(*rows, strict=True), strict=True)
     ]
