@@ -208,7 +208,11 @@ def _judge_share(comparison: Comparison, limits: Limits) -> GateFinding:
     if limits.less_accurate is None:
         advice = "where runs miss the target, time alone is no limit: add --fail-if-less-accurate"
         return GateFinding(GateOutcome.UNCLEAR, f"{text}: {advice}")
-    text += ": not shown to be less; the limit for accuracy decides"
+    if not counts.base:
+        text += ": a baseline that never reached it cannot show fewer"
+    else:
+        text += ": not shown to be less"
+    text += "; the limit for accuracy decides"
     return GateFinding(GateOutcome.PASS, text)
 
 

@@ -183,6 +183,7 @@ def test_a_side_that_no_longer_reaches_the_target_is_a_regression(
     assert main(both) == 2
     assert "time alone is no limit: add --fail-if-less-accurate" in capsys.readouterr().out
     assert main([*both, "--fail-if-less-accurate", "0.05"]) == 0
+    assert "a baseline that never reached it cannot show fewer" in capsys.readouterr().out
 
 
 def test_two_sides_that_stop_at_a_target_they_never_reach_are_no_pass(
