@@ -249,15 +249,13 @@ def _judge_time(
         return GateFinding(outcome, text, difference=passes.value, bound=end, allowed=limit)
 
     case = comparison.case
-    base_doubt = _disturbance("base", case, case.base)
-    new_doubt = _disturbance("new", case, case.new)
     if fires.low is not None and fires.low > regression_limit:
-        if new_doubt:
-            return found(GateOutcome.UNCLEAR, f"slower, but {new_doubt}", by_least=True)
+        if doubt := _disturbance(case, "new", case.new):
+            return found(GateOutcome.UNCLEAR, f"slower, but {doubt}", by_least=True)
         return found(GateOutcome.REGRESSION, "slower", by_least=True)
     if passes.high is not None and passes.high < limit:
-        if base_doubt:
-            return found(GateOutcome.UNCLEAR, f"not slower, but {base_doubt}", by_least=False)
+        if doubt := _disturbance(case, "base", case.base):
+            return found(GateOutcome.UNCLEAR, f"not slower, but {doubt}", by_least=False)
         return found(GateOutcome.PASS, "not slower", by_least=False)
     if fires.low is not None and fires.low > limit:
         noise = "within this machine's noise" if fires.low <= 1 + floor else "so is the machine"
@@ -267,7 +265,7 @@ def _judge_time(
     return found(GateOutcome.UNCLEAR, f"cannot tell{advice}", by_least=False)
 
 
-def _disturbance(side: str, case: Case, runs: Sequence[RunRecord]) -> str:
+def _disturbance(case: Case, side: str, runs: Sequence[RunRecord]) -> str:
     """What made a side's times too long; empty where nothing did, or where it was in both sides."""
     count = 0 if interleaved(case.base, case.new) else disturbed(runs)
     if not count:

@@ -175,15 +175,15 @@ def _resampled(side: tuple[_Pair, ...], seed: int) -> Sequence[float | None]:
     """Seconds per success of as many attempts, drawn with replacement, `RESAMPLES` times."""
     size = len(side)
     drawn = random.Random(seed).choices(range(size), k=RESAMPLES * size)
-    seconds, reached = ([attempt[part] for attempt in side] for part in (0, 1))
-    # All that was drawn is looked up at once: one call a resample takes twice the time.
+    seconds, reached = zip(*side, strict=True)
+    # All that was drawn is looked up at once: a call for each resample takes half as long again.
     all_seconds = list(map(seconds.__getitem__, drawn))
     all_reached = list(map(reached.__getitem__, drawn))
     costs = []
     for resample in (slice(first, first + size) for first in range(0, len(drawn), size)):
         successes = sum(all_reached[resample])
         costs.append(exact_sum(all_seconds[resample]) / successes if successes else None)
-    return costs
+    return tuple(costs)
 
 
 @lru_cache(maxsize=16)
@@ -195,4 +195,4 @@ def _resampled_ratios(base: tuple[_Pair, ...], new: tuple[_Pair, ...]) -> Sequen
             ratios.append(math.inf)
         else:
             ratios.append(0.0 if below is None else above / below)
-    return sorted(ratios)
+    return tuple(sorted(ratios))
