@@ -100,13 +100,26 @@ class JudgedSteps:
         ranks: how many ranks the other side has.
         last_batch: size of a smaller last batch, which the other side has code of its own for; 0
             where it has none.
+        layout: see `Judge`.
     """
 
-    def __init__(self, recipe: Recipe, data: Split, ranks: int, last_batch: int = 0) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Split,
+        ranks: int,
+        last_batch: int = 0,
+        layout: torch.memory_format = torch.contiguous_format,
+    ) -> None:
         cpu = torch.device("cpu")
         context = TrainingContext(recipe, cast(Accelerator, _SingleRank(cpu)))
         batches = Batches(data, context, 0)
-        judge = Judge(recipe, seeded_model(recipe, 0), data, _total_steps(recipe), ranks)
+
+        def new_judge() -> Judge:
+            model = seeded_model(recipe, 0)
+            return Judge(recipe, model, data, _total_steps(recipe), ranks, layout)
+
+        judge = new_judge()
         self.initial = _state(judge.network)
         self.first_losses = _some_losses(len(data.train_images))
         """The losses by which the images of the first step are chosen."""
@@ -135,7 +148,7 @@ class JudgedSteps:
         self.last_trained = self.initial
         """The weights after that batch alone."""
         if self.last_batch is not None:
-            judge = Judge(recipe, seeded_model(recipe, 0), data, _total_steps(recipe), ranks)
+            judge = new_judge()
             assert self.last_batch.distortions is not None, "the images are resident"
             judge.step(self.last_batch.order, self.last_batch.distortions)
             self.last_trained = _state(judge.network)

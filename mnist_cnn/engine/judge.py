@@ -38,12 +38,20 @@ class Judge:
         steps: optimizer steps of the whole run, of which the first ones are made.
         ranks: how many ranks share a batch: where it has fewer groups for batch norm, each rank
             takes single images in turn, and they are its group.
+        layout: how images, activations and weights lie in memory.
     """
 
     def __init__(
-        self, recipe: Recipe, network: MnistCnn, data: Split, steps: int, ranks: int = 1
+        self,
+        recipe: Recipe,
+        network: MnistCnn,
+        data: Split,
+        steps: int,
+        ranks: int = 1,
+        layout: torch.memory_format = torch.contiguous_format,
     ) -> None:
-        self.network = network.train()
+        self.network = network.to(memory_format=layout).train()
+        self._layout = layout
         self.evaluated = deepcopy(network) if recipe.average_decay > 0 else network
         """The network that an evaluation uses: the averaged one, where the recipe averages."""
         self._recipe, self._data = recipe, data
@@ -70,6 +78,7 @@ class Judge:
         """
         data, recipe = self._data, self._recipe
         images = augment(data.train_images[order], distortions, recipe)
+        images = images.contiguous(memory_format=self._layout)
         positions = torch.arange(len(order))
         by_group = torch.cat([positions[first :: self._turns] for first in range(self._turns)])
         with torch.enable_grad():
