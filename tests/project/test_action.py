@@ -119,7 +119,7 @@ def test_a_new_name_begins_a_new_baseline_and_no_verdict_of_an_earlier_job_is_sh
     assert renewed.status == 0
     assert "no baseline yet" in renewed.summary
     refused = run_action(tmp_path, 3, options="--no-such-option 1")
-    assert refused.status != 0
+    assert refused.status == 2
     assert refused.summary == ""
 
 

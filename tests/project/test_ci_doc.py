@@ -56,9 +56,11 @@ def run_job(
     """One push to the main branch: every step whose condition holds."""
     install_stand_in(runner)
     summary, added = runner / f"summary-{number}.md", runner / f"path-{number}"
+    outputs = runner / f"output-{number}"
     added.touch()
     environment = {
         **os.environ,
+        "GITHUB_OUTPUT": str(outputs),
         "GITHUB_PATH": str(added),
         "GITHUB_STEP_SUMMARY": str(summary),
         "NUMBER": str(number),
@@ -71,8 +73,13 @@ def run_job(
             continue
         if "uses" in step:
             if "with" in step:
-                path = runner / step["with"]["path"]
-                cache = SimulatedCache(runner / "cache", step["with"]["key"], path)
+                path, machine = runner / step["with"]["path"], outputs.read_text().strip()
+                assert re.fullmatch(r"name=[\w.-]+", machine)
+                key = step["with"]["key"]
+                expression = "${{ steps.machine.outputs.name }}"
+                assert expression in key
+                key = key.replace(expression, machine.removeprefix("name="))
+                cache = SimulatedCache(runner / "cache", key, path)
             continue
         assert step.get("if") in (None, "always()", "github.ref == 'refs/heads/main'")
         script = step["run"].replace("--fail-if-slower 10%", f"--fail-if-slower {allowed}")
