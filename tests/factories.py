@@ -139,6 +139,17 @@ def make_benchmark(
 _ACCURACIES = (0.9712, 0.9871, 0.9899, 0.9921, 0.9941)
 
 
+def busy(runs: Sequence[RunRecord], number: int) -> list[RunRecord]:
+    """The same runs, the first of them beside other work that took half of two cores."""
+    load = runs[0].load.model_copy(
+        update={"elapsed_seconds": 10.0, "own_seconds": 9.0, "busy_seconds": 19.0}
+    )
+    return [
+        run.model_copy(update={"load": load}) if index < number else run
+        for index, run in enumerate(runs)
+    ]
+
+
 def noisy_runs(
     seed: int,
     count: int = 8,

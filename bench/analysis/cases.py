@@ -6,7 +6,7 @@ be compared but differs gets a remark. The *base* side is the one before, the *n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,7 +30,8 @@ from bench.records.schema import RunRecord, Status
 from bench.text import count_of, printable
 from mnist_cnn.errors import UsageError
 
-_FAILURES = (Status.FAILED, Status.DIVERGED)
+FAILURES = (Status.FAILED, Status.DIVERGED)
+"""How runs end by a fault of what was measured; others were stopped."""
 _REMARKED_WARNINGS = (
     ResultWarning.BUSY_MACHINE,
     *sorted(result_warnings.UNRANKED),
@@ -43,6 +44,12 @@ _CASE_FIELDS = (
     *("setup.precision", "setup.kernels", "setup.captured", "setup.parallel_seeds"),
 )
 """Fields of `SetupKey` that distinguish the cases of a side: those that `setup_name` shows."""
+_KIND_FIELDS = (
+    *_CASE_FIELDS,
+    *("division", "recipe", "protocol.target_accuracy", "protocol.stop_at_target"),
+)
+"""Fields in which runs of one set-up may differ within a side: each kind is a case of its own, such
+as whole runs of a recipe and runs of one epoch."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class Case:
     def only_new_failed(self) -> bool:
         """Whether runs of the new side failed or diverged, and no run of the base did."""
         base_failed, new_failed = (
-            any(record.status in _FAILURES for record in side)
+            any(record.status in FAILURES for record in side)
             for side in (self.all_base, self.all_new)
         )
         return new_failed and not base_failed
@@ -121,6 +128,8 @@ class CaseMatch:
     """Names of cases that only the base has: not measured again, or renamed."""
     added: tuple[str, ...]
     """Names of cases that only the new side has."""
+    uncompleted: tuple[Case, ...] = ()
+    """Cases of which a side has no completed run, apart from `cases`; only where a gate asks."""
     unreadable: tuple[str, ...] = ()
     """A line for each file of either side that cannot be read as a record, with the reason."""
 
@@ -128,7 +137,8 @@ class CaseMatch:
 def match_cases(base: RunSet, new: RunSet) -> CaseMatch:
     """Sort two sides into cases.
 
-    Where each side has one set-up, the two are compared even if they differ.
+    Where each side has one set-up, the two are compared even if they differ. Where two machines
+    have none in common, set-ups are compared that differ in the kernels only.
 
     Raises:
         UsageError: the sides share runs, have no case in common, or hold what cannot be compared.
@@ -139,34 +149,52 @@ def match_cases(base: RunSet, new: RunSet) -> CaseMatch:
             f"{printable(base.name)} and {printable(new.name)} have {count_of(len(shared), 'run')} "
             "in common: compared with itself, a run shows no difference"
         )
-    base_groups, new_groups = group_by_setup(base), group_by_setup(new)
+    base_groups, new_groups = _by_kind(base, new)
     base_names, new_names = (
-        {key: setup_name(records[0]) for key, records in groups.items()}
+        {key: _name(key, records[0]) for key, records in groups.items()}
         for groups in (base_groups, new_groups)
     )
-    unreadable = unreadable_files(base, new)
+    pairs = {key: key for key in base_groups if key in new_groups}
+    is_other = machine_relation(base.records, new.records) is MachineRelation.DIFFERENT
     if len(base_groups) == len(new_groups) == 1:
-        ((base_key, base_runs),), ((new_key, new_runs),) = base_groups.items(), new_groups.items()
-        base_name = name = base_names[base_key]
-        if base_key != new_key:
-            name = f"{base_name} against {new_names[new_key]}"
-        return CaseMatch((_case(name, base_name, base_runs, new_runs),), (), (), unreadable)
-    common = [key for key in base_groups if key in new_groups]
-    if not common:
+        pairs = dict(zip(base_groups, new_groups, strict=True))
+    elif not pairs and is_other:
+        pairs = _pairs_but_for_code(base_groups, new_groups)
+    if not pairs:
+        machines = ", and are of different machines" if is_other else ""
         raise UsageError(
-            f"{printable(base.name)} and {printable(new.name)} have no set-up in common (such as "
-            f"{next(iter(base_names.values()))}); name one set-up of each, by its file, label or "
-            "benchmark id"
+            f"{printable(base.name)} ({next(iter(base_names.values()))}) and {printable(new.name)} "
+            f"({next(iter(new_names.values()))}) have no set-up in common{machines}; to compare "
+            "them all the same name one set-up of each, by its file, label or benchmark id"
         )
+    cases = []
+    for base_key, new_key in pairs.items():
+        base_name = name = base_names[base_key]
+        if new_key != base_key:
+            name = f"{new_names[new_key]} against {base_name}"
+        cases.append(_case(name, base_name, base_groups[base_key], new_groups[new_key]))
     return CaseMatch(
-        tuple(
-            _case(base_names[key], base_names[key], base_groups[key], new_groups[key])
-            for key in common
-        ),
-        tuple(name for key, name in base_names.items() if key not in new_groups),
-        tuple(name for key, name in new_names.items() if key not in base_groups),
-        unreadable,
+        tuple(cases),
+        tuple(name for key, name in base_names.items() if key not in pairs),
+        tuple(name for key, name in new_names.items() if key not in pairs.values()),
+        unreadable=unreadable_files(base, new),
     )
+
+
+def _pairs_but_for_code(
+    base: Collection[SetupKey], new: Collection[SetupKey]
+) -> dict[SetupKey, SetupKey]:
+    """Set-ups that differ in the kernels only, where each side has one such set-up."""
+    alike: dict[SetupKey, tuple[list[SetupKey], list[SetupKey]]] = {}
+    for position, keys in enumerate((base, new)):
+        for key in keys:
+            rest = key.ignoring("setup.kernels", "setup.captured")
+            alike.setdefault(rest, ([], []))[position].append(key)
+    return {
+        base_keys[0]: new_keys[0]
+        for base_keys, new_keys in alike.values()
+        if len(base_keys) == len(new_keys) == 1
+    }
 
 
 def group_by_setup(side: RunSet) -> dict[SetupKey, list[RunRecord]]:
@@ -175,17 +203,63 @@ def group_by_setup(side: RunSet) -> dict[SetupKey, list[RunRecord]]:
     Raises:
         UsageError: it holds runs of one set-up that must not be compared or pooled.
     """
-    groups: dict[SetupKey, list[RunRecord]] = {}
-    for record in sorted(side.records, key=lambda record: record.started_utc):
-        groups.setdefault(SetupKey.of(record, only=_CASE_FIELDS), []).append(record)
+    groups = _by_setup(side.records, _CASE_FIELDS)
     for records in groups.values():
-        if differences := find_differences((*INCOMPARABLE, *POOLED), records, records):
-            raise UsageError(
-                f"{printable(side.name)} holds runs of {setup_name(records[0])} that are not of "
-                f"one kind: {differences[0]}; name their files or their label"
-            )
+        if problem := _unlike(records):
+            raise _mixed(side, records, problem)
         _require_one_machine(side, records)
     return groups
+
+
+def _by_setup(
+    records: Sequence[RunRecord], fields: Sequence[str]
+) -> dict[SetupKey, list[RunRecord]]:
+    groups: dict[SetupKey, list[RunRecord]] = {}
+    for record in sorted(records, key=lambda record: record.started_utc):
+        groups.setdefault(SetupKey.of(record, only=fields), []).append(record)
+    return groups
+
+
+def _by_kind(*sides: RunSet) -> list[dict[SetupKey, list[RunRecord]]]:
+    """Each side's runs by set-up; by kind as well, where a side has several kinds of a set-up.
+
+    Raises:
+        UsageError: runs of one kind must not be compared or pooled.
+    """
+    all_groups = [_by_setup(side.records, _CASE_FIELDS) for side in sides]
+    mixed = {key for groups in all_groups for key, records in groups.items() if _unlike(records)}
+    divided = []
+    for side, groups in zip(sides, all_groups, strict=True):
+        kinds: dict[SetupKey, list[RunRecord]] = {}
+        for key, records in groups.items():
+            kinds |= _by_setup(records, _KIND_FIELDS) if key in mixed else {key: records}
+        for key, records in kinds.items():
+            if key not in groups and (problem := _unlike(records)):
+                raise _mixed(side, records, problem)
+            _require_one_machine(side, records)
+        divided.append(kinds)
+    return divided
+
+
+def _unlike(records: Sequence[RunRecord]) -> str | None:
+    """In what runs of one set-up differ that must not be pooled; None where in nothing."""
+    return next(iter(find_differences((*INCOMPARABLE, *POOLED), records, records)), None)
+
+
+def _mixed(side: RunSet, records: Sequence[RunRecord], difference: str) -> UsageError:
+    ids = dict.fromkeys(record.benchmark_id[:8] for record in records)
+    return UsageError(
+        f"{printable(side.name)} holds runs of {setup_name(records[0])} that are not of one kind: "
+        f"{difference}; name one benchmark by its id: {printable(', '.join(ids))}"
+    )
+
+
+def _name(key: SetupKey, record: RunRecord) -> str:
+    """The set-up in words, with the epochs of a kind."""
+    epochs = record.recipe.get("epochs")
+    if key == SetupKey.of(record, only=_KIND_FIELDS) and isinstance(epochs, int):
+        return f"{setup_name(record)}, {count_of(epochs, 'epoch')}"
+    return setup_name(record)
 
 
 def _require_one_machine(side: RunSet, records: Sequence[RunRecord]) -> None:

@@ -74,13 +74,18 @@ def _hashable(value: object) -> object:
 
 
 def describe_difference(name: str, base: Set[object], new: Set[object]) -> str:
-    """``"torch differs: 2.15.0 against 2.16.0"``; of tuples of pairs, the names that differ."""
+    """``"torch differs: 2.15.0 (base), 2.16.0 (new)"``; of tuples of pairs, the names that differ.
+
+    Where both sides are the same runs: ``"torch differs: 2.15.0, 2.16.0"``.
+    """
     if all(isinstance(value, tuple) for value in base | new):
         pairs = [set(value) for value in base | new if isinstance(value, tuple)]
         changed = sorted(str(key) for key, _ in set.union(*pairs) - set.intersection(*pairs))
         return f"{name} differs: {printable(', '.join(dict.fromkeys(changed)))}"
-    sides = (" or ".join(sorted(_texts(values))) for values in (base, new))
-    return f"{name} differs: {printable(' against '.join(sides))}"
+    if base == new:
+        return f"{name} differs: {printable(', '.join(sorted(_texts(base))))}"
+    before, after = (printable(" or ".join(sorted(_texts(values)))) for values in (base, new))
+    return f"{name} differs: {before} (base), {after} (new)"
 
 
 def _texts(values: Set[object]) -> set[str]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from bench.analysis.cases import Case, CaseMatch, interleaved
+from bench.analysis.cases import FAILURES, Case, CaseMatch, interleaved
 from bench.analysis.comparison import (
     GATE_TAIL,
     POWER,
@@ -76,6 +76,13 @@ class GateFinding:
     """The end of the one-sided interval (95 %) that decides; None where there are too few runs."""
     allowed: float | None = None
     """The limit, as `difference` has it: 1.1, or -0.05 points."""
+    runs_needed: int | None = None
+    """About how many runs per side would tell; None where these do, or where no number would."""
+
+    @property
+    def short_text(self) -> str:
+        """The finding in words, without the case's name."""
+        return self.text if self.case is None else self.text.removeprefix(f"{self.case}: ")
 
 
 def judge(
@@ -94,38 +101,67 @@ def judge(
     """
     findings = [
         *(
-            GateFinding(GateOutcome.UNCLEAR, f"{name}: not among the new runs (missing or renamed)")
+            GateFinding(
+                GateOutcome.UNCLEAR,
+                f"{name}: not among the new runs (missing or renamed)",
+                case=name,
+            )
             for name in matched.missing
         ),
         *(GateFinding(GateOutcome.UNCLEAR, f"{line}: not compared") for line in matched.unreadable),
         *(
-            GateFinding(GateOutcome.PASS, f"{name}: new, nothing to compare it with")
+            GateFinding(GateOutcome.PASS, f"{name}: new, nothing to compare it with", case=name)
             for name in matched.added
         ),
     ]
+    findings += map(_judge_uncompleted, matched.uncompleted)
     for comparison in comparisons:
         findings += _judge_case(comparison, limits, floors)
     return findings
 
 
-def judge_without_baseline(base: str, new: RunSet) -> list[GateFinding]:
-    """The findings where there is no baseline yet: a pass that says so, unless new runs failed.
+def judge_without_baseline(base: str, new: RunSet, limits: Limits) -> list[GateFinding]:
+    """The findings where there is no baseline yet: a pass that says so if the runs can become it.
 
     Args:
         base: the name that stands for no runs.
         new: the new side.
+        limits: what later runs will be judged by.
     """
-    incomplete = sum(not record.counts for record in new.records)
-    count, name = len(new.records), printable(new.name)
-    text = (
-        f"no baseline yet: nothing is called {printable(base)}, so nothing was compared; the "
-        f"{count_of(count, 'run')} of {name} can become it"
-    )
-    findings = [GateFinding(GateOutcome.PASS, text)]
-    if incomplete:
-        text = f"{name}: {incomplete} of {count} not completed in one go"
-        findings.append(GateFinding(GateOutcome.UNCLEAR, text))
-    return findings
+    runs, name = new.records, printable(new.name)
+    text = f"no baseline yet: nothing is called {printable(base)}, so nothing was compared"
+    doubts = []
+    if incomplete := [record for record in runs if not record.counts]:
+        has_failed = any(record.status in FAILURES for record in incomplete)
+        outcome = GateOutcome.REGRESSION if has_failed else GateOutcome.UNCLEAR
+        line = f"{name}: {len(incomplete)} of {len(runs)} not completed in one go"
+        doubts.append(GateFinding(outcome, line + _last_reason(incomplete)))
+    if limits.slower is not None and (count := disturbed(runs)):
+        line = (
+            f"{name}: other work disturbed {count} of {count_of(len(runs), 'run')}: as a baseline "
+            "they could not show that later code is no slower; measure on a quiet machine"
+        )
+        doubts.append(GateFinding(GateOutcome.UNCLEAR, line))
+    if not doubts:
+        text += f"; the {count_of(len(runs), 'run')} of {name} can become it"
+    return [GateFinding(GateOutcome.PASS, text), *doubts]
+
+
+def _judge_uncompleted(case: Case) -> GateFinding:
+    """What to say of a case of which a side has no completed run."""
+    side, runs = ("base", case.all_base) if not case.base else ("new", case.all_new)
+    is_regression = side == "new" and case.only_new_failed
+    text = f"{case.name}: the {side} side has no completed run{_last_reason(runs)}"
+    outcome = GateOutcome.REGRESSION if is_regression else GateOutcome.UNCLEAR
+    return GateFinding(outcome, text, case=case.name)
+
+
+def _last_reason(runs: Sequence[RunRecord]) -> str:
+    """`` (failed: the reason)`` of the last of these runs that gives one; else empty."""
+    for record in reversed(runs):
+        if record.reason:
+            return f" ({record.status.value}: {printable(record.reason)})"
+    return ""
 
 
 def _judge_case(
@@ -143,7 +179,7 @@ def _judge_case(
     if case.machine_relation is MachineRelation.UNKNOWN:
         facts = unknown_facts(case.base, case.new)
         text = f"{case.name}: warning: perhaps not the same machine, one side does not say: {facts}"
-        findings.append(GateFinding(GateOutcome.PASS, text))
+        findings.append(GateFinding(GateOutcome.PASS, text, case=case.name))
     record = case.base[0]
     machine = MachineKey.of(record.environment).digest
     floor = find_noise_floor(case.setup_name, record.setup.device_name, floors, machine)
@@ -164,7 +200,7 @@ def _warn_of_sessions(case: Case) -> list[GateFinding]:
         f"{case.name}: warning: the sides are of two sessions, and times of a machine's sessions "
         f"differ by up to {100 * SESSION_SHIFT:.0f} %: allow more, or let the sides take turns (ab)"
     )
-    return [GateFinding(GateOutcome.PASS, text)]
+    return [GateFinding(GateOutcome.PASS, text, case=case.name)]
 
 
 def overall_outcome(findings: Iterable[GateFinding]) -> GateOutcome:
@@ -250,25 +286,40 @@ def _judge_time(
 
     case = comparison.case
     if fires.low is not None and fires.low > regression_limit:
-        if doubt := _disturbance(case, "new", case.new):
-            return found(GateOutcome.UNCLEAR, f"slower, but {doubt}", by_least=True)
-        return found(GateOutcome.REGRESSION, "slower", by_least=True)
+        if doubt := _disturbance(case, "new"):
+            return found(GateOutcome.UNCLEAR, f"slower than allowed, but {doubt}", by_least=True)
+        return found(GateOutcome.REGRESSION, "slower than allowed", by_least=True)
     if passes.high is not None and passes.high < limit:
-        if doubt := _disturbance(case, "base", case.base):
-            return found(GateOutcome.UNCLEAR, f"not slower, but {doubt}", by_least=False)
-        return found(GateOutcome.PASS, "not slower", by_least=False)
+        if doubt := _disturbance(case, "base"):
+            return found(
+                GateOutcome.UNCLEAR, f"not slower than allowed, but {doubt}", by_least=False
+            )
+        return found(GateOutcome.PASS, "not slower than allowed", by_least=False)
     if fires.low is not None and fires.low > limit:
         noise = "within this machine's noise" if fires.low <= 1 + floor else "so is the machine"
-        return found(GateOutcome.UNCLEAR, f"slower, but {noise}", by_least=True)
+        return found(GateOutcome.UNCLEAR, f"slower than allowed, but {noise}", by_least=True)
+    if doubt := _disturbance(case, "new", "base"):
+        return found(GateOutcome.UNCLEAR, f"cannot tell: {doubt}", by_least=False)
     distance = math.log(limit) - math.log(passes.value)
-    advice = _advice(compared, comparison, distance)
-    return found(GateOutcome.UNCLEAR, f"cannot tell{advice}", by_least=False)
+    advice, runs_needed = _advice(compared, comparison, distance)
+    finding = found(GateOutcome.UNCLEAR, f"cannot tell; {advice}", by_least=False)
+    return replace(finding, runs_needed=runs_needed)
 
 
-def _disturbance(case: Case, side: str, runs: Sequence[RunRecord]) -> str:
-    """What made a side's times too long; empty where nothing did, or where it was in both sides."""
-    count = 0 if interleaved(case.base, case.new) else disturbed(runs)
-    if not count:
+def _disturbance(case: Case, *sides: str) -> str:
+    """What made a side's times too long; empty where nothing did, or where it was in both sides.
+
+    Args:
+        case: the case.
+        sides: those to look at, ``"base"`` or ``"new"``; the first disturbed one is named.
+    """
+    if interleaved(case.base, case.new):
+        return ""
+    for side in sides:
+        runs = case.base if side == "base" else case.new
+        if count := disturbed(runs):
+            break
+    else:
         return ""
     return (
         f"other work disturbed {count} of {count_of(len(runs), f'{side} run')}: measure it on a "
@@ -296,11 +347,12 @@ def _judge_accuracy(
         return GateFinding(outcome, text, difference=passes.value, bound=end, allowed=-allowed)
 
     if fires.high is not None and fires.high < -allowed:
-        return found(GateOutcome.REGRESSION, "less accurate", by_most=True)
+        return found(GateOutcome.REGRESSION, "less accurate than allowed", by_most=True)
     if passes.low is not None and passes.low >= -allowed:
-        return found(GateOutcome.PASS, "not less accurate", by_most=False)
-    advice = _advice(compared, comparison, passes.value + allowed)
-    return found(GateOutcome.UNCLEAR, f"cannot tell{advice}", by_most=False)
+        return found(GateOutcome.PASS, "not less accurate than allowed", by_most=False)
+    advice, runs_needed = _advice(compared, comparison, passes.value + allowed)
+    finding = found(GateOutcome.UNCLEAR, f"cannot tell; {advice}", by_most=False)
+    return replace(finding, runs_needed=runs_needed)
 
 
 def _judge_without_interval(compared: MetricComparison) -> GateFinding:
@@ -326,8 +378,10 @@ def _points_more(difference: float, rounding: Rounding = Rounding.NEAREST) -> st
     return f"{rounded(difference, 3, rounding):+.3f}"
 
 
-def _advice(compared: MetricComparison, comparison: Comparison, distance: float) -> str:
-    """How many runs would distinguish the difference from the limit.
+def _advice(
+    compared: MetricComparison, comparison: Comparison, distance: float
+) -> tuple[str, int | None]:
+    """How many runs would distinguish the difference from the limit: in words, and the number.
 
     Args:
         compared: the metric, as the sides differ in it.
@@ -337,10 +391,12 @@ def _advice(compared: MetricComparison, comparison: Comparison, distance: float)
     """
     runs = min(len(comparison.case.base), len(comparison.case.new))
     if compared.spread is None:
-        fewest = f"; {compared.fewest_runs} runs per side are the fewest that could"
-        return fewest if runs < compared.fewest_runs else "; more runs would"
+        if runs >= compared.fewest_runs:
+            return "more runs would", None
+        return f"{compared.fewest_runs} runs per side are the fewest that could", None
     tail = GATE_TAIL if distance > 0 else comparison.gate_tail
     needed = sample_size.runs_needed(compared.spread, abs(distance), tail, POWER)
     if needed is None:
-        return "; more runs would not do: measure on a quiet machine, or take turns (ab)"
-    return f"; about {max(needed, compared.fewest_runs, runs + 1)} runs per side would"
+        return "more runs would not do: measure on a quiet machine, or take turns (ab)", None
+    needed = max(needed, compared.fewest_runs, runs + 1)
+    return f"about {needed} runs per side would", needed

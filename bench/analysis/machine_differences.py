@@ -86,14 +86,14 @@ def differing_facts(base: Sequence[RunRecord], new: Sequence[RunRecord]) -> str:
     The devices' names stand for facts that are not known.
     """
     different = [
-        f"{name} {here} against {there}"
+        f"{name} {here} (base), {there} (new)"
         for key, other in product(_keys(base), _keys(new))
         for name, here, there in key.differences(other)
     ]
     if not different:
         devices = product(*({run.setup.device_name for run in side} for side in (base, new)))
-        different = sorted(f"device {a} against {b}" for a, b in devices if a != b)
-    return printable(", ".join(dict.fromkeys(different)))
+        different = sorted(f"device {a} (base), {b} (new)" for a, b in devices if a != b)
+    return printable("; ".join(dict.fromkeys(different)))
 
 
 def unknown_facts(base: Sequence[RunRecord], new: Sequence[RunRecord]) -> str:

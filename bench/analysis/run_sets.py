@@ -76,8 +76,8 @@ def find_runs(argument: str, folders: Sequence[Path]) -> RunSet:
     # The runs may be in a file that cannot be read: then it is not known that there are none.
     kind = UsageError if unreadable_files(RunSet("", (), tuple(contents.problems))) else NoRuns
     raise kind(
-        f"{printable(argument)!r} is no file or folder, and no label or commit of a run in "
-        f"{' or '.join(printable(str(folder)) for folder in folders)}{hint}"
+        f"{printable(argument)!r} is no file or folder, and no label, commit or benchmark id of a "
+        f"run in {' or '.join(printable(str(folder)) for folder in folders)}{hint}"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from bench.analysis.case_comparison import compare_case
-from bench.analysis.cases import CaseMatch, group_by_setup, match_cases, setup_name
+from bench.analysis.cases import FAILURES, CaseMatch, group_by_setup, match_cases, setup_name
 from bench.analysis.comparison import Comparison
 from bench.analysis.device_comparison import (
     DeviceComparison,
@@ -47,6 +47,8 @@ def compare_sets(
     difference: float,
     floors: Sequence[NoiseFloor] = (),
     read_known: Callable[[], Sequence[RunRecord]] = tuple,
+    *,
+    is_gate: bool = False,
 ) -> list[SetComparison]:
     """Compare every other run set with the base.
 
@@ -57,12 +59,15 @@ def compare_sets(
         floors: noise floors of the base's machine, which become remarks.
         read_known: reads the runs among which those with torch's operators are looked for. It is
             called only where two machines with different kernels are compared.
+        is_gate: whether a case without completed runs is to be judged; else it is refused.
 
     Raises:
         UsageError: two sets cannot be compared, a case has no completed run, or a side holds runs
             of several commits or machines.
     """
     matches = [_with_floors(match_cases(base, new), floors) for new in others]
+    if is_gate:
+        matches = [_apart_from_uncompleted(match) for match in matches]
     for new, match in zip(others, matches, strict=True):
         _require_completed_runs(match)
         for case in match.cases:
@@ -97,6 +102,12 @@ def _with_floors(match: CaseMatch, floors: Sequence[NoiseFloor]) -> CaseMatch:
     return replace(match, cases=tuple(cases))
 
 
+def _apart_from_uncompleted(match: CaseMatch) -> CaseMatch:
+    complete = tuple(case for case in match.cases if case.base and case.new)
+    uncompleted = tuple(case for case in match.cases if not (case.base and case.new))
+    return replace(match, cases=complete, uncompleted=uncompleted)
+
+
 def _require_completed_runs(match: CaseMatch) -> None:
     for case in match.cases:
         for side, runs in (("base", case.base), ("new", case.new)):
@@ -121,21 +132,23 @@ def judge_sets(
     ]
 
 
-def judge_first_runs(base: str, others: Sequence[RunSet]) -> list[GateFinding]:
+def judge_first_runs(base: str, others: Sequence[RunSet], limits: Limits) -> list[GateFinding]:
     """What the gate finds where there is no baseline yet.
 
     Args:
         base: the name that stands for no runs.
         others: the new run sets, which may become the baseline.
+        limits: what is allowed.
 
     Raises:
-        UsageError: a set has no completed run, or holds runs of several commits or machines.
+        UsageError: a set has no run that completed or failed, or holds runs of several commits or
+            machines.
     """
     findings = []
     for new in others:
-        if not any(record.counts for record in new.records):
+        if not any(record.counts or record.status in FAILURES for record in new.records):
             raise UsageError(f"{printable(new.name)} has no completed run")
         for records in group_by_setup(new).values():
             require_one_state(new, setup_name(records[0]), records)
-        findings += judge_without_baseline(base, new)
+        findings += judge_without_baseline(base, new, limits)
     return findings

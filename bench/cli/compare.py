@@ -92,7 +92,7 @@ def compare(
     Each difference has an interval.
 
     With a --fail-if option, exit with 0 if a larger difference is ruled out, 1 if one is shown, 2
-    if there are too few runs to tell.
+    if the runs cannot tell.
     """
     from bench.analysis.gate import Limits
 
@@ -146,13 +146,15 @@ def _gate(request: _Request, summary: Path | None) -> int:
     try:
         compared, findings = _compare(request)
     except UsageError as error:
+        unclear = [GateFinding(GateOutcome.UNCLEAR, f"nothing was judged: {error}")]
         if summary is not None:
-            unclear = [GateFinding(GateOutcome.UNCLEAR, f"nothing was judged: {error}")]
             write_file(to_markdown(request.names, unclear).encode(), summary, "--summary")
+        if request.as_json:
+            _show_findings(request.names[0], [], unclear, as_json=True)
         raise
     if summary is not None:
         remarks = dict.fromkeys(
-            f"{each.case.name}: {remark}"
+            (each.case.name, remark)
             for set_comparison in compared
             for each in set_comparison.comparisons
             for remark in each.case.remarks
@@ -177,14 +179,19 @@ def _compare(request: _Request) -> tuple[list[SetComparison], list[GateFinding]]
 
     base, *others = _find_sides(request)
     if base is None:
-        findings = judge_first_runs(request.names[0], others)
+        findings = judge_first_runs(request.names[0], others, request.limits)
         _show_findings(request.names[0], [], findings, request.as_json)
         return [], findings
     difference = max(request.limits.slower or DEFAULT_DIFFERENCE, LEAST_DIFFERENCE)
     # A gate must not go on without a noise floor that it cannot read.
     floors = known_floors(base, request.folders, skip_broken=not request.is_gate)
     compared = compare_sets(
-        base, others, difference, floors, lambda: known_runs([base, *others], request.folders)
+        base,
+        others,
+        difference,
+        floors,
+        lambda: known_runs([base, *others], request.folders),
+        is_gate=request.is_gate,
     )
     if not request.as_json:
         _show_tables(base, compared, is_gate=request.is_gate)

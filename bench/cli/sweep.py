@@ -172,7 +172,11 @@ def _summarize(state: SweepState, as_json: bool) -> None:
     for run in state.unsuccessful:
         notify(f"! {printable(run.name)}: {state.outcome(run)}: {state.reason(run)}")
     if completed and not as_json:
-        notify("to see the results: mnist-bench report, or mnist-bench report --scaling")
+        folder = shlex.quote(str(state.plan.results_dir))
+        notify(
+            f"to see the results: mnist-bench report {folder}, or mnist-bench report {folder} "
+            "--scaling"
+        )
 
 
 def _to_json(state: SweepState) -> str:

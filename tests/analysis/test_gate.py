@@ -19,7 +19,7 @@ from bench.analysis.run_sets import RunSet
 from bench.cli import main
 from bench.records.schema import RunRecord, Status
 from bench.records.setup import Calibration
-from tests.factories import compared, noisy_runs, reached_nothing, saved
+from tests.factories import busy, compared, noisy_runs, reached_nothing, saved
 
 
 @pytest.mark.slow
@@ -101,17 +101,6 @@ def _time_gate(base: list[RunRecord], new: list[RunRecord], allowed: float) -> G
     return overall_outcome(judge(matched, [replace(found, lines=tuple(only))], Limits(allowed)))
 
 
-def busy(runs: Sequence[RunRecord], number: int) -> list[RunRecord]:
-    """The same runs, the first of them beside other work that took half of two cores."""
-    load = runs[0].load.model_copy(
-        update={"elapsed_seconds": 10.0, "own_seconds": 9.0, "busy_seconds": 19.0}
-    )
-    return [
-        run.model_copy(update={"load": load}) if index < number else run
-        for index, run in enumerate(runs)
-    ]
-
-
 def test_other_work_on_the_machine_is_no_slower_program_and_hides_none(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -125,8 +114,32 @@ def test_other_work_on_the_machine_is_no_slower_program_and_hides_none(
     assert _time_gate(slow, busy(quiet, 8), 0.1) is GateOutcome.PASS
     assert _time_gate(busy(slow, 8), quiet, 0.1) is GateOutcome.UNCLEAR
     assert gate_on(tmp_path, quiet, busy(slow, 8)) == 2
-    line = "slower, but other work disturbed 8 of 8 new runs: measure it on a quiet machine"
+    line = "slower than allowed, but other work disturbed 8 of 8 new runs: measure it on a quiet"
     assert line in capsys.readouterr().out
+    # More runs of this kind would not tell either.
+    near = noisy_runs(2, slower=1.2)
+    for number, sides in enumerate(((quiet, busy(near, 8)), (busy(quiet, 8), near))):
+        assert gate_on(tmp_path / str(number), *sides) == 2
+        assert "cannot tell: other work disturbed 8 of 8" in capsys.readouterr().out
+
+
+def test_a_side_whose_runs_all_failed_is_a_regression(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    runs, later = noisy_runs(0), noisy_runs(1)
+    failed = ended(later[:1], Status.FAILED)
+    assert gate_on(tmp_path / "failed", runs, failed) == 1
+    assert "the new side has no completed run (failed: it ended so)" in capsys.readouterr().out
+    assert gate_on(tmp_path / "stopped", runs, ended(later[:1], Status.INTERRUPTED)) == 2
+    assert gate_on(tmp_path / "base", failed, noisy_runs(2)) == 2
+    assert "the base side has no completed run (failed: it ended so)" in capsys.readouterr().out
+    assert gate_on(tmp_path / "both", failed, ended(noisy_runs(2)[:1], Status.FAILED)) == 2
+    other = noisy_runs(3, setup={"threads": 1})
+    assert gate_on(tmp_path / "one", [*runs, *other], [*later, *ended(other, Status.FAILED)]) == 2
+    # Without limits there is nothing to judge, and nothing to show.
+    words = [saved(tmp_path / "a", runs), saved(tmp_path / "b", failed)]
+    assert main(["compare", *words]) == 2
+    assert "the new side has no completed run" in capsys.readouterr().err
 
 
 def test_sides_that_took_turns_were_disturbed_alike() -> None:
@@ -227,7 +240,10 @@ def test_a_slower_machine_is_no_slower_program(
     )
     words = ["compare", saved(tmp_path / "a", base), saved(tmp_path / "b", new)]
     assert main([*words, "--fail-if-slower", "5%"]) == 2
-    assert "the machine itself +12.0 %): slower, but so is the machine" in capsys.readouterr().out
+    assert (
+        "the machine itself +12.0 %): slower than allowed, but so is the machine"
+        in capsys.readouterr().out
+    )
 
 
 def test_two_runs_a_side_are_no_certainty_of_accuracy(tmp_path: Path) -> None:
@@ -257,7 +273,7 @@ def test_a_base_of_another_machine_is_compared_but_is_no_gate(
     new = noisy_runs(1, slower=1.3, setup={"device_name": "EPYC 2"}, environment={"cpu": "EPYC 2"})
     words = ["compare", saved(tmp_path / "a", noisy_runs(0)), saved(tmp_path / "b", new)]
     assert main(words) == 0
-    assert "device differs: AMD EPYC against EPYC 2" in capsys.readouterr().out
+    assert "device differs: AMD EPYC (base), EPYC 2 (new)" in capsys.readouterr().out
     assert main([*words, "--fail-if-slower", "5%"]) == 2
     assert "the base is of another machine" in capsys.readouterr().out
 

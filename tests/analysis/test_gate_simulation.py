@@ -20,7 +20,7 @@ from bench.cli import main
 from bench.records.machine import Processor
 from bench.records.schema import RunRecord, Status
 from tests.analysis.gate_simulation import Truth, outcomes, side, times_fired_before
-from tests.factories import noisy_runs, saved
+from tests.factories import busy, noisy_runs, saved
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = 200
@@ -110,7 +110,7 @@ def test_the_committed_equal_sides_pass(capsys: pytest.CaptureFixture[str]) -> N
     words = ["compare", "floor-a", "floor-b", "--results-dir", folder]
     assert main([*words, *LIMITS]) == 0
     printed = capsys.readouterr().out
-    assert "18 trainings are identical, seed by seed: not less accurate" in printed
+    assert "18 trainings are identical, seed by seed: not less accurate than allowed" in printed
     assert "14 of 18 and 14 of 18 runs" in printed
     # Four runs of each side missed: a limit for time alone must not pass them.
     assert main([*words, "--fail-if-slower", "10%"]) == 2
@@ -346,11 +346,31 @@ def test_a_baseline_that_cannot_be_read_is_not_none(tmp_path: Path) -> None:
     assert main(words) == 2
 
 
-def test_first_runs_that_broke_are_no_pass(tmp_path: Path) -> None:
+def test_first_runs_that_broke_are_no_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs = side(1, 5)
     broken = runs[4].model_copy(update={"status": Status.FAILED, "reason": "it broke"})
     new = saved(tmp_path / "new", [*runs[:4], broken])
+    assert main(["compare", "before", new, *LIMITS, "--allow-no-baseline"]) == 1
+    only = saved(tmp_path / "only", [broken])
+    assert main(["compare", "before", only, *LIMITS, "--allow-no-baseline"]) == 1
+    assert "1 of 1 not completed in one go (failed: it broke)" in capsys.readouterr().out
+    stopped = runs[4].model_copy(update={"status": Status.INTERRUPTED})
+    new = saved(tmp_path / "stopped", [*runs[:4], stopped])
     assert main(["compare", "before", new, *LIMITS, "--allow-no-baseline"]) == 2
+
+
+def test_disturbed_first_runs_cannot_become_the_baseline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = saved(tmp_path / "new", busy(side(1, 5), 2))
+    words = ["compare", "before", new, "--allow-no-baseline"]
+    assert main([*words, *LIMITS]) == 2
+    printed = capsys.readouterr().out
+    assert "other work disturbed 2 of 5 runs: as a baseline they could not show" in printed
+    assert "can become it" not in printed
+    assert main([*words, "--fail-if-less-accurate", "0.05"]) == 0, "times do not matter"
 
 
 def test_a_machine_that_says_less_is_judged_with_a_warning(

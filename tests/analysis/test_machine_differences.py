@@ -48,16 +48,16 @@ def test_another_machine_of_the_same_name_is_named_fact_by_fact() -> None:
     case = case_of(runs(0), runs(1, ZEN_5))
     assert (case.machine_relation, case.same_machine) == (MachineRelation.DIFFERENT, False)
     assert case.remarks == (
-        "microarchitecture differs: zen4 against zen5",
-        "CPU family differs: 25 against 26",
-        "CPU model differs: 17 against 2",
-        "L1d cache differs: 32 KiB against 48 KiB",
+        "microarchitecture differs: zen4 (base), zen5 (new)",
+        "CPU family differs: 25 (base), 26 (new)",
+        "CPU model differs: 17 (base), 2 (new)",
+        "L1d cache differs: 32 KiB (base), 48 KiB (new)",
     )
 
 
 def test_a_quota_makes_another_machine() -> None:
     case = case_of(runs(0), runs(1, quota_cores=1.5))
-    assert "CPU quota in cores differs: none against 1.5" in case.remarks
+    assert "CPU quota in cores differs: none (base), 1.5 (new)" in case.remarks
     assert not case.same_machine
 
 
@@ -141,7 +141,7 @@ def test_the_committed_epyc_folders_are_compared_with_a_warning(
     assert main(["compare", *folders]) == 0
     printed = capsys.readouterr().out
     assert "! only the names of the machines are known, and equal names do not show" in printed
-    assert "record schema differs: 2 against 7" in printed
+    assert "record schema differs: 2 (base), 7 (new)" in printed
 
 
 def test_the_same_comparison_of_version_8_names_the_difference(
@@ -155,8 +155,8 @@ def test_the_same_comparison_of_version_8_names_the_difference(
     assert zen_5.name.startswith("amd-epyc-2-cores-zen5-")
     assert main(["compare", str(zen_4), str(zen_5)]) == 0
     printed = capsys.readouterr().out
-    assert "! microarchitecture differs: zen4 against zen5" in printed
-    assert "! CPU family differs: 25 against 26" in printed
+    assert "! microarchitecture differs: zen4 (base), zen5 (new)" in printed
+    assert "! CPU family differs: 25 (base), 26 (new)" in printed
     assert "! new: the machine itself was 2.1 times as fast (calibration)" in printed
     assert "only the names" not in printed
 

@@ -126,7 +126,7 @@ def test_versions_compare_where_nothing_that_changed_concerns_the_runs(
 ) -> None:
     old, new = (record_of(version, **overrides) for version in KNOWN_PROTOCOLS)
     assert (comparable_protocol(old) == comparable_protocol(new)) == same
-    expected = [] if same else ["protocol version differs: 1 against 2"]
+    expected = [] if same else ["protocol version differs: 1 (base), 2 (new)"]
     assert find_differences(INCOMPARABLE, [old], [new]) == expected
     assert find_differences(INCOMPARABLE, [new], [new]) == []
 
@@ -139,7 +139,7 @@ def test_one_process_compares_with_two_of_the_same_version_but_links_no_versions
     assert find_differences(INCOMPARABLE, [alone], [old]) == []
     assert find_differences(INCOMPARABLE, [alone], [new]) == []
     assert find_differences(INCOMPARABLE, [alone, old], [new]) == [
-        "protocol version differs: 1 or 2 against 2"
+        "protocol version differs: 1 or 2 (base), 2 (new)"
     ]
 
 

@@ -17,7 +17,7 @@ from bench.analysis.run_sets import RunSet
 from bench.cli import main
 from bench.records.schema import SCHEMA_VERSION, RunRecord, Status
 from mnist_cnn.errors import UsageError
-from tests.factories import noisy_runs, reached_nothing, saved
+from tests.factories import ZEN_4, ZEN_5, noisy_runs, reached_nothing, saved
 
 
 def test_a_table_and_the_gates_lines(
@@ -37,9 +37,11 @@ def test_a_table_and_the_gates_lines(
     lines = capsys.readouterr().out
     assert "regression" in lines
     assert "allowed +5.0 %" in lines
-    title, _, header = summary.read_text().splitlines()[:3]
+    title, _, case, _, header, _, finding = summary.read_text().splitlines()[:7]
     assert title == f"### mnist-bench gate: regression, `{new}` against `{base}`"
+    assert case == "`fast, cpu, 1 process, 2 threads, bf16`"
     assert header == "| outcome | what |"
+    assert finding.startswith("| regression | `time an image: +2"), "the set-up is named once"
     assert main([*words[:3], "--fail-if-slower", "50%"]) == 0
     assert main(["compare", base, new, "--fail-if-less-accurate", "0.05"]) == 0
     assert main(["compare", new, base, "--fail-if-slower", "5%"]) == 0
@@ -144,15 +146,15 @@ REFUSED: dict[str, tuple[Make, str]] = {
             noisy_runs(0),
             noisy_runs(1, protocol={"target_accuracy": 0.99}),
         ),
-        "target differs: 0.994 against 0.99",
+        "target differs: 0.994 (base), 0.99 (new)",
     ),
     "another protocol": (
         lambda: (noisy_runs(0), noisy_runs(1, protocol={"version": 2})),
-        "protocol version differs: 1 against 2",
+        "protocol version differs: 1 (base), 2 (new)",
     ),
     "another division": (
         lambda: (noisy_runs(0), noisy_runs(1, division="closed")),
-        "division differs: open against closed",
+        "division differs: open (base), closed (new)",
     ),
     "other data": (
         lambda: (
@@ -161,12 +163,15 @@ REFUSED: dict[str, tuple[Make, str]] = {
         ),
         "data sums differs: train-images-idx3-ubyte",
     ),
-    "two kinds within a side": (
+    "other data within a side": (
         lambda: (
-            [*noisy_runs(0), *noisy_runs(2, division="closed")],
+            [
+                *noisy_runs(0),
+                *noisy_runs(2, dataset={"train-images-idx3-ubyte": "cafe" * 16}),
+            ],
             noisy_runs(1),
         ),
-        "not of one kind: division differs",
+        "not of one kind: data sums differs",
     ),
 }
 
@@ -256,7 +261,7 @@ def test_older_schemas_are_compared_and_named(
         del values["setup"]["kernels"]
         path.write_text(json.dumps(values))
     assert main(["compare", base, saved(tmp_path / "b", noisy_runs(1))]) == 0
-    assert f"record schema differs: 1 against {SCHEMA_VERSION}" in capsys.readouterr().out
+    assert f"record schema differs: 1 (base), {SCHEMA_VERSION} (new)" in capsys.readouterr().out
 
 
 def test_a_side_is_not_compared_with_itself() -> None:
@@ -275,6 +280,86 @@ def test_sides_without_a_set_up_in_common_are_refused(
     error = capsys.readouterr().err
     assert "have no set-up in common" in error
     assert error.count("\n") == 1
+
+
+def test_each_kind_of_a_set_up_is_compared_with_its_like(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a machine's folder has them: whole runs of a recipe, and runs of one epoch."""
+    short = {**noisy_runs(0)[0].recipe, "epochs": 1}
+    base = saved(tmp_path / "a", [*noisy_runs(0), *noisy_runs(1, recipe=short)])
+    new = saved(tmp_path / "b", [*noisy_runs(2), *noisy_runs(3, recipe=short, slower=2.0)])
+    only = saved(tmp_path / "c", noisy_runs(4, recipe=short))
+    assert main(["compare", base, new, "--json"]) == 0
+    (side,) = json.loads(capsys.readouterr().out)["comparisons"]
+    whole, one_epoch = side["cases"]
+    assert one_epoch["name"] == "fast, cpu, 1 process, 2 threads, bf16, 1 epoch"
+    assert whole["name"].endswith(" epochs")
+    difference = {case["name"]: case["metrics"][1]["difference"] for case in (whole, one_epoch)}
+    assert difference[whole["name"]] < 1.1 < 1.8 < difference[one_epoch["name"]]
+    assert main(["compare", base, only, "--json"]) == 0
+    (side,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert [case["name"] for case in side["cases"]] == [one_epoch["name"]]
+    assert side["only_base"] == [whole["name"]]
+
+
+def test_two_machines_are_compared_where_each_has_its_own_kernels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each side has two set-ups, which are alike but for the kernels."""
+    sides = []
+    for number, (processor, kernels) in enumerate(((ZEN_4, "avx2"), (ZEN_5, "avx512"))):
+        runs: list[RunRecord] = []
+        for threads in (1, 2):
+            setup = {"kernels": kernels, "threads": threads}
+            seed = 2 * number + threads
+            runs += noisy_runs(seed, setup=setup, environment={"processor": processor})
+        sides.append(saved(tmp_path / kernels, runs))
+    assert main(["compare", *sides, "--json"]) == 0
+    (side,) = json.loads(capsys.readouterr().out)["comparisons"]
+    names = [case["name"] for case in side["cases"]]
+    assert len(names) == 2
+    assert all("avx512 against" in name and name.endswith("avx2") for name in names)
+    machines = [case[f"{side}_machines"] for case in side["cases"] for side in ("base", "new")]
+    assert all(len(names) == 1 for names in machines)
+    assert machines[0] != machines[1]
+    # A gate compares nothing but a machine with itself.
+    assert main(["compare", *sides, "--fail-if-slower", "50%"]) == 2
+    assert "the base is of another machine" in capsys.readouterr().out
+
+
+def test_a_difference_that_the_medians_do_not_give_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def side(name: str, *rates: float) -> str:
+        runs = [noisy_runs(0, 1, slower=rate)[0] for rate in rates]
+        return saved(
+            tmp_path / name,
+            [
+                run.model_copy(update={"run_id": f"{name}-{number}", "seed": number})
+                for number, run in enumerate(runs)
+            ],
+        )
+
+    words = ["compare", side("a", 1.0, 1.0, 2.0), side("b", 1.0, 1.9, 2.0)]
+    assert main(words) == 0
+    line = "time an image: the median ratio of each new run to each base run, not the ratio of"
+    assert line in " ".join(capsys.readouterr().out.split())
+    assert main([words[0], side("c", 1.0, 1.0, 1.0), side("d", 1.5, 1.5, 1.5)]) == 0
+    assert "the median ratio" not in capsys.readouterr().out
+
+
+def test_what_was_not_judged_is_json_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = saved(tmp_path / "new", noisy_runs(0))
+    assert main(["compare", "nothing", new, "--fail-if-slower", "10%", "--json"]) == 2
+    streams = capsys.readouterr()
+    gate = json.loads(streams.out)["gate"]
+    assert gate["outcome"] == "unclear"
+    assert gate["exit_status"] == 2
+    assert gate["findings"][0]["text"].startswith("nothing was judged: 'nothing' is no file")
+    assert streams.err.count("\n") == 1
 
 
 def test_the_documents_folders_have_something_in_common(

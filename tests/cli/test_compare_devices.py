@@ -46,7 +46,7 @@ def test_the_devices_alone_stand_beside_a_ratio_that_contains_the_code(
 ) -> None:
     saved(folder / "results", runs(2, ZEN_4, 2.0, {}))
     output = printed(capsys, "b", "a")
-    assert f"! kernels differs: torch against amx, {CODE}\n" in output
+    assert f"! kernels differs: torch (base), amx (new), {CODE}\n" in output
     with_code, alone = output.split(ALONE)
     assert "-80." in next(line for line in with_code.splitlines() if "time an image" in line)
     image = next(line for line in alone.splitlines() if "time an image" in line)
@@ -108,7 +108,7 @@ def test_runs_beside_a_named_file_are_found_and_the_fastest_count(
     [sides] = json.loads(printed(capsys, "b", str(amx[0]), "--json"))["comparisons"]
     alone = sides["torch_operators"]["case"]
     assert alone["metrics"][1]["difference"] == pytest.approx(1.5, rel=0.05)
-    assert "precision differs: bf16 against fp32" in alone["remarks"]
+    assert "precision differs: bf16 (base), fp32 (new)" in alone["remarks"]
 
 
 def test_a_field_that_older_records_do_not_have_makes_no_other_recipe(

@@ -126,7 +126,7 @@ def test_the_gate_does_not_fire_below_the_noise_floor(
     assert main(words) == 1
     sidecars.write_sidecar(FLOOR, Path(base))
     assert main(words) == 2
-    assert "slower, but within this machine's noise" in capsys.readouterr().out
+    assert "slower than allowed, but within this machine's noise" in capsys.readouterr().out
     faster = saved(tmp_path / "d", noisy_runs(2, slower=0.9))
     assert main(["compare", base, faster, "--fail-if-slower", "5%"]) == 0
     other = FLOOR.model_copy(update={"device_name": "another", "measured_at": datetime.now(UTC)})

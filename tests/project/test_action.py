@@ -40,9 +40,19 @@ class Job:
     outputs: str
 
 
-def evaluated(text: str, inputs: dict[str, str]) -> str:
-    """The value of an expression: inputs only, as the steps' variables use no others."""
-    return re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda match: inputs[match[1]], text)
+def evaluated(text: str, inputs: dict[str, str], outputs: Path) -> str:
+    """The value of an expression: an input, or what an earlier step wrote to its outputs.
+
+    Args:
+        text: the expression, or text around it.
+        inputs: the action's inputs.
+        outputs: the file that GITHUB_OUTPUT names; all steps share it here.
+    """
+    written = dict(line.split("=", 1) for line in outputs.read_text().splitlines())
+    text = re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda match: inputs[match[1]], text)
+    return re.sub(
+        r"\$\{\{ steps\.\w+\.outputs\.(\w+) \}\}", lambda match: written.get(match[1], ""), text
+    )
 
 
 def run_action(
@@ -67,14 +77,16 @@ def run_action(
         if status and condition != "always()":
             continue
         if "uses" in step:
-            machine = (files / "OUTPUT").read_text().strip().removeprefix("name=")
-            key = step["with"]["key"].replace("${{ steps.machine.outputs.name }}", machine)
             path = runner / "work" / step["with"]["path"]
-            cache = SimulatedCache(runner / "cache", evaluated(key, inputs), path)
+            key = evaluated(step["with"]["key"], inputs, files / "OUTPUT")
+            cache = SimulatedCache(runner / "cache", key, path)
             continue
         if condition == MAIN and not is_main:
             continue
-        variables = {name: evaluated(text, inputs) for name, text in step.get("env", {}).items()}
+        variables = {
+            name: evaluated(text, inputs, files / "OUTPUT")
+            for name, text in step.get("env", {}).items()
+        }
         ended = subprocess.run(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
             cwd=runner / "work",
@@ -96,7 +108,7 @@ def test_a_gate_passes_on_equal_code_and_fails_on_slower_code(tmp_path: Path) ->
     first = run_action(tmp_path, 1)
     assert first.status == 0
     assert "no baseline yet" in first.summary
-    assert re.fullmatch(r"name=[\w.-]+\n", first.outputs)
+    assert re.fullmatch(r"name=[\w.-]+\nstatus=0\n", first.outputs)
     assert run_action(tmp_path, 2, slower=1.1).status == 2  # what is allowed: no runs can tell
     assert run_action(tmp_path, 3, slower=1.1, fail_if_unclear="false").status == 0
     slower = run_action(tmp_path, 4, slower=1.25, fail_if_unclear="false")
@@ -121,6 +133,16 @@ def test_a_new_name_begins_a_new_baseline_and_no_verdict_of_an_earlier_job_is_sh
     refused = run_action(tmp_path, 3, options="--no-such-option 1")
     assert refused.status == 2
     assert refused.summary == ""
+
+
+def test_runs_that_broke_never_become_the_baseline(tmp_path: Path) -> None:
+    """Nor do they pass where what is unclear is accepted."""
+    broken = run_action(tmp_path, 1, options="--failing 5", fail_if_unclear="false")
+    assert broken.status == 1
+    assert "5 of 5 not completed in one go" in broken.summary
+    assert not (tmp_path / "work" / "mnist-bench-baseline").exists()
+    assert run_action(tmp_path, 2).status == 0
+    assert run_action(tmp_path, 3, options="--failing 5", fail_if_unclear="false").status == 1
 
 
 def test_a_pull_request_never_becomes_the_baseline(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from bench.analysis.comparison import Comparison, Metric, MetricComparison
 from bench.analysis.device_comparison import DeviceComparison
 from bench.analysis.gate import GateFinding, overall_outcome
 from bench.analysis.set_comparison import SetComparison
+from bench.records.schema import RunRecord
+from bench.records.store import machine_name
 from bench.report.formats.json import encode
 
 METRIC_COLUMNS = {
@@ -103,11 +105,25 @@ def _sides(comparison: Comparison) -> dict[str, object]:
 
 
 def _case(comparison: Comparison) -> dict[str, object]:
+    case = comparison.case
     return {
         **_sides(comparison),
-        "remarks": list(comparison.case.remarks),
+        "base_commits": _commits(case.base),
+        "new_commits": _commits(case.new),
+        "base_machines": _machines(case.base),
+        "new_machines": _machines(case.new),
+        "remarks": list(case.remarks),
         "metrics": [_metric(metric) for metric in comparison.lines],
     }
+
+
+def _commits(records: Sequence[RunRecord]) -> list[str]:
+    return list(dict.fromkeys(r.environment.commit for r in records if r.environment.commit))
+
+
+def _machines(records: Sequence[RunRecord]) -> list[str]:
+    """The folder of each machine, as `mnist-bench env` names it."""
+    return list(dict.fromkeys(machine_name(record.environment) for record in records))
 
 
 def _metric(metric: MetricComparison) -> dict[str, object]:
@@ -147,6 +163,7 @@ def _gate(findings: Sequence[GateFinding]) -> dict[str, object]:
                 "bound": finding.bound,
                 "allowed": finding.allowed,
                 "difference_unit": None if finding.metric is None else _unit(finding.metric),
+                "runs_needed": finding.runs_needed,
             }
             for finding in findings
         ],

@@ -16,6 +16,8 @@ from bench.text import MISSING, Rounding, printable
 
 _IN_POINTS = (Metric.SHARE_REACHED, Metric.ACCURACY)
 """Metrics whose difference is in percentage points."""
+_LEAST_EXPLAINED = 0.005
+"""Distance of a difference from that of the medians beside it that a reader would notice."""
 _VERDICT_STYLES = {
     Verdict.BETTER: "green",
     Verdict.EQUIVALENT: "green",
@@ -92,8 +94,36 @@ def _comparison_table(comparison: Comparison, *, advises: bool = True) -> Render
         fewest = min(len(case.base), len(case.new))
         advice = [(line.heading, _advice(line, fewest)) for line in lines]
         notes += [Text(f"{heading}: {what}", style="dim") for heading, what in advice if what]
+    if apart := [line.heading for line in lines if _differs_from_medians(line)]:
+        pairs = (
+            "the two runs of each round" if comparison.paired else "each new run to each base run"
+        )
+        notes.append(
+            Text(
+                f"difference of {' and '.join(apart)}: the median ratio of {pairs}, not the ratio "
+                "of the two medians",
+                style="dim",
+            )
+        )
     section = Section(0, len(lines), title, notes)
     return FittedTable(fields, [section], elsewhere=" because the terminal is too narrow")
+
+
+def _meaning_of_difference(headings: Sequence[str], paired: bool) -> str:
+    pairs = "the two runs of each round" if paired else "each new run to each base run"
+    return (
+        f"difference of {' and '.join(headings)}: the median ratio of {pairs}, not the ratio of "
+        "the two medians"
+    )
+
+
+def _differs_from_medians(line: MetricComparison) -> bool:
+    """Whether the difference is not the one between the two medians shown beside it."""
+    if line.metric in _IN_POINTS or line.per_success or line.difference is None:
+        return False
+    if not line.base or line.new is None:
+        return False
+    return abs(line.difference.value - line.new / line.base) >= _LEAST_EXPLAINED
 
 
 def _advice(line: MetricComparison, runs: int) -> str | None:
@@ -105,12 +135,13 @@ def _advice(line: MetricComparison, runs: int) -> str | None:
     """
     if line.verdict is not Verdict.UNCLEAR:
         return None
-    if line.runs_needed:
-        return f"about {line.runs_needed} runs per side could decide it"
     has_no_interval = line.difference is not None and line.difference.low is None
+    advice = []
     if has_no_interval and runs < line.fewest_runs:
-        return f"an interval takes at least {line.fewest_runs} runs per side"
-    return None
+        advice.append(f"an interval takes at least {line.fewest_runs} runs per side")
+    if line.runs_needed:
+        advice.append(f"about {line.runs_needed} runs per side could decide it")
+    return "; ".join(advice) or None
 
 
 def _side(line: MetricComparison, value: float | None) -> Text:
