@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.app import check_run_options
 from bench.cli.options import parse_share, reject_reserved
 from bench.cli.output import notify
 from bench.launch import ab as experiments
@@ -94,6 +95,14 @@ def ab(
     )
     for options in (experiment.shared_options, experiment.a.options, experiment.b.options):
         reject_reserved(options, experiments.RESERVED_OPTIONS, "ab")
+    for side in experiment.sides.values():
+        if side.checkout is None:  # a commit's own options are for the commit to check
+            check_run_options((*experiment.shared_options, *side.options))
+    if rounds is not None and rounds < experiments.FEWEST_ROUNDS:
+        notify(
+            f"--rounds {rounds}: times have a 95 % interval from {experiments.FEWEST_ROUNDS} "
+            "rounds on"
+        )
     experiments.prepare_commits(experiment, PROJECT, notify)
     try:
         comparison = experiments.run_experiment(experiment, notify)

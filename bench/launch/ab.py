@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,10 +27,13 @@ from bench.records.machine_key import MachineKey
 from bench.records.schema import RunRecord
 from bench.records.sidecars import MachineNoise, NoiseFloor
 from bench.records.store import ReadResult, UnreadableFile
+from bench.stats import sample_size
 from bench.text import printable
 from mnist_cnn.console import EXIT_USAGE
 from mnist_cnn.errors import UsageError
 
+FEWEST_ROUNDS = sample_size.fewest_runs(0.025, paired=True)
+"""Rounds below which the times of two sides that take turns have no 95 % interval."""
 LOOKS = (8, 12, 18)
 """Numbers of rounds after which the runs so far are compared. The error probability is shared among
 these looks (Bonferroni; for repeated looks: Armitage, McPherson & Rowe 1969), so the experiment may
@@ -76,6 +80,10 @@ class AbExperiment:
         """Both sides by their letters."""
         return {"a": self.a, "b": self.b}
 
+    def label(self, letter: str, stamp: str) -> str:
+        """The label of a side's runs: its name, and when the experiment began."""
+        return f"{self.name}-{letter} {stamp}"
+
     @property
     def measures_noise(self) -> bool:
         """Whether the sides are equal, so that every difference is noise."""
@@ -116,14 +124,17 @@ def run_experiment(experiment: AbExperiment, notify: Notify) -> Comparison:
         UsageError: a run could not be started, or its record is missing or of another commit.
     """
     session = _Session(experiment, notify)
-    for number in range(1, experiment.looks[-1] + 1):
-        session.run_round(number)
-        if number == 1:
-            session.match()  # Refuse sides that cannot be compared before more time is spent.
-        if number in experiment.looks:
-            comparison = session.compare()
-            if is_clear(comparison.line(Metric.SECONDS_PER_IMAGE)):
-                break
+    try:
+        for number in range(1, experiment.looks[-1] + 1):
+            session.run_round(number)
+            if number == 1:
+                session.match()  # Refuse sides that cannot be compared before more time is spent.
+            if number in experiment.looks:
+                comparison = session.compare()
+                if is_clear(comparison.line(Metric.SECONDS_PER_IMAGE)):
+                    break
+    finally:
+        session.say_where_records_are()
     return comparison
 
 
@@ -140,6 +151,8 @@ class _Session:
         self._notify = notify
         self._stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         self._records: dict[str, list[RunRecord]] = {"a": [], "b": []}
+        most = experiment.looks[-1]
+        self._most_rounds = str(most) if len(experiment.looks) == 1 else f"at most {most}"
         self._known_problems = {problem.path for problem in self._read().problems}
 
     def run_round(self, number: int) -> None:
@@ -150,11 +163,11 @@ class _Session:
 
     def _run(self, letter: str, number: int) -> None:
         side = self._experiment.sides[letter]
-        label = f"{self._experiment.name}-{letter} {self._stamp}"
+        label = self._experiment.label(letter, self._stamp)
         options = [*self._experiment.shared_options, *side.options]
         options += ["--seed", str(number - 1), "--label", label]
         options += ["--results-dir", str(self._experiment.results_dir)]
-        title = f"round {number}, {letter}"
+        title = f"round {number} of {self._most_rounds}, {letter}"
         self._notify(title)
         status = single_run.run_once(options, side.checkout)
         if status == EXIT_USAGE:
@@ -168,6 +181,15 @@ class _Session:
         self._records[letter] = sorted(records, key=lambda record: record.started_utc)
         if side.checkout is not None:
             _check_commit(self._records[letter][-1], side.checkout)
+
+    def say_where_records_are(self) -> None:
+        """Say how to compare the runs again, also those of an experiment that did not end."""
+        if not all(self._records.values()):
+            return
+        labels = (self._experiment.label(letter, self._stamp) for letter in self._records)
+        folder = str(self._experiment.results_dir)
+        words = ["mnist-bench", "compare", *labels, "--results-dir", folder]
+        self._notify(f"to compare these runs again: {printable(shlex.join(words))}")
 
     def match(self) -> CaseMatch:
         """The runs so far, sorted into cases.

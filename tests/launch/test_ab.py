@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -65,6 +66,11 @@ def test_it_stops_at_the_first_look_that_is_clear(
     assert "worse" in streams.out
     assert "interleaved" in streams.out
     assert streams.err.count("round") == 2 * LOOKS[0]
+    assert f"round 1 of at most {LOOKS[-1]}, " in streams.err
+    *_, again = streams.err.splitlines()
+    words = shlex.split(again.removeprefix("to compare these runs again: mnist-bench "))
+    assert main(words) == 0
+    assert "interleaved" in capsys.readouterr().out
     assert not list(machine.rglob("*.noise"))
 
 
@@ -99,6 +105,19 @@ def test_a_second_session_shows_the_spread_between_them(
     capsys.readouterr()
     assert main(["ab", "--recipe", "fast", "--name", "again"]) == 0
     assert "% over 2 sessions" in capsys.readouterr().out
+
+
+def test_too_few_rounds_for_an_interval_are_said_before_they_are_run(
+    machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["ab", "--recipe", "fast", "--b", "--threads 1", "--rounds"]
+    for rounds, has_interval in ((5, False), (6, True)):
+        assert main([*words, str(rounds), "--name", f"of-{rounds}"]) == 0
+        streams = capsys.readouterr()
+        warning = f"--rounds {rounds}: times have a 95 % interval from 6 rounds on"
+        assert streams.err.startswith(warning) is not has_interval
+        row = next(line for line in streams.out.splitlines() if line.startswith("time an image"))
+        assert (" to " in row) is has_interval
 
 
 def test_the_order_within_a_round_is_chance(
@@ -156,6 +175,8 @@ def test_a_floor_that_cannot_be_understood_stops_the_gate(
     [
         (["--a", '"'], "No closing quotation"),
         (["--rounds", "0"], "--rounds must be at least 1"),
+        (["--a", "--kernal torch"], "No such option: --kernal"),
+        (["--b", "--runs-at-a-time"], "No such option: --runs-at-a-time"),
         (["--wanted", "0"], "--wanted must lie between 0 % and 100 %"),
         (["--wanted", "much"], "--wanted takes a number, such as 5%"),
         (["--runs", "3"], "ab sets --runs itself"),
@@ -191,7 +212,7 @@ def test_a_side_that_leaves_no_record_is_noticed_at_once(
     monkeypatch.setattr(
         "bench.launch.single_run.run_each", lambda *_, **__: EndedProcesses([0], interrupted=False)
     )
-    assert main(["ab", "--a=--help"]) == 2
+    assert main(["ab", "--a=--dry-run"]) == 2
     error = capsys.readouterr().err
     assert "left no record" in error
     assert error.count("round") == 1
