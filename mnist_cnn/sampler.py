@@ -1,8 +1,9 @@
 """Chooses the training images of an epoch: all of them, or the hardest and some others.
 
-After one or two epochs, nine images in ten have a loss near zero, so their gradients change almost
-nothing. Sources: selective backpropagation (Jiang et al. 2019), online batch selection (Loshchilov
-& Hutter 2016). Here an image's last training loss decides, which costs no extra computation.
+After one or two passes a tenth of the images has most of the sum of the losses, so the others'
+gradients change little (docs/speed.md). Sources: selective backpropagation (Jiang et al. 2019),
+online batch selection (Loshchilov & Hutter 2016). Here an image's last training loss decides, which
+costs no extra computation.
 """
 
 from __future__ import annotations

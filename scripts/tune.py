@@ -1,14 +1,16 @@
 """Computes one row of docs/speed.md: a recipe with some values changed, over several seeds.
 
     .venv/bin/python scripts/tune.py fast epochs=5 weight_decay=3e-4 --seeds 4
+    .venv/bin/python scripts/tune.py fast peak_learning_rate=0.4 --against "" --seeds 8
 
-It trains on the first 50,000 training images and evaluates once, after the last epoch, on the other
+The second line compares with `fast` itself, seed by seed. It trains on the first 50,000 training images and evaluates once, after the last epoch, on the other
 10,000. The test set is only for confirmation: --test trains on all 60,000 and evaluates on it.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from statistics import fmean
 from time import perf_counter
@@ -21,7 +23,7 @@ from bench.measure.request import ComputeRequest
 from bench.stats.summary import summarize
 from mnist_cnn.console import run
 from mnist_cnn.context import TrainingContext
-from mnist_cnn.data.dataset import load
+from mnist_cnn.data.dataset import Split, load
 from mnist_cnn.errors import UsageError, near_match
 from mnist_cnn.events import EpochTrained, Evaluated
 from mnist_cnn.recipe import EvaluationSplit, Recipe, recipe_named
@@ -39,38 +41,77 @@ def tune(
     kernels: Annotated[
         str, typer.Option(help="Kernels: auto, torch, or a CPU's instruction set.")
     ] = "auto",
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHANGES",
+            help="Also train by the recipe with these changes, such as 'epochs=9 dropout=0.1', and "
+            "compare; '' is the recipe itself.",
+        ),
+    ] = None,
     test: Annotated[bool, typer.Option("--test", help="Evaluate on the test set.")] = False,
 ) -> None:
     """Print each seed's accuracy after the last epoch, their mean and its 95 % interval."""
-    chosen = with_changes(recipe_named(recipe), changes or [])
+    start = recipe_named(recipe)
+    sides = {"new": with_changes(start, changes or [])}
+    if against is not None:
+        sides = {"base": with_changes(start, against.split()), **sides}
     split: EvaluationSplit = "test" if test else "validation"
-    chosen = replace(chosen, evaluation_split=split, evaluate_from_epoch=chosen.epochs)
-    accelerator, chosen, setup, _ = start_accelerator(
-        chosen, ComputeRequest(device="cpu", threads=threads, kernels=kernels)
-    )
-    context = TrainingContext(chosen, accelerator, setup.kernels)
     data = load().split(split)
-    accuracies = []
+    accuracies: dict[str, list[float]] = {name: [] for name in sides}
+    request = ComputeRequest(device="cpu", threads=threads, kernels=kernels)
     for seed in range(seeds):
-        start, seconds, samples = perf_counter(), 0.0, 0
-        model = seeded_model(chosen, seed)
-        for event in train(model, context, data, seed):
-            match event:
-                case EpochTrained():
-                    seconds = perf_counter() - start
-                    samples += event.samples
-                case Evaluated():
-                    accuracies.append(event.accuracy)
-                    print(
-                        f"seed {seed}: {event.accuracy:.2%}, loss {event.loss:.5f}, "
-                        f"{samples:,} images in {seconds:.1f} s",
-                        flush=True,
-                    )
+        for name, chosen in sides.items():
+            title = f"seed {seed}" if against is None else f"seed {seed}, {name}"
+            accuracies[name].append(_accuracy(chosen, request, data, split, seed, title))
+    for name, values in accuracies.items():
+        title = "mean" if against is None else f"{name}: mean"
+        print(f"{title} {fmean(values):.3%}{_between(values)}, n = {seeds}")
+    if against is not None:
+        points = [
+            100 * (new - base)
+            for base, new in zip(accuracies["base"], accuracies["new"], strict=True)
+        ]
+        summary = summarize(points)
+        between = ""
+        if summary.low is not None and summary.high is not None:
+            between = f" ({summary.low:+.3f} to {summary.high:+.3f})"
+        print(f"new - base: {fmean(points):+.3f} points{between}, {seeds} pairs of a seed")
+
+
+def _accuracy(
+    recipe: Recipe,
+    request: ComputeRequest,
+    data: Split,
+    split: EvaluationSplit,
+    seed: int,
+    title: str,
+) -> float:
+    """Train once, print a line that begins with the title, and return the last accuracy."""
+    chosen = replace(recipe, evaluation_split=split, evaluate_from_epoch=recipe.epochs)
+    accelerator, chosen, setup, _ = start_accelerator(chosen, request)
+    context = TrainingContext(chosen, accelerator, setup.kernels)
+    start, seconds, samples, accuracy = perf_counter(), 0.0, 0, 0.0
+    for event in train(seeded_model(chosen, seed), context, data, seed):
+        match event:
+            case EpochTrained():
+                seconds = perf_counter() - start
+                samples += event.samples
+            case Evaluated():
+                accuracy = event.accuracy
+                print(
+                    f"{title}: {accuracy:.2%}, loss {event.loss:.5f}, "
+                    f"{samples:,} images in {seconds:.1f} s",
+                    flush=True,
+                )
+    return accuracy
+
+
+def _between(accuracies: Sequence[float]) -> str:
     summary = summarize(accuracies)
-    interval = ""
-    if summary.low is not None and summary.high is not None:
-        interval = f" ({summary.low:.2%} to {summary.high:.2%})"
-    print(f"mean {fmean(accuracies):.3%}{interval}, n = {len(accuracies)}")
+    if summary.low is None or summary.high is None:
+        return ""
+    return f" ({summary.low:.2%} to {summary.high:.2%})"
 
 
 def with_changes(recipe: Recipe, changes: list[str]) -> Recipe:

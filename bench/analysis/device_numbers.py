@@ -24,7 +24,9 @@ from bench.records.schema import RunRecord
 from bench.text import count_of
 from mnist_cnn.recipe import FREE_IN_CLOSED, REFERENCE
 
-DEVICE_COMMAND = "mnist-bench run --recipe reference --pipeline resident --kernels torch"
+DEVICE_COMMAND = (
+    "mnist-bench run --recipe reference --pipeline resident --kernels torch --epochs 1 --runs 3"
+)
 """Command that measures a machine's device number."""
 CODE_COMMAND = "mnist-bench run --recipe reference --pipeline resident --precision bf16"
 """Command that measures a machine's code number: the fastest kernels that it has."""

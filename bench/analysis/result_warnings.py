@@ -152,6 +152,7 @@ class ResultWarning(StrEnum):
         "some runs of this benchmark are not here, and a selection proves nothing. Read the whole "
         "results folder, or run again."
     )
+    ENDED_EARLY = "a run was interrupted or failed, and the runs after it were not made."
 
 
 UNRANKED = frozenset(
@@ -229,8 +230,9 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
         warnings[ResultWarning.FEW_RUNS] = None
     # An interrupted or failed run is the last of its benchmark and has a warning of its own.
     ended = any(run.status in (Status.INTERRUPTED, Status.FAILED) for run in runs)
-    if not ended and len(runs) < max(map(_runs_expected, runs), default=0):
-        warnings[ResultWarning.RUNS_MISSING] = None
+    if len({run.run_index for run in runs}) < max(map(_runs_expected, runs), default=0):
+        kind = ResultWarning.ENDED_EARLY if ended else ResultWarning.RUNS_MISSING
+        warnings[kind] = None
     return warnings
 
 

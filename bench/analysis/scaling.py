@@ -28,7 +28,7 @@ _DOUBTS = (*sorted(UNRANKED), ResultWarning.BUSY_MACHINE, ResultWarning.FEW_RUNS
 """Warnings that make the times of a point doubtful."""
 CAPTION = (
     "Speed-up and efficiency in images a second, over the fewest processes; medians, with their "
-    "95 % interval (from 6 runs)."
+    "95 % interval (from 4 runs)."
 )
 _SUMMARIZED = ("images_per_second", "time_to_target_seconds", "final_accuracy")
 """Measured columns of which a study's rows give the summary."""

@@ -28,6 +28,9 @@ class Unit(StrEnum):
 
 
 _FORMATS: dict[Unit, Callable[[float, Rounding], str]] = {
+    Unit.TEXT: lambda value, rounding: (
+        f"{value:,}" if isinstance(value, int) else text.quantity(value, rounding)
+    ),
     Unit.COUNT: lambda value, rounding: f"{_counted(value, rounding):,}",
     Unit.FRACTION: lambda value, rounding: text.percent(value, _never_nearest(rounding)),
     Unit.SECONDS: text.seconds,

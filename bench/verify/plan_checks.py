@@ -186,8 +186,8 @@ def _count_attempts(folder: ResultsFolder) -> Iterator[str]:
     older = sum(record.schema_version < PLANNED_SINCE for _, record in folder.records)
     if older:
         yield (
-            f"{older} of {count_of(len(folder.records), 'record')} have no plan, as they are older "
-            "than version 8: whether attempts were left out is unknown"
+            f"{older} of {count_of(len(folder.records), 'record')} without a plan, as they are "
+            "older than version 8: whether attempts were left out is unknown"
         )
     for chain in _chains(folder):
         by_plan = chain.by_plan()

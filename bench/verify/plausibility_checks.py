@@ -38,7 +38,8 @@ def _count_known(folder: ResultsFolder) -> Iterator[str]:
     records = folder.contents.records
     loads = sum(record.load.own_seconds is not None for _, record in records)
     peaks = sum(limit is not None for _, _, limit in _with_peaks(folder))
-    yield f"{loads} of {count_of(len(records), 'record')} have a CPU time, {peaks} a peak beside"
+    known = count_of(len(records), "record")
+    yield f"{loads} of {known} with a CPU time, {peaks} with a peak beside"
 
 
 def _with_peaks(folder: ResultsFolder) -> Iterator[tuple[Path, RunRecord, float | None]]:

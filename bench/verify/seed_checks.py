@@ -174,8 +174,9 @@ def declared_seed(command: Sequence[str]) -> int:
 
 SEEDS = Check(
     "seeds",
-    "every benchmark has all its runs, each with the seed of its command, none twice; from 3 runs "
-    "on (and version 8) the first seed is 0 or follows from commit and machine key",
+    "every benchmark has all its runs, up to one that was interrupted or failed, each with the "
+    "seed of its command, none twice; from 3 runs on (and version 8) the first seed is 0 or "
+    "follows from commit and machine key",
     "Put back the missing records, or finish the sweep. Repeated runs of a seed belong in another "
     "folder.",
     _find_seed_problems,

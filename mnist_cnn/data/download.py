@@ -226,7 +226,7 @@ def _report(
 def _complaint(
     folder: Path, missing: dict[IdxFile, SearchedFolders], problems: list[str], offline: bool
 ) -> str:
-    """One line: what is wrong with which file, why no source had it, and what to do."""
+    """One line: what is wrong with which file, what to do, and why no source had it."""
     wrong = [problem for copies in missing.values() for problem in copies.problems.values()]
     absent = [file for file, copies in missing.items() if not copies.problems]
     if absent:
@@ -234,10 +234,16 @@ def _complaint(
     command = "mnist-bench data"
     if folder != data_folder():
         command += f" --data-dir {folder}"
-    remedy = f"get the four files from another machine and run `{command} --from DIR`"
+    names = ", ".join(file.name for file in FILES)
+    remedy = (
+        f"get the four files from another machine ({names}) and run `{command} --from DIR` with "
+        "their folder"
+    )
     if offline:
         remedy = f"run `{command}` with a network, or `{command} --from DIR`"
-    return "; ".join([*wrong, *problems, remedy])
+        return "; ".join([*wrong, *problems, remedy])
+    tried = [f"tried: {'; '.join(problems)}"] if problems else []
+    return "; ".join([*wrong, remedy, *tried])
 
 
 def _lacks(folder: Path, absent: Sequence[IdxFile]) -> str:

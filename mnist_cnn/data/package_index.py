@@ -60,6 +60,8 @@ _NO_SPACE_TEXT = re.compile("no space left on device|disk quota exceeded", re.IG
 """How an installer says that a disk is full."""
 _PIP_CAUSE = re.compile(r"Could not fetch URL \S+ (.*?)(?: - skipping)?$", re.MULTILINE)
 """In pip's log: why it could not ask an index."""
+_PYTHON_OBJECT = re.compile(r"<[\w.]+(?: object at 0x[0-9a-f]+)?>: ")
+"""How pip's causes name the connection that failed."""
 _MESSAGE_LETTERS = 600
 """Longest message of an installer; those of uv have the whole chain of causes."""
 
@@ -174,7 +176,8 @@ def _failure(printed: str, log: Path) -> str:
     with suppress(OSError):
         text = read_file(log, _LARGEST_BYTES).decode(errors="replace")
         causes = [cause.strip() for cause in _PIP_CAUSE.findall(text)]
-    return " ... ".join(dict.fromkeys([*causes[-1:], *errors[:1], *lines[-1:]]))
+    said = [causes[-1], *errors[:1]] if causes else [*errors[:1], *lines[-1:]]
+    return _PYTHON_OBJECT.sub("", " ... ".join(dict.fromkeys(said)))
 
 
 def installers() -> Iterator[tuple[str, list[str]]]:

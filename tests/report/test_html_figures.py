@@ -184,7 +184,24 @@ def test_of_too_many_set_ups_the_fastest_are_drawn_and_the_caption_says_so() -> 
     ]
     drawn = outcome(runs, "Time to 99.4 %")
     assert isinstance(drawn, DrawnFigure)
-    assert "The fastest 12 of 15 set-ups; the table has all." in drawn.caption
+    said = (
+        "12 of 15 set-ups: the fastest of each machine, then the fastest others; the table has all."
+    )
+    assert said in drawn.caption
+
+
+@pytest.mark.slow
+def test_of_too_many_set_ups_each_machine_has_one() -> None:
+    runs = [
+        run
+        for n in range(captions.MOST_ROWS + 3)
+        for run in make_benchmark((5.0 + n,) * 3, label=f"{n}")
+    ]
+    slow = make_benchmark((99.0,) * 3, setup={"device_name": "A slow machine"})
+    drawn = outcome([*runs, *slow], "Time to 99.4 %")
+    assert isinstance(drawn, DrawnFigure)
+    assert "1:39 min" in drawn.description
+    assert drawn.description.count(";") == captions.MOST_ROWS - 1
 
 
 def test_an_svg_holds_no_style_and_its_colours_are_variables() -> None:

@@ -17,7 +17,7 @@ from bench.report.html.axes import (
     set_clock_axis,
     set_count_axis,
 )
-from bench.report.html.captions import MOST_ROWS, describe, left_out_note, target_name
+from bench.report.html.captions import describe, left_out_note, shown_of, target_name
 from bench.report.html.drawing import SPENT, colour_of
 from bench.report.html.figure_result import DrawnFigure, FigureResult, MissingFigure
 from bench.report.html.series import SetupSeries
@@ -38,7 +38,7 @@ def time_to_target(all_series: Sequence[SetupSeries]) -> FigureResult:
     known = [series for series in all_series if series.number in medians]
     if not known:
         return MissingFigure(title, "no set-up reached the target in half of its runs")
-    shown = known[:MOST_ROWS]
+    shown = shown_of(known)
     rows = row_axes(shown, medians, text.seconds)
     times = [_times_to_target(series) for series in shown]
     low, high = log_range([seconds for times_of_one in times for seconds in times_of_one])
@@ -94,7 +94,7 @@ def throughput(all_series: Sequence[SetupSeries]) -> FigureResult:
     if not known:
         return MissingFigure(title, "no completed run finished an epoch")
     known.sort(key=lambda series: (not series.ranked, -rates[series.number]))
-    shown = known[:MOST_ROWS]
+    shown = shown_of(known)
     rows = row_axes(shown, rates, text.quantity)
     low, high = log_range([rate for series in shown for rate in _rates_drawn(series)])
     set_count_axis(rows.axes, "x", low, high)
@@ -131,7 +131,7 @@ def seconds_spent(all_series: Sequence[SetupSeries]) -> FigureResult:
     known = [series for series in all_series if series.number in means]
     if not known:
         return MissingFigure(title, "no run reached the target")
-    shown = known[:MOST_ROWS]
+    shown = shown_of(known)
     totals = {series.number: exact_sum(means[series.number].values()) for series in shown}
     colours = {
         span: colour
@@ -193,7 +193,7 @@ def fraction_of_peak(all_series: Sequence[SetupSeries], root: Path) -> FigureRes
         )
     known = [series for series in all_series if series.number in percentages]
     known.sort(key=lambda series: (not series.ranked, -percentages[series.number]))
-    shown = known[:MOST_ROWS]
+    shown = shown_of(known)
     rows = row_axes(shown, percentages, _format_percentage)
     for row, series in enumerate(shown):
         y, colour = row + rows.mark_offset, colour_of(series.colour)

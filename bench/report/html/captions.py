@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bench import text
+from bench.records.machine_key import MachineKey
 from bench.report.html.series import SetupSeries
 
 MOST_ROWS = 12
@@ -24,16 +25,41 @@ def targets_of(all_series: Sequence[SetupSeries]) -> list[float]:
     return sorted({series.benchmark.target_accuracy for series in all_series})
 
 
+def shown_of(known: Sequence[SetupSeries]) -> list[SetupSeries]:
+    """The set-ups that a figure with rows shows, in the same order.
+
+    Args:
+        known: all that have data, the first before the others.
+
+    Returns:
+        All, if they are `MOST_ROWS` at most. Else the first of each machine, as far as there are
+        rows: who looks for a machine finds it. Then the first ones of the rest.
+    """
+    if len(known) <= MOST_ROWS:
+        return list(known)
+    firsts: dict[object, int] = {}
+    for place, series in enumerate(known):
+        record = series.first_record
+        machine = MachineKey.of(record.environment), record.setup.device_name
+        firsts.setdefault(machine, place)
+    rest = (place for place in range(len(known)) if place not in firsts.values())
+    kept = sorted([*firsts.values(), *rest][:MOST_ROWS])
+    return [known[place] for place in kept]
+
+
 def left_out_note(count: int, which: str) -> str:
     """The sentence about set-ups that a figure with rows leaves out; empty when it shows all.
 
     Args:
         count: number of set-ups that have data.
-        which: what the shown ones have in common, such as ``"fastest"``.
+        which: what comes first, such as ``"fastest"``.
     """
     if count <= MOST_ROWS:
         return ""
-    return f" The {which} {MOST_ROWS} of {count} set-ups; the table has all."
+    return (
+        f" {MOST_ROWS} of {count} set-ups: the {which} of each machine, then the {which} others; "
+        "the table has all."
+    )
 
 
 def describe(all_series: Sequence[SetupSeries], value: Callable[[SetupSeries], str]) -> str:

