@@ -3,8 +3,9 @@
     .venv/bin/python scripts/tune.py fast epochs=5 weight_decay=3e-4 --seeds 4
     .venv/bin/python scripts/tune.py fast peak_learning_rate=0.4 --against "" --seeds 8
 
-The second line compares with `fast` itself, seed by seed. It trains on the first 50,000 training images and evaluates once, after the last epoch, on the other
-10,000. The test set is only for confirmation: --test trains on all 60,000 and evaluates on it.
+The second line compares with `fast` itself, seed by seed. Runs train on the first 50,000 training
+images and evaluate once, after the last epoch, on the other 10,000. The test set is only for
+confirmation: --test trains on all 60,000 and evaluates on it.
 """
 
 from __future__ import annotations
@@ -53,17 +54,20 @@ def tune(
 ) -> None:
     """Print each seed's accuracy after the last epoch, their mean and its 95 % interval."""
     start = recipe_named(recipe)
-    sides = {"new": with_changes(start, changes or [])}
+    changed = {"new": changes or []}
     if against is not None:
-        sides = {"base": with_changes(start, against.split()), **sides}
+        changed = {"base": against.split(), **changed}
     split: EvaluationSplit = "test" if test else "validation"
+    sides = {
+        name: _evaluated_once(with_changes(start, words), split) for name, words in changed.items()
+    }
     data = load().split(split)
     accuracies: dict[str, list[float]] = {name: [] for name in sides}
     request = ComputeRequest(device="cpu", threads=threads, kernels=kernels)
     for seed in range(seeds):
         for name, chosen in sides.items():
             title = f"seed {seed}" if against is None else f"seed {seed}, {name}"
-            accuracies[name].append(_accuracy(chosen, request, data, split, seed, title))
+            accuracies[name].append(_accuracy(chosen, request, data, seed, title))
     for name, values in accuracies.items():
         title = "mean" if against is None else f"{name}: mean"
         print(f"{title} {fmean(values):.3%}{_between(values)}, n = {seeds}")
@@ -79,17 +83,13 @@ def tune(
         print(f"new - base: {fmean(points):+.3f} points{between}, {seeds} pairs of a seed")
 
 
-def _accuracy(
-    recipe: Recipe,
-    request: ComputeRequest,
-    data: Split,
-    split: EvaluationSplit,
-    seed: int,
-    title: str,
-) -> float:
+def _evaluated_once(recipe: Recipe, split: EvaluationSplit) -> Recipe:
+    return replace(recipe, evaluation_split=split, evaluate_from_epoch=recipe.epochs)
+
+
+def _accuracy(recipe: Recipe, request: ComputeRequest, data: Split, seed: int, title: str) -> float:
     """Train once, print a line that begins with the title, and return the last accuracy."""
-    chosen = replace(recipe, evaluation_split=split, evaluate_from_epoch=recipe.epochs)
-    accelerator, chosen, setup, _ = start_accelerator(chosen, request)
+    accelerator, chosen, setup, _ = start_accelerator(recipe, request)
     context = TrainingContext(chosen, accelerator, setup.kernels)
     start, seconds, samples, accuracy = perf_counter(), 0.0, 0, 0.0
     for event in train(seeded_model(chosen, seed), context, data, seed):

@@ -200,7 +200,7 @@ def test_of_too_many_set_ups_each_machine_has_one() -> None:
     slow = make_benchmark((99.0,) * 3, setup={"device_name": "A slow machine"})
     drawn = outcome([*runs, *slow], "Time to 99.4 %")
     assert isinstance(drawn, DrawnFigure)
-    assert "1:39 min" in drawn.description
+    assert "16 fast, 1 process, 2 threads, bf16 (A slow machine)" in drawn.description
     assert drawn.description.count(";") == captions.MOST_ROWS - 1
 
 
