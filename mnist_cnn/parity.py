@@ -171,7 +171,7 @@ def compare_with_cpu(
         parameter_allowed = min(_ADAM_PARAMETER_ALLOWED, 3 * allowed)
     probed = probed_data(data, recipe)
     last_batch = last_batch_of(context.recipe) if graphs is not None else 0
-    # Channels last takes a CPU about 0.6 of the time. Where a CPU itself is compared, its recipes
+    # Channels last takes a CPU about 0.7 of the time. Where a CPU itself is compared, its recipes
     # may use that, and a fault of it would be on both sides.
     layout = torch.contiguous_format if is_cpu else torch.channels_last
     judged = JudgedSteps(recipe, probed, context.accelerator.num_processes, last_batch, layout)

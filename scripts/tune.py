@@ -61,6 +61,8 @@ def tune(
     sides = {
         name: _evaluated_once(with_changes(start, words), split) for name, words in changed.items()
     }
+    if len({chosen.precision for chosen in sides.values()}) > 1:
+        raise UsageError("--against: one process trains in one precision; call this once for each")
     data = load().split(split)
     accuracies: dict[str, list[float]] = {name: [] for name in sides}
     request = ComputeRequest(device="cpu", threads=threads, kernels=kernels)

@@ -27,7 +27,7 @@ from bench.analysis.setup_key import SetupKey, recipe_name
 from bench.analysis.step_code import codes_differ
 from bench.records.machine_key import MachineKey, MachineRelation
 from bench.records.schema import RunRecord, Status
-from bench.text import count_of, printable
+from bench.text import count_of, printable, target
 from mnist_cnn.errors import UsageError
 
 FAILURES = (Status.FAILED, Status.DIVERGED)
@@ -45,11 +45,14 @@ _CASE_FIELDS = (
 )
 """Fields of `SetupKey` that distinguish the cases of a side: those that `setup_name` shows."""
 _KIND_FIELDS = (
-    *_CASE_FIELDS,
-    *("division", "recipe", "protocol.target_accuracy", "protocol.stop_at_target"),
+    *("division", "recipe.epochs", "recipe.evaluation_split"),
+    *("protocol.target_accuracy", "protocol.stop_at_target"),
 )
 """Fields in which runs of one set-up may differ within a side: each kind is a case of its own, such
 as whole runs of a recipe and runs of one epoch."""
+_CODE_FIELDS = ("setup.kernels", "setup.captured")
+Groups = dict[SetupKey, list[RunRecord]]
+"""Runs by the key of their case, in the order they were run."""
 
 
 @dataclass(frozen=True)
@@ -149,30 +152,32 @@ def match_cases(base: RunSet, new: RunSet) -> CaseMatch:
             f"{printable(base.name)} and {printable(new.name)} have {count_of(len(shared), 'run')} "
             "in common: compared with itself, a run shows no difference"
         )
-    base_groups, new_groups = _by_kind(base, new)
-    base_names, new_names = (
-        {key: _name(key, records[0]) for key, records in groups.items()}
-        for groups in (base_groups, new_groups)
-    )
+    base_groups, new_groups = group_by_kind(base, new)
     pairs = {key: key for key in base_groups if key in new_groups}
-    is_other = machine_relation(base.records, new.records) is MachineRelation.DIFFERENT
+    machines = ""
     if len(base_groups) == len(new_groups) == 1:
         pairs = dict(zip(base_groups, new_groups, strict=True))
-    elif not pairs and is_other:
+    elif not pairs and machine_relation(base.records, new.records) is MachineRelation.DIFFERENT:
+        machines = ", and are of different machines"
+        base_groups, new_groups = group_by_kind(base, new, across=_CODE_FIELDS)
         pairs = _pairs_but_for_code(base_groups, new_groups)
+    base_names, new_names = (
+        {key: _name_of(key, records[0], (base_groups, new_groups)) for key, records in side.items()}
+        for side in (base_groups, new_groups)
+    )
     if not pairs:
-        machines = ", and are of different machines" if is_other else ""
         raise UsageError(
             f"{printable(base.name)} ({next(iter(base_names.values()))}) and {printable(new.name)} "
-            f"({next(iter(new_names.values()))}) have no set-up in common{machines}; to compare "
-            "them all the same name one set-up of each, by its file, label or benchmark id"
+            f"({next(iter(new_names.values()))}) have no set-up in common{machines}. Name one "
+            "set-up of each side, by its file, label or benchmark id, to compare these two"
         )
     cases = []
     for base_key, new_key in pairs.items():
         base_name = name = base_names[base_key]
         if new_key != base_key:
             name = f"{new_names[new_key]} against {base_name}"
-        cases.append(_case(name, base_name, base_groups[base_key], new_groups[new_key]))
+        runs = base_groups[base_key], new_groups[new_key]
+        cases.append(_case(name, setup_name(runs[0][0]), *runs))
     return CaseMatch(
         tuple(cases),
         tuple(name for key, name in base_names.items() if key not in pairs),
@@ -181,14 +186,12 @@ def match_cases(base: RunSet, new: RunSet) -> CaseMatch:
     )
 
 
-def _pairs_but_for_code(
-    base: Collection[SetupKey], new: Collection[SetupKey]
-) -> dict[SetupKey, SetupKey]:
-    """Set-ups that differ in the kernels only, where each side has one such set-up."""
+def _pairs_but_for_code(base: Groups, new: Groups) -> dict[SetupKey, SetupKey]:
+    """Keys that differ in the kernels only, where each side has one such key."""
     alike: dict[SetupKey, tuple[list[SetupKey], list[SetupKey]]] = {}
     for position, keys in enumerate((base, new)):
         for key in keys:
-            rest = key.ignoring("setup.kernels", "setup.captured")
+            rest = key.ignoring(*_CODE_FIELDS)
             alike.setdefault(rest, ([], []))[position].append(key)
     return {
         base_keys[0]: new_keys[0]
@@ -197,56 +200,53 @@ def _pairs_but_for_code(
     }
 
 
-def group_by_setup(side: RunSet) -> dict[SetupKey, list[RunRecord]]:
-    """A side's runs by set-up, in the order they were run.
+def group_by_kind(*sides: RunSet, across: Collection[str] = ()) -> list[Groups]:
+    """Each side's runs by set-up; by kind as well, where a side has several kinds of a set-up.
+
+    Args:
+        sides: what is compared.
+        across: fields of set-ups that do not count: where one of them has several kinds, those that
+            differ in these fields only are divided too.
 
     Raises:
-        UsageError: it holds runs of one set-up that must not be compared or pooled.
+        UsageError: a side holds runs of one kind that must not be compared or pooled.
     """
-    groups = _by_setup(side.records, _CASE_FIELDS)
-    for records in groups.values():
-        if problem := _unlike(records):
-            raise _mixed(side, records, problem)
-        _require_one_machine(side, records)
-    return groups
+    all_groups = [_by_fields(side.records, _CASE_FIELDS) for side in sides]
+    divided = {
+        key.ignoring(*across)
+        for groups in all_groups
+        for key, records in groups.items()
+        if _find_mix(records)
+    }
+    by_kind = []
+    for side, groups in zip(sides, all_groups, strict=True):
+        kinds: Groups = {}
+        for key, records in groups.items():
+            is_divided = key.ignoring(*across) in divided
+            parts = _by_fields(records, (*_CASE_FIELDS, *_KIND_FIELDS)) if is_divided else {}
+            kinds |= parts or {key: records}
+            for part in parts.values():
+                if mix := _find_mix(part):
+                    raise _mixed_error(side, part, mix)
+        for records in kinds.values():
+            _require_one_machine(side, records)
+        by_kind.append(kinds)
+    return by_kind
 
 
-def _by_setup(
-    records: Sequence[RunRecord], fields: Sequence[str]
-) -> dict[SetupKey, list[RunRecord]]:
-    groups: dict[SetupKey, list[RunRecord]] = {}
+def _by_fields(records: Sequence[RunRecord], fields: Collection[str]) -> Groups:
+    groups: Groups = {}
     for record in sorted(records, key=lambda record: record.started_utc):
         groups.setdefault(SetupKey.of(record, only=fields), []).append(record)
     return groups
 
 
-def _by_kind(*sides: RunSet) -> list[dict[SetupKey, list[RunRecord]]]:
-    """Each side's runs by set-up; by kind as well, where a side has several kinds of a set-up.
-
-    Raises:
-        UsageError: runs of one kind must not be compared or pooled.
-    """
-    all_groups = [_by_setup(side.records, _CASE_FIELDS) for side in sides]
-    mixed = {key for groups in all_groups for key, records in groups.items() if _unlike(records)}
-    divided = []
-    for side, groups in zip(sides, all_groups, strict=True):
-        kinds: dict[SetupKey, list[RunRecord]] = {}
-        for key, records in groups.items():
-            kinds |= _by_setup(records, _KIND_FIELDS) if key in mixed else {key: records}
-        for key, records in kinds.items():
-            if key not in groups and (problem := _unlike(records)):
-                raise _mixed(side, records, problem)
-            _require_one_machine(side, records)
-        divided.append(kinds)
-    return divided
-
-
-def _unlike(records: Sequence[RunRecord]) -> str | None:
+def _find_mix(records: Sequence[RunRecord]) -> str | None:
     """In what runs of one set-up differ that must not be pooled; None where in nothing."""
     return next(iter(find_differences((*INCOMPARABLE, *POOLED), records, records)), None)
 
 
-def _mixed(side: RunSet, records: Sequence[RunRecord], difference: str) -> UsageError:
+def _mixed_error(side: RunSet, records: Sequence[RunRecord], difference: str) -> UsageError:
     ids = dict.fromkeys(record.benchmark_id[:8] for record in records)
     return UsageError(
         f"{printable(side.name)} holds runs of {setup_name(records[0])} that are not of one kind: "
@@ -254,12 +254,38 @@ def _mixed(side: RunSet, records: Sequence[RunRecord], difference: str) -> Usage
     )
 
 
-def _name(key: SetupKey, record: RunRecord) -> str:
-    """The set-up in words, with the epochs of a kind."""
+def _name_of(key: SetupKey, record: RunRecord, sides: Sequence[Groups]) -> str:
+    """The set-up in words, and in what its kind differs from the others of this set-up.
+
+    Args:
+        key: the key of the case.
+        record: a run of it.
+        sides: all cases of both sides.
+    """
+    fields = dict(key.fields)
+    setup = key.ignoring(*_KIND_FIELDS)
+    kinds = [
+        dict(other.fields)
+        for groups in sides
+        for other in groups
+        if other.ignoring(*_KIND_FIELDS) == setup
+    ]
     epochs = record.recipe.get("epochs")
-    if key == SetupKey.of(record, only=_KIND_FIELDS) and isinstance(epochs, int):
-        return f"{setup_name(record)}, {count_of(epochs, 'epoch')}"
-    return setup_name(record)
+    words = {
+        "recipe.epochs": "1 epoch" if epochs == 1 else f"{epochs} epochs",
+        "recipe.evaluation_split": f"{record.recipe.get('evaluation_split')} images",
+        "division": record.division,
+        "protocol.target_accuracy": f"target {target(record.protocol.target_accuracy)}",
+        "protocol.stop_at_target": (
+            "stopped at the target" if record.protocol.stop_at_target else "whole schedule"
+        ),
+    }
+    differing = [
+        word
+        for field, word in words.items()
+        if field in fields and any(fields[field] != kind.get(field) for kind in kinds)
+    ]
+    return printable(", ".join([setup_name(record), *differing]))
 
 
 def _require_one_machine(side: RunSet, records: Sequence[RunRecord]) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from bench.analysis.cases import FAILURES, Case, CaseMatch, interleaved
+from bench.analysis.cases import FAILURES, Case, CaseMatch, interleaved, setup_name
 from bench.analysis.comparison import (
     GATE_TAIL,
     POWER,
@@ -29,6 +29,7 @@ from bench.analysis.comparison import (
     Verdict,
 )
 from bench.analysis.machine_differences import differing_facts, machine_slowdown, unknown_facts
+from bench.analysis.metrics import completed
 from bench.analysis.result_warnings import disturbed
 from bench.analysis.run_sets import RunSet
 from bench.analysis.sessions import SESSION_SHIFT, share_session
@@ -77,7 +78,7 @@ class GateFinding:
     allowed: float | None = None
     """The limit, as `difference` has it: 1.1, or -0.05 points."""
     runs_needed: int | None = None
-    """About how many runs per side would tell; None where these do, or where no number would."""
+    """About how many runs per side would tell; None where these do, or where it is not known."""
 
     @property
     def short_text(self) -> str:
@@ -100,6 +101,7 @@ def judge(
         floors: noise floors of the base's machine: a time is no regression within its case's one.
     """
     findings = [
+        *(GateFinding(GateOutcome.UNCLEAR, f"{line}: not compared") for line in matched.unreadable),
         *(
             GateFinding(
                 GateOutcome.UNCLEAR,
@@ -108,7 +110,6 @@ def judge(
             )
             for name in matched.missing
         ),
-        *(GateFinding(GateOutcome.UNCLEAR, f"{line}: not compared") for line in matched.unreadable),
         *(
             GateFinding(GateOutcome.PASS, f"{name}: new, nothing to compare it with", case=name)
             for name in matched.added
@@ -120,12 +121,15 @@ def judge(
     return findings
 
 
-def judge_without_baseline(base: str, new: RunSet, limits: Limits) -> list[GateFinding]:
+def judge_without_baseline(
+    base: str, new: RunSet, cases: Iterable[Sequence[RunRecord]], limits: Limits
+) -> list[GateFinding]:
     """The findings where there is no baseline yet: a pass that says so if the runs can become it.
 
     Args:
         base: the name that stands for no runs.
         new: the new side.
+        cases: its runs by case.
         limits: what later runs will be judged by.
     """
     runs, name = new.records, printable(new.name)
@@ -136,12 +140,15 @@ def judge_without_baseline(base: str, new: RunSet, limits: Limits) -> list[GateF
         outcome = GateOutcome.REGRESSION if has_failed else GateOutcome.UNCLEAR
         line = f"{name}: {len(incomplete)} of {len(runs)} not completed in one go"
         doubts.append(GateFinding(outcome, line + _last_reason(incomplete)))
-    if limits.slower is not None and (count := disturbed(runs)):
-        line = (
-            f"{name}: other work disturbed {count} of {count_of(len(runs), 'run')}: as a baseline "
-            "they could not show that later code is no slower; measure on a quiet machine"
-        )
-        doubts.append(GateFinding(GateOutcome.UNCLEAR, line))
+    for case in cases if limits.slower is not None else ():
+        done = completed(case)
+        if count := disturbed(done):
+            line = (
+                f"{setup_name(case[0])}: other work disturbed {count} of "
+                f"{count_of(len(done), 'run')}: as a baseline they could not show that later code "
+                "is no slower; measure on a quiet machine"
+            )
+            doubts.append(GateFinding(GateOutcome.UNCLEAR, line, case=setup_name(case[0])))
     if not doubts:
         text += f"; the {count_of(len(runs), 'run')} of {name} can become it"
     return [GateFinding(GateOutcome.PASS, text), *doubts]
@@ -150,17 +157,19 @@ def judge_without_baseline(base: str, new: RunSet, limits: Limits) -> list[GateF
 def _judge_uncompleted(case: Case) -> GateFinding:
     """What to say of a case of which a side has no completed run."""
     side, runs = ("base", case.all_base) if not case.base else ("new", case.all_new)
-    is_regression = side == "new" and case.only_new_failed
+    all_failed = all(record.status in FAILURES for record in case.all_new)
+    is_regression = bool(case.base) and case.same_machine and (all_failed or case.only_new_failed)
     text = f"{case.name}: the {side} side has no completed run{_last_reason(runs)}"
     outcome = GateOutcome.REGRESSION if is_regression else GateOutcome.UNCLEAR
     return GateFinding(outcome, text, case=case.name)
 
 
 def _last_reason(runs: Sequence[RunRecord]) -> str:
-    """`` (failed: the reason)`` of the last of these runs that gives one; else empty."""
-    for record in reversed(runs):
-        if record.reason:
-            return f" ({record.status.value}: {printable(record.reason)})"
+    """`` (failed: the reason)`` of the last of these runs that gives one, of failed ones first."""
+    told = [(record.status, record.reason) for record in runs if record.reason]
+    failed = [(status, reason) for status, reason in told if status in FAILURES]
+    for status, reason in reversed(failed or told):
+        return f" ({status.value}: {printable(reason)})"
     return ""
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from bench.analysis.benchmarks import Benchmark
 from bench.analysis.case_comparison import time_to_target
-from bench.analysis.cases import Case, group_by_setup, match_cases
+from bench.analysis.cases import Case, group_by_kind, match_cases
 from bench.analysis.columns import Row
 from bench.analysis.metrics import completed
 from bench.analysis.run_sets import RunSet
@@ -66,7 +66,8 @@ def find_baseline(benchmarks: Sequence[Benchmark], label: str) -> RunSet:
             f"{near_match(printable(label), labels)}"
         )
     baseline = RunSet(label, chosen)
-    if not any(completed(runs) for runs in group_by_setup(baseline).values()):
+    (groups,) = group_by_kind(baseline)
+    if not any(completed(runs) for runs in groups.values()):
         raise UsageError(f"--baseline: no run labelled {printable(label)!r} was completed")
     return baseline
 

@@ -147,7 +147,7 @@ class ResultWarning(StrEnum):
         "repeated a seed, which measures times again but no accuracy: accuracies, shares and "
         "images needed count each seed once. Use other seeds for more."
     )
-    FEW_RUNS = "fewer than 3 completed runs, so no interval and no claim. Use --runs 3 or more."
+    FEW_RUNS = "fewer than 3 completed runs, so no claim. Use --runs 3 or more; intervals take 6."
     RUNS_MISSING = (
         "some runs of this benchmark are not here, and a selection proves nothing. Read the whole "
         "results folder, or run again."
@@ -228,12 +228,23 @@ def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | N
         warnings[ResultWarning.REPEATED_SEEDS] = len(completed(runs)) - len(one_per_seed(runs))
     if len(completed(runs)) < FEWEST_RUNS:
         warnings[ResultWarning.FEW_RUNS] = None
-    # An interrupted or failed run is the last of its benchmark and has a warning of its own.
-    ended = any(run.status in (Status.INTERRUPTED, Status.FAILED) for run in runs)
-    if len({run.run_index for run in runs}) < max(map(_runs_expected, runs), default=0):
-        kind = ResultWarning.ENDED_EARLY if ended else ResultWarning.RUNS_MISSING
-        warnings[kind] = None
+    if missing := _missing_runs(runs):
+        warnings[missing] = None
     return warnings
+
+
+def _missing_runs(runs: Sequence[RunRecord]) -> ResultWarning | None:
+    """Whether runs were not made, or are not here; None where all are."""
+    made = {run.run_index for run in runs}
+    if len(made) >= max(map(_runs_expected, runs), default=0):
+        return None
+    # An interrupted or failed run is the last of its benchmark. Processes that make runs at the
+    # same time leave gaps, where one of them has ended.
+    has_ended = any(run.status in (Status.INTERRUPTED, Status.FAILED) for run in runs)
+    has_gaps = runs[0].setup.parallel_seeds == 1 and len(made) < max(made)
+    if has_ended and not has_gaps:
+        return ResultWarning.ENDED_EARLY
+    return ResultWarning.RUNS_MISSING
 
 
 def throttled(record: RunRecord) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from bench.analysis.case_comparison import compare_case
-from bench.analysis.cases import FAILURES, CaseMatch, group_by_setup, match_cases, setup_name
+from bench.analysis.cases import FAILURES, CaseMatch, group_by_kind, match_cases, setup_name
 from bench.analysis.comparison import Comparison
 from bench.analysis.device_comparison import (
     DeviceComparison,
@@ -79,15 +79,10 @@ def compare_sets(
             new,
             match,
             tuple(compare_case(case, count, difference) for case in match.cases),
-            # Kernels differ only where each side has one set-up, so only in the one case there is.
-            next(
-                (
-                    compare_devices(case, read_known(), count, difference)
-                    for case in match.cases
-                    if mixes_code_and_device(case)
-                ),
-                None,
-            ),
+            # Of one case only: below several tables it would not be clear whose it is.
+            compare_devices(match.cases[0], read_known(), count, difference)
+            if len(match.cases) == 1 and mixes_code_and_device(match.cases[0])
+            else None,
         )
         for new, match in zip(others, matches, strict=True)
     ]
@@ -148,7 +143,8 @@ def judge_first_runs(base: str, others: Sequence[RunSet], limits: Limits) -> lis
     for new in others:
         if not any(record.counts or record.status in FAILURES for record in new.records):
             raise UsageError(f"{printable(new.name)} has no completed run")
-        for records in group_by_setup(new).values():
+        (groups,) = group_by_kind(new)
+        for records in groups.values():
             require_one_state(new, setup_name(records[0]), records)
-        findings += judge_without_baseline(base, new, limits)
+        findings += judge_without_baseline(base, new, list(groups.values()), limits)
     return findings

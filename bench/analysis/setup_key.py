@@ -43,15 +43,14 @@ class SetupKey:
             path: the record's file, where its folder is to be part of the key.
             only: fields and sections that are to be part of the key; None for all.
         """
-        return cls(
-            tuple(
-                [
-                    (name, _text(value))
-                    for name, value in _fields(record, path)
-                    if only is None or _is_named(name, only)
-                ]
+        if only is None:
+            fields = _fields(record, path, None)
+        else:
+            sections = frozenset(name.partition(".")[0] for name in only)
+            fields = (
+                field for field in _fields(record, path, sections) if _is_named(field[0], only)
             )
-        )
+        return cls(tuple([(name, _text(value)) for name, value in fields]))
 
     def ignoring(self, *names: str) -> SetupKey:
         """The key without these fields."""
@@ -63,21 +62,33 @@ def recipe_name(record: RunRecord) -> str:
     return str(record.recipe.get("name") or UNNAMED_RECIPE)
 
 
-def _fields(record: RunRecord, path: Path | None) -> Iterator[tuple[str, object]]:
+def _fields(
+    record: RunRecord, path: Path | None, sections: Collection[str] | None
+) -> Iterator[tuple[str, object]]:
+    """The fields of these sections, or of all, and those that are cheap to know."""
+
+    def has(section: str) -> bool:
+        return sections is None or section in sections
+
     yield "folder", None if path is None else str(path.parent)
     yield "recipe_name", recipe_name(record)
-    yield "machine", MachineKey.of(record.environment).facts
+    if has("machine"):
+        yield "machine", MachineKey.of(record.environment).facts
     for name in ("benchmark_id", "division", "label"):
         yield name, getattr(record, name)
-    for name in ("accelerate", "commit", "dirty", "torch", "version"):
-        yield f"environment.{name}", getattr(record.environment, name)
-    for name in sorted(record.recipe):
-        yield f"recipe.{name}", record.recipe[name]
-    for name, value in record.protocol:
-        yield f"protocol.{name}", value
-    for name, value in record.setup:
-        if name not in _HOW_CODE_WAS_CHOSEN:
-            yield f"setup.{name}", value
+    if has("environment"):
+        for name in ("accelerate", "commit", "dirty", "torch", "version"):
+            yield f"environment.{name}", getattr(record.environment, name)
+    if has("recipe"):
+        for name in sorted(record.recipe):
+            yield f"recipe.{name}", record.recipe[name]
+    if has("protocol"):
+        for name, value in record.protocol:
+            yield f"protocol.{name}", value
+    if has("setup"):
+        for name, value in record.setup:
+            if name not in _HOW_CODE_WAS_CHOSEN:
+                yield f"setup.{name}", value
 
 
 def _text(value: object) -> str:

@@ -91,9 +91,11 @@ def compare_ratios(
 ) -> MetricComparison:
     """The ratio new to base of something positive that every run should have, by ranks."""
     values = sides.values(value)
-    if values is None or min(*values[0], *values[1]) <= 0:
-        is_time = metric is Metric.SECONDS_PER_IMAGE
-        return no_data(metric, f"a run {'has no train lap' if is_time else 'missed the target'}")
+    if values is None:
+        lacks = "was not timed" if metric is Metric.SECONDS_PER_IMAGE else "missed the target"
+        return no_data(metric, f"a run {lacks}")
+    if min(*values[0], *values[1]) <= 0:
+        return no_data(metric, "a run has a value of zero")
     base_logs, new_logs = ([math.log(number) for number in side] for side in values)
     shown, gate_difference, pass_difference = (
         sides.location_shift(base_logs, new_logs, tail).as_ratio()

@@ -128,7 +128,7 @@ def run_experiment(experiment: AbExperiment, notify: Notify) -> Comparison:
         for number in range(1, experiment.looks[-1] + 1):
             session.run_round(number)
             if number == 1:
-                session.match()  # Refuse sides that cannot be compared before more time is spent.
+                session.check_sides()
             if number in experiment.looks:
                 comparison = session.compare()
                 if is_clear(comparison.line(Metric.SECONDS_PER_IMAGE)):
@@ -153,6 +153,7 @@ class _Session:
         self._records: dict[str, list[RunRecord]] = {"a": [], "b": []}
         most = experiment.looks[-1]
         self._most_rounds = str(most) if len(experiment.looks) == 1 else f"at most {most}"
+        self._is_comparable = False
         self._known_problems = {problem.path for problem in self._read().problems}
 
     def run_round(self, number: int) -> None:
@@ -184,12 +185,21 @@ class _Session:
 
     def say_where_records_are(self) -> None:
         """Say how to compare the runs again, also those of an experiment that did not end."""
-        if not all(self._records.values()):
+        if not self._is_comparable:
             return
         labels = (self._experiment.label(letter, self._stamp) for letter in self._records)
         folder = str(self._experiment.results_dir)
         words = ["mnist-bench", "compare", *labels, "--results-dir", folder]
         self._notify(f"to compare these runs again: {printable(shlex.join(words))}")
+
+    def check_sides(self) -> None:
+        """Refuse sides that cannot be compared, before more time is spent.
+
+        Raises:
+            UsageError: they cannot be compared.
+        """
+        self.match()
+        self._is_comparable = True
 
     def match(self) -> CaseMatch:
         """The runs so far, sorted into cases.

@@ -19,7 +19,7 @@ from bench.analysis.run_sets import RunSet
 from bench.cli import main
 from bench.records.schema import RunRecord, Status
 from bench.records.setup import Calibration
-from tests.factories import busy, compared, noisy_runs, reached_nothing, saved
+from tests.factories import ZEN_4, ZEN_5, busy, compared, noisy_runs, reached_nothing, saved
 
 
 @pytest.mark.slow
@@ -134,8 +134,21 @@ def test_a_side_whose_runs_all_failed_is_a_regression(
     assert gate_on(tmp_path / "base", failed, noisy_runs(2)) == 2
     assert "the base side has no completed run (failed: it ended so)" in capsys.readouterr().out
     assert gate_on(tmp_path / "both", failed, ended(noisy_runs(2)[:1], Status.FAILED)) == 2
-    other = noisy_runs(3, setup={"threads": 1})
-    assert gate_on(tmp_path / "one", [*runs, *other], [*later, *ended(other, Status.FAILED)]) == 2
+    one_thread = {"threads": 1}
+    before = [*runs, *noisy_runs(3, setup=one_thread)]
+    after = [*later, *ended(noisy_runs(4, setup=one_thread), Status.FAILED)]
+    assert gate_on(tmp_path / "one", before, after) == 1
+    # Nor is it excused by a failure before.
+    flaky = [*noisy_runs(5)[1:], *ended(noisy_runs(5)[:1], Status.DIVERGED)]
+    assert gate_on(tmp_path / "flaky", flaky, ended(noisy_runs(6), Status.FAILED)) == 1
+    elsewhere = ended(noisy_runs(7, environment={"processor": ZEN_4}), Status.FAILED)
+    own = noisy_runs(8, environment={"processor": ZEN_5})
+    assert gate_on(tmp_path / "elsewhere", own, elsewhere) == 2
+    capsys.readouterr()
+    stopped = ended(later[1:2], Status.INTERRUPTED)
+    stopped = [run.model_copy(update={"reason": "Ctrl-C"}) for run in stopped]
+    assert gate_on(tmp_path / "two", runs, [*failed, *stopped]) == 1
+    assert "the new side has no completed run (failed: it ended so)" in capsys.readouterr().out
     # Without limits there is nothing to judge, and nothing to show.
     words = [saved(tmp_path / "a", runs), saved(tmp_path / "b", failed)]
     assert main(["compare", *words]) == 2

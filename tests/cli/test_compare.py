@@ -303,6 +303,31 @@ def test_each_kind_of_a_set_up_is_compared_with_its_like(
     assert side["only_base"] == [whole["name"]]
 
 
+def test_kinds_are_named_by_what_differs_and_a_changed_recipe_is_a_remark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def side(number: int, **recipe: object) -> list[RunRecord]:
+        values = {**noisy_runs(0)[0].recipe, **recipe}
+        loose = {"target_accuracy": 0.99}
+        return [
+            *noisy_runs(number, recipe=values),
+            *noisy_runs(number + 1, recipe=values, protocol=loose),
+        ]
+
+    base, new = saved(tmp_path / "a", side(0)), saved(tmp_path / "b", side(2, momentum=0.5))
+    assert main(["compare", base, new, "--json"]) == 0
+    (compared,) = json.loads(capsys.readouterr().out)["comparisons"]
+    setup = "fast, cpu, 1 process, 2 threads, bf16"
+    assert {case["name"] for case in compared["cases"]} == {
+        f"{setup}, target 99.4 %",
+        f"{setup}, target 99 %",
+    }
+    assert all("recipe differs: momentum" in case["remarks"] for case in compared["cases"])
+    # As first runs of a gate they are as good.
+    words = ["compare", "nothing", new, "--allow-no-baseline", "--fail-if-slower", "10%"]
+    assert main(words) == 0
+
+
 def test_two_machines_are_compared_where_each_has_its_own_kernels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -323,6 +348,15 @@ def test_two_machines_are_compared_where_each_has_its_own_kernels(
     machines = [case[f"{side}_machines"] for case in side["cases"] for side in ("base", "new")]
     assert all(len(names) == 1 for names in machines)
     assert machines[0] != machines[1]
+    one_epoch = {**noisy_runs(0)[0].recipe, "epochs": 1}
+    setup = {"kernels": "avx2", "threads": 2}
+    more = noisy_runs(9, recipe=one_epoch, setup=setup, environment={"processor": ZEN_4})
+    saved(tmp_path / "avx2", more)
+    assert main(["compare", *sides, "--json"]) == 0
+    (side,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert len(side["cases"]) == 2
+    (only,) = side["only_base"]
+    assert only.endswith("avx2, 1 epoch")
     # A gate compares nothing but a machine with itself.
     assert main(["compare", *sides, "--fail-if-slower", "50%"]) == 2
     assert "the base is of another machine" in capsys.readouterr().out

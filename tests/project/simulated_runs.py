@@ -15,14 +15,16 @@ sys.path.insert(0, {root!r})
 if sys.argv[1] == "run":
     from bench.records import store
     from tests.analysis.gate_simulation import side
+    from tests.factories import busy
     words = dict(zip(sys.argv[2::2], sys.argv[3::2]))
-    if not words.keys() <= {{"--runs", "--results-dir", "--label", "--failing"}}:
+    if not words.keys() <= {{"--runs", "--results-dir", "--label", "--failing", "--busy"}}:
         sys.exit(2)
     machine = {{"cpu": os.environ["CPU"]}} if "CPU" in os.environ else {{}}
     number = int(os.environ["NUMBER"])
     slower = float(os.environ["SLOWER"])
     failing = int(words.get("--failing", "0"))
-    for record in side(number, int(words["--runs"]), slower, environment=machine):
+    records = side(number, int(words["--runs"]), slower, environment=machine)
+    for record in busy(records, int(words.get("--busy", "0"))):
         values = {{"label": words.get("--label")}}
         if record.run_index <= failing:
             values |= {{"status": "failed", "reason": "it failed"}}

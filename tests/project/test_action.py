@@ -141,8 +141,13 @@ def test_runs_that_broke_never_become_the_baseline(tmp_path: Path) -> None:
     assert broken.status == 1
     assert "5 of 5 not completed in one go" in broken.summary
     assert not (tmp_path / "work" / "mnist-bench-baseline").exists()
-    assert run_action(tmp_path, 2).status == 0
-    assert run_action(tmp_path, 3, options="--failing 5", fail_if_unclear="false").status == 1
+    disturbed = run_action(tmp_path, 2, options="--busy 5", fail_if_unclear="false")
+    assert disturbed.status == 0
+    assert "other work disturbed 5 of 5 runs" in disturbed.summary
+    assert not (tmp_path / "work" / "mnist-bench-baseline").exists()
+    assert run_action(tmp_path, 3).status == 0
+    assert (tmp_path / "work" / "mnist-bench-baseline").is_dir()
+    assert run_action(tmp_path, 4, options="--failing 5", fail_if_unclear="false").status == 1
 
 
 def test_a_pull_request_never_becomes_the_baseline(tmp_path: Path) -> None:

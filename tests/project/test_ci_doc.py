@@ -51,6 +51,7 @@ def run_job(
     slower: float = 1.0,
     allowed: str = "10%",
     summary_file: str = "gate.md",
+    options: str = "",
     **variables: str,
 ) -> Job:
     """One push to the main branch: every step whose condition holds."""
@@ -84,6 +85,7 @@ def run_job(
         assert step.get("if") in (None, "always()", "github.ref == 'refs/heads/main'")
         script = step["run"].replace("--fail-if-slower 10%", f"--fail-if-slower {allowed}")
         script = script.replace("--summary gate.md", f"--summary {summary_file}")
+        script = script.replace("--results-dir new", f"--results-dir new {options}")
         ended = subprocess.run(
             ["bash", "-e", "-c", script],
             cwd=runner,
@@ -134,6 +136,17 @@ def test_exit_2_can_be_accepted_and_exit_1_cannot(tmp_path: Path) -> None:
     assert run_job(tmp_path, 2, slower=1.1).status == 2
     assert run_job(tmp_path, 3, slower=1.1, summary_file=accepted).status == 0
     assert run_job(tmp_path, 4, slower=1.25, summary_file=accepted).status == 1
+
+
+@pytest.mark.slow
+def test_disturbed_runs_do_not_become_the_baseline(tmp_path: Path) -> None:
+    accepted = "gate.md || [ $? = 2 ]"
+    disturbed = run_job(tmp_path, 1, summary_file=accepted, options="--busy 5")
+    assert disturbed.status == 0
+    assert "other work disturbed 5 of 5 runs" in disturbed.summary
+    assert not (tmp_path / "baseline").exists()
+    assert run_job(tmp_path, 2).status == 0
+    assert (tmp_path / "baseline").is_dir()
 
 
 @pytest.mark.slow

@@ -184,9 +184,7 @@ def test_of_too_many_set_ups_the_fastest_are_drawn_and_the_caption_says_so() -> 
     ]
     drawn = outcome(runs, "Time to 99.4 %")
     assert isinstance(drawn, DrawnFigure)
-    said = (
-        "12 of 15 set-ups: the fastest of each machine, then the fastest others; the table has all."
-    )
+    said = "12 of 15 set-ups: first the fastest of each machine, then others; the table has all."
     assert said in drawn.caption
 
 

@@ -57,7 +57,7 @@ def left_out_note(count: int, which: str) -> str:
     if count <= MOST_ROWS:
         return ""
     return (
-        f" {MOST_ROWS} of {count} set-ups: the {which} of each machine, then the {which} others; "
+        f" {MOST_ROWS} of {count} set-ups: first the {which} of each machine, then others; "
         "the table has all."
     )
 

@@ -138,11 +138,12 @@ def _without_number(pool: Benchmark, group: Sequence[Benchmark], detail: str) ->
 
 
 def _warnings(pool: Benchmark, group: Sequence[Benchmark]) -> dict[ResultWarning, int | None]:
-    """The pool's warnings; that runs are missing is judged by the benchmarks it was made of."""
+    """The pool's warnings; whether runs are missing is judged by the benchmarks it was made of."""
     warnings = dict(pool.warnings)
-    warnings.pop(ResultWarning.RUNS_MISSING, None)
-    if any(ResultWarning.RUNS_MISSING in benchmark.warnings for benchmark in group):
-        warnings[ResultWarning.RUNS_MISSING] = None
+    for kind in (ResultWarning.RUNS_MISSING, ResultWarning.ENDED_EARLY):
+        warnings.pop(kind, None)
+        if any(kind in benchmark.warnings for benchmark in group):
+            warnings[kind] = None
     return warnings
 
 

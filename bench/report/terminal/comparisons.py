@@ -16,6 +16,8 @@ from bench.text import MISSING, Rounding, printable
 
 _IN_POINTS = (Metric.SHARE_REACHED, Metric.ACCURACY)
 """Metrics whose difference is in percentage points."""
+_BY_RANKS = (Metric.TIME_TO_TARGET, Metric.SECONDS_PER_IMAGE, Metric.SAMPLES_TO_TARGET)
+"""Metrics whose difference is estimated from the ratios of runs, by ranks."""
 _LEAST_EXPLAINED = 0.005
 """Distance of a difference from that of the medians beside it that a reader would notice."""
 _VERDICT_STYLES = {
@@ -95,31 +97,22 @@ def _comparison_table(comparison: Comparison, *, advises: bool = True) -> Render
         advice = [(line.heading, _advice(line, fewest)) for line in lines]
         notes += [Text(f"{heading}: {what}", style="dim") for heading, what in advice if what]
     if apart := [line.heading for line in lines if _differs_from_medians(line)]:
-        pairs = (
-            "the two runs of each round" if comparison.paired else "each new run to each base run"
-        )
-        notes.append(
-            Text(
-                f"difference of {' and '.join(apart)}: the median ratio of {pairs}, not the ratio "
-                "of the two medians",
-                style="dim",
-            )
-        )
+        notes.append(Text(_explain_difference(apart, comparison.paired), style="dim"))
     section = Section(0, len(lines), title, notes)
     return FittedTable(fields, [section], elsewhere=" because the terminal is too narrow")
 
 
-def _meaning_of_difference(headings: Sequence[str], paired: bool) -> str:
-    pairs = "the two runs of each round" if paired else "each new run to each base run"
-    return (
-        f"difference of {' and '.join(headings)}: the median ratio of {pairs}, not the ratio of "
-        "the two medians"
-    )
+def _explain_difference(headings: Sequence[str], paired: bool) -> str:
+    if paired:
+        what = "estimated from the ratios within the rounds, not from the two medians"
+    else:
+        what = "the median ratio of each new run to each base run, not the ratio of the two medians"
+    return f"difference of {' and '.join(headings)}: {what}"
 
 
 def _differs_from_medians(line: MetricComparison) -> bool:
     """Whether the difference is not the one between the two medians shown beside it."""
-    if line.metric in _IN_POINTS or line.per_success or line.difference is None:
+    if line.metric not in _BY_RANKS or line.per_success or line.difference is None:
         return False
     if not line.base or line.new is None:
         return False
