@@ -29,6 +29,9 @@ SUMMARY_PARTS = ("median", "mean", "low", "high", "iqr", "olympic")
 MEDIAN_ENDS = ("median_low", "median_high")
 """Suffixes of two more such columns, which stand at the end of a row."""
 
+CONDITIONS = frozenset({"other_work_share"})
+"""Measured columns that are no result: they say what happened beside the runs."""
+
 MISS_COLUMNS = (
     "runs_reached_share_low",
     "runs_reached_share_high",
@@ -157,6 +160,7 @@ COLUMNS: tuple[Column, ...] = (
     _column("peak_memory_bytes", "memory", MEASURED, lambda r: r.peak_memory.bytes, Unit.BYTES),
     _column("energy_joules", "energy", MEASURED, metrics.energy_joules, Unit.JOULES),
     _column("host_energy_joules", "host energy", MEASURED, metrics.host_energy_joules, Unit.JOULES),
+    _column("other_work_share", "other work", MEASURED, metrics.busy_share, Unit.FRACTION),
     _column("first_crossing_seconds", "first crossing", MEASURED, metrics.first_crossing_seconds,
             Unit.SECONDS, missing_is_missed=True),
     _column("label", "label", SHARED, lambda r: r.label),

@@ -23,7 +23,8 @@ run_id benchmark_id status reason division recipe device device_name processes m
 parallel_seeds threads precision kernels global_batch_size seed epochs final_accuracy
 best_accuracy time_to_target_seconds train_time_to_target_seconds cold_time_to_target_seconds
 init_seconds warmup_seconds train_seconds eval_seconds samples_to_target images_per_second
-peak_memory_bytes energy_joules host_energy_joules first_crossing_seconds label torch_version
+peak_memory_bytes energy_joules host_energy_joules other_work_share first_crossing_seconds label
+torch_version
 accelerate_version commit machine protocol_version record_path
 """
 SHARED_COLUMNS = """
@@ -35,7 +36,7 @@ MEASURED_COLUMNS = """
 final_accuracy best_accuracy time_to_target_seconds train_time_to_target_seconds
 cold_time_to_target_seconds init_seconds warmup_seconds train_seconds eval_seconds
 samples_to_target images_per_second peak_memory_bytes energy_joules host_energy_joules
-first_crossing_seconds
+other_work_share first_crossing_seconds
 """
 
 
@@ -112,6 +113,7 @@ def test_a_run_in_a_row() -> None:
         "peak_memory_bytes": 812 * 1024**2,
         "energy_joules": None,
         "host_energy_joules": None,
+        "other_work_share": pytest.approx(0.0116, abs=1e-4),
         "first_crossing_seconds": 35.5,
         "label": "quiet",
         "torch_version": "2.15.0",

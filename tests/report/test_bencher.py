@@ -45,6 +45,8 @@ def test_bmf_is_what_the_rows_say(real: Path, tmp_path: Path) -> None:
     for (name, metrics), benchmark in zip(values.items(), found, strict=True):
         row = benchmark_row(benchmark)
         assert name.startswith(f"{row['recipe']} on {row['device_name']}, ")
+        assert row["other_work_share_mean"] is not None
+        assert "other-work-share" not in metrics, "no result: a tracker would watch the neighbours"
         assert metrics["final-accuracy"].model_dump() == {
             "value": row["final_accuracy_mean"],
             "lower_value": row["final_accuracy_low"],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.analysis.benchmarks import Benchmark
-from bench.analysis.columns import MEASURED, Column, columns_with
+from bench.analysis.columns import CONDITIONS, MEASURED, Column, columns_with
 from bench.analysis.counting import allows_interval, counted_runs, one_per_process
 from bench.analysis.metrics import reached_epoch
 from bench.analysis.repeats import one_per_seed
@@ -38,8 +38,9 @@ class Measure:
 
 
 def measures_of(benchmark: Benchmark) -> list[Measure]:
-    """Every measured column that has a value, the seconds a success, and the share of successes."""
-    measures = (_measure(benchmark, column) for column in columns_with(MEASURED))
+    """Every measured result that has a value, the seconds a success, and the share of successes."""
+    results = (column for column in columns_with(MEASURED) if column.name not in CONDITIONS)
+    measures = (_measure(benchmark, column) for column in results)
     known = [measure for measure in (*measures, _seconds_per_success(benchmark)) if measure]
     return [*known, _reached_share(benchmark)]
 
