@@ -313,23 +313,26 @@ def run(
         **parse_run_count(runs, half_width, max_runs, budget),
     )
     share = None if parallel_seeds is None else SeedShare.from_environment()
+    # Before the recipe: which one "auto" is, only torch knows, and names are refused before that.
+    compute = ComputeRequest(
+        device=device,
+        precision=precision,
+        threads=(threads or share.threads) if share else threads,
+        kernels=kernels,
+        capture=capture,
+    )
+    ranks = RankRequest(
+        processes=processes,
+        machines=machines,
+        machine_rank=machine_rank,
+        main_address=main_address,
+    )
     request = RunRequest(
         command=tuple(context.obj),
         recipe=with_overrides(find_recipe(recipe, device), epochs, pipeline, batch_size),
         protocol=protocol,
-        compute=ComputeRequest(
-            device=device,
-            precision=precision,
-            threads=(threads or share.threads) if share else threads,
-            kernels=kernels,
-            capture=capture,
-        ),
-        ranks=RankRequest(
-            processes=processes,
-            machines=machines,
-            machine_rank=machine_rank,
-            main_address=main_address,
-        ),
+        compute=compute,
+        ranks=ranks,
         checkpoints=check_checkpoints(
             CheckpointRequest(
                 folder=checkpoint_dir or results_dir / CHECKPOINTS_DIR,

@@ -18,7 +18,6 @@ from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import Recipe
 from mnist_cnn.surroundings import overruled_variables
 from mnist_cnn.user_folders import temporary_folder
-from mnist_cnn.whole_numbers import MOST_PROCESSES, parse_whole
 
 SCRIPT = Path(__file__).resolve().parents[1] / "run.py"
 """Not `-m bench`: that needs the project on the path, which a plain checkout is not."""
@@ -180,13 +179,7 @@ def _total_ranks(request: RunRequest, machines: int) -> int | None:
                 "many over all"
             )
         return _fastest_ranks(request.recipe, request.compute)
-    try:
-        total = parse_whole(processes, MOST_PROCESSES, word_besides="auto")
-    except ValueError as error:
-        raise UsageError(f"--processes {error}") from None
-    if total < 1:
-        raise UsageError(f"--processes must be at least 1, not {total}")
-    return total
+    return int(processes)
 
 
 def _fastest_ranks(recipe: Recipe, compute: ComputeRequest) -> int | None:

@@ -6,15 +6,14 @@ import shutil
 from functools import cache
 from importlib.util import find_spec
 from time import perf_counter
-from typing import get_args
 
+from bench.measure.request import KERNELS
 from mnist_cnn.batch_norm import unshared_reason
-from mnist_cnn.errors import UsageError, near_match
+from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import cluster, native, triton
 from mnist_cnn.rank import Rank
 from mnist_cnn.recipe import Kernels, NativeKernels, Precision, Recipe
 
-KERNELS: tuple[Kernels, ...] = get_args(Kernels)
 _LEAST_GAIN = 1.2
 """How much faster pairs of bfloat16 must be multiplied than float32 to gain: Winograd's filtering
 saves some of the products in float32. A Zen 5 EPYC makes 1.8 times as many operations a second of
@@ -33,7 +32,7 @@ def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe
         recipe: the recipe to train.
 
     Raises:
-        UsageError: the name is unknown, or the compiled code cannot be used here.
+        UsageError: the compiled code cannot be used here.
     """
 
     def unavailable_reason(kernels: Kernels) -> str | None:
@@ -55,12 +54,7 @@ def choose_kernels(asked: str, device: str, precision: Precision, recipe: Recipe
         usable = (kind for kind in native.FAST_KINDS if not unavailable_reason(kind))
         best = next(usable, None)
         return "torch" if best is None else faster_products(best)
-    known = next((kernels for kernels in KERNELS if kernels == asked), None)
-    if known is None:
-        raise UsageError(
-            f"unknown kernels {asked!r}{near_match(asked, ('auto', *KERNELS))}; "
-            f"there are: auto, {', '.join(KERNELS)}"
-        )
+    known = next(kernels for kernels in KERNELS if kernels == asked)
     if reason := unavailable_reason(known):
         raise UsageError(f"--kernels {known} cannot be used: {reason}; use --kernels auto")
     return known

@@ -8,12 +8,11 @@ import platform
 import torch
 
 from bench.measure.kernel_choice import choose_kernels
-from bench.measure.request import ComputeRequest
-from mnist_cnn.errors import UsageError, near_match
+from bench.measure.request import PRECISIONS, ComputeRequest
+from mnist_cnn.errors import UsageError
 from mnist_cnn.kernels import native
 from mnist_cnn.recipe import Precision, Recipe
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 _ISAS_WITHOUT_FAST_BF16 = frozenset(
     ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 )
@@ -24,7 +23,7 @@ def choose_precision(compute: ComputeRequest, recipe: Recipe, device: str) -> Pr
     """Return the precision of the activations; "auto" is the fastest that the recipe allows.
 
     Raises:
-        UsageError: the name is unknown, or the device does not compute in it.
+        UsageError: the device does not compute in it.
     """
     asked = compute.precision
     if asked == "auto":
@@ -33,12 +32,7 @@ def choose_precision(compute: ComputeRequest, recipe: Recipe, device: str) -> Pr
         # Compiled code for CPUs stores bf16 on all of them, also where it multiplies in fp32.
         compiled = choose_kernels(compute.kernels, device, "bf16", recipe) in native.KINDS
         return "bf16" if compiled or multiplies_bf16_fast(device) else "fp32"
-    known = next((precision for precision in PRECISIONS if precision == asked), None)
-    if known is None:
-        raise UsageError(
-            f"unknown precision {asked!r}{near_match(asked, ('auto', *PRECISIONS))}; "
-            f"there are: auto, {', '.join(PRECISIONS)}"
-        )
+    known = next(precision for precision in PRECISIONS if precision == asked)
     if known == "fp16" and (reason := fp16_unsupported_reason(device)):
         raise UsageError(f"{reason}; use --precision bf16 or fp32")
     if known == "bf16" and not has_bf16(device):

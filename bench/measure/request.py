@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from bench.measure.seed_share import SeedShare
 from bench.records.folders import LOCAL_DIR
 from bench.records.protocol import BenchmarkProtocol
-from mnist_cnn.recipe import Recipe
+from mnist_cnn.errors import UsageError, near_match
+from mnist_cnn.recipe import DEVICES, Kernels, Precision, Recipe
+from mnist_cnn.whole_numbers import MOST_PROCESSES, parse_whole
 
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+KERNELS: tuple[Kernels, ...] = get_args(Kernels)
 CHECKPOINTS_DIR = ".checkpoints"
 """Default folder of checkpoints in the results folder; hidden, so that no reader of results looks
 for records in it."""
@@ -30,6 +35,24 @@ class ComputeRequest:
     capture: bool | None = None
     """Whether whole steps are recorded as CUDA graphs; None for wherever that is possible."""
 
+    def __post_init__(self) -> None:
+        """Refuse unknown names, before torch is imported to use them.
+
+        Raises:
+            UsageError: a name is unknown.
+        """
+        for kind, name, known in (
+            ("device", self.device, DEVICES),
+            ("precision", self.precision, PRECISIONS),
+            ("kernels", self.kernels, KERNELS),
+        ):
+            if name not in ("auto", *known):
+                names = ("auto", *known)
+                raise UsageError(
+                    f"unknown {kind} {name!r}{near_match(name, names)}; there are: "
+                    f"{', '.join(names)}"
+                )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankRequest:
@@ -43,6 +66,21 @@ class RankRequest:
     """Which of the machines this is, from 0."""
     main_address: str | None = None
     """HOST:PORT at which the other machines reach machine 0."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number of processes.
+
+        Raises:
+            UsageError: it is none.
+        """
+        if self.processes in (None, "auto"):
+            return
+        try:
+            total = parse_whole(str(self.processes), MOST_PROCESSES, word_besides="auto")
+        except ValueError as error:
+            raise UsageError(f"--processes {error}") from None
+        if total < 1:
+            raise UsageError(f"--processes must be at least 1, not {total}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,6 +106,18 @@ def test_bad_input_is_one_line_and_exit_2(
     assert output.err.count("\n") == 1
 
 
+def test_names_and_numbers_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    """The default recipe depends on the device, which torch knows: these are refused before."""
+    code = (
+        "import sys; from bench.cli import main; "
+        "print([main(['run', '--no-save', *words.split()]) for words in sys.argv[1:]], "
+        "'torch' in sys.modules)"
+    )
+    words = ["--precision fp64", "--kernels foo", "--device foo", "--processes 0", "--processes no"]
+    ended = launch([PYTHON, "-c", code, *words], tmp_path)
+    assert ended.stdout == "[2, 2, 2, 2, 2] False\n", ended.stderr
+
+
 def test_an_absent_device_is_refused_and_the_present_ones_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
