@@ -74,6 +74,8 @@ class MetricComparison:
     """What else the reader must know; may be empty."""
     fewest_runs: int = summary.FEWEST_RUNS
     """Number of runs per side below which `pass_difference` has no interval."""
+    fewest_shown: int = summary.FEWEST_RUNS
+    """Number of runs per side below which `difference` has no interval."""
     spread: float | None = None
     """Standard deviation of the difference between one run of each side, in logarithms or
     percentage points. None where it is not known."""

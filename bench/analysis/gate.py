@@ -30,7 +30,7 @@ from bench.analysis.comparison import (
 )
 from bench.analysis.machine_differences import differing_facts, machine_slowdown, unknown_facts
 from bench.analysis.metrics import completed
-from bench.analysis.result_warnings import disturbed
+from bench.analysis.result_warnings import disturbance
 from bench.analysis.run_sets import RunSet
 from bench.analysis.sessions import SESSION_SHIFT, share_session
 from bench.analysis.share_comparison import ReachedCounts
@@ -142,16 +142,15 @@ def judge_without_baseline(
         doubts.append(GateFinding(outcome, line + _last_reason(incomplete)))
     for case in cases if limits.slower is not None else ():
         done = completed(case)
-        if count := disturbed(done):
+        if what := disturbance(done):
             line = (
-                f"{setup_name(case[0])}: other work disturbed {count} of "
-                f"{count_of(len(done), 'run')}: as a baseline they could not show that later code "
-                "is no slower; measure on a quiet machine"
+                f"{setup_name(case[0])}: {what} run{'s' * (len(done) > 1)}: as a baseline they "
+                "could not show that later code is no slower; measure on a quiet machine"
             )
             doubts.append(GateFinding(GateOutcome.UNCLEAR, line, case=setup_name(case[0])))
     if not doubts:
         text += f"; the {count_of(len(runs), 'run')} of {name} can become it"
-    return [GateFinding(GateOutcome.PASS, text), *doubts]
+    return [*doubts, GateFinding(GateOutcome.PASS, text)]
 
 
 def _judge_uncompleted(case: Case) -> GateFinding:
@@ -326,14 +325,12 @@ def _disturbance(case: Case, *sides: str) -> str:
         return ""
     for side in sides:
         runs = case.base if side == "base" else case.new
-        if count := disturbed(runs):
-            break
-    else:
-        return ""
-    return (
-        f"other work disturbed {count} of {count_of(len(runs), f'{side} run')}: measure it on a "
-        "quiet machine, or let the sides take turns (ab)"
-    )
+        if what := disturbance(runs):
+            return (
+                f"{what} {side} run{'s' * (len(runs) > 1)}: measure it on a quiet machine, or let "
+                "the sides take turns (ab)"
+            )
+    return ""
 
 
 def _judge_accuracy(

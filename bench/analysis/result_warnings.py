@@ -193,11 +193,19 @@ def run_warnings(record: RunRecord) -> list[ResultWarning]:
     return [warning for warning in applies if applies[warning]]
 
 
-def disturbed(runs: Sequence[RunRecord]) -> int:
-    """Number of runs whose times are not the machine's alone, where these are too many; else 0."""
-    doubts = UNRANKED | {ResultWarning.BUSY_MACHINE}
-    count = sum(not doubts.isdisjoint(run_warnings(run)) for run in runs)
-    return count if count > MOST_BUSY_SHARE * len(runs) else 0
+def disturbance(runs: Sequence[RunRecord]) -> str | None:
+    """``"other work disturbed 3 of 5"``, where too many runs' times are not the machine's alone.
+
+    Time in which nothing ran does not count: code that waits looks like a suspended machine, and
+    must not be excused by what it does itself. A suspension is of one run, which medians bear.
+    """
+    doubts = (UNRANKED | {ResultWarning.BUSY_MACHINE}) - {ResultWarning.SUSPENDED}
+    found = [kinds for run in runs if (kinds := doubts.intersection(run_warnings(run)))]
+    if len(found) <= MOST_BUSY_SHARE * len(runs):
+        return None
+    is_other_work = all(kinds == {ResultWarning.BUSY_MACHINE} for kinds in found)
+    cause = "other work" if is_other_work else "other work or a limit of the machine"
+    return f"{cause} disturbed {len(found)} of {len(runs)}"
 
 
 def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | None]:

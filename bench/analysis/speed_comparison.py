@@ -53,6 +53,7 @@ def compare_time_to_target(sides: ComparedSides) -> MetricComparison:
         verdict=verdict_by_sign(shown, 1.0),
         note=note,
         fewest_runs=attempts.FEWEST_FOR_BOOTSTRAP,
+        fewest_shown=attempts.FEWEST_FOR_BOOTSTRAP,
         spread=spread,
         runs_needed=runs_needed(spread, math.log1p(sides.difference_sought), sides.tail),
     )
@@ -119,6 +120,7 @@ def compare_ratios(
         pass_difference=pass_difference,
         verdict=verdict,
         fewest_runs=sample_size.fewest_runs(sides.pass_tail, sides.paired),
+        fewest_shown=sample_size.fewest_runs(sides.tail, sides.paired),
         spread=spread,
         runs_needed=needed,
     )

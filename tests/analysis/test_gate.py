@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bench.analysis import load_evidence
 from bench.analysis.case_comparison import compare_case
 from bench.analysis.cases import match_cases
 from bench.analysis.comparison import Metric, Verdict
@@ -153,6 +154,34 @@ def test_a_side_whose_runs_all_failed_is_a_regression(
     words = [saved(tmp_path / "a", runs), saved(tmp_path / "b", failed)]
     assert main(["compare", *words]) == 2
     assert "the new side has no completed run" in capsys.readouterr().err
+
+
+def test_code_that_waits_is_slower_code(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Its runs look as those of a suspended machine do: nothing runs for a part of the time."""
+    quiet = noisy_runs(0)
+    idle = {"elapsed_seconds": 90.0, "own_seconds": 40.0, "busy_seconds": 41.0}
+    waiting = [
+        run.model_copy(update={"load": run.load.model_copy(update=idle)})
+        for run in noisy_runs(1, slower=1.8)
+    ]
+    assert all(load_evidence.suspended(run) for run in waiting)
+    assert gate_on(tmp_path, quiet, waiting) == 1
+    assert "disturbed" not in capsys.readouterr().out
+
+
+def test_a_limit_of_the_machine_is_not_called_other_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    changed = {"usable_cores_before": 2, "usable_cores_after": 1}
+    slow = [
+        run.model_copy(update={"load": run.load.model_copy(update=changed)})
+        for run in noisy_runs(1, slower=1.8)
+    ]
+    assert all(load_evidence.allowance_changed(run) for run in slow)
+    assert gate_on(tmp_path, noisy_runs(0), slow) == 2
+    assert "other work or a limit of the machine disturbed 8 of 8 new runs" in (
+        capsys.readouterr().out
+    )
 
 
 def test_sides_that_took_turns_were_disturbed_alike() -> None:

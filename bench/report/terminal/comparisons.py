@@ -130,8 +130,8 @@ def _advice(line: MetricComparison, runs: int) -> str | None:
         return None
     has_no_interval = line.difference is not None and line.difference.low is None
     advice = []
-    if has_no_interval and runs < line.fewest_runs:
-        advice.append(f"an interval takes at least {line.fewest_runs} runs per side")
+    if has_no_interval and runs < line.fewest_shown:
+        advice.append(f"an interval takes at least {line.fewest_shown} runs per side")
     if line.runs_needed:
         advice.append(f"about {line.runs_needed} runs per side could decide it")
     return "; ".join(advice) or None
