@@ -96,8 +96,8 @@ class ResultWarning(StrEnum):
         "another process was on the GPU, so the times may be too long. End it and run again."
     )
     SUSPENDED = (
-        "nothing ran for a part of the time (a suspended process or machine), so the times are too "
-        "long. Run again without a break."
+        "nothing ran for a part of the time (a suspended process or machine, or code that waits), "
+        "so the times are too long. Run again without a break."
     )
     ALLOWANCE_CHANGED = (
         "the cores that the run was allowed to use changed meanwhile (affinity or quota), so the "
