@@ -22,6 +22,7 @@ import typer
 from bench.measure.accelerator import start_accelerator
 from bench.measure.request import ComputeRequest
 from bench.stats.summary import summarize
+from bench.text import count_of
 from mnist_cnn.console import run
 from mnist_cnn.context import TrainingContext
 from mnist_cnn.data.dataset import Split, load
@@ -74,15 +75,18 @@ def tune(
         title = "mean" if against is None else f"{name}: mean"
         print(f"{title} {fmean(values):.3%}{_between(values)}, n = {seeds}")
     if against is not None:
-        points = [
-            100 * (new - base)
-            for base, new in zip(accuracies["base"], accuracies["new"], strict=True)
-        ]
-        summary = summarize(points)
-        between = ""
-        if summary.low is not None and summary.high is not None:
-            between = f" ({summary.low:+.3f} to {summary.high:+.3f})"
-        print(f"new - base: {fmean(points):+.3f} points{between}, {seeds} pairs of a seed")
+        _print_difference(accuracies["base"], accuracies["new"])
+
+
+def _print_difference(base: Sequence[float], new: Sequence[float]) -> None:
+    """Print the mean difference of runs of the same seed, and its 95 % interval."""
+    points = [100 * (after - before) for before, after in zip(base, new, strict=True)]
+    summary = summarize(points)
+    between = ""
+    if summary.low is not None and summary.high is not None:
+        between = f" ({summary.low:+.3f} to {summary.high:+.3f})"
+    count = count_of(len(points), "pair")
+    print(f"new - base: {fmean(points):+.3f} points{between}, {count} of a seed")
 
 
 def _evaluated_once(recipe: Recipe, split: EvaluationSplit) -> Recipe:

@@ -143,11 +143,12 @@ def judge_without_baseline(
     for case in cases if limits.slower is not None else ():
         done = completed(case)
         if what := disturbance(done):
+            setup = setup_name(case[0])
             line = (
-                f"{setup_name(case[0])}: {what} run{'s' * (len(done) > 1)}: as a baseline they "
-                "could not show that later code is no slower; measure on a quiet machine"
+                f"{setup}: {what}: as a baseline they could not show that later code is no slower; "
+                "measure on a quiet machine"
             )
-            doubts.append(GateFinding(GateOutcome.UNCLEAR, line, case=setup_name(case[0])))
+            doubts.append(GateFinding(GateOutcome.UNCLEAR, line, case=setup))
     if not doubts:
         text += f"; the {count_of(len(runs), 'run')} of {name} can become it"
     return [*doubts, GateFinding(GateOutcome.PASS, text)]
@@ -325,11 +326,8 @@ def _disturbance(case: Case, *sides: str) -> str:
         return ""
     for side in sides:
         runs = case.base if side == "base" else case.new
-        if what := disturbance(runs):
-            return (
-                f"{what} {side} run{'s' * (len(runs) > 1)}: measure it on a quiet machine, or let "
-                "the sides take turns (ab)"
-            )
+        if what := disturbance(runs, f"{side} run"):
+            return f"{what}: measure it on a quiet machine, or let the sides take turns (ab)"
     return ""
 
 

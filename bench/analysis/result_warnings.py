@@ -16,6 +16,7 @@ from bench.stats.anomalies import find_outliers, find_two_groups
 from bench.stats.autocorrelation import Autocorrelation, lag_one
 from bench.stats.intervals import location_shift
 from bench.stats.summary import FEWEST_RUNS
+from bench.text import count_of
 
 BUSY_SHARE = 0.05
 """Share of the cores' time that other programs may use without a warning."""
@@ -193,8 +194,8 @@ def run_warnings(record: RunRecord) -> list[ResultWarning]:
     return [warning for warning in applies if applies[warning]]
 
 
-def disturbance(runs: Sequence[RunRecord]) -> str | None:
-    """``"other work disturbed 3 of 5"``, where too many runs' times are not the machine's alone.
+def disturbance(runs: Sequence[RunRecord], noun: str = "run") -> str | None:
+    """``"other work disturbed 3 of 5 runs"``, where too many times are not the machine's alone.
 
     Time in which nothing ran does not count: code that waits looks like a suspended machine, and
     must not be excused by what it does itself. A suspension is of one run, which medians bear.
@@ -205,7 +206,7 @@ def disturbance(runs: Sequence[RunRecord]) -> str | None:
         return None
     is_other_work = all(kinds == {ResultWarning.BUSY_MACHINE} for kinds in found)
     cause = "other work" if is_other_work else "other work or a limit of the machine"
-    return f"{cause} disturbed {len(found)} of {len(runs)}"
+    return f"{cause} disturbed {len(found)} of {count_of(len(runs), noun)}"
 
 
 def benchmark_warnings(runs: Sequence[RunRecord]) -> dict[ResultWarning, int | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bench import text
+from bench.analysis.labels import machine_label
 from bench.records.machine_key import MachineKey
 from bench.report.html.series import SetupSeries
 
@@ -37,11 +38,11 @@ def shown_of(known: Sequence[SetupSeries]) -> list[SetupSeries]:
     """
     if len(known) <= MOST_ROWS:
         return list(known)
-    firsts: dict[object, int] = {}
+    firsts: dict[str, int] = {}
     for place, series in enumerate(known):
         record = series.first_record
-        machine = MachineKey.of(record.environment), record.setup.device_name
-        firsts.setdefault(machine, place)
+        key = MachineKey.of(record.environment)
+        firsts.setdefault(machine_label(record.setup.device_name, key), place)
     rest = (place for place in range(len(known)) if place not in firsts.values())
     kept = sorted([*firsts.values(), *rest][:MOST_ROWS])
     return [known[place] for place in kept]
